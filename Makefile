@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need in .venv and touch nothing else,
+# but for Debian's packages that real tests talk to, which `make test` installs when it runs as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help
+help:  ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml tools/make-venv
+	@tools/make-venv "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.ready  ## The development environment, from locked requirements with hashes
+
+.PHONY: demo
+demo: venv  ## The main job on sandboxed nodes: no root, no cluster, about a minute
+	@$(BIN)/node-hardening-agent demo
+
+.PHONY: test
+test: venv  ## Every test but the real-kernel tier; as root installs Debian's packages that tests talk to
+	@tools/test-packages
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: venv  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: bench
+bench: venv  ## The figures of docs/performance.md
+	@$(BIN)/python -m bench
+
+.PHONY: docs
+docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference)
+	@$(BIN)/python -m agent.config > docs/agentconfig.schema.json
+
+.PHONY: lock
+lock: venv  ## Locks requirements again (hashes, no index addresses)
+	@tools/lock "$(BIN)"
+
+.PHONY: clean
+clean:  ## Removes what the other targets made
+	rm -rf $(VENV) dist build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

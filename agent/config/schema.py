@@ -1,0 +1,376 @@
+"""The policy as frozen values: one dataclass per section of the file, each key with its default and what it is for.
+
+The loader, the JSON Schema and the configuration reference are all made from these classes, so a key is described
+once. The defaults are what the project's two founding documents ask for: the empty file is a sensible policy. It
+refuses to read files or to check anything by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Annotated, Any
+
+from agent.config.selector import Selector
+
+API_VERSION = "node-hardening.io/v1alpha1"
+KIND = "AgentConfig"
+
+
+class Kind(Enum):
+    """What a scalar means, beyond its type; the loader checks and converts, the JSON Schema describes."""
+
+    DURATION = "a duration such as 90s, 10m, 1h30m; read as seconds"
+    REGEXP = "a regular expression"
+    SELECTOR = "a label selector such as app=web,tier!=cache"
+    PATH = "an absolute path"
+    MODULE = "a kernel module's name"
+    NAME = "a file's name without folder and ending"
+    ADDRESS = "host:port"
+    URL = "an http or https URL"
+    TIME = "a time of day, HH:MM"
+    TIMEZONE = "an IANA time zone such as Europe/Berlin"
+    LABEL = "a label's key, or empty"
+    TAINT = "a taint's key, or empty"
+    COUNT = "a whole number of one or more"
+    NATURAL = "a whole number of zero or more"
+    COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%"
+
+
+Seconds = Annotated[float, Kind.DURATION]
+Regexp = Annotated[str, Kind.REGEXP]
+Path = Annotated[str, Kind.PATH]
+Module = Annotated[str, Kind.MODULE]
+Name = Annotated[str, Kind.NAME]
+Address = Annotated[str, Kind.ADDRESS]
+Url = Annotated[str, Kind.URL]
+TimeOfDay = Annotated[str, Kind.TIME]
+Timezone = Annotated[str, Kind.TIMEZONE]
+LabelKey = Annotated[str, Kind.LABEL]
+TaintKey = Annotated[str, Kind.TAINT]
+Count = Annotated[int, Kind.COUNT]
+Natural = Annotated[int, Kind.NATURAL]
+CountOrPercent = Annotated[str, Kind.COUNT_OR_PERCENT]
+LabelSelector = Annotated[Selector, Kind.SELECTOR]
+Command = tuple[str, ...]  # argv; the loader asks for an absolute path first
+
+
+class Mode(StrEnum):
+    """enforce: make it so. audit: only say. off: do not look."""
+
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+    OFF = "off"
+
+
+class AuditMode(StrEnum):
+    """For what is only ever looked at."""
+
+    AUDIT = "audit"
+    OFF = "off"
+
+
+class Required(StrEnum):
+    """What an exit code of the sentinel command means."""
+
+    REQUIRED = "required"
+    NONE = "none"
+
+
+class OnTimeout(StrEnum):
+    """A drain that did not end in time. abort: roll back. delete: delete what is left. force: reboot anyway."""
+
+    ABORT = "abort"
+    DELETE = "delete"
+    FORCE = "force"
+
+
+class OnLostHolder(StrEnum):
+    """A holder that went down to reboot and did not come back. hold: on-call decides. release: after the timeouts."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+class Kured(StrEnum):
+    """Whether kured's lock is respected. auto: where its DaemonSet is found."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
+class RebootMethod(StrEnum):
+    """command: runs `reboot.command`. signal: SIGRTMIN+5 to PID 1, for nodes without systemctl in reach."""
+
+    COMMAND = "command"
+    SIGNAL = "signal"
+
+
+class Weekday(StrEnum):
+    """Days of a window."""
+
+    MON = "mon"
+    TUE = "tue"
+    WED = "wed"
+    THU = "thu"
+    FRI = "fri"
+    SAT = "sat"
+    SUN = "sun"
+
+
+class NotifyType(StrEnum):
+    """Where a notification goes. apprise: any of its services, in a short-lived child (extra `notify`)."""
+
+    SLACK = "slack"
+    TEAMS = "teams"
+    PAGERDUTY = "pagerduty"
+    ALERTMANAGER = "alertmanager"
+    WEBHOOK = "webhook"
+    APPRISE = "apprise"
+
+
+class LogLevel(StrEnum):
+    """Least important line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """auto: text on a terminal, JSON elsewhere."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+def key(default: Any, about: str) -> Any:
+    """A field of a section: its default and the line that the reference shows."""
+    return field(default=default, metadata={"about": about})
+
+
+def section(make: Callable[[], Any], about: str) -> Any:
+    """A field that is a section or a mapping of its own."""
+    return field(default_factory=make, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modprobe:
+    """Kernel modules that are refused."""
+
+    mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
+    file: Path = key("/etc/modprobe.d/kubernetes-blacklist.conf", "the file that the agent keeps, below a modprobe.d")
+    lists: tuple[Name, ...] = key(("kubernetes",), "named deny lists: files of profiles/modprobe")
+    deny: tuple[Module, ...] = key((), "more modules to deny")
+    allow: tuple[Module, ...] = key((), "modules taken out of the lists again")
+    unload: bool = key(False, "unload a denied module that is loaded and unused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apparmor:
+    """AppArmor profiles loaded into the kernel."""
+
+    mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
+    profiles: Path = key("/etc/node-hardening/apparmor", "folder of raw profiles; the shipped ones when it is absent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seccomp:
+    """Seccomp profiles installed for the kubelet."""
+
+    mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
+    profiles: Path = key("/etc/node-hardening/seccomp", "folder of JSON profiles; the shipped ones when it is absent")
+    directory: str = key("auto", "where the kubelet looks: auto (its --root-dir, then /seccomp) or an absolute path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubelet:
+    """What is said about the kubelet's configuration. Never changes it."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+    probe: bool = key(True, "ask the running kubelet, without credentials, what it gives away")
+    skip: Mapping[str, str] = section(dict, "check's id: reason; shown as skipped, never as pass")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentinel:
+    """What says that the node wants a reboot: a file, or a command."""
+
+    file: Path = key("/var/run/reboot-required", "its presence asks for a reboot; FILE.pkgs names the packages")
+    command: Command = key((), "instead of the file: argv whose exit code is looked up in exitCodes")
+    exit_codes: Mapping[int, Required] = section(
+        lambda: {0: Required.REQUIRED, 1: Required.NONE}, "what each exit code means; any other is unknown"
+    )
+    interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Nodes that reboot one after another. The control plane is always its own pool."""
+
+    label: LabelKey = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When a reboot may begin. An end before the start means the next day."""
+
+    days: tuple[Weekday, ...] = key(tuple(Weekday), "days on which the window opens")
+    start: TimeOfDay = key("00:00", "opens at")
+    end: TimeOfDay = key("00:00", "closes at; equal to start: the whole day")
+    timezone: Timezone = key("UTC", "IANA time zone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """Alerts that block reboots. A Prometheus that cannot be reached blocks too."""
+
+    url: Url = key("", "base URL; empty: do not ask")
+    query: str = key("", "PromQL instead of the alerts API: any series in the answer blocks")
+    ignore: Regexp = key("^Watchdog$", "alerts whose name matches do not block")
+    only: Regexp = key("", "when set, only alerts whose name matches block")
+    labels: LabelSelector = key(Selector(), "only alerts with these labels block")
+    firing_only: bool = key(True, "pending alerts do not block")
+    token_file: str = key("", "file with a bearer token")
+    ca_file: str = key("", "file with the CA of an https URL")
+    timeout: Seconds = key(10.0, "for one answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blockers:
+    """What holds a reboot back, asked before the lock and again before the reboot."""
+
+    prometheus: Prometheus = section(Prometheus, "alerts")
+    pods: tuple[LabelSelector, ...] = key((), "a running pod on this node with such labels blocks")
+    minimum_gap: Seconds = key(0.0, "least time between two reboots in one pool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """How the node is emptied."""
+
+    timeout: Seconds = key(1800.0, "for the whole drain")
+    on_timeout: OnTimeout = key(OnTimeout.ABORT, "abort (roll back), delete (what is left) or force (reboot anyway)")
+    grace_period: Seconds | None = key(None, "for each pod; null: the pod's own")
+    delete_empty_dir_data: bool = key(True, "pods with emptyDir volumes may be evicted")
+    force: bool = key(True, "pods without a controller may be evicted")
+    pod_selector: LabelSelector = key(Selector(), "only pods with these labels are evicted")
+    skip_wait_for_delete_timeout: Seconds = key(0.0, "pods terminating for longer are not waited for; 0: wait")
+    delay: Seconds = key(0.0, "between cordon and the first eviction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A command on the node. One that fails aborts the reboot (preDrain, preReboot) or the release (postReboot)."""
+
+    command: Command = key((), "argv with an absolute path")
+    timeout: Seconds = key(300.0, "killed after this, and taken as failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Commands on the node around a reboot."""
+
+    pre_drain: tuple[Hook, ...] = key((), "after cordon, before the first eviction")
+    pre_reboot: tuple[Hook, ...] = key((), "after the drain, before the reboot")
+    post_reboot: tuple[Hook, ...] = key((), "after the proof, before uncordon")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """The lease that lets one node at a time go down."""
+
+    lease_duration: Seconds = key(60.0, "a holder not seen alive for longer is looked at")
+    release_delay: Seconds = key(0.0, "kept this long after the node is back, for workloads to settle")
+    on_lost_holder: OnLostHolder = key(OnLostHolder.HOLD, "hold (on-call decides) or release")
+    kured: Kured = key(Kured.AUTO, "respect kured's lock: auto or off")
+    kured_daemonset: str = key("kube-system/kured", "kured's DaemonSet, namespace/name")
+    kured_annotation: str = key("weave.works/kured-node-lock", "the annotation that holds kured's lock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLabels:
+    """Labels set on the node around a reboot (kured's pre- and post-reboot node labels)."""
+
+    before: Mapping[str, str] = section(dict, "set when the cycle begins")
+    after: Mapping[str, str] = section(dict, "set when it has ended well")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reboot:
+    """Reboots, one node at a time."""
+
+    mode: Mode = key(Mode.ENFORCE, "enforce, audit (says what it would do) or off")
+    sentinel: Sentinel = section(Sentinel, "what asks for a reboot")
+    pool: Pool = section(Pool, "which nodes wait for each other")
+    concurrency: Count = key(1, "nodes of a pool that may be down at once")
+    max_unavailable: CountOrPercent = key("1", "nodes of a pool that may be not Ready or cordoned, this one included")
+    windows: tuple[Window, ...] = key((), "when a reboot may begin; empty: at any time")
+    blockers: Blockers = section(Blockers, "what holds a reboot back")
+    drain: Drain = section(Drain, "how the node is emptied")
+    hooks: Hooks = section(Hooks, "commands on the node around a reboot")
+    lock: Lock = section(Lock, "the lease that lets one node at a time go down")
+    prefer_no_schedule_taint: TaintKey = key("", "PreferNoSchedule taint while the node waits; empty: none")
+    node_labels: NodeLabels = section(NodeLabels, "labels set on the node around a reboot")
+    method: RebootMethod = key(RebootMethod.COMMAND, "command or signal")
+    command: Command = key(("/usr/bin/systemctl", "reboot"), "argv that reboots the node")
+    delay: Seconds = key(0.0, "between the drain and the reboot")
+    reboot_timeout: Seconds = key(600.0, "the boot id has to change within this")
+    verify_timeout: Seconds = key(900.0, "the node has to be proved well within this after it is back")
+    retry_after: Seconds = key(600.0, "back-off after a failure; doubles up to a day")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """One receiver of events."""
+
+    type: NotifyType = key(NotifyType.WEBHOOK, "slack, teams, pagerduty, alertmanager, webhook or apprise")
+    url_file: str = key("", "file with the URL (it is a secret)")
+    key_file: str = key("", "file with PagerDuty's routing key")
+    events: tuple[str, ...] = key((), "Event reasons that are sent; empty: those that on-call must see")
+    template: str = key("", "text with {node}, {event}, {message}, {cluster}, {severity}; empty: a good one")
+    cluster: str = key("", "how this cluster is called in messages")
+    timeout: Seconds = key(10.0, "for one try")
+    retries: Natural = key(3, "tries after the first one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """What is written on the Node beside annotations and conditions."""
+
+    label: bool = key(True, "label node-hardening.io/hardened=true|false")
+    startup_taint: bool = key(True, "lift the taint node-hardening.io/not-hardened once the node is verified")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Where /metrics, /healthz and /readyz are served."""
+
+    address: Address = key("0.0.0.0:9105", "host:port; an empty string serves nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What the agent writes about its own work."""
+
+    level: LogLevel = key(LogLevel.INFO, "debug, info, warning or error")
+    format: LogFormat = key(LogFormat.AUTO, "auto (text on a terminal, else JSON), json or text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole policy."""
+
+    interval: Seconds = key(300.0, "between full passes; folders are watched in between")
+    modprobe: Modprobe = section(Modprobe, "kernel modules that are refused")
+    apparmor: Apparmor = section(Apparmor, "AppArmor profiles")
+    seccomp: Seccomp = section(Seccomp, "seccomp profiles")
+    kubelet: Kubelet = section(Kubelet, "the kubelet's configuration")
+    reboot: Reboot = section(Reboot, "reboots, one node at a time")
+    notify: tuple[Notify, ...] = key((), "who is told of events")
+    status: NodeStatus = section(NodeStatus, "what the Node shows")
+    metrics: Metrics = section(Metrics, "the agent's own HTTP port")
+    log: Log = section(Log, "the agent's log")

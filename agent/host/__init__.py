@@ -1,0 +1,230 @@
+"""The only door to the node: files below the host root, commands, processes, boot id, uptime.
+
+Everything takes and returns the node's own paths (`/etc/modprobe.d/x.conf`), wherever the node's tree is mounted. It
+refuses to leave the host root, to run a shell, and to know anything about Kubernetes.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from agent.errors import HostError, HostFileError, HostFileMissing
+from agent.host.command import Completed, HostExec
+from agent.host.command import run as run_command
+from agent.host.tree import FileStat, Tree
+
+__all__ = ["Completed", "FileStat", "Host", "HostExec", "Process"]
+
+_TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+_READ_LIMIT_BYTES = 8 << 20
+_OUTPUT_LIMIT_BYTES = 4 << 20
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of the node. started: seconds since the epoch. Unreadable parts are empty, never guessed."""
+
+    pid: int
+    name: str
+    argv: tuple[str, ...]
+    exe: str
+    cwd: str
+    uid: int | None
+    started: float
+
+
+class Host:
+    """A node: the tree below `root`, and the machine that it runs on.
+
+    root: the folder that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
+    children. A tree that has no /proc of its own (a debootstrap tree, a sandbox) is taken as running on this machine
+    for boot id, uptime and processes, and for nothing else.
+    """
+
+    def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT) -> None:
+        self.root = str(Path(root).absolute())
+        self.how = how
+        if not os.path.isdir(self.root):
+            raise HostError(f"--host-root {self.root}: not a folder")
+        self._tree = Tree(self.root)
+
+    @property
+    def is_running_system(self) -> bool:
+        """Whether the root is this machine's own `/`: False for a mounted host and for trees."""
+        return self.root == "/"
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def read_bytes(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> bytes:
+        """A regular file's content. Raises HostFileMissing, HostFileError (also past the limit), PathEscapesRoot."""
+        return self._tree.read_bytes(path, limit_bytes)
+
+    def read_text(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> str:
+        """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file."""
+        return self._tree.read_bytes(path, limit_bytes).decode(errors="replace")
+
+    def stat(self, path: str) -> FileStat:
+        """What the path leads to inside the root. Raises HostFileMissing, HostFileError."""
+        return self._tree.stat(path)
+
+    def exists(self, path: str) -> bool:
+        """Whether the path leads to something. Raises HostFileError when that cannot be told (permissions, loops)."""
+        try:
+            self._tree.stat(path)
+        except HostFileMissing:
+            return False
+        return True
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Sorted names in a folder. Raises HostFileMissing, HostFileError."""
+        return self._tree.names(folder)
+
+    def read_link(self, path: str) -> str:
+        """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
+        return self._tree.read_link(path)
+
+    def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> bool:
+        """Replaces a file atomically and durably; True when something changed, False when it was so already.
+
+        mode: permission bits; None keeps the old ones (0o644 for a new file). The owner is kept. Missing parent
+        folders are made. Equal content with another mode is written again. Raises HostFileError.
+        """
+        wanted = content.encode() if isinstance(content, str) else content
+        try:
+            link = False
+            try:
+                self._tree.read_link(path)
+                link = True
+            except HostFileError:
+                pass
+            if (
+                not link
+                and self._tree.read_bytes(path, len(wanted)) == wanted
+                and mode in (None, self._tree.stat(path).mode)
+            ):
+                return False
+        except HostFileError:
+            pass  # missing, larger or unreadable: written anew below, and that says what is wrong
+        self._tree.write(path, wanted, mode)
+        return True
+
+    def remove(self, path: str) -> bool:
+        """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
+        return self._tree.remove(path)
+
+    def real_path(self, path: str) -> str:
+        """The node's path as this process can open it. For arguments of commands only; reading goes through read_*."""
+        return path if self.root == "/" else posixpath.join(self.root, path.lstrip("/"))
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        input_bytes: bytes | None = None,
+        limit_bytes: int = _OUTPUT_LIMIT_BYTES,
+        environment: Mapping[str, str] | None = None,
+        how: HostExec | None = None,
+    ) -> Completed:
+        """Runs a command on the node and waits for it.
+
+        how: overrides the host's way, for tools that come with the agent's image rather than with the node. Raises
+        CommandMissing and CommandTimeout; exit codes are the caller's to judge (`Completed.check`).
+        """
+        return run_command(
+            argv,
+            how=how or self.how,
+            timeout_seconds=timeout_seconds,
+            input_bytes=input_bytes,
+            limit_bytes=limit_bytes,
+            environment=environment or {},
+        )
+
+    def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:
+        """The absolute path of a program where `run` would look for it, None when it is not there."""
+        if (how or self.how) is HostExec.NSENTER:
+            return next((f"{folder}/{name}" for folder in _TOOL_FOLDERS if self._is_file(f"{folder}/{name}")), None)
+        return next((f"{folder}/{name}" for folder in _TOOL_FOLDERS if os.access(f"{folder}/{name}", os.X_OK)), None)
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            return self._tree.stat(path).kind == "file"
+        except HostFileError:
+            return False
+
+    # -- the machine -----------------------------------------------------------------------------------------------
+
+    def _proc(self) -> str:
+        """The procfs that describes this node: the tree's own where it has one, else this machine's."""
+        own = f"{self.root.rstrip('/')}/proc"
+        return own if os.path.exists(f"{own}/sys/kernel") or os.path.exists(f"{own}/self") else "/proc"
+
+    def boot_id(self) -> str:
+        """The kernel's boot id (a UUID), another one after each boot. Raises HostFileError."""
+        try:
+            text = self.read_text(_BOOT_ID) if self._proc() != "/proc" else Tree("/").read_bytes(_BOOT_ID, 64).decode()
+        except UnicodeDecodeError as error:
+            raise HostFileError("read", _BOOT_ID, "not text") from error
+        if not _UUID.fullmatch(text.strip()):
+            raise HostFileError("read", _BOOT_ID, f"not a boot id: {text.strip()[:64]!r}")
+        return text.strip()
+
+    def uptime_seconds(self) -> float:
+        """Seconds since boot, suspend included. Raises HostFileError."""
+        path = "/proc/uptime"
+        try:
+            return float(Tree("/").read_bytes(path, 256).split()[0])
+        except (ValueError, IndexError) as error:
+            raise HostFileError("read", path, "not an uptime") from error
+
+    def kernel_release(self) -> str:
+        """The running kernel's release, e.g. `6.1.0-18-amd64`."""
+        try:
+            return self.read_text("/proc/sys/kernel/osrelease").strip() or os.uname().release
+        except HostFileError:
+            return os.uname().release
+
+    def machine(self) -> str:
+        """The processor's name as uname gives it, e.g. `x86_64`, `aarch64`."""
+        return os.uname().machine
+
+    def processes(self) -> Iterator[Process]:
+        """The node's processes. One that dies while being read is left out."""
+        psutil.PROCFS_PATH = self._proc()
+        for process in psutil.process_iter():
+            try:
+                with process.oneshot():
+                    yield Process(
+                        pid=process.pid,
+                        name=process.name(),
+                        argv=tuple(process.cmdline()),
+                        exe=_or_empty(process.exe),
+                        cwd=_or_empty(process.cwd),
+                        uid=process.uids().effective,
+                        started=process.create_time(),
+                    )
+            except (psutil.Error, OSError, ValueError, IndexError, KeyError):
+                continue
+
+    def view_of(self, process: Process) -> Host:
+        """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
+        return Host(f"{self._proc()}/{process.pid}/root", how=self.how)
+
+
+def _or_empty(read: object) -> str:
+    """psutil's answer, empty where the kernel refuses it (another user's process, a kernel thread)."""
+    try:
+        return str(read()) if callable(read) else ""
+    except (psutil.Error, OSError):
+        return ""

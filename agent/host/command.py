@@ -1,0 +1,155 @@
+"""The one gateway for processes: argv only, absolute path, a timeout that kills and reaps, bounded output.
+
+It refuses shell strings, relative programs, an inherited environment and an open standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO
+
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
+
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LANG": "C"}
+_NSENTER = ("/usr/bin/nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--")
+_KILL_GRACE_SECONDS = 2.0
+
+
+class HostExec(StrEnum):
+    """How a command runs on the node: in PID 1's namespaces, or as a plain child of the agent."""
+
+    NSENTER = "nsenter"
+    DIRECT = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended. code: exit code, negative for a signal. Output is text, cut at the limit asked for."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+    cut: bool = False
+
+    def check(self, *good: int) -> Completed:
+        """Itself when the exit code is one of `good` (0 when none is given); else raises CommandFailed."""
+        if self.code in (good or (0,)):
+            return self
+        raise CommandFailed(self.argv, self.code, _last_words(self.stderr or self.stdout))
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    how: HostExec,
+    timeout_seconds: float,
+    input_bytes: bytes | None,
+    limit_bytes: int,
+    environment: Mapping[str, str],
+) -> Completed:
+    """Runs argv and waits for it. Raises CommandMissing, CommandTimeout; the exit code is the caller's to judge.
+
+    input_bytes: fed to standard input, which is closed otherwise. limit_bytes: of each output stream; the rest is read
+    and dropped, so that a chatty child neither fills memory nor blocks.
+    """
+    if not argv or not argv[0].startswith("/"):
+        raise HostError(f"a command needs an absolute path: {list(argv)!r}")
+    actual = [*_NSENTER, *argv] if how is HostExec.NSENTER else list(argv)
+    try:
+        child = subprocess.Popen(
+            actual,
+            stdin=subprocess.PIPE if input_bytes is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**_ENVIRONMENT, **environment},
+            cwd="/",
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise CommandMissing(argv, f"{actual[0]} is not there") from error
+    except OSError as error:
+        raise CommandMissing(argv, f"{actual[0]} cannot be started: {error.strerror}") from error
+    with child:
+        try:
+            out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes)
+        except TimeoutError as error:
+            raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
+        finally:
+            _end(child)
+    return Completed(tuple(argv), child.returncode, out.decode(errors="replace"), err.decode(errors="replace"), cut)
+
+
+def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, limit: int) -> tuple[bytes, bytes, bool]:
+    """Feeds and drains the child until it has closed its output and ended. Raises TimeoutError at the deadline."""
+    assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - both are PIPE above
+    got: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
+    cut = False
+    feed = memoryview(input_bytes)
+    with selectors.DefaultSelector() as selector:
+        for stream in got:
+            selector.register(stream, selectors.EVENT_READ)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            selector.register(child.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(left):
+                if key.fileobj is child.stdin:
+                    feed = _feed(child.stdin, feed)
+                    if not feed:
+                        selector.unregister(child.stdin)
+                        with contextlib.suppress(OSError):
+                            child.stdin.close()
+                    continue
+                stream = next(pipe for pipe in got if pipe is key.fileobj)
+                chunk = os.read(stream.fileno(), 1 << 16)
+                if not chunk:
+                    selector.unregister(stream)
+                room = limit - len(got[stream])
+                cut = cut or len(chunk) > room
+                got[stream] += chunk[: max(room, 0)]
+    try:
+        child.wait(max(deadline - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError from error
+    return bytes(got[child.stdout]), bytes(got[child.stderr]), cut
+
+
+def _feed(stdin: IO[bytes], feed: memoryview) -> memoryview:
+    try:
+        return feed[os.write(stdin.fileno(), feed[: 1 << 16]) :]
+    except BlockingIOError:
+        return feed
+    except BrokenPipeError:
+        return memoryview(b"")  # the child has heard enough; its exit code says what it thinks
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kills what is left of the child's own session and reaps it."""
+    if child.poll() is None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_KILL_GRACE_SECONDS)
+                break
+    # Grandchildren that kept the pipes: the group outlives its leader.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _last_words(text: str) -> str:
+    """The last line that says something: that is where Unix tools put the reason."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""

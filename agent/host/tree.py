@@ -1,0 +1,243 @@
+"""Files of the node, below the host root and never outside it.
+
+Every path is walked one component at a time with file descriptors (O_NOFOLLOW), the way openat2's RESOLVE_IN_ROOT does
+it: an absolute symlink starts again at the host root and `..` never climbs above it. So `/host/var/run -> /run` is
+`/host/run`, and a symlink that somebody swaps in half-way leads nowhere else.
+https://man7.org/linux/man-pages/man2/openat2.2.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from agent.errors import HostFileError, HostFileMissing, PathEscapesRoot
+
+_MAX_SYMLINKS = 40  # the kernel's own limit, MAXSYMLINKS
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_TEMPORARY_PREFIX = ".node-hardening-"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What is known of one file. mode: permission bits only. kind: file, directory, socket or other."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    inode: int
+    kind: str
+
+
+class Tree:
+    """A folder that is the node's `/`. Paths are absolute paths of the node, whatever the folder is called here."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def read_bytes(self, path: str, limit_bytes: int) -> bytes:
+        """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike."""
+        with self._reading("read", path) as parent_and_name:
+            parent, name = parent_and_name
+            # O_NONBLOCK: a FIFO in place of a file must not hold the agent up.
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise HostFileError("read", path, "not a regular file")
+                chunks: list[bytes] = []
+                left = limit_bytes + 1
+                while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
+                    chunks.append(chunk)
+                    left -= len(chunk)
+            finally:
+                os.close(fd)
+        if left <= 0:
+            raise HostFileError("read", path, f"larger than {limit_bytes} bytes")
+        return b"".join(chunks)
+
+    def stat(self, path: str) -> FileStat:
+        """What the path leads to, symlinks followed inside the root."""
+        with self._reading("stat", path) as (parent, name):
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
+        kind = next((word for test, word in kinds if test(found.st_mode)), "other")
+        return FileStat(
+            stat.S_IMODE(found.st_mode),
+            found.st_uid,
+            found.st_gid,
+            found.st_size,
+            found.st_mtime_ns,
+            found.st_ino,
+            kind,
+        )
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """Names in a folder, sorted; the agent's own unfinished temporary files left out."""
+        with self._reading("list", path) as (parent, name):
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                found = os.listdir(fd)
+            finally:
+                os.close(fd)
+        return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
+
+    def read_link(self, path: str) -> str:
+        """Where a symlink points, as it stands in the symlink."""
+        with self._parent("read link", path, follow_last=False) as (parent, name):
+            return os.readlink(name, dir_fd=parent)
+
+    def write(self, path: str, content: bytes, mode: int | None) -> None:
+        """Replaces the file in one step: a reader, or a crash at any moment, sees the old content or the new.
+
+        mode: permission bits; None keeps those of the file that is replaced (0o644 for a new one). The owner is kept.
+        Missing parent folders are made, root-owned and 0o755. A symlink at `path` is replaced, never written through.
+        """
+        self._make_folders(path)
+        with self._parent("write", path, follow_last=False) as (parent, name):
+            self._sweep(parent, name)
+            temporary = f"{_TEMPORARY_PREFIX}{name}.{secrets.token_hex(4)}"
+            try:
+                old = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if stat.S_ISDIR(old.st_mode):
+                    raise HostFileError("write", path, "a folder is in its place")
+            except FileNotFoundError:
+                old = None
+            regular = old is not None and stat.S_ISREG(old.st_mode)
+            bits = mode if mode is not None else stat.S_IMODE(old.st_mode) if old is not None and regular else 0o644
+            # O_RDWR|O_PATH would not fsync; a plain read-only descriptor of the folder does.
+            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                fd = os.open(
+                    temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+                )
+                try:
+                    _write_all(fd, content)
+                    os.fchmod(fd, bits)
+                    if old is not None and regular and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                        os.fchown(fd, old.st_uid, old.st_gid)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+            finally:
+                os.close(folder)
+
+    def remove(self, path: str) -> bool:
+        """Removes a file or symlink (never a folder); False when it was not there."""
+        try:
+            with self._parent("remove", path, follow_last=False) as (parent, name):
+                os.unlink(name, dir_fd=parent)
+                folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except HostFileMissing:
+            return False
+        return True
+
+    # -- walking ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reading(self, action: str, path: str) -> Iterator[tuple[int, str]]:
+        with self._parent(action, path, follow_last=True) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def _parent(self, action: str, path: str, *, follow_last: bool) -> Iterator[tuple[int, str]]:
+        """The folder that holds the path's last component, as a descriptor, and that component's name.
+
+        With follow_last, symlinks at the end are followed first. OSErrors inside become HostFileErrors.
+        """
+        try:
+            parent, name = self._walk(action, path, follow_last=follow_last)
+            try:
+                yield parent, name
+            finally:
+                os.close(parent)
+        except OSError as error:
+            raise HostFileError.of(action, path, error) from error
+
+    def _walk(self, action: str, path: str, *, follow_last: bool) -> tuple[int, str]:
+        if not path.startswith("/"):
+            raise HostFileError(action, path, "not an absolute path")
+        left = list(reversed([part for part in PurePosixPath(path).parts if part != "/"]))
+        folders = [os.open(self.root, _DIRECTORY)]
+        links = 0
+        try:
+            while left:
+                part = left.pop()
+                if part == "..":
+                    if len(folders) > 1:
+                        os.close(folders.pop())
+                    continue
+                if (left or follow_last) and (target := _link(folders[-1], part)) is not None:
+                    links += 1
+                    if links > _MAX_SYMLINKS:
+                        raise PathEscapesRoot(action, path, "too many levels of symbolic links")
+                    if target.startswith("/"):
+                        while len(folders) > 1:
+                            os.close(folders.pop())
+                    left.extend(reversed([piece for piece in PurePosixPath(target).parts if piece != "/"]))
+                    continue
+                if not left:
+                    return folders.pop(), part
+                folders.append(os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folders[-1]))
+            return folders.pop(), "."
+        finally:
+            for folder in folders:
+                os.close(folder)
+
+    def _make_folders(self, path: str) -> None:
+        parents = list(reversed(PurePosixPath(path).parents))[1:]
+        for folder in parents:
+            try:
+                if self.stat(str(folder)).kind != "directory":
+                    raise HostFileError("write", path, f"{folder} is not a folder")
+            except HostFileMissing:
+                with (
+                    self._parent("make folder", str(folder), follow_last=True) as (parent, name),
+                    contextlib.suppress(FileExistsError),
+                ):
+                    os.mkdir(name, 0o755, dir_fd=parent)
+
+    @staticmethod
+    def _sweep(parent: int, name: str) -> None:
+        """Takes away what a killed write of the same file left behind."""
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            for entry in os.listdir(folder):
+                if entry.startswith(f"{_TEMPORARY_PREFIX}{name}."):
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+
+def _link(folder: int, name: str) -> str | None:
+    """The symlink's target, None when the name is no symlink or not there."""
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,143 @@
+"""Frozen values that rooms hand each other: what was found, what changed.
+
+Nothing here reads, writes or decides; it refuses to know where a value comes from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What a check says. "Cannot tell" is UNKNOWN: never PASS, and never a reason to reboot."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "not-applicable"
+    INFO = "info"
+
+
+class Severity(StrEnum):
+    """How much it matters when the check does not pass."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    INFO = "info"
+
+
+# Worst first: the order in which people should read.
+_STATUS_ORDER = {
+    status: rank
+    for rank, status in enumerate((Status.FAIL, Status.UNKNOWN, Status.INFO, Status.PASS, Status.NOT_APPLICABLE))
+}
+_SEVERITY_ORDER = {severity: rank for rank, severity in enumerate(Severity)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer about the node.
+
+    id: stable, unique within a report, e.g. `modprobe/sctp`, `kubelet/4.2.1`. control: the room that says it.
+    title: what is checked, in one line. observed, expected: values as people write them. source: where the observed
+    value comes from (file:line, flag, process). remediation: the next step, empty when nothing is to be done.
+    """
+
+    id: str
+    control: str
+    title: str
+    status: Status
+    severity: Severity
+    observed: str = ""
+    expected: str = ""
+    source: str = ""
+    remediation: str = ""
+
+    def document(self) -> dict[str, str]:
+        """The finding as it stands in `-o json`."""
+        return {
+            "id": self.id,
+            "control": self.control,
+            "title": self.title,
+            "status": self.status.value,
+            "severity": self.severity.value,
+            "observed": self.observed,
+            "expected": self.expected,
+            "source": self.source,
+            "remediation": self.remediation,
+        }
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings by status (fail, unknown, info, pass, not-applicable), severity and id."""
+    return tuple(sorted(findings, key=lambda f: (_STATUS_ORDER[f.status], _SEVERITY_ORDER[f.severity], f.id)))
+
+
+class Outcome(StrEnum):
+    """What became of a change."""
+
+    PLANNED = "planned"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One act on the node, planned or done.
+
+    action: a verb (write, remove, load, unload). target: what it acts on (a path, a module, a profile's name).
+    reason: why, in a few words. error: why it failed, empty unless outcome is FAILED.
+    """
+
+    control: str
+    action: str
+    target: str
+    reason: str = ""
+    outcome: Outcome = Outcome.PLANNED
+    error: str = ""
+
+    def document(self) -> dict[str, str]:
+        """The change as it stands in `-o json`."""
+        shown = {
+            "control": self.control,
+            "action": self.action,
+            "target": self.target,
+            "reason": self.reason,
+            "outcome": self.outcome.value,
+        }
+        return shown | {"error": self.error} if self.error else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One pass over one node: every finding, and every change that the pass planned or made."""
+
+    node: str
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...] = ()
+    counts: Mapping[Status, int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", Counter(finding.status for finding in self.findings))
+
+    @property
+    def status(self) -> Status:
+        """The node's one-word answer: fail, else unknown, else pass; with nothing known it is unknown."""
+        for status in (Status.FAIL, Status.UNKNOWN, Status.PASS):
+            if self.counts[status]:
+                return status
+        return Status.UNKNOWN
+
+    def document(self) -> dict[str, object]:
+        """The document that `-o json` and `-o yaml` print."""
+        shown: dict[str, object] = {
+            "node": self.node,
+            "status": self.status.value,
+            "findings": [finding.document() for finding in worst_first(self.findings)],
+        }
+        return shown | {"changes": [change.document() for change in self.changes]} if self.changes else shown
