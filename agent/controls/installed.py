@@ -1,0 +1,143 @@
+"""What the agent installed on the node, remembered on the node: the manifest that removal works from.
+
+One JSON file per control below /var/lib/node-hardening. An entry is written *before* the file that it names, so a crash
+in between leaves an entry without a file (harmless) and never a file without an entry. An entry holds the hashes of the
+content that is ours, so what somebody else put in the same place is recognised: it is kept aside before the agent's
+file takes its place, put back when that leaves, and never removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import HostError, HostFileMissing
+from agent.host import Host
+
+STATE_FOLDER = "/var/lib/node-hardening"
+_VERSION = 1
+
+
+class ManifestError(HostError):
+    """The manifest is there but cannot be understood: nothing is known about what was installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One installed thing. key: the file's path on the node, or a name where the thing is no file.
+
+    hashes: SHA-256 of the content that is ours, newest first; the second one is what a crash may have left there.
+    kept: path of the copy of what stood there before, empty when nothing did. notes: what the control remembers.
+    """
+
+    key: str
+    hashes: tuple[str, ...] = ()
+    kept: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 as hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Installed:
+    """The manifest of one control, and the acts that keep it and the node in step. All raise HostError."""
+
+    def __init__(self, host: Host, control: str) -> None:
+        self._host = host
+        self._control = control
+        self.path = f"{STATE_FOLDER}/{control}.json"
+
+    def entries(self) -> dict[str, Entry]:
+        """Every entry by key; empty on a node that was never touched. Raises ManifestError, HostFileError."""
+        try:
+            text = self._host.read_text(self.path)
+        except HostFileMissing:
+            return {}
+        try:
+            document = json.loads(text)
+            if document["version"] != _VERSION:
+                raise ManifestError(f"{self.path}: version {document['version']!r} is not {_VERSION}")
+            return {entry.key: entry for entry in map(_entry, document["installed"])}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ManifestError(f"{self.path}: not a manifest of ours: {error}") from error
+
+    def remember(self, entry: Entry) -> None:
+        """Adds or replaces one entry."""
+        self._save(self._entries_or_start_anew() | {entry.key: entry})
+
+    def forget(self, key: str) -> None:
+        """Takes one entry away; nothing happens when it is not there."""
+        entries = self._entries_or_start_anew()
+        if entries.pop(key, None) is not None:
+            self._save(entries)
+
+    def is_ours(self, entry: Entry | None, content: bytes) -> bool:
+        """Whether this content at the entry's path was put there by us."""
+        return entry is not None and digest(content) in entry.hashes
+
+    def install(self, path: str, content: bytes, *, mode: int = 0o644, notes: Mapping[str, str] | None = None) -> None:
+        """Puts the content at `path`, atomically; what somebody else had there is kept aside first."""
+        entry = self._entries_or_start_anew().get(path)
+        new = digest(content)
+        try:
+            present: bytes | None = self._host.read_bytes(path)
+        except HostFileMissing:
+            present = None
+        kept = entry.kept if entry else ""
+        if present is not None and entry is None and present != content:
+            kept = f"{STATE_FOLDER}/kept/{self._control}/{path.strip('/').replace('/', '_')}.{digest(present)[:12]}"
+            self._host.write(kept, present, mode=0o600)
+        before = [old for old in (entry.hashes[:1] if entry else ()) if old != new]
+        self.remember(Entry(path, (new, *before), kept, dict(notes or {})))
+        self._host.write(path, content, mode=mode)
+
+    def uninstall(self, path: str) -> bool:
+        """Takes our file away and puts back what stood there before; False when it is no longer ours and was left."""
+        entry = self._entries_or_start_anew().get(path)
+        if entry is None:
+            return False
+        try:
+            ours = self.is_ours(entry, self._host.read_bytes(path))
+        except HostFileMissing:
+            ours = True
+        if ours:
+            if entry.kept:
+                self._host.write(path, self._host.read_bytes(entry.kept))
+                self._host.remove(entry.kept)
+            else:
+                self._host.remove(path)
+        self.forget(path)
+        return ours
+
+    def _entries_or_start_anew(self) -> dict[str, Entry]:
+        """The entries for an act that writes. A manifest that cannot be understood is moved aside, not lost."""
+        try:
+            return self.entries()
+        except ManifestError:
+            self._host.write(f"{self.path}.unreadable", self._host.read_bytes(self.path))
+            return {}
+
+    def _save(self, entries: Mapping[str, Entry]) -> None:
+        document = {"version": _VERSION, "installed": [_document(entries[key]) for key in sorted(entries)]}
+        self._host.write(self.path, json.dumps(document, indent=1) + "\n", mode=0o600)
+
+
+def _entry(raw: Any) -> Entry:
+    entry = Entry(raw["key"], tuple(raw.get("hashes", ())), raw.get("kept", ""), dict(raw.get("notes", {})))
+    texts = (entry.key, entry.kept, *entry.hashes, *entry.notes, *entry.notes.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{entry.key!r}: holds what is not text")
+    return entry
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    shown: dict[str, Any] = {"key": entry.key}
+    for name, value in (("hashes", list(entry.hashes)), ("kept", entry.kept), ("notes", dict(entry.notes))):
+        if value:
+            shown[name] = value
+    return shown
