@@ -136,8 +136,5 @@ def _entry(raw: Any) -> Entry:
 
 
 def _document(entry: Entry) -> dict[str, Any]:
-    shown: dict[str, Any] = {"key": entry.key}
-    for name, value in (("hashes", list(entry.hashes)), ("kept", entry.kept), ("notes", dict(entry.notes))):
-        if value:
-            shown[name] = value
-    return shown
+    fields = {"hashes": list(entry.hashes), "kept": entry.kept, "notes": dict(entry.notes)}
+    return {"key": entry.key} | {name: value for name, value in fields.items() if value}
