@@ -1,0 +1,96 @@
+"""Who is asking: bearer tokens to users, with tokens for service accounts that expire and can be revoked.
+
+An unknown token is always a 401, also where anonymous requests are let in. Nothing here decides what a user may do.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from agent.sandbox import answers
+
+AUTHENTICATED = "system:authenticated"
+UNAUTHENTICATED = "system:unauthenticated"
+MASTERS = "system:masters"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """What a token stands for; ``extra`` is what admission policies can read (the node's name, the pod's)."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def all_groups(self) -> tuple[str, ...]:
+        """The user's own groups and the one that everybody known is in."""
+        if self.name == ANONYMOUS.name:
+            return (UNAUTHENTICATED,)
+        return (*self.groups, AUTHENTICATED)
+
+
+ANONYMOUS = User("system:anonymous")
+ADMIN = User("sandbox-admin", (MASTERS,))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A token's user and the moment when it ends; None never does."""
+
+    user: User
+    expires: datetime | None = None
+
+
+class Authenticator:
+    """The tokens that the server knows."""
+
+    def __init__(self, clock: Callable[[], datetime], anonymous: User | None) -> None:
+        """``anonymous`` is who a request without a token is; None refuses it with 401."""
+        self._clock = clock
+        self._anonymous = anonymous
+        self._grants: dict[str, Grant] = {}
+
+    def add(self, token: str, user: User, expires: datetime | None = None) -> None:
+        """Let a token in."""
+        self._grants[token] = Grant(user, expires)
+
+    def revoke(self, token: str) -> None:
+        """Refuse a token from now on."""
+        self._grants.pop(token, None)
+
+    def issue(self, user: User, seconds: int) -> tuple[str, datetime]:
+        """A new token for ``seconds``, and when it ends."""
+        token = f"sandbox-{secrets.token_urlsafe(24)}"
+        expires = self._clock() + timedelta(seconds=seconds)
+        self.add(token, user, expires)
+        return token, expires
+
+    def authenticate(self, authorization: str | None) -> User:
+        """The user of an Authorization header.
+
+        Raises:
+            ApiError: 401.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            if self._anonymous is None:
+                raise answers.unauthorized()
+            return self._anonymous
+        grant = self._grants.get(token)
+        if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
+            raise answers.unauthorized()
+        return grant.user
+
+
+def service_account(
+    namespace: str, name: str, uid: str = "", extra: Mapping[str, tuple[str, ...]] | None = None
+) -> User:
+    """The user that a service account's token stands for."""
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    return User(f"system:serviceaccount:{namespace}:{name}", groups, uid, extra or {})

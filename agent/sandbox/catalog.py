@@ -1,0 +1,166 @@
+"""Which resources the emulator serves, and what the real server does differently between them.
+
+A row here is all that a plain resource needs; it holds no behaviour of its own. Sources: the strategies under
+kubernetes/kubernetes pkg/registry (AllowUnconditionalUpdate, AllowCreateOnUpdate, ReturnDeletedObject, selectable
+fields) and the API reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.sandbox.answers import Who
+
+RBAC_GROUP = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind that is stored. ``fields`` are its selectable fields beside metadata.name and metadata.namespace."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    status: bool = False
+    generation: bool = False
+    unconditional_update: bool = True
+    create_on_update: bool = False
+    returns_deleted: bool = False
+    fields: tuple[str, ...] = ()
+    scale: bool = False
+    categories: tuple[str, ...] = field(default=())
+
+    @property
+    def api_version(self) -> str:
+        """``v1`` or ``apps/v1``."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def who(self) -> Who:
+        """How errors name it."""
+        return Who(self.group, self.plural, self.kind)
+
+    @property
+    def singular(self) -> str:
+        """The kind in lower case, as in the real discovery."""
+        return self.kind.lower()
+
+
+POD_FIELDS = (
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+)
+EVENT_FIELDS = (
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+)
+
+
+def _core() -> list[Resource]:
+    return [
+        Resource("", "v1", "nodes", "Node", False, ("no",), status=True, fields=("spec.unschedulable",)),
+        Resource(
+            "", "v1", "namespaces", "Namespace", False, ("ns",),
+            status=True, returns_deleted=True, fields=("status.phase",),
+        ),
+        Resource(
+            "", "v1", "pods", "Pod", True, ("po",),
+            status=True, returns_deleted=True, fields=POD_FIELDS, categories=("all",),
+        ),
+        Resource("", "v1", "events", "Event", True, ("ev",), create_on_update=True, fields=EVENT_FIELDS),
+        Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
+        Resource("", "v1", "secrets", "Secret", True, fields=("type",)),
+        Resource(
+            "", "v1", "services", "Service", True, ("svc",),
+            status=True, returns_deleted=True, categories=("all",),
+        ),
+        Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), returns_deleted=True),
+    ]  # fmt: skip
+
+
+def _groups() -> list[Resource]:
+    coordination, apps, admission = "coordination.k8s.io", "apps", "admissionregistration.k8s.io"
+    return [
+        Resource(
+            coordination, "v1", "leases", "Lease", True, unconditional_update=False, create_on_update=True
+        ),
+        Resource(
+            "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",),
+            status=True, generation=True, unconditional_update=False,
+        ),
+        Resource(
+            apps, "v1", "daemonsets", "DaemonSet", True, ("ds",),
+            status=True, generation=True, categories=("all",),
+        ),
+        Resource(
+            apps, "v1", "deployments", "Deployment", True, ("deploy",),
+            status=True, generation=True, scale=True, categories=("all",),
+        ),
+        Resource(
+            apps, "v1", "replicasets", "ReplicaSet", True, ("rs",),
+            status=True, generation=True, scale=True, fields=("status.replicas",), categories=("all",),
+        ),
+        Resource(
+            apps, "v1", "statefulsets", "StatefulSet", True, ("sts",),
+            status=True, generation=True, scale=True, categories=("all",),
+        ),
+        Resource("batch", "v1", "jobs", "Job", True, status=True, generation=True, categories=("all",)),
+        Resource(RBAC_GROUP, "v1", "clusterroles", "ClusterRole", False),
+        Resource(RBAC_GROUP, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
+        Resource(RBAC_GROUP, "v1", "roles", "Role"),
+        Resource(RBAC_GROUP, "v1", "rolebindings", "RoleBinding"),
+        Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",)),
+        Resource(
+            admission, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False,
+            status=True, generation=True, unconditional_update=False,
+        ),
+        Resource(
+            admission, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", False,
+            generation=True, unconditional_update=False,
+        ),
+    ]  # fmt: skip
+
+
+class Catalog:
+    """The resources by their path and by their kind; built once for each server."""
+
+    def __init__(self) -> None:
+        """Every resource of the module's two tables."""
+        self.all: tuple[Resource, ...] = tuple(_core() + _groups())
+        self._by_path = {(item.group, item.version, item.plural): item for item in self.all}
+        self._by_plural = {item.plural: item for item in self.all}
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        """The resource at a path of the API, or None."""
+        return self._by_path.get((group, version, plural))
+
+    def named(self, plural: str) -> Resource:
+        """The resource by its plural alone: unique here.
+
+        Raises:
+            KeyError: the emulator has no such resource.
+        """
+        return self._by_plural[plural]
+
+    def group_versions(self) -> list[tuple[str, str]]:
+        """The named groups with their version, without the core one, in the order of the tables."""
+        seen = {(item.group, item.version): None for item in self.all if item.group}
+        return list(seen)

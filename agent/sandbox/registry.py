@@ -1,0 +1,374 @@
+"""The verbs on one object: create, replace, patch and delete, with the server's order of checks.
+
+Everything that makes a write safe lives here: optimistic concurrency, preconditions, immutability, no-op writes that
+cost no revision, finalizers and graceful deletion. It knows nothing of HTTP, users or watches. The order follows
+apiserver pkg/registry/generic/registry/store.go.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent.sandbox import answers
+from agent.sandbox.answers import ApiError, Cause, Object
+from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.patches import PatchError, UnprocessablePatchError
+from agent.sandbox.schema import DecodeError, decode
+from agent.sandbox.store import Item, Store
+from agent.sandbox.strategy import admit_node, for_create, for_update, stamp
+from agent.sandbox.validation import validate
+
+Clock = Callable[[], datetime]
+Transform = Callable[[Object], Any]
+"""From the stored object, with kind and apiVersion, to the patched one."""
+
+IMMORTAL = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about; ``subresource`` is empty or, for these verbs, ``status``."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Where the store has it."""
+        return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``."""
+
+    dry_run: bool = False
+    validation: str = "Warn"
+    warnings: tuple[list[str], ...] = ()
+
+    def warn(self, text: str) -> None:
+        """Hand a warning to whoever asked for them."""
+        for sink in self.warnings:
+            sink.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """metav1.DeleteOptions; ``grace_seconds`` None is the object's own."""
+
+    grace_seconds: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+    propagation: str = ""
+    dry_run: bool = False
+
+
+class Registry:
+    """The objects of the cluster, behind the rules that every writer meets."""
+
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
+        """``clock`` gives the wall time of timestamps."""
+        self.store = store
+        self.catalog = catalog
+        self.clock = clock
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Item:
+        """The stored object.
+
+        Raises:
+            ApiError: 404.
+        """
+        item = self.store.get(resource, (namespace, name))
+        if item is None:
+            raise answers.not_found(resource.who, name)
+        return item
+
+    def decode(self, body: Any, resource: Resource, options: WriteOptions) -> Object:
+        """A request's body as this kind.
+
+        Raises:
+            ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
+        """
+        if not isinstance(body, dict):
+            raise answers.bad_request("the request body is not an object")
+        kind, version = body.get("kind") or resource.kind, body.get("apiVersion") or resource.api_version
+        if (kind, version) != (resource.kind, resource.api_version):
+            raise answers.bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {resource.kind}: no kind "{kind}" is registered'
+                f' for version "{version}" at this path'
+            )
+        prefix = f'{kind} in version "{version}" cannot be handled as a {kind}: '
+        try:
+            obj, unknown = decode(body, resource.kind)
+        except DecodeError as error:
+            raise answers.bad_request(f"{prefix}{error}") from error
+        if unknown and options.validation == "Strict":
+            listed = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise answers.bad_request(f"{prefix}strict decoding error: {listed}")
+        if options.validation == "Warn":
+            for path in unknown:
+                options.warn(f'unknown field "{path}"')
+        return obj
+
+    def create(self, resource: Resource, namespace: str, body: Any, options: WriteOptions) -> Item:
+        """POST.
+
+        Raises:
+            ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion.
+        """
+        obj = self.decode(body, resource, options)
+        return self._create(resource, namespace, obj, options)
+
+    def _create(self, resource: Resource, namespace: str, obj: Object, options: WriteOptions) -> Item:
+        meta = obj["metadata"]
+        self._settle_namespace(meta, resource, namespace)
+        self.check_namespace(resource, namespace, meta.get("name", ""))
+        if not meta.get("name") and meta.get("generateName"):
+            meta["name"] = meta["generateName"] + _suffix()
+        if resource.plural == "nodes":
+            obj = admit_node(obj)
+        obj = for_create(obj, resource, self.clock())
+        meta = obj["metadata"]
+        causes = validate(obj, None, resource)
+        if causes:
+            raise answers.invalid(resource.who, meta.get("name", ""), causes)
+        if meta.pop("resourceVersion", ""):
+            message = "resourceVersion should not be set on objects to be created"
+            raise ApiError(500, "", message, details=False)
+        existing = self.store.get(resource, (namespace, meta["name"]))
+        if existing is not None:
+            deleting = "deletionTimestamp" in existing.meta
+            raise answers.already_exists(resource.who, meta["name"], deleting=deleting)
+        return self._keep(resource, obj, options.dry_run)
+
+    def _settle_namespace(self, meta: Object, resource: Resource, namespace: str) -> None:
+        if not resource.namespaced:
+            meta.pop("namespace", None)
+            return
+        if meta.setdefault("namespace", namespace) != namespace:
+            message = "the namespace of the provided object does not match the namespace sent on the request"
+            raise answers.bad_request(message)
+
+    def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
+        """What the NamespaceLifecycle admission asks of a create: the namespace is there and stays.
+
+        Raises:
+            ApiError: 404, or 403 with the cause NamespaceTerminating.
+        """
+        if not resource.namespaced:
+            return
+        namespaces = self.catalog.named("namespaces")
+        home = self.store.get(namespaces, ("", namespace))
+        if home is None:
+            raise answers.not_found(namespaces.who, namespace)
+        if "deletionTimestamp" in home.meta:
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            text = f"namespace {namespace} is being terminated"
+            cause = Cause("NamespaceTerminating", text, "metadata.namespace")
+            raise answers.forbidden(resource.who, name, why, (cause,))
+
+    def _keep(self, resource: Resource, obj: Object, dry_run: bool) -> Item:
+        return Item(obj, self.store.revision) if dry_run else self.store.commit(resource, obj)
+
+    def replace(self, target: Target, body: Any, options: WriteOptions) -> tuple[Item, bool]:
+        """PUT; the second part says whether the object was created (leases and events allow that).
+
+        Raises:
+            ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
+        """
+        resource, namespace, name = target.resource, target.namespace, target.name
+        obj = self.decode(body, resource, options)
+        meta = obj["metadata"]
+        _check_name(meta, name)
+        self._settle_namespace(meta, resource, namespace)
+        existing = self.store.get(resource, target.key)
+        if existing is None and not (resource.create_on_update and not target.subresource):
+            raise answers.not_found(resource.who, name)
+        uid = meta.get("uid", "")
+        stored_uid = existing.meta["uid"] if existing else ""
+        if uid and uid != stored_uid:
+            why = (
+                f"StorageError: invalid object, Code: 4, Key: /registry/{resource.plural}/{namespace}/{name},"
+                f" ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid},"
+                f" UID in object meta: {stored_uid}"
+            )
+            raise answers.conflict(resource.who, name, why)
+        if existing is None:
+            meta.pop("resourceVersion", None)
+            return self._create(resource, namespace, obj, options), True
+        return self._update(target, existing, obj, options), False
+
+    def patch(self, target: Target, change: Transform, options: WriteOptions) -> Item:
+        """PATCH, whatever its kind: ``change`` makes the new object from the stored one.
+
+        Raises:
+            ApiError: 400, 404, 409 (the patch carries a stale resourceVersion), 422.
+        """
+        resource = target.resource
+        existing = self.get(resource, target.namespace, target.name)
+        try:
+            patched = change(json.loads(existing.full(resource)))
+        except PatchError as error:
+            raise answers.bad_request(str(error)) from error
+        except UnprocessablePatchError as error:
+            raise answers.unprocessable() from error
+        try:
+            obj = self.decode(patched, resource, options)
+        except ApiError as error:
+            cause = Cause("FieldValueInvalid", f"Invalid value: {json.dumps(patched)}: {error.message}", "patch")
+            raise answers.invalid(answers.Who("", "", ""), "", [cause]) from error
+        _check_name(obj["metadata"], target.name)
+        self._settle_namespace(obj["metadata"], resource, target.namespace)
+        return self._update(target, existing, obj, options)
+
+    def _update(self, target: Target, existing: Item, obj: Object, options: WriteOptions) -> Item:
+        resource, name = target.resource, target.name
+        revision = obj["metadata"].pop("resourceVersion", "")
+        if not revision and not resource.unconditional_update:
+            cause = Cause("FieldValueInvalid", "Invalid value: 0x0: must be specified for an update",
+                          "metadata.resourceVersion")  # fmt: skip
+            who = answers.Who(resource.group, resource.plural, resource.plural)
+            raise answers.invalid(who, name, [cause])
+        if revision and not revision.isdecimal():
+            raise answers.bad_request(f'invalid resourceVersion "{revision}"')
+        if revision and revision != existing.meta["resourceVersion"]:
+            raise answers.conflict(resource.who, name)
+        obj = for_update(obj, existing.obj, resource, target.subresource)
+        causes = validate(obj, existing.obj, resource)
+        if causes:
+            raise answers.invalid(resource.who, name, causes)
+        return self._settle(resource, existing, obj, options.dry_run)
+
+    def _settle(self, resource: Resource, existing: Item, obj: Object, dry_run: bool) -> Item:
+        meta = obj["metadata"]
+        if _without_revision(obj) == _without_revision(existing.obj):
+            return existing
+        if "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
+            if not dry_run:
+                self.store.remove(resource, (meta.get("namespace", ""), meta["name"]))
+            return Item({**obj, "metadata": {**meta, "resourceVersion": str(self.store.revision)}}, 0)
+        if dry_run:
+            meta["resourceVersion"] = existing.meta["resourceVersion"]
+        return self._keep(resource, obj, dry_run)
+
+    def write(self, resource: Resource, obj: Object) -> Item:
+        """A controller's own write, without checks; a no-op costs no revision, emptied finalizers remove."""
+        meta = obj["metadata"]
+        existing = self.store.get(resource, (meta.get("namespace", ""), meta["name"]))
+        if existing is None:
+            return self.store.commit(resource, obj)
+        return self._settle(resource, existing, obj, dry_run=False)
+
+    def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
+        """DELETE; the second part says whether the object is gone.
+
+        Raises:
+            ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.
+        """
+        existing = self.get(resource, namespace, name)
+        if resource.plural == "namespaces" and name in IMMORTAL:
+            raise answers.forbidden(resource.who, name, "this namespace may not be deleted")
+        self._check_preconditions(resource, existing, options)
+        graceful = self._grace(resource, existing, options)
+        if graceful is None:
+            return existing, False
+        meta = dict(existing.meta)
+        meta["finalizers"] = self._finalizers(meta, options)
+        # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
+        held = resource.plural == "namespaces" and bool((existing.obj.get("spec") or {}).get("finalizers"))
+        stays = bool(meta["finalizers"]) or graceful > 0 or held
+        if not meta["finalizers"]:
+            del meta["finalizers"]
+        if not stays:
+            if not options.dry_run:
+                return self.store.remove(resource, (namespace, name)), True
+            return existing, True
+        obj = self._terminating(existing.obj, meta, graceful)
+        if _without_revision(obj) == _without_revision(existing.obj):
+            return existing, False
+        return self._keep(resource, obj, options.dry_run), False
+
+    def _terminating(self, obj: Object, meta: Object, grace: int) -> Object:
+        if "deletionTimestamp" in meta:
+            began = datetime.strptime(meta["deletionTimestamp"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            began -= timedelta(seconds=meta.get("deletionGracePeriodSeconds", 0))
+        else:
+            began = self.clock()
+            if meta.get("generation"):
+                meta["generation"] += 1
+        meta["deletionTimestamp"] = stamp(began + timedelta(seconds=grace))
+        meta["deletionGracePeriodSeconds"] = grace
+        result = {**obj, "metadata": meta}
+        if "phase" in (obj.get("status") or {}) and obj["status"]["phase"] == "Active":
+            result["status"] = {**obj["status"], "phase": "Terminating"}
+        return result
+
+    def _check_preconditions(self, resource: Resource, item: Item, options: DeleteOptions) -> None:
+        meta = item.meta
+        if options.uid and options.uid != meta["uid"]:
+            why = (
+                f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']})."
+                " The object might have been deleted and then recreated"
+            )
+            raise answers.conflict(resource.who, meta["name"], why)
+        if options.resource_version and options.resource_version != meta["resourceVersion"]:
+            why = (
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the"
+                f" ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
+            )
+            raise answers.conflict(resource.who, meta["name"], why)
+
+    def _grace(self, resource: Resource, item: Item, options: DeleteOptions) -> int | None:
+        """Seconds until the object may go; None when it is already going and this request changes nothing."""
+        meta = item.meta
+        if resource.plural == "namespaces":
+            return 0
+        if "deletionTimestamp" in meta:
+            pending = meta.get("deletionGracePeriodSeconds", 0)
+            if pending == 0 and not meta.get("finalizers"):
+                return 0
+            if options.grace_seconds is None or options.grace_seconds >= pending:
+                return None
+            return max(options.grace_seconds, 0)
+        if resource.plural != "pods":
+            return 0
+        spec = item.obj.get("spec") or {}
+        period = options.grace_seconds
+        if period is None:
+            period = spec.get("terminationGracePeriodSeconds", 0)
+        if not spec.get("nodeName") or (item.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            return 0
+        return 1 if period < 0 else period
+
+    def _finalizers(self, meta: Object, options: DeleteOptions) -> list[str]:
+        found = [item for item in meta.get("finalizers") or [] if item not in ("orphan", "foregroundDeletion")]
+        if options.propagation == "Orphan":
+            found.append("orphan")
+        if options.propagation == "Foreground":
+            found.append("foregroundDeletion")
+        return found
+
+
+def _without_revision(obj: Object) -> Object:
+    meta = {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "managedFields")}
+    return {**obj, "metadata": meta}
+
+
+def _check_name(meta: Object, name: str) -> None:
+    found = meta.get("name", "")
+    if not found:
+        message = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        raise answers.bad_request(message)
+    if found != name:
+        raise answers.bad_request(f"the name of the object ({found}) does not match the name on the URL ({name})")
+
+
+def _suffix() -> str:
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
