@@ -6,9 +6,12 @@ refuses to leave the host root, to run a shell, and to know anything about Kuber
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +123,28 @@ class Host:
     def remove(self, path: str) -> bool:
         """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
         return self._tree.remove(path)
+
+    @contextlib.contextmanager
+    def exclusive(self, path: str, *, wait_seconds: float = 30.0) -> Iterator[None]:
+        """Holds a lock file (flock) while the block runs, so that two agents never change one node at once.
+
+        The kernel lets go of it when the process ends, however it ends. Raises HostError when another holds it for
+        longer than wait_seconds; HostFileError when the file cannot be made.
+        """
+        fd = self._tree.open_lock(path)
+        try:
+            deadline = time.monotonic() + wait_seconds
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise HostError(f"{path}: another agent is changing this node; waited {wait_seconds:g} s") from error
+                    time.sleep(0.05)
+            yield
+        finally:
+            os.close(fd)
 
     def real_path(self, path: str) -> str:
         """The node's path as this process can open it. For arguments of commands only; reading goes through read_*."""

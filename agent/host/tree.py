@@ -149,6 +149,12 @@ class Tree:
             return False
         return True
 
+    def open_lock(self, path: str) -> int:
+        """A descriptor of a lock file, made when it is missing; the caller closes it."""
+        self._make_folders(path)
+        with self._parent("lock", path, follow_last=False) as (parent, name):
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+
     # -- walking ---------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
