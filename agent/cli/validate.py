@@ -70,7 +70,9 @@ class Result:
         lines = [style.paint(str(problem), "31;1") for problem in self.problems]
         lines += [style.paint(f"not checked: {reason}", "33;1") for reason in self.unchecked]
         bad = {problem.file for problem in self.problems}
-        lines += [f"{style.paint('ok', '32')}  {file}  ({what.value})" for file, what in self.checked if file not in bad]
+        lines += [
+            f"{style.paint('ok', '32')}  {file}  ({what.value})" for file, what in self.checked if file not in bad
+        ]
         count = len(self.problems)
         if count:
             verdict = f"{count} problem{'s' if count != 1 else ''} in {len(bad)} of {len(self.checked)} texts."

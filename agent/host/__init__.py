@@ -140,7 +140,9 @@ class Host:
                     break
                 except BlockingIOError as error:
                     if time.monotonic() >= deadline:
-                        raise HostError(f"{path}: another agent is changing this node; waited {wait_seconds:g} s") from error
+                        raise HostError(
+                            f"{path}: another agent is changing this node; waited {wait_seconds:g} s"
+                        ) from error
                     time.sleep(0.05)
             yield
         finally:
@@ -227,8 +229,9 @@ class Host:
     def processes(self) -> Iterator[Process]:
         """The node's processes. One that dies while being read is left out."""
         psutil.PROCFS_PATH = self._proc()
-        for process in psutil.process_iter():
+        for pid in psutil.pids():  # process_iter would remember processes of another tree
             try:
+                process = psutil.Process(pid)
                 with process.oneshot():
                     yield Process(
                         pid=process.pid,

@@ -1,0 +1,150 @@
+"""A throw-away node: a folder with the files by which a real node is known, for `--host-root`.
+
+Everything a control reads is there as a plain file: kernel release and boot id, loaded modules, a module tree, a
+kubelet with its command line and configuration. Nothing of the machine underneath shows through, so a demo on a laptop
+never reports the laptop. It refuses to write anywhere but below the folder it was given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+RELEASE = "6.1.0-18-amd64"
+KUBELET_PID = 812
+_STARTED_TICKS = 1200  # 12 s after boot
+
+_KUBELET_ARGV = (
+    "/usr/bin/kubelet",
+    "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+    "--kubeconfig=/etc/kubernetes/kubelet.conf",
+    "--config=/var/lib/kubelet/config.yaml",
+    "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+)
+_KUBELET_CONFIG = """\
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication:
+  anonymous:
+    enabled: false
+  webhook:
+    enabled: true
+  x509:
+    clientCAFile: /etc/kubernetes/pki/ca.crt
+authorization:
+  mode: Webhook
+eventRecordQPS: 50
+makeIPTablesUtilChains: true
+podPidsLimit: 4096
+protectKernelDefaults: true
+rotateCertificates: true
+seccompDefault: true
+serverTLSBootstrap: true
+tlsCipherSuites:
+  - TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+  - TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+enableDebugFlagsHandler: false
+"""
+_STAT_FIELDS_AFTER_START = "0 " * 30
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoot:
+    """One sandboxed node. `path` is what `--host-root` is given."""
+
+    path: Path
+    name: str
+
+    @classmethod
+    def make(cls, folder: Path, name: str = "node-1") -> NodeRoot:
+        """Makes the tree; the folder must be empty or missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        node = cls(folder, name)
+        for path, content in _files(name).items():
+            node.write(path, content)
+        for path, mode in _MODES.items():
+            node.at(path).chmod(mode)
+        for empty in ("etc/modprobe.d", "run", "var/lib/node-hardening", "var/lib/kubelet/pki", "tmp"):
+            node.at(f"/{empty}").mkdir(parents=True, exist_ok=True)
+        node.at("/var/run").symlink_to("/run")
+        node.start_kubelet()
+        node.reboot()
+        return node
+
+    def at(self, path: str) -> Path:
+        """Where the node's path is on this machine."""
+        return self.path / path.lstrip("/")
+
+    def write(self, path: str, content: str) -> None:
+        """Writes one of the node's files, as a person on the node would."""
+        target = self.at(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+
+    def require_reboot(self, *packages: str) -> None:
+        """Does what unattended-upgrades does after a new kernel."""
+        self.write("/run/reboot-required.pkgs", "".join(f"{package}\n" for package in packages))
+        self.write("/run/reboot-required", "*** System restart required ***\n")
+
+    def reboot(self) -> str:
+        """Another boot id and an empty /run, as after a reboot; answers the boot id."""
+        for leftover in self.at("/run").iterdir():
+            leftover.unlink()
+        boot_id = str(uuid.uuid4())
+        self.write("/proc/sys/kernel/random/boot_id", f"{boot_id}\n")
+        self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(time.time()) - 60}\n")
+        return boot_id
+
+    def boot_id(self) -> str:
+        """The boot id that the node shows now."""
+        return self.at("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    def start_kubelet(self, argv: tuple[str, ...] = _KUBELET_ARGV) -> None:
+        """Puts the kubelet's process into the node's /proc."""
+        folder = f"/proc/{KUBELET_PID}"
+        self.write(f"{folder}/cmdline", "".join(f"{word}\0" for word in argv))
+        self.write(f"{folder}/comm", "kubelet\n")
+        self.write(
+            f"{folder}/stat",
+            f"{KUBELET_PID} (kubelet) S 1 {'0 ' * 17}{_STARTED_TICKS} {_STAT_FIELDS_AFTER_START.strip()}\n",
+        )
+        self.write(f"{folder}/status", "Name:\tkubelet\nState:\tS\nPPid:\t1\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
+        for link, target in (("root", self.path), ("cwd", "/"), ("exe", "/usr/bin/kubelet")):
+            self.at(f"{folder}/{link}").symlink_to(target)
+
+    def stop_kubelet(self) -> None:
+        """Takes the kubelet's process away."""
+        shutil.rmtree(self.at(f"/proc/{KUBELET_PID}"))
+
+
+_MODES = {
+    "/etc/systemd/system/kubelet.service": 0o600,
+    "/etc/kubernetes/kubelet.conf": 0o600,
+    "/etc/kubernetes/pki/ca.crt": 0o644,
+    "/var/lib/kubelet/config.yaml": 0o600,
+}
+
+
+def _files(name: str) -> dict[str, str]:
+    modules = f"/lib/modules/{RELEASE}"
+    return {
+        "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n',
+        "/etc/hostname": f"{name}\n",
+        "/etc/kubernetes/kubelet.conf": "apiVersion: v1\nkind: Config\n",
+        "/etc/kubernetes/pki/ca.crt": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "/etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
+        "/var/lib/kubelet/config.yaml": _KUBELET_CONFIG,
+        "/proc/sys/kernel/osrelease": f"{RELEASE}\n",
+        "/proc/sys/kernel/modules_disabled": "0\n",
+        "/proc/modules": "overlay 163840 3 - Live 0x0000000000000000\nbr_netfilter 32768 0 - Live 0x0000000000000000\n",
+        "/proc/uptime": "4242.00 8000.00\n",
+        "/sys/module/apparmor/parameters/enabled": "N\n",
+        f"{modules}/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
+        f"{modules}/modules.order": "kernel/net/sctp/sctp.ko\nkernel/net/dccp/dccp.ko\n",
+        f"{modules}/modules.dep": "kernel/net/sctp/sctp.ko:\nkernel/net/dccp/dccp.ko:\n"
+        "kernel/net/dccp/dccp_ipv4.ko: kernel/net/dccp/dccp.ko\n",
+        f"{modules}/modules.alias": "alias net-pf-2-proto-132 sctp\nalias net-pf-2-proto-33-type-6 dccp_ipv4\n",
+    }
