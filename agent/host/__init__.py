@@ -22,8 +22,9 @@ from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
 from agent.host.tree import FileStat, Tree
+from agent.host.watch import FolderWatch
 
-__all__ = ["Completed", "FileStat", "Host", "HostExec", "Process"]
+__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process"]
 
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 _READ_LIMIT_BYTES = 8 << 20
@@ -151,6 +152,17 @@ class Host:
     def real_path(self, path: str) -> str:
         """The node's path as this process can open it. For arguments of commands only; reading goes through read_*."""
         return path if self.root == "/" else posixpath.join(self.root, path.lstrip("/"))
+
+    def locate(self, path: str) -> str:
+        """The path as this process can watch it, symlinks resolved inside the root. The nearest parent that is there
+        stands in for a missing folder, so that its arrival is seen. Raises HostFileError."""
+        missing: list[str] = []
+        while True:
+            try:
+                return posixpath.join(self._tree.locate(path), *reversed(missing))
+            except HostFileMissing:
+                path, name = posixpath.split(path.rstrip("/"))
+                missing.append(name)
 
     # -- commands --------------------------------------------------------------------------------------------------
 

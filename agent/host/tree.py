@@ -149,6 +149,12 @@ class Tree:
             return False
         return True
 
+    def locate(self, path: str) -> str:
+        """Where the node's path really is on this machine; symlinks stay inside the root, the last part may be missing."""
+        with self._parent("find", path, follow_last=True) as (parent, name):
+            folder = os.readlink(f"/proc/self/fd/{parent}")
+        return folder if name == "." else f"{folder.rstrip('/')}/{name}"
+
     def open_lock(self, path: str) -> int:
         """A descriptor of a lock file, made when it is missing; the caller closes it."""
         self._make_folders(path)

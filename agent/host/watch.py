@@ -1,0 +1,157 @@
+"""Waking when files change: inotify on folders, so that nothing is polled and an idle node costs nothing.
+
+Folders are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet are
+all events of the folder. A folder that is missing is waited for at its nearest ancestor. It refuses to say what the change
+was: whoever is woken looks for itself.
+https://man7.org/linux/man-pages/man7/inotify.7.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.errors import HostError
+
+_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
+_ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x4, 0x400, 0x800
+_Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x4000, 0x8000, 0x01000000
+_MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ATTRIB | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
+_EVENT = struct.Struct("iIII")
+_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
+_CONFIG_MAP_LINK = "..data"
+_OWN_TEMPORARY = ".node-hardening-"
+_SETTLE_SECONDS = 0.1  # one act of a person or of the kubelet is a burst of events
+_MAX_FOLDERS = 64
+
+
+@dataclass(slots=True)
+class _Folder:
+    """One watched folder: who wants to know, and which names in it (None: any) concern them."""
+
+    wanted: dict[str, set[str] | None] = field(default_factory=dict)
+
+
+class FolderWatch:
+    """Watches paths (files or folders, real paths of this process) under names of the caller's choosing.
+
+    One thread waits; `wake` may be called from any thread and from a signal handler. Raises HostError when the kernel
+    has no inotify instance left to give.
+    """
+
+    def __init__(self, paths: Mapping[str, Iterable[str]]) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.inotify_init1(_CLOEXEC_NONBLOCK)
+        if self._fd < 0:
+            raise HostError(f"inotify_init1: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
+        self._waker_read, self._waker_write = os.pipe2(_CLOEXEC_NONBLOCK)
+        self._folders: dict[int, _Folder] = {}
+        self._paths: dict[str, tuple[str, ...]] = {}
+        self.watch(paths)
+
+    def watch(self, paths: Mapping[str, Iterable[str]]) -> None:
+        """Watches these paths instead of the ones before."""
+        self._paths = {name: tuple(some) for name, some in paths.items()}
+        self._arm()
+
+    def wake(self) -> None:
+        """Ends a `wait` that is under way, or the next one."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            os.write(self._waker_write, b"x")
+
+    def wait(self, timeout_seconds: float) -> frozenset[str]:
+        """The names whose paths changed; empty after the timeout or a `wake`."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            ready, _, _ = select.select([self._fd, self._waker_read], [], [], left)
+            if self._waker_read in ready:
+                _drain(self._waker_read)
+                return self._changed() if self._fd in ready else frozenset()
+            if self._fd in ready:
+                time.sleep(_SETTLE_SECONDS)
+                if changed := self._changed():
+                    return changed
+                continue
+            return frozenset()
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        for fd in (self._fd, self._waker_read, self._waker_write):
+            os.close(fd)
+
+    def _arm(self) -> None:
+        """Watches what is there now. Adding a watch that stands already only renews it."""
+        folders: dict[int, _Folder] = {}
+        for name, paths in self._paths.items():
+            for path in paths:
+                for folder, entries in _targets(path):
+                    number = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
+                    if number < 0:
+                        continue  # gone since it was looked at: its parent's event arms it again
+                    wanted = folders.setdefault(number, _Folder()).wanted
+                    before = wanted.get(name, set())
+                    wanted[name] = None if before is None or entries is None else before | entries
+        for number in self._folders.keys() - folders.keys():
+            self._libc.inotify_rm_watch(self._fd, number)
+        self._folders = folders
+
+    def _changed(self) -> frozenset[str]:
+        changed: set[str] = set()
+        for number, mask, entry in _events(_drain(self._fd)):
+            if mask & _Q_OVERFLOW:
+                changed |= self._paths.keys()
+            if mask & _IGNORED or entry.startswith(_OWN_TEMPORARY):
+                continue
+            folder = self._folders.get(number)
+            if folder is not None:
+                changed |= {
+                    name for name, entries in folder.wanted.items() if not entries or not entry or entry in entries
+                }
+        if changed:
+            self._arm()
+        return frozenset(changed)
+
+
+def _targets(path: str) -> list[tuple[str, set[str] | None]]:
+    """Folders to watch for one path, each with the names in it that matter (None: all)."""
+    wanted = Path(path)
+    if wanted.is_dir():
+        targets: list[tuple[str, set[str] | None]] = [(path, None)]
+        for folder, names, _ in os.walk(path):
+            targets += [(os.path.join(folder, name), None) for name in names]
+            if len(targets) >= _MAX_FOLDERS:
+                break
+        return targets[:_MAX_FOLDERS]
+    entry = wanted.name
+    for ancestor in wanted.parents:
+        if ancestor.is_dir():
+            return [(str(ancestor), {entry, _CONFIG_MAP_LINK})]
+        entry = ancestor.name
+    return []
+
+
+def _drain(fd: int) -> bytes:
+    chunks = []
+    while True:
+        try:
+            chunks.append(os.read(fd, 1 << 16))
+        except BlockingIOError:
+            return b"".join(chunks)
+
+
+def _events(raw: bytes) -> Iterable[tuple[int, int, str]]:
+    """(watch, mask, name) of each event in the kernel's buffer."""
+    at = 0
+    while at + _EVENT.size <= len(raw):
+        number, mask, _, length = _EVENT.unpack_from(raw, at)
+        at += _EVENT.size
+        yield number, mask, os.fsdecode(raw[at : at + length].rstrip(b"\0"))
+        at += length

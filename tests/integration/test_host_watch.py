@@ -1,0 +1,104 @@
+"""FolderWatch on real inotify."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent.host import FolderWatch, Host
+
+_LONG = 20.0  # a bound for a missed event, not a timing
+_SHORT = 0.4
+
+
+@pytest.fixture
+def watch() -> Iterator[FolderWatch]:
+    made = FolderWatch({})
+    yield made
+    made.close()
+
+
+def test_an_atomic_replace_is_seen(watch: FolderWatch, tmp_path: Path) -> None:
+    """A file replaced by rename wakes whoever watches the file."""
+    file = tmp_path / "config.yaml"
+    file.write_text("a")
+    watch.watch({"config": [str(file)]})
+    (tmp_path / "new").write_text("b")
+    (tmp_path / "new").rename(file)
+    assert watch.wait(_LONG) == {"config"}
+
+
+def test_a_config_map_swap_is_seen(watch: FolderWatch, tmp_path: Path) -> None:
+    """The kubelet updates a ConfigMap's mount by swapping the ..data symlink; the file's own entry never changes."""
+    for version in ("1", "2"):
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "config.yaml").write_text(version)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "config.yaml").symlink_to("..data/config.yaml")
+    watch.watch({"config": [str(tmp_path / "config.yaml")]})
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    assert watch.wait(_LONG) == {"config"}
+    assert (tmp_path / "config.yaml").read_text() == "2"
+
+
+def test_other_names_in_the_folder_do_not_wake(watch: FolderWatch, tmp_path: Path) -> None:
+    """Whoever watches one file is not woken by its neighbours."""
+    watch.watch({"sentinel": [str(tmp_path / "reboot-required")]})
+    (tmp_path / "motd").write_text("x")
+    assert watch.wait(_SHORT) == frozenset()
+    (tmp_path / "reboot-required").write_text("x")
+    assert watch.wait(_LONG) == {"sentinel"}
+
+
+def test_a_folder_that_comes_later_is_watched(watch: FolderWatch, tmp_path: Path) -> None:
+    """A missing folder is waited for at its nearest parent and watched once it is there, subfolders too."""
+    folder = tmp_path / "a" / "profiles"
+    watch.watch({"profiles": [str(folder)]})
+    folder.mkdir(parents=True)
+    assert watch.wait(_LONG) == {"profiles"}
+    (folder / "team").mkdir()
+    assert watch.wait(_LONG) == {"profiles"}
+    (folder / "team" / "x.json").write_text("{}")
+    assert watch.wait(_LONG) == {"profiles"}
+
+
+def test_a_folder_replaced_by_another_is_still_watched(watch: FolderWatch, tmp_path: Path) -> None:
+    """A folder moved away and made anew is the folder that is watched."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    watch.watch({"profiles": [str(folder)]})
+    folder.rename(tmp_path / "old")
+    assert watch.wait(_LONG) == {"profiles"}
+    folder.mkdir()
+    assert watch.wait(_LONG) == {"profiles"}
+    (folder / "new").write_text("x")
+    assert watch.wait(_LONG) == {"profiles"}
+
+
+def test_writes_of_our_own_temporary_files_do_not_wake(watch: FolderWatch, tmp_path: Path) -> None:
+    """An unfinished write of the agent is nobody's drift."""
+    watch.watch({"drift": [str(tmp_path)]})
+    (tmp_path / ".node-hardening-x.conf.ab12").write_text("x")
+    assert watch.wait(_SHORT) == frozenset()
+
+
+def test_wake_ends_a_wait_from_another_thread(watch: FolderWatch) -> None:
+    """A signal or another thread ends the wait at once."""
+    timer = threading.Timer(0.1, watch.wake)
+    timer.start()
+    assert watch.wait(_LONG) == frozenset()
+    timer.join()
+
+
+def test_locate_resolves_inside_the_root(tmp_path: Path) -> None:
+    """/var/run is a symlink to /run on Debian: below a host root that is the root's own /run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "run").symlink_to("/run")
+    host = Host(tmp_path)
+    assert host.locate("/var/run/reboot-required") == os.fspath(tmp_path / "run" / "reboot-required")
+    assert host.locate("/var/lib/missing/deep") == os.fspath(tmp_path / "var" / "lib" / "missing" / "deep")
