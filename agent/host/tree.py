@@ -150,7 +150,7 @@ class Tree:
         return True
 
     def locate(self, path: str) -> str:
-        """Where the node's path really is on this machine; symlinks stay inside the root, the last part may be missing."""
+        """Where the node's path really is on this machine; symlinks stay inside the root, the last part may miss."""
         with self._parent("find", path, follow_last=True) as (parent, name):
             folder = os.readlink(f"/proc/self/fd/{parent}")
         return folder if name == "." else f"{folder.rstrip('/')}/{name}"

@@ -1,8 +1,8 @@
 """Waking when files change: inotify on folders, so that nothing is polled and an idle node costs nothing.
 
-Folders are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet are
-all events of the folder. A folder that is missing is waited for at its nearest ancestor. It refuses to say what the change
-was: whoever is woken looks for itself.
+Folders are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet
+are all events of the folder. A folder that is missing is waited for at its nearest ancestor.
+It refuses to say what the change was: whoever is woken looks for itself.
 https://man7.org/linux/man-pages/man7/inotify.7.html
 """
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from agent.host import FolderWatch, Host
 
 _LONG = 20.0  # a bound for a missed event, not a timing
