@@ -1,0 +1,110 @@
+"""What Prometheus scrapes. Every label has a small, fixed set of values: a node adds a bounded number of series."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+
+from agent import __version__
+from agent.model import Outcome, Report, Severity, Status
+
+_P = "node_hardening"
+
+
+class Metrics:
+    """The agent's metrics in a registry of their own. Thread-safe, as prometheus_client's are."""
+
+    def __init__(self, controls: tuple[str, ...] = ("modprobe", "apparmor", "seccomp", "kubelet")) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        registry = self.registry
+        self._findings = Gauge(
+            f"{_P}_findings",
+            "Checks of the last pass over this node, by control, status and severity.",
+            ["control", "status", "severity"],
+            registry=registry,
+        )
+        self.hardened = Gauge(
+            f"{_P}_hardened", "1 when every check of the last pass complies, 0 when not or unknown.", registry=registry
+        )
+        self.last_pass = Gauge(
+            f"{_P}_last_successful_pass_timestamp_seconds",
+            "When the agent last finished a pass over the node without a failed change (seconds since the epoch).",
+            registry=registry,
+        )
+        self.pass_seconds = Gauge(f"{_P}_pass_duration_seconds", "How long the last pass took.", registry=registry)
+        self.passes = Counter(f"{_P}_passes", "Passes over the node since the agent started.", registry=registry)
+        self._changes = Counter(
+            f"{_P}_changes", "Changes that the agent made to the node, by control.", ["control"], registry=registry
+        )
+        self._mended = Counter(
+            f"{_P}_drift_mended",
+            "Changes that were needed although the policy was the same as before: somebody else had changed the node.",
+            ["control"],
+            registry=registry,
+        )
+        self._failures = Counter(
+            f"{_P}_apply_failures", "Changes that the agent tried and could not make, by control.", ["control"],
+            registry=registry,
+        )  # fmt: skip
+        self._api_errors = Counter(
+            f"{_P}_api_errors",
+            "Requests to the API server that failed, by kind of error.",
+            ["error"],
+            registry=registry,
+        )
+        self.api_requests = Counter(
+            f"{_P}_api_requests", "Requests sent to the API server, watches included.", registry=registry
+        )
+        self.config_rejected = Gauge(
+            f"{_P}_config_rejected",
+            "1 while the newest configuration does not validate and the last good one is in force.",
+            registry=registry,
+        )
+        self.events_dropped = Counter(
+            f"{_P}_events_dropped",
+            "Kubernetes Events that could not be delivered and were given up.",
+            registry=registry,
+        )
+        self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=registry)
+        build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+        for control in controls:
+            self._changes.labels(control)
+            self._mended.labels(control)
+            self._failures.labels(control)
+
+    def observe(self, report: Report, *, seconds: float, now: float, drift: bool) -> None:
+        """Takes in one pass: its findings, its changes, how long it took and when it ended (epoch seconds).
+
+        drift: the policy was the same at the pass before, so what had to be changed was somebody else's doing.
+        """
+        counts: dict[tuple[str, Status, Severity], int] = {}
+        for finding in report.findings:
+            place = (finding.control, finding.status, finding.severity)
+            counts[place] = counts.get(place, 0) + 1
+        self._findings.clear()
+        for (control, status, severity), number in counts.items():
+            self._findings.labels(control, status.value, severity.value).set(number)
+        self.hardened.set(1 if report.status is Status.PASS else 0)
+        self.pass_seconds.set(seconds)
+        self.passes.inc()
+        failed = False
+        for change in report.changes:
+            if change.outcome is Outcome.FAILED:
+                failed = True
+                self._failures.labels(change.control).inc()
+            elif change.outcome is Outcome.DONE:
+                self._changes.labels(change.control).inc()
+                if drift:
+                    self._mended.labels(change.control).inc()
+        if not failed:
+            self.last_pass.set(now)
+
+    def policy(self, fingerprint: str) -> None:
+        """The policy that is in force."""
+        self._policy.info({"hash": fingerprint})
+
+    def api_error(self, error: str) -> None:
+        """One failed request; `error` is the class of the error, of which there are few."""
+        self._api_errors.labels(error).inc()

@@ -1,0 +1,180 @@
+"""What the Node should show, worked out from what was found. Pure: no clock of its own, no API.
+
+Everything is bounded, because annotations share 256 KiB with everybody else's and `kubectl describe` shows them whole.
+https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
+
+PREFIX = "node-hardening.io/"
+STATUS, SUMMARY, FINDINGS = f"{PREFIX}status", f"{PREFIX}summary", f"{PREFIX}findings"
+POLICY, VERSION, LAST_CHANGE = f"{PREFIX}policy", f"{PREFIX}version", f"{PREFIX}last-change"
+CONFIG_PROBLEM = f"{PREFIX}config-problem"
+REBOOT, REBOOT_HISTORY, REBOOT_STATE = f"{PREFIX}reboot", f"{PREFIX}reboot-history", f"{PREFIX}reboot-state"
+LABEL = f"{PREFIX}hardened"
+TAINT = f"{PREFIX}not-hardened"
+CONDITION_HARDENED, CONDITION_REBOOT = "NodeHardened", "RebootRequired"
+
+_FINDINGS_BYTES = 4096
+_SENTENCE_CHARACTERS = 1024
+_OBSERVED_CHARACTERS = 160
+
+
+class Standing(StrEnum):
+    """The node in one word, as the `status` annotation has it."""
+
+    HARDENED = "hardened"
+    DRIFTED = "drifted"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A Node condition of ours. status is True, False or Unknown; reason is CamelCase and stable."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What the Node should show. An annotation or label that is None must not be there.
+
+    lift_taint: the start-up taint may go. None leaves taints alone.
+    """
+
+    annotations: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+    lift_taint: bool = False
+
+    def over(self, other: NodeView) -> NodeView:
+        """Both, where this one wins."""
+        mine = {condition.type for condition in self.conditions}
+        return NodeView(
+            annotations={**other.annotations, **self.annotations},
+            labels={**other.labels, **self.labels},
+            conditions=(*(one for one in other.conditions if one.type not in mine), *self.conditions),
+            lift_taint=self.lift_taint or other.lift_taint,
+        )
+
+
+def standing(report: Report) -> Standing:
+    """Failed: what had to be done could not be done. Drifted: something does not comply. Unknown is never hardened."""
+    if any(change.outcome is Outcome.FAILED for change in report.changes):
+        return Standing.FAILED
+    words = {Status.PASS: Standing.HARDENED, Status.FAIL: Standing.DRIFTED}
+    return words.get(report.status, Standing.UNKNOWN)
+
+
+def hardening(report: Report, *, policy: str, version: str, label: bool, last_change: str | None) -> NodeView:
+    """The view after one pass. `last_change` None keeps what the Node shows already."""
+    word = standing(report)
+    text = summary(report)
+    reasons = {
+        Standing.HARDENED: ("True", "Hardened"),
+        Standing.DRIFTED: ("False", "NotCompliant"),
+        Standing.FAILED: ("False", "ApplyFailed"),
+        Standing.UNKNOWN: ("Unknown", "CannotTell"),
+    }
+    status, reason = reasons[word]
+    annotations: dict[str, str | None] = {
+        STATUS: word.value,
+        SUMMARY: text,
+        FINDINGS: findings(report.findings),
+        POLICY: policy,
+        VERSION: version,
+    }
+    if last_change is not None:
+        annotations[LAST_CHANGE] = last_change
+    return NodeView(
+        annotations=annotations,
+        labels={LABEL: ("true" if word is Standing.HARDENED else "false") if label else None},
+        conditions=(Condition(CONDITION_HARDENED, status, reason, text),),
+    )
+
+
+def verified(report: Report, enforced: Iterable[str]) -> bool:
+    """Whether what the agent itself keeps true is true: every finding of the enforced controls passes or is no concern.
+
+    The start-up taint hangs on this and not on the kubelet's audit: a node must not stay empty for ever because of a
+    setting that the agent may only talk about.
+    """
+    names = set(enforced)
+    bad = any(one.status in (Status.FAIL, Status.UNKNOWN) for one in report.findings if one.control in names)
+    return not bad and not any(change.outcome is Outcome.FAILED for change in report.changes)
+
+
+def summary(report: Report) -> str:
+    """One sentence a control, in the order in which they ran."""
+    by_control: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        by_control.setdefault(finding.control, []).append(finding)
+    return cut(" ".join(f"{control}: {_sentence(some)}." for control, some in by_control.items()), _SENTENCE_CHARACTERS)
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """JSON of what does not pass, worst first, cut to 4 KiB with the number of those left out."""
+    wanted = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
+    shown: list[Mapping[str, object]] = []
+    size = 2
+    for number, one in enumerate(wanted):
+        entry: dict[str, object] = {
+            "id": one.id,
+            "status": one.status.value,
+            "severity": one.severity.value,
+            "observed": cut(" ".join(one.observed.split()), _OBSERVED_CHARACTERS),
+        }
+        length = len(_compact(entry).encode()) + 1
+        if size + length > _FINDINGS_BYTES - 16:
+            shown.append({"more": len(wanted) - number})
+            break
+        shown.append(entry)
+        size += length
+    return _compact(shown)
+
+
+def change_sentence(changes: Sequence[Change], when: str) -> str | None:
+    """What the last pass changed, with its time; None when it changed nothing."""
+    done = [change for change in changes if change.outcome is Outcome.DONE]
+    if not done:
+        return None
+    first = "; ".join(f"{one.action} {one.target}" + (f" ({one.reason})" if one.reason else "") for one in done[:3])
+    more = f" and {len(done) - 3} more" if len(done) > 3 else ""
+    return cut(f"{when}: {first}{more}", _SENTENCE_CHARACTERS)
+
+
+def cut(text: str, characters: int) -> str:
+    """The text, shortened with an ellipsis where it is too long."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def _sentence(some: Sequence[Finding]) -> str:
+    checks = [one for one in some if one.status is not Status.NOT_APPLICABLE]
+    if not checks:
+        return f"not applicable ({cut(some[0].observed, 80)})"
+    failing = [one for one in checks if one.status is Status.FAIL]
+    unknown = [one for one in checks if one.status is Status.UNKNOWN]
+    parts = []
+    if failing:
+        worst = worst_first(failing)[0]
+        critical = sum(1 for one in failing if one.severity is Severity.CRITICAL)
+        how_bad = f", {critical} critical" if critical else ""
+        parts.append(f"{len(failing)} of {len(checks)} fail{how_bad} (first {worst.id})")
+    if unknown:
+        parts.append(f"{len(unknown)} cannot be told (first {worst_first(unknown)[0].id})")
+    return ", ".join(parts) or f"all {len(checks)} well"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
