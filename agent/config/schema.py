@@ -13,47 +13,68 @@ from enum import Enum, StrEnum
 from typing import Annotated, Any
 
 from agent.config.selector import Selector
+from agent.reasons import Reason
 
 API_VERSION = "node-hardening.io/v1alpha1"
 KIND = "AgentConfig"
 
 
 class Kind(Enum):
-    """What a scalar means, beyond its type; the loader checks and converts, the JSON Schema describes."""
+    """What a scalar means, beyond its type; agent/config/kinds.py says how each is read, spelled and described."""
 
-    DURATION = "a duration such as 90s, 10m, 1h30m; read as seconds"
-    REGEXP = "a regular expression"
+    FLAG = "true or false"
+    TEXT = "text"
+    WORDS = "text that is not empty"
+    DURATION = "a duration such as 90s, 10m, 1h30m"
+    SIZE = "a size such as 512B, 4KiB, 1MiB"
+    REGEXP = "a regular expression (Python's)"
     SELECTOR = "a label selector such as app=web,tier!=cache"
     PATH = "an absolute path"
+    PATH_OR_NONE = "an absolute path, or empty"
+    PATH_OR_AUTO = "auto, or an absolute path"
     MODULE = "a kernel module's name"
     NAME = "a file's name without folder and ending"
-    ADDRESS = "host:port"
-    URL = "an http or https URL"
+    OBJECT = "namespace/name"
+    ADDRESS = "host:port, or empty"
+    URL = "an http or https URL, or empty"
     TIME = "a time of day, HH:MM"
     TIMEZONE = "an IANA time zone such as Europe/Berlin"
-    LABEL = "a label's key, or empty"
-    TAINT = "a taint's key, or empty"
+    LABEL = "a label's key"
+    LABEL_OR_NONE = "a label's key, or empty"
+    LABEL_VALUE = "a label's value"
     COUNT = "a whole number of one or more"
     NATURAL = "a whole number of zero or more"
     COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%"
+    EXIT_CODE = "an exit code from 0 to 255, but not 126 and 127"
+    TEMPLATE = "text with {node}, {event}, {message}, {cluster}, {severity}"
+    ARGUMENT = "a word of a command"
+    ARGV = "a command as a list, its program with an absolute path"
 
 
-Seconds = Annotated[float, Kind.DURATION]
+Words = Annotated[str, Kind.WORDS]
+Seconds = Annotated[float, Kind.DURATION]  # written with a unit, held as seconds
+Bytes = Annotated[int, Kind.SIZE]
 Regexp = Annotated[str, Kind.REGEXP]
 Path = Annotated[str, Kind.PATH]
+PathOrNone = Annotated[str, Kind.PATH_OR_NONE]
+PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
 Module = Annotated[str, Kind.MODULE]
 Name = Annotated[str, Kind.NAME]
-Address = Annotated[str, Kind.ADDRESS]
+ObjectName = Annotated[str, Kind.OBJECT]
+Address = Annotated[str, Kind.ADDRESS]  # agent.config.kinds.split_address parts it
 Url = Annotated[str, Kind.URL]
 TimeOfDay = Annotated[str, Kind.TIME]
-Timezone = Annotated[str, Kind.TIMEZONE]
+Timezone = Annotated[str, Kind.TIMEZONE]  # UTC is accepted where the machine has no time zone data, others are not
 LabelKey = Annotated[str, Kind.LABEL]
-TaintKey = Annotated[str, Kind.TAINT]
+LabelKeyOrNone = Annotated[str, Kind.LABEL_OR_NONE]
+LabelValue = Annotated[str, Kind.LABEL_VALUE]
 Count = Annotated[int, Kind.COUNT]
 Natural = Annotated[int, Kind.NATURAL]
 CountOrPercent = Annotated[str, Kind.COUNT_OR_PERCENT]
+ExitCode = Annotated[int, Kind.EXIT_CODE]
+Template = Annotated[str, Kind.TEMPLATE]
 LabelSelector = Annotated[Selector, Kind.SELECTOR]
-Command = tuple[str, ...]  # argv; the loader asks for an absolute path first
+Command = Annotated[tuple[str, ...], Kind.ARGV]
 
 
 class Mode(StrEnum):
@@ -147,14 +168,14 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
-def key(default: Any, about: str) -> Any:
-    """A field of a section: its default and the line that the reference shows."""
-    return field(default=default, metadata={"about": about})
+def key(default: Any, about: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field of a section: its default, the line that the reference shows, and bounds for numbers and durations."""
+    return field(default=default, metadata={"about": about, "least": least, "most": most})
 
 
 def section(make: Callable[[], Any], about: str) -> Any:
     """A field that is a section or a mapping of its own."""
-    return field(default_factory=make, metadata={"about": about})
+    return field(default_factory=make, metadata={"about": about, "least": None, "most": None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +204,9 @@ class Seccomp:
 
     mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
     profiles: Path = key("/etc/node-hardening/seccomp", "folder of JSON profiles; the shipped ones when it is absent")
-    directory: str = key("auto", "where the kubelet looks: auto (its --root-dir, then /seccomp) or an absolute path")
+    directory: PathOrAuto = key(
+        "auto", "where the kubelet looks: auto (its --root-dir, then /seccomp) or an absolute path"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +215,7 @@ class Kubelet:
 
     mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
     probe: bool = key(True, "ask the running kubelet, without credentials, what it gives away")
-    skip: Mapping[str, str] = section(dict, "check's id: reason; shown as skipped, never as pass")
+    skip: Mapping[Words, Words] = section(dict, "check's id: reason; shown as skipped, never as pass")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,18 +223,19 @@ class Sentinel:
     """What says that the node wants a reboot: a file, or a command."""
 
     file: Path = key("/var/run/reboot-required", "its presence asks for a reboot; FILE.pkgs names the packages")
-    command: Command = key((), "instead of the file: argv whose exit code is looked up in exitCodes")
-    exit_codes: Mapping[int, Required] = section(
-        lambda: {0: Required.REQUIRED, 1: Required.NONE}, "what each exit code means; any other is unknown"
+    command: Command = key((), "instead of the file: its exit code is looked up in exitCodes")
+    exit_codes: Mapping[ExitCode, Required] = section(
+        lambda: {0: Required.REQUIRED, 1: Required.NONE},
+        "what each exit code means; any other is unknown, 126 and 127 (it could not be started) always",
     )
-    interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)")
+    interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Nodes that reboot one after another. The control plane is always its own pool."""
 
-    label: LabelKey = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
+    label: LabelKeyOrNone = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +244,7 @@ class Window:
 
     days: tuple[Weekday, ...] = key(tuple(Weekday), "days on which the window opens")
     start: TimeOfDay = key("00:00", "opens at")
-    end: TimeOfDay = key("00:00", "closes at; equal to start: the whole day")
+    end: TimeOfDay = key("00:00", "closes at; start and end both 00:00: the whole day")
     timezone: Timezone = key("UTC", "IANA time zone")
 
 
@@ -234,9 +258,9 @@ class Prometheus:
     only: Regexp = key("", "when set, only alerts whose name matches block")
     labels: LabelSelector = key(Selector(), "only alerts with these labels block")
     firing_only: bool = key(True, "pending alerts do not block")
-    token_file: str = key("", "file with a bearer token")
-    ca_file: str = key("", "file with the CA of an https URL")
-    timeout: Seconds = key(10.0, "for one answer")
+    token_file: PathOrNone = key("", "file with a bearer token")
+    ca_file: PathOrNone = key("", "file with the CA of an https URL")
+    timeout: Seconds = key(10.0, "for one answer", least=0.001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +276,7 @@ class Blockers:
 class Drain:
     """How the node is emptied."""
 
-    timeout: Seconds = key(1800.0, "for the whole drain")
+    timeout: Seconds = key(1800.0, "for the whole drain", least=1)
     on_timeout: OnTimeout = key(OnTimeout.ABORT, "abort (roll back), delete (what is left) or force (reboot anyway)")
     grace_period: Seconds | None = key(None, "for each pod; null: the pod's own")
     delete_empty_dir_data: bool = key(True, "pods with emptyDir volumes may be evicted")
@@ -266,8 +290,8 @@ class Drain:
 class Hook:
     """A command on the node. One that fails aborts the reboot (preDrain, preReboot) or the release (postReboot)."""
 
-    command: Command = key((), "argv with an absolute path")
-    timeout: Seconds = key(300.0, "killed after this, and taken as failed")
+    command: Command = key((), "what runs on the node")
+    timeout: Seconds = key(300.0, "killed after this, and taken as failed", least=0.001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,20 +307,20 @@ class Hooks:
 class Lock:
     """The lease that lets one node at a time go down."""
 
-    lease_duration: Seconds = key(60.0, "a holder not seen alive for longer is looked at")
+    lease_duration: Seconds = key(60.0, "a holder not seen alive for longer is looked at", least=5, most=3600)
     release_delay: Seconds = key(0.0, "kept this long after the node is back, for workloads to settle")
     on_lost_holder: OnLostHolder = key(OnLostHolder.HOLD, "hold (on-call decides) or release")
     kured: Kured = key(Kured.AUTO, "respect kured's lock: auto or off")
-    kured_daemonset: str = key("kube-system/kured", "kured's DaemonSet, namespace/name")
-    kured_annotation: str = key("weave.works/kured-node-lock", "the annotation that holds kured's lock")
+    kured_daemonset: ObjectName = key("kube-system/kured", "kured's DaemonSet, namespace/name")
+    kured_annotation: LabelKey = key("weave.works/kured-node-lock", "the annotation that holds kured's lock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLabels:
     """Labels set on the node around a reboot (kured's pre- and post-reboot node labels)."""
 
-    before: Mapping[str, str] = section(dict, "set when the cycle begins")
-    after: Mapping[str, str] = section(dict, "set when it has ended well")
+    before: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle begins")
+    after: Mapping[LabelKey, LabelValue] = section(dict, "set when it has ended well")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,21 +330,21 @@ class Reboot:
     mode: Mode = key(Mode.ENFORCE, "enforce, audit (says what it would do) or off")
     sentinel: Sentinel = section(Sentinel, "what asks for a reboot")
     pool: Pool = section(Pool, "which nodes wait for each other")
-    concurrency: Count = key(1, "nodes of a pool that may be down at once")
+    concurrency: Count = key(1, "nodes of a pool that may be down at once", most=1000)
     max_unavailable: CountOrPercent = key("1", "nodes of a pool that may be not Ready or cordoned, this one included")
     windows: tuple[Window, ...] = key((), "when a reboot may begin; empty: at any time")
     blockers: Blockers = section(Blockers, "what holds a reboot back")
     drain: Drain = section(Drain, "how the node is emptied")
     hooks: Hooks = section(Hooks, "commands on the node around a reboot")
     lock: Lock = section(Lock, "the lease that lets one node at a time go down")
-    prefer_no_schedule_taint: TaintKey = key("", "PreferNoSchedule taint while the node waits; empty: none")
+    prefer_no_schedule_taint: LabelKeyOrNone = key("", "PreferNoSchedule taint while the node waits; empty: none")
     node_labels: NodeLabels = section(NodeLabels, "labels set on the node around a reboot")
     method: RebootMethod = key(RebootMethod.COMMAND, "command or signal")
-    command: Command = key(("/usr/bin/systemctl", "reboot"), "argv that reboots the node")
+    command: Command = key(("/usr/bin/systemctl", "reboot"), "what reboots the node")
     delay: Seconds = key(0.0, "between the drain and the reboot")
-    reboot_timeout: Seconds = key(600.0, "the boot id has to change within this")
-    verify_timeout: Seconds = key(900.0, "the node has to be proved well within this after it is back")
-    retry_after: Seconds = key(600.0, "back-off after a failure; doubles up to a day")
+    reboot_timeout: Seconds = key(600.0, "the boot id has to change within this", least=1)
+    verify_timeout: Seconds = key(900.0, "the node has to be proved well within this after it is back", least=1)
+    retry_after: Seconds = key(600.0, "back-off after a failure; doubles up to a day", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,13 +352,13 @@ class Notify:
     """One receiver of events."""
 
     type: NotifyType = key(NotifyType.WEBHOOK, "slack, teams, pagerduty, alertmanager, webhook or apprise")
-    url_file: str = key("", "file with the URL (it is a secret)")
-    key_file: str = key("", "file with PagerDuty's routing key")
-    events: tuple[str, ...] = key((), "Event reasons that are sent; empty: those that on-call must see")
-    template: str = key("", "text with {node}, {event}, {message}, {cluster}, {severity}; empty: a good one")
+    url_file: PathOrNone = key("", "file with the URL (it is a secret)")
+    key_file: PathOrNone = key("", "file with PagerDuty's routing key")
+    events: tuple[Reason, ...] = key((), "Event reasons that are sent; empty: those that on-call must see")
+    template: Template = key("", "the message's text; empty: a good one")
     cluster: str = key("", "how this cluster is called in messages")
-    timeout: Seconds = key(10.0, "for one try")
-    retries: Natural = key(3, "tries after the first one")
+    timeout: Seconds = key(10.0, "for one try", least=0.001)
+    retries: Natural = key(3, "tries after the first one", most=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,13 +367,16 @@ class NodeStatus:
 
     label: bool = key(True, "label node-hardening.io/hardened=true|false")
     startup_taint: bool = key(True, "lift the taint node-hardening.io/not-hardened once the node is verified")
+    findings_limit: Bytes = key(
+        4096, "most of the findings annotation; what does not fit is counted", least=256, most=65536
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Where /metrics, /healthz and /readyz are served."""
 
-    address: Address = key("0.0.0.0:9105", "host:port; an empty string serves nothing")
+    address: Address = key("0.0.0.0:9105", "an empty string serves nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,7 +391,7 @@ class Log:
 class Config:
     """The whole policy."""
 
-    interval: Seconds = key(300.0, "between full passes; folders are watched in between")
+    interval: Seconds = key(300.0, "between full passes; folders are watched in between", least=1)
     modprobe: Modprobe = section(Modprobe, "kernel modules that are refused")
     apparmor: Apparmor = section(Apparmor, "AppArmor profiles")
     seccomp: Seccomp = section(Seccomp, "seccomp profiles")

@@ -1,0 +1,284 @@
+"""One YAML file in, one frozen Config out, or every problem found in it at once.
+
+It refuses to guess: an unknown key, a bare number where a unit is meant and a value of another type are problems that
+name file, line, key path and what would be right. Nothing of a file with a problem is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.config import hints, rules, units
+from agent.config.kinds import MEANINGS
+from agent.config.nodes import Items, Node, Pairs, Scalar, compose
+from agent.config.schema import API_VERSION, KIND, Config, Kind
+from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.errors import ConfigError, Problem
+
+MAX_BYTES = 256 << 10
+_HEADER = {"apiVersion": API_VERSION, "kind": KIND}
+_BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}
+
+
+def load_or_default(path: str | Path, *, explicit: bool) -> Config:
+    """The configuration in the file; the default one when nobody asked for this file and there is none.
+
+    A dangling symlink is not "none": it is a ConfigMap's mount that lost its key. Raises ConfigError.
+    """
+    if not explicit and not os.path.lexists(path) and os.access(_nearest_folder(Path(path)), os.X_OK):
+        return Config()
+    return load(path)
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
+    file = str(path)
+    try:
+        content = _content(file)
+    except OSError as error:
+        hint = ": write one or leave --config out" if error.errno == errno.ENOENT else ""
+        raise ConfigError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}{hint}")]) from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, "", "is not UTF-8 text: save it as UTF-8")]) from error
+    return loads(text, file)
+
+
+def loads(text: str, file: str) -> Config:
+    """The configuration in the text; `file` is what its problems name. Raises ConfigError with every problem."""
+    if len(text) > MAX_BYTES:
+        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+    reader = _Reader(file)
+    config = reader.config(compose(text, file))
+    for key, message in rules.broken(config, reader.given, reader.wrong):
+        reader.report(reader.line(key), key, message)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return config
+
+
+def _content(file: str) -> bytes:
+    # O_NONBLOCK: a FIFO in the file's place must not hold the agent up.
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return stream.read(MAX_BYTES + 1)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The deepest parent that is there: without search permission on it nobody can tell whether the file is."""
+    return next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+
+
+class _Wrong(Exception):
+    """A value that was reported and has no meaning."""
+
+
+class _Reader:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._lines: dict[str, int] = {}
+        self.problems: list[Problem] = []
+        self.wrong: set[str] = set()
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Paths of the keys that stand in the file."""
+        return frozenset(self._lines)
+
+    def line(self, key: str) -> int:
+        """The key's line, or that of the nearest section around it that stands in the file; 0 for none."""
+        while key and key not in self._lines:
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        return self._lines.get(key, 0)
+
+    def report(self, line: int, key: str, message: str) -> None:
+        """One more problem."""
+        self.problems.append(Problem(self._file, line, key, message))
+        self.wrong.add(key)
+
+    def config(self, node: Node | None) -> Config:
+        if node is None:
+            return Config()
+        if not isinstance(node, Pairs):
+            self.report(node.line, "", f"holds {_kind_of(node)}: a mapping with keys such as modprobe is wanted")
+            return Config()
+        config = self._section(Config, node, "", _HEADER)
+        assert isinstance(config, Config)  # noqa: S101 - _section makes what it is asked for
+        return config
+
+    def _section(self, make: type[Any], node: Node, path: str, header: dict[str, str] | None = None) -> Any:
+        known = keys(make)
+        values: dict[str, Any] = {}
+        for name, value in self._pairs(node, path):
+            here = f"{path}.{name.text}" if path else name.text
+            self._lines[here] = name.line
+            if header and name.text in header:
+                self._header(value, here, header[name.text])
+            elif name.text not in known:
+                self.report(name.line, here, hints.unknown_key(name.text, make, path, tuple(header or ())))
+            else:
+                try:
+                    values[known[name.text].attribute] = self._key(known[name.text], value, here)
+                except _Wrong:
+                    continue
+        return make(**values)
+
+    def _header(self, node: Node, path: str, wanted: str) -> None:
+        if not isinstance(node, Scalar) or node.text != wanted:
+            shown = units.shown(node.text) if isinstance(node, Scalar) else _kind_of(node)
+            self.report(node.line, path, f"{shown} is not read by this agent: write {wanted}")
+
+    def _key(self, key: Key, node: Node, path: str) -> Any:
+        if isinstance(node, Scalar) and node.is_null:
+            if isinstance(key.form, Nullable):
+                return None
+            if key.may_be_null:
+                return key.default
+            empty = ', or write "" for none' if key.default == "" else ""
+            empty = ", or write [] for none" if isinstance(key.form, Many) else empty
+            raise self._refused(node, path, f"has no value: leave the key out for its default{empty}")
+        value = self._value(key.form, node, path)
+        form = key.form.inner if isinstance(key.form, Nullable) else key.form
+        if isinstance(form, Leaf):
+            self._bounds(key, form, value, node, path)
+        return value
+
+    def _bounds(self, key: Key, form: Leaf, value: Any, node: Node, path: str) -> None:
+        spell: Callable[[Any], str] = _BOUNDED.get(form.kind, str)
+        most = units.YEAR_SECONDS if key.most is None and form.kind is Kind.DURATION else key.most
+        if key.least is not None and value < key.least:
+            raise self._refused(node, path, f"{spell(value)} is too little: at least {spell(key.least)}")
+        if most is not None and value > most:
+            raise self._refused(node, path, f"{spell(value)} is too much: at most {spell(most)}")
+
+    def _value(self, form: Form, node: Node, path: str) -> Any:
+        match form:
+            case Section(make):
+                return self._section(make, node, path)
+            case Nullable(inner):
+                return self._value(inner, node, path)
+            case Many(item):
+                return self._list(item, node, path)
+            case Table():
+                return self._table(form, node, path)
+            case Choice():
+                return self._choice(form, node, path)
+            case Leaf(Kind.ARGV):
+                return self._argv(node, path)
+            case Leaf(kind):
+                return self._leaf(kind, node, path)
+
+    def _list(self, form: Form, node: Node, path: str) -> tuple[Any, ...]:
+        if not isinstance(node, Items):
+            wrapped = f": write [{node.text}]" if isinstance(node, Scalar) and len(node.text) <= 40 else ""
+            raise self._refused(node, path, f"is {_kind_of(node)}, a list is wanted{wrapped}")
+        values = []
+        for index, item in enumerate(node.items):
+            here = f"{path}[{index}]"
+            self._lines[here] = item.line
+            try:
+                values.append(self._value(form, item, here))
+            except _Wrong:
+                continue
+        return tuple(values)
+
+    def _argv(self, node: Node, path: str) -> tuple[str, ...]:
+        if not isinstance(node, Items):
+            wanted = "a list is wanted, one argument an entry, e.g. [/usr/bin/systemctl, reboot]"
+            raise self._refused(node, path, f"is {_kind_of(node)}; {wanted}")
+        words = self._list(Leaf(Kind.ARGUMENT), node, path)
+        if node.items and words and len(words) == len(node.items) and not words[0].startswith("/"):
+            raise self._refused(
+                node.items[0],
+                f"{path}[0]",
+                f"{units.shown(words[0])} is not an absolute path: there is no shell and no PATH to look it up",
+            )
+        return words
+
+    def _table(self, form: Table, node: Node, path: str) -> dict[Any, Any]:
+        table: dict[Any, Any] = {}
+        for name, value in self._pairs(node, path):
+            here = f"{path}.{name.text}"
+            self._lines[here] = name.line
+            try:
+                table[self._read(form.key.kind, name, here)] = self._value(form.value, value, here)
+            except _Wrong:
+                continue
+        return table
+
+    def _choice(self, form: Choice, node: Node, path: str) -> Any:
+        text = self._scalar(node, path).text
+        # Tools that read YAML 1.1 hand `off` on as false.
+        if isinstance(node, Scalar) and node.plain and text in ("false", "False") and "off" in form.words:
+            text = "off"
+        if text in form.words:
+            return form.enum(text)
+        raise self._refused(node, path, hints.wrong_word(text, form.words))
+
+    def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
+        scalar = self._scalar(node, path)
+        if MEANINGS[kind].plain and not scalar.plain:
+            raise self._refused(node, path, f"is text, {kind.value} is wanted: write it without quotes")
+        return self._read(kind, scalar, path)
+
+    def _read(self, kind: Kind, scalar: Scalar, path: str) -> Any:
+        try:
+            return MEANINGS[kind].read(scalar.text)
+        except ValueError as error:
+            raise self._refused(scalar, path, str(error)) from error
+
+    def _scalar(self, node: Node, path: str) -> Scalar:
+        if not isinstance(node, Scalar):
+            raise self._refused(node, path, f"is {_kind_of(node)}, a single value is wanted")
+        if node.is_null:
+            raise self._refused(node, path, 'has no value: write one, or "" where nothing is meant')
+        return node
+
+    def _pairs(self, node: Node, path: str) -> Iterator[tuple[Scalar, Node]]:
+        """The pairs of a mapping, each key once; merge keys (`<<`) fold in what is not there. Raises _Wrong."""
+        if not isinstance(node, Pairs):
+            raise self._refused(node, path, f"is {_kind_of(node)}, a mapping is wanted")
+        seen: dict[str, int] = {}
+        merged: list[Node] = []
+        for name, value in node.pairs:
+            if name.plain and name.text == "<<":
+                merged += value.items if isinstance(value, Items) else [value]
+            elif name.text in seen:
+                here = f"{path}.{name.text}" if path else name.text
+                self.report(name.line, here, f"is given twice, first in line {seen[name.text]}")
+            else:
+                seen[name.text] = name.line
+                yield name, value
+        for more in merged:
+            if not isinstance(more, Pairs):
+                self.report(more.line, path, f"<< takes mappings, not {_kind_of(more)}")
+                continue
+            for name, value in self._pairs(more, path):
+                if name.text not in seen:
+                    seen[name.text] = name.line
+                    yield name, value
+
+    def _refused(self, node: Node, path: str, message: str) -> _Wrong:
+        self.report(node.line, path, message)
+        return _Wrong(message)
+
+
+def _kind_of(node: Node) -> str:
+    match node:
+        case Items():
+            return "a list"
+        case Pairs():
+            return "a mapping"
+        case _:
+            return "empty" if node.is_null else "a single value"

@@ -1,0 +1,145 @@
+"""What the dataclasses of the schema ask for, as a tree of forms that loader, JSON Schema and reference all walk.
+
+It reads type hints and nothing else: it refuses to know YAML, files or messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from agent.config.schema import Config, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A scalar, or an argv."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One word of an enum."""
+
+    enum: type[StrEnum]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What may be written."""
+        return tuple(member.value for member in self.enum)
+
+
+@dataclass(frozen=True, slots=True)
+class Nullable:
+    """The inner form, or null."""
+
+    inner: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """A list, held as a tuple."""
+
+    item: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A mapping whose keys people choose."""
+
+    key: Leaf
+    value: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A dataclass of the schema."""
+
+    make: type[Any]
+
+
+Form = Leaf | Choice | Nullable | Many | Table | Section
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section. name: as people write it. attribute: as the dataclass has it. least, most: bounds."""
+
+    name: str
+    attribute: str
+    form: Form
+    default: Any
+    about: str
+    least: float | None
+    most: float | None
+
+    @property
+    def may_be_null(self) -> bool:
+        """Whether `key:` with nothing behind it is read: as null, or as the default where that cannot be misread."""
+        match self.form:
+            case Nullable() | Section():
+                return True
+            case Many() | Table():
+                return not self.default
+            case _:
+                return False
+
+
+def keys(section: type[Any]) -> Mapping[str, Key]:
+    """The keys of a section by the name that people write, in the schema's order."""
+    hints = get_type_hints(section, include_extras=True)
+    found = (_key(field, hints[field.name]) for field in dataclasses.fields(section))
+    return types.MappingProxyType({key.name: key for key in found})
+
+
+def paths(section: type[Any] = Config, above: str = "") -> Iterator[tuple[str, Key]]:
+    """Every key below a section with its dotted path; a list's items stand as `windows[].start`."""
+    for key in keys(section).values():
+        path = f"{above}{key.name}"
+        yield path, key
+        match key.form:
+            case Section(make):
+                yield from paths(make, f"{path}.")
+            case Many(Section(make)):
+                yield from paths(make, f"{path}[].")
+
+
+def camel(attribute: str) -> str:
+    """`on_timeout` as people write it: `onTimeout`."""
+    first, *rest = attribute.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _key(field: dataclasses.Field[Any], hint: Any) -> Key:
+    make = field.default_factory
+    default = field.default if make is dataclasses.MISSING else make()
+    about = field.metadata
+    return Key(
+        camel(field.name), field.name, _form(hint), default, about["about"], about.get("least"), about.get("most")
+    )
+
+
+def _form(hint: Any) -> Form:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Leaf(next(extra for extra in arguments[1:] if isinstance(extra, Kind)))
+    if origin in (Union, types.UnionType):
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return Nullable(_form(inner))
+    if origin is tuple:
+        return Many(_form(arguments[0]))
+    if origin is Mapping:
+        key = _form(arguments[0])
+        assert isinstance(key, Leaf), hint  # noqa: S101 - a mistake in the schema, not in a file
+        return Table(key, _form(arguments[1]))
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)  # noqa: S101 - the same
+        return Section(hint)
+    if issubclass(hint, StrEnum):
+        return Choice(hint)
+    return Leaf({bool: Kind.FLAG, str: Kind.TEXT}[hint])
