@@ -1,0 +1,105 @@
+"""The JSON Schema of the configuration, for editors: completion, descriptions and a first check while typing.
+
+It describes form. What needs more than one key, time zone data or a compiler is the loader's alone; the schema never
+refuses what the loader takes.
+https://json-schema.org/draft/2020-12
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agent.config import units
+from agent.config.kinds import MEANINGS
+from agent.config.render import spelled
+from agent.config.schema import API_VERSION, KIND, Config, Kind
+from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+
+
+def schema() -> dict[str, Any]:
+    """The whole schema as JSON data."""
+    body = _section(Config)
+    header = {
+        "apiVersion": {"const": API_VERSION, "description": "the form of this file"},
+        "kind": {"const": KIND, "description": "what this file is"},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{KIND} {API_VERSION}",
+        **body,
+        "type": ["object", "null"],
+        "properties": {**header, **body["properties"]},
+    }
+
+
+def about(key: Key) -> str:
+    """What a key is for, with its bounds, in one line."""
+    form = key.form.inner if isinstance(key.form, Nullable) else key.form
+    bounds: list[str] = []
+    if isinstance(form, Leaf):
+        spell = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}.get(form.kind, str)
+        bounds += [f"at least {spell(key.least)}"] if key.least is not None else []
+        bounds += [f"at most {spell(key.most)}"] if key.most is not None else []
+    return f"{key.about} ({', '.join(bounds)})" if bounds else key.about
+
+
+def _section(make: type[Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": _first_line(make),
+        "properties": {name: _key(key) for name, key in keys(make).items()},
+        "additionalProperties": False,
+    }
+
+
+def _key(key: Key) -> dict[str, Any]:
+    described = {**_form(key.form), "description": about(key)}
+    if described.get("type") == "integer":
+        described |= {"minimum": int(key.least)} if key.least is not None else {}
+        described |= {"maximum": int(key.most)} if key.most is not None else {}
+    if key.may_be_null and "null" not in described.get("type", ()):
+        described = _or_null(described)
+    return described if isinstance(key.form, Section) else {**described, "default": spelled(key.form, key.default)}
+
+
+def _form(form: Form) -> dict[str, Any]:
+    match form:
+        case Section(make):
+            return _section(make)
+        case Nullable(inner):
+            return _or_null(_form(inner))
+        case Many(item):
+            return {"type": "array", "items": _form(item)}
+        case Table(key, value):
+            return {"type": "object", **_names(MEANINGS[key.kind].schema), "additionalProperties": _form(value)}
+        case Choice():
+            # YAML 1.1 makes false of a bare `off`; the loader reads both.
+            return {"enum": [*form.words, *([False] if "off" in form.words else [])]}
+        case Leaf(Kind.ARGV):
+            program = {"type": "string", "pattern": "^/"}
+            return {"type": "array", "prefixItems": [program], "items": {"type": "string"}}
+        case Leaf(kind):
+            return dict(MEANINGS[kind].schema)
+
+
+def _names(of_key: Mapping[str, Any]) -> dict[str, Any]:
+    """Names in JSON are text, also those that are numbers in YAML."""
+    if of_key["type"] == "integer":
+        return {"propertyNames": {"pattern": r"^(?!12[67]$)(?:[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$"}}
+    return {"propertyNames": {"pattern": of_key["pattern"]}}
+
+
+def _or_null(described: dict[str, Any]) -> dict[str, Any]:
+    match described:
+        case {"type": str(kind)}:
+            return {**described, "type": [kind, "null"]}
+        case {"anyOf": list(choices)}:
+            return {**described, "anyOf": [*choices, {"type": "null"}]}
+        case _:
+            return {"anyOf": [described, {"type": "null"}]}
+
+
+def _first_line(make: type[Any]) -> str:
+    return re.split(r"\n\s*\n", make.__doc__ or "", maxsplit=1)[0].strip()

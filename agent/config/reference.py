@@ -1,0 +1,194 @@
+"""The configuration reference as Markdown, made from the dataclasses so that it cannot fall behind them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from agent.config.jsonschema import about
+from agent.config.render import spelled
+from agent.config.schema import API_VERSION, KIND, Config
+from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.reasons import Reason, Urgency
+
+_COMMENT_COLUMN = 58
+# Text that every YAML reads as text without quotes: words, paths, durations.
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/_.-]*|(?:[0-9]+[a-zA-Z]+)+")
+_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
+
+_INTRODUCTION = f"""# Configuration
+
+<!-- Made by `make docs` from agent/config/schema.py: change it there. -->
+
+One YAML file, by default `/etc/node-hardening/config.yaml`, or the one named with `--config`. Every key is optional and
+the empty file is a sensible policy. `apiVersion: {API_VERSION}` and `kind: {KIND}` may be
+left out; when they are there they have to be these. [agentconfig.schema.json](agentconfig.schema.json) is the same as a JSON Schema, for editors:
+
+    # yaml-language-server: $schema=agentconfig.schema.json
+
+`node-hardening-agent validate FILE` names every problem of a file at once, with its line and what would be right. A
+running agent refuses a file with a problem and goes on with the last good one.
+
+How values are written:
+
+- **Durations** have a unit: `500ms`, `90s`, `10m`, `1h30m`, `2d`. Only `0` may stand without one.
+- **Sizes** have a unit too: `512B`, `4KiB`, `1MiB`.
+- **Commands** are lists, one argument an entry, the program with an absolute path: there is no shell.
+- **Modes**: `enforce` makes it so, `audit` only says, `off` does not look. `off` and `22:00` need no quotes here.
+- **Secrets** never stand in the file: keys that end in `File` name the file that holds one.
+- Anchors, aliases and `<<` work; tags and a second document are refused. At most 256 KiB of UTF-8.
+"""
+
+# What a cluster with patch windows and an on-call rota might run.
+EXAMPLE = """\
+apiVersion: node-hardening.io/v1alpha1
+kind: AgentConfig
+modprobe:
+  lists: [kubernetes, cis]      # the default list and the benchmark's
+  allow: [udf]                  # this site reads optical images
+kubelet:
+  skip:
+    "4.3.1": no kube-proxy here # shown as skipped, with this reason
+reboot:
+  sentinel:
+    command: [/usr/bin/needs-restarting, -r]
+    exitCodes: {1: required, 0: none}
+  windows:
+    - days: [mon, tue, wed, thu]
+      start: 22:00
+      end: 04:00                # the next morning
+      timezone: Europe/Berlin
+  blockers:
+    prometheus:
+      url: http://prometheus.monitoring:9090
+      ignore: ^(Watchdog|InfoInhibitor)$
+    pods: [batch.example.com/critical=true]
+    minimumGap: 10m
+  drain:
+    timeout: 30m
+    onTimeout: abort            # roll back rather than lose data
+notify:
+  - type: slack
+    urlFile: /etc/node-hardening/secrets/slack
+    events: [RebootLockStuck, RebootFailed, ConfigRejected]
+    cluster: production
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [
+        _INTRODUCTION,
+        "## A policy as people write it\n",
+        _fenced(EXAMPLE),
+        "## Every key with its default\n",
+        _fenced(every_key()),
+        "## Keys by section\n",
+        *_tables(Config, ""),
+        "## Reasons of Events\n",
+        "What `notify[].events` takes. A receiver without `events` gets those marked *on-call*.\n",
+        _reasons(),
+    ]
+    return "\n".join(parts)
+
+
+def every_key() -> str:
+    """A file that holds every key with its default and what it is for; it loads to the default configuration."""
+    lines = [f"apiVersion: {API_VERSION}", f"kind: {KIND}", *_lines(Config, 0)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(make: type[Any], depth: int) -> Iterator[str]:
+    for name, key in keys(make).items():
+        start = "  " * depth + f"{name}:"
+        if isinstance(key.form, Section):
+            yield f"{start.ljust(_COMMENT_COLUMN)} # {about(key)}"
+            yield from _lines(key.form.make, depth + 1)
+        else:
+            shown = f"{start} {_inline(spelled(key.form, key.default))}"
+            yield f"{shown.ljust(_COMMENT_COLUMN)} # {about(key)}"
+
+
+def _inline(value: Any) -> str:
+    """A value on one line of YAML; JSON is YAML, and words need no quotes where YAML sees none."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{name}: {_inline(one)}" for name, one in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(_inline(one) for one in value) + "]"
+        case str() if _PLAIN.fullmatch(value) and value not in _YAML_WORDS:
+            return value
+        case _:
+            return json.dumps(value)
+
+
+def _tables(make: type[Any], path: str) -> Iterator[str]:
+    if path:
+        yield f"### {path}\n\n{_about_section(make)}\n"
+    rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    deeper: list[tuple[type[Any], str]] = []
+    for name, key in keys(make).items():
+        here = f"{path}.{name}" if path else name
+        match key.form:
+            case Section(inner):
+                deeper.append((inner, here))
+                rows.append(f"| `{name}` | [section](#{_anchor(here)}) | | {_cell(about(key))} |")
+                continue
+            case Many(Section(inner)):
+                deeper.append((inner, f"{here}[]"))
+        rows.append(f"| `{name}` | {_cell(_type(key.form, here))} | {_default(key)} | {_cell(about(key))} |")
+    yield "\n".join(rows) + "\n"
+    for inner, here in deeper:
+        yield from _tables(inner, here)
+
+
+def _type(form: Form, path: str) -> str:
+    match form:
+        case Nullable(inner):
+            return f"{_type(inner, path)}, or null"
+        case Many(Section()):
+            return f"list of [sections](#{_anchor(path)})"
+        case Many(item):
+            return f"list: {_type(item, path)}"
+        case Table(key, value):
+            return f"mapping: {_type(key, path)} to {_type(value, path)}"
+        case Choice():
+            return "Event reason" if form.enum is Reason else " ".join(f"`{word}`" for word in form.words)
+        case Section():
+            return "section"
+        case Leaf(kind):
+            return kind.value
+
+
+def _default(key: Key) -> str:
+    value = spelled(key.form, key.default)
+    return "none" if value in ("", [], {}) else f"`{_cell(_inline(value))}`"
+
+
+def _about_section(make: type[Any]) -> str:
+    return " ".join((make.__doc__ or "").split())
+
+
+def _reasons() -> str:
+    rows = ["| reason | urgency | meaning |", "|---|---|---|"]
+    words = {Urgency.NORMAL: "normal", Urgency.WARNING: "warning", Urgency.ON_CALL: "warning, *on-call*"}
+    rows += [f"| `{reason.value}` | {words[reason.urgency]} | {_cell(reason.meaning)} |" for reason in Reason]
+    return "\n".join(rows) + "\n"
+
+
+def _anchor(path: str) -> str:
+    """The anchor that Markdown renderers make of the heading."""
+    return "".join(letter for letter in path.lower() if letter.isalnum())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _fenced(text: str) -> str:
+    return f"```yaml\n{text}```\n"
+
+
+__all__ = ["EXAMPLE", "every_key", "reference"]
