@@ -41,7 +41,8 @@ bench: venv  ## The figures of docs/performance.md
 
 .PHONY: docs
 docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference)
-	@$(BIN)/python -m agent.config > docs/agentconfig.schema.json
+	@$(BIN)/python -m agent.config schema > docs/agentconfig.schema.json
+	@$(BIN)/python -m agent.config reference > docs/configuration.md
 
 .PHONY: lock
 lock: venv  ## Locks requirements again (hashes, no index addresses)

@@ -15,9 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m agent.config", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["schema", "reference"], default="schema")
     chosen = parser.parse_args().what
-    sys.stdout.write(
-        reference() if chosen == "reference" else json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
-    )
+    text = reference() if chosen == "reference" else json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ https://json-schema.org/draft/2020-12
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.config import units
@@ -39,7 +39,9 @@ def about(key: Key) -> str:
     form = key.form.inner if isinstance(key.form, Nullable) else key.form
     bounds: list[str] = []
     if isinstance(form, Leaf):
-        spell = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}.get(form.kind, str)
+        spell: Callable[[Any], str] = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}.get(
+            form.kind, str
+        )
         bounds += [f"at least {spell(key.least)}"] if key.least is not None else []
         bounds += [f"at most {spell(key.most)}"] if key.most is not None else []
     return f"{key.about} ({', '.join(bounds)})" if bounds else key.about

@@ -24,7 +24,8 @@ _INTRODUCTION = f"""# Configuration
 
 One YAML file, by default `/etc/node-hardening/config.yaml`, or the one named with `--config`. Every key is optional and
 the empty file is a sensible policy. `apiVersion: {API_VERSION}` and `kind: {KIND}` may be
-left out; when they are there they have to be these. [agentconfig.schema.json](agentconfig.schema.json) is the same as a JSON Schema, for editors:
+left out; when they are there they have to be these.
+[agentconfig.schema.json](agentconfig.schema.json) is the same as a JSON Schema, for editors:
 
     # yaml-language-server: $schema=agentconfig.schema.json
 
