@@ -69,7 +69,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         report = catalogue.run(arguments.node_name, controls, catalogue.Act.DRY_RUN)
     else:
-        with host.exclusive(catalogue.LOCK):
+        with catalogue.exclusively(host):
             report = catalogue.run(arguments.node_name, controls, catalogue.Act.APPLY)
     _show(report, arguments.output, dry_run=arguments.dry_run)
     if any(change.outcome is Outcome.FAILED for change in report.changes):

@@ -38,6 +38,9 @@ class Control(Protocol[Seen]):
     def name(self) -> str:
         """The control's name in findings, changes and metrics."""
 
+    def watched(self) -> Sequence[str]:
+        """The node's files and folders in which somebody else's change would be drift."""
+
     def observe(self) -> Seen: ...
 
     def judge(self, seen: Seen) -> Sequence[Finding]: ...

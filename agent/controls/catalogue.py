@@ -5,7 +5,8 @@ The only place that knows every control. It refuses to let one control's trouble
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -16,11 +17,13 @@ from agent.controls.installed import STATE_FOLDER
 from agent.controls.kubelet import KubeletControl
 from agent.controls.modprobe import ModprobeControl
 from agent.controls.seccomp import SeccompControl
+from agent.errors import HostFileError
 from agent.host import Host
 from agent.model import Finding, Report, Severity, Status
 
 LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a person's apply and the daemon never overlap
 Configz = Callable[[], Mapping[str, Any] | None]
+AnyControl = base.Control[Any]
 
 
 class Act(Enum):
@@ -31,12 +34,12 @@ class Act(Enum):
     APPLY = "make it so and look again"
 
 
-def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[base.Control[Any], ...]:
+def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
     """The controls that are not off, in the order in which they run.
 
     configz: the running kubelet's own answer, where somebody above may ask for it.
     """
-    controls: list[base.Control[Any]] = []
+    controls: list[AnyControl] = []
     if config.modprobe.mode is not Mode.OFF:
         controls.append(ModprobeControl(config.modprobe, host))
     if config.apparmor.mode is not Mode.OFF:
@@ -48,7 +51,25 @@ def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -
     return tuple(controls)
 
 
-def run(node: str, controls: Sequence[base.Control[Any]], act: Act) -> Report:
+def enforced(config: Config) -> list[str]:
+    """The controls that the agent itself keeps true."""
+    modes = {"modprobe": config.modprobe.mode, "apparmor": config.apparmor.mode, "seccomp": config.seccomp.mode}
+    return [name for name, mode in modes.items() if mode is Mode.ENFORCE]
+
+
+@contextlib.contextmanager
+def exclusively(host: Host) -> Iterator[None]:
+    """Held while the node is changed. Raises HostError when another agent is changing it for too long.
+
+    Where the lock file cannot be made (a read-only disk) the pass goes on: each of its steps says so by itself.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(HostFileError):
+            stack.enter_context(host.exclusive(LOCK))
+        yield
+
+
+def run(node: str, controls: Sequence[AnyControl], act: Act) -> Report:
     """One pass. A node on which every control is off is reported as unknown, with that as the reason."""
     runner = {Act.AUDIT: base.audit, Act.DRY_RUN: base.dry_run, Act.APPLY: base.apply}[act]
     passes = [runner(control) for control in controls]

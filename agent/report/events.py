@@ -1,0 +1,185 @@
+"""Kubernetes Events: one for each thing that happened, counted up when it happens again.
+
+An Event's name is made from what it says, so a repeated one is the same object even after the agent was started anew. An
+Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up.
+https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from agent.errors import KubeError
+from agent.reasons import Reason, Urgency
+from agent.report.view import cut
+
+_COMPONENT = "node-hardening-agent"
+_MESSAGE_CHARACTERS = 1024  # the API server's own limit
+_QUEUE = 200
+_REMEMBERED = 256
+_TRIES = 5
+# A cause that flaps every second must not write every second; what is lost is only the exact count.
+_COUNT_EVERY_SECONDS = 30.0
+_TTL_SECONDS = 3600.0  # --event-ttl: after this the API server has forgotten the object
+
+
+@dataclass(frozen=True, slots=True)
+class Regarding:
+    """What an Event is about. For a Node, uid is the node's *name*: that is how `kubectl describe node` finds it."""
+
+    kind: str
+    name: str
+    uid: str
+    namespace: str = ""
+    api_version: str = "v1"
+
+    @classmethod
+    def node(cls, name: str) -> Regarding:
+        """The Node, as the kubelet writes it too."""
+        return cls("Node", name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. The reason says how urgent it is."""
+
+    regarding: Regarding
+    reason: Reason
+    message: str
+
+
+class EventsApi(Protocol):
+    """The two calls that Events need. Both raise KubeError."""
+
+    def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
+        """Creates it; False when one of that name is there already."""
+
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Merge-patches it and answers the object as it is now."""
+
+
+@dataclass(slots=True)
+class _Known:
+    count: int
+    written: float
+    pending: int = 0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: Event
+    when: float
+    tries: int = 0
+
+
+class Recorder:
+    """Takes Events in at once, from any thread, and delivers them when `deliver` is called by the reporting thread."""
+
+    def __init__(self, api: EventsApi, node: str, clock: Callable[[], float], dropped: Callable[[], None]) -> None:
+        """clock: epoch seconds. dropped: called for each Event that is given up."""
+        self._api = api
+        self._node = node
+        self._clock = clock
+        self._dropped = dropped
+        self._queue: deque[_Waiting] = deque()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._log = structlog.get_logger()
+
+    def record(self, event: Event) -> None:
+        """Queues it. When the queue is full the oldest makes room: the newest says more about now."""
+        if len(self._queue) >= _QUEUE:
+            self._queue.popleft()
+            self._dropped()
+        self._queue.append(_Waiting(event, self._clock()))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is still to be delivered."""
+        return bool(self._queue)
+
+    def deliver(self) -> bool:
+        """Delivers what is queued, oldest first; False when the API server did not take one and it should wait."""
+        while self._queue:
+            first = self._queue[0]
+            try:
+                self._write(first)
+            except KubeError as error:
+                first.tries += 1
+                self._log.warning("event_not_delivered", reason=first.event.reason.value, error=str(error))
+                if first.tries < _TRIES:
+                    return False
+                self._dropped()
+            # Another thread may have made room meanwhile.
+            if self._queue and self._queue[0] is first:
+                self._queue.popleft()
+        return True
+
+    def _write(self, waiting: _Waiting) -> None:
+        event = waiting.event
+        name = self._name(event)
+        namespace = event.regarding.namespace or "default"
+        known = self._known.get(name)
+        if known and waiting.when - known.written < _TTL_SECONDS:
+            known.pending += 1
+            if waiting.when - known.written < _COUNT_EVERY_SECONDS:
+                return
+            total = known.count + known.pending
+            self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": _stamp(waiting.when)})
+            self._remember(name, _Known(total, waiting.when))
+            return
+        count = self._create_or_count(namespace, name, waiting)
+        self._remember(name, _Known(count, waiting.when))
+
+    def _create_or_count(self, namespace: str, name: str, waiting: _Waiting) -> int:
+        if self._api.create_event(namespace, self._body(waiting, name, namespace)):
+            return 1
+        # Ours from before a restart: an empty patch changes nothing and answers with the count.
+        before = self._api.patch_event(namespace, name, {}).get("count")
+        count = (before if isinstance(before, int) else 1) + 1
+        self._api.patch_event(namespace, name, {"count": count, "lastTimestamp": _stamp(waiting.when)})
+        return count
+
+    def _remember(self, name: str, known: _Known) -> None:
+        self._known[name] = known
+        self._known.move_to_end(name)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _name(self, event: Event) -> str:
+        about = event.regarding
+        said = "\0".join(
+            (about.kind, about.namespace, about.name, about.uid, event.reason.value, event.message, self._node)
+        )
+        return f"{about.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+    def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:
+        event, about = waiting.event, waiting.event.regarding
+        involved = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name, "uid": about.uid}
+        if about.namespace:
+            involved["namespace"] = about.namespace
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": involved,
+            "reason": event.reason.value,
+            "message": cut(event.message, _MESSAGE_CHARACTERS),
+            "type": "Normal" if event.reason.urgency is Urgency.NORMAL else "Warning",
+            "count": 1,
+            "firstTimestamp": _stamp(waiting.when),
+            "lastTimestamp": _stamp(waiting.when),
+            "source": {"component": _COMPONENT, "host": self._node},
+            "reportingComponent": _COMPONENT,
+            "reportingInstance": self._node,
+        }
+
+
+def _stamp(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
