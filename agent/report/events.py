@@ -1,7 +1,7 @@
 """Kubernetes Events: one for each thing that happened, counted up when it happens again.
 
-An Event's name is made from what it says, so a repeated one is the same object even after the agent was started anew. An
-Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up.
+An Event's name is made from what it says, so a repeated one is the same object even after the agent was started anew.
+An Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up.
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 

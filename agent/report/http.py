@@ -60,7 +60,7 @@ def _handler(registry: CollectorRegistry, healthy: Probe, ready: Probe) -> type[
         protocol_version = "HTTP/1.1"
         timeout = 10
 
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server asks for
+        def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, generate_latest(registry), _METRICS)
