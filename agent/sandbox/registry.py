@@ -17,6 +17,7 @@ from typing import Any
 from agent.sandbox import answers
 from agent.sandbox.answers import ApiError, Cause, Object
 from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.ownership import after_update
 from agent.sandbox.patches import PatchError, UnprocessablePatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.store import Item, Store
@@ -47,11 +48,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``."""
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``.
+
+    ``applied`` writes bring their own managedFields.
+    """
 
     dry_run: bool = False
     validation: str = "Warn"
     warnings: tuple[list[str], ...] = ()
+    applied: bool = False
 
     def warn(self, text: str) -> None:
         """Hand a warning to whoever asked for them."""
@@ -241,6 +246,8 @@ class Registry:
         if revision and revision != existing.meta["resourceVersion"]:
             raise answers.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
+        if not options.applied:
+            after_update(obj, existing.obj, resource.api_version)
         causes = validate(obj, existing.obj, resource)
         if causes:
             raise answers.invalid(resource.who, name, causes)
@@ -248,7 +255,7 @@ class Registry:
 
     def _settle(self, resource: Resource, existing: Item, obj: Object, dry_run: bool) -> Item:
         meta = obj["metadata"]
-        if _without_revision(obj) == _without_revision(existing.obj):
+        if _without_revision(obj) == _without_revision(existing.obj) and _owners(obj) == _owners(existing.obj):
             return existing
         if "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
             if not dry_run:
@@ -265,6 +272,10 @@ class Registry:
         if existing is None:
             return self.store.commit(resource, obj)
         return self._settle(resource, existing, obj, dry_run=False)
+
+    def own(self, resource: Resource, item: Item, entries: list[Object]) -> Item:
+        """Note who applied the fields of an object that was just created."""
+        return self.store.commit(resource, {**item.obj, "metadata": {**item.meta, "managedFields": entries}})
 
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
         """DELETE; the second part says whether the object is gone.
@@ -359,6 +370,12 @@ class Registry:
 def _without_revision(obj: Object) -> Object:
     meta = {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "managedFields")}
     return {**obj, "metadata": meta}
+
+
+def _owners(obj: Object) -> list[Object]:
+    """managedFields without their times: an apply that changes nothing is no write."""
+    entries = obj["metadata"].get("managedFields") or []
+    return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
 def _check_name(meta: Object, name: str) -> None:

@@ -112,17 +112,17 @@ class Store:
         """How many objects there are."""
         return len(self._tables[resource].items)
 
-    def scan(self, resource: Resource, namespace: str = "") -> Iterator[tuple[Key, Item]]:
-        """Keys in order with their items; all namespaces when ``namespace`` is empty."""
+    def scan(self, resource: Resource, namespace: str = "", after: Key | None = None) -> Iterator[tuple[Key, Item]]:
+        """Keys in order with their items, those behind ``after``; all namespaces when ``namespace`` is empty."""
         table = self._tables[resource]
         keys = table.keys
+        start, end = 0, len(keys)
         if namespace:
             start = bisect.bisect_left(keys, (namespace, ""))
             end = bisect.bisect_left(keys, (namespace + "\0", ""))
-            keys = keys[start:end]
-        else:
-            keys = list(keys)
-        for key in keys:
+        if after is not None:
+            start = max(start, bisect.bisect_right(keys, after))
+        for key in keys[start:end]:
             item = table.items.get(key)
             if item is not None:
                 yield key, item

@@ -1,0 +1,239 @@
+"""From an authorized request to its answer: which verb of which resource, with which options.
+
+It holds no state of its own. Watches are not answered here but opened, since they go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from agent.sandbox import answers, listing, patches, wire
+from agent.sandbox.answers import Cause, Object
+from agent.sandbox.apply import Applier
+from agent.sandbox.authn import User
+from agent.sandbox.catalog import Resource
+from agent.sandbox.discovery import Discovery
+from agent.sandbox.eviction import Evictor, delete_options, read_eviction
+from agent.sandbox.registry import Registry, Target, WriteOptions
+from agent.sandbox.reviews import REVIEWS, Reviews
+from agent.sandbox.routing import RequestInfo
+from agent.sandbox.store import Item, Store
+from agent.sandbox.tables import partial as metadata_only
+from agent.sandbox.tables import table
+from agent.sandbox.wire import Accepted, Answer
+
+_HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_OBJECT_VERBS = frozenset({"get", "update", "patch", "delete"})
+_COLLECTION_VERBS = frozenset({"list", "create", "deletecollection"})
+
+
+class KubeletProxy(Protocol):
+    """What answers ``nodes/NAME/proxy/…``."""
+
+    def proxied(self, node: str, path: str) -> Object:
+        """The kubelet's JSON at a path.
+
+        Raises:
+            ApiError: the node or the path is not there.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, read whole."""
+
+    info: RequestInfo
+    user: User
+    query: Mapping[str, str]
+    accepted: Accepted
+    content_type: str
+    body: bytes
+    warnings: list[str]
+    agent: str = ""
+
+
+class Api:
+    """The resource handlers."""
+
+    def __init__(self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy) -> None:
+        """Everything is kept in the registry."""
+        self._registry = registry
+        self._reviews = reviews
+        self._kubelets = kubelets
+        self._evictor = Evictor(registry)
+        self._applier = Applier(registry)
+        self._discovery = Discovery(registry.catalog)
+
+    @property
+    def store(self) -> Store:
+        """Where watches listen."""
+        return self._registry.store
+
+    def resource(self, info: RequestInfo) -> Resource:
+        """The resource of a request.
+
+        Raises:
+            ApiError: 404 for an unknown one, or a cluster-wide one inside a namespace.
+        """
+        resource = self._registry.catalog.find(info.group, info.version, info.resource)
+        if resource is None or (not resource.namespaced and info.namespace and info.resource != "namespaces"):
+            raise answers.unknown_path()
+        if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            raise answers.method_not_allowed() if info.verb == "create" else answers.unknown_path()
+        return resource
+
+    def answer(self, call: Call) -> Answer:
+        """The answer to anything but a watch.
+
+        Raises:
+            ApiError: any refusal.
+        """
+        info = call.info
+        if not info.is_resource:
+            return self._plain(call)
+        if info.resource in REVIEWS:
+            if info.verb != "create":
+                raise answers.method_not_allowed()
+            body = wire.parse_body(call.body, call.content_type)
+            return wire.document(self._reviews.review(info.resource, body, call.user), 201)
+        resource = self.resource(info)
+        if info.subresource not in ("", "status"):
+            return self._subresource(call, resource)
+        if info.subresource == "status" and (not resource.status or info.verb == "delete"):
+            raise answers.unknown_path() if not resource.status else answers.method_not_allowed()
+        verbs = _COLLECTION_VERBS if info.verb in ("list", "deletecollection") or not info.name else _OBJECT_VERBS
+        if info.verb not in verbs:
+            raise answers.method_not_allowed()
+        handler: Callable[[Call, Resource], Answer] = getattr(self, f"_{info.verb}")
+        return handler(call, resource)
+
+    def _plain(self, call: Call) -> Answer:
+        if call.info.path in _HEALTH:
+            return Answer(200, b"ok", "text/plain")
+        if call.info.verb != "get":
+            raise answers.method_not_allowed()
+        return wire.document(self._discovery.document(call.info.path))
+
+    def _target(self, call: Call, resource: Resource) -> Target:
+        namespace = call.info.namespace if resource.namespaced else ""
+        return Target(resource, namespace, call.info.name, call.info.subresource)
+
+    def _one(self, call: Call, resource: Resource, item: Item, code: int = 200) -> Answer:
+        shape = call.accepted.shape
+        if shape == "Table":
+            meta: Object = {"resourceVersion": item.meta.get("resourceVersion", "")}
+            return wire.document(table(resource, [item], meta, self._registry.clock()), code)
+        if shape:
+            return wire.document(metadata_only(resource, item), code)
+        return Answer(code, item.full(resource))
+
+    def _get(self, call: Call, resource: Resource) -> Answer:
+        target = self._target(call, resource)
+        return self._one(call, resource, self._registry.get(resource, target.namespace, target.name))
+
+    def _list(self, call: Call, resource: Resource) -> Answer:
+        options = listing.read_options(call.query, resource)
+        namespace = call.info.namespace if resource.namespaced else ""
+        page = listing.find(self._registry.store, resource, namespace, options)
+        return Answer(200, listing.render(page, resource, call.accepted.shape, self._registry.clock()))
+
+    def _write_options(self, call: Call) -> WriteOptions:
+        validation = call.query.get("fieldValidation") or "Warn"
+        if validation not in ("Ignore", "Warn", "Strict"):
+            allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
+            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
+            raise answers.invalid(answers.Who("meta.k8s.io", "", "CreateOptions"), "", [cause])
+        return WriteOptions(_dry_run(call.query), validation, (call.warnings,))
+
+    def _create(self, call: Call, resource: Resource) -> Answer:
+        body = wire.parse_body(call.body, call.content_type)
+        namespace = call.info.namespace if resource.namespaced else ""
+        item = self._registry.create(resource, namespace, body, self._write_options(call))
+        return self._one(call, resource, item, 201)
+
+    def _update(self, call: Call, resource: Resource) -> Answer:
+        body = wire.parse_body(call.body, call.content_type)
+        item, created = self._registry.replace(self._target(call, resource), body, self._write_options(call))
+        return self._one(call, resource, item, 201 if created else 200)
+
+    def _patch(self, call: Call, resource: Resource) -> Answer:
+        media = call.content_type.partition(";")[0].strip()
+        target, options = self._target(call, resource), self._write_options(call)
+        if media == "application/apply-patch+yaml":
+            item, created = self._applier.apply(target, wire.parse_yaml(call.body), call.query, options)
+            return self._one(call, resource, item, 201 if created else 200)
+        apply = _patcher(media, resource)
+        patch = wire.parse_json(call.body)
+        return self._one(call, resource, self._registry.patch(target, partial(apply, patch), options))
+
+    def _delete_body(self, call: Call) -> Any:
+        values = wire.parse_body(call.body, call.content_type) or {}
+        query = call.query
+        if not values and "gracePeriodSeconds" in query:
+            if not query["gracePeriodSeconds"].lstrip("-").isdecimal():
+                raise answers.bad_request('strconv.ParseInt: parsing "gracePeriodSeconds": invalid syntax')
+            values["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+        if "propagationPolicy" in query:
+            values.setdefault("propagationPolicy", query["propagationPolicy"])
+        return values
+
+    def _delete(self, call: Call, resource: Resource) -> Answer:
+        target = self._target(call, resource)
+        options = delete_options(self._delete_body(call), dry_run=_dry_run(call.query))
+        item, gone = self._registry.delete(resource, target.namespace, target.name, options)
+        if gone and not resource.returns_deleted:
+            return wire.document(answers.success(resource.who, target.name, item.meta["uid"]))
+        return self._one(call, resource, item)
+
+    def _deletecollection(self, call: Call, resource: Resource) -> Answer:
+        options = listing.read_options(call.query, resource)
+        wanted = delete_options(self._delete_body(call), dry_run=_dry_run(call.query))
+        namespace = call.info.namespace if resource.namespaced else ""
+        page = listing.find(self._registry.store, resource, namespace, options)
+        for item in page.items:
+            self._registry.delete(resource, item.meta.get("namespace", ""), item.meta["name"], wanted)
+        return Answer(200, listing.render(page, resource, "", self._registry.clock()))
+
+    def _subresource(self, call: Call, resource: Resource) -> Answer:
+        info = call.info
+        match (resource.plural, info.subresource, info.verb):
+            case ("pods", "eviction", "create"):
+                body = wire.parse_body(call.body, call.content_type)
+                options = read_eviction(body, info.name, dry_run=_dry_run(call.query))
+                return wire.document(self._evictor.evict(info.namespace, info.name, options), 201)
+            case ("serviceaccounts", "token", "create"):
+                body = wire.parse_body(call.body, call.content_type)
+                return wire.document(self._reviews.issue(info.namespace, info.name, body), 201)
+            case ("nodes", "proxy", "get"):
+                return wire.document(self._kubelets.proxied(info.name, info.rest))
+            case ("pods", "eviction", _) | ("serviceaccounts", "token", _) | ("nodes", "proxy", _):
+                raise answers.method_not_allowed()
+            case _:
+                raise answers.unknown_path()
+
+
+def _dry_run(query: Mapping[str, str]) -> bool:
+    value = query.get("dryRun", "")
+    if value not in ("", "All"):
+        cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
+        raise answers.invalid(answers.Who("meta.k8s.io", "", "CreateOptions"), "", [cause])
+    return value == "All"
+
+
+def _patcher(media: str, resource: Resource) -> Callable[[Any, Object], Any]:
+    if media == "application/merge-patch+json":
+        return _merge_patch
+    if media == "application/json-patch+json":
+        return lambda patch, obj: patches.json_patch(obj, patch)
+    if media == "application/strategic-merge-patch+json":
+        return lambda patch, obj: patches.strategic(obj, patch, resource.kind)
+    raise answers.unsupported_media_type(wire.PATCH_TYPES)
+
+
+def _merge_patch(patch: Any, obj: Object) -> Any:
+    if not isinstance(patch, dict):
+        raise patches.PatchError("Invalid JSON Patch")
+    return patches.merge(obj, patch)

@@ -1,0 +1,147 @@
+"""The eviction subresource: a delete that a PodDisruptionBudget can refuse.
+
+Step by step as kubernetes pkg/registry/core/pod/storage/eviction.go does it, with its oddest answer kept: two budgets
+on one pod give HTTP 201 with a Status of code 500 inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.sandbox import answers
+from agent.sandbox.answers import ApiError, Cause, Object
+from agent.sandbox.registry import DeleteOptions, Registry
+from agent.sandbox.selectors import SelectorError, from_object
+from agent.sandbox.store import Item
+from agent.sandbox.strategy import stamp
+
+_REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
+_CAUSE = "DisruptionBudget"
+_LAG_SECONDS = 10
+_TWO_BUDGETS: Object = {
+    "kind": "Status",
+    "apiVersion": "v1",
+    "metadata": {},
+    "status": "Failure",
+    "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+    "code": 500,
+}
+
+
+def pod_is_ready(pod: Object) -> bool:
+    """Whether the Ready condition is True."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
+
+
+def selects(budget: Object, pod: Object) -> bool:
+    """Whether a budget is about a pod; an empty or unreadable selector selects nothing here."""
+    try:
+        selector = from_object((budget.get("spec") or {}).get("selector"))
+    except SelectorError:
+        return False
+    if selector is None or not selector.requirements:
+        return False
+    return selector.matches(pod["metadata"].get("labels"))
+
+
+def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
+    """The delete options of an Eviction object.
+
+    Raises:
+        ApiError: 400 for another kind or name, or dry-run options that contradict each other.
+    """
+    if not isinstance(body, dict) or body.get("kind", "Eviction") != "Eviction":
+        raise answers.bad_request("not a Eviction object")
+    if body.get("apiVersion", "policy/v1") not in ("policy/v1", "policy/v1beta1"):
+        raise answers.bad_request(f'no kind "Eviction" is registered for version "{body.get("apiVersion")}"')
+    if (body.get("metadata") or {}).get("name", "") != name:
+        raise answers.bad_request("name in URL does not match name in Eviction object")
+    return delete_options(body.get("deleteOptions") or {}, dry_run=dry_run)
+
+
+def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
+    """metav1.DeleteOptions as values.
+
+    Raises:
+        ApiError: 400 for wrong types.
+    """
+    if not isinstance(values, dict):
+        raise answers.bad_request("the delete options are not an object")
+    grace = values.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        raise answers.bad_request(
+            "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        )
+    preconditions = values.get("preconditions") or {}
+    return DeleteOptions(
+        grace_seconds=grace,
+        uid=preconditions.get("uid") or "",
+        resource_version=preconditions.get("resourceVersion") or "",
+        propagation=values.get("propagationPolicy") or "",
+        dry_run=dry_run or values.get("dryRun") == ["All"],
+    )
+
+
+class Evictor:
+    """Evicts pods of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Budgets and pods are the registry's."""
+        self._registry = registry
+        self._pods = registry.catalog.named("pods")
+        self._budgets = registry.catalog.named("poddisruptionbudgets")
+
+    def evict(self, namespace: str, name: str, options: DeleteOptions) -> Object:
+        """The Status of a 201: a success, or the failure that two budgets are.
+
+        Raises:
+            ApiError: 404, 409 on a precondition, 429 with the cause DisruptionBudget.
+        """
+        pod = self._registry.get(self._pods, namespace, name)
+        phase = (pod.obj.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
+            self._registry.delete(self._pods, namespace, name, options)
+            return answers.success()
+        budgets = [
+            item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
+        ]
+        if len(budgets) > 1:
+            return _TWO_BUDGETS
+        if budgets and self._held(budgets[0], pod):
+            self._spend(budgets[0], pod, options)
+        self._registry.delete(self._pods, namespace, name, options)
+        return answers.success()
+
+    def _held(self, budget: Item, pod: Item) -> bool:
+        """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""
+        if pod_is_ready(pod.obj):
+            return True
+        if (budget.obj.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+            return False
+        status = budget.obj.get("status") or {}
+        desired = status.get("desiredHealthy", 0)
+        return not (desired > 0 and status.get("currentHealthy", 0) >= desired)
+
+    def _spend(self, budget: Item, pod: Item, options: DeleteOptions) -> None:
+        meta, status = budget.meta, budget.obj.get("status") or {}
+        name = meta["name"]
+        if status.get("observedGeneration", 0) < meta.get("generation", 0):
+            raise _refusal(f"The disruption budget {name} is still being processed by the server.", _LAG_SECONDS)
+        allowed = status.get("disruptionsAllowed", 0)
+        if allowed < 0:
+            raise answers.forbidden(self._budgets.who, name, "pdb disruptions allowed is negative")
+        if allowed == 0:
+            needs, has = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
+            raise _refusal(f"The disruption budget {name} needs {needs} healthy pods and has {has} currently", 0)
+        if options.dry_run:
+            return
+        # Spent before the delete is tried, as there: a failing precondition costs the budget until its controller's
+        # two minutes are over.
+        disrupted = {**(status.get("disruptedPods") or {}), pod.meta["name"]: stamp(self._registry.clock())}
+        spent = {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+        self._registry.write(self._budgets, {**budget.obj, "status": spent})
+
+
+def _refusal(text: str, retry_after: int) -> ApiError:
+    return answers.too_many_requests(_REFUSED, retry_after, (Cause(_CAUSE, text),))

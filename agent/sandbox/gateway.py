@@ -1,0 +1,184 @@
+"""The HTTP front: journal, faults, authentication, authorization, then the API; one request at a time, whole.
+
+A write is decided and stored without giving up the event loop, so that writers never interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from agent.sandbox import watching, wire
+from agent.sandbox.answers import ApiError
+from agent.sandbox.api import Api, Call
+from agent.sandbox.authn import Authenticator, User
+from agent.sandbox.authz import Authorizer
+from agent.sandbox.faults import Fault, FaultBox, FaultKind
+from agent.sandbox.journal import Journal, RequestRecord
+from agent.sandbox.registry import Clock
+from agent.sandbox.routing import RequestInfo, parse
+from agent.sandbox.watching import Watch
+
+CONTROL_PREFIX = "/_sandbox"
+Control = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What every request passes before the API."""
+
+    authenticator: Authenticator
+    authorizer: Authorizer
+    journal: Journal
+    faults: FaultBox
+
+
+class Gateway:
+    """Handles every request of the server."""
+
+    def __init__(self, api: Api, doors: Doors, clock: Clock, bookmark_seconds: float) -> None:
+        """``control`` may be set later: what answers below ``/_sandbox``."""
+        self._api = api
+        self._authenticator = doors.authenticator
+        self._authorizer = doors.authorizer
+        self._journal = doors.journal
+        self._faults = doors.faults
+        self._clock = clock
+        self._bookmark_seconds = bookmark_seconds
+        self._watches: set[Watch] = set()
+        self.control: Control | None = None
+
+    def cut_watches(self) -> int:
+        """End every running watch from the server's side; how many there were."""
+        for watch in self._watches:
+            watch.cut()
+        return len(self._watches)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request."""
+        if request.path.startswith(CONTROL_PREFIX) and self.control is not None:
+            return await self.control(request)
+        info = parse(request.method, request.path, request.query)
+        agent = request.headers.get("User-Agent", "")
+        record = self._journal.begin(request.method, info, request.query_string, agent)
+        try:
+            return await self._serve(request, info, record)
+        except asyncio.CancelledError:
+            record.finish(record.status or 0)
+            raise
+
+    async def _serve(self, request: web.BaseRequest, info: RequestInfo, record: RequestRecord) -> web.StreamResponse:
+        warnings: list[str] = []
+        fault: Fault | None = None
+        try:
+            body = await wire.read_body(request)
+            record.body = body.decode("utf-8", "replace")
+            user, late = self._identify(request)
+            hit = self._faults.strike(info, user.name if user else "", record.user_agent)
+            record.fault, fault = ",".join(hit.names), hit.fault
+            if hit.latency_seconds:
+                await asyncio.sleep(hit.latency_seconds)
+            if fault is not None and fault.kind is FaultKind.DROP:
+                return _cut(request, record)
+            if fault is not None and fault.kind is FaultKind.STATUS:
+                return self._send_fault(fault, record)
+            if late is not None or user is None:
+                raise late or RuntimeError("no user and no refusal")
+            record.user = user.name
+            self._authorizer.check(user, info)
+            accepted = wire.negotiate(request.headers.get("Accept", ""))
+            call = Call(
+                info, user, request.query, accepted, request.headers.get("Content-Type", ""), body, warnings,
+                record.user_agent,
+            )  # fmt: skip
+            if info.verb == "watch":
+                return await self._watch(request, call, record, fault)
+            answer = self._api.answer(call)
+        except ApiError as error:
+            answer = wire.refusal(error)
+        return await self._send(request, answer, warnings, record, fault)
+
+    def _identify(self, request: web.BaseRequest) -> tuple[User | None, ApiError | None]:
+        """The user, or the refusal that comes after the faults: a proxy in between does not know tokens."""
+        try:
+            return self._authenticator.authenticate(request.headers.get("Authorization")), None
+        except ApiError as error:
+            return None, error
+
+    def _send_fault(self, fault: Fault, record: RequestRecord) -> web.StreamResponse:
+        error = fault.error()
+        record.finish(fault.code)
+        if fault.plain:
+            response = web.Response(status=fault.code, text=error.message + "\n")
+        else:
+            response = wire.response(wire.refusal(error), "", [])
+        if fault.retry_after is not None:
+            response.headers["Retry-After"] = str(fault.retry_after)
+        return response
+
+    async def _send(
+        self,
+        request: web.BaseRequest,
+        answer: wire.Answer,
+        warnings: list[str],
+        record: RequestRecord,
+        fault: Fault | None,
+    ) -> web.StreamResponse:
+        if fault is not None and fault.kind is FaultKind.LOSE_ANSWER:
+            return _cut(request, record)
+        response = wire.response(answer, request.headers.get("Accept-Encoding", ""), warnings)
+        record.finish(answer.code)
+        if fault is not None and fault.kind is FaultKind.TRUNCATE and request.method != "HEAD":
+            return await _truncate(request, response)
+        return response
+
+    async def _watch(
+        self, request: web.BaseRequest, call: Call, record: RequestRecord, fault: Fault | None
+    ) -> web.StreamResponse:
+        info = call.info
+        resource = self._api.resource(info)
+        options = watching.read_options(call.query, resource, call.accepted.shape)
+        namespace = info.namespace if resource.namespaced else ""
+        name = info.name or options.filter.single_name
+        watch = Watch(self._api.store, resource, (namespace, name), options)
+        self._watches.add(watch)
+        patience = fault.seconds if fault is not None and fault.kind is FaultKind.CUT_WATCH else None
+        out = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
+        out.enable_chunked_encoding()
+        record.status = 200
+        try:
+            await out.prepare(request)
+            await watch.run(out, self._clock, self._bookmark_seconds, patience)
+            if patience is not None and request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass
+        finally:
+            watch.close()
+            self._watches.discard(watch)
+            record.finish(200)
+        return out
+
+
+def _cut(request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
+    record.finish(0)
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+async def _truncate(request: web.BaseRequest, whole: web.Response) -> web.StreamResponse:
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    out = web.StreamResponse(status=whole.status, headers=whole.headers)
+    out.content_length = len(body)
+    with suppress(ConnectionError):
+        await out.prepare(request)
+        await out.write(body[: len(body) // 2])
+        if request.transport is not None:
+            # close, not abort: what was written still arrives.
+            request.transport.close()
+    return out

@@ -1,0 +1,182 @@
+"""Lists: pages that stay consistent, selectors, and the forms that clients ask for (list, Table, metadata only).
+
+A page goes on at the revision of the first one, from the store's window; when that is gone the answer is 410 with a
+token to go on inconsistently, as the real server gives it. Source: apiserver pkg/storage/continue.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.sandbox import answers
+from agent.sandbox.answers import Cause, Object, encode
+from agent.sandbox.catalog import Resource
+from agent.sandbox.selectors import Filter, read_filter
+from agent.sandbox.store import Item, Key, Store, TooOldError
+from agent.sandbox.tables import partial, table
+
+_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without"
+    " the continue parameter, or use the continue token in this response to retrieve the remainder of the results."
+    " Continuing with the provided token results in an inconsistent list - objects that were created, modified, or"
+    " deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """The query of a list."""
+
+    filter: Filter
+    limit: int = 0
+    token: str = ""
+    revision: str = ""
+    match: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was found: the items, at which revision, and how to go on."""
+
+    items: list[Item]
+    revision: int
+    token: str = ""
+    remaining: int | None = None
+
+    def meta(self) -> Object:
+        """The list's metadata."""
+        meta: Object = {"resourceVersion": str(self.revision)}
+        if self.token:
+            meta["continue"] = self.token
+            if self.remaining is not None:
+                meta["remainingItemCount"] = self.remaining
+        return meta
+
+
+def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
+    """The options of a query.
+
+    Raises:
+        ApiError: 400 for a selector or a number that cannot be read.
+    """
+    limit = query.get("limit", "") or "0"
+    if not limit.lstrip("-").isdecimal():
+        raise answers.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
+    selected = read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource)
+    revision, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    if revision and not revision.isdecimal():
+        raise answers.bad_request(f'Invalid value: "{revision}": strconv.ParseUint: invalid syntax')
+    token = query.get("continue", "")
+    if token and revision not in ("", "0"):
+        raise answers.bad_request("specifying resource version is not allowed when using continue")
+    if match and not revision:
+        message = (
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        )
+        raise answers.bad_request(message)
+    return ListOptions(selected, max(int(limit), 0), token, revision, match)
+
+
+def encode_token(revision: int, after: Key) -> str:
+    """A continue token: go on behind ``after`` at ``revision`` (-1: at whatever is now)."""
+    raw = encode({"v": "meta.k8s.io/v1", "rv": revision, "start": [*after]})
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _decode_token(token: str) -> tuple[int, Key]:
+    try:
+        raw = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, name = raw["start"]
+        return int(raw["rv"]), (str(namespace), str(name))
+    except (ValueError, KeyError, TypeError) as error:
+        raise answers.bad_request(f"continue key is not valid: {error}") from error
+
+
+def check_not_future(store: Store, revision: str) -> None:
+    """A revision that this server has not reached is worth a retry.
+
+    Raises:
+        ApiError: 504 with the cause ResourceVersionTooLarge.
+    """
+    if revision and int(revision) > store.revision:
+        cause = Cause("ResourceVersionTooLarge", "Too large resource version")
+        message = f"Too large resource version: {revision}, current: {store.revision}"
+        raise answers.timeout(message, 1, (cause,))
+
+
+def find(store: Store, resource: Resource, namespace: str, options: ListOptions) -> Page:
+    """One page.
+
+    Raises:
+        ApiError: 400, 410 (the token or the exact revision is too old), 504 (a future revision).
+    """
+    after: Key | None = None
+    at = store.revision
+    if options.token:
+        wanted, after = _decode_token(options.token)
+        at = store.revision if wanted < 0 else wanted
+    elif options.match == "Exact":
+        check_not_future(store, options.revision)
+        at = int(options.revision)
+    else:
+        check_not_future(store, options.revision)
+    if at == store.revision:
+        pairs = _current(store, resource, namespace, after)
+    else:
+        pairs = _past(store, resource, namespace, at, after)
+    return _page(pairs, at, options)
+
+
+def _current(store: Store, resource: Resource, namespace: str, after: Key | None) -> Iterable[tuple[Key, Item]]:
+    return store.scan(resource, namespace, after)
+
+
+def _past(store: Store, resource: Resource, namespace: str, at: int, after: Key | None) -> Iterable[tuple[Key, Item]]:
+    try:
+        found = store.snapshot(resource, at)
+    except TooOldError as error:
+        if after is None:
+            raise answers.expired(f"The resourceVersion for the provided list is too old: {at}") from error
+        raise answers.expired(_EXPIRED, encode_token(-1, after)) from error
+    keys = sorted(key for key in found if not namespace or key[0] == namespace)
+    start = bisect.bisect_right(keys, after) if after else 0
+    return ((key, found[key]) for key in keys[start:])
+
+
+def _page(pairs: Iterable[tuple[Key, Item]], at: int, options: ListOptions) -> Page:
+    items: list[Item] = []
+    last: Key | None = None
+    left = 0
+    everything = options.filter.everything
+    for key, item in pairs:
+        if not everything and not options.filter.matches(item.obj):
+            continue
+        if options.limit and len(items) == options.limit:
+            left += 1
+            if not everything:
+                break
+            continue
+        items.append(item)
+        last = key
+    if left and last is not None:
+        return Page(items, at, encode_token(at, last), left if everything else None)
+    return Page(items, at)
+
+
+def render(page: Page, resource: Resource, shape: str, now: datetime) -> bytes:
+    """The body of a list in the form that was asked for."""
+    if shape == "Table":
+        return encode(table(resource, page.items, page.meta(), now))
+    if shape.startswith("PartialObjectMetadata"):
+        items = b",".join(encode(partial(resource, item)) for item in page.items)
+        kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+    else:
+        items = b",".join(item.body for item in page.items)
+        kind, version = f"{resource.kind}List", resource.api_version
+    head = f'{{"kind":"{kind}","apiVersion":"{version}","metadata":'.encode()
+    return head + encode(page.meta()) + b',"items":[' + items + b"]}"

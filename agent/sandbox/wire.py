@@ -1,0 +1,142 @@
+"""Bodies and media types: what a request carries, what its sender accepts, how an answer is written.
+
+It refuses what the real server refuses (406, 413, 415) and offers JSON only; YAML is read, never written.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from agent.sandbox import answers
+from agent.sandbox.answers import ApiError, Object, encode
+
+BODY_LIMIT = 3 * 1024 * 1024
+GZIP_FROM = 128 * 1024
+JSON_TYPES = "application/json, application/yaml"
+PATCH_TYPES = (
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json,"
+    " application/apply-patch+yaml"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The form that the client wants: ``shape`` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
+
+    shape: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, before faults had their way with it."""
+
+    code: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def negotiate(accept: str) -> Accepted:
+    """The first media type of an Accept header that can be served.
+
+    Raises:
+        ApiError: 406.
+    """
+    for choice in accept.split(",") if accept.strip() else ["*/*"]:
+        media, *rest = (part.strip() for part in choice.split(";"))
+        options = dict(part.split("=", 1) for part in rest if "=" in part)
+        if media not in ("application/json", "*/*", "application/*", "text/plain"):
+            continue
+        shape = options.get("as", "")
+        if not shape:
+            return Accepted()
+        known = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+        if shape in known and options.get("g") == "meta.k8s.io" and options.get("v") == "v1":
+            return Accepted(shape)
+    raise answers.not_acceptable(JSON_TYPES)
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """The whole body.
+
+    Raises:
+        ApiError: 413 beyond three mebibytes.
+    """
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        message = f"Request entity too large: limit is {BODY_LIMIT}"
+        raise ApiError(413, "RequestEntityTooLarge", message, details=False) from error
+
+
+def parse_body(raw: bytes, content_type: str) -> Any:
+    """A JSON or YAML body as values; an empty one is None.
+
+    Raises:
+        ApiError: 400 or 415.
+    """
+    media = content_type.partition(";")[0].strip()
+    if media not in ("", "application/json", "application/yaml", "application/octet-stream", "*/*"):
+        raise answers.unsupported_media_type(JSON_TYPES)
+    if not raw.strip():
+        return None
+    return parse_yaml(raw) if media == "application/yaml" else parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """JSON.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise answers.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+
+
+def parse_yaml(raw: bytes) -> Any:
+    """YAML.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise answers.bad_request(f"error decoding YAML: {error}") from error
+
+
+def refusal(error: ApiError) -> Answer:
+    """A refusal as an answer."""
+    headers = (("Retry-After", str(error.retry_after)),) if error.retry_after else ()
+    return Answer(error.code, encode(error.body()), headers=headers)
+
+
+def document(value: Object, code: int = 200) -> Answer:
+    """Any JSON object as an answer."""
+    return Answer(code, encode(value))
+
+
+def response(answer: Answer, accept_encoding: str, warnings: list[str]) -> web.Response:
+    """The HTTP response; large ones are compressed for those who accept it, as the real server does."""
+    body = answer.body
+    result = web.Response(status=answer.code, content_type=answer.content_type)
+    for name, value in answer.headers:
+        result.headers[name] = value
+    for warning in warnings:
+        escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
+        result.headers.add("Warning", f'299 - "{escaped}"')
+    result.headers["Cache-Control"] = "no-cache, private"
+    if len(body) > GZIP_FROM and "gzip" in accept_encoding:
+        body = gzip.compress(body, compresslevel=1)
+        result.headers["Content-Encoding"] = "gzip"
+        result.headers["Vary"] = "Accept-Encoding"
+    result.body = body
+    return result

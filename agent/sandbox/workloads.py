@@ -1,0 +1,193 @@
+"""Deployments, ReplicaSets, DaemonSets and a scheduler, as small as drains need them: what is evicted comes back.
+
+No rollouts, no history, no preferences: a pod goes to the Ready and schedulable node with the fewest pods.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from agent.sandbox.answers import ApiError, Object
+from agent.sandbox.builders import owner_reference
+from agent.sandbox.catalog import Resource
+from agent.sandbox.eviction import pod_is_ready
+from agent.sandbox.reconcile import Reconciler
+from agent.sandbox.registry import DeleteOptions, Registry, WriteOptions
+from agent.sandbox.store import Item
+
+_DAEMON_TOLERATIONS: list[Object] = [
+    {"key": f"node.kubernetes.io/{name}", "operator": "Exists"}
+    for name in ("not-ready", "unreachable", "unschedulable", "disk-pressure", "memory-pressure", "pid-pressure")
+]
+
+
+class Workloads:
+    """Reconciles all workloads and pending pods when anything around them changed."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Nothing runs before ``start``."""
+        self._registry = registry
+        named = registry.catalog.named
+        self._pods, self._nodes = named("pods"), named("nodes")
+        self._sets, self._daemons = named("replicasets"), named("daemonsets")
+        self._deployments = named("deployments")
+        watched = (self._pods, self._nodes, self._sets, self._daemons, self._deployments)
+        self._reconciler = Reconciler(registry.store, watched, self._reconcile)
+        self.start, self.close = self._reconciler.start, self._reconciler.close
+
+    def _reconcile(self) -> None:
+        store = self._registry.store
+        owned: dict[str, list[Item]] = {}
+        for _, pod in store.scan(self._pods):
+            for owner in pod.meta.get("ownerReferences") or []:
+                if owner.get("controller"):
+                    owned.setdefault(owner["uid"], []).append(pod)
+        for _, item in list(store.scan(self._deployments)):
+            self._deployment(item)
+        for _, item in list(store.scan(self._sets)):
+            self._replicaset(item, owned.get(item.meta["uid"], []))
+        for _, item in list(store.scan(self._daemons)):
+            self._daemonset(item, owned.get(item.meta["uid"], []))
+        self._schedule()
+
+    def _deployment(self, item: Item) -> None:
+        if "deletionTimestamp" in item.meta:
+            return
+        mine = [
+            found
+            for _, found in self._registry.store.scan(self._sets, item.meta["namespace"])
+            if any(owner.get("uid") == item.meta["uid"] for owner in found.meta.get("ownerReferences") or [])
+        ]
+        spec = item.obj["spec"]
+        if not mine:
+            child: Object = {
+                "metadata": {
+                    "generateName": f"{item.meta['name']}-",
+                    "labels": spec["template"].get("metadata", {}).get("labels", {}),
+                    "ownerReferences": [owner_reference(_typed(item, self._deployments))],
+                },
+                "spec": {key: copy.deepcopy(spec[key]) for key in ("selector", "template", "replicas") if key in spec},
+            }
+            self._create(self._sets, item.meta["namespace"], child)
+            return
+        head = mine[0]
+        if head.obj["spec"].get("replicas") != spec.get("replicas"):
+            wanted = {**head.obj["spec"], "replicas": spec.get("replicas", 1)}
+            self._registry.write(self._sets, {**head.obj, "spec": wanted})
+        ready = (head.obj.get("status") or {}).get("readyReplicas", 0)
+        count = (head.obj.get("status") or {}).get("replicas", 0)
+        status = {
+            "observedGeneration": item.meta.get("generation", 0), "replicas": count, "updatedReplicas": count,
+            "readyReplicas": ready, "availableReplicas": ready,
+        }  # fmt: skip
+        self._registry.write(self._deployments, {**item.obj, "status": status})
+
+    def _replicaset(self, item: Item, pods: list[Item]) -> None:
+        live = [pod for pod in pods if "deletionTimestamp" not in pod.meta and not _finished(pod)]
+        wanted = item.obj["spec"].get("replicas", 1)
+        if "deletionTimestamp" not in item.meta:
+            for _ in range(wanted - len(live)):
+                self._create(self._pods, item.meta["namespace"], _pod(item, self._sets))
+            for pod in live[wanted:]:
+                self._registry.delete(self._pods, pod.meta["namespace"], pod.meta["name"], DeleteOptions())
+        ready = sum(1 for pod in live if pod_is_ready(pod.obj))
+        status = {
+            "observedGeneration": item.meta.get("generation", 0), "replicas": len(live),
+            "fullyLabeledReplicas": len(live), "readyReplicas": ready, "availableReplicas": ready,
+        }  # fmt: skip
+        self._registry.write(self._sets, {**item.obj, "status": status})
+
+    def _daemonset(self, item: Item, pods: list[Item]) -> None:
+        template = item.obj["spec"].get("template") or {}
+        selector = (template.get("spec") or {}).get("nodeSelector") or {}
+        tolerations = [*((template.get("spec") or {}).get("tolerations") or []), *_DAEMON_TOLERATIONS]
+        homes = {pod.obj["spec"].get("nodeName"): pod for pod in pods if not _finished(pod)}
+        wanted = 0
+        for _, node in list(self._registry.store.scan(self._nodes)):
+            if not _fits(node.obj, selector, tolerations):
+                continue
+            wanted += 1
+            name = node.meta["name"]
+            if name not in homes and "deletionTimestamp" not in item.meta:
+                body = _pod(item, self._daemons)
+                body["spec"] = {**body["spec"], "nodeName": name, "tolerations": tolerations}
+                self._create(self._pods, item.meta["namespace"], body)
+        ready = sum(1 for pod in homes.values() if pod_is_ready(pod.obj))
+        status = {
+            "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": wanted,
+            "currentNumberScheduled": len(homes), "numberMisscheduled": 0, "numberReady": ready,
+            "updatedNumberScheduled": len(homes), "numberAvailable": ready,
+        }  # fmt: skip
+        self._registry.write(self._daemons, {**item.obj, "status": status})
+
+    def _schedule(self) -> None:
+        pending = []
+        load: dict[str, int] = {}
+        for _, pod in self._registry.store.scan(self._pods):
+            home = pod.obj["spec"].get("nodeName", "")
+            if home:
+                load[home] = load.get(home, 0) + 1
+            elif "deletionTimestamp" not in pod.meta:
+                pending.append(pod)
+        if not pending:
+            return
+        nodes = [node.obj for _, node in self._registry.store.scan(self._nodes)]
+        for pod in pending:
+            spec = pod.obj["spec"]
+            fitting = [
+                node["metadata"]["name"]
+                for node in nodes
+                if pod_is_ready(node)
+                and not (node.get("spec") or {}).get("unschedulable")
+                and _fits(node, spec.get("nodeSelector") or {}, spec.get("tolerations") or [])
+            ]
+            if fitting:
+                home = min(fitting, key=lambda name: (load.get(name, 0), name))
+                load[home] = load.get(home, 0) + 1
+                self._registry.write(self._pods, {**pod.obj, "spec": {**spec, "nodeName": home}})
+
+    def _create(self, resource: Resource, namespace: str, obj: Object) -> None:
+        try:
+            self._registry.create(resource, namespace, obj, WriteOptions())
+        except ApiError as error:
+            # A namespace that is going takes no new pods; the next change looks again.
+            if error.code not in (403, 404):
+                raise
+
+
+def _typed(item: Item, resource: Resource) -> Object:
+    return {"kind": resource.kind, "apiVersion": resource.api_version, **item.obj}
+
+
+def _pod(owner: Item, resource: Resource) -> Object:
+    template = copy.deepcopy(owner.obj["spec"].get("template") or {})
+    meta = {
+        "generateName": f"{owner.meta['name']}-",
+        "labels": (template.get("metadata") or {}).get("labels", {}),
+        "annotations": (template.get("metadata") or {}).get("annotations", {}),
+        "ownerReferences": [owner_reference(_typed(owner, resource))],
+    }
+    return {"metadata": meta, "spec": template.get("spec") or {}}
+
+
+def _finished(pod: Item) -> bool:
+    return (pod.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _fits(node: Object, selector: Object, tolerations: list[Object]) -> bool:
+    labels = node["metadata"].get("labels") or {}
+    if any(labels.get(key) != value for key, value in selector.items()):
+        return False
+    taints = (node.get("spec") or {}).get("taints") or []
+    return all(
+        taint.get("effect") == "PreferNoSchedule" or any(_tolerates(item, taint) for item in tolerations)
+        for taint in taints
+    )
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key", "") in ("", taint.get("key"))
+    return toleration.get("key") == taint.get("key") and toleration.get("value", "") == taint.get("value", "")
