@@ -154,8 +154,7 @@ class Recorder:
 
     def _name(self, event: Event) -> str:
         about = event.regarding
-        said = "\0".join(
-            (about.kind, about.namespace, about.name, about.uid, event.reason.value, event.message, self._node)
+        said = repr((about, event.reason.value, event.message, self._node))
         )
         return f"{about.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
