@@ -155,7 +155,6 @@ class Recorder:
     def _name(self, event: Event) -> str:
         about = event.regarding
         said = repr((about, event.reason.value, event.message, self._node))
-        )
         return f"{about.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
     def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:
