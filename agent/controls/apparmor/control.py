@@ -1,0 +1,262 @@
+"""AppArmor profiles in the kernel: those of the folder, as they are there, and no more of ours than those.
+
+Observes and acts; what an observation means is decided in decide.py. It refuses to load what the parser did not accept,
+to replace or remove what it did not load, and to touch anything where AppArmor is not on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.config.schema import Apparmor, Mode
+from agent.controls.apparmor import kernel as kernels
+from agent.controls.apparmor import source as sources
+from agent.controls.apparmor.decide import (
+    Leaver,
+    Leaving,
+    Refused,
+    Seen,
+    State,
+    Unit,
+    leavers,
+    leaving_names,
+    parent_of,
+    sort_out,
+    tops,
+    verdicts,
+)
+from agent.controls.apparmor.findings import CONTROL, judge
+from agent.controls.apparmor.kernel import Kernel, Lsm
+from agent.controls.apparmor.parser import Linted, Parser, Tool
+from agent.controls.base import Step
+from agent.controls.installed import STATE_FOLDER, Entry, Installed, digest
+from agent.errors import AgentError, CommandMissing, HostError, HostFileError
+from agent.host import Host
+from agent.model import Change, Finding
+
+COPIES = f"{STATE_FOLDER}/{CONTROL}"
+
+_Stamp = tuple[tuple[str, int, int], ...]
+
+
+class ApparmorControl:
+    """The control for one node. tool: a parser instead of the one that is found."""
+
+    name = CONTROL
+
+    def __init__(self, config: Apparmor, host: Host, *, tool: Tool | None = None) -> None:
+        self._config = config
+        self._host = host
+        self._tool = tool
+        self._installed = Installed(host, CONTROL)
+        # What was linted in the last pass, so that a pass over an unchanged folder starts no process.
+        self._linted: dict[tuple[str, str, _Stamp], Linted] = {}
+
+    # -- observe ---------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Seen:
+        """Kernel, folder, manifest, and what they need to be compared. Raises HostError when there is no boot id."""
+        kernel = kernels.look(self._host)
+        entries, manifest_error = self._entries()
+        try:
+            source = sources.read(self._config.profiles)
+        except AgentError as error:
+            return Seen(kernel, blocked=str(error), entries=entries, manifest_error=manifest_error)
+        try:
+            linted, broken = self._lint(source)
+        except CommandMissing as error:
+            return Seen(
+                kernel,
+                folder=source.folder,
+                blocked=str(error) if source.files else "",
+                parser_missing=str(error) if source.files else "",
+                unlinted=tuple(file.name for file in source.files),
+                entries=entries,
+                manifest_error=manifest_error,
+            )
+        good, clashing = sort_out(linted, entries)
+        refused = tuple(sorted((*broken, *clashing), key=lambda one: one.file))
+        last_good = self._last_good(refused, good, entries or {}) if kernel.lsm is Lsm.ON else ()
+        wanted = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
+        users, users_error = self._users(kernel, wanted, refused, entries)
+        return Seen(
+            kernel,
+            folder=source.folder,
+            shipped=source.shipped,
+            wanted=wanted,
+            refused=refused,
+            entries=entries,
+            manifest_error=manifest_error,
+            boot_id=self._host.boot_id() if kernel.lsm is Lsm.ON else "",
+            hashes={name: kernels.hash_of(self._host, name) for name in entries or {} if name in kernel.profiles},
+            users=users,
+            users_error=users_error,
+            orphans=self._orphans(entries),
+        )
+
+    def _entries(self) -> tuple[Mapping[str, Entry] | None, str]:
+        try:
+            return self._installed.entries(), ""
+        except HostError as error:
+            return None, str(error)
+
+    def _lint(self, source: sources.Source) -> tuple[list[Unit], list[Refused]]:
+        parser = Parser(self._host, include=source.folder, tool=self._tool)
+        stamp = sources.stamp(parser.include_folders()) if source.files else ()
+        before, self._linted = self._linted, {}
+        units: list[Unit] = []
+        refused: list[Refused] = []
+        for file in source.files:
+            if file.problem is not None:
+                refused.append(Refused(file.name, file.shown, (file.problem,)))
+                continue
+            key = (file.shown, digest(file.content), stamp)
+            linted = before.get(key) or parser.lint(file.content, file.shown)
+            self._linted[key] = linted
+            if linted.problems:
+                refused.append(Refused(file.name, file.shown, linted.problems))
+            else:
+                units.append(Unit(file.name, file.shown, linted.names, linted.digest, linted.flat))
+        return units, refused
+
+    def _last_good(
+        self, refused: Sequence[Refused], good: Sequence[Unit], entries: Mapping[str, Entry]
+    ) -> tuple[Unit, ...]:
+        """For each refused file that was loaded once: what was loaded, unless another file defines it now."""
+        taken = {name for unit in good for name in unit.names}
+        found = []
+        for one in refused:
+            own = {name: entry for name, entry in entries.items() if entry.notes.get("file") == one.file}
+            names = tuple(sorted(name for name in own if name not in taken))
+            if not names:
+                continue
+            wanted = next((own[name].hashes[0] for name in names if own[name].hashes), "")
+            flat = self._copy(one.file)
+            intact = flat is not None and digest(flat) == wanted and len(names) == len(own)
+            found.append(Unit(one.file, one.shown, names, wanted, flat if intact else None, last_good=True))
+        return tuple(found)
+
+    def _copy(self, file: str) -> bytes | None:
+        try:
+            return self._host.read_bytes(f"{COPIES}/{file}")
+        except HostFileError:
+            return None
+
+    def _users(
+        self,
+        kernel: Kernel,
+        wanted: Sequence[Unit],
+        refused: Sequence[Refused],
+        entries: Mapping[str, Entry] | None,
+    ) -> tuple[Mapping[str, tuple[int, ...]] | None, str]:
+        leaving = frozenset(leaving_names(wanted, refused, entries or {})) & frozenset(kernel.profiles)
+        if not leaving:
+            return {}, ""
+        try:
+            return kernels.users_of(self._host, leaving), ""
+        except HostError as error:
+            return None, str(error)
+
+    def _orphans(self, entries: Mapping[str, Entry] | None) -> tuple[str, ...]:
+        """Copies that no entry speaks of: what a crash between two writes may leave behind."""
+        if entries is None:
+            return ()
+        named = {entry.notes.get("file") for entry in entries.values()}
+        try:
+            return tuple(name for name in self._host.names(COPIES) if name not in named)
+        except HostFileError:
+            return ()
+
+    # -- judge, plan -----------------------------------------------------------------------------------------------
+
+    def judge(self, seen: Seen) -> Sequence[Finding]:
+        return judge(seen)
+
+    def plan(self, seen: Seen) -> Sequence[Step]:
+        if self._config.mode is not Mode.ENFORCE or seen.kernel.lsm is not Lsm.ON:
+            return ()
+        stale: dict[str, tuple[Unit, str, bool]] = {}
+        for verdict in verdicts(seen):
+            if verdict.state is State.LOAD and verdict.unit.file not in stale:
+                stale[verdict.unit.file] = (verdict.unit, verdict.reason, bool(verdict.mode))
+        steps = [self._loading(unit, reason, again, seen.boot_id) for unit, reason, again in stale.values()]
+        leaving = leavers(seen)
+        steps += [self._leaving(leaver, leaving) for leaver in leaving if self._acts(leaver, leaving)]
+        fresh = {unit.file for unit, _, _ in stale.values()}
+        return (*steps, *(self._sweeping(file) for file in seen.orphans if file not in fresh))
+
+    @staticmethod
+    def _acts(leaver: Leaver, leaving: Sequence[Leaver]) -> bool:
+        """A child goes with its parent: in the same step when both go, and not before it when the parent stays."""
+        if leaver.fate not in (Leaving.REMOVE, Leaving.FORGET):
+            return False
+        parent = next((one for one in leaving if one.name == parent_of(leaver.name)), None)
+        return parent is None or parent.fate is Leaving.FORGET
+
+    # -- acts ------------------------------------------------------------------------------------------------------
+
+    def _loading(self, unit: Unit, reason: str, again: bool, boot_id: str) -> Step:
+        why = f"{reason}; its file {unit.file} is broken, the last good content is used" if unit.last_good else reason
+        change = Change(CONTROL, "reload" if again else "load", ", ".join(tops(unit.names)), why)
+        return Step(change, lambda: self._load(unit, boot_id))
+
+    def _load(self, unit: Unit, boot_id: str) -> None:
+        """Copy, manifest, kernel, manifest: a crash after any of them is seen by the next pass, which loads again."""
+        if unit.flat is None:
+            raise HostError(f"{unit.file}: there is no good content to load")
+        before = self._entries()[0] or {}
+        self._host.write(f"{COPIES}/{unit.file}", unit.flat, mode=0o600)
+        notes = {"file": unit.file, "boot": boot_id}
+        for name in unit.names:
+            old = before[name].hashes[:1] if name in before else ()
+            hashes = (unit.digest, *(one for one in old if one != unit.digest))
+            self._installed.remember(Entry(name, hashes, notes=notes))
+        Parser(self._host, tool=self._tool).load(unit.flat)
+        after = kernels.look(self._host)
+        if missing := [name for name in unit.names if name not in after.profiles]:
+            raise HostError(
+                f"apparmor_parser loaded {unit.file} without complaint, but the kernel does not list "
+                f"{', '.join(missing)}: {after.reason or 'another AppArmor namespace?'}"
+            )
+        for name in unit.names:
+            held = {"mode": after.profiles[name], "kernel": kernels.hash_of(self._host, name)}
+            self._installed.remember(Entry(name, (unit.digest,), notes=notes | held))
+        self._drop_copies({entry.notes.get("file", "") for entry in before.values()})
+
+    def _leaving(self, leaver: Leaver, leaving: Sequence[Leaver]) -> Step:
+        names = [one.name for one in leaving if kernels.covers(leaver.name, one.name)]
+        if leaver.fate is Leaving.FORGET:
+            change = Change(CONTROL, "forget", leaver.name, leaver.reason)
+            return Step(change, lambda: self._forget([leaver.name]))
+        change = Change(CONTROL, "unload", leaver.name, leaver.reason)
+        return Step(change, lambda: self._unload(leaver.name, names))
+
+    def _unload(self, name: str, names: Sequence[str]) -> None:
+        # Somebody may have started under it since it was observed; the kernel would not mind, so look once more.
+        if pids := kernels.users_of(self._host, frozenset({name}))[name]:
+            raise HostError(f"profile {name} is in use by PID {pids[0]} since a moment ago; it stays")
+        Parser(self._host, tool=self._tool).remove(name)
+        after = kernels.look(self._host)
+        if after.lsm is not Lsm.ON or name in after.profiles:
+            raise HostError(f"apparmor_parser removed {name} without complaint, but the kernel still lists it")
+        self._forget(names)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        entries = self._installed.entries()
+        for name in names:
+            self._installed.forget(name)
+        self._drop_copies({entries[name].notes.get("file", "") for name in names if name in entries})
+
+    def _drop_copies(self, files: set[str]) -> None:
+        """Removes the copies of files that no entry speaks of any more."""
+        named = {entry.notes.get("file") for entry in self._installed.entries().values()}
+        for file in files - named - {""}:
+            self._host.remove(f"{COPIES}/{Path(file).name}")
+
+    def _sweeping(self, file: str) -> Step:
+        change = Change(CONTROL, "remove", f"{COPIES}/{file}", "a copy that nothing speaks of")
+        return Step(change, lambda: self._sweep(file))
+
+    def _sweep(self, file: str) -> None:
+        self._host.remove(f"{COPIES}/{file}")

@@ -1,0 +1,98 @@
+"""What apparmor_parser says, taken apart: names it lists, problems it complains of.
+
+Pure functions on text that was captured from 3.0.8 (Debian 12). They refuse to lose the parser's words: what has no
+known form is handed on as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.errors import Problem
+
+STDIN = "/dev/stdin"
+_WORDS_LIMIT = 600
+_LOCATED = re.compile(
+    r"AppArmor parser error(?: for .+?)?(?: in(?: profile)? (?P<in>.+?))? at line (?P<line>\d{1,9}): (?P<words>.*)"
+)
+_UNLOCATED = re.compile(r"AppArmor parser error(?: for .+?)?: (?P<words>.*)")
+_OWN_NAME = re.compile(r"^(?:/\S*/)?apparmor_parser: ")
+# Not about the profile: said where the kernel has no AppArmor, or where there is nothing to be done about it.
+_NOISE = (
+    "Cache read/write disabled",
+    "Warning: unable to find a suitable fs in /proc/mounts",
+    "Use --subdomainfs to override",
+    "Warning from ",
+    "Warning: ",
+    "File /dev/stdin not found, skipping",
+)
+_VARIABLE = re.compile(r"Found reference to variable (?P<name>\w+), but is never declared")
+_TWICE = re.compile(r"Multiple definitions for (?:hat .+ in )?profile (?P<name>.+?) exist")
+
+
+def names(stdout: str) -> tuple[str, ...]:
+    """Profile names as `-N` lists them, one a line, children as `parent//child`."""
+    return tuple(dict.fromkeys(line for line in stdout.split("\n") if line))
+
+
+def words(stderr: str) -> str:
+    """What the parser complains of, without its noise and without the name of the program, in one line."""
+    lines = [_OWN_NAME.sub("", line.strip()) for line in stderr.split("\n")]
+    said = [line for line in lines if line and not line.startswith(_NOISE)]
+    return "; ".join(dict.fromkeys(said))[:_WORDS_LIMIT]
+
+
+def problems(stderr: str, file: str, text: str) -> tuple[Problem, ...]:
+    """Every complaint as a problem of `file`; empty when there is none.
+
+    text: the profile as the parser read it, to find the line that a message without one speaks of. A complaint about
+    an included file points to the line that includes it and names the other file and its line.
+    """
+    found: list[Problem] = []
+    rest: list[str] = []
+    for raw in stderr.split("\n"):
+        line = _OWN_NAME.sub("", raw.strip())
+        if not line or line.startswith(_NOISE):
+            continue
+        located = _LOCATED.fullmatch(line)
+        if located:
+            found.append(_located(located, file, text))
+        elif (unlocated := _UNLOCATED.fullmatch(line)) is not None:
+            found.append(Problem(file, 0, "", unlocated["words"].strip()[:_WORDS_LIMIT] or line))
+        else:
+            rest.append(line)
+    if rest:
+        said = "; ".join(dict.fromkeys(rest))[:_WORDS_LIMIT]
+        found.append(Problem(file, _line_spoken_of(said, text), "", said))
+    return tuple(dict.fromkeys(found))
+
+
+def _located(match: re.Match[str], file: str, text: str) -> Problem:
+    where, line, said = match["in"], int(match["line"]), match["words"].strip()[:_WORDS_LIMIT]
+    if where in (None, STDIN):
+        return Problem(file, line, "", said)
+    return Problem(file, _including_line(where, text), "", f"in {where}, line {line}: {said}")
+
+
+def _including_line(path: str, text: str) -> int:
+    """The line of the text that includes the file, directly or through another one; 0 when it cannot be told."""
+    for number, line in enumerate(text.split("\n"), 1):
+        included = re.match(r'\s*#?include\s+(?:if\s+exists\s+)?[<"]?([^>"\s]+)', line)
+        if included and (path.endswith(f"/{included[1]}") or f"/{included[1]}/" in path):
+            return number
+    return 0
+
+
+def _line_spoken_of(said: str, text: str) -> int:
+    lines = text.split("\n")
+    if variable := _VARIABLE.search(said):
+        return _nth(lines, f"@{{{variable['name']}}}", 1)
+    if twice := _TWICE.search(said):
+        # The second definition is the one too many.
+        return _nth(lines, twice["name"], 2)
+    return 0
+
+
+def _nth(lines: list[str], needle: str, nth: int) -> int:
+    hits = [number for number, line in enumerate(lines, 1) if needle in line and not line.lstrip().startswith("# ")]
+    return hits[nth - 1] if len(hits) >= nth else 0

@@ -1,0 +1,188 @@
+"""apparmor_parser: which one, how it is called, what it answers.
+
+The one that comes with the agent's image goes first, so that every node lints with the same parser, abstractions and
+ABI; the node's own stands in. Profiles always go in as `/dev/stdin`: what was linted, hashed and kept is what is
+loaded, no file name can meet a link in /etc/apparmor.d/disable or force-complain, and errors in included files name
+those files.
+
+It refuses caches (-K: nothing is compiled but what has changed) and, below another host root, any kernel interface but
+that tree's own: the parser would else load into this machine's kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.controls.apparmor import messages
+from agent.controls.apparmor.kernel import APPARMORFS
+from agent.controls.apparmor.source import has_folders
+from agent.controls.installed import digest
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError, HostFileError, Problem
+from agent.host import Completed, Host, HostExec
+
+POLICY_FOLDER = "/etc/apparmor.d"
+# What a parser compiles for where the kernel does not say what it can: everything, so that every rule is looked at.
+_FEATURES = f"{POLICY_FOLDER}/abi/3.0"
+_LINT_SECONDS = 30.0
+_LOAD_SECONDS = 60.0
+_OUTPUT_LIMIT_BYTES = 16 << 20
+_AWKWARD = re.compile(r'[\x00-\x1f\x7f"\\]|@\{')
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A parser: its path, and how it is run."""
+
+    path: str
+    how: HostExec
+
+
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """What the parser says of one text. names: of every profile, children too. flat: the text and its includes."""
+
+    names: tuple[str, ...] = ()
+    flat: bytes = b""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what would be loaded, included files and all."""
+        return digest(self.flat)
+
+
+class Parser:
+    """The parser for one node. include: a folder of the agent's own whose subfolders profiles may include from."""
+
+    def __init__(self, host: Host, *, include: Path | None = None, tool: Tool | None = None) -> None:
+        self._host = host
+        self._include = include
+        self._tool = tool
+
+    def tool(self) -> Tool:
+        """The parser that is used. Raises CommandMissing."""
+        if self._tool is not None:
+            return self._tool
+        ways = [HostExec.DIRECT] if self._host.how is HostExec.DIRECT else [HostExec.DIRECT, HostExec.NSENTER]
+        for how in ways:
+            path = self._host.find_tool("apparmor_parser", how=how)
+            if path is not None:
+                return Tool(path, how)
+        raise CommandMissing(("apparmor_parser",), "not found, neither beside the agent nor on the node")
+
+    def include_folders(self) -> tuple[Path, ...]:
+        """Where included files may come from, as this process reaches them."""
+        if self.tool().how is HostExec.NSENTER:
+            return (Path(self._host.real_path(POLICY_FOLDER)),)
+        return (Path(POLICY_FOLDER), *self._own_includes())
+
+    def lint(self, content: bytes, file: str) -> Linted:
+        """Reads and compiles a text without loading it. `file` is what problems call it. Raises CommandMissing."""
+        text = content.decode(errors="replace")
+        try:
+            compiled = self._run(["-Q", *self._features()], content, _LINT_SECONDS)
+            listed = self._run(["-N"], content, _LINT_SECONDS) if compiled.code == 0 else compiled
+        except CommandTimeout:
+            message = f"apparmor_parser did not compile it within {_LINT_SECONDS:g} s; simplify its globs"
+            return Linted(problems=(Problem(file, 0, "", message),))
+        if listed.code != 0:
+            silent = Problem(file, 0, "", f"apparmor_parser ended with exit code {listed.code} and said nothing")
+            return Linted(problems=messages.problems(listed.stderr, file, text) or (silent,))
+        names = messages.names(listed.stdout)
+        problems = _of_names(names, file, text)
+        return Linted(names, b"" if problems else self._flat(content, names), problems)
+
+    def load(self, content: bytes) -> None:
+        """Puts every profile of the text into the kernel, in place of those with the same names. Raises HostError."""
+        self._done(self._run(["-r", *self._kernel()], content, _LOAD_SECONDS))
+
+    def remove(self, name: str) -> None:
+        """Takes one profile and its children out of the kernel. Raises HostError.
+
+        The parser wants a whole definition but uses its name alone, so an empty one does; thus nothing else that the
+        file once defined goes with it.
+        """
+        if _AWKWARD.search(name):
+            raise HostError(f"apparmor_parser: cannot spell the profile {name!r}; remove it by hand")
+        self._done(self._run(["-R", *self._kernel()], f'profile "{name}" {{ }}\n'.encode(), _LOAD_SECONDS))
+
+    # -- the command line ------------------------------------------------------------------------------------------
+
+    def _run(self, options: Sequence[str], content: bytes, timeout_seconds: float) -> Completed:
+        tool = self.tool()
+        includes = [] if tool.how is HostExec.NSENTER else [f"-I{folder}" for folder in self._own_includes()]
+        return self._host.run(
+            [tool.path, "-K", *includes, *options, messages.STDIN],
+            timeout_seconds=timeout_seconds,
+            input_bytes=content,
+            limit_bytes=_OUTPUT_LIMIT_BYTES,
+            how=tool.how,
+        )
+
+    def _done(self, completed: Completed) -> None:
+        if completed.code != 0:
+            said = messages.words(completed.stderr)
+            raise CommandFailed(completed.argv, completed.code, said)
+
+    def _flat(self, content: bytes, names: tuple[str, ...]) -> bytes:
+        """The text with its includes in it, where that is the same policy; else the text itself."""
+        if b"include" not in content:
+            return content
+        flat = self._run(["-p"], content, _LINT_SECONDS)
+        if flat.code != 0 or flat.cut or "\ufffd" in flat.stdout:
+            return content
+        again = self._run(["-N"], flat.stdout.encode(), _LINT_SECONDS)
+        same = again.code == 0 and set(messages.names(again.stdout)) == set(names)
+        return flat.stdout.encode() if same else content
+
+    def _own_includes(self) -> tuple[Path, ...]:
+        return (self._include,) if self._include is not None and has_folders(self._include) else ()
+
+    def _features(self) -> list[str]:
+        """For which kernel to compile a text that is only looked at."""
+        nsenter = self.tool().how is HostExec.NSENTER
+        elsewhere = not nsenter and not self._host.is_running_system
+        if self._exists(f"{APPARMORFS}/features"):
+            return ["--kernel-features", self._host.locate(f"{APPARMORFS}/features")] if elsewhere else []
+        there = self._exists(_FEATURES) if nsenter else os.path.exists(_FEATURES)  # noqa: PTH110 - like find_tool
+        return ["--kernel-features", _FEATURES] if there else []
+
+    def _kernel(self) -> list[str]:
+        """Which kernel to speak to. Raises HostError when the tree has none."""
+        if self._host.is_running_system or self.tool().how is HostExec.NSENTER:
+            return []
+        # -f alone is not enough: the features would still be read from this machine's /sys, and 3.0.8 dies of a
+        # short name in -R where they lack policy/set_load.
+        for need in ("features", ".replace", ".remove"):
+            if not self._exists(f"{APPARMORFS}/{need}"):
+                raise HostError(f"{APPARMORFS}/{need} is not below the host root: nothing can be loaded there")
+        return [
+            "--kernel-features",
+            self._host.locate(f"{APPARMORFS}/features"),
+            "-f",
+            self._host.locate(APPARMORFS),
+        ]
+
+    def _exists(self, path: str) -> bool:
+        try:
+            return self._host.exists(path)
+        except HostFileError:
+            return False
+
+
+def _of_names(names: Sequence[str], file: str, text: str) -> tuple[Problem, ...]:
+    if not names:
+        return (Problem(file, 0, "", "defines no profile; apparmor_parser takes such a file without a word"),)
+    found = []
+    for name in names:
+        line = next((number for number, line in enumerate(text.split("\n"), 1) if name in line and "{" in line), 0)
+        if name == "unconfined":
+            found.append(Problem(file, line, "", "the name `unconfined` is the kernel's own"))
+        elif _AWKWARD.search(name):
+            message = f"the name {name!r} holds a quote, backslash, control character or variable; use a plain one"
+            found.append(Problem(file, line, "", message))
+    return tuple(found)
