@@ -1,0 +1,8 @@
+"""Seccomp profiles for pods: validated, written for this node, installed where the kubelet looks."""
+
+from __future__ import annotations
+
+from agent.controls.seccomp.control import SeccompControl
+from agent.controls.seccomp.linting import advise, lint
+
+__all__ = ["SeccompControl", "advise", "lint"]

@@ -1,0 +1,148 @@
+"""Keeps seccomp profiles in the folder where the kubelet looks, in the form that every runtime enforces.
+
+A profile that does not validate never replaces the one that is installed, and what is installed leaves only when its
+file leaves the configuration. It refuses to touch what others put into the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from agent.config import schema
+from agent.controls.base import Step
+from agent.controls.installed import Entry, Installed
+from agent.controls.seccomp import folder, place
+from agent.controls.seccomp.findings import findings
+from agent.controls.seccomp.reading import read
+from agent.controls.seccomp.resolving import Platform, Resolved, resolve
+from agent.controls.seccomp.seen import MODE, Item, Present, Seen, Stale, drift
+from agent.controls.seccomp.twins import unknown_to
+from agent.errors import ConfigError, HostError, HostFileError, HostFileMissing, Problem
+from agent.host import Host
+from agent.model import Change, Finding
+from agent.shipped import shipped_profiles
+
+_NOTE: Final = "directory"  # in the manifest: the folder that an entry was installed for
+
+
+class SeccompControl:
+    """The seccomp control. host: the node. config.profiles is a folder where the agent runs, not of the node."""
+
+    name = "seccomp"
+
+    def __init__(self, config: schema.Seccomp, host: Host) -> None:
+        self._config = config
+        self._host = host
+        self._installed = Installed(host, self.name)
+
+    def observe(self) -> Seen:
+        """Reads the profiles and what is installed. Raises AgentError when the shipped profiles are gone."""
+        manifest_error = ""
+        entries: dict[str, Entry] = {}
+        try:
+            entries = self._installed.entries()
+        except HostError as error:
+            manifest_error = str(error)
+        given = Path(self._config.profiles)
+        found = folder.sources(given if _is_there(given) else shipped_profiles(self.name))
+        last = next((entry.notes[_NOTE] for entry in entries.values() if entry.notes.get(_NOTE)), "")
+        where = place.find(self._config.directory, self._host, last)
+        platform = Platform.of(self._host.machine(), self._host.kernel_release())
+        items = tuple(self._item(source, where, platform, entries) for source in found.files)
+        paths = {item.path for item in items}
+        stale = tuple(
+            Stale(entry, self._installed.is_ours(entry, self._look(entry.key).content or b""))
+            for entry in entries.values()
+            if entry.key not in paths and not found.error
+        )
+        young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
+        library = place.libseccomp_of(self._host) if young else None
+        return Seen(where, found, items, stale, platform, os.geteuid(), manifest_error, library)
+
+    def judge(self, seen: Seen) -> Sequence[Finding]:
+        """A finding for the folder, one a profile, and one for each that can be walked around."""
+        return findings(seen)
+
+    def plan(self, seen: Seen) -> Sequence[Step]:
+        """Writes what is missing or differs, then removes what left. Nothing in audit mode."""
+        if self._config.mode is not schema.Mode.ENFORCE:
+            return ()
+        writes = [
+            self._step("write", item.path, why, partial(self._install, item, item.resolved, seen.place.path))
+            for item in seen.items
+            if item.resolved is not None and (why := self._reason(item, seen))
+        ]
+        removals = [
+            self._step("remove", one.entry.key, "left the configuration", partial(self._uninstall, one.entry.key))
+            for one in seen.stale
+        ]
+        return (*writes, *removals)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def _item(self, source: folder.Source, where: place.Place, platform: Platform, entries: dict[str, Entry]) -> Item:
+        path = posixpath.join(where.path, source.name)
+        resolved: Resolved | None = None
+        problems: tuple[Problem, ...] = ()
+        if source.error:
+            problems = (Problem(source.file, 0, "", source.error),)
+        else:
+            try:
+                resolved = resolve(read(source.content, source.file), platform, source.file)
+            except ConfigError as error:
+                problems = error.problems
+        present = self._look(path)
+        entry = entries.get(path)
+        ours = present.content is not None and self._installed.is_ours(entry, present.content)
+        return Item(source.name, source.file, path, resolved, problems, present, entry, ours)
+
+    def _look(self, path: str) -> Present:
+        try:
+            content = self._host.read_bytes(path)
+            found = self._host.stat(path)
+        except HostFileMissing:
+            return Present()
+        except HostFileError as error:
+            return Present(error=str(error))
+        try:
+            self._host.read_link(path)
+        except HostFileError:
+            return Present(content, found.mode, found.uid)
+        return Present(content, found.mode, found.uid, link=True)
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _reason(item: Item, seen: Seen) -> str:
+        """Why the file is to be written; empty when it is as it should be, or when that cannot be told."""
+        if item.present.error:
+            return ""
+        if difference := drift(item):
+            return difference
+        # Somebody put the same bytes there before us: the manifest has to know, so that they leave with the policy.
+        return "not yet in the manifest" if not item.is_ours and not seen.manifest_error else ""
+
+    def _install(self, item: Item, resolved: Resolved, directory: str) -> None:
+        self._installed.install(item.path, resolved.content, mode=MODE, notes={_NOTE: directory})
+
+    def _uninstall(self, path: str) -> None:
+        self._installed.uninstall(path)
+
+    def _step(self, action: str, target: str, reason: str, run: Callable[[], None]) -> Step:
+        return Step(Change(self.name, action, target, reason), run)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything is at the path. A folder that cannot be looked at is there, and its own error says the rest."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True

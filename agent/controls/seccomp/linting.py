@@ -1,0 +1,40 @@
+"""Profiles looked at where they are written, for no node in particular."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.controls.seccomp.reading import read
+from agent.controls.seccomp.resolving import Platform, resolve
+from agent.controls.seccomp.twins import gaps
+from agent.errors import ConfigError, Problem
+
+# What most nodes are; one folder of profiles goes to all of them, so each profile has to be right on both.
+_PLATFORMS: Final = (Platform("x86_64", (99, 0)), Platform("aarch64", (99, 0)))
+
+
+def lint(text: str, file: str) -> list[Problem]:
+    """Everything that is wrong with a profile; empty when it can be installed."""
+    try:
+        profile = read(text, file)
+    except ConfigError as error:
+        return list(error.problems)
+    problems: dict[Problem, None] = {}
+    for platform in _PLATFORMS:
+        try:
+            resolve(profile, platform, file)
+        except ConfigError as error:
+            problems.update(dict.fromkeys(error.problems))
+    return sorted(problems)
+
+
+def advise(text: str, file: str) -> list[Problem]:
+    """What a valid profile leaves open: syscalls that do the same as one that it denies. Not a reason to refuse it."""
+    try:
+        resolved = resolve(read(text, file), _PLATFORMS[0], file)
+    except ConfigError:
+        return []
+    return [
+        Problem(file, 0, "syscalls", f"{gap.what}: denies {', '.join(gap.denied)} and not {', '.join(gap.missing)}")
+        for gap in gaps(resolved)
+    ]
