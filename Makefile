@@ -44,6 +44,14 @@ docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration r
 	@$(BIN)/python -m agent.config schema > docs/agentconfig.schema.json
 	@$(BIN)/python -m agent.config reference > docs/configuration.md
 
+.PHONY: manifest
+manifest:  ## Writes the profiles' ConfigMaps in daemonset.yaml
+	@$(PYTHON) tools/sync-manifest
+
+.PHONY: image
+image: venv  ## Builds the image with docker, podman or buildah; BASE=… for another base, TAG=… for another name
+	@tools/image "$(BIN)" $(TAG)
+
 .PHONY: lock
 lock: venv  ## Locks requirements again (hashes, no index addresses)
 	@tools/lock "$(BIN)"

@@ -1,0 +1,51 @@
+# The node hardening agent. `make image` builds it with docker, podman or buildah, whichever is there.
+# BASE: Debian 12, slim or a debootstrap tree; the agent runs on its python3.
+ARG BASE=debian:12-slim
+
+FROM ${BASE} AS build
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-pip ca-certificates
+WORKDIR /src
+# dist/wheels, when `make image` filled it, has every wheel that is needed: then nothing is fetched from an index here.
+COPY requirements/run.txt dist/wheel[s] /wheels/
+RUN if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi \
+ && python3 -m pip install --no-cache-dir --no-compile --only-binary :all: --require-hashes \
+      --target /opt/node-hardening "$@" -r /wheels/run.txt
+COPY agent /src/agent
+COPY profiles /src/agent/profiles
+COPY tools/prune-image /src/prune-image
+RUN cp -r /src/agent /opt/node-hardening/agent \
+ && sh /src/prune-image /opt/node-hardening \
+ && python3 -OO -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /opt/node-hardening -p /opt/node-hardening \
+      /opt/node-hardening
+
+FROM ${BASE}
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="node-hardening-agent" \
+      org.opencontainers.image.description="One privileged daemon per Kubernetes node: hardens it, tells the truth, reboots it safely" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# apparmor: apparmor_parser and the abstractions that profiles include. kmod: modprobe for --host-exec direct.
+# util-linux brings nsenter, tzdata the zones of reboot windows.
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      python3 apparmor kmod util-linux tzdata ca-certificates \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log /usr/share/doc /usr/share/man \
+      /usr/share/locale \
+ && python3 -OO -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.11 || true
+COPY --from=build /opt/node-hardening /opt/node-hardening
+# One malloc arena and eager trimming: what a big LIST took is given back (docs/performance.md).
+ENV PYTHONPATH=/opt/node-hardening \
+    PYTHONOPTIMIZE=2 \
+    PYTHONNODEBUGRANGES=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=1 \
+    MALLOC_TRIM_THRESHOLD_=65536 \
+    MALLOC_MMAP_THRESHOLD_=65536
+USER 0:0
+WORKDIR /
+ENTRYPOINT ["/usr/bin/python3", "-m", "agent"]
+CMD ["run", "--host-root", "/host", "--host-exec", "nsenter"]
