@@ -1,0 +1,116 @@
+"""The modprobe control: kernel modules that are refused by name, by alias and as a dependency, provably.
+
+Writes one file below a modprobe.d, asks the real modprobe what it would do now, and says for each module whether it is
+refused, loaded, built in or not there. It refuses to touch other people's files and to unload what is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.config.schema import Mode, Modprobe
+from agent.controls.base import Step
+from agent.controls.installed import Entry, Installed, digest
+from agent.controls.modprobe.judge import findings
+from agent.controls.modprobe.lists import KIND, DeniedModule, DenyList, load_list
+from agent.controls.modprobe.modprobe_d import denied_by, file_problem, parse
+from agent.controls.modprobe.observe import Seen, observe, read_file
+from agent.controls.modprobe.plan import unload_order
+from agent.controls.modprobe.policy import render, resolve
+from agent.controls.modprobe.surroundings import CONTROL, leftovers
+from agent.errors import CommandMissing, HostError
+from agent.host import Host
+from agent.model import Change, Finding
+from agent.shipped import shipped_profiles
+
+__all__ = ["KIND", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
+
+_MODE = 0o644
+_TIMEOUT_SECONDS = 20.0
+
+
+class ModprobeControl:
+    """One node's denied modules. lists: the folder of named deny lists; the shipped one when None."""
+
+    def __init__(self, config: Modprobe, host: Host, *, lists: Path | None = None) -> None:
+        self._config = config
+        self._host = host
+        self._lists = lists
+        self._installed = Installed(host, CONTROL)
+
+    @property
+    def name(self) -> str:
+        """`modprobe`."""
+        return CONTROL
+
+    def observe(self) -> Seen:
+        """Reads policy and node. Raises AgentError when the shipped lists are missing."""
+        folder = self._lists or shipped_profiles("modprobe")
+        return observe(self._host, resolve(self._config, folder, self._denied_now()), self._config.file)
+
+    def _denied_now(self) -> Sequence[str]:
+        """What the agent's files on the node deny, this configuration's or an earlier one's."""
+        try:
+            paths = [self._config.file, *self._installed.entries()]
+        except HostError:
+            paths = [self._config.file]
+        contents = ((path, read_file(self._host, path).content or b"") for path in dict.fromkeys(paths))
+        return tuple(name for path, text in contents for name in denied_by(parse(text.decode(errors="replace"), path)))
+
+    def judge(self, seen: Seen) -> Sequence[Finding]:
+        """A finding for each denied module, and for what stands in the way."""
+        return tuple(findings(self._config, seen))
+
+    def plan(self, seen: Seen) -> Sequence[Step]:
+        """The new file first, then what it replaces, then unloading: at no moment is less denied than before."""
+        if self._config.mode is not Mode.ENFORCE:
+            return ()
+        return (*self._write(seen), *self._remove(seen), *self._unload(seen))
+
+    def _write(self, seen: Seen) -> Sequence[Step]:
+        path = self._config.file
+        if not seen.policy.denied or file_problem(path):
+            return ()
+        content = render(seen.policy)
+        known = (entry := seen.installed.get(path)) is not None and digest(content) in entry.hashes[:1]
+        same = seen.file.content == content and not seen.file.mode & 0o022
+        if same and (known or seen.manifest_problem):
+            return ()
+        reason = f"denies {len(seen.policy.denied)} modules" if not same else "in place already; noted as the agent's"
+        return (
+            Step(
+                Change(CONTROL, "write" if not same else "remember", path, reason),
+                lambda: self._installed.install(path, content, mode=_MODE),
+            ),
+        )
+
+    def _remove(self, seen: Seen) -> Sequence[Step]:
+        return tuple(self._remove_one(path, seen.installed[path]) for path in leftovers(self._config, seen))
+
+    def _remove_one(self, path: str, entry: Entry) -> Step:
+        content = read_file(self._host, path).content
+        if content is not None and not self._installed.is_ours(entry, content):
+            change = Change(CONTROL, "forget", path, "somebody changed it since it was installed: left as it is")
+        else:
+            change = Change(CONTROL, "remove", path, "no longer in the configuration")
+
+        def take_away() -> None:
+            self._installed.uninstall(path)
+
+        return Step(change, take_away)
+
+    def _unload(self, seen: Seen) -> Sequence[Step]:
+        if not self._config.unload or seen.running is None or not seen.running.may_unload or seen.running.disabled:
+            return ()
+        return tuple(self._unload_one(name) for name in unload_order(seen.running.loaded or {}, seen.policy.names))
+
+    def _unload_one(self, name: str) -> Step:
+        return Step(Change(CONTROL, "unload", name, "denied and unused"), lambda: self._rmmod(name))
+
+    def _rmmod(self, name: str) -> None:
+        # rmmod, not `modprobe -r`: that one unloads what the module needed as well, and runs `remove` lines.
+        tool = self._host.find_tool("rmmod")
+        if tool is None:
+            raise CommandMissing(["rmmod"], "not on this node; install kmod or reboot the node")
+        self._host.run([tool, name], timeout_seconds=_TIMEOUT_SECONDS).check()

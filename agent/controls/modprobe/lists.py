@@ -1,0 +1,194 @@
+"""Deny lists: named YAML files that say which modules are refused, why, and what that breaks.
+
+The format is small and strict, because a misspelt key in a deny list is a module that stays open without a word. It
+refuses to find files: a caller hands in the text and the name under which people know it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import yaml
+
+from agent.config.schema import API_VERSION
+from agent.errors import ConfigError, Problem
+
+KIND = "ModuleDenyList"
+
+# MODULE_NAME_LEN is 64 - sizeof(unsigned long) with the final NUL: include/linux/module.h, moduleparam.h.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,54}")
+_SHOWN_CHARACTERS = 60
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class DeniedModule:
+    """One entry. name, submodules: kernel names, `-` written as `_`. reason and breaks: one line each, for people."""
+
+    name: str
+    reason: str
+    breaks: str = ""
+    submodules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DenyList:
+    """One file. about: what it is for. breaks: what stops working on a node that takes it."""
+
+    about: str
+    breaks: str
+    modules: tuple[DeniedModule, ...]
+
+
+def normal_name(name: str) -> str:
+    """A module's name as the kernel and /proc/modules write it. To modprobe `-` and `_` are the same; case matters."""
+    return name.replace("-", "_")
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with a module's name, empty when nothing is."""
+    if _NAME.fullmatch(name):
+        return ""
+    if name.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")):
+        return f"{_shown(name)} is a file: write the module's name, {name.partition('.ko')[0].rpartition('/')[2]}"
+    return f"{_shown(name)} is not a module's name: up to 55 letters, digits, - and _"
+
+
+def load_list(text: str, file: str) -> DenyList:
+    """Reads one deny list. file: its name in messages.
+
+    Raises ConfigError with every problem found (file, line, key, what would be right).
+    """
+    reader = _Reader(file)
+    try:
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError([Problem(file, mark.line + 1 if mark else 0, "", f"not YAML: {error.problem}")]) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError([Problem(file, 0, "", f"not YAML: {str(error) or 'nested too deeply'}")]) from error
+    found = reader.deny_list(document)
+    if reader.problems or found is None:
+        raise ConfigError(reader.problems)
+    return found
+
+
+class _Reader:
+    """Walks the YAML nodes, so that each problem knows its line, and goes on after each."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self.problems: list[Problem] = []
+
+    def deny_list(self, node: yaml.Node | None) -> DenyList | None:
+        if node is None:
+            self._wrong(None, "", f"empty: a deny list begins with `apiVersion: {API_VERSION}` and `kind: {KIND}`")
+            return None
+        fields = self._fields(node, "", ("apiVersion", "kind", "about", "breaks", "modules"))
+        if fields is None:
+            return None
+        self._constant(fields.get("apiVersion"), node, "apiVersion", API_VERSION)
+        self._constant(fields.get("kind"), node, "kind", KIND)
+        about = self._sentence(fields.get("about"), node, "about")
+        breaks = self._sentence(fields.get("breaks"), node, "breaks")
+        modules = self._items(fields.get("modules"), node, "modules", self._module)
+        self._twice(fields.get("modules"), modules)
+        return DenyList(about, breaks, modules)
+
+    def _module(self, node: yaml.Node, key: str) -> DeniedModule | None:
+        fields = self._fields(node, key, ("name", "reason", "breaks", "submodules"))
+        if fields is None:
+            return None
+        if "name" not in fields:
+            self._wrong(node, f"{key}.name", "missing: which module is refused")
+        name = self._name(fields["name"], f"{key}.name") if "name" in fields else None
+        reason = self._sentence(fields.get("reason"), node, f"{key}.reason")
+        breaks = self._sentence(fields["breaks"], node, f"{key}.breaks") if "breaks" in fields else ""
+        below: tuple[str, ...] = ()
+        if "submodules" in fields:
+            below = self._items(fields["submodules"], node, f"{key}.submodules", self._name)
+        return DeniedModule(name, reason, breaks, below) if name is not None else None
+
+    def _twice(self, node: yaml.Node | None, modules: Sequence[DeniedModule]) -> None:
+        """A name that stands twice has two reasons, and taking one out would leave the other."""
+        first: set[str] = set()
+        for module in modules:
+            for name in (module.name, *module.submodules):
+                if name in first:
+                    self._wrong(node, "modules", f"{name} stands here twice: keep one")
+                first.add(name)
+
+    def _fields(self, node: yaml.Node, key: str, known: Sequence[str]) -> dict[str, yaml.Node] | None:
+        if not isinstance(node, yaml.MappingNode):
+            self._wrong(node, key, f"has to be a mapping with {', '.join(known)}")
+            return None
+        fields: dict[str, yaml.Node] = {}
+        for name_node, value in node.value:
+            name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
+            path = f"{key}.{name}" if key else name
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+                self._wrong(name_node, path, f"unknown key; {meant}")
+            elif name in fields:
+                self._wrong(name_node, path, "stands here twice")
+            else:
+                fields[name] = value
+        return fields
+
+    def _items(
+        self, node: yaml.Node | None, parent: yaml.Node, key: str, read: Callable[[yaml.Node, str], Item | None]
+    ) -> tuple[Item, ...]:
+        if node is None:
+            self._wrong(parent, key, "missing: a list")
+            return ()
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self._wrong(node, key, "has to be a list of at least one")
+            return ()
+        items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.value))
+        return tuple(item for item in items if item is not None)
+
+    def _name(self, node: yaml.Node, key: str) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self._wrong(node, key, "has to be a module's name")
+            return None
+        if problem := name_problem(node.value):
+            self._wrong(node, key, problem)
+            return None
+        return normal_name(node.value)
+
+    def _sentence(self, node: yaml.Node | None, parent: yaml.Node, key: str) -> str:
+        """Text for people. A list that does not say why, and what it costs, is not one that an SRE can judge."""
+        if node is None:
+            self._wrong(parent, key, "missing: a sentence for the people who run the node")
+            return ""
+        if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+            self._wrong(node, key, "has to be text")
+            return ""
+        return " ".join(node.value.split())
+
+    def _constant(self, node: yaml.Node | None, parent: yaml.Node, key: str, right: str) -> None:
+        if node is None:
+            self._wrong(parent, key, f"missing: write `{key}: {right}`")
+        elif not isinstance(node, yaml.ScalarNode) or node.value != right:
+            shown = _shown(node.value) if isinstance(node, yaml.ScalarNode) else "not text"
+            self._wrong(node, key, f"{shown}: has to be {right}")
+
+    def _wrong(self, node: yaml.Node | None, key: str, message: str) -> None:
+        line = node.start_mark.line + 1 if node is not None else 0
+        self.problems.append(Problem(self._file, line, key, message))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`did you mean X?` or what there is, for a name that is not among the known ones."""
+    there = sorted(known)
+    found = difflib.get_close_matches(name, there, 1)
+    return f"did you mean {found[0]}?" if found else f"there are {', '.join(there) or 'none'}"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

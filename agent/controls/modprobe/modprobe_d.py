@@ -1,0 +1,235 @@
+"""modprobe.d as kmod reads it: which files count, in which order, and which of two lines wins.
+
+modprobe says what its configuration comes to but never which file said so; this does. Pure functions over text; the
+proof that a module is refused is modprobe's own output (kmod.py), never this. Source: kmod's libkmod/libkmod-config.c
+(conf_files_insert_sorted, kmod_config_parse), libkmod-module.c (kmod_module_get_install_commands,
+__kmod_module_fill_softdep) and shared/util.c (freadline_wrapped).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.controls.modprobe.lists import normal_name
+
+# kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
+FOLDERS = (
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)
+_VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
+_WORD = re.compile(r"[\w-]+")
+# What walks around an install line: insmod, and modprobe told to ignore install lines.
+_AROUND = re.compile(r"\binsmod\b|\bmodprobe\b[^;&|]*\s(-[a-zA-Z]*i[a-zA-Z]*|--ignore-install)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that kmod takes. name: the module (or alias), `-` as `_`. rest: what follows it, as written."""
+
+    file: str
+    number: int
+    verb: str
+    name: str
+    rest: str = ""
+
+    @property
+    def place(self) -> str:
+        """`file:line`, as people go there."""
+        return f"{self.file}:{self.number}"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.name} {self.rest}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A file that is not read, because one of the same name stands in an earlier folder."""
+
+    file: str
+    by: str
+
+
+class Refusal(Enum):
+    """What an install command comes to."""
+
+    FAILS = "the module is not loaded, and modprobe says so"
+    PRETENDS = "the module is not loaded, and modprobe reports success"
+    NONE = "the command may load the module"
+
+
+def counts(name: str) -> bool:
+    """Whether kmod reads a file of this name at all."""
+    return name.endswith(".conf") and len(name) > len(".conf") and not name.startswith(".")
+
+
+def file_problem(path: str) -> str:
+    """Why modprobe would never read a file at this path, empty when it would."""
+    folder, name = posixpath.split(path)
+    if posixpath.normpath(path) != path or folder not in FOLDERS:
+        return f"modprobe reads only {', '.join(FOLDERS)}"
+    if not counts(name):
+        return "modprobe reads only files that end in .conf and do not begin with a dot"
+    return ""
+
+
+def in_order(listing: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], tuple[Hidden, ...]]:
+    """The files that count, in the order in which they are read, and those that another one hides.
+
+    listing: names by folder; folders in any order, those that kmod does not know are left out.
+    """
+    chosen: dict[str, str] = {}
+    hidden: list[Hidden] = []
+    for folder in FOLDERS:
+        for name in listing.get(folder, ()):
+            if not counts(name):
+                continue
+            if name in chosen:
+                hidden.append(Hidden(f"{folder}/{name}", chosen[name]))
+            else:
+                chosen[name] = f"{folder}/{name}"
+    return tuple(chosen[name] for name in sorted(chosen)), tuple(hidden)
+
+
+def parse(text: str, file: str) -> tuple[Line, ...]:
+    """The lines that kmod takes from one file; what it skips with a message is skipped here too."""
+    return tuple(line for number, joined in _joined(text) if (line := _line(joined, file, number)) is not None)
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """Logical lines with the number of their last physical one, which is the number that kmod reports.
+
+    A backslash before the end of a line continues it, inside a comment too; any other one is simply dropped.
+    """
+    line: list[str] = []
+    number = 1
+    characters = iter(text)
+    for character in characters:
+        taken = character
+        if character == "\\":
+            following = next(characters, "")
+            if following in ("\n", ""):
+                number += following == "\n"
+                continue
+            taken = following
+        elif character == "\n":
+            yield number, "".join(line)
+            line.clear()
+            number += 1
+            continue
+        line.append(taken)
+    if line:
+        yield number, "".join(line)
+
+
+def _line(text: str, file: str, number: int) -> Line | None:
+    if text.startswith("#"):
+        return None
+    verb, name, rest = (*re.split(r"[ \t]+", text.lstrip(" \t"), maxsplit=2), "", "")[:3]
+    if verb not in _VERBS or not name:
+        return None
+    if verb != "blacklist" and not rest:
+        return None
+    underscored = _underscored(name)
+    return Line(file, number, verb, underscored, rest) if underscored is not None else None
+
+
+def _underscored(name: str) -> str | None:
+    """`-` as `_` outside of [ranges]; None where kmod calls it a bad line."""
+    parts = re.split(r"(\[[^\]]*\])", name)
+    plain = parts[::2]
+    if any("[" in part or "]" in part for part in plain):
+        return None
+    return "".join(part if index % 2 else normal_name(part) for index, part in enumerate(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Every line that counts, in kmod's order. hidden, unreadable: files that say nothing, and why."""
+
+    lines: tuple[Line, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def beside(self, more: Sequence[Line]) -> Configuration:
+        """The same with the lines of another file where its name sorts: kmod reads modules.softdep among the others."""
+        lines = sorted((*self.lines, *more), key=lambda line: posixpath.basename(line.file))
+        return Configuration(tuple(lines), self.hidden, self.unreadable)
+
+    def install_line(self, module: str) -> Line | None:
+        """The first install line whose pattern matches; the later ones have no say."""
+        return next((line for line in self._of("install") if _matches(line.name, module)), None)
+
+    def softdep_line(self, module: str) -> Line | None:
+        """The first softdep line whose pattern matches; kmod looks no further."""
+        return next((line for line in self._of("softdep") if _matches(line.name, module)), None)
+
+    def blacklist_line(self, module: str) -> Line | None:
+        """The line that keeps the kernel's requests by alias away from the module. No patterns here."""
+        return next((line for line in self._of("blacklist") if line.name == module), None)
+
+    def walks_around(self, module: str) -> Line | None:
+        """A soft dependency because of which kmod skips the module's install line, None when there is none.
+
+        __kmod_module_fill_softdep sets `ignorecmd` on a module with soft dependencies (seen with kmod 30, and in the
+        source of 34): `install ksmbd /bin/false` alone refuses nothing, since ksmbd brings its own.
+        """
+        line = self.softdep_line(module)
+        return line if line is not None and soft_dependencies(line) else None
+
+    def loaders(self, module: str) -> tuple[Line, ...]:
+        """Install lines of other modules whose command names this one: `install x modprobe -i sctp`."""
+        first: dict[str, Line] = {}
+        for line in self._of("install"):
+            first.setdefault(line.name, line)
+        return tuple(line for line in first.values() if not _matches(line.name, module) and _loads(line.rest, module))
+
+    def _of(self, verb: str) -> Iterator[Line]:
+        return (line for line in self.lines if line.verb == verb)
+
+
+def soft_dependencies(line: Line) -> tuple[str, ...]:
+    """The modules that a softdep line names. Words before the first `pre:` or `post:` mean nothing to kmod."""
+    words = line.rest.split()
+    begin = next((index for index, word in enumerate(words) if word in ("pre:", "post:")), len(words))
+    return tuple(word for word in words[begin:] if word not in ("pre:", "post:"))
+
+
+def refusal(command: str) -> Refusal:
+    """What an install command does. Only the plain ones count: `/bin/false || modprobe -i x` is no refusal."""
+    words = command.split()
+    # Options of an `options` line are printed behind the command by `modprobe -n`: KEY=VALUE, or nothing.
+    if not words or not all(re.fullmatch(r"\w+(=[\w.,:/-]*)?", word) for word in words[1:]):
+        return Refusal.NONE
+    return {
+        "/bin/false": Refusal.FAILS,
+        "/usr/bin/false": Refusal.FAILS,
+        "false": Refusal.FAILS,
+        "/bin/true": Refusal.PRETENDS,
+        "/usr/bin/true": Refusal.PRETENDS,
+        "true": Refusal.PRETENDS,
+        ":": Refusal.PRETENDS,
+    }.get(words[0], Refusal.NONE)
+
+
+def denied_by(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Names that these lines refuse plainly: what an older version of the agent's own file stood for."""
+    names = (line.name for line in lines if line.verb == "install" and refusal(line.rest) is Refusal.FAILS)
+    return tuple(dict.fromkeys(names))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    # fnmatch(3) negates a range with ! and, in glibc, with ^ as well; Python knows the first.
+    return fnmatch.fnmatchcase(name, pattern.replace("[^", "[!"))
+
+
+def _loads(command: str, module: str) -> bool:
+    return bool(_AROUND.search(command)) and module in {normal_name(word) for word in _WORD.findall(command)}

@@ -1,0 +1,232 @@
+"""What the node shows about its modules: configuration, kernel, what is loaded, what modprobe would do.
+
+Only reads. What cannot be told about one thing is kept as a sentence beside it, so that the findings can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from agent.controls.installed import Entry, Installed, ManifestError
+from agent.controls.modprobe import kmod
+from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Hidden, Line, in_order, parse
+from agent.controls.modprobe.policy import Policy
+from agent.controls.modprobe.proof import Modprobe, Proof
+from agent.errors import HostError, HostFileError, HostFileMissing
+from agent.host import Host, HostExec
+
+MODULES = "/lib/modules"
+_HELPER = "/proc/sys/kernel/modprobe"
+_DISABLED = "/proc/sys/kernel/modules_disabled"
+_BOOLEAN = "/sys/fs/selinux/booleans/domain_kernel_load_modules"
+_SIGNS_OF_LIFE = ("/proc/modules", "/proc/sys/kernel", "/proc/self")
+_INITCALLS = "initcall_blacklist="
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The agent's file as it is. content: None when it is missing or unreadable; problem: why it is unreadable."""
+
+    content: bytes | None = None
+    mode: int = 0o644
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel of the node; without a release for a tree that holds none.
+
+    needs: modules.dep by name; builtin: modules.builtin; None where they cannot be read. softdeps: what the modules
+    themselves bring (modules.softdep), which modprobe reads like a file of modprobe.d of that name.
+    """
+
+    release: str
+    needs: Mapping[str, tuple[str, ...]] | None
+    builtin: frozenset[str] | None
+    softdeps: tuple[Line, ...]
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the running kernel says of itself. None throughout for a tree that no kernel runs on.
+
+    loaded: /proc/modules by name; None with `loaded_problem` when it cannot be read. builtin: names that have a folder
+    in /sys/module without being loaded. helper: the program that the kernel asks for modules, None when not told.
+    selinux: the boolean domain_kernel_load_modules. skipped: functions of initcall_blacklist=.
+    """
+
+    loaded: Mapping[str, kmod.Loaded] | None
+    loaded_problem: str = ""
+    without_modules: bool = False
+    builtin: frozenset[str] = frozenset()
+    disabled: bool = False
+    helper: str | None = None
+    selinux: bool | None = None
+    skipped: frozenset[str] = frozenset()
+    may_unload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Everything that the judgement needs."""
+
+    policy: Policy
+    file: File
+    configuration: Configuration
+    kernels: tuple[Kernel, ...]
+    running: Running | None
+    installed: Mapping[str, Entry] = field(default_factory=dict)
+    manifest_problem: str = ""
+
+
+def observe(host: Host, policy: Policy, path: str) -> Seen:
+    """Reads the node. Raises HostError only when not even the release of the running kernel can be told."""
+    installed, problem = _manifest(host)
+    running = _running(host, policy)
+    return Seen(
+        policy=policy,
+        file=read_file(host, path),
+        configuration=_configuration(host),
+        kernels=_kernels(host, policy, running),
+        running=running,
+        installed=installed,
+        manifest_problem=problem,
+    )
+
+
+def read_file(host: Host, path: str) -> File:
+    """The agent's file, as far as it can be read."""
+    try:
+        return File(host.read_bytes(path), host.stat(path).mode)
+    except HostFileMissing:
+        return File()
+    except HostFileError as error:
+        return File(problem=str(error))
+
+
+def _manifest(host: Host) -> tuple[Mapping[str, Entry], str]:
+    try:
+        return Installed(host, "modprobe").entries(), ""
+    except (ManifestError, HostFileError) as error:
+        return {}, str(error)
+
+
+def _configuration(host: Host) -> Configuration:
+    listing: dict[str, tuple[str, ...]] = {}
+    unreadable: dict[str, str] = {}
+    for folder in FOLDERS:
+        try:
+            listing[folder] = host.names(folder)
+        except HostFileMissing:
+            continue
+        except HostFileError as error:
+            unreadable[folder] = str(error)
+    files, hidden = in_order(listing)
+    lines: list[Line] = []
+    for file in files:
+        try:
+            lines += parse(host.read_text(file), file)
+        except HostFileError as error:
+            if not _is_masked(host, file):
+                unreadable[file] = str(error)
+    # /lib is a symlink to /usr/lib on most nodes: the same file found twice hides nothing.
+    really_hidden = tuple(one for one in hidden if not _is_same(host, one))
+    return Configuration(tuple(lines), really_hidden, unreadable)
+
+
+def _is_same(host: Host, one: Hidden) -> bool:
+    try:
+        return host.read_bytes(one.file) == host.read_bytes(one.by)
+    except HostFileError:
+        return False
+
+
+def _is_masked(host: Host, file: str) -> bool:
+    """A symlink to /dev/null says nothing, on purpose; that is how one masks a file of the distribution."""
+    try:
+        return host.read_link(file) == "/dev/null"
+    except HostFileError:
+        return False
+
+
+def _kernels(host: Host, policy: Policy, running: Running | None) -> tuple[Kernel, ...]:
+    """The running kernel; for a tree that none runs on, every kernel in it, or one without a name when it has none."""
+    if running is not None:
+        releases: tuple[str, ...] = (host.kernel_release(),)
+    else:
+        releases = _or(lambda: host.names(MODULES), ()) or ("",)
+    return tuple(_kernel(host, policy, release) for release in releases)
+
+
+def _kernel(host: Host, policy: Policy, release: str) -> Kernel:
+    folder = f"{MODULES}/{release}"
+    needs = _or(lambda: kmod.dependencies(host.read_text(f"{folder}/modules.dep")), None) if release else {}
+    built = _or(lambda: kmod.builtin(host.read_text(f"{folder}/modules.builtin")), None) if release else frozenset()
+    softdeps = f"{folder}/modules.softdep"
+    lines = parse(_or(lambda: host.read_text(softdeps), ""), softdeps) if release else ()
+    names = [one.name for one in policy.denied]
+    return Kernel(release, needs, built, lines, Modprobe(host).ask(names, release, needs or {}))
+
+
+def _running(host: Host, policy: Policy) -> Running | None:
+    if not any(_exists(host, sign) for sign in _SIGNS_OF_LIFE):
+        return None
+    problem, without = "", False
+    loaded: Mapping[str, kmod.Loaded] | None = None
+    try:
+        loaded = kmod.loaded(host.read_text("/proc/modules"))
+    except HostFileMissing as error:
+        # A kernel built without CONFIG_MODULES has neither.
+        without = _exists(host, "/proc/sys/kernel") and not _exists(host, _HELPER)
+        problem = str(error)
+    except HostFileError as error:
+        problem = str(error)
+    helper = _or(lambda: host.read_text(_HELPER).strip(), None)
+    boolean = _or(lambda: host.read_text(_BOOLEAN).split(), None)
+    return Running(
+        loaded={} if without else loaded,
+        loaded_problem="" if without else problem,
+        without_modules=without,
+        builtin=_in_sysfs(host, policy, loaded if loaded is not None else {} if without else None),
+        disabled=_or(lambda: host.read_text(_DISABLED).strip(), "0") == "1",
+        helper=helper,
+        selinux=boolean[0] == "1" if boolean else None,
+        skipped=_skipped(host),
+        may_unload=_is_this_kernel(host),
+    )
+
+
+def _in_sysfs(host: Host, policy: Policy, loaded: Mapping[str, kmod.Loaded] | None) -> frozenset[str]:
+    """Denied modules with a folder in /sys/module that are not loaded: those are built in."""
+    if loaded is None:
+        return frozenset()
+    names = (one.name for one in policy.denied if one.name not in loaded)
+    return frozenset(name for name in names if _exists(host, f"/sys/module/{name}"))
+
+
+def _skipped(host: Host) -> frozenset[str]:
+    line = _or(lambda: host.read_text("/proc/cmdline"), "")
+    words = (word.removeprefix(_INITCALLS) for word in line.split() if word.startswith(_INITCALLS))
+    return frozenset(name for word in words for name in word.split(",") if name)
+
+
+def _is_this_kernel(host: Host) -> bool:
+    """Whether a command here acts on the kernel whose /proc the tree shows: never unload for a copy of a node."""
+    if host.is_running_system or host.how is HostExec.NSENTER:
+        return True
+    return _or(lambda: host.boot_id() == Host("/").boot_id(), False)
+
+
+def _exists(host: Host, path: str) -> bool:
+    return _or(lambda: host.exists(path), False)
+
+
+def _or(read: Callable[[], Read], otherwise: Read) -> Read:
+    try:
+        return read()
+    except HostError:
+        return otherwise

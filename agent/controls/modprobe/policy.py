@@ -1,0 +1,177 @@
+"""What the configuration asks for, resolved: which modules are refused and why, and the file that says so to modprobe.
+
+A list that is missing or broken takes nothing away: what the agent's file denied before stays denied, and a trouble
+says why. It refuses to look at the node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.config.schema import Modprobe
+from agent.controls.modprobe.lists import DenyList, load_list, name_problem, near, normal_name
+from agent.errors import ConfigError
+
+REFUSED_BY = "/bin/false"
+_HEADER = """\
+# Kept by node-hardening-agent (control modprobe): what is changed here by hand is replaced at the next pass.
+# To change it, set modprobe.lists, modprobe.deny and modprobe.allow in the agent's configuration.
+#
+# blacklist  refuses the kernel's requests by alias, such as a container's socket() makes
+# install    refuses the module by name and as a dependency of another one
+# softdep    an empty one, since modprobe passes over the install line of a module that has soft dependencies
+"""
+_COMMENT_CHARACTERS = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """One module that is refused. part_of: the module whose submodule it is, empty when it stands for itself."""
+
+    name: str
+    reason: str
+    source: str
+    breaks: str = ""
+    part_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something in the configuration that cannot be followed; the rest is. id: the last part of the finding's id."""
+
+    id: str
+    observed: str
+    expected: str
+    source: str
+    remediation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The whole answer. denied: in the order of the lists. idle: names in `allow` that nothing denies."""
+
+    denied: tuple[Denied, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    idle: tuple[str, ...] = ()
+    names: frozenset[str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", frozenset(one.name for one in self.denied))
+
+
+def resolve(config: Modprobe, folder: Path, kept: Iterable[str] = ()) -> Policy:
+    """The policy of a configuration. folder: where the named lists are.
+
+    kept: what the agent's file denies now; counts only while a list cannot be read. An allowed module takes its
+    submodules with it; an allowed submodule goes alone.
+    """
+    troubles: list[Trouble] = []
+    allow = {normal_name(name) for name in _good(config.allow, "allow", troubles)}
+    found: dict[str, Denied] = {}
+    lost = False
+    for name in config.lists:
+        deny_list = _load(name, folder, troubles)
+        if deny_list is None:
+            lost = True
+            continue
+        for member in _members(deny_list, f"list {name}"):
+            found.setdefault(member.name, member)
+    for name in _good(config.deny, "deny", troubles):
+        plain = Denied(normal_name(name), "asked for by modprobe.deny", "modprobe.deny")
+        found.setdefault(plain.name, plain)
+    if lost:
+        reason = "denied before; kept while a list cannot be read"
+        for name in kept:
+            found.setdefault(name, Denied(name, reason, "the agent's own file"))
+    denied = tuple(one for one in found.values() if not allow & {one.name, one.part_of})
+    return Policy(denied, tuple(troubles), tuple(sorted(allow - found.keys())))
+
+
+def render(policy: Policy) -> bytes:
+    """The file: the same policy gives the same bytes. Every module keeps its reason beside it."""
+    text = [_HEADER]
+    reason = ""
+    for one in policy.denied:
+        said = f"{one.part_of or one.name}: {one.reason} ({one.source})"
+        if said != reason:
+            text.append(f"\n{_comment(said)}")
+            reason = said
+        text.append(f"blacklist {one.name}\ninstall {one.name} {REFUSED_BY}\nsoftdep {one.name} pre:\n")
+    return "".join(text).encode()
+
+
+def _members(deny_list: DenyList, source: str) -> Iterable[Denied]:
+    for module in deny_list.modules:
+        yield Denied(module.name, module.reason, source, module.breaks)
+        for below in module.submodules:
+            yield Denied(below, module.reason, source, module.breaks, module.name)
+
+
+def _load(name: str, folder: Path, troubles: list[Trouble]) -> DenyList | None:
+    path = folder / f"{name}.yaml"
+    known = _known(folder)
+    if name not in known:
+        troubles.append(
+            Trouble(
+                id=f"list/{name}",
+                observed=f"there is no deny list {name}; {near(name, known)}",
+                expected=f"one of {', '.join(known) or 'none: the folder of lists is empty'}",
+                source="modprobe.lists",
+                remediation="Write an existing list into modprobe.lists; until then what was denied stays denied.",
+            )
+        )
+        return None
+    try:
+        return load_list(path.read_text(encoding="utf-8"), str(path))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        troubles.append(
+            Trouble(
+                id=f"list/{name}",
+                observed="; ".join(str(error).splitlines()),
+                expected="a deny list that can be read whole",
+                source=str(path),
+                remediation="Mend the list (`node-hardening-agent validate FILE` shows the same); "
+                "until then what was denied stays denied.",
+            )
+        )
+        return None
+
+
+def _known(folder: Path) -> Sequence[str]:
+    try:
+        return sorted(path.stem for path in folder.iterdir() if path.suffix == ".yaml")
+    except OSError:
+        return []
+
+
+def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
+    """The names that are names; a trouble for each other one."""
+    good = []
+    for name in names:
+        if problem := name_problem(name):
+            troubles.append(
+                Trouble(
+                    id=f"{key}/{name[:60]}",
+                    observed=problem,
+                    expected="a kernel module's name, as lsmod shows it",
+                    source=f"modprobe.{key}",
+                    remediation=f"Correct the name in modprobe.{key}; the rest of the policy is in place.",
+                )
+            )
+        else:
+            good.append(name)
+    return good
+
+
+def _comment(text: str) -> str:
+    """Text as comment lines. A backslash at a line's end would swallow the line below, so there are none."""
+    words = re.sub(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split()
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > _COMMENT_CHARACTERS and lines[-1]:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}"
+    return "".join(f"#{line}\n" for line in lines)
