@@ -1,0 +1,162 @@
+"""The kubelet control: the effective configuration of the node's kubelet, live answers, files. Audit only.
+
+Every finding names the value and where it comes from. It never changes the kubelet, and what cannot be told is unknown.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from agent.config import schema
+from agent.controls.base import Step
+from agent.controls.kubelet import files, live, proxy
+from agent.controls.kubelet.checks import CHECKS
+from agent.controls.kubelet.embeddings import LOOKED_FOR
+from agent.controls.kubelet.observe import Configz, Kubelet, Seen, observe
+from agent.controls.kubelet.probe import HttpProber, Prober
+from agent.controls.kubelet.verdict import CONTROL, Row, Verdict
+from agent.host import Host
+from agent.model import Finding, Severity, Status, worst_first
+
+__all__ = ["CHECK_IDS", "KubeletControl"]
+
+_PROCESS = Row("process", "A kubelet runs on this node", Severity.HIGH, "one kubelet")
+_CONFIG = Row("config", "The kubelet's settings can be read", Severity.HIGH, "readable, as the kubelet reads them")
+_DRIFT = Row("drift", "The kubelet runs with the configuration that is there", Severity.MEDIUM, "nothing changed since")
+
+CHECK_IDS: tuple[str, ...] = (
+    *(check.id for check in CHECKS),
+    *(row.id for row in (proxy.ROW, live.SECURE, live.READ_ONLY, _PROCESS, _CONFIG, _DRIFT)),
+    *files.IDS,
+)
+
+
+class KubeletControl:
+    """Observes and judges; plans nothing.
+
+    configz: gives the running kubelet's own configuration (`GET /configz`) where the layers above may ask for it, None
+    when they may not. prober: what asks the kubelet's ports; the real one when it is left out.
+    """
+
+    name = CONTROL
+
+    def __init__(
+        self, config: schema.Kubelet, host: Host, *, configz: Configz | None = None, prober: Prober | None = None
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._configz = configz
+        self._prober = (prober or HttpProber()) if config.probe else None
+
+    def observe(self) -> Seen:
+        return observe(self._host, prober=self._prober, configz=self._configz)
+
+    def judge(self, seen: Seen) -> Sequence[Finding]:
+        running = [one for one in seen.kubelets if not one.ended]
+        settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen.configz)]
+        modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
+        found = [_process(seen), *_worst_of_each(settings), proxy.judge(seen.proxy), *modes]
+        return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
+
+    def plan(self, seen: Seen) -> Sequence[Step]:
+        del seen  # audit only: the kubelet is somebody else's to configure
+        return ()
+
+    def _skips(self) -> Mapping[str, str]:
+        return {f"{CONTROL}/{_plain(id_)}": reason for id_, reason in self._config.skip.items()}
+
+    def _misspelt(self) -> Iterable[Finding]:
+        for id_ in self._config.skip:
+            if _plain(id_) in CHECK_IDS:
+                continue
+            close = difflib.get_close_matches(_plain(id_), CHECK_IDS, n=1)
+            meant = f"Did you mean {close[0]}?" if close else f"The ids are {', '.join(CHECK_IDS)}."
+            row = Row(f"skip/{id_}", "Skipped checks are checks", Severity.LOW, "an id of a check")
+            observed = f"{id_!r} is no check: nothing is skipped"
+            yield row.finding(Verdict(Status.UNKNOWN, observed, "kubelet.skip", meant))
+
+
+def _judge(one: Kubelet, configz: str) -> list[Finding]:
+    found = [check.finding(check.judge(one.facts)) for check in CHECKS]
+    anonymous = f"{CONTROL}/4.2.1"
+    settings = [live.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found]
+    modes = [finding for group, looks in one.looks for finding in files.judge(group, looks)]
+    return [_configuration(one, configz), *settings, *live.judge(one.answers), _drift(one), *modes]
+
+
+def _process(seen: Seen) -> Finding:
+    running = [one.launch for one in seen.kubelets if not one.ended]
+    aside = "".join(f"; {line}" for line in seen.search.aside)
+    if len(running) == 1:
+        only = running[0]
+        observed = f"{only.called}, since {_time(only.process.started)}{aside}"
+        return _PROCESS.finding(Verdict(Status.PASS, observed, "processes"))
+    if running:
+        names = ", ".join(launch.called for launch in running)
+        observed = f"{len(running)} kubelets: {names}; each check shows the worst answer of them{aside}"
+        step = "See which of them is the node's own, and end or ignore the others."
+        return _PROCESS.finding(Verdict(Status.INFO, observed, "processes", step))
+    if seen.kubelets:
+        observed = f"{seen.kubelets[0].launch.called} ended while it was being looked at{aside}"
+        return _PROCESS.finding(Verdict(Status.UNKNOWN, observed, "processes", "Look again when the kubelet runs."))
+    observed = f"none of {LOOKED_FOR} among {seen.processes} processes{aside}"
+    step = "Start the kubelet, or look from the host's PID namespace (hostPID: true)."
+    return _PROCESS.finding(Verdict(Status.UNKNOWN, observed, "processes", step))
+
+
+def _configuration(one: Kubelet, configz: str) -> Finding:
+    told = one.facts.effective
+    aside = f"; configz: {configz}" if configz else ""
+    problem = told.doubt or told.trouble
+    if problem and told.configz is None:
+        step = "Mend what is named so that the kubelet can read it, and restart the kubelet."
+        return _CONFIG.finding(Verdict(Status.UNKNOWN, f"{problem}{aside}", one.launch.called, step))
+    parts = ["command line", *told.files, *(["configz"] if told.configz is not None else [])]
+    observed = f"read from {', '.join(parts)}{f' ({problem})' if problem else ''}{aside}"
+    return _CONFIG.finding(Verdict(Status.PASS, observed, one.launch.called))
+
+
+def _drift(one: Kubelet) -> Finding:
+    started = _time(one.launch.process.started)
+    lines = [f"{path} was changed after it started ({started})" for path in one.newer]
+    lines += one.facts.effective.differences()
+    if lines:
+        step = "Restart the kubelet, so that it runs with what its files say, or undo the change."
+        return _DRIFT.finding(Verdict(Status.FAIL, "; ".join(lines[:8]), one.launch.called, step))
+    problem = one.facts.effective.doubt or one.facts.effective.trouble
+    if one.undated or problem:
+        observed = problem or f"it cannot be told when {', '.join(one.undated)} was changed"
+        step = "Mend what is named and look again."
+        return _DRIFT.finding(Verdict(Status.UNKNOWN, observed, one.launch.called, step))
+    return _DRIFT.finding(Verdict(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))
+
+
+def _named(one: Kubelet, finding: Finding, running: int) -> Finding:
+    """Says which kubelet is meant, where there are several."""
+    return replace(finding, observed=f"pid {one.launch.process.pid}: {finding.observed}") if running > 1 else finding
+
+
+def _worst_of_each(found: Iterable[Finding]) -> list[Finding]:
+    by_id: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_id.setdefault(finding.id, []).append(finding)
+    return [worst_first(some)[0] for some in by_id.values()]
+
+
+def _skipped(finding: Finding, skips: Mapping[str, str]) -> Finding:
+    if finding.id not in skips:
+        return finding
+    return replace(
+        finding, status=Status.INFO, observed=f"skipped: {skips[finding.id]}", source="kubelet.skip", remediation=""
+    )
+
+
+def _plain(id_: str) -> str:
+    return id_.removeprefix(f"{CONTROL}/")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

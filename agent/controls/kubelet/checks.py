@@ -1,0 +1,315 @@
+"""The checks of the kubelet's settings: CIS 4.2 and what it leaves out. One row each, all pure.
+
+Values are judged, never their presence; a default counts as the value that it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+
+from agent.controls.kubelet import fields
+from agent.controls.kubelet.effective import Setting
+from agent.controls.kubelet.fields import spelled
+from agent.controls.kubelet.verdict import Check, Facts, FileFact, Verdict, remedy, setting_check, shown, untold
+from agent.model import Severity, Status
+
+# The six with forward secrecy and AEAD, both spellings of ChaCha20; those of TLS 1.3 are always on and do no harm.
+_STRONG = """
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305 TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305 TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256
+"""
+STRONG_CIPHERS = frozenset(_STRONG.split())
+_TLS_VERSIONS: Mapping[str, bool] = {
+    "VersionTLS10": False,
+    "VersionTLS11": False,
+    "VersionTLS12": True,
+    "VersionTLS13": True,
+}
+_PULL_POLICIES = ("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify")
+
+
+def is_loopback(address: str) -> bool | None:
+    """Whether an address, with or without a port, is this machine only; None when it is no address."""
+    host = address.strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return None
+
+
+def _client_ca(facts: Facts) -> Verdict:
+    field, setting = fields.CLIENT_CA, facts.effective.get(fields.CLIENT_CA)
+    fix = "authentication.x509.clientCAFile: /etc/kubernetes/pki/ca.crt"
+    if setting.problem:
+        return untold(setting)
+    if not setting.value:
+        return Verdict(Status.FAIL, shown(field, setting), setting.source, remedy(facts, field, setting, fix))
+    file = facts.client_ca
+    if file.missing:
+        step = f"Put the cluster's CA at {file.path}, or name the file where it is at {setting.source}."
+        return Verdict(Status.FAIL, f"{shown(field, setting)}, and {file.path} is not there", setting.source, step)
+    if file.problem:
+        return Verdict(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source)
+    return Verdict(Status.PASS, shown(field, setting), setting.source)
+
+
+def _streaming(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.STREAMING)
+    if setting.problem:
+        return untold(setting)
+    return Verdict(Status.INFO, f"{shown(fields.STREAMING, setting)} (has no effect)", setting.source)
+
+
+def _hostname(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.HOSTNAME)
+    if setting.problem:
+        return untold(setting)
+    if not setting.value:
+        return Verdict(Status.PASS, "--hostname-override is not set", setting.source)
+    return Verdict(Status.INFO, f"--hostname-override={setting.value}", setting.source)
+
+
+def _certificate(facts: Facts) -> Verdict:
+    certificate, key, bootstrap = (
+        facts.effective.get(field) for field in (fields.CERTIFICATE, fields.PRIVATE_KEY, fields.SERVER_TLS)
+    )
+    fix = "serverTLSBootstrap: true"
+    for setting in (certificate, key, bootstrap):
+        if setting.problem:
+            return untold(setting)
+    if certificate.value and key.value:
+        return _given_certificate(certificate, facts.certificate)
+    if bootstrap.value:
+        return Verdict(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
+    half = "tlsCertFile alone" if certificate.value else "tlsPrivateKeyFile alone" if key.value else "no tlsCertFile"
+    observed = f"self-signed ({half}, serverTLSBootstrap: false)"
+    step = remedy(facts, fields.SERVER_TLS, bootstrap, fix) + " Its certificate requests need an approver."
+    return Verdict(Status.FAIL, observed, bootstrap.source, step)
+
+
+def _given_certificate(setting: Setting, file: FileFact) -> Verdict:
+    observed = shown(fields.CERTIFICATE, setting)
+    if file.missing or file.problem:
+        why = "is not there" if file.missing else file.problem
+        step = "Mend what is named; the kubelet does not start without it."
+        return Verdict(Status.UNKNOWN, f"{observed}: {file.path} {why}", setting.source, step)
+    if file.self_signed:
+        step = f"Put a certificate of the cluster's CA at {file.path}, or set `serverTLSBootstrap: true` instead."
+        return Verdict(Status.FAIL, f"{observed}, self-signed", setting.source, step)
+    return Verdict(Status.PASS, f"{observed}, issued by a CA", setting.source)
+
+
+def _server_rotation(facts: Facts) -> Verdict:
+    bootstrap, certificate, key, gates = (
+        facts.effective.get(field)
+        for field in (fields.SERVER_TLS, fields.CERTIFICATE, fields.PRIVATE_KEY, fields.GATES)
+    )
+    for setting in (bootstrap, certificate, key, gates):
+        if setting.problem:
+            return untold(setting)
+    if gates.value.get("RotateKubeletServerCertificate") is False:
+        step = "Take RotateKubeletServerCertificate=false out of the feature gates and restart the kubelet."
+        return Verdict(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gates.source, step)
+    if bootstrap.value:
+        return Verdict(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
+    if certificate.value and key.value:
+        observed = f"{shown(fields.CERTIFICATE, certificate)}: a managed certificate"
+        return Verdict(Status.PASS, observed, certificate.source)
+    step = remedy(facts, fields.SERVER_TLS, bootstrap, "serverTLSBootstrap: true") + " An approver has to sign."
+    return Verdict(Status.FAIL, shown(fields.SERVER_TLS, bootstrap), bootstrap.source, step)
+
+
+def _ciphers(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.CIPHERS)
+    if setting.problem:
+        return untold(setting)
+    if not setting.value:
+        return Verdict(Status.INFO, "tlsCipherSuites is not set: Go's own list", setting.source)
+    weak = [name for name in setting.value if name not in STRONG_CIPHERS]
+    if not weak:
+        return Verdict(Status.PASS, shown(fields.CIPHERS, setting), setting.source)
+    kept = [name for name in setting.value if name in STRONG_CIPHERS] or ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
+    step = remedy(facts, fields.CIPHERS, setting, f"tlsCipherSuites: [{', '.join(kept)}]")
+    return Verdict(Status.FAIL, f"weak: {', '.join(weak)}", setting.source, step)
+
+
+def _tls_minimum(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.TLS_MINIMUM)
+    if setting.problem:
+        return untold(setting)
+    good = _TLS_VERSIONS.get(setting.value) if setting.value else True
+    if good is None:
+        problem = f"{shown(fields.TLS_MINIMUM, setting)} is none of {', '.join(_TLS_VERSIONS)}; the kubelet refuses it"
+        return untold(Setting(None, setting.source, problem))
+    if good:
+        return Verdict(Status.PASS, shown(fields.TLS_MINIMUM, setting), setting.source)
+    step = remedy(facts, fields.TLS_MINIMUM, setting, "tlsMinVersion: VersionTLS12")
+    return Verdict(Status.FAIL, shown(fields.TLS_MINIMUM, setting), setting.source, step)
+
+
+def _sysctls(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.SYSCTLS)
+    if setting.problem:
+        return untold(setting)
+    if not setting.value:
+        return Verdict(Status.PASS, shown(fields.SYSCTLS, setting), setting.source)
+    wild = any("*" in name for name in setting.value)
+    step = remedy(facts, fields.SYSCTLS, setting, "allowedUnsafeSysctls: []")
+    severity = Severity.HIGH if wild else Severity.MEDIUM
+    return Verdict(Status.FAIL, shown(fields.SYSCTLS, setting), setting.source, step, severity)
+
+
+def _pull_policy(facts: Facts) -> Verdict:
+    field, setting = fields.PULL_POLICY, facts.effective.get(fields.PULL_POLICY)
+    if setting.problem:
+        return untold(setting)
+    if setting.value and setting.value not in _PULL_POLICIES:
+        problem = f"{shown(field, setting)} is none of {', '.join(_PULL_POLICIES)}; the kubelet refuses it"
+        return untold(Setting(None, setting.source, problem))
+    if setting.value != "NeverVerify":
+        return Verdict(Status.PASS, shown(field, setting), setting.source)
+    step = remedy(facts, field, setting, f"{field.path}: NeverVerifyPreloadedImages")
+    return Verdict(Status.FAIL, shown(field, setting), setting.source, step)
+
+
+def _profiling(facts: Facts) -> Verdict:
+    """Both handlers are only there while enableDebuggingHandlers is on (pkg/kubelet/server, PR 87273)."""
+    debugging = facts.effective.get(fields.DEBUGGING)
+    if debugging.problem:
+        return untold(debugging)
+    if not debugging.value:
+        return Verdict(Status.PASS, shown(fields.DEBUGGING, debugging), debugging.source)
+    handlers = [(field, facts.effective.get(field)) for field in (fields.PROFILING, fields.DEBUG_FLAGS)]
+    for _, setting in handlers:
+        if setting.problem:
+            return untold(setting)
+    observed = ", ".join(shown(field, setting) for field, setting in handlers)
+    source = ", ".join(dict.fromkeys(setting.source for _, setting in handlers))
+    on = [(field, setting) for field, setting in handlers if setting.value]
+    if not on:
+        return Verdict(Status.PASS, observed, source)
+    step = " ".join(remedy(facts, field, setting, f"{field.path}: false") for field, setting in on)
+    return Verdict(Status.FAIL, observed, source, step)
+
+
+def _healthz(facts: Facts) -> Verdict:
+    address, port = facts.effective.get(fields.HEALTHZ), facts.effective.get(fields.HEALTHZ_PORT)
+    for setting in (address, port):
+        if setting.problem:
+            return untold(setting)
+    if port.value == 0:
+        return Verdict(Status.PASS, "healthzPort: 0 (off)", port.source)
+    loopback = is_loopback(address.value)
+    if loopback is None:
+        problem = f"{shown(fields.HEALTHZ, address)} is not an address; the kubelet refuses it"
+        return untold(Setting(None, address.source, problem))
+    if loopback:
+        return Verdict(Status.PASS, shown(fields.HEALTHZ, address), address.source)
+    step = remedy(facts, fields.HEALTHZ, address, "healthzBindAddress: 127.0.0.1")
+    return Verdict(Status.FAIL, shown(fields.HEALTHZ, address), address.source, step)
+
+
+def _gates(facts: Facts) -> Verdict:
+    setting = facts.effective.get(fields.GATES)
+    if setting.problem:
+        return untold(setting)
+    given = setting.value.get("AllAlpha")
+    observed = "AllAlpha is not set" if given is None else f"AllAlpha: {spelled(given)}"
+    if not given:
+        return Verdict(Status.PASS, observed, setting.source)
+    step = "Take AllAlpha out of the feature gates, name the few that are needed, and restart the kubelet."
+    return Verdict(Status.FAIL, observed, setting.source, step)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _true(value: object) -> bool:
+    return value is True
+
+
+def _false(value: object) -> bool:
+    return value is False
+
+
+CHECKS: tuple[Check, ...] = (
+    setting_check(
+        "4.2.1", "Anonymous requests are refused", Severity.CRITICAL, "false",
+        field=fields.ANONYMOUS, fix="authentication.anonymous.enabled: false", good=_false,
+    ),
+    setting_check(
+        "webhook", "Bearer tokens are checked with the API server", Severity.HIGH, "true",
+        field=fields.WEBHOOK, fix="authentication.webhook.enabled: true", good=_true,
+    ),
+    setting_check(
+        "4.2.2", "Requests are authorized by the API server", Severity.CRITICAL, "Webhook",
+        field=fields.AUTHORIZATION, fix="authorization.mode: Webhook", good=lambda mode: mode == "Webhook",
+    ),
+    Check(
+        "4.2.3", "Client certificates are checked against a CA", Severity.HIGH, "set, and the file there", _client_ca
+    ),
+    setting_check(
+        "4.2.4", "The read-only port is off", Severity.HIGH, "0",
+        field=fields.READ_ONLY_PORT, fix="readOnlyPort: 0", good=lambda port: port == 0,
+    ),
+    Check("4.2.5", "Idle streaming connections", Severity.INFO, "anything", _streaming),
+    setting_check(
+        "4.2.6", "The kubelet keeps its iptables chains", Severity.LOW, "true",
+        field=fields.IPTABLES, fix="makeIPTablesUtilChains: true", good=_true,
+    ),
+    Check("4.2.7", "The node's name is not overridden", Severity.INFO, "not set", _hostname),
+    setting_check(
+        "4.2.8", "Events are limited, not unbounded", Severity.LOW, "more than 0",
+        field=fields.EVENT_QPS, fix="eventRecordQPS: 50", good=_positive,
+    ),
+    Check(
+        "4.2.9", "The serving certificate is issued by a CA", Severity.MEDIUM,
+        "a certificate from a CA, or serverTLSBootstrap: true", _certificate,
+    ),
+    setting_check(
+        "4.2.10", "The client certificate is rotated", Severity.MEDIUM, "true",
+        field=fields.ROTATE, fix="rotateCertificates: true", good=_true,
+    ),
+    Check(
+        "4.2.11", "The serving certificate is rotated", Severity.MEDIUM, "true, or a managed certificate",
+        _server_rotation,
+    ),
+    Check("4.2.12", "Only strong cipher suites", Severity.HIGH, "a subset of the six strong ones", _ciphers),
+    setting_check(
+        "4.2.13", "Processes of a pod are limited", Severity.MEDIUM, "more than 0",
+        field=fields.PIDS, fix="podPidsLimit: 4096", good=_positive,
+    ),
+    setting_check(
+        "4.2.14", "Pods run under the runtime's seccomp profile", Severity.HIGH, "true",
+        field=fields.SECCOMP, fix="seccompDefault: true", good=_true,
+    ),
+    setting_check(
+        "defaults", "The kernel's settings are checked, not changed", Severity.MEDIUM, "true",
+        field=fields.KERNEL_DEFAULTS, fix="protectKernelDefaults: true", good=_true,
+    ),
+    Check("tlsmin", "No TLS older than 1.2", Severity.LOW, "not set, VersionTLS12 or VersionTLS13", _tls_minimum),
+    Check("sysctls", "No unsafe sysctls for pods", Severity.HIGH, "empty", _sysctls),
+    Check("pullcreds", "Image pull credentials are verified", Severity.MEDIUM, "not NeverVerify", _pull_policy),
+    setting_check(
+        "syslog", "The node's logs are not served", Severity.MEDIUM, "false",
+        field=fields.LOG_QUERY, fix="enableSystemLogQuery: false", good=_false,
+    ),
+    Check("profiling", "Profiling and debug flags are off", Severity.LOW, "false", _profiling),
+    Check("healthz", "The health port is for this node only", Severity.LOW, "a loopback address", _healthz),
+    setting_check(
+        "static", "No static pods from a URL", Severity.HIGH, "empty",
+        field=fields.STATIC_URL, fix='staticPodURL: ""', good=lambda url: url == "",
+    ),
+    Check("gates", "Not every alpha feature is on", Severity.MEDIUM, "AllAlpha not true", _gates),
+)  # fmt: skip

@@ -1,0 +1,225 @@
+"""A kubelet configuration file as a tree in which each value knows its file and line, and RFC 7386 merging of those.
+
+Scalars are resolved as Go's YAML does it (`off` is false, 010 is 8), because that is what the kubelet sees. Files come
+from the node and may hold anything: depth and the unfolding of aliases are bounded, and the first document counts.
+https://www.rfc-editor.org/rfc/rfc7386, https://github.com/kubernetes-sigs/yaml
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import yaml
+
+from agent.errors import AgentError
+
+API_VERSION = "kubelet.config.k8s.io/v1beta1"
+KIND = "KubeletConfiguration"
+
+_MAX_DEPTH = 64
+_MAX_NODES = 50_000
+_NULL = frozenset(("", "~", "null", "Null", "NULL"))
+_TRUE = frozenset(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"))
+_FALSE = frozenset(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"))
+_INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F_]{1,20}|0[bB][01_]{1,70}|0[oO]?[0-7_]{1,24}|[0-9][0-9_]{0,20})")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
+
+Scalar: TypeAlias = bool | int | float | str | None
+
+
+class DocumentRefused(AgentError):
+    """The kubelet would not start with such a file. The message names file, line and reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value. source: `PATH:LINE` or what stands for it. folder: where relative paths start, empty: the cwd."""
+
+    data: Scalar | Mapping[str, Value] | tuple[Value, ...]
+    source: str
+    folder: str = ""
+
+
+Tree: TypeAlias = Mapping[str, Value]
+
+
+def load(text: str, path: str, *, label: str = "", folder: str = "") -> Tree:
+    """The first document of a YAML or JSON file, its top a mapping. Raises DocumentRefused.
+
+    label: goes before the path in sources (`drop-in `).
+    """
+    if not text.strip():
+        raise DocumentRefused(f"{path}: the file is empty")
+    if text.lstrip().startswith("{"):
+        # JSON: its strings cannot hold a raw tab, so every one is white space, which libyaml does not take everywhere.
+        text = text.replace("\t", " ")
+    try:
+        value = _Reader(text, path, label, folder).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise DocumentRefused(f"{where}: not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise DocumentRefused(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from error
+    if value is None or not isinstance(value.data, Mapping):
+        raise DocumentRefused(f"{path}: not a mapping at the top")
+    return value.data
+
+
+def require_kind(tree: Tree, path: str, *, api_version: str = API_VERSION, kind: str = KIND) -> None:
+    """Raises DocumentRefused unless the document says that it is what is asked for."""
+    for key, wanted in (("apiVersion", api_version), ("kind", kind)):
+        found = tree.get(key)
+        if found is None or found.data is None:
+            raise DocumentRefused(f"{path}: {key} is missing, it has to be {wanted}")
+        if found.data != wanted:
+            raise DocumentRefused(f"{_place(found)}: {key} is {shown(found)}, it has to be {wanted}")
+
+
+def merge(base: Tree, patch: Tree) -> Tree:
+    """RFC 7386: null deletes, mappings merge, everything else (lists too) replaces."""
+    merged = dict(base)
+    for key, value in patch.items():
+        if value.data is None:
+            merged.pop(key, None)
+        elif isinstance(value.data, Mapping):
+            old = merged.get(key)
+            below = old.data if old is not None and isinstance(old.data, Mapping) else {}
+            merged[key] = Value(merge(below, value.data), value.source, value.folder)
+        else:
+            merged[key] = value
+    return merged
+
+
+def find(tree: Tree, path: str) -> Value | None:
+    """The value at a dotted path, or the scalar that is in its way; None when anything on it is missing or null."""
+    value: Value | None = None
+    for key in path.split("."):
+        value = tree.get(key)
+        if value is None or value.data is None:
+            return None
+        if not isinstance(value.data, Mapping):
+            return value
+        tree = value.data
+    return value
+
+
+def plain(value: Value) -> Any:
+    """The value without places: what json.loads would have given."""
+    if isinstance(value.data, Mapping):
+        return {key: plain(below) for key, below in value.data.items()}
+    if isinstance(value.data, tuple):
+        return [plain(below) for below in value.data]
+    return value.data
+
+
+def graft(document: Any, source: str) -> Value:
+    """The other way round: a value with places from one without. Depth is the caller's: json.loads bounds it."""
+    if isinstance(document, Mapping):
+        return Value({str(key): graft(below, source) for key, below in document.items()}, source)
+    if isinstance(document, list | tuple):
+        return Value(tuple(graft(below, source) for below in document), source)
+    return Value(document if isinstance(document, bool | int | float | str) else None, source)
+
+
+def shown(value: Value) -> str:
+    """A value in a message, on one line, cut where it is long; text in quotes so that "true" is not true."""
+    data = plain(value)
+    text = {True: "true", False: "false", None: "null"}[data] if isinstance(data, bool | None) else repr(data)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _place(value: Value) -> str:
+    return value.source.removeprefix("drop-in ")
+
+
+class _Reader:
+    """Events into Values. Not composed: PyYAML's composer on libyaml overruns the stack on deep nesting."""
+
+    def __init__(self, text: str, path: str, label: str, folder: str) -> None:
+        self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+        self._prefix = f"{label}{path}"
+        self._path = path
+        self._folder = folder
+        self._anchors: dict[str, tuple[Value, int]] = {}
+        self._nodes = 0
+
+    def document(self) -> Value | None:
+        next(self._events)
+        if not isinstance(next(self._events), yaml.DocumentStartEvent):
+            return None
+        return self._value(next(self._events), 0)
+
+    def _value(self, event: Any, depth: int) -> Value:
+        line = event.start_mark.line + 1
+        before = self._nodes
+        self._count(1, line)
+        if depth > _MAX_DEPTH:
+            raise DocumentRefused(f"{self._path}:{line}: nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise DocumentRefused(f"{self._path}:{line}: the alias {event.anchor} is not defined before this line")
+            value, size = self._anchors[event.anchor]
+            self._count(size, line)
+            return value
+        source = f"{self._prefix}:{line}"
+        if isinstance(event, yaml.ScalarEvent):
+            value = Value(_scalar(event), source, self._folder)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = Value(tuple(self._items(depth)), source, self._folder)
+        else:
+            value = Value(self._pairs(depth), source, self._folder)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, self._nodes - before)
+        return value
+
+    def _count(self, nodes: int, line: int) -> None:
+        """What aliases stand for is counted each time: merging and showing would unfold it."""
+        self._nodes += nodes
+        if self._nodes > _MAX_NODES:
+            raise DocumentRefused(f"{self._path}:{line}: more than {_MAX_NODES} values")
+
+    def _items(self, depth: int) -> Iterator[Value]:
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            yield self._value(event, depth + 1)
+
+    def _pairs(self, depth: int) -> Tree:
+        pairs: dict[str, Value] = {}
+        merged: dict[str, Value] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, yaml.ScalarEvent):
+                raise DocumentRefused(f"{self._path}:{line}: a key has to be a word")
+            value = self._value(next(self._events), depth + 1)
+            if event.value == "<<" and event.implicit[0] and event.style is None:
+                for below in value.data if isinstance(value.data, tuple) else (value,):
+                    merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
+            else:
+                # The line of the key is what people look for; a block mapping's own mark is a line further.
+                pairs[event.value] = Value(value.data, f"{self._prefix}:{line}", self._folder)
+        return {**merged, **pairs}
+
+
+def _scalar(event: Any) -> Scalar:
+    text: str = event.value
+    if not event.implicit[0] or event.style:
+        return text
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if found := _INTEGER.fullmatch(text):
+        return _integer(found[1], found[2].replace("_", ""), text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _integer(sign: str, digits: str, text: str) -> int | str:
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+    try:
+        number = int(digits[1:], 8) if octal else int(digits, 0)
+    except ValueError:  # 08, 0x_
+        return text
+    return -number if sign == "-" else number

@@ -1,0 +1,284 @@
+"""The kubelet's effective configuration: its command line, config file and drop-ins put together in its own order.
+
+(1) --config over the defaults of v1beta1, or, without it, the legacy defaults of the flags; (2) each `*.conf` below
+--config-dir in path order, RFC 7386; (3) defaults for what is unset then; (4) flags. A file that the kubelet would
+refuse is not what the running one works with, so nothing but flags is believed then.
+https://github.com/kubernetes/kubernetes/blob/master/cmd/kubelet/app/server.go
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.controls.kubelet import document, fields
+from agent.controls.kubelet.argv import Flags
+from agent.controls.kubelet.document import DocumentRefused, Tree, Value
+from agent.controls.kubelet.fields import FIELDS, Field, Kind, Wrong
+from agent.errors import HostError
+from agent.host import Host
+
+FLAGS_ONLY = "default (flags only)"
+WITH_CONFIG = "default (with --config)"
+VERSIONED = "default (v1beta1, a null took the value out)"
+CONFIGZ = "configz"
+
+_MAX_DROP_INS = 200
+_MAX_FOLDERS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One effective value. problem: why it cannot be told, empty when it can. folder: where a relative path starts."""
+
+    value: Any
+    source: str
+    problem: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What a kubelet was told. files: the configuration files read, in order. trouble: why they cannot be believed.
+
+    doubt: why even the command line is not known; then nothing is.
+    """
+
+    flags: Flags
+    cwd: str = "/"
+    config: str = ""
+    config_dir: str = ""
+    files: tuple[str, ...] = ()
+    tree: Tree = field(default_factory=dict)
+    trouble: str = ""
+    doubt: str = ""
+    configz: Tree | None = None
+
+    def get(self, wanted: Field) -> Setting:
+        """The value that counts: the running kubelet's own answer where there is one, else what it was told."""
+        return self._running(wanted) or self.told(wanted)
+
+    def told(self, wanted: Field) -> Setting:
+        """The value by command line and files."""
+        if self.doubt:
+            return Setting(None, "", self.doubt)
+        if wanted is fields.SECCOMP:
+            return self._either(wanted)
+        if wanted is fields.GATES:
+            return self._gates(wanted)
+        return self._by_flag(wanted) or self._by_file(wanted)
+
+    def path(self, wanted: Field) -> str:
+        """A setting that is a path, made absolute; empty when it is unset or cannot be told."""
+        setting = self.get(wanted)
+        return self.absolute(setting.value, setting.folder) if setting.value and not setting.problem else ""
+
+    def absolute(self, path: str, folder: str = "") -> str:
+        """A path as the kubelet opens it: relative ones start in its working directory, or the config file's folder."""
+        return posixpath.normpath(posixpath.join("/", self.cwd, folder, path))
+
+    def differences(self) -> tuple[str, ...]:
+        """Where the running kubelet's own answer is not what its command line and files say."""
+        found = []
+        for wanted in FIELDS if self.configz is not None else ():
+            running, told = self._running(wanted), self.told(wanted)
+            if running is None or running.problem or told.problem or _same(wanted, running.value, told.value):
+                continue
+            told_by = f"{fields.spelled(told.value)} by {told.source}"
+            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {told_by}")
+        return tuple(found)
+
+    # -- the layers ------------------------------------------------------------------------------------------------
+
+    def _running(self, wanted: Field) -> Setting | None:
+        if self.configz is None or not wanted.path:
+            return None
+        found = document.find(self.configz, wanted.path)
+        if found is None:
+            # omitempty leaves out what is zero; a field whose default is not zero would be there if it were known.
+            setting = None if wanted.default else Setting(_zero(wanted), CONFIGZ)
+        else:
+            try:
+                setting = Setting(fields.from_file(wanted, found), CONFIGZ)
+            except Wrong as error:
+                setting = Setting(None, CONFIGZ, f"configz: {error}")
+        if wanted is fields.SECCOMP and setting is not None and setting.value is False:
+            flag = self.told(wanted)  # the flag is not in /configz: either of them is enough
+            return flag if flag.problem or flag.source.startswith("flag") else setting
+        return setting
+
+    def _by_flag(self, wanted: Field) -> Setting | None:
+        last = self.flags.last(wanted.flag) if wanted.flag else None
+        if last is None:
+            return None
+        try:
+            return Setting(fields.from_flags(wanted, self.flags), last.source)
+        except Wrong as error:
+            return Setting(None, last.source, f"{last.source}: {error}; the kubelet refuses it")
+
+    def _by_file(self, wanted: Field) -> Setting:
+        if not wanted.path:
+            return Setting(wanted.default, FLAGS_ONLY)
+        if self.trouble:
+            return Setting(None, "", self.trouble)
+        found = document.find(self.tree, wanted.path)
+        if found is not None:
+            value = fields.from_file(wanted, found)  # cannot be wrong: that would be trouble
+            if value or not wanted.zero_is_unset:
+                return Setting(value, found.source, folder=found.folder)
+        if self.config:
+            return Setting(wanted.default, WITH_CONFIG)
+        # The legacy value stands in the tree; where it does not, a drop-in has taken it out and v1beta1 fills the gap.
+        return Setting(wanted.default, VERSIONED if wanted.legacy is not None else FLAGS_ONLY)
+
+    def _either(self, wanted: Field) -> Setting:
+        """seccompDefault: the flag and the field are or-ed, so --seccomp-default=false takes nothing back."""
+        flag = self._by_flag(wanted)
+        if flag is not None and (flag.problem or flag.value):
+            return flag
+        by_file = self._by_file(wanted)
+        return flag if flag is not None and not by_file.problem and not by_file.value else by_file
+
+    def _gates(self, wanted: Field) -> Setting:
+        """Feature gates merge by key; a flag's key wins."""
+        flag, by_file = self._by_flag(wanted), self._by_file(wanted)
+        if flag is None or flag.problem:
+            return flag or by_file
+        if by_file.problem:
+            return by_file
+        sources = [by_file.source, flag.source] if by_file.value else [flag.source]
+        return Setting({**by_file.value, **flag.value}, ", ".join(sources))
+
+
+def read(view: Host, flags: Flags, cwd: str, *, doubt: str = "") -> Effective:
+    """Reads what the command line points to. view: the files as the kubelet sees them. Never raises."""
+    effective = Effective(flags, cwd or "/", flags.text("config"), flags.text("config-dir"), doubt=doubt)
+    if doubt:
+        return effective
+    files: list[str] = []
+    tree: Tree = _legacy()
+    relative = [path for path in (effective.config, effective.config_dir) if path and not path.startswith("/")]
+    if relative and not cwd:
+        unread = f"{relative[0]} is relative and the kubelet's working directory cannot be read"
+        return replace(effective, tree=tree, trouble=unread)
+    try:
+        if effective.config:
+            path = effective.absolute(effective.config)
+            files.append(path)
+            tree = _load(view, path, "", posixpath.dirname(path))
+            tree = document.merge({}, tree)  # nulls are unset
+        for path in drop_ins(view, effective):
+            files.append(path)
+            tree = document.merge(tree, _load(view, path, "drop-in ", ""))
+        trouble = _trouble(tree)
+    except (HostError, DocumentRefused) as error:
+        trouble = str(error)
+    return replace(effective, files=tuple(files), tree=tree, trouble=trouble)
+
+
+def drop_ins(view: Host, effective: Effective) -> Iterator[str]:
+    """Every `*.conf` below --config-dir, in the order of Go's filepath.WalkDir. Raises HostError."""
+    given = effective.config_dir
+    if not given:
+        return
+    top = effective.absolute(given)
+    if not given.endswith("/") and _is_symlink(view, top):
+        return  # WalkDir does not follow a symlink at its root: such a folder is passed over without a word
+    yield from sorted_conf(view, top)
+
+
+def sorted_conf(view: Host, top: str) -> Iterator[str]:
+    """Depth first, names in byte order, symlinked folders not entered. Raises HostError."""
+    pending = [top]
+    seen = files = 0
+    while pending:
+        path = pending.pop()
+        if path == top or (not _is_symlink(view, path) and view.stat(path).kind == "directory"):
+            seen += 1
+            if seen > _MAX_FOLDERS:
+                raise DocumentRefused(f"{top}: more than {_MAX_FOLDERS} folders below it")
+            pending += reversed([f"{path.rstrip('/')}/{name}" for name in view.names(path)])
+        elif posixpath.basename(path).endswith(".conf"):
+            files += 1
+            if files > _MAX_DROP_INS:
+                raise DocumentRefused(f"{top}: more than {_MAX_DROP_INS} drop-ins below it")
+            yield path
+
+
+def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effective:
+    """The same with the running kubelet's own answer, `{"kubeletconfig": …}` or what is in it."""
+    if answer is None:
+        return effective
+    inner = answer.get("kubeletconfig", answer)
+    grafted = document.graft(inner, CONFIGZ).data
+    return replace(effective, configz=grafted) if isinstance(grafted, Mapping) else effective
+
+
+def _load(view: Host, path: str, label: str, folder: str) -> Tree:
+    tree = document.load(view.read_text(path), path, label=label, folder=folder)
+    document.require_kind(tree, path)
+    return tree
+
+
+def _legacy() -> Tree:
+    """What applyLegacyDefaults sets before the flags are read; --config replaces it, --config-dir alone does not."""
+    tree: Tree = {}
+    for known in FIELDS:
+        if known.legacy is None:
+            continue
+        value = Value(known.legacy, FLAGS_ONLY)
+        for key in reversed(known.path.split(".")):
+            value = Value({key: value}, FLAGS_ONLY)
+        assert isinstance(value.data, Mapping)  # noqa: S101 - wrapped in a mapping just above
+        tree = document.merge(tree, value.data)
+    return tree
+
+
+def _trouble(tree: Tree) -> str:
+    """What the kubelet would refuse in the merged configuration, or reads where we would not."""
+    refused = []
+    for known in (one for one in FIELDS if one.path):
+        value = document.find(tree, known.path)
+        if value is not None:
+            try:
+                fields.from_file(known, value)
+            except Wrong as error:
+                refused.append(f"{value.source}: {error}")
+    if refused:
+        reasons = "; ".join(refused[:3])
+        return f"{reasons}; the kubelet refuses such a file, so what it runs with is not on disk"
+    return "; ".join(dict.fromkeys(line for known in FIELDS for line in _other_case(tree, known.path)))
+
+
+def _other_case(tree: Tree, path: str) -> Iterator[str]:
+    """Keys of drop-ins that differ in case only: Go's encoding/json, which reads the merged result, takes them too."""
+    for key in path.split("."):
+        for other, value in tree.items():
+            if other != key and other.casefold() == key.casefold() and value.source.startswith("drop-in "):
+                yield f"{value.source}: {other} is read as {key}, which may be set elsewhere too"
+        below = tree.get(key)
+        if below is None or not isinstance(below.data, Mapping):
+            return
+        tree = below.data
+
+
+def _same(wanted: Field, one: Any, other: Any) -> bool:
+    if wanted.kind is Kind.DURATION:
+        return True  # 4h, 4h0m0s and 240m are one; the field has no effect anyway
+    if wanted.kind is Kind.LIST:
+        return sorted(one) == sorted(other)
+    return bool(one == other)
+
+
+def _zero(wanted: Field) -> Any:
+    return {Kind.BOOLEAN: False, Kind.INT32: 0, Kind.INT64: 0, Kind.LIST: (), Kind.GATES: {}}.get(wanted.kind, "")
+
+
+def _is_symlink(view: Host, path: str) -> bool:
+    try:
+        view.read_link(path)
+    except HostError:
+        return False
+    return True

@@ -1,0 +1,226 @@
+"""The kubelet's settings that are looked at: where each is in the configuration, its flag, its type and both defaults.
+
+The tables are the kubelet's own (cmd/kubelet/app/options, pkg/kubelet/apis/config/v1beta1/defaults.go). A value of the
+wrong type is refused as the kubelet refuses it, never bent into shape.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from agent.controls.kubelet import argv
+from agent.controls.kubelet.document import Value, plain, shown
+
+_DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
+_INT32 = range(-(1 << 31), 1 << 31)
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+class Kind(Enum):
+    """What a value is, said as in a message."""
+
+    BOOLEAN = "true or false"
+    INT32 = "a whole number"
+    INT64 = "a whole number up to 64 bits"
+    TEXT = "text"
+    DURATION = "a duration such as 4h0m0s"
+    LIST = "a list of texts"
+    GATES = "a mapping of feature names to true or false"
+
+
+class Wrong(ValueError):
+    """The kubelet refuses the value; the message says why, without naming the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting. path: dotted, in KubeletConfiguration; empty for what only a flag can set.
+
+    default: of v1beta1. legacy: the default when there is no --config, None: the same one. zero_is_unset: an empty text
+    or 0 in the file is replaced by the default (a Go field that is no pointer).
+    """
+
+    path: str
+    flag: str
+    kind: Kind
+    default: Any
+    legacy: Any = None
+    zero_is_unset: bool = False
+
+
+ANONYMOUS = Field("authentication.anonymous.enabled", "anonymous-auth", Kind.BOOLEAN, False, True)
+WEBHOOK = Field("authentication.webhook.enabled", "authentication-token-webhook", Kind.BOOLEAN, True, False)
+AUTHORIZATION = Field(
+    "authorization.mode", "authorization-mode", Kind.TEXT, "Webhook", "AlwaysAllow", zero_is_unset=True
+)
+CLIENT_CA = Field("authentication.x509.clientCAFile", "client-ca-file", Kind.TEXT, "")
+READ_ONLY_PORT = Field("readOnlyPort", "read-only-port", Kind.INT32, 0, 10255)
+STREAMING = Field(
+    "streamingConnectionIdleTimeout", "streaming-connection-idle-timeout", Kind.DURATION, "4h", zero_is_unset=True
+)
+IPTABLES = Field("makeIPTablesUtilChains", "make-iptables-util-chains", Kind.BOOLEAN, True)
+HOSTNAME = Field("", "hostname-override", Kind.TEXT, "")
+EVENT_QPS = Field("eventRecordQPS", "event-qps", Kind.INT32, 50)
+CERTIFICATE = Field("tlsCertFile", "tls-cert-file", Kind.TEXT, "")
+PRIVATE_KEY = Field("tlsPrivateKeyFile", "tls-private-key-file", Kind.TEXT, "")
+ROTATE = Field("rotateCertificates", "rotate-certificates", Kind.BOOLEAN, False)
+SERVER_TLS = Field("serverTLSBootstrap", "rotate-server-certificates", Kind.BOOLEAN, False)
+CIPHERS = Field("tlsCipherSuites", "tls-cipher-suites", Kind.LIST, ())
+PIDS = Field("podPidsLimit", "pod-max-pids", Kind.INT64, -1)
+SECCOMP = Field("seccompDefault", "seccomp-default", Kind.BOOLEAN, False)
+KERNEL_DEFAULTS = Field("protectKernelDefaults", "protect-kernel-defaults", Kind.BOOLEAN, False)
+TLS_MINIMUM = Field("tlsMinVersion", "tls-min-version", Kind.TEXT, "")
+SYSCTLS = Field("allowedUnsafeSysctls", "allowed-unsafe-sysctls", Kind.LIST, ())
+PULL_POLICY = Field(
+    "imagePullCredentialsVerificationPolicy", "", Kind.TEXT, "NeverVerifyPreloadedImages", zero_is_unset=True
+)
+LOG_QUERY = Field("enableSystemLogQuery", "", Kind.BOOLEAN, False)
+PROFILING = Field("enableProfilingHandler", "", Kind.BOOLEAN, True)
+DEBUG_FLAGS = Field("enableDebugFlagsHandler", "", Kind.BOOLEAN, True)
+DEBUGGING = Field("enableDebuggingHandlers", "enable-debugging-handlers", Kind.BOOLEAN, True)
+HEALTHZ = Field("healthzBindAddress", "healthz-bind-address", Kind.TEXT, "127.0.0.1", zero_is_unset=True)
+HEALTHZ_PORT = Field("healthzPort", "healthz-port", Kind.INT32, 10248)
+STATIC_URL = Field("staticPodURL", "manifest-url", Kind.TEXT, "")
+GATES = Field("featureGates", "feature-gates", Kind.GATES, {})
+ADDRESS = Field("address", "address", Kind.TEXT, "0.0.0.0", zero_is_unset=True)  # noqa: S104 - the kubelet's default
+PORT = Field("port", "port", Kind.INT32, 10250, zero_is_unset=True)
+SERVER = Field("enableServer", "enable-server", Kind.BOOLEAN, True)
+RUNTIME = Field(
+    "containerRuntimeEndpoint",
+    "container-runtime-endpoint",
+    Kind.TEXT,
+    "unix:///run/containerd/containerd.sock",
+    zero_is_unset=True,
+)
+
+FIELDS: tuple[Field, ...] = (
+    ANONYMOUS, WEBHOOK, AUTHORIZATION, CLIENT_CA, READ_ONLY_PORT, STREAMING, IPTABLES, HOSTNAME, EVENT_QPS, CERTIFICATE,
+    PRIVATE_KEY, ROTATE, SERVER_TLS, CIPHERS, PIDS, SECCOMP, KERNEL_DEFAULTS, TLS_MINIMUM, SYSCTLS, PULL_POLICY,
+    LOG_QUERY, PROFILING, DEBUG_FLAGS, DEBUGGING, HEALTHZ, HEALTHZ_PORT, STATIC_URL, GATES, ADDRESS, PORT, SERVER,
+    RUNTIME,
+)  # fmt: skip
+
+
+def from_file(field: Field, value: Value) -> Any:
+    """The value as the kubelet decodes it from JSON; lists become tuples. Raises Wrong."""
+    read = plain(value)
+    decoded = _DECODERS[field.kind](read)
+    if decoded is None:
+        raise Wrong(f"{field.path} is {shown(value)}, it has to be {field.kind.value}")
+    return decoded
+
+
+def from_flags(field: Field, flags: argv.Flags) -> Any:
+    """What the command line sets, None when it does not set the field. Raises Wrong."""
+    given = flags.all(field.flag) if field.flag else ()
+    if not given:
+        return None
+    if field.kind is Kind.LIST:
+        return tuple(item for flag in given for item in _csv(flag.value))
+    if field.kind is Kind.GATES:
+        return _gates([flag.value for flag in given])
+    text = given[-1].value
+    parsed = _PARSERS[field.kind](text)
+    if parsed is None:
+        raise Wrong(f"--{field.flag}={text[:80]!r}, it has to be {field.kind.value}")
+    return parsed
+
+
+def spelled(value: Any) -> str:
+    """A value as people write it in YAML, on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={spelled(below)}" for key, below in sorted(value.items())) or "{}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "[]"
+    return str(value) if value != "" else '""'
+
+
+def _csv(text: str) -> Sequence[str]:
+    """pflag's StringSlice: one line of CSV."""
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise Wrong(f"{text[:80]!r} is not a comma-separated list: {error}") from error
+    return rows[0] if rows else ()
+
+
+def _gates(texts: Sequence[str]) -> Mapping[str, bool]:
+    """MapStringBool: `A=true,B=false`; a later one wins, repeated flags add up."""
+    gates: dict[str, bool] = {}
+    for pair in (pair for text in texts for pair in text.split(",") if pair.strip()):
+        name, equals, value = pair.partition("=")
+        parsed = argv.boolean(value.strip())
+        if not equals or parsed is None:
+            raise Wrong(f"--feature-gates has {pair.strip()[:80]!r}, it has to be NAME=true or NAME=false")
+        gates[name.strip()] = parsed
+    return gates
+
+
+def _number(within: range) -> Callable[[Any], int | None]:
+    def decode(read: Any) -> int | None:
+        if isinstance(read, float) and read.is_integer() and abs(read) < 1 << 53:
+            read = int(read)  # 0.0 is written to JSON as 0
+        return read if isinstance(read, int) and not isinstance(read, bool) and read in within else None
+
+    return decode
+
+
+def _parse_number(within: range) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        if not re.fullmatch(r"[-+]?(0[xX][0-9a-fA-F]{1,16}|0[oO]?[0-7]{1,22}|[0-9]{1,20})", text):
+            return None
+        sign, digits = (text[0], text[1:]) if text[0] in "+-" else ("", text)
+        base = 8 if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit() else 0
+        try:
+            number = int(digits, base) * (-1 if sign == "-" else 1)
+        except ValueError:  # 08
+            return None
+        return number if number in within else None
+
+    return parse
+
+
+def _duration(read: Any) -> str | None:
+    return read if isinstance(read, str) and _DURATION.fullmatch(read) else None
+
+
+def _text(read: Any) -> str | None:
+    return read if isinstance(read, str) else None
+
+
+def _boolean(read: Any) -> bool | None:
+    return read if isinstance(read, bool) else None
+
+
+def _list(read: Any) -> tuple[str, ...] | None:
+    fits = isinstance(read, list) and all(isinstance(item, str) for item in read)
+    return tuple(read) if fits else None
+
+
+def _gate_map(read: Any) -> Mapping[str, bool] | None:
+    return read if isinstance(read, dict) and all(isinstance(on, bool) for on in read.values()) else None
+
+
+_DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
+    Kind.BOOLEAN: _boolean,
+    Kind.INT32: _number(_INT32),
+    Kind.INT64: _number(_INT64),
+    Kind.TEXT: _text,
+    Kind.DURATION: _duration,
+    Kind.LIST: _list,
+    Kind.GATES: _gate_map,
+}
+_PARSERS: Mapping[Kind, Callable[[str], Any]] = {
+    Kind.BOOLEAN: argv.boolean,
+    Kind.INT32: _parse_number(_INT32),
+    Kind.INT64: _parse_number(_INT64),
+    Kind.TEXT: _text,
+    Kind.DURATION: _duration,
+}

@@ -1,0 +1,222 @@
+"""Modes and owners of the kubelet's files: CIS 4.1 and what it leaves out.
+
+A file that is not there is not applicable, never a failure. A mode that is too open does no harm below a folder that
+lets nobody in, and the finding says so.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.controls.kubelet import fields, units
+from agent.controls.kubelet.effective import Effective
+from agent.controls.kubelet.embeddings import Launch
+from agent.controls.kubelet.verdict import Row, Verdict
+from agent.errors import HostError, HostFileMissing
+from agent.host import FileStat, Host
+from agent.model import Finding, Severity, Status
+
+_CONFIG = "/var/lib/kubelet/config.yaml"
+_KUBECONFIG = "/etc/kubernetes/kubelet.conf"
+_BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
+_CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
+_PKI = "/var/lib/kubelet/pki"
+_CNI = "/etc/cni/net.d"
+_SOCKETS = (
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/cri-dockerd.sock",
+    "/run/docker.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+)
+_KEYS = (".key", ".pem")
+_K3S_CNI = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
+
+IDS = (
+    "4.1.1", "4.1.2", "4.1.3", "4.1.4", "4.1.5", "4.1.6", "4.1.7", "4.1.8", "4.1.9", "4.1.10", "file/drop-ins",
+    "file/bootstrap", "file/pki", "file/cni", "file/socket",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files that are judged alike. paths: those that should be looked at; trouble: why not all of them are known.
+
+    mode_id, owner_id: ids of the two findings; an empty owner_id puts both into one. any_group: the group is free.
+    """
+
+    mode_id: str
+    owner_id: str
+    title: str
+    severity: Severity
+    maximum: int
+    paths: tuple[str, ...]
+    trouble: str = ""
+    any_group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
+
+    path: str
+    stat: FileStat | None = None
+    missing: bool = False
+    problem: str = ""
+    closed_by: str = ""
+
+
+def groups(host: Host, view: Host, launch: Launch | None, effective: Effective | None) -> tuple[Group, ...]:
+    """What there is to look at, by the kubelet's own flags where one runs, else the usual places."""
+    flags = launch.flags if launch is not None else None
+    unit_files, unit_trouble = _unit(host, launch.unit if launch is not None and launch.unit else "kubelet.service")
+    config, kubeconfig, bootstrap, client_ca, key = _CONFIG, _KUBECONFIG, _BOOTSTRAP, _CLIENT_CA, ""
+    pki, sockets = _PKI, _SOCKETS
+    cni: tuple[str, ...] = (_CNI,)
+    drop_ins: tuple[str, ...] = ()
+    if flags is not None and effective is not None:
+
+        def named(default: str, *names: str) -> str:
+            given = flags.text(*names)
+            return effective.absolute(given) if given else default
+
+        config = effective.absolute(effective.config) if effective.config else ""
+        drop_ins = tuple(path for path in effective.files if path != config)
+        kubeconfig = named("", "kubeconfig")
+        bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
+        client_ca, key = effective.path(fields.CLIENT_CA), effective.path(fields.PRIVATE_KEY)
+        pki, cni = named(_PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
+        runtime = effective.get(fields.RUNTIME)
+        if not runtime.problem and runtime.value.startswith(("unix://", "/")):
+            sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
+    keys, keys_trouble = _below(view, (pki,), _KEYS)
+    plugins, plugins_trouble = _below(view, cni, ())
+    high, medium = Severity.HIGH, Severity.MEDIUM
+    return (
+        Group("4.1.1", "4.1.2", "The kubelet's unit and its drop-ins", medium, 0o600, unit_files, unit_trouble),
+        Group("4.1.5", "4.1.6", "The kubelet's kubeconfig", high, 0o600, _some(kubeconfig)),
+        Group("4.1.7", "4.1.8", "The client CA", medium, 0o644, _some(client_ca)),
+        Group("4.1.9", "4.1.10", "The kubelet's configuration", medium, 0o600, _some(config)),
+        Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
+        Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
+        Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
+        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble),
+        Group("file/socket", "", "The runtime's sockets", high, 0o775, sockets, any_group=True),
+    )
+
+
+def proxy_group(kubeconfig: str) -> Group:
+    """kube-proxy's kubeconfig; an empty path when no kube-proxy is known."""
+    return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, _some(kubeconfig))
+
+
+def look(view: Host, group: Group) -> tuple[Look, ...]:
+    """Each file of the group as it is. Never raises."""
+    return tuple(_look(view, path) for path in dict.fromkeys(group.paths))
+
+
+def judge(group: Group, looks: Sequence[Look]) -> tuple[Finding, ...]:
+    """One finding for the modes and one for the owners, or one for both. Pure."""
+    if group.owner_id:
+        return (
+            _finding(group, group.mode_id, looks, mode=True, owner=False),
+            _finding(group, group.owner_id, looks, mode=False, owner=True),
+        )
+    return (_finding(group, group.mode_id, looks, mode=True, owner=True),)
+
+
+def _finding(group: Group, id_: str, looks: Sequence[Look], *, mode: bool, owner: bool) -> Finding:
+    owned = "root" if group.any_group else "root:root"
+    allowed = "not world-writable" if group.any_group else f"{group.maximum:04o} or less"
+    expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
+    what = " and ".join(["mode"] * mode + ["owner"] * owner)
+    row = Row(id_, f"{group.title}: {what}", group.severity, expected)
+    return row.finding(_verdict(group, looks, mode=mode, owner=owner))
+
+
+def _verdict(group: Group, looks: Sequence[Look], *, mode: bool, owner: bool) -> Verdict:
+    wrong: list[str] = []
+    closed: list[str] = []
+    good: list[str] = []
+    steps: list[str] = []
+    problems = [group.trouble] if group.trouble else []
+    for one in looks:
+        if one.stat is None:
+            problems += [one.problem] if one.problem else []
+            continue
+        excess = one.stat.mode & ~group.maximum & 0o777
+        if mode and excess and one.closed_by:
+            closed.append(f"{one.path} is {one.stat.mode:04o}, but {one.closed_by} lets nobody else in")
+        elif mode and excess:
+            wrong.append(f"{one.path} is {one.stat.mode:04o}")
+            steps.append(f"chmod {one.stat.mode & group.maximum:04o} {one.path}")
+        foreign = one.stat.uid != 0 or (one.stat.gid != 0 and not group.any_group)
+        if owner and foreign:
+            wrong.append(f"{one.path} is owned by {one.stat.uid}:{one.stat.gid}")
+            steps.append(f"chown {'root' if group.any_group else 'root:root'} {one.path}")
+        if not (mode and excess) and not (owner and foreign):
+            good.append(f"{one.path} is {one.stat.mode:04o}" if mode else f"{one.path} is root's")
+    if wrong:
+        return Verdict(Status.FAIL, _few([*wrong, *problems]), "stat", "; ".join(steps[:8]))
+    if problems:
+        return Verdict(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or mend what is named.")
+    if closed or good:
+        return Verdict(Status.PASS, _few([*closed, *good]), "stat")
+    missing = [one.path for one in looks if one.missing]
+    return Verdict(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
+
+
+def _few(lines: Sequence[str]) -> str:
+    more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
+    return ", ".join(lines[:5]) + more
+
+
+def _look(view: Host, path: str) -> Look:
+    try:
+        found = view.stat(path)
+        return Look(path, found, closed_by=_closed_by(view, path))
+    except HostFileMissing:
+        return Look(path, missing=True)
+    except HostError as error:
+        return Look(path, problem=str(error))
+
+
+def _closed_by(view: Host, path: str) -> str:
+    """A folder of root's above the file through which only root, or root and its group, can reach it."""
+    folder = posixpath.dirname(path)
+    while folder not in ("/", ""):
+        found = view.stat(folder)
+        if found.uid == 0 and not found.mode & 0o001 and (not found.mode & 0o010 or found.gid == 0):
+            return f"{folder} ({found.mode:04o})"
+        folder = posixpath.dirname(folder)
+    return ""
+
+
+def _unit(host: Host, unit: str) -> tuple[tuple[str, ...], str]:
+    try:
+        found = units.files(host, unit)
+    except HostError as error:
+        return (), str(error)
+    return (*_some(found.fragment), *found.drop_ins), ""
+
+
+def _below(view: Host, folders: Sequence[str], endings: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Files in the folders that end so (all, when no ending is given); a missing folder holds none."""
+    found: list[str] = []
+    for folder in folders:
+        try:
+            names = view.names(folder)
+            paths = [f"{folder}/{name}" for name in names if not endings or name.endswith(endings)]
+            found += [path for path in paths if view.stat(path).kind == "file"]
+        except HostFileMissing:
+            continue
+        except HostError as error:
+            return tuple(found), str(error)
+    return tuple(found), ""
+
+
+def _some(path: str) -> tuple[str, ...]:
+    return (path,) if path else ()

@@ -1,0 +1,154 @@
+"""Everything that is read about the node's kubelets, in one pass; nothing here judges.
+
+A kubelet may end at any moment: what was read of one that is not there any more afterwards is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.controls.kubelet import effective, embeddings, fields, files, live, proxy, units
+from agent.controls.kubelet.certificate import NotACertificate, self_signed
+from agent.controls.kubelet.effective import Effective
+from agent.controls.kubelet.embeddings import Launch, Search
+from agent.controls.kubelet.files import Group, Look
+from agent.controls.kubelet.probe import Prober
+from agent.controls.kubelet.verdict import Facts, FileFact
+from agent.errors import AgentError, HostError, HostFileMissing
+from agent.host import Host
+
+Configz = Callable[[], Mapping[str, Any] | None]
+
+# kubeadm's, which every unit of its packages reads; a kubelet started before it was changed does not have the change.
+_ENVIRONMENT = "/var/lib/kubelet/kubeadm-flags.env"
+# The file's time is the kernel's coarse clock, the process's is in clock ticks since boot.
+_TOLERANCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kubelet:
+    """One kubelet. newer: configuration files changed since it started. undated: files whose time is not known.
+
+    ended: it was gone when everything had been read. answers: None when it was not to be probed.
+    """
+
+    launch: Launch
+    facts: Facts
+    looks: tuple[tuple[Group, tuple[Look, ...]], ...]
+    newer: tuple[str, ...] = ()
+    undated: tuple[str, ...] = ()
+    answers: live.Answers | None = None
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The node's kubelets, kube-proxy, and files. looks: of the usual places, when no kubelet runs.
+
+    configz: why the running kubelet's own answer was not to be had, empty when it was or nobody may ask.
+    """
+
+    search: Search
+    processes: int
+    kubelets: tuple[Kubelet, ...]
+    proxy: proxy.Seen
+    looks: tuple[tuple[Group, tuple[Look, ...]], ...] = ()
+    configz: str = ""
+
+
+def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Seen:
+    """One look at the node. prober: None when nothing is to be asked of ports. Raises nothing of its own."""
+    processes = tuple(host.processes())
+    search = embeddings.search(host, processes)
+    answer, refused = _configz(configz) if len(search.launches) == 1 else (None, "")
+    kubelets = tuple(_kubelet(host, launch, prober, answer) for launch in search.launches)
+    alive = {(process.pid, process.started) for process in host.processes()} if kubelets else set()
+    kubelets = tuple(
+        one if (one.launch.process.pid, one.launch.process.started) in alive else _ended(one) for one in kubelets
+    )
+    found = proxy.observe(host, processes, search.launches)
+    groups = [files.proxy_group(found.kubeconfig)]
+    if all(one.ended for one in kubelets):
+        groups += files.groups(host, host, None, None)
+    looks = tuple((group, files.look(host, group)) for group in groups)
+    return Seen(search, len(processes), kubelets, found, looks, refused)
+
+
+def _kubelet(host: Host, launch: Launch, prober: Prober | None, answer: Mapping[str, Any] | None) -> Kubelet:
+    view = _view(host, launch)
+    told = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
+    told = effective.with_configz(told, answer)
+    facts = Facts(
+        told,
+        launch.place,
+        _file(view, told.path(fields.CLIENT_CA), certificate=False),
+        _file(view, told.path(fields.CERTIFICATE), certificate=True),
+    )
+    groups = files.groups(host, view, launch, told)
+    looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
+    newer, undated = _newer(host, view, launch, told)
+    return Kubelet(launch, facts, looks, newer, undated, live.ask(told, prober) if prober is not None else None)
+
+
+def _view(host: Host, launch: Launch) -> Host:
+    """The files as the kubelet sees them; the node's own where another process's may not be looked at."""
+    try:
+        view = host.view_of(launch.process)
+        view.names("/")
+    except HostError:
+        return host
+    return view
+
+
+def _by(host: Host, view: Host, group: Group) -> Host:
+    """Units are systemd's, everything else is the kubelet's."""
+    return host if group.mode_id == "4.1.1" else view
+
+
+def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
+    if not path:
+        return FileFact()
+    try:
+        if not certificate:
+            view.stat(path)
+            return FileFact(path)
+        return FileFact(path, self_signed=self_signed(view.read_bytes(path)))
+    except HostFileMissing:
+        return FileFact(path, missing=True)
+    except (HostError, NotACertificate) as error:
+        return FileFact(path, problem=str(error))
+
+
+def _newer(host: Host, view: Host, launch: Launch, told: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    own = [path for path in told.files if not any(name in path.split("/") for name in launch.generated)]
+    try:
+        unit = units.files(host, launch.unit)
+        unit_files: Iterable[str] = [path for path in (unit.fragment, *unit.drop_ins) if path]
+    except HostError:
+        unit_files = ()
+    newer, undated = [], []
+    for door, path in (*((view, path) for path in own), *((host, path) for path in (*unit_files, _ENVIRONMENT))):
+        try:
+            changed = door.stat(path).mtime_ns / 1e9
+        except HostFileMissing:
+            undated += [path] if path in own else []
+        except HostError:
+            undated.append(path)
+        else:
+            newer += [path] if changed > launch.process.started + _TOLERANCE_SECONDS else []
+    return tuple(newer), tuple(undated)
+
+
+def _ended(one: Kubelet) -> Kubelet:
+    return Kubelet(one.launch, one.facts, (), ended=True)
+
+
+def _configz(configz: Configz | None) -> tuple[Mapping[str, Any] | None, str]:
+    if configz is None:
+        return None, ""
+    try:
+        return configz(), ""
+    except AgentError as error:
+        return None, str(error)
