@@ -30,8 +30,13 @@ def load_or_default(path: str | Path, *, explicit: bool) -> Config:
 
     A dangling symlink is not "none": it is a ConfigMap's mount that lost its key. Raises ConfigError.
     """
-    if not explicit and not os.path.lexists(path) and os.access(_nearest_folder(Path(path)), os.X_OK):
-        return Config()
+    if not explicit:
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return Config()
+        except OSError:
+            pass  # permissions, a file in place of a folder: load says what is wrong
     return load(path)
 
 
@@ -73,11 +78,6 @@ def _content(file: str) -> bytes:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         return stream.read(MAX_BYTES + 1)
-
-
-def _nearest_folder(path: Path) -> Path:
-    """The deepest parent that is there: without search permission on it nobody can tell whether the file is."""
-    return next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
 
 
 class _Wrong(Exception):

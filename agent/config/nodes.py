@@ -65,7 +65,8 @@ def compose(text: str, file: str) -> Node | None:
         return _Composer(file, yaml.parse(text, Loader=yaml.SafeLoader)).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        parts = [part for part in (error.problem, error.context) if part]
+        begun = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
+        parts = [part for part in (error.problem, error.context and f"{error.context}{begun}") if part]
         hint = "; indent with spaces, tabs cannot" if r"'\t'" in (error.problem or "") else ""
         raise _wrong(file, mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}{hint}") from error
     except yaml.reader.ReaderError as error:
