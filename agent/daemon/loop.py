@@ -63,6 +63,7 @@ class Daemon:
         self._fingerprint = ""
         self._settled = ""  # the policy that the last complete pass made true
         self._verified = False
+        self._last_change: str | None = None
         self._expected_by = clock() + _STUCK_SECONDS
 
     # -- from outside ----------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Daemon:
         self._expected_by = self._clock() + _STUCK_SECONDS
         config = self._policy.config
         if config is None:
-            self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, "", [])
+            self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])
             return
         begun = self._clock()
         # Before the pass: what changes while it runs is then seen as a change, not missed.
@@ -145,19 +146,19 @@ class Daemon:
         self._metrics.policy(self._fingerprint)
         mended = [change for change in report.changes if change.outcome is Outcome.DONE]
         when = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        sentence = view.change_sentence(report.changes, when)
+        self._last_change = view.change_sentence(report.changes, when) or self._last_change
         for change in report.changes:
             self._log.info("change", **{key: value for key, value in change.document().items() if value})
         if drift and mended:
             told = ", ".join(f"{change.action} {change.target}" for change in mended[:5])
             self._sink.event(Reason.DRIFT_MENDED, f"the node had drifted from the policy and was mended: {told}")
-        self._publish(report, config, sentence, catalogue.enforced(config))
+        self._publish(report, config, catalogue.enforced(config))
 
-    def _publish(self, report: Report, config: Config | None, sentence: str | None, enforced: list[str]) -> None:
+    def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
         self._verified = config is not None and view.verified(report, enforced)
         shown = view.hardening(
             report, policy=self._fingerprint, version=__version__, label=config is None or config.status.label,
-            last_change=sentence,
+            last_change=self._last_change,
         )  # fmt: skip
         lift = self._verified and config is not None and config.status.startup_taint
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
@@ -173,7 +174,7 @@ class Daemon:
             remediation="Read the agent's log; the next pass tries again.",
         )  # fmt: skip
         self._settled = ""
-        self._publish(Report(self._node, (finding,)), self._policy.config, None, ["agent"])
+        self._publish(Report(self._node, (finding,)), self._policy.config, ["agent"])
         self._stop.wait(_MANY_PROBLEMS_PAUSE_SECONDS if not expected else 1.0)
 
     def _wait(self) -> None:
