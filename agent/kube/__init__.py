@@ -1,0 +1,62 @@
+"""The only door to the API server: credentials, calls, watches and evictions, behind one small front.
+
+    access = find(os.environ)                                   # in-cluster, or a kubeconfig
+    kube = Kube(access, node="worker-1")
+    node = kube.get(NODES, "worker-1")
+    for pod in kube.list(PODS, field_selector=field_selector({"spec.nodeName": "worker-1"})): ...
+
+It refuses to know the host (exec plugins run through a callable that is handed in) and to know what the objects mean.
+"""
+
+from __future__ import annotations
+
+from agent.kube.access import Access, direct, find, in_cluster
+from agent.kube.calls import Exchange, Patience, Surroundings
+from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
+from agent.kube.eviction import Eviction, Outcome
+from agent.kube.resources import (
+    CONFIGMAPS,
+    DAEMONSETS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PDBS,
+    PODS,
+    Resource,
+    field_selector,
+    label_selector,
+)
+from agent.kube.watch import Change, Follow, Listing, Seen, Watch
+
+__all__ = [
+    "CONFIGMAPS",
+    "DAEMONSETS",
+    "EVENTS",
+    "FIELD_MANAGER",
+    "LEASES",
+    "NAMESPACES",
+    "NODES",
+    "PDBS",
+    "PODS",
+    "Access",
+    "Change",
+    "Eviction",
+    "Exchange",
+    "Follow",
+    "Kube",
+    "Listing",
+    "Object",
+    "Outcome",
+    "Patch",
+    "Patience",
+    "Resource",
+    "Seen",
+    "Surroundings",
+    "Watch",
+    "direct",
+    "field_selector",
+    "find",
+    "in_cluster",
+    "label_selector",
+]

@@ -1,0 +1,312 @@
+"""The front of the room: what the agent asks of the API server, and nothing else.
+
+One Kube serves all threads of a process. It refuses blind overwrites (replace needs a resourceVersion) and evictions
+by name alone (they need the pod's UID), and knows nothing of what the objects mean.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from agent import __version__
+from agent.errors import UsageError
+from agent.kube import eviction
+from agent.kube.access import Access
+from agent.kube.calls import JSON, Caller, Patience, Request, Surroundings
+from agent.kube.errors import Malformed, Operation, Refused
+from agent.kube.eviction import Eviction
+from agent.kube.resources import PODS, Resource
+from agent.kube.watch import Follow, Listing, Watch
+
+FIELD_MANAGER = "node-hardening-agent"
+PAGE_SIZE = 100
+
+Object = dict[str, Any]
+_Query = tuple[tuple[str, str], ...]
+
+
+class Patch(Enum):
+    """How a patch is meant; the value is its media type. JSON is a list of operations, the others are objects.
+
+    Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply
+    """
+
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+    JSON = "application/json-patch+json"
+    APPLY = "application/apply-patch+yaml"
+
+
+class Kube:
+    """The API server. Safe for several threads; each waits for its own answer.
+
+    Every call raises CallFailed (by status: kube/errors.py) or NoCredentials, and returns objects as dictionaries.
+    Where a write's error says `ambiguous`, it may have been done: re-read before going on.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        node: str,
+        patience: Patience | None = None,
+        around: Surroundings | None = None,
+    ) -> None:
+        """node: for the User-Agent, so that the API server's audit log tells the nodes apart."""
+        self._patience = patience or Patience()
+        self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or Surroundings())
+        self.namespace = access.namespace
+        self.source = access.source
+
+    def within(self, seconds: float) -> Kube:
+        """The same door with another deadline for each call."""
+        other = copy.copy(self)
+        other._patience = dataclasses.replace(self._patience, seconds=seconds)
+        return other
+
+    def stop(self) -> None:
+        """Ends watches and waits at once; single attempts still go through, for what has to be said last."""
+        self._caller.around.stop.set()
+        self._caller.cut_streams()
+
+    def close(self) -> None:
+        """Ends everything at once, from any thread; later calls raise Stopped."""
+        self._caller.around.stop.set()
+        self._caller.close()
+
+    def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
+        """One object."""
+        return self._object(Request(_operation("GET", "get", resource, name, namespace)))
+
+    def get_raw(self, path: str) -> Any:
+        """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
+        return self._caller.call(Request(Operation("GET", "get", "nonresource", path, path)), self._patience)
+
+    def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        page_size: int = PAGE_SIZE,
+    ) -> Listing:
+        """The objects of a collection, asked for page by page while they are iterated; all namespaces without one.
+
+        resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
+        """
+        query = (*_query(limit=str(page_size)), *_selected(label_selector, field_selector))
+        first = _query(resourceVersion=resource_version)
+        operation = _operation("GET", "list", resource, "", namespace)
+
+        def page(token: str) -> Object:
+            # A continue token carries the resourceVersion; naming it twice is refused.
+            rest = _query(**{"continue": token}) if token else first
+            return self._object(Request(operation, query + rest))
+
+        return Listing(page)
+
+    def watch(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        seconds: float | None = None,
+    ) -> Watch:
+        """Changes since a list's or object's resourceVersion, for so many seconds; see Watch."""
+        selected = _selected(label_selector, field_selector)
+        return self._watch(resource, namespace, selected, resource_version, seconds=seconds)
+
+    def follow(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+    ) -> Follow:
+        """A collection as it is and as it changes, through everything that may go wrong; see Follow."""
+        patient = copy.copy(self)
+        # Follow has its own, longer patience.
+        patient._patience = dataclasses.replace(self._patience, attempts=1)
+        selected = _selected(label_selector, field_selector)
+        return Follow(
+            self._caller,
+            lambda: patient.list(resource, namespace, label_selector=label_selector, field_selector=field_selector),
+            lambda version, announced: patient._watch(resource, namespace, selected, version, announced=announced),
+        )
+
+    def create(self, resource: Resource, body: Object, namespace: str = "", *, dry_run: bool = False) -> Object:
+        """A new object; raises AlreadyExists. Never sent twice, unless nothing can have arrived."""
+        namespace = namespace or _namespace(body)
+        if resource.namespaced and not namespace:
+            raise UsageError(f"creating one of {resource.plural} needs a namespace")
+        named = body.get("metadata", {}).get("name", "")
+        operation = _operation("POST", "create", resource, named, namespace, path=resource.path("", namespace))
+        return self._write(operation, body, _written(dry_run), repeatable=False)
+
+    def replace(self, resource: Resource, body: Object, *, subresource: str = "", dry_run: bool = False) -> Object:
+        """The object as a whole, if it still has the resourceVersion of `body`; else raises Conflict."""
+        meta = body.get("metadata", {})
+        if not meta.get("resourceVersion"):
+            raise UsageError(f"replacing {resource.plural}/{meta.get('name')} needs the resourceVersion that was read")
+        operation = _operation("PUT", "update", resource, meta["name"], _namespace(body), subresource=subresource)
+        return self._write(operation, body, _written(dry_run), repeatable=False)
+
+    def patch(
+        self,
+        resource: Resource,
+        name: str,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        namespace: str = "",
+        *,
+        how: Patch = Patch.MERGE,
+        subresource: str = "",
+        manager: str = FIELD_MANAGER,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Object:
+        """The object after a patch.
+
+        A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when somebody was faster. force: of
+        APPLY alone, takes over fields that other managers own.
+        """
+        operation = _operation("PATCH", "patch", resource, name, namespace, subresource=subresource)
+        repeatable = isinstance(body, Mapping) and not body.get("metadata", {}).get("resourceVersion")
+        query = _written(dry_run, manager) + _query(force="true" if force else "")
+        return self._write(operation, body, query, repeatable=repeatable, content_type=how.value)
+
+    def patch_status(
+        self,
+        resource: Resource,
+        name: str,
+        body: Mapping[str, Any],
+        namespace: str = "",
+        *,
+        how: Patch = Patch.STRATEGIC,
+    ) -> Object:
+        """The object after a patch of its status; strategic, so that conditions merge by type."""
+        return self.patch(resource, name, body, namespace, how=how, subresource="status")
+
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        grace_seconds: int | None = None,
+        dry_run: bool = False,
+    ) -> Object:
+        """Deletes an object, only the very one where `uid` or `resource_version` is given (else Conflict).
+
+        grace_seconds: None leaves it to the object, 0 kills at once. Returns the object or a Status.
+        """
+        operation = _operation("DELETE", "delete", resource, name, namespace)
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **_deletion(uid, resource_version, grace_seconds, dry_run)}
+        return self._write(operation, body, (), repeatable=True)
+
+    def evict(
+        self, name: str, namespace: str, *, uid: str, grace_seconds: int | None = None, dry_run: bool = False
+    ) -> Eviction:
+        """Asks for a pod's eviction, only of that UID; the outcome is read from the answer's body.
+
+        dry_run: whether it would be let go, without spending its PodDisruptionBudget. Raises Forbidden and other
+        refusals that say nothing about the pod. Never sent twice, unless nothing can have arrived; a 429 is an outcome.
+        """
+        where = PODS.path(name, namespace, "eviction")
+        operation = Operation("POST", "evict", "pods/eviction", f"pods/{name} in {namespace}", where)
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": _deletion(uid, "", grace_seconds, dry_run),
+        }
+        try:
+            request = Request(operation, (), _encoded(body), repeatable=False, patient=False)
+            return eviction.accepted(operation, self._caller.call(request, self._patience))
+        except Refused as error:
+            return eviction.refused(error)
+
+    def _watch(
+        self,
+        resource: Resource,
+        namespace: str,
+        selected: _Query,
+        resource_version: str,
+        *,
+        seconds: float | None = None,
+        announced: bool = False,
+    ) -> Watch:
+        operation = _operation("GET", "watch", resource, "", namespace)
+        query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
+
+        def request(version: str, timeout_seconds: int) -> Request:
+            rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds))
+            return Request(operation, query + rest)
+
+        return Watch(
+            self._caller,
+            request,
+            resource_version=resource_version,
+            seconds=seconds,
+            patience=self._patience,
+            announced=announced,
+        )
+
+    def _write(
+        self, operation: Operation, body: object, query: _Query, *, repeatable: bool, content_type: str = JSON
+    ) -> Object:
+        return self._object(Request(operation, query, _encoded(body), content_type, repeatable=repeatable))
+
+    def _object(self, request: Request) -> Object:
+        document = self._caller.call(request, self._patience)
+        if not isinstance(document, dict):
+            raise Malformed(request.operation, "the answer is no object", ambiguous=request.is_write)
+        return document
+
+
+def _operation(
+    method: str, verb: str, resource: Resource, name: str, namespace: str, *, subresource: str = "", path: str = ""
+) -> Operation:
+    subject = "/".join(part for part in (resource.plural, name, subresource) if part)
+    if namespace:
+        subject += f" in {namespace}"
+    plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+    return Operation(method, verb, plural, subject, path or resource.path(name, namespace, subresource))
+
+
+def _query(**parameters: str) -> _Query:
+    return tuple((name, value) for name, value in parameters.items() if value)
+
+
+def _selected(label_selector: str, field_selector: str) -> _Query:
+    return _query(labelSelector=label_selector, fieldSelector=field_selector)
+
+
+def _written(dry_run: bool, manager: str = FIELD_MANAGER) -> _Query:
+    return _query(fieldManager=manager, dryRun="All" if dry_run else "")
+
+
+def _deletion(uid: str, resource_version: str, grace_seconds: int | None, dry_run: bool) -> Object:
+    preconditions = {"uid": uid, "resourceVersion": resource_version}
+    options: Object = {"preconditions": {name: value for name, value in preconditions.items() if value}}
+    if grace_seconds is not None:
+        options["gracePeriodSeconds"] = grace_seconds
+    if dry_run:
+        options["dryRun"] = ["All"]
+    return {name: value for name, value in options.items() if value or value == 0}
+
+
+def _namespace(body: Object) -> str:
+    namespace = body.get("metadata", {}).get("namespace", "")
+    return namespace if isinstance(namespace, str) else ""
+
+
+def _encoded(body: object) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()

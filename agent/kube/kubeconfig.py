@@ -1,0 +1,361 @@
+"""People's way to the API server: kubeconfig files, merged as kubectl merges them.
+
+Every problem is told at once, with file and key. It refuses what it does not honour (basic auth, auth-provider, SOCKS
+proxies) rather than go another way than kubectl would. Never imported by an agent that runs in its pod.
+Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from agent.errors import ConfigError, Problem
+from agent.kube.access import (
+    Access,
+    Credentials,
+    FileText,
+    Fixed,
+    Held,
+    Runner,
+    Text,
+    Trust,
+    server_problem,
+)
+from agent.kube.errors import NoCredentials
+from agent.kube.execplugin import API_VERSIONS, ExecCredentials, ExecPlugin
+
+_REFUSED = {
+    "username": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
+    "password": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
+    "auth-provider": "auth providers left Kubernetes with 1.26; use an exec plugin",
+    "as": "impersonation is not supported here; use that user's credentials",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One mapping of one file. `key` is where it stands; what is wrong in it goes to `problems`."""
+
+    file: Path
+    key: str
+    values: Mapping[str, Any]
+    problems: list[Problem]
+
+    def blame(self, name: str, message: str) -> None:
+        key = f"{self.key}.{name}" if self.key and name else self.key or name
+        self.problems.append(Problem(str(self.file), 0, key, message))
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        if value is None or isinstance(value, str):
+            return value or ""
+        self.blame(name, f"has to be text, not {value!r:.40}")
+        return ""
+
+    def texts(self, name: str) -> list[str]:
+        value = self.values.get(name) or []
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        self.blame(name, "has to be a list of texts")
+        return []
+
+    def flag(self, name: str) -> bool:
+        value = self.values.get(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.blame(name, "has to be true or false")
+        return False
+
+    def part(self, name: str) -> _Part | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return _Part(self.file, f"{self.key}.{name}" if self.key else name, value, self.problems)
+        self.blame(name, "has to be a mapping")
+        return None
+
+    def entries(self, name: str, inner: str) -> dict[str, _Part]:
+        """A named list such as `users: [{name: …, user: {…}}]`; of two with one name the first counts."""
+        value = self.values.get(name) or []
+        if not isinstance(value, list):
+            self.blame(name, "has to be a list")
+            return {}
+        found: dict[str, _Part] = {}
+        for number, entry in enumerate(value):
+            where = f"{name}[{number}]"
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                self.blame(where, f"has to be a mapping with a name and a {inner}")
+                continue
+            held = entry.get(inner)
+            if held is not None and not isinstance(held, dict):
+                self.blame(f"{where}.{inner}", "has to be a mapping")
+                continue
+            found.setdefault(entry["name"], _Part(self.file, f"{where}.{inner}", held or {}, self.problems))
+        return found
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """A list such as `env: [{name: …, value: …}]`."""
+        value = self.values.get(name) or []
+        if not isinstance(value, list):
+            self.blame(name, "has to be a list")
+            return {}
+        found = {}
+        for number, pair in enumerate(value):
+            if isinstance(pair, dict) and isinstance(pair.get("name"), str) and isinstance(pair.get("value"), str):
+                found[pair["name"]] = pair["value"]
+            else:
+                self.blame(f"{name}[{number}]", "has to be a mapping with name and value")
+        return found
+
+    def path(self, name: str) -> Path | None:
+        """A file beside the kubeconfig, or an absolute one."""
+        value = self.text(name)
+        return (self.file.parent / value) if value else None
+
+    def held(self, name: str) -> Text | None:
+        """`name-data` (base64) or the file `name`; the data wins, as in client-go."""
+        data = self.text(f"{name}-data")
+        if data:
+            try:
+                return Fixed(base64.b64decode(data, validate=True))
+            except binascii.Error:
+                self.blame(f"{name}-data", "is no base64")
+                return None
+        path = self.path(name)
+        return self._file(name, path) if path else None
+
+    def _file(self, name: str, path: Path) -> Text | None:
+        held = FileText(path)
+        try:
+            held.read()
+        except NoCredentials as error:
+            self.blame(name, str(error))
+            return None
+        return held
+
+    def token(self) -> Text | None:
+        """`tokenFile` before `token`, as in client-go."""
+        path = self.path("tokenFile")
+        if path:
+            return self._file("tokenFile", path)
+        token = self.text("token")
+        return Fixed(token.encode()) if token else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What several files say together: the first that names something decides."""
+
+    clusters: dict[str, _Part]
+    users: dict[str, _Part]
+    contexts: dict[str, _Part]
+    current: str
+    first: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Plugins:
+    """What an exec plugin is started with."""
+
+    environment: Mapping[str, str]
+    runner: Runner | None
+    now: Callable[[], datetime]
+
+
+def load(
+    environment: Mapping[str, str],
+    *,
+    kubeconfig: str = "",
+    context: str = "",
+    runner: Runner | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Access:
+    """The access of a kubeconfig's context.
+
+    kubeconfig: one file; else the list in KUBECONFIG, else ~/.kube/config. context: else `current-context`. runner:
+    starts exec plugins. Raises ConfigError with every problem of what that context uses.
+    """
+    problems: list[Problem] = []
+    paths, must_exist = _paths(environment, kubeconfig)
+    merged = _merge([part for path in paths if (part := _read(path, must_exist, problems))], paths[0])
+    if not problems and not merged.contexts and not merged.clusters:
+        listed = ", ".join(str(path) for path in paths)
+        problems.append(Problem(listed, 0, "", "there is no kubeconfig; set KUBECONFIG, or run inside a cluster"))
+    if problems:
+        raise ConfigError(problems)
+    access = _access(merged, context or merged.current, _Plugins(environment, runner, now), problems)
+    if problems or access is None:
+        raise ConfigError(problems)
+    return access
+
+
+def _paths(environment: Mapping[str, str], kubeconfig: str) -> tuple[list[Path], bool]:
+    if kubeconfig:
+        return [Path(kubeconfig)], True
+    listed = [Path(path) for path in environment.get("KUBECONFIG", "").split(os.pathsep) if path]
+    if listed:
+        # A list may name files that come later; a single one that is not there is a slip.
+        return listed, len(listed) == 1
+    return [Path(environment.get("HOME") or "~").expanduser() / ".kube" / "config"], False
+
+
+def _read(path: Path, must_exist: bool, problems: list[Problem]) -> _Part | None:
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError as error:
+        if must_exist:
+            problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror}"))
+        return None
+    except OSError as error:
+        problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror}"))
+        return None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        # The error's own text quotes the line, which may hold a token.
+        words = getattr(error, "problem", None) or "cannot be parsed"
+        problems.append(Problem(str(path), mark.line + 1 if mark else 0, "", f"is no YAML: {words}"))
+        return None
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        problems.append(Problem(str(path), 0, "", "has to be a mapping with kind: Config"))
+        return None
+    part = _Part(path, "", values, problems)
+    if values.get("kind", "Config") != "Config" or values.get("apiVersion", "v1") != "v1":
+        part.blame("kind", "has to be Config of apiVersion v1")
+    return part
+
+
+def _merge(parts: list[_Part], first: Path) -> _Merged:
+    merged = _Merged({}, {}, {}, next((name for part in parts if (name := part.text("current-context"))), ""), first)
+    for part in parts:
+        for into, name, inner in (
+            (merged.clusters, "clusters", "cluster"),
+            (merged.users, "users", "user"),
+            (merged.contexts, "contexts", "context"),
+        ):
+            for key, entry in part.entries(name, inner).items():
+                into.setdefault(key, entry)
+    return merged
+
+
+def _access(merged: _Merged, name: str, plugins: _Plugins, problems: list[Problem]) -> Access | None:
+    context = merged.contexts.get(name)
+    if context is None:
+        known = ", ".join(sorted(merged.contexts)) or "none"
+        what = f"context {name!r} is not there" if name else "is not set"
+        problems.append(Problem(str(merged.first), 0, "current-context", f"{what}; there are: {known}"))
+        return None
+    cluster, user = merged.clusters.get(context.text("cluster")), merged.users.get(context.text("user"))
+    if cluster is None:
+        context.blame("cluster", f"there is no cluster {context.text('cluster')!r}")
+        return None
+    if user is None:
+        if context.text("user"):
+            context.blame("user", f"there is no user {context.text('user')!r}")
+            return None
+        user = _Part(context.file, "users", {}, problems)
+    credentials = _credentials(user, cluster, plugins)
+    server = cluster.text("server")
+    wrong = server_problem(server, has_secret=user.values != {}) if server else "is missing; write https://host:port"
+    if wrong:
+        cluster.blame("server", wrong)
+    return Access(
+        server.rstrip("/"),
+        _trust(cluster),
+        credentials,
+        context.text("namespace") or "default",
+        _proxy(cluster),
+        f"context {name} of {cluster.file}",
+    )
+
+
+def _trust(cluster: _Part) -> Trust:
+    authority = cluster.held("certificate-authority")
+    insecure = cluster.flag("insecure-skip-tls-verify")
+    if insecure and authority is not None:
+        cluster.blame("insecure-skip-tls-verify", "contradicts the certificate authority; keep one of the two")
+    return Trust(authority, insecure, cluster.text("tls-server-name"))
+
+
+def _proxy(cluster: _Part) -> str:
+    proxy = cluster.text("proxy-url")
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        cluster.blame("proxy-url", "only http and https proxies are supported")
+    return proxy
+
+
+def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
+    for name, message in _REFUSED.items():
+        if user.values.get(name):
+            user.blame(name, message)
+    chain, key, token = user.held("client-certificate"), user.held("client-key"), user.token()
+    if (chain is None) != (key is None):
+        missing = "client-key" if key is None else "client-certificate"
+        user.blame(missing, "is missing: a client certificate and its key go together")
+    plugin = user.part("exec")
+    if plugin is not None:
+        if token or chain:
+            user.blame("exec", "stands beside a token or client certificate; keep one of them")
+        found = _plugin(plugin, cluster, plugins.environment)
+        if plugins.runner is None:
+            plugin.blame("command", "exec plugins cannot run here; use a token or a client certificate")
+        elif found is not None:
+            return ExecCredentials(found, plugins.runner, plugins.now)
+    return Held(token, chain, key)
+
+
+def _plugin(part: _Part, cluster: _Part, environment: Mapping[str, str]) -> ExecPlugin | None:
+    version, command = part.text("apiVersion"), part.text("command")
+    if version not in API_VERSIONS:
+        part.blame("apiVersion", f"has to be one of {', '.join(API_VERSIONS)}")
+    if part.text("interactiveMode") not in ("", "Never", "IfAvailable"):
+        part.blame("interactiveMode", "has to be Never or IfAvailable: there is no terminal to ask on")
+    hint = part.text("installHint").strip().partition("\n")[0]
+    if "/" in command:
+        # Relative to the kubeconfig, as in client-go.
+        program: str | None = str((part.file.parent / command).absolute())
+    else:
+        program = shutil.which(command, path=environment.get("PATH", os.defpath)) if command else None
+    if not command:
+        part.blame("command", "is missing")
+    elif program is None:
+        part.blame("command", f"{command} is not in PATH{'; ' + hint if hint else ''}")
+    full = {**environment, **part.pairs("env")}
+    arguments = part.texts("args")
+    told = _cluster_info(cluster) if part.flag("provideClusterInfo") else None
+    return ExecPlugin(version, (program, *arguments), full, told, hint) if program else None
+
+
+def _cluster_info(cluster: _Part) -> dict[str, Any]:
+    """`spec.cluster` of KUBERNETES_EXEC_INFO. Source: client-go tools/auth/exec."""
+    authority = cluster.held("certificate-authority")
+    extensions = cluster.values.get("extensions")
+    told = {
+        "server": cluster.text("server"),
+        "tls-server-name": cluster.text("tls-server-name"),
+        "insecure-skip-tls-verify": cluster.flag("insecure-skip-tls-verify"),
+        "certificate-authority-data": base64.b64encode(authority.read()).decode() if authority else "",
+        "proxy-url": cluster.text("proxy-url"),
+        "config": next(
+            (
+                entry.get("extension")
+                for entry in (extensions if isinstance(extensions, list) else [])
+                if isinstance(entry, dict) and entry.get("name") == "client.authentication.k8s.io/exec"
+            ),
+            None,
+        ),
+    }
+    return {name: value for name, value in told.items() if value}

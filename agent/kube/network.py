@@ -1,0 +1,68 @@
+"""Why no answer came: what requests, urllib3, http.client and ssl raise, as one error of ours in few words.
+
+It refuses to repeat their texts, which carry URLs with queries.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterator
+
+import requests
+import urllib3
+
+from agent.kube.errors import Operation, Unreachable
+
+# All that sending a request, or reading an answer, raises where the network is at fault.
+NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+# Nothing was sent: the connection was never there.
+_UNSENT = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.ClosedPoolError,
+)
+
+
+def unreachable(operation: Operation, server: str, error: Exception, *, write: bool) -> Unreachable:
+    """What a failure of the network means for an operation; a write that may have arrived is ambiguous."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            message = f"the certificate of {server} is not trusted: {link.verify_message}"
+            return Unreachable(operation, message, repeatable=False)
+    unsent = any(isinstance(link, _UNSENT) for link in chain)
+    return Unreachable(operation, f"{server}: {_words(chain)}", ambiguous=write and not unsent)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything that it wraps, by cause, reason or argument, outermost first."""
+    todo, seen = [error], set[int]()
+    while todo:
+        link = todo.pop(0)
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        wrapped = [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+        todo += [inner for inner in wrapped if isinstance(inner, BaseException)]
+
+
+def _words(chain: list[BaseException]) -> str:
+    """What the innermost error says, in few words; the outer ones repeat it around a URL with its query."""
+    for link in chain:
+        if isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
+            return "no connection in time"
+        if isinstance(link, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+            return "no answer in time"
+        if isinstance(link, urllib3.exceptions.NameResolutionError):
+            return "the host's name does not resolve"
+        if isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
+            return "the connection was cut in the middle of the answer"
+        if isinstance(link, http.client.RemoteDisconnected):
+            return "the connection was cut before an answer"
+    for link in reversed(chain):
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror.lower()
+    return type(chain[-1]).__name__

@@ -1,0 +1,297 @@
+"""Following a collection: one watch that resumes, and list-and-watch that never gives up.
+
+A watch remembers the last resourceVersion, bookmarks included, and goes on from there after an end or a cut. It
+refuses to hide a 410 (the caller has missed something and lists anew) and to reconnect in a hot loop.
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import urllib3
+
+from agent.errors import KubeError
+from agent.kube.calls import Backoff, Caller, Patience, Request
+from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, Stopped, Unreachable, refusal_from
+from agent.kube.network import NETWORK, unreachable
+
+# Long, because each end costs a request of every node; drawn between half and the whole, so that nodes spread.
+_LONGEST_SECONDS = 1800.0
+# The server ends a watch itself; a silence longer than that means that nobody is there.
+_GRACE_SECONDS = 10.0
+# A watch that ends sooner than this is followed by a growing delay.
+_SHORT_LIFE_SECONDS = 10.0
+_FIRST_DELAY_SECONDS = 1.0
+_LONGEST_DELAY_SECONDS = 30.0
+_LINE_LIMIT = 16 << 20
+_CHUNK = 1 << 16
+
+
+class Seen(StrEnum):
+    """What was seen of a collection. A watch alone tells the first three."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    LISTING = "LISTING"  # forget what is known: everything that there is follows as ADDED
+    SYNCED = "SYNCED"  # what was told is whole; from here on changes
+    AWAY = "AWAY"  # the API server cannot be asked; what is known may be old until the next SYNCED
+
+
+_CHANGES = {seen.value: seen for seen in (Seen.ADDED, Seen.MODIFIED, Seen.DELETED)}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that was seen. object is empty for LISTING, SYNCED and AWAY; error is set for AWAY alone."""
+
+    seen: Seen
+    object: dict[str, Any] = field(default_factory=dict)
+    error: KubeError | None = None
+
+
+class Watch:
+    """Changes of a collection since a resourceVersion; iterate it, once.
+
+    Ends after `seconds` (None: never), when closed, or when the agent is stopping. Resumes by itself after the server's
+    timeouts and after cuts. Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed
+    within the patience. `resource_version` is where to go on from, at any time.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        request: Callable[[str, int], Request],
+        *,
+        resource_version: str,
+        seconds: float | None,
+        patience: Patience,
+        announced: bool = False,
+    ) -> None:
+        """request: from a resourceVersion and a timeout in seconds to the request. announced: SYNCED when it begins."""
+        self.resource_version = resource_version
+        self._caller = caller
+        self._around = caller.around
+        self._request = request
+        self._patience = patience
+        self._ends = None if seconds is None else self._around.clock() + seconds
+        self._announced = announced
+        self._closed = False
+        self._answer: urllib3.BaseHTTPResponse | None = None
+
+    def close(self) -> None:
+        """Ends the watch, from any thread: at once while it waits for a change, else with its next step."""
+        self._closed = True
+        answer = self._answer
+        if answer is not None:
+            _shut(answer)
+
+    def __iter__(self) -> Iterator[Change]:
+        backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
+        while not self._is_over():
+            opened = self._around.clock()
+            try:
+                is_clean = yield from self._once()
+            except Stopped:
+                return
+            if self._around.clock() - opened >= _SHORT_LIFE_SECONDS:
+                backoff.reset()
+                if is_clean:
+                    continue
+            if not self._is_over() and self._around.pause(backoff.next()):
+                return
+
+    def _is_over(self) -> bool:
+        return self._closed or self._around.stop.is_set() or self._left() <= 0
+
+    def _left(self) -> float:
+        return float("inf") if self._ends is None else self._ends - self._around.clock()
+
+    def _once(self) -> Generator[Change, None, bool]:
+        """One request, until the server ends it (True) or it is cut (False)."""
+        whole = self._around.chance.uniform(_LONGEST_SECONDS / 2, _LONGEST_SECONDS)
+        timeout = max(1, round(min(whole, self._left())))
+        request = self._request(self.resource_version, timeout)
+        grace = _GRACE_SECONDS if self._ends is None else 1.0
+        answer = self._caller.open(request, self._patience, timeout + grace)
+        self._answer = answer
+        try:
+            if self._announced:
+                self._announced = False
+                yield Change(Seen.SYNCED)
+            if not self._closed:
+                yield from self._changes(request, _lines(request, answer, self._caller.server))
+        except Unreachable as error:
+            if not self._is_over():
+                self._around.log.debug("kube_watch_cut", error=str(error))
+            return False
+        else:
+            return True
+        finally:
+            self._answer = None
+            answer.close()
+
+    def _changes(self, request: Request, lines: Iterable[bytes]) -> Iterator[Change]:
+        for line in lines:
+            kind, found = _event(request, line)
+            if kind == "ERROR":
+                raise refusal_from(request.operation, found, write=False)
+            version = found.get("metadata", {}).get("resourceVersion")
+            if kind in _CHANGES:
+                # Noted after it was taken: a caller that breaks off in the middle sees it again.
+                yield Change(_CHANGES[kind], found)
+            elif kind != "BOOKMARK":
+                raise Malformed(request.operation, f"an event of type {kind!r:.40}")
+            if isinstance(version, str) and version:
+                self.resource_version = version
+            if self._is_over():
+                return
+
+
+class Follow:
+    """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
+
+    Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. An API server that is
+    away, throttles or refuses is an AWAY with its error, and is asked again after a delay that grows to half a minute;
+    SYNCED says that it is heard again (changes missed meanwhile follow). Ends when closed or when the agent is
+    stopping. Raises Invalid alone: a selector that is wrong stays wrong.
+    """
+
+    def __init__(self, caller: Caller, listing: Callable[[], Listing], watch: Callable[[str, bool], Watch]) -> None:
+        """watch: from a resourceVersion, and whether its beginning is announced."""
+        self._around = caller.around
+        self._list = listing
+        self._watch = watch
+        self._version = ""
+        self._is_away = False
+        self._was_heard = False
+        self._closed = False
+        self._running: Watch | None = None
+
+    def close(self) -> None:
+        """Ends it, from any thread; at once while it waits for a change."""
+        self._closed = True
+        running = self._running
+        if running is not None:
+            running.close()
+
+    def __iter__(self) -> Iterator[Change]:
+        backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
+        while not self._is_over():
+            opened, asked, self._was_heard = self._around.clock(), None, False
+            try:
+                if not self._version:
+                    yield from self._all()
+                yield from self._changes()
+            except (Stopped, Invalid) as error:
+                if isinstance(error, Invalid):
+                    raise
+                return
+            except Gone as error:
+                self._version = ""
+                self._around.log.debug("kube_watch_expired", error=str(error))
+            except KubeError as error:
+                if self._is_over():
+                    return
+                asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
+                self._is_away = True
+                self._around.log.warning("kube_away", error=str(error))
+                yield Change(Seen.AWAY, error=error)
+            if self._was_heard and self._around.clock() - opened >= _SHORT_LIFE_SECONDS:
+                backoff.reset()
+            if self._is_over() or self._around.pause(backoff.next(asked)):
+                return
+
+    def _is_over(self) -> bool:
+        return self._closed or self._around.stop.is_set()
+
+    def _all(self) -> Iterator[Change]:
+        yield Change(Seen.LISTING)
+        listing = self._list()
+        for found in listing:
+            yield Change(Seen.ADDED, found)
+        self._version = listing.resource_version
+        self._is_away, self._was_heard = False, True
+        yield Change(Seen.SYNCED)
+
+    def _changes(self) -> Iterator[Change]:
+        running = self._running = self._watch(self._version, self._is_away)
+        try:
+            if self._closed:
+                return
+            for change in running:
+                self._is_away, self._was_heard = False, True
+                yield change
+        finally:
+            self._version = running.resource_version
+            self._running = None
+
+
+class Listing:
+    """The objects of a collection, page by page; iterate it, once. Raises CallFailed; Gone when paging took too long.
+
+    `resource_version` is the collection's, known once the first page is there.
+    """
+
+    def __init__(self, page: Callable[[str], dict[str, Any]]) -> None:
+        """page: from a continue token (empty for the first page) to the list object."""
+        self._page = page
+        self.resource_version = ""
+
+    def pages(self) -> Iterator[list[dict[str, Any]]]:
+        """The objects, as many at once as the server sends."""
+        token = ""
+        while True:
+            answer = self._page(token)
+            meta = answer.get("metadata") or {}
+            self.resource_version = meta.get("resourceVersion") or self.resource_version
+            token = meta.get("continue") or ""
+            items = answer.get("items") or []
+            # Let go before the next page is asked for, so that two are never held.
+            del answer, meta
+            yield items
+            if not token:
+                return
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for page in self.pages():
+            yield from page
+
+
+def _shut(answer: urllib3.BaseHTTPResponse) -> None:
+    try:
+        answer.shutdown()
+    except (ValueError, RuntimeError, OSError):
+        # Ended by itself in this moment: there is nothing to wake.
+        return
+
+
+def _lines(request: Request, answer: urllib3.BaseHTTPResponse, server: str) -> Iterator[bytes]:
+    """The lines of a running answer, each as soon as it is there. Raises Unreachable, Malformed."""
+    rest = b""
+    try:
+        while chunk := answer.read1(_CHUNK, decode_content=False):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line for line in lines if line)
+            if len(rest) > _LINE_LIMIT:
+                raise Malformed(request.operation, f"an event of more than {_LINE_LIMIT >> 20} MiB")
+    except NETWORK as error:
+        raise unreachable(request.operation, server, error, write=False) from error
+    if rest:
+        raise Unreachable(request.operation, f"{server}: the connection was cut in the middle of an event")
+
+
+def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        event = json.loads(line)
+        kind, found = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError):
+        kind, found = None, None
+    if not isinstance(kind, str) or not isinstance(found, dict):
+        raise Malformed(request.operation, "an event that is no object with type and object")
+    return kind, found
