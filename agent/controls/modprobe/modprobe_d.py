@@ -28,7 +28,7 @@ FOLDERS = (
 _VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
 _WORD = re.compile(r"[\w-]+")
 # What walks around an install line: insmod, and modprobe told to ignore install lines.
-_AROUND = re.compile(r"\binsmod\b|\bmodprobe\b[^;&|]*\s(-[a-zA-Z]*i[a-zA-Z]*|--ignore-install)\b")
+_AROUND = re.compile(r"\binsmod\b|\bmodprobe\b.*\s(-[a-zA-Z]*i[a-zA-Z]*|--ignore-install)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +232,5 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _loads(command: str, module: str) -> bool:
-    return bool(_AROUND.search(command)) and module in {normal_name(word) for word in _WORD.findall(command)}
+    parts = (part for part in re.split(r"[;&|]", command) if _AROUND.search(part))
+    return any(module == normal_name(word) for part in parts for word in _WORD.findall(part))

@@ -154,7 +154,7 @@ def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
         if problem := name_problem(name):
             troubles.append(
                 Trouble(
-                    id=f"{key}/{name[:60]}",
+                    id=f"{key}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name[:60])}",
                     observed=problem,
                     expected="a kernel module's name, as lsmod shows it",
                     source=f"modprobe.{key}",
