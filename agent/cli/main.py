@@ -92,7 +92,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         from agent.sandbox.demo import demo  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
-    return demo(sys.stdout, style(sys.stdout), keep=arguments.keep)
+    looks = style(sys.stdout)
+    return demo(sys.stdout, lambda report: table.render(report, looks), keep=arguments.keep)
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:

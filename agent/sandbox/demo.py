@@ -1,0 +1,108 @@
+"""The main job, shown on throw-away nodes: no root, no cluster.
+
+Every step runs what the command of the same name runs, on a real tree; the demo checks what it claims and ends with 1
+when a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+from agent.config import Config
+from agent.config.schema import Kubelet
+from agent.controls import catalogue
+from agent.controls.catalogue import Act
+from agent.host import Host
+from agent.model import Outcome, Report, Status
+from agent.sandbox.noderoot import NodeRoot
+
+_DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
+
+Render = Callable[[Report], str]
+
+
+class Story:
+    """Tells the steps and remembers whether each came out as it was told."""
+
+    def __init__(self, out: TextIO, render: Render) -> None:
+        self.out = out
+        self.render = render
+        self.held = True
+
+    def say(self, text: str) -> None:
+        """A heading or an explanation."""
+        print(text, file=self.out, flush=True)
+
+    def claim(self, holds: bool, text: str) -> None:
+        """One thing that the demo says is so."""
+        self.held = self.held and holds
+        self.say(f"   {'ok' if holds else 'NOT SO'}: {text}")
+
+
+def hardening(story: Story, folder: Path) -> None:
+    """One node: apply, a drift made by hand, audit sees it, apply mends it."""
+    root = NodeRoot.make(folder, "node-1")
+    # No kubelet listens in a sandbox, so there is nothing to ask.
+    config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
+
+    def run(act: Act) -> Report:
+        return catalogue.run(root.name, catalogue.controls_of(config, host), act)
+
+    story.say(f"1. A fresh node, and the default policy: node-hardening-agent apply --host-root {root.path}")
+    report = run(Act.APPLY)
+    story.say(story.render(report))
+    story.claim(
+        bool(report.changes) and all(change.outcome is Outcome.DONE for change in report.changes),
+        f"{len(report.changes)} changes made; every one was verified",
+    )
+    before = root.at(_DENY_FILE).stat()
+
+    story.say("\n2. The same again: apply")
+    report = run(Act.APPLY)
+    after = root.at(_DENY_FILE).stat()
+    story.claim(
+        not report.changes and (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns),
+        "nothing to do: no change, same inode, same mtime",
+    )
+
+    story.say("\n3. Somebody makes sctp loadable again, and edits a seccomp profile: audit")
+    text = root.at(_DENY_FILE).read_text()
+    root.write(_DENY_FILE, "".join(line for line in text.splitlines(True) if "sctp" not in line))
+    root.write("/var/lib/kubelet/seccomp/prevent-chmod.json", '{"defaultAction": "SCMP_ACT_ALLOW"}\n')
+    report = run(Act.AUDIT)
+    failing = _failing(report)
+    story.say(story.render(Report(root.name, tuple(one for one in report.findings if one.status is Status.FAIL))))
+    story.claim("modprobe/sctp" in failing and any("prevent-chmod" in one for one in failing), "audit saw both")
+
+    story.say("\n4. apply mends it")
+    report = run(Act.APPLY)
+    for change in report.changes:
+        story.say(f"   {change.outcome.value}: {change.control}: {change.action} {change.target}  ({change.reason})")
+    story.claim(
+        root.at(_DENY_FILE).read_text() == text and "modprobe/sctp" not in _failing(report),
+        "the node is as it was before",
+    )
+
+
+def demo(out: TextIO, render: Render, *, keep: bool) -> int:
+    """Tells the whole story. 0 when every claim held, 1 otherwise."""
+    story = Story(out, render)
+    folder = Path(tempfile.mkdtemp(prefix="node-hardening-demo-"))
+    try:
+        hardening(story, folder / "node-1")
+    finally:
+        if keep:
+            story.say(f"\nThe sandbox is left in {folder}")
+        else:
+            shutil.rmtree(folder)
+    story.say("\nEverything above held." if story.held else "\nSomething above did not hold: that is a defect.")
+    return 0 if story.held else 1
+
+
+def _failing(report: Report) -> set[str]:
+    return {finding.id for finding in report.findings if finding.status is Status.FAIL}
