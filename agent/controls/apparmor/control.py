@@ -80,6 +80,7 @@ class ApparmorControl:
         last_good = self._last_good(refused, good, entries or {}) if kernel.lsm is Lsm.ON else ()
         wanted = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
         users, users_error = self._users(kernel, wanted, refused, entries)
+        copied = frozenset(name for unit in good for name in self._lost(unit, kernel, entries or {}))
         return Seen(
             kernel,
             folder=source.folder,
@@ -92,7 +93,8 @@ class ApparmorControl:
             hashes={name: kernels.hash_of(self._host, name) for name in entries or {} if name in kernel.profiles},
             users=users,
             users_error=users_error,
-            orphans=self._orphans(entries),
+            copied=copied,
+            orphans=self._orphans(entries, refused),
         )
 
     def _entries(self) -> tuple[Mapping[str, Entry] | None, str]:
@@ -137,6 +139,13 @@ class ApparmorControl:
             found.append(Unit(one.file, one.shown, names, wanted, flat if intact else None, last_good=True))
         return tuple(found)
 
+    def _lost(self, unit: Unit, kernel: Kernel, entries: Mapping[str, Entry]) -> tuple[str, ...]:
+        """Which of the unit's profiles our copy of its file defines, where the kernel knows more than the manifest."""
+        if all(name in entries or name not in kernel.profiles for name in unit.names):
+            return ()
+        copy = self._copy(unit.file)
+        return () if copy is None else Parser(self._host, tool=self._tool).lint(copy, unit.shown).names
+
     def _copy(self, file: str) -> bytes | None:
         try:
             return self._host.read_bytes(f"{COPIES}/{file}")
@@ -158,11 +167,11 @@ class ApparmorControl:
         except HostError as error:
             return None, str(error)
 
-    def _orphans(self, entries: Mapping[str, Entry] | None) -> tuple[str, ...]:
+    def _orphans(self, entries: Mapping[str, Entry] | None, refused: Sequence[Refused]) -> tuple[str, ...]:
         """Copies that no entry speaks of: what a crash between two writes may leave behind."""
         if entries is None:
             return ()
-        named = {entry.notes.get("file") for entry in entries.values()}
+        named = {entry.notes.get("file") for entry in entries.values()} | {one.file for one in refused}
         try:
             return tuple(name for name in self._host.names(COPIES) if name not in named)
         except HostFileError:

@@ -51,7 +51,8 @@ class Seen:
     wanted: good files of the folder, and last good copies of those that are refused. entries: the manifest by profile
     name, None when it cannot be read (manifest_error). hashes: the kernel's own of our profiles. users: PIDs by
     profile for what left the configuration, None when that could not be told (users_error). blocked: why the folder's
-    profiles are not known at all (no parser, no folder): then nothing is removed.
+    profiles are not known at all (no parser, no folder): then nothing is removed. copied: profiles that the manifest
+    lost but of which our own copy is there, which only a load of ours writes.
     """
 
     kernel: Kernel
@@ -68,6 +69,7 @@ class Seen:
     hashes: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, tuple[int, ...]] | None = field(default_factory=dict)
     users_error: str = ""
+    copied: frozenset[str] = frozenset()
     orphans: tuple[str, ...] = ()
 
 
@@ -159,7 +161,8 @@ def verdicts(seen: Seen) -> tuple[Verdict, ...]:
 
 def _of_unit(unit: Unit, seen: Seen) -> list[Verdict]:
     entries = seen.entries
-    strangers = [name for name in unit.names if name in seen.kernel.profiles and name not in (entries or {})]
+    known = (entries or {}).keys() | seen.copied
+    strangers = [name for name in unit.names if name in seen.kernel.profiles and name not in known]
     reasons = {name: _reason(name, unit, seen) for name in unit.names}
     found = []
     for top in tops(unit.names):
@@ -187,7 +190,7 @@ def _reason(name: str, unit: Unit, seen: Seen) -> str:
     if mode is None:
         return "not loaded" if entry is None or entry.notes.get("boot") != seen.boot_id else "no longer loaded"
     if entry is None:
-        return "loaded by somebody else"
+        return "the manifest has lost it"
     noted = entry.notes
     if "mode" not in noted:
         return "the last load was cut short"

@@ -41,7 +41,7 @@ def _all(seen: Seen) -> Iterable[Finding]:
             observed=seen.parser_missing,
             expected="apparmor_parser in /usr/sbin or /sbin",
             source="PATH of the agent and of the node",
-            remediation="Use the agent's image, which carries it, or install it on the node (Debian, Ubuntu: apparmor).",
+            remediation="Use the agent's image, which carries it, or install it on the node (package apparmor).",
         )
     elif seen.blocked:
         yield _finding(
@@ -63,7 +63,7 @@ def _all(seen: Seen) -> Iterable[Finding]:
             observed=seen.manifest_error,
             expected="a readable manifest",
             source="/var/lib/node-hardening/apparmor.json",
-            remediation="Nothing is removed or replaced until it is readable; move the file away to start anew.",
+            remediation="Nothing is removed before it is readable; the next load starts a new one beside the old.",
         )
     if not (seen.blocked or seen.wanted or seen.refused):
         yield _finding(
@@ -164,10 +164,11 @@ def _standing(verdict: Verdict) -> tuple[Status, Severity, str, str]:
                 Status.FAIL,
                 Severity.HIGH,
                 f"{verdict.reason}; it was left alone",
-                "Rename the profile, or take the other one out (its owner's file, then `apparmor_parser -R` or a reboot).",
+                "Rename the profile, or take the other one out (its file, then `apparmor_parser -R` or a reboot).",
             )
         case State.UNTOLD:
-            return Status.UNKNOWN, Severity.HIGH, f"{verdict.reason} as far as it can tell", "Mend the manifest."
+            remedy = "Mend the manifest, or rename the profile."
+            return Status.UNKNOWN, Severity.HIGH, f"{verdict.reason} as far as it can tell", remedy
         case State.LOST:
             return Status.FAIL, Severity.HIGH, verdict.reason, "Mend its file; there is no good copy to load."
         case State.LOAD:
@@ -197,7 +198,7 @@ def _leaving(leaver: Leaver) -> Finding:
     status, observed, remediation = {
         Leaving.IN_USE: (
             Status.INFO,
-            f"kept for {len(leaver.pids)} processes under it, which would go on unconfined: PID {_some(leaver.pids)}",
+            f"kept: what runs under it would go on unconfined (PID {_some(leaver.pids)})",
             "Nothing, or end those pods: it is removed with the last of them.",
         ),
         Leaving.UNTOLD: (

@@ -86,15 +86,24 @@ def _without_module(host: Host) -> Kernel:
 def parse_profiles(text: str) -> dict[str, str]:
     """Mode by name from the text of securityfs' `profiles`.
 
-    A line is `name (mode)`; the name may hold spaces and brackets, so the last ` (` counts. Names in a namespace read
-    `:ns://name` and children `parent//child`; both stay as they are. A line of another form names nothing.
+    A line is `name (mode)`; the name may hold spaces and brackets, so the last ` (` counts. Children read
+    `parent//child`. A name in a namespace reads `:ns:name` (seen on 6.1) and is given as the parser spells it,
+    `:ns://name`. A line of another form names nothing.
     """
     found: dict[str, str] = {}
     for line in text.split("\n"):
         name, bracket, mode = line.rpartition(" (")
         if bracket and name and mode.endswith(")") and len(mode) > 1:
-            found[name] = mode[:-1]
+            found[spelled(name)] = mode[:-1]
     return found
+
+
+def spelled(name: str) -> str:
+    """A kernel's name as apparmor_parser -N spells it: `:ns:name` is `:ns://name`."""
+    namespace, colon, rest = name[1:].partition(":")
+    if not name.startswith(":") or not colon or rest.startswith("//"):
+        return name
+    return f":{namespace}://{rest}"
 
 
 def confined_by(current: str) -> tuple[str, ...]:
@@ -102,7 +111,7 @@ def confined_by(current: str) -> tuple[str, ...]:
     label = current.strip("\0\n")
     name, bracket, _ = label.rpartition(" (")
     names = (name if bracket else label).split(_STACK)
-    return tuple(name for name in names if name and name != "unconfined")
+    return tuple(spelled(name) for name in names if name and name != "unconfined")
 
 
 def covers(profile: str, name: str) -> bool:
@@ -146,9 +155,10 @@ def hash_of(host: Host, name: str) -> str:
 
     `policy` is a magic link that only the kernel can follow (readlink says `apparmorfs:[N]`), so this one read goes
     past the host's walk. Nothing but the hash of a profile comes out of it, and a wrong one only means a reload.
-    Kernels have sha256 from 6.8 on, sha1 before (CONFIG_SECURITY_APPARMOR_HASH).
+    Kernels have sha256 from 6.8 on, sha1 before (CONFIG_SECURITY_APPARMOR_HASH). Not looked up for names in namespaces
+    and for those that the kernel mangles byte by byte.
     """
-    if name.startswith(":"):
+    if name.startswith(":") or not name.isascii():
         return ""
     folder = Path(host.real_path(_POLICY))
     for part in name.split("//"):

@@ -10,7 +10,8 @@ import re
 
 from agent.errors import Problem
 
-STDIN = "/dev/stdin"
+# Not /dev/stdin: that is a link that udev makes, and not everywhere.
+STDIN = "/proc/self/fd/0"
 _WORDS_LIMIT = 600
 _LOCATED = re.compile(
     r"AppArmor parser error(?: for .+?)?(?: in(?: profile)? (?P<in>.+?))? at line (?P<line>\d{1,9}): (?P<words>.*)"
@@ -24,7 +25,6 @@ _NOISE = (
     "Use --subdomainfs to override",
     "Warning from ",
     "Warning: ",
-    "File /dev/stdin not found, skipping",
 )
 _VARIABLE = re.compile(r"Found reference to variable (?P<name>\w+), but is never declared")
 _TWICE = re.compile(r"Multiple definitions for (?:hat .+ in )?profile (?P<name>.+?) exist")

@@ -1,7 +1,7 @@
 """apparmor_parser: which one, how it is called, what it answers.
 
 The one that comes with the agent's image goes first, so that every node lints with the same parser, abstractions and
-ABI; the node's own stands in. Profiles always go in as `/dev/stdin`: what was linted, hashed and kept is what is
+ABI; the node's own stands in. Profiles always go in by standard input: what was linted, hashed and kept is what is
 loaded, no file name can meet a link in /etc/apparmor.d/disable or force-complain, and errors in included files name
 those files.
 
