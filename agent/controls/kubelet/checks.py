@@ -110,16 +110,16 @@ def _given_certificate(setting: Setting, file: FileFact) -> Verdict:
 
 
 def _server_rotation(facts: Facts) -> Verdict:
-    bootstrap, certificate, key, gates = (
-        facts.effective.get(field)
-        for field in (fields.SERVER_TLS, fields.CERTIFICATE, fields.PRIVATE_KEY, fields.GATES)
+    bootstrap, certificate, key = (
+        facts.effective.get(field) for field in (fields.SERVER_TLS, fields.CERTIFICATE, fields.PRIVATE_KEY)
     )
-    for setting in (bootstrap, certificate, key, gates):
+    gate = facts.effective.gate("RotateKubeletServerCertificate")
+    for setting in (bootstrap, certificate, key, gate):
         if setting.problem:
             return untold(setting)
-    if gates.value.get("RotateKubeletServerCertificate") is False:
+    if gate.value is False:
         step = "Take RotateKubeletServerCertificate=false out of the feature gates and restart the kubelet."
-        return Verdict(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gates.source, step)
+        return Verdict(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gate.source, step)
     if bootstrap.value:
         return Verdict(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
     if certificate.value and key.value:
@@ -220,12 +220,11 @@ def _healthz(facts: Facts) -> Verdict:
 
 
 def _gates(facts: Facts) -> Verdict:
-    setting = facts.effective.get(fields.GATES)
+    setting = facts.effective.gate("AllAlpha")
     if setting.problem:
         return untold(setting)
-    given = setting.value.get("AllAlpha")
-    observed = "AllAlpha is not set" if given is None else f"AllAlpha: {spelled(given)}"
-    if not given:
+    observed = "AllAlpha is not set" if setting.value is None else f"AllAlpha: {spelled(setting.value)}"
+    if not setting.value:
         return Verdict(Status.PASS, observed, setting.source)
     step = "Take AllAlpha out of the feature gates, name the few that are needed, and restart the kubelet."
     return Verdict(Status.FAIL, observed, setting.source, step)

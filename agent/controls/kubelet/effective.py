@@ -70,6 +70,23 @@ class Effective:
             return self._gates(wanted)
         return self._by_flag(wanted) or self._by_file(wanted)
 
+    def gate(self, name: str) -> Setting:
+        """One feature gate, with the place that decides it; None when it is not set."""
+        gates = self.get(fields.GATES)
+        if gates.problem or name not in gates.value:
+            return replace(gates, value=None)
+        return Setting(gates.value[name], self._gate_source(name, gates.source))
+
+    def _gate_source(self, name: str, source: str) -> str:
+        last = self.flags.last(fields.GATES.flag)
+        if source == CONFIGZ:
+            return source
+        if last is not None and name in fields.from_flags(fields.GATES, self.flags):
+            return last.source
+        found = document.find(self.tree, fields.GATES.path)
+        below = found.data if found is not None and isinstance(found.data, Mapping) else {}
+        return below[name].source if name in below else source
+
     def path(self, wanted: Field) -> str:
         """A setting that is a path, made absolute; empty when it is unset or cannot be told."""
         setting = self.get(wanted)

@@ -31,10 +31,10 @@ class Answer:
 class Prober(Protocol):
     """Sends one anonymous GET /pods."""
 
-    def secure(self, address: str, port: int) -> Answer:
+    def secure(self, address: str, port: int, /) -> Answer:
         """Over TLS, as to port 10250. Never raises."""
 
-    def plain(self, address: str, port: int) -> Answer:
+    def plain(self, address: str, port: int, /) -> Answer:
         """Over plain HTTP, as to port 10255. Never raises."""
 
 

@@ -1,0 +1,75 @@
+"""Staged kubelets for tests: a node's tree in a folder, and kubelets that are said to run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.controls.kubelet import argv, effective
+from agent.controls.kubelet.checks import CHECKS
+from agent.controls.kubelet.probe import Answer
+from agent.controls.kubelet.verdict import Facts
+from agent.host import Host, Process
+from agent.model import Finding
+
+HEADER = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+CONFIG = "/var/lib/kubelet/config.yaml"
+DROP_INS = "/etc/kubernetes/kubelet.conf.d"
+
+
+class StagedHost(Host):
+    """A tree with processes that are only said to run. `passes`: what each look at the processes gives, the last for
+    all later ones."""
+
+    def __init__(self, root: Path, *passes: Sequence[Process]) -> None:
+        super().__init__(root)
+        self._passes = list(passes)
+
+    def processes(self) -> Iterator[Process]:
+        yield from self._passes.pop(0) if len(self._passes) > 1 else self._passes[0]
+
+    def view_of(self, process: Process) -> Host:
+        """The kubelet sees the same tree."""
+        del process
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class StagedProber:
+    """Answers that are said to come from the kubelet's ports."""
+
+    to_secure: Answer
+    to_plain: Answer
+
+    def secure(self, _address: str, _port: int, /) -> Answer:
+        return self.to_secure
+
+    def plain(self, _address: str, _port: int, /) -> Answer:
+        return self.to_plain
+
+
+def process(*args: str, name: str = "kubelet", pid: int = 812, uid: int | None = 0, started: float = 4e9) -> Process:
+    """A process whose first argument is its program. It started so late that no file is newer."""
+    return Process(pid=pid, name=name, argv=args, exe=args[0] if args else "", cwd="/", uid=uid, started=started)
+
+
+def plant(root: Path, files: Mapping[str, str]) -> Path:
+    """Writes a node's files below the root."""
+    for path, content in files.items():
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+    return root
+
+
+def config(body: str) -> str:
+    """A kubelet configuration with its two headers, the body from line 3 on."""
+    return HEADER + body
+
+
+def settings(root: Path, args: Iterable[str], cwd: str = "/") -> dict[str, Finding]:
+    """The findings of the settings' checks for a kubelet with these arguments, by id."""
+    told = effective.read(Host(root), argv.parse(argv.arguments(args)), cwd)
+    facts = Facts(told, "the kubelet's command line")
+    return {check.id: check.finding(check.judge(facts)) for check in CHECKS}
