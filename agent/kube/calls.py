@@ -177,7 +177,7 @@ class Caller:
 
     def cut_streams(self) -> None:
         """Ends all running answers, now and from now on."""
-        self._streams.close()
+        self._streams.lifeline.cut()
 
     def close(self) -> None:
         """Ends everything."""

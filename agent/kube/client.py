@@ -70,7 +70,7 @@ class Kube:
         return other
 
     def stop(self) -> None:
-        """Ends watches and waits at once; single attempts still go through, for what has to be said last."""
+        """Ends watches and waits at once, from any thread; single attempts still go through, for the last words."""
         self._caller.around.stop.set()
         self._caller.cut_streams()
 

@@ -52,12 +52,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _words(chain: list[BaseException]) -> str:
     """What the innermost error says, in few words; the outer ones repeat it around a URL with its query."""
     for link in chain:
+        if isinstance(link, urllib3.exceptions.NameResolutionError):
+            return "the host's name does not resolve"
+        if isinstance(link, urllib3.exceptions.NewConnectionError):
+            # A ConnectTimeoutError by inheritance; what it wraps knows better.
+            continue
         if isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
             return "no connection in time"
         if isinstance(link, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return "no answer in time"
-        if isinstance(link, urllib3.exceptions.NameResolutionError):
-            return "the host's name does not resolve"
         if isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
             return "the connection was cut in the middle of the answer"
         if isinstance(link, http.client.RemoteDisconnected):

@@ -147,7 +147,8 @@ def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLC
         context.load_default_certs()
     else:
         try:
-            context.load_verify_locations(cadata=trust.authority.read().decode("ascii", errors="replace"))
+            # Comments between certificates may hold anything; ssl takes ASCII alone.
+            context.load_verify_locations(cadata=trust.authority.read().decode("ascii", errors="backslashreplace"))
         except ssl.SSLError as error:
             raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is no PEM") from error
     if certificate is not None:
