@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -120,9 +121,9 @@ class Tree:
                 )
                 try:
                     _write_all(fd, content)
-                    os.fchmod(fd, bits)
                     if old is not None and regular and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                         os.fchown(fd, old.st_uid, old.st_gid)
+                    os.fchmod(fd, bits)  # after chown, which takes setuid and setgid away
                     os.fsync(fd)
                 finally:
                     os.close(fd)
@@ -140,11 +141,7 @@ class Tree:
         try:
             with self._parent("remove", path, follow_last=False) as (parent, name):
                 os.unlink(name, dir_fd=parent)
-                folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+                _sync_folder(parent)
         except HostFileMissing:
             return False
         return True
@@ -186,7 +183,7 @@ class Tree:
     def _walk(self, action: str, path: str, *, follow_last: bool) -> tuple[int, str]:
         if not path.startswith("/"):
             raise HostFileError(action, path, "not an absolute path")
-        left = list(reversed([part for part in PurePosixPath(path).parts if part != "/"]))
+        left = _parts_reversed(action, path, path)
         folders = [os.open(self.root, _DIRECTORY)]
         links = 0
         try:
@@ -203,7 +200,7 @@ class Tree:
                     if target.startswith("/"):
                         while len(folders) > 1:
                             os.close(folders.pop())
-                    left.extend(reversed([piece for piece in PurePosixPath(target).parts if piece != "/"]))
+                    left.extend(_parts_reversed(action, path, target))
                     continue
                 if not left:
                     return folders.pop(), part
@@ -225,18 +222,34 @@ class Tree:
                     contextlib.suppress(FileExistsError),
                 ):
                     os.mkdir(name, 0o755, dir_fd=parent)
+                    _sync_folder(parent)
 
     @staticmethod
     def _sweep(parent: int, name: str) -> None:
         """Takes away what a killed write of the same file left behind."""
+        left_behind = re.compile(re.escape(f"{_TEMPORARY_PREFIX}{name}.") + "[0-9a-f]{8}")
         folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
         try:
             for entry in os.listdir(folder):
-                if entry.startswith(f"{_TEMPORARY_PREFIX}{name}."):
+                if left_behind.fullmatch(entry):  # whole names: `a` must not sweep what is written to `a.conf`
                     with contextlib.suppress(OSError):
                         os.unlink(entry, dir_fd=folder)
         finally:
             os.close(folder)
+
+
+def _parts_reversed(action: str, path: str, text: str) -> list[str]:
+    """The components of a path or of a symlink's target, last one first.
+
+    Split here rather than by pathlib, to which `//etc` has the root `//`: opened as a component that is the machine's.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise HostFileError(action, ascii(path), "not a name that a file can have") from error
+    if "\0" in text:
+        raise HostFileError(action, ascii(path), "a NUL byte cannot be in a file's name")
+    return [part for part in reversed(text.split("/")) if part not in ("", ".")]
 
 
 def _link(folder: int, name: str) -> str | None:
@@ -247,6 +260,15 @@ def _link(folder: int, name: str) -> str | None:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return None
         raise
+
+
+def _sync_folder(folder: int) -> None:
+    """Makes what was added to or taken from a folder survive a power cut; `folder` may be an O_PATH descriptor."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
 
 
 def _write_all(fd: int, content: bytes) -> None:
