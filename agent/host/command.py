@@ -78,13 +78,14 @@ def run(
         raise CommandMissing(argv, f"{actual[0]} is not there") from error
     except OSError as error:
         raise CommandMissing(argv, f"{actual[0]} cannot be started: {error.strerror}") from error
-    with child:
-        try:
-            out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes)
-        except TimeoutError as error:
-            raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
-        finally:
-            _end(child)
+    except ValueError as error:
+        raise HostError(f"{list(argv)!a} is no command: {error}") from error  # NUL, half a surrogate pair
+    try:
+        out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes)
+    except TimeoutError as error:
+        raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
+    finally:
+        _end(child)
     return Completed(tuple(argv), child.returncode, out.decode(errors="replace"), err.decode(errors="replace"), cut)
 
 
@@ -119,10 +120,8 @@ def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, l
                 room = limit - len(got[stream])
                 cut = cut or len(chunk) > room
                 got[stream] += chunk[: max(room, 0)]
-    try:
-        child.wait(max(deadline - time.monotonic(), 0.0))
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError from error
+    if not _ended(child, deadline):
+        raise TimeoutError
     return bytes(got[child.stdout]), bytes(got[child.stderr]), cut
 
 
@@ -135,18 +134,40 @@ def _feed(stdin: IO[bytes], feed: memoryview) -> memoryview:
         return memoryview(b"")  # the child has heard enough; its exit code says what it thinks
 
 
+def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Waits until the child has ended, without reaping it: until then nobody else can be given its number."""
+    pause = 0.0005
+    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(pause * 2, 0.05)
+    return True
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of the child's own session and reaps it."""
-    if child.poll() is None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_KILL_GRACE_SECONDS)
-                break
-    # Grandchildren that kept the pipes: the group outlives its leader.
+    """Kills what is left of the child's own session, closes the pipes and reaps it.
+
+    A child that even SIGKILL does not end (it hangs in the kernel, as modprobe may) is left to be reaped later: the
+    agent must not hang with it.
+    """
+    if not _ended(child, 0.0):
+        _signal(child, signal.SIGTERM)
+        _ended(child, time.monotonic() + _KILL_GRACE_SECONDS)
+    # Always: grandchildren that kept the pipes, or were left behind, are in the group that outlives its leader.
+    _signal(child, signal.SIGKILL)
+    _ended(child, time.monotonic() + _KILL_GRACE_SECONDS)
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    child.poll()
+
+
+def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
+        os.killpg(child.pid, sign)
 
 
 def _last_words(text: str) -> str:
