@@ -14,7 +14,7 @@ from agent.controls.base import Step
 from agent.controls.installed import Entry, Installed, digest
 from agent.controls.modprobe.judge import findings
 from agent.controls.modprobe.lists import KIND, DeniedModule, DenyList, load_list
-from agent.controls.modprobe.modprobe_d import denied_by, file_problem, parse
+from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
 from agent.controls.modprobe.observe import Seen, observe, read_file
 from agent.controls.modprobe.plan import unload_order
 from agent.controls.modprobe.policy import render, resolve
@@ -43,6 +43,10 @@ class ModprobeControl:
     def name(self) -> str:
         """`modprobe`."""
         return CONTROL
+
+    def watched(self) -> Sequence[str]:
+        """Every modprobe.d: a line in any of them may win over ours. A new kernel comes with a boot or a pass."""
+        return FOLDERS
 
     def observe(self) -> Seen:
         """Reads policy and node. Raises AgentError when the shipped lists are missing."""
