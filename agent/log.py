@@ -26,7 +26,7 @@ def configure(level: LogLevel, form: LogFormat, node: str, stream: TextIO | None
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            lambda _logger, _method, fields: {"node": node, **fields},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -36,5 +36,3 @@ def configure(level: LogLevel, form: LogFormat, node: str, stream: TextIO | None
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(node=node)

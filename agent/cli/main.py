@@ -53,7 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _commands() -> dict[str, Command]:
-    return {"audit": _audit, "apply": _apply, "validate": _validate, "demo": _demo}
+    return {"run": _run, "audit": _audit, "apply": _apply, "validate": _validate, "demo": _demo}
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # The other commands need no cluster, and do not pay for its libraries.
+    from agent import daemon, kube  # noqa: PLC0415
+
+    path, named = options.config_path(arguments.config)
+    host = Host(arguments.host_root, how=HostExec(arguments.host_exec))
+    policy = daemon.PolicyStore(path, host, explicit=named).load().config or Config()
+    logging = _logging(policy.log, arguments)
+    log.configure(logging.level, logging.format, arguments.node_name)
+    access = kube.find(os.environ, runner=host.run)
+    return daemon.serve(host, arguments.node_name, access, config=path, explicit=named, address=policy.metrics.address)
 
 
 def _audit(arguments: argparse.Namespace) -> int:

@@ -44,6 +44,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    command("run", "the daemon: what the DaemonSet starts")
     command("audit", "look at this node and say what does not comply; changes nothing, needs no cluster")
     apply = command("apply", "one pass over this node: make it so, verify, report")
     apply.add_argument("--dry-run", action="store_true", help="stop after the plan; changes nothing")

@@ -82,10 +82,13 @@ def apply(control: Control[Seen]) -> Pass:
     try:
         seen = control.observe()
         steps = control.plan(seen)
-        changes = tuple(_run(step) for step in steps)
-        findings = control.judge(control.observe() if steps else seen)
     except AgentError as error:
         return Pass((_cannot_tell(control.name, error),))
+    changes = tuple(_run(step) for step in steps)
+    try:
+        findings = tuple(control.judge(control.observe() if steps else seen))
+    except AgentError as error:
+        findings = (_cannot_tell(control.name, error, "The changes stand; the next pass looks again."),)
     return Pass((*findings, *_failures(changes)), changes)
 
 
@@ -115,7 +118,7 @@ def _failures(changes: Iterable[Change]) -> tuple[Finding, ...]:
     )
 
 
-def _cannot_tell(control: str, error: AgentError) -> Finding:
+def _cannot_tell(control: str, error: AgentError, then: str = "Nothing was changed.") -> Finding:
     return Finding(
         id=f"{control}/observe",
         control=control,
@@ -125,5 +128,5 @@ def _cannot_tell(control: str, error: AgentError) -> Finding:
         observed=str(error),
         expected="readable",
         source="observe",
-        remediation="Mend what the error names; nothing was changed.",
+        remediation=f"Mend what the error names. {then}",
     )

@@ -29,7 +29,8 @@ class ManifestError(HostError):
 class Entry:
     """One installed thing. key: the file's path on the node, or a name where the thing is no file.
 
-    hashes: SHA-256 of the content that is ours, newest first; the second one is what a crash may have left there.
+    hashes: SHA-256 of the content that is ours, newest first; the second one is what was there before the write, and
+    still is when a crash came between.
     kept: path of the copy of what stood there before, empty when nothing did. notes: what the control remembers.
     """
 
@@ -89,10 +90,13 @@ class Installed:
         except HostFileMissing:
             present = None
         kept = entry.kept if entry else ""
-        if present is not None and entry is None and present != content:
+        if present is not None and entry is None:
+            # Kept even when it is what we would write: it was not us who put it there.
             kept = f"{STATE_FOLDER}/kept/{self._control}/{path.strip('/').replace('/', '_')}.{digest(present)[:12]}"
-            self._host.write(kept, present, mode=0o600)
-        before = [old for old in (entry.hashes[:1] if entry else ()) if old != new]
+            self._host.write(kept, present, mode=self._host.stat(path).mode)
+        # What of ours is there now, after however many installs that were cut off before their write.
+        there = digest(present) if present is not None and self.is_ours(entry, present) else ""
+        before = (there,) if there and there != new else ()
         self.remember(Entry(path, (new, *before), kept, dict(notes or {})))
         self._host.write(path, content, mode=mode)
 
@@ -105,14 +109,22 @@ class Installed:
             ours = self.is_ours(entry, self._host.read_bytes(path))
         except HostFileMissing:
             ours = True
-        if ours:
-            if entry.kept:
-                self._host.write(path, self._host.read_bytes(entry.kept))
-                self._host.remove(entry.kept)
-            else:
-                self._host.remove(path)
+        if ours and not self._put_back(entry):
+            self._host.remove(path)
         self.forget(path)
         return ours
+
+    def _put_back(self, entry: Entry) -> bool:
+        """Puts back what stood there before us; False when nothing did, or its copy is gone."""
+        if not entry.kept:
+            return False
+        try:
+            content, mode = self._host.read_bytes(entry.kept), self._host.stat(entry.kept).mode
+        except HostFileMissing:
+            return False
+        self._host.write(entry.key, content, mode=mode)
+        self._host.remove(entry.kept)
+        return True
 
     def _entries_or_start_anew(self) -> dict[str, Entry]:
         """The entries for an act that writes. A manifest that cannot be understood is moved aside, not lost."""

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from agent.daemon.loop import Daemon, Sink
+from agent.daemon.policy import PolicyStore
+from agent.daemon.service import serve
 
-__all__ = ["Daemon", "Sink"]
+__all__ = ["Daemon", "PolicyStore", "Sink", "serve"]

@@ -60,6 +60,7 @@ class Daemon:
         self._watch = FolderWatch({})
         self._pace = Pace(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._policy = Policy(None)
+        self._controls: tuple[catalogue.AnyControl, ...] = ()
         self._fingerprint = ""
         self._settled = ""  # the policy that the last complete pass made true
         self._verified = False
@@ -119,6 +120,8 @@ class Daemon:
         if config is None or config == before.config:
             return
         self._pace.interval_seconds = config.interval
+        # Kept from pass to pass: a control may remember what it need not look at again.
+        self._controls = catalogue.controls_of(config, self._host, configz=self._configz)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")
@@ -135,10 +138,9 @@ class Daemon:
         begun = self._clock()
         # Before the pass: what changes while it runs is then seen as a change, not missed.
         self._fingerprint = fingerprint(config)
-        controls = catalogue.controls_of(config, self._host, configz=self._configz)
-        self._watch.watch(self._watched(config, controls))
+        self._watch.watch(self._watched(config, self._controls))
         with catalogue.exclusively(self._host):
-            report = catalogue.run(self._node, controls, catalogue.Act.APPLY)
+            report = catalogue.run(self._node, self._controls, catalogue.Act.APPLY)
         drift = self._settled == self._fingerprint
         complete = not any(change.outcome is Outcome.FAILED for change in report.changes)
         self._settled = self._fingerprint if complete else ""

@@ -91,7 +91,7 @@ def hardening(report: Report, *, policy: str, version: str, label: bool, last_ch
     annotations: dict[str, str | None] = {
         STATUS: word.value,
         SUMMARY: text,
-        FINDINGS: findings(report.findings),
+        FINDINGS: findings(report.findings) or None,
         POLICY: policy,
         VERSION: version,
     }
@@ -124,7 +124,7 @@ def summary(report: Report) -> str:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """JSON of what does not pass, worst first, cut to 4 KiB with the number of those left out."""
+    """JSON of what does not pass, worst first, cut to 4 KiB with the number of those left out; empty when all does."""
     wanted = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
     shown: list[Mapping[str, object]] = []
     size = 2
@@ -141,7 +141,7 @@ def findings(found: Sequence[Finding]) -> str:
             break
         shown.append(entry)
         size += length
-    return _compact(shown)
+    return _compact(shown) if shown else ""
 
 
 def change_sentence(changes: Sequence[Change], when: str) -> str | None:
@@ -162,7 +162,7 @@ def cut(text: str, characters: int) -> str:
 def _sentence(some: Sequence[Finding]) -> str:
     checks = [one for one in some if one.status is not Status.NOT_APPLICABLE]
     if not checks:
-        return f"not applicable ({cut(some[0].observed, 80)})"
+        return "not applicable here"
     failing = [one for one in checks if one.status is Status.FAIL]
     unknown = [one for one in checks if one.status is Status.UNKNOWN]
     parts = []

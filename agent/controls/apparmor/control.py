@@ -55,6 +55,10 @@ class ApparmorControl:
 
     # -- observe ---------------------------------------------------------------------------------------------------
 
+    def watched(self) -> Sequence[str]:
+        """Nothing: what is loaded is the kernel's, and securityfs tells no watcher."""
+        return ()
+
     def observe(self) -> Seen:
         """Kernel, folder, manifest, and what they need to be compared. Raises HostError when there is no boot id."""
         kernel = kernels.look(self._host)

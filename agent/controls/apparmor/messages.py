@@ -84,15 +84,18 @@ def _including_line(path: str, text: str) -> int:
 
 
 def _line_spoken_of(said: str, text: str) -> int:
-    lines = text.split("\n")
     if variable := _VARIABLE.search(said):
-        return _nth(lines, f"@{{{variable['name']}}}", 1)
+        used = f"@{{{variable['name']}}}"
+        lines = enumerate(text.split("\n"), 1)
+        return next((number for number, line in lines if used in line and not line.lstrip().startswith("# ")), 0)
     if twice := _TWICE.search(said):
         # The second definition is the one too many.
-        return _nth(lines, twice["name"], 2)
+        return defining_line(text, twice["name"], nth=2)
     return 0
 
 
-def _nth(lines: list[str], needle: str, nth: int) -> int:
-    hits = [number for number, line in enumerate(lines, 1) if needle in line and not line.lstrip().startswith("# ")]
+def defining_line(text: str, name: str, *, nth: int = 1) -> int:
+    """The line where the profile's definition begins, the nth of that name; 0 when it cannot be told."""
+    begins = re.compile(rf'^[^#]*(?<![\w./-])"?{re.escape(name)}(?![\w./-])[^#]*\{{')
+    hits = [number for number, line in enumerate(text.split("\n"), 1) if begins.search(line)]
     return hits[nth - 1] if len(hits) >= nth else 0

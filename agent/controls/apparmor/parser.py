@@ -179,7 +179,7 @@ def _of_names(names: Sequence[str], file: str, text: str) -> tuple[Problem, ...]
         return (Problem(file, 0, "", "defines no profile; apparmor_parser takes such a file without a word"),)
     found = []
     for name in names:
-        line = next((number for number, line in enumerate(text.split("\n"), 1) if name in line and "{" in line), 0)
+        line = messages.defining_line(text, name)
         if name == "unconfined":
             found.append(Problem(file, line, "", "the name `unconfined` is the kernel's own"))
         elif _AWKWARD.search(name):

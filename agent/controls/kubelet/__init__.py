@@ -51,6 +51,10 @@ class KubeletControl:
         self._configz = configz
         self._prober = (prober or HttpProber()) if config.probe else None
 
+    def watched(self) -> Sequence[str]:
+        """Nothing: it is only looked at, and takes effect only when the kubelet starts anew."""
+        return ()
+
     def observe(self) -> Seen:
         return observe(self._host, prober=self._prober, configz=self._configz)
 

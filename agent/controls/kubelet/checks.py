@@ -59,7 +59,8 @@ def _client_ca(facts: Facts) -> Verdict:
         step = f"Put the cluster's CA at {file.path}, or name the file where it is at {setting.source}."
         return Verdict(Status.FAIL, f"{shown(field, setting)}, and {file.path} is not there", setting.source, step)
     if file.problem:
-        return Verdict(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source)
+        step = "Mend what is named and look again."
+        return Verdict(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source, step)
     return Verdict(Status.PASS, shown(field, setting), setting.source)
 
 

@@ -66,7 +66,8 @@ def judge(answers: Answers | None) -> tuple[Finding, ...]:
         off = Verdict(Status.INFO, "not asked: kubelet.probe is false", "configuration")
         return SECURE.finding(off), READ_ONLY.finding(off)
     if answers.problem:
-        untold = Verdict(Status.UNKNOWN, f"not asked: {answers.problem}")
+        step = "Mend what is named, so that the kubelet's address is known, and look again."
+        untold = Verdict(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
         return SECURE.finding(untold), READ_ONLY.finding(untold)
     return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
 

@@ -67,7 +67,8 @@ def judge(seen: Seen) -> Finding:
     observed = f"metricsBindAddress: {seen.address or '(off)'}"
     loopback = is_loopback(seen.address) if seen.address else True
     if loopback is None:
-        return ROW.finding(Verdict(Status.UNKNOWN, f"{observed} is not an address", seen.source))
+        step = f"Set it to {_DEFAULT} and restart kube-proxy."
+        return ROW.finding(Verdict(Status.UNKNOWN, f"{observed} is not an address", seen.source, step))
     if loopback:
         return ROW.finding(Verdict(Status.PASS, observed, seen.source))
     step = f"Set `metricsBindAddress: {_DEFAULT}` (or --metrics-bind-address) and restart kube-proxy."

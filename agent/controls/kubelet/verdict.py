@@ -13,6 +13,7 @@ from agent.controls.kubelet.fields import Field, spelled
 from agent.model import Finding, Severity, Status
 
 CONTROL = "kubelet"
+_LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,10 @@ class Row:
             title=self.title,
             status=verdict.status,
             severity=verdict.severity or self.severity,
-            observed=verdict.observed,
+            observed=_fit(verdict.observed),
             expected=self.expected,
-            source=verdict.source,
-            remediation=verdict.remediation,
+            source=_fit(verdict.source),
+            remediation=_fit(verdict.remediation),
         )
 
 
@@ -75,6 +76,13 @@ class Check(Row):
     """A row that is judged from the settings alone. judge: pure."""
 
     judge: Callable[[Facts], Verdict]
+
+
+def _fit(text: str) -> str:
+    """Text of the node's processes and files, made fit to be shown: nothing that moves a terminal's cursor, no half
+    characters of arguments that are not UTF-8, and bounded."""
+    clean = "".join(char if char.isprintable() else "\ufffd" for char in text[:_LONGEST])
+    return clean if len(text) <= _LONGEST else f"{clean}…"
 
 
 def setting_check(

@@ -40,6 +40,10 @@ class SeccompControl:
         self._host = host
         self._installed = Installed(host, self.name)
 
+    def watched(self) -> Sequence[str]:
+        """The kubelet's folder of profiles."""
+        return (place.find(self._config.directory, self._host, "").path,)
+
     def observe(self) -> Seen:
         """Reads the profiles and what is installed. Raises AgentError when the shipped profiles are gone."""
         manifest_error = ""

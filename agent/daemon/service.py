@@ -1,0 +1,125 @@
+"""One process of `run`: its threads, its signals, and how it ends.
+
+Three things happen side by side and never wait for each other: the loop hardens the node, the publisher writes to the
+Node, and a watch on the own Node tells the publisher what others did to it. It refuses to take longer than five seconds
+to end: every write is atomic, so what is cut off is as good as never begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from agent.daemon.loop import Daemon
+from agent.daemon.policy import PolicyStore
+from agent.host import Host
+from agent.kube import Exchange, Kube, Seen, Surroundings
+from agent.kube.access import Access
+from agent.kube.resources import NODES
+from agent.report.api import KubeReport
+from agent.report.events import Recorder
+from agent.report.http import StatusServer
+from agent.report.metrics import Metrics
+from agent.report.node import NodePublisher
+
+_END_WITHIN_SECONDS = 4.0
+
+
+def serve(host: Host, node: str, access: Access, *, config: Path, explicit: bool, address: str) -> int:
+    """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
+
+    address: where /metrics and the probes are served, empty for nowhere. Raises UsageError when it is taken.
+    """
+    stop = threading.Event()
+    log = structlog.get_logger()
+    metrics = Metrics()
+    around = Surroundings(stop=stop, log=log, on_request=lambda exchange: _count(metrics, exchange))
+    kube = Kube(access, node=node, around=around)
+    api = KubeReport(kube, node)
+    publisher = NodePublisher(
+        api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
+    )
+    daemon = Daemon(host, node, PolicyStore(config, host, explicit=explicit), publisher, metrics)
+    server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
+    failed = threading.Event()
+
+    def work(target: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                target()
+            except Exception:
+                # A thread that dies unseen would leave a daemon that only looks alive.
+                log.exception("thread_died", thread=threading.current_thread().name)
+                failed.set()
+                end.set()
+
+        return run
+
+    end = threading.Event()
+    threads = [
+        threading.Thread(target=work(target), name=name, daemon=True)
+        for name, target in (
+            ("loop", daemon.run),
+            ("publisher", publisher.run),
+            ("node-watch", lambda: _follow(kube, node, publisher)),
+        )
+    ]
+    with _signals({signal.SIGTERM: end.set, signal.SIGINT: end.set, signal.SIGHUP: daemon.reload}):
+        if server:
+            server.start()
+        for thread in threads:
+            thread.start()
+        log.info("started", config=str(config), api_server=access.server, address=address)
+        end.wait()
+        log.info("stopping")
+        stop.set()
+        daemon.stop()
+        publisher.stop()
+        kube.stop()
+        deadline = time.monotonic() + _END_WITHIN_SECONDS
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        kube.close()
+        if server:
+            server.close()
+    late = [thread.name for thread in threads if thread.is_alive()]
+    log.info("stopped", cut_off=late)
+    return 3 if failed.is_set() else 0
+
+
+def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
+    """Shows the publisher every change of the own Node."""
+    for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
+        if change.seen in (Seen.ADDED, Seen.MODIFIED):
+            publisher.saw(change.object)
+
+
+def _count(metrics: Metrics, exchange: Exchange) -> None:
+    metrics.api_requests.inc()
+    if not exchange.outcome.startswith("2"):
+        metrics.api_error(exchange.outcome)
+
+
+@contextlib.contextmanager
+def _signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Handlers for signals while the block runs; the ones before are put back."""
+    before = {number: signal.signal(number, _handler(call)) for number, call in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handler(call: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        call()
+
+    return handle

@@ -1,0 +1,51 @@
+"""The calls that reporting makes: on the agent's own Node and on Events, and nothing else of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.kube import Kube, Patch
+from agent.kube.errors import AlreadyExists
+from agent.kube.resources import EVENTS, NODES
+
+
+class KubeReport:
+    """NodeApi and EventsApi on the real API server."""
+
+    def __init__(self, kube: Kube, node: str) -> None:
+        self._kube = kube
+        self._node = node
+
+    def read(self) -> Mapping[str, Any]:
+        """The Node."""
+        return self._kube.get(NODES, self._node)
+
+    def patch_metadata(
+        self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
+    ) -> Mapping[str, Any]:
+        """Merges these keys; None takes one away."""
+        metadata = {"annotations": dict(annotations), "labels": dict(labels)}
+        body = {"metadata": {name: keys for name, keys in metadata.items() if keys}}
+        return self._kube.patch(NODES, self._node, body)
+
+    def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
+        """Merges conditions by type, on the status subresource."""
+        return self._kube.patch_status(NODES, self._node, {"status": {"conditions": conditions}})
+
+    def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
+        """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""
+        body = {"metadata": {"resourceVersion": resource_version}, "spec": {"taints": taints or None}}
+        return self._kube.patch(NODES, self._node, body)
+
+    def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
+        """Creates it; False when one of that name is there already."""
+        try:
+            self._kube.create(EVENTS, body, namespace)
+        except AlreadyExists:
+            return False
+        return True
+
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Merge-patches it and answers the object as it is now."""
+        return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)
