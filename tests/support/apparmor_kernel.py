@@ -47,7 +47,7 @@ class StandIn:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         self.parser = work / "apparmor_parser"
-        self.parser.write_text(f"#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} \"$@\"\n")
+        self.parser.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} "$@"\n')
         self.parser.chmod(0o755)
 
     @property

@@ -21,7 +21,7 @@ from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
 from tests.support.apparmor_kernel import PARSER, StandIn
 
-pytestmark = pytest.mark.skipif(not os.path.exists(PARSER), reason="needs Debian's apparmor (apparmor_parser)")
+pytestmark = pytest.mark.skipif(not Path(PARSER).exists(), reason="needs Debian's apparmor (apparmor_parser)")
 
 GOOD = "profile app-one {\n  file,\n  deny /etc/shadow r,\n}\n"
 OTHER = "profile app-one {\n  file,\n  deny /etc/gshadow r,\n}\n"
@@ -100,7 +100,7 @@ def test_a_broken_file_is_refused_beside_good_ones_that_load(node: Node) -> None
 
 
 def test_audit_and_dry_run_change_nothing(node: Node) -> None:
-    """audit says what is missing; dry-run names the step; mode audit plans none; the kernel and disk stay as they are."""
+    """audit says what is missing; dry-run names the step; mode audit plans none; kernel and disk stay as they are."""
     node.write("good", GOOD)
     assert finding(node.audit(), "profile/app-one").observed == "not loaded"
     assert [change.action for change in base.dry_run(node.control()).changes] == ["load"]
@@ -369,9 +369,7 @@ def test_a_full_disk(node: Node) -> None:
         pytest.skip("mounting a small tmpfs needs root")
     node.state.mkdir(parents=True)
     host = Host("/")
-    mounted = host.run(
-        ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(node.state)], timeout_seconds=10
-    )
+    mounted = host.run(["/usr/bin/mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(node.state)], timeout_seconds=10)
     if mounted.code != 0:
         pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr}")
     try:
