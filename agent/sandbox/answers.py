@@ -109,7 +109,7 @@ def not_found(who: Who, name: str) -> ApiError:
 
 
 def unknown_path() -> ApiError:
-    """404 for a path or resource that the server does not serve."""
+    """404 for a resource that the server does not serve."""
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
@@ -172,8 +172,8 @@ def method_not_allowed() -> ApiError:
 
 def not_acceptable(accepted: str) -> ApiError:
     """406."""
-    message = f"only the following media types are accepted: {accepted}"
-    return ApiError(406, "NotAcceptable", message, details=False)
+    message = f"406: Not Acceptable\n\nAvailable representations: {accepted}"
+    return ApiError(406, "NotAcceptable", message)
 
 
 def unsupported_media_type(accepted: str) -> ApiError:

@@ -58,12 +58,14 @@ class Call:
 class Api:
     """The resource handlers."""
 
-    def __init__(self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy) -> None:
+    def __init__(
+        self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy, *, two_budgets_status: int
+    ) -> None:
         """Everything is kept in the registry."""
         self._registry = registry
         self._reviews = reviews
         self._kubelets = kubelets
-        self._evictor = Evictor(registry)
+        self._evictor = Evictor(registry, two_budgets_status)
         self._applier = Applier(registry)
         self._discovery = Discovery(registry.catalog)
 
@@ -82,7 +84,7 @@ class Api:
         if resource is None or (not resource.namespaced and info.namespace and info.resource != "namespaces"):
             raise answers.unknown_path()
         if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
-            raise answers.method_not_allowed() if info.verb == "create" else answers.unknown_path()
+            raise answers.unknown_path() if info.name else answers.method_not_allowed()
         return resource
 
     def answer(self, call: Call) -> Answer:
@@ -115,7 +117,8 @@ class Api:
             return Answer(200, b"ok", "text/plain")
         if call.info.verb != "get":
             raise answers.method_not_allowed()
-        return wire.document(self._discovery.document(call.info.path))
+        found = self._discovery.document(call.info.path)
+        return wire.document(found) if found is not None else wire.NO_PAGE
 
     def _target(self, call: Call, resource: Resource) -> Target:
         namespace = call.info.namespace if resource.namespaced else ""
@@ -145,8 +148,8 @@ class Api:
         if validation not in ("Ignore", "Warn", "Strict"):
             allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
             cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
-            raise answers.invalid(answers.Who("meta.k8s.io", "", "CreateOptions"), "", [cause])
-        return WriteOptions(_dry_run(call.query), validation, (call.warnings,))
+            raise answers.invalid(_options(call.info.verb), "", [cause])
+        return WriteOptions(_dry_run(call), validation, (call.warnings,))
 
     def _create(self, call: Call, resource: Resource) -> Answer:
         body = wire.parse_body(call.body, call.content_type)
@@ -173,16 +176,17 @@ class Api:
         values = wire.parse_body(call.body, call.content_type) or {}
         query = call.query
         if not values and "gracePeriodSeconds" in query:
-            if not query["gracePeriodSeconds"].lstrip("-").isdecimal():
-                raise answers.bad_request('strconv.ParseInt: parsing "gracePeriodSeconds": invalid syntax')
-            values["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+            seconds = query["gracePeriodSeconds"]
+            if not seconds.lstrip("-").isdecimal():
+                raise answers.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
+            values["gracePeriodSeconds"] = int(seconds)
         if "propagationPolicy" in query:
             values.setdefault("propagationPolicy", query["propagationPolicy"])
         return values
 
     def _delete(self, call: Call, resource: Resource) -> Answer:
         target = self._target(call, resource)
-        options = delete_options(self._delete_body(call), dry_run=_dry_run(call.query))
+        options = delete_options(self._delete_body(call), dry_run=_dry_run(call))
         item, gone = self._registry.delete(resource, target.namespace, target.name, options)
         if gone and not resource.returns_deleted:
             return wire.document(answers.success(resource.who, target.name, item.meta["uid"]))
@@ -190,7 +194,7 @@ class Api:
 
     def _deletecollection(self, call: Call, resource: Resource) -> Answer:
         options = listing.read_options(call.query, resource)
-        wanted = delete_options(self._delete_body(call), dry_run=_dry_run(call.query))
+        wanted = delete_options(self._delete_body(call), dry_run=_dry_run(call))
         namespace = call.info.namespace if resource.namespaced else ""
         page = listing.find(self._registry.store, resource, namespace, options)
         for item in page.items:
@@ -202,8 +206,9 @@ class Api:
         match (resource.plural, info.subresource, info.verb):
             case ("pods", "eviction", "create"):
                 body = wire.parse_body(call.body, call.content_type)
-                options = read_eviction(body, info.name, dry_run=_dry_run(call.query))
-                return wire.document(self._evictor.evict(info.namespace, info.name, options), 201)
+                options = read_eviction(body, info.name, dry_run=_dry_run(call))
+                code, status = self._evictor.evict(info.namespace, info.name, options)
+                return wire.document(status, code)
             case ("serviceaccounts", "token", "create"):
                 body = wire.parse_body(call.body, call.content_type)
                 return wire.document(self._reviews.issue(info.namespace, info.name, body), 201)
@@ -215,11 +220,16 @@ class Api:
                 raise answers.unknown_path()
 
 
-def _dry_run(query: Mapping[str, str]) -> bool:
-    value = query.get("dryRun", "")
+def _options(verb: str) -> answers.Who:
+    kind = {"create": "Create", "update": "Update", "patch": "Patch"}.get(verb, "Delete")
+    return answers.Who("meta.k8s.io", "", f"{kind}Options")
+
+
+def _dry_run(call: Call) -> bool:
+    value = call.query.get("dryRun", "")
     if value not in ("", "All"):
-        cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
-        raise answers.invalid(answers.Who("meta.k8s.io", "", "CreateOptions"), "", [cause])
+        cause = Cause("FieldValueNotSupported", f'Unsupported value: ["{value}"]: supported values: "All"', "dryRun")
+        raise answers.invalid(_options(call.info.verb), "", [cause])
     return value == "All"
 
 
@@ -230,10 +240,11 @@ def _patcher(media: str, resource: Resource) -> Callable[[Any, Object], Any]:
         return lambda patch, obj: patches.json_patch(obj, patch)
     if media == "application/strategic-merge-patch+json":
         return lambda patch, obj: patches.strategic(obj, patch, resource.kind)
-    raise answers.unsupported_media_type(wire.PATCH_TYPES)
+    raise answers.ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
 
 
 def _merge_patch(patch: Any, obj: Object) -> Any:
     if not isinstance(patch, dict):
-        raise patches.PatchError("Invalid JSON Patch")
+        message = "json: cannot unmarshal array into Go value of type map[string]interface {}"
+        raise patches.PatchError(f"error decoding patch: {message}")
     return patches.merge(obj, patch)

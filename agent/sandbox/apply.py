@@ -59,7 +59,7 @@ class Applier:
         def change(obj: Object) -> Object:
             merged = strategic(obj, body, resource.kind)
             # Elements before their fields: once an element is gone its fields are no matter.
-            for path in sorted(dropped, key=len):
+            for path in sorted(dropped, key=lambda item: (item[-1] != ".", len(item))):
                 merged = ownership.without(merged, path)
             result: Object = {**merged, "metadata": {**merged["metadata"], "managedFields": entries}}
             return result
@@ -70,7 +70,7 @@ class Applier:
         if not isinstance(body, dict):
             raise answers.bad_request("error decoding YAML: the document is not an object")
         if not body.get("kind") or not body.get("apiVersion"):
-            raise answers.bad_request("invalid object type: Object 'Kind' is missing")
+            raise answers.bad_request("invalid object type: /, Kind=")
         meta = body.get("metadata") or {}
         if meta.get("managedFields"):
             raise answers.bad_request("metadata.managedFields must be nil")

@@ -83,7 +83,7 @@ def _core() -> list[Resource]:
         ),
         Resource(
             "", "v1", "pods", "Pod", True, ("po",),
-            status=True, returns_deleted=True, fields=POD_FIELDS, categories=("all",),
+            status=True, generation=True, returns_deleted=True, fields=POD_FIELDS, categories=("all",),
         ),
         Resource("", "v1", "events", "Event", True, ("ev",), create_on_update=True, fields=EVENT_FIELDS),
         Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),

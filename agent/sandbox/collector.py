@@ -83,8 +83,8 @@ class Collector:
                     _, gone = self._registry.delete(resource, home.meta["name"], item.meta["name"], DeleteOptions())
                     left += 0 if gone else 1
             if not left:
+                # Without spec.finalizers nothing holds it any more; the write removes it unless metadata.finalizers do.
                 self._registry.write(namespaces, {**home.obj, "spec": {}})
-                self._registry.store.remove(namespaces, ("", home.meta["name"]))
 
 
 def _matters(change: Change) -> bool:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 
-from agent.sandbox import answers
 from agent.sandbox.answers import Object
 from agent.sandbox.catalog import Catalog, Resource
 
 VERSION: Object = {
-    "major": "1", "minor": "32", "gitVersion": "v1.32.4-sandbox", "gitCommit": "", "gitTreeState": "clean",
+    "major": "1", "minor": "36", "gitVersion": "v1.36.2-sandbox", "gitCommit": "", "gitTreeState": "clean",
     "buildDate": "2025-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
 }  # fmt: skip
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -72,12 +71,8 @@ class Discovery:
         self._catalog = catalog
         self._groups = [*catalog.group_versions(), *_REVIEWS]
 
-    def document(self, path: str) -> Object:
-        """The document at a path.
-
-        Raises:
-            ApiError: 404.
-        """
+    def document(self, path: str) -> Object | None:
+        """The document at a path, or None."""
         parts = [part for part in path.split("/") if part]
         match parts:
             case ["version"]:
@@ -101,8 +96,7 @@ class Discovery:
                 return {"paths": {path: self._openapi_link(path) for path in self._openapi_paths()}}
             case ["openapi", "v3", *rest] if "/".join(rest) in self._openapi_paths():
                 return self._openapi("/".join(rest))
-            case _:
-                raise answers.unknown_path()
+        return None
 
     def _group(self, group: str) -> Object:
         versions = [

@@ -10,10 +10,9 @@ import math
 from datetime import datetime, timedelta
 
 from agent.sandbox.answers import Object
-from agent.sandbox.eviction import pod_is_ready, selects
+from agent.sandbox.eviction import disruption_condition, pod_is_ready, selects
 from agent.sandbox.reconcile import Reconciler
 from agent.sandbox.registry import Registry
-from agent.sandbox.strategy import stamp
 
 DISRUPTED_FOR = timedelta(minutes=2)
 _SCALED = {"ReplicaSet": "replicasets", "Deployment": "deployments", "StatefulSet": "statefulsets"}
@@ -66,7 +65,7 @@ class DisruptionController:
             "currentHealthy": healthy,
             "desiredHealthy": desired,
             "expectedPods": expected,
-            "conditions": [_condition(old, reason, message, budget["metadata"].get("generation", 0), now)],
+            "conditions": [disruption_condition(old, reason, message, budget["metadata"], now)],
         }
         if disrupted:
             status["disruptedPods"] = disrupted
@@ -85,7 +84,9 @@ class DisruptionController:
         if "maxUnavailable" in spec:
             expected = self._scale(pods)
             return expected, max(expected - _share(spec["maxUnavailable"], expected), 0)
-        least = spec.get("minAvailable", 0)
+        least = spec.get("minAvailable")
+        if least is None:
+            return 0, 0
         if isinstance(least, int):
             return len(pods), least
         expected = self._scale(pods)
@@ -119,14 +120,3 @@ def _share(value: int | str, whole: int) -> int:
     if isinstance(value, int):
         return value
     return math.ceil(whole * int(value.rstrip("%")) / 100)
-
-
-def _condition(old: Object, reason: str, message: str, generation: int, now: datetime) -> Object:
-    status = "True" if reason == "SufficientPods" else "False"
-    before = next((item for item in old.get("conditions") or [] if item.get("type") == "DisruptionAllowed"), None)
-    same = before is not None and before.get("status") == status
-    moment = before["lastTransitionTime"] if before is not None and same else stamp(now)
-    return {
-        "type": "DisruptionAllowed", "status": status, "observedGeneration": generation,
-        "lastTransitionTime": moment, "reason": reason, "message": message,
-    }  # fmt: skip

@@ -1,11 +1,13 @@
 """The eviction subresource: a delete that a PodDisruptionBudget can refuse.
 
 Step by step as kubernetes pkg/registry/core/pod/storage/eviction.go does it, with its oddest answer kept: two budgets
-on one pod give HTTP 201 with a Status of code 500 inside.
+on one pod give a Status of code 500 without a reason. A 1.36 server also sends HTTP 500 then; older ones send 201.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from agent.sandbox import answers
@@ -45,14 +47,33 @@ def selects(budget: Object, pod: Object) -> bool:
     return selector.matches(pod["metadata"].get("labels"))
 
 
+def disruption_condition(status: Object, reason: str, message: str, meta: Object, now: datetime) -> Object:
+    """A budget's DisruptionAllowed condition; its time moves only when its status does."""
+    allowed = "True" if reason == "SufficientPods" else "False"
+    before = next((item for item in status.get("conditions") or [] if item.get("type") == "DisruptionAllowed"), None)
+    same = before is not None and before.get("status") == allowed
+    return {
+        "type": "DisruptionAllowed",
+        "status": allowed,
+        "observedGeneration": meta.get("generation", 0),
+        "lastTransitionTime": before["lastTransitionTime"] if before is not None and same else stamp(now),
+        "reason": reason,
+        "message": message,
+    }
+
+
 def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
     """The delete options of an Eviction object.
 
     Raises:
         ApiError: 400 for another kind or name, or dry-run options that contradict each other.
     """
-    if not isinstance(body, dict) or body.get("kind", "Eviction") != "Eviction":
-        raise answers.bad_request("not a Eviction object")
+    if not isinstance(body, dict):
+        raise answers.bad_request("the request body is not an object")
+    if body.get("kind", "Eviction") != "Eviction":
+        kind, version = body["kind"], str(body.get("apiVersion", "")).rpartition("/")[2]
+        what = f'{kind} in version "{version}" cannot be handled as a Eviction'
+        raise answers.bad_request(f"{what}: converting ({version}.{kind}) to (policy.Eviction): unknown conversion")
     if body.get("apiVersion", "policy/v1") not in ("policy/v1", "policy/v1beta1"):
         raise answers.bad_request(f'no kind "Eviction" is registered for version "{body.get("apiVersion")}"')
     if (body.get("metadata") or {}).get("name", "") != name:
@@ -70,9 +91,9 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
         raise answers.bad_request("the delete options are not an object")
     grace = values.get("gracePeriodSeconds")
     if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
-        raise answers.bad_request(
-            "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
-        )
+        name = {str: "string", bool: "bool", dict: "object", list: "array"}.get(type(grace), "number")
+        field = "Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        raise answers.bad_request(f"json: cannot unmarshal {name} into {field}")
     preconditions = values.get("preconditions") or {}
     return DeleteOptions(
         grace_seconds=grace,
@@ -86,14 +107,15 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
 class Evictor:
     """Evicts pods of a registry."""
 
-    def __init__(self, registry: Registry) -> None:
-        """Budgets and pods are the registry's."""
+    def __init__(self, registry: Registry, two_budgets_status: int) -> None:
+        """Budgets and pods are the registry's; the number is the HTTP status of a pod with two budgets."""
+        self._two_budgets_status = two_budgets_status
         self._registry = registry
         self._pods = registry.catalog.named("pods")
         self._budgets = registry.catalog.named("poddisruptionbudgets")
 
-    def evict(self, namespace: str, name: str, options: DeleteOptions) -> Object:
-        """The Status of a 201: a success, or the failure that two budgets are.
+    def evict(self, namespace: str, name: str, options: DeleteOptions) -> tuple[int, Object]:
+        """HTTP status and Status object: a success, or the failure that two budgets are.
 
         Raises:
             ApiError: 404, 409 on a precondition, 429 with the cause DisruptionBudget.
@@ -101,17 +123,35 @@ class Evictor:
         pod = self._registry.get(self._pods, namespace, name)
         phase = (pod.obj.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
-            self._registry.delete(self._pods, namespace, name, options)
-            return answers.success()
+            return self._delete(pod, options)
         budgets = [
             item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
         ]
         if len(budgets) > 1:
-            return _TWO_BUDGETS
+            return self._two_budgets_status, _TWO_BUDGETS
         if budgets and self._held(budgets[0], pod):
             self._spend(budgets[0], pod, options)
-        self._registry.delete(self._pods, namespace, name, options)
-        return answers.success()
+        return self._delete(pod, options)
+
+    def _delete(self, pod: Item, options: DeleteOptions) -> tuple[int, Object]:
+        """First the condition that tells an eviction from a plain deletion, then the deletion."""
+        key = (pod.meta["namespace"], pod.meta["name"])
+        self._registry.delete(self._pods, *key, replace(options, dry_run=True))
+        if not options.dry_run:
+            status = pod.obj.get("status") or {}
+            others = [item for item in status.get("conditions") or [] if item.get("type") != "DisruptionTarget"]
+            mark = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "lastProbeTime": None,
+                "lastTransitionTime": stamp(self._registry.clock()),
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+            }
+            self._registry.write(self._pods, {**pod.obj, "status": {**status, "conditions": [*others, mark]}})
+            # Its version was compared above, and the mark has moved it.
+            self._registry.delete(self._pods, *key, replace(options, resource_version=""))
+        return 201, {**answers.success(), "code": 201}
 
     def _held(self, budget: Item, pod: Item) -> bool:
         """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""
@@ -139,7 +179,10 @@ class Evictor:
         # Spent before the delete is tried, as there: a failing precondition costs the budget until its controller's
         # two minutes are over.
         disrupted = {**(status.get("disruptedPods") or {}), pod.meta["name"]: stamp(self._registry.clock())}
-        spent = {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+        left = {"disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+        if allowed == 1:
+            left["conditions"] = [disruption_condition(status, "InsufficientPods", "", meta, self._registry.clock())]
+        spent = {**status, **left}
         self._registry.write(self._budgets, {**budget.obj, "status": spent})
 
 

@@ -143,7 +143,7 @@ class Gateway:
         resource = self._api.resource(info)
         options = watching.read_options(call.query, resource, call.accepted.shape)
         namespace = info.namespace if resource.namespaced else ""
-        name = info.name or options.filter.single_name
+        name = options.filter.single_name
         watch = Watch(self._api.store, resource, (namespace, name), options)
         self._watches.add(watch)
         patience = fault.seconds if fault is not None and fault.kind is FaultKind.CUT_WATCH else None

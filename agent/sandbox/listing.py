@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.sandbox import answers
-from agent.sandbox.answers import Cause, Object, encode
+from agent.sandbox.answers import Cause, Object, Who, encode
 from agent.sandbox.catalog import Resource
 from agent.sandbox.selectors import Filter, read_filter
 from agent.sandbox.store import Item, Key, Store, TooOldError
@@ -58,6 +58,14 @@ class Page:
         return meta
 
 
+LIST_OPTIONS = Who("meta.k8s.io", "listoptions", "ListOptions")
+
+
+def bad_revision(revision: str) -> str:
+    """What Go says of a resourceVersion that is no number."""
+    return f'resourceVersion: Invalid value: "{revision}": strconv.ParseUint: parsing "{revision}": invalid syntax'
+
+
 def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
     """The options of a query.
 
@@ -70,15 +78,13 @@ def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
     selected = read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource)
     revision, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
     if revision and not revision.isdecimal():
-        raise answers.bad_request(f'Invalid value: "{revision}": strconv.ParseUint: invalid syntax')
+        raise answers.bad_request(f"invalid resource version: {bad_revision(revision)}")
     token = query.get("continue", "")
     if token and revision not in ("", "0"):
         raise answers.bad_request("specifying resource version is not allowed when using continue")
     if match and not revision:
-        message = (
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        )
-        raise answers.bad_request(message)
+        text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        raise answers.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return ListOptions(selected, max(int(limit), 0), token, revision, match)
 
 
@@ -94,7 +100,7 @@ def _decode_token(token: str) -> tuple[int, Key]:
         namespace, name = raw["start"]
         return int(raw["rv"]), (str(namespace), str(name))
     except (ValueError, KeyError, TypeError) as error:
-        raise answers.bad_request(f"continue key is not valid: {error}") from error
+        raise answers.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
 
 
 def check_not_future(store: Store, revision: str) -> None:

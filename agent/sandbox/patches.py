@@ -39,6 +39,10 @@ class PatchError(Exception):
     """The patch cannot be read: a 400."""
 
 
+class MergeKeyError(Exception):
+    """An element of a list lacks the key by which the list is merged: a 500 without a reason, as it is there."""
+
+
 class UnprocessablePatchError(Exception):
     """The patch can be read but does not apply to this object: a 422."""
 
@@ -64,7 +68,9 @@ def json_patch(target: Any, operations: Any) -> Any:
         UnprocessablePatchError: a path is missing or a test failed.
     """
     if not isinstance(operations, list):
-        raise PatchError("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        kind = "object" if isinstance(operations, dict) else "value"
+        message = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        raise PatchError(f"error decoding patch: {message}")
     document = json.loads(json.dumps(target))
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
@@ -217,10 +223,12 @@ def strategic(target: Any, patch: Any, kind: str) -> Any:
             result.pop(key, None)
         else:
             result[key] = _strategic_value(key, result.get(key), value, kind)
-    for key, order in patch.items():
-        if key.startswith("$setElementOrder/"):
-            name = key.partition("/")[2]
-            result[name] = _ordered(result.get(name) or [], order, _merge_key(name, kind))
+    for key in patch:
+        name = key.removeprefix("$setElementOrder/")
+        if isinstance(result.get(name), list) and (name != key or _merges(name, kind)):
+            order = patch.get(f"$setElementOrder/{name}", patch.get(name))
+            before = target.get(name) if isinstance(target, dict) else None
+            result[name] = _ordered(result[name], before or [], order, _merge_key(name, kind))
     return result
 
 
@@ -255,7 +263,10 @@ def _strategic_list(name: str, old: Any, patch: list[Any], kind: str) -> list[An
         return [element for element in patch if element not in replace]
     for element in patch:
         if not isinstance(element, dict) or merge_key not in element:
-            raise PatchError(f"map: {json.dumps(element)} does not contain declared merge key: {merge_key}")
+            shown = (
+                " ".join(f"{key}:{value}" for key, value in element.items()) if isinstance(element, dict) else element
+            )
+            raise MergeKeyError(f"map: map[{shown}] does not contain declared merge key: {merge_key}")
         position = next((at for at, item in enumerate(present) if item.get(merge_key) == element[merge_key]), None)
         if element.get("$patch") == "delete":
             present = [item for item in present if item.get(merge_key) != element[merge_key]]
@@ -266,14 +277,27 @@ def _strategic_list(name: str, old: Any, patch: list[Any], kind: str) -> list[An
     return present
 
 
-def _ordered(present: list[Any], order: Any, merge_key: str | None) -> list[Any]:
-    """Elements named in the order come in that order; the others keep their places among themselves, behind."""
+def _merges(name: str, kind: str) -> bool:
+    return name in PRIMITIVE_SETS or _merge_key(name, kind) is not None
+
+
+def _ordered(merged: list[Any], before: list[Any], order: Any, merge_key: str | None) -> list[Any]:
+    """The patch's elements in its order, woven into the others: one of the others goes first only where both were
+    there before and it stood in front (mergeSortedSlice of apimachinery's strategicpatch).
+    """
 
     def name(element: Any) -> Any:
         return element.get(merge_key) if merge_key and isinstance(element, dict) else element
 
     if not isinstance(order, list):
         raise PatchError("$setElementOrder is a list")
+    places = {name(element): at for at, element in reversed(list(enumerate(before)))}
     wanted = [name(element) for element in order]
-    rank = {value: at for at, value in enumerate(wanted)}
-    return sorted(present, key=lambda element: rank.get(name(element), len(rank)))
+    patched = sorted((item for item in merged if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    others = [item for item in merged if name(item) not in wanted]
+    result: list[Any] = []
+    while patched and others:
+        first, second = places.get(name(others[0])), places.get(name(patched[0]))
+        stood_before = first is not None and second is not None and first < second
+        result.append((others if stood_before else patched).pop(0))
+    return result + others + patched

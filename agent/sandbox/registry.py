@@ -18,7 +18,7 @@ from agent.sandbox import answers
 from agent.sandbox.answers import ApiError, Cause, Object
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.ownership import after_update
-from agent.sandbox.patches import PatchError, UnprocessablePatchError
+from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.store import Item, Store
 from agent.sandbox.strategy import admit_node, for_create, for_update, stamp
@@ -109,7 +109,7 @@ class Registry:
                 f'{kind} in version "{version}" cannot be handled as a {resource.kind}: no kind "{kind}" is registered'
                 f' for version "{version}" at this path'
             )
-        prefix = f'{kind} in version "{version}" cannot be handled as a {kind}: '
+        prefix = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: '
         try:
             obj, unknown = decode(body, resource.kind)
         except DecodeError as error:
@@ -222,12 +222,15 @@ class Registry:
             patched = change(json.loads(existing.full(resource)))
         except PatchError as error:
             raise answers.bad_request(str(error)) from error
+        except MergeKeyError as error:
+            raise ApiError(500, "", str(error), details=False) from error
         except UnprocessablePatchError as error:
             raise answers.unprocessable() from error
         try:
             obj = self.decode(patched, resource, options)
         except ApiError as error:
-            cause = Cause("FieldValueInvalid", f"Invalid value: {json.dumps(patched)}: {error.message}", "patch")
+            shown = json.dumps(json.dumps(patched, sort_keys=True, separators=(",", ":")))
+            cause = Cause("FieldValueInvalid", f"Invalid value: {shown}: {error.message}", "patch")
             raise answers.invalid(answers.Who("", "", ""), "", [cause]) from error
         _check_name(obj["metadata"], target.name)
         self._settle_namespace(obj["metadata"], resource, target.namespace)
@@ -242,7 +245,8 @@ class Registry:
             who = answers.Who(resource.group, resource.plural, resource.plural)
             raise answers.invalid(who, name, [cause])
         if revision and not revision.isdecimal():
-            raise answers.bad_request(f'invalid resourceVersion "{revision}"')
+            message = f'strconv.ParseUint: parsing "{revision}": invalid syntax'
+            raise ApiError(500, "", message, details=False)
         if revision and revision != existing.meta["resourceVersion"]:
             raise answers.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
@@ -297,11 +301,15 @@ class Registry:
         stays = bool(meta["finalizers"]) or graceful > 0 or held
         if not meta["finalizers"]:
             del meta["finalizers"]
-        if not stays:
-            if not options.dry_run:
-                return self.store.remove(resource, (namespace, name)), True
-            return existing, True
+        if not stays and resource.plural != "pods":
+            return existing if options.dry_run else self.store.remove(resource, (namespace, name)), True
         obj = self._terminating(existing.obj, meta, graceful)
+        if resource.plural == "namespaces":
+            del obj["metadata"]["deletionGracePeriodSeconds"]
+        if not stays:
+            # A pod is marked before it goes, also without grace: watchers see both.
+            marked = self._keep(resource, obj, options.dry_run)
+            return marked if options.dry_run else self.store.remove(resource, (namespace, name)), True
         if _without_revision(obj) == _without_revision(existing.obj):
             return existing, False
         return self._keep(resource, obj, options.dry_run), False
@@ -323,18 +331,20 @@ class Registry:
 
     def _check_preconditions(self, resource: Resource, item: Item, options: DeleteOptions) -> None:
         meta = item.meta
+        # The kind stands where the resource should: BeforeDelete has nothing else at hand.
+        who = answers.Who(resource.group, resource.kind, resource.kind)
         if options.uid and options.uid != meta["uid"]:
             why = (
                 f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']})."
                 " The object might have been deleted and then recreated"
             )
-            raise answers.conflict(resource.who, meta["name"], why)
+            raise answers.conflict(who, meta["name"], why)
         if options.resource_version and options.resource_version != meta["resourceVersion"]:
             why = (
                 f"the ResourceVersion in the precondition ({options.resource_version}) does not match the"
                 f" ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
             )
-            raise answers.conflict(resource.who, meta["name"], why)
+            raise answers.conflict(who, meta["name"], why)
 
     def _grace(self, resource: Resource, item: Item, options: DeleteOptions) -> int | None:
         """Seconds until the object may go; None when it is already going and this request changes nothing."""

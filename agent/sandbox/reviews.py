@@ -18,6 +18,7 @@ from agent.sandbox.strategy import stamp
 
 REVIEWS = frozenset({"selfsubjectaccessreviews", "subjectaccessreviews", "selfsubjectreviews", "tokenreviews"})
 _LEAST_SECONDS = 600
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 
 
 class Reviews:
@@ -37,6 +38,7 @@ class Reviews:
         """
         if not isinstance(body, dict):
             raise answers.bad_request("the request body is not an object")
+        body = {"metadata": {}, **body}
         spec = body.get("spec") or {}
         if resource == "selfsubjectaccessreviews":
             return {**body, "status": self._access(user, spec)}
@@ -82,7 +84,7 @@ class Reviews:
             text = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
             cause = answers.Cause("FieldValueInvalid", text, "spec.expirationSeconds")
             who = answers.Who("authentication.k8s.io", "tokenrequests", "TokenRequest")
-            raise answers.invalid(who, name, [cause])
+            raise answers.invalid(who, "", [cause])
         extra = self._bound(namespace, spec.get("boundObjectRef") or {})
         token, expires = self._authenticator.issue(
             service_account(namespace, name, account.meta["uid"], extra), seconds
@@ -91,7 +93,7 @@ class Reviews:
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
             "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamp(self._registry.clock())},
-            "spec": {**spec, "expirationSeconds": seconds},
+            "spec": {"audiences": [AUDIENCE], **spec, "expirationSeconds": seconds},
             "status": {"token": token, "expirationTimestamp": stamp(expires)},
         }
 

@@ -63,8 +63,6 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
         elif verb == "delete":
             verb = "deletecollection"
             name = _selected_name(query.get("fieldSelector", ""))
-    elif verb == "get" and "watch" in query and _true(query["watch"]) and not subresource:
-        verb = "watch"
     return RequestInfo(verb, path, group, version, namespace, resource, name, subresource, tail)
 
 

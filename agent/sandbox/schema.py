@@ -1,8 +1,9 @@
 """The Go types of the objects that the agent writes: wrong types are refused, unknown fields and nulls are dropped.
 
 The real server decodes JSON into structs, so a number where a string belongs is a 400 and a misspelt field vanishes.
-A field's name may end in ``*`` (a pointer: zero is kept) or ``!`` (no omitempty: always kept); the others vanish
-when empty. Kinds without a table here are kept as they come below spec and status: that is the emulator's limit.
+A field's name may end in ``*`` (a pointer: zero is kept) or ``!`` (no omitempty: always there, null or zero when
+nobody set it); the others vanish when empty. Kinds without a table here are kept as they come below spec and
+status: that is the emulator's limit.
 Source: k8s.io/api and apimachinery pkg/apis/meta/v1 types.
 """
 
@@ -33,8 +34,12 @@ _REFERENCE: Shape = {
     "resourceVersion": "string", "fieldPath": "string",
 }  # fmt: skip
 _CONDITION: Shape = {
-    "type!": "string", "status!": "string", "observedGeneration": "int64", "lastHeartbeatTime": "time",
-    "lastTransitionTime": "time", "reason": "string", "message": "string",
+    "type!": "string", "status!": "string", "lastHeartbeatTime!": "time", "lastTransitionTime!": "time",
+    "reason": "string", "message": "string",
+}  # fmt: skip
+_META_CONDITION: Shape = {
+    "type!": "string", "status!": "string", "observedGeneration": "int64", "lastTransitionTime!": "time",
+    "reason!": "string", "message!": "string",
 }  # fmt: skip
 _TAINT: Shape = {"key!": "string", "value": "string", "effect!": "string", "timeAdded*": "time"}
 _SELECTOR: Shape = {
@@ -48,29 +53,30 @@ _NODE_INFO: Shape = {
 }  # fmt: skip
 _NODE: Shape = {
     "metadata!": _META,
-    "spec": {
+    "spec!": {
         "podCIDR": "string", "podCIDRs": ["string"], "providerID": "string", "unschedulable": "bool",
         "taints": [_TAINT], "configSource": "any", "externalID": "string",
     },
-    "status": {
+    "status!": {
         "capacity": "map[string]quantity", "allocatable": "map[string]quantity", "phase": "string",
         "conditions": [_CONDITION], "addresses": [{"type!": "string", "address!": "string"}],
-        "daemonEndpoints": "any", "nodeInfo": _NODE_INFO, "images": "any", "volumesInUse": ["string"],
+        "daemonEndpoints!": {"kubeletEndpoint!": {"Port!": "int32"}}, "nodeInfo!": _NODE_INFO,
+        "images": "any", "volumesInUse": ["string"],
         "volumesAttached": "any", "config": "any", "runtimeHandlers": "any", "features": "any",
     },
 }  # fmt: skip
 _LEASE: Shape = {
     "metadata!": _META,
-    "spec": {
+    "spec!": {
         "holderIdentity*": "string", "leaseDurationSeconds*": "int32", "acquireTime*": "microtime",
         "renewTime*": "microtime", "leaseTransitions*": "int32", "strategy*": "string", "preferredHolder*": "string",
     },
 }  # fmt: skip
 _EVENT: Shape = {
     "metadata!": _META, "involvedObject!": _REFERENCE, "reason": "string", "message": "string",
-    "source": {"component": "string", "host": "string"}, "firstTimestamp": "time", "lastTimestamp": "time",
-    "count": "int32", "type": "string", "eventTime": "microtime",
-    "series*": {"count": "int32", "lastObservedTime": "microtime"}, "action": "string", "related*": _REFERENCE,
+    "source!": {"component": "string", "host": "string"}, "firstTimestamp!": "time", "lastTimestamp!": "time",
+    "count": "int32", "type": "string", "eventTime!": "microtime",
+    "series*": {"count": "int32", "lastObservedTime!": "microtime"}, "action": "string", "related*": _REFERENCE,
     "reportingComponent!": "string", "reportingInstance!": "string",
 }  # fmt: skip
 _BUDGET: Shape = {
@@ -81,7 +87,8 @@ _BUDGET: Shape = {
     },
     "status": {
         "observedGeneration": "int64", "disruptedPods": "any", "disruptionsAllowed!": "int32",
-        "currentHealthy!": "int32", "desiredHealthy!": "int32", "expectedPods!": "int32", "conditions": [_CONDITION],
+        "currentHealthy!": "int32", "desiredHealthy!": "int32", "expectedPods!": "int32",
+        "conditions": [_META_CONDITION],
     },
 }  # fmt: skip
 
@@ -125,11 +132,18 @@ class _Decoder:
         for key, name in names.items():
             found = value.get(key)
             if found is None:
+                if name.endswith("!"):
+                    result[key] = self.zero(shape[name])
                 continue
             decoded = self.value(found, shape[name], f"{path}.{key}".lstrip("."))
             if name[-1] in "*!" or decoded not in (None, "", 0, False, [], {}):
                 result[key] = decoded
         return result
+
+    def zero(self, shape: Shape) -> Any:
+        if isinstance(shape, dict):
+            return self.struct({}, shape, "")
+        return {"string": "", "int32": 0, "int64": 0}.get(str(shape))
 
     def value(self, value: Any, shape: Shape, path: str) -> Any:
         if isinstance(shape, dict):
@@ -177,7 +191,10 @@ class _Decoder:
         if fits:
             return
         name = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
-        message = f"json: cannot unmarshal {name} into Go struct field {self.kind}.{path} of type {go_type}"
+        head = path.partition(".")[0]
+        owner = {"metadata": "ObjectMeta", "spec": f"{self.kind}Spec", "status": f"{self.kind}Status"}
+        struct = owner.get(head, self.kind) if head != path else self.kind
+        message = f"json: cannot unmarshal {name} into Go struct field {struct}.{path} of type {go_type}"
         raise DecodeError(message)
 
 

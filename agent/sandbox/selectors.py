@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.sandbox.answers import ApiError, Object, bad_request
+from agent.sandbox.answers import Object, bad_request
 from agent.sandbox.catalog import Resource
 
 _TOKEN = re.compile(r"\s*(?:(?P<op>!=|==|=|!|,|\(|\)|<|>)|(?P<word>[^\s=!,()<>]+))")
@@ -86,7 +86,7 @@ class _Tokens:
     def expect(self, wanted: str) -> None:
         found = self.next()
         if found != wanted:
-            raise SelectorError(f"unable to parse requirement: found {found!r}, expected: {wanted!r}")
+            raise SelectorError(f"unable to parse requirement: found {found!r} expected: {wanted!r}")
 
 
 def parse_labels(text: str) -> LabelSelector:
@@ -208,10 +208,7 @@ def parse_fields(text: str, resource: Resource) -> tuple[FieldTerm, ...]:
             raise bad_request(f'unable to parse field selector: invalid selector: "{part}"; can\'t understand "{part}"')
         path, operator, value = match.groups()
         if path not in known:
-            raise bad_request(
-                f'Unable to find "{resource.api_version}, Resource={resource.plural}" that match label selector "",'
-                f' field selector "{text}": field label not supported: {path}'
-            )
+            raise bad_request(f"field label not supported: {path}")
         terms.append(FieldTerm(path, re.sub(r"\\([\\,=])", r"\1", value), operator == "!="))
     return tuple(terms)
 
@@ -267,9 +264,5 @@ def read_filter(label_text: str, field_text: str, resource: Resource) -> Filter:
     try:
         labels = parse_labels(label_text)
     except SelectorError as error:
-        raise _bad_labels(label_text, error) from error
+        raise bad_request(str(error)) from error
     return Filter(labels, parse_fields(field_text, resource) if field_text else ())
-
-
-def _bad_labels(text: str, error: Exception) -> ApiError:
-    return bad_request(f'unable to parse label selector "{text}": {error}')

@@ -6,10 +6,10 @@ write: that is validation's work.
 
 from __future__ import annotations
 
+import base64
 import copy
 import uuid
 from datetime import UTC, datetime
-from typing import Any
 
 from agent.sandbox.answers import Object
 from agent.sandbox.catalog import Resource
@@ -32,6 +32,9 @@ def micro_stamp(moment: datetime) -> str:
 def for_create(obj: Object, resource: Resource, now: datetime) -> Object:
     """A decoded object as it is first stored, without a resourceVersion."""
     meta = {key: value for key, value in obj["metadata"].items() if key not in _SYSTEM_META}
+    if "generation" in obj["metadata"]:
+        # Kinds that do not count generations keep what the client made up.
+        meta["generation"] = obj["metadata"]["generation"]
     meta.pop("managedFields", None)
     meta["uid"] = str(uuid.uuid4())
     meta["creationTimestamp"] = stamp(now)
@@ -86,14 +89,20 @@ def _namespace(obj: Object) -> Object:
     }
 
 
+_NOT_READY_FOR_FIVE_MINUTES: list[Object] = [
+    {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    for name in ("not-ready", "unreachable")
+]
+
+
 def _pod_spec(spec: Object) -> Object:
+    """What pods and templates of pods get."""
     spec = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": 30,
         "dnsPolicy": "ClusterFirst",
         "securityContext": {},
         "schedulerName": "default-scheduler",
-        "enableServiceLinks": True,
         **spec,
     }
     containers = [
@@ -101,7 +110,7 @@ def _pod_spec(spec: Object) -> Object:
             "resources": {},
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
-            "imagePullPolicy": "IfNotPresent",
+            "imagePullPolicy": _pull_policy(container.get("image", "")),
             **container,
         }
         for container in spec.get("containers") or []
@@ -109,14 +118,44 @@ def _pod_spec(spec: Object) -> Object:
     return {**spec, "containers": containers}
 
 
+def _pull_policy(image: str) -> str:
+    name = image.rpartition("/")[2]
+    return "Always" if ":" not in name or name.endswith(":latest") else "IfNotPresent"
+
+
 def _pod(obj: Object) -> Object:
+    """A pod also gets a priority and, from admission, patience with nodes that are not ready."""
+    spec: Object = {
+        "enableServiceLinks": True,
+        "priority": 0,
+        "preemptionPolicy": "PreemptLowerPriority",
+        **_pod_spec(obj.get("spec") or {}),
+    }
+    tolerations = spec.get("tolerations") or []
+    tolerated = {item.get("key", "") for item in tolerations}
+    patience = [] if "" in tolerated else [item for item in _NOT_READY_FOR_FIVE_MINUTES if item["key"] not in tolerated]
     status = obj.get("status") or {"phase": "Pending", "qosClass": "BestEffort"}
-    return {**obj, "spec": _pod_spec(obj.get("spec") or {}), "status": status}
+    if "conditions" in status:
+        times = {"lastProbeTime": None, "lastTransitionTime": None}
+        status = {**status, "conditions": [{**times, **item} for item in status["conditions"]]}
+    return {**obj, "spec": {**spec, "tolerations": [*tolerations, *patience]}, "status": status}
 
 
 def _scaled(obj: Object) -> Object:
     spec = {"replicas": 1, **(obj.get("spec") or {})}
     return {**obj, "spec": _templated(spec), "status": obj.get("status") or {"replicas": 0}}
+
+
+def _deployment(obj: Object) -> Object:
+    quarter = {"maxUnavailable": "25%", "maxSurge": "25%"}
+    spec: Object = {
+        "replicas": 1,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": quarter},
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+        **(obj.get("spec") or {}),
+    }
+    return {**obj, "spec": _templated(spec), "status": obj.get("status") or {}}
 
 
 def _templated(spec: Object) -> Object:
@@ -127,8 +166,9 @@ def _templated(spec: Object) -> Object:
 
 
 def _daemonset(obj: Object) -> Object:
-    spec = _templated(obj.get("spec") or {})
-    spec.setdefault("updateStrategy", {"type": "RollingUpdate"})
+    spec = dict(_templated(obj.get("spec") or {}))
+    rolling = {"maxUnavailable": 1, "maxSurge": 0}
+    spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": rolling})
     spec.setdefault("revisionHistoryLimit", 10)
     zero = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
     return {**obj, "spec": spec, "status": obj.get("status") or dict.fromkeys(zero, 0)}
@@ -136,32 +176,27 @@ def _daemonset(obj: Object) -> Object:
 
 def _budget(obj: Object) -> Object:
     zero = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
-    spec = obj.get("spec") or {}
-    if "minAvailable" not in spec and "maxUnavailable" not in spec:
-        spec = {**spec, "minAvailable": 1}
-    return {**obj, "spec": spec, "status": obj.get("status") or dict.fromkeys(zero, 0)}
+    return {**obj, "spec": obj.get("spec") or {}, "status": obj.get("status") or dict.fromkeys(zero, 0)}
 
 
-def _event(obj: Object) -> Object:
-    defaults: dict[str, Any] = {"source": {}, "firstTimestamp": None, "lastTimestamp": None, "eventTime": None}
-    return {**defaults, "reportingComponent": "", "reportingInstance": "", **obj}
-
-
-def _with_spec(obj: Object) -> Object:
-    return {**obj, "spec": obj.get("spec") or {}}
+def _secret(obj: Object) -> Object:
+    plain = obj.get("stringData") or {}
+    coded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+    result = {key: value for key, value in obj.items() if key != "stringData"}
+    if coded:
+        result["data"] = {**(obj.get("data") or {}), **coded}
+    return {"type": "Opaque", **result}
 
 
 _DEFAULTS = {
-    "nodes": _with_spec,
-    "leases": _with_spec,
     "namespaces": _namespace,
     "pods": _pod,
-    "deployments": _scaled,
+    "deployments": _deployment,
     "replicasets": _scaled,
     "statefulsets": _scaled,
     "daemonsets": _daemonset,
     "poddisruptionbudgets": _budget,
-    "events": _event,
+    "secrets": _secret,
 }
 
 

@@ -43,7 +43,7 @@ def table(resource: Resource, items: Iterable[Item], meta: Object, now: datetime
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": meta,
-        "columnDefinitions": columns if headed else [],
+        "columnDefinitions": columns if headed else None,
         "rows": rows,
     }
 

@@ -6,6 +6,7 @@ check what only a kubelet or a controller would notice.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -130,6 +131,16 @@ def _annotations(annotations: Mapping[str, str]) -> Causes:
         text = f"Too long: may not be more than {ANNOTATIONS_LIMIT} bytes"
         causes.append(Cause("FieldValueTooLong", text, "metadata.annotations"))
     return causes
+
+
+def binding(obj: Object, old: Object | None) -> Causes:
+    """What a binding grants does not change."""
+    reference = obj.get("roleRef") or {}
+    if old is not None and reference != old.get("roleRef"):
+        names = (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
+        shown = "{" + ",".join(f'"{go}":"{reference.get(key, "")}"' for go, key in names) + "}"
+        return [Cause("FieldValueInvalid", f"Invalid value: {shown}: cannot change roleRef", "roleRef")]
+    return [] if reference.get("name") else [_required("roleRef.name", "name is required")]
 
 
 def metadata_update(new: Object, old: Object) -> Causes:
@@ -306,7 +317,9 @@ def workload(obj: Object, old: Object | None, resource: Resource) -> Causes:
     except SelectorError as error:
         return [_bad("spec.selector", str(selector), str(error))]
     if parsed is not None and not parsed.matches(labels):
-        return [_bad("spec.template.metadata.labels", str(labels), "`selector` does not match template `labels`")]
+        shown = json.dumps(labels, separators=(",", ":"))
+        text = f"Invalid value: {shown}: `selector` does not match template `labels`"
+        return [Cause("FieldValueInvalid", text, "spec.template.metadata.labels")]
     return [_required("spec.replicas")] if resource.scale and spec.get("replicas", 0) < 0 else []
 
 
@@ -326,6 +339,8 @@ def validate(obj: Object, old: Object | None, resource: Resource) -> Causes:
             causes += event(obj)
         case "poddisruptionbudgets":
             causes += budget(obj)
+        case "clusterrolebindings" | "rolebindings":
+            causes += binding(obj, old)
         case "configmaps":
             causes += configmap(obj, old)
         case "daemonsets" | "replicasets" | "deployments" | "statefulsets":

@@ -16,6 +16,7 @@ from aiohttp import web
 from agent.sandbox import answers
 from agent.sandbox.answers import ApiError, Cause, Object, encode
 from agent.sandbox.catalog import Resource
+from agent.sandbox.listing import LIST_OPTIONS, bad_revision
 from agent.sandbox.selectors import Filter, read_filter
 from agent.sandbox.store import Change, ChangeType, Item, Store, TooOldError
 from agent.sandbox.tables import partial, table
@@ -45,17 +46,14 @@ def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> Wa
     """
     revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
-        raise answers.bad_request(
-            f'Invalid value: "{revision}": strconv.ParseUint: parsing "{revision}": invalid syntax'
-        )
+        raise ApiError(500, "", bad_revision(revision), details=False)
     timeout = query.get("timeoutSeconds", "")
     if timeout and not timeout.isdecimal():
         raise answers.bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
     initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
     if initial and query.get("resourceVersionMatch") != "NotOlderThan":
         text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        cause = Cause("FieldValueForbidden", text, "sendInitialEvents")
-        raise answers.invalid(answers.Who("meta.k8s.io", "listoptions", "ListOptions"), "", [cause])
+        raise answers.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return WatchOptions(
         read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource),
         revision,

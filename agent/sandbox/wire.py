@@ -19,10 +19,6 @@ from agent.sandbox.answers import ApiError, Object, encode
 BODY_LIMIT = 3 * 1024 * 1024
 GZIP_FROM = 128 * 1024
 JSON_TYPES = "application/json, application/yaml"
-PATCH_TYPES = (
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json,"
-    " application/apply-patch+yaml"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +36,9 @@ class Answer:
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+
+
+NO_PAGE = Answer(404, b"404 page not found\n", "text/plain")
 
 
 def negotiate(accept: str) -> Accepted:
@@ -86,7 +85,13 @@ def parse_body(raw: bytes, content_type: str) -> Any:
         raise answers.unsupported_media_type(JSON_TYPES)
     if not raw.strip():
         return None
-    return parse_yaml(raw) if media == "application/yaml" else parse_json(raw)
+    if media != "application/yaml":
+        return parse_json(raw)
+    values = parse_yaml(raw)
+    # The JSON decoder takes the kind from the path; the YAML one wants to read it.
+    if not isinstance(values, dict) or not values.get("kind") or not values.get("apiVersion"):
+        raise answers.bad_request("Object 'Kind' is missing in the document")
+    return values
 
 
 def parse_json(raw: bytes) -> Any:

@@ -1,0 +1,97 @@
+"""API servers for the integration tests: ``api`` is the emulator and, when it is there, a real kube-apiserver too.
+
+``sandbox`` is an emulator of its own for each test, with controllers and kubelets, for what only the emulator has.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
+from tests.support import apiservers
+from tests.support.apiservers import ApiServer, Client
+
+NO_ASSETS = "no real control plane: KUBEBUILDER_ASSETS does not name a folder with etcd and kube-apiserver"
+
+
+class _Servers:
+    """Starts each kind of server once, when it is first asked for."""
+
+    def __init__(self, stack: ExitStack, factory: pytest.TempPathFactory) -> None:
+        self._stack = stack
+        self._factory = factory
+        self._running: dict[str, ApiServer] = {}
+
+    def get(self, kind: str) -> ApiServer:
+        if kind not in self._running:
+            folder: Path = self._factory.mktemp(kind)
+            if kind == "emulator":
+                server = self._stack.enter_context(apiservers.emulator(folder))
+            else:
+                assets = apiservers.assets()
+                if assets is None:
+                    pytest.skip(NO_ASSETS)
+                server = self._stack.enter_context(apiservers.control_plane(assets, folder))
+            self._running[kind] = server
+        return self._running[kind]
+
+
+@pytest.fixture(scope="session")
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
+    with ExitStack() as stack:
+        yield _Servers(stack, tmp_path_factory)
+
+
+@pytest.fixture(params=["emulator", "real"])
+def api(request: pytest.FixtureRequest, _servers: _Servers) -> ApiServer:
+    """A bare API server over https: ``url``, ``token``, ``ca``. Emulator-only tests get no real one, and the reverse."""
+    only = {"emulator": "real_only", "real": "emulator_only"}[request.param]
+    if request.node.get_closest_marker(only):
+        pytest.skip(f"marked {only}")
+    return _servers.get(request.param)
+
+
+@pytest.fixture
+def client(api: ApiServer) -> Iterator[Client]:
+    """An administrator's client of ``api``."""
+    made = api.client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test uses: the servers live as long as the session."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def namespace(client: Client, unique: str) -> str:
+    """A namespace of this test's own."""
+    answer = client.post("/api/v1/namespaces", {"metadata": {"name": unique}})
+    assert answer.status_code == 201, answer.text
+    return unique
+
+
+@pytest.fixture
+def node(client: Client, unique: str) -> str:
+    """A node of this test's own, without taints."""
+    path = "/api/v1/nodes"
+    assert client.post(path, {"metadata": {"name": unique}}).status_code == 201
+    # The server gives new nodes the not-ready taint; here is no controller to take it away.
+    assert client.patch(f"{path}/{unique}", {"spec": {"taints": None}}).status_code == 200
+    return unique
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """An emulator over http with controllers and fast kubelets, and nobody else in it."""
+    kubelet = KubeletSettings(heartbeat_seconds=0.2, start_seconds=0.0, termination_seconds=0.05)
+    with Sandbox(Settings(kubelet=kubelet, node_grace_seconds=0.6)) as made:
+        yield made
