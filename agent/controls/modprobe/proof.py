@@ -20,6 +20,7 @@ _TIMEOUT_SECONDS = 20.0
 _SHOW_CONFIG_LIMIT_BYTES = 16 << 20  # a distribution's kernel has 20,000 to 40,000 aliases, 2 MiB of text
 _NAMES_A_COMMAND = 400
 _NEEDS_KMOD = "Install kmod on the node (Debian, Ubuntu, RHEL: package kmod)."
+_TRY_BY_HAND = "Run `modprobe --showconfig` on the node the way the agent does (--host-exec) to see what it says."
 
 Show = Callable[[Sequence[str]], kmod.Answer]
 
@@ -73,8 +74,10 @@ class Modprobe:
             shown = self._run([*base, "--showconfig"], how)
             # A modprobe that does not know the option is busybox's, and that one knows no install lines either.
             shown.check()
-        except HostError as error:
+        except CommandMissing as error:
             return Proof(problem=str(error), remedy=_NEEDS_KMOD)
+        except HostError as error:
+            return Proof(problem=str(error), remedy=_NEEDS_KMOD if "option" in str(error) else _TRY_BY_HAND)
         patterns = kmod.aliases(shown.stdout, modules)
         questions = {name: kmod.usable([kmod.sample(pattern) for pattern in patterns[name]]) for name in modules}
         installs = kmod.installs(shown.stdout)
@@ -85,7 +88,7 @@ class Modprobe:
         try:
             return Proof(_answers(questions, installs, show, needs), installs)
         except HostError as error:
-            return Proof(problem=str(error), remedy="Run it by hand on the node to see why it does not answer.")
+            return Proof(problem=str(error), remedy=_TRY_BY_HAND)
 
     def _command(self, release: str) -> tuple[list[str], HostExec]:
         """argv up to the options that choose the tree, and how to run it. Raises CommandMissing."""
