@@ -174,7 +174,12 @@ class Power(Protocol):
     """The one thing that cannot be taken back."""
 
     def reboot(self) -> None:
-        """Gives the command, or the signal, and returns. Raises AgentError when it was refused or ended badly."""
+        """Gives the command, or the signal, and returns.
+
+        Raises AgentError when the node is certainly not going down: the command was not found, was refused or ended
+        badly. CommandTimeout says that it cannot be told; the coordinator then waits `rebootTimeout` as after a good
+        answer. A command that a signal ended may well have worked: raise nothing.
+        """
 
 
 # -- the proof ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""The coordinator's port to the API server: the few objects it reads and the two that it writes, as frozen values.
+
+Every write carries the resourceVersion that was seen, so that a change by anybody in between is a Conflict and a new
+decision. Reads may come from a watch; they are never older than this process's own last write. It refuses to offer a
+write without a version. The implementation is agent/reboot/kubecluster.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+PREFIX = "node-hardening.io"
+STATE = f"{PREFIX}/reboot-state"
+HISTORY = f"{PREFIX}/reboot-history"
+SKIP = f"{PREFIX}/reboot-skip"
+REQUEST = f"{PREFIX}/reboot-request"
+FIELD_MANAGER = f"{PREFIX}/reboot"  # whose spec.unschedulable is, in metadata.managedFields
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """This agent's Node.
+
+    version: resourceVersion. unschedulable_by: the field manager that owns spec.unschedulable, empty when the server
+    does not tell. ready: None when there is no such condition or it is Unknown. boot_id: of status.nodeInfo. taints:
+    spec.taints as they are.
+    """
+
+    name: str
+    uid: str
+    version: str
+    unschedulable: bool = False
+    unschedulable_by: str = ""
+    ready: bool | None = None
+    boot_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    taints: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodePatch:
+    """What changes on the Node, all at once. None as a value removes the key; None as a part leaves it alone."""
+
+    annotations: Mapping[str, str | None] = field(default_factory=lambda: _NOTHING)
+    labels: Mapping[str, str | None] = field(default_factory=lambda: _NOTHING)
+    unschedulable: bool | None = None
+    taints: tuple[Mapping[str, Any], ...] | None = None
+
+
+class LeasePhase(StrEnum):
+    """What the holder is about. REBOOTING is never taken over only because nobody hears of the holder."""
+
+    NONE = ""
+    HELD = "held"
+    REBOOTING = "rebooting"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """One slot of a pool's lock.
+
+    version: empty for a lease that does not exist yet. holder: `<node>/<uid>`, empty when free. renewed: as the holder
+    wrote it; only ever compared with itself. cycle, boot: of the holder. taken_from: the holder that this one
+    replaced. last_reboot: wall seconds of some node, 0 for never. pool_size: nodes that the last taker counted. waited:
+    seconds that the last taker had waited. stuck: who said first that the holder does not come back.
+    """
+
+    name: str
+    version: str = ""
+    holder: str = ""
+    phase: LeasePhase = LeasePhase.NONE
+    renewed: str = ""
+    acquired: str = ""
+    duration_seconds: int = 0
+    transitions: int = 0
+    cycle: str = ""
+    boot: str = ""
+    taken_from: str = ""
+    last_reboot: float = 0.0
+    pool_size: int = 0
+    waited: float = 0.0
+    stuck: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node of the cluster, as the unavailability budget sees it."""
+
+    name: str
+    uid: str
+    ready: bool
+    unschedulable: bool
+    labels: Mapping[str, str]
+
+
+class Cluster(Protocol):
+    """All of them raise KubeError; a write's may be ambiguous: look again before the next step."""
+
+    def node(self) -> NodeView | None:
+        """This node, None when its object is gone."""
+
+    def patch_node(self, patch: NodePatch, version: str) -> NodeView:
+        """One patch of the Node. Raises Conflict when the version is no longer the newest, NotFound."""
+
+    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
+        """Those leases in that order; one that does not exist has no version."""
+
+    def put_lease(self, lease: LeaseView) -> LeaseView:
+        """Creates it (no version) or replaces exactly that version. Raises Conflict, NotFound."""
+
+    def members(self) -> Iterable[Member]:
+        """Every node of the cluster, read page by page. Only who is about to take the lock asks."""
+
+    def count(self) -> int:
+        """How many nodes the cluster has, about; one small request."""
+
+    def uid_of(self, node: str) -> str | None:
+        """Another node's UID, None when it is gone. Never from a cache."""
+
+    def heartbeat(self) -> str:
+        """renewTime of this node's lease in kube-node-lease, empty when there is none. Never from a cache."""

@@ -1,0 +1,73 @@
+"""Which nodes wait for each other, how their lock is called, and how many of them may be unavailable.
+
+Pure. The control plane is always a pool of its own. It refuses to count a node whose readiness is unknown as available.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from agent.config.schema import Pool, Reboot
+from agent.reboot.cluster import Member
+from agent.reboot.seen import Budget
+
+CONTROL_PLANE = "control-plane"
+WORKERS = "workers"
+LEASE_PREFIX = "node-hardening-reboot-"
+
+# https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane
+_CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9-]+")
+
+
+def pool_of(labels: Mapping[str, str], pool: Pool) -> str:
+    """The name of a node's pool, fit for a Lease's name; values that differ never share one."""
+    if any(label in labels for label in _CONTROL_PLANE_LABELS):
+        return CONTROL_PLANE
+    value = labels.get(pool.label, "") if pool.label else ""
+    if not value:
+        return WORKERS
+    plain = _NOT_IN_NAMES.sub("-", value.lower()).strip("-")
+    if plain == value and value != CONTROL_PLANE:
+        return value
+    return f"{plain}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+
+
+def lease_names(pool: str, slots: int) -> tuple[str, ...]:
+    """The leases of a pool's lock, predictable so that RBAC can name them."""
+    return tuple(f"{LEASE_PREFIX}{pool}-{slot}" for slot in range(slots))
+
+
+def usable_slots(policy: Reboot) -> int:
+    """Slots that can be used at all: more nodes at once than may be unavailable would only wait for each other."""
+    limit = policy.max_unavailable
+    return policy.concurrency if limit.endswith("%") else min(policy.concurrency, int(limit))
+
+
+def allowed_unavailable(limit: str, size: int) -> int:
+    """`maxUnavailable` for a pool of this size: a count, or a percentage rounded down, but at least one."""
+    return max(1, size * int(limit[:-1]) // 100) if limit.endswith("%") else int(limit)
+
+
+def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holders: Iterable[str]) -> Budget:
+    """Whether this node may become unavailable too.
+
+    Counted are nodes of the pool that are not Ready or cordoned by anybody, and those that hold another slot and are
+    about to be; this node itself once. members: the whole cluster, read once. holders: names of the other slots'.
+    """
+    size = 0
+    unavailable = set(holders) - {me}
+    for member in members:
+        if pool_of(member.labels, policy.pool) != pool:
+            continue
+        size += 1
+        if member.name != me and (not member.ready or member.unschedulable):
+            unavailable.add(member.name)
+    allowed = allowed_unavailable(policy.max_unavailable, size)
+    named = sorted(unavailable)
+    why = f"maxUnavailable {policy.max_unavailable} of {size} nodes: unavailable are {', '.join(named[:5]) or 'none'}"
+    if len(named) > 5:
+        why += f" and {len(named) - 5} more"
+    return Budget(len(unavailable) + 1 <= allowed, why, size, min(policy.concurrency, allowed))

@@ -1,0 +1,71 @@
+"""When a waiter asks for the lock: soon after it is free, few at a time, and in the end everybody.
+
+A free lock is seen by all waiters at once. Each draws a delay that is exponentially biased towards the end of a short
+interval (feedback suppression as in RFC 4654, https://www.rfc-editor.org/rfc/rfc4654#section-2.5), so that the number of
+those who ask before they see the winner's lease is a small constant, however many wait and without knowing how many.
+Who has waited longer than the last winner had draws from the interval's early half. Only lengths of time are compared,
+never clocks of two nodes.
+
+What may come to nothing (looking after a silent holder, asking again after a blocker) is spread so that the pool
+together asks about four times a second, however big it is.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from agent.reboot.seen import Slot, Turn
+
+_SUPPRESSION_SECONDS = 0.4  # from asking for the lock until all the others have seen it: a list, a swap, a watch event
+_SPACING_SECONDS = 0.25
+_ASK_AGAIN_SECONDS = 15.0
+
+
+class WaitingRoom:
+    """One node's place among the waiters. Keeps only moments; a new process simply draws again."""
+
+    def __init__(self, rng: random.Random, lease_duration_seconds: float) -> None:
+        self._rng = rng
+        self._duration = lease_duration_seconds
+        self._key: tuple[object, ...] = ()
+        self._at = 0.0
+        self._not_before = 0.0
+
+    def turn(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> Turn:
+        """Whether it is this node's turn to ask, and for which slot. now: monotonic seconds."""
+        candidates = [slot for slot in slots if slot.free or slot.unseen_seconds > self._duration]
+        if not candidates:
+            self._key = ()
+            rest = min((self._duration - slot.unseen_seconds for slot in slots), default=self._duration)
+            return Turn(now=False, in_seconds=max(rest, 0.0) + 0.1)
+        free = [slot for slot in candidates if slot.free]
+        key = tuple((slot.view.name, slot.view.holder, slot.view.transitions) for slot in candidates)
+        chosen = min(free or candidates, key=lambda slot: slot.index)
+        if key != self._key:
+            self._key = key
+            last_winner = max(slot.view.waited for slot in candidates)
+            draw = self.draw(pool_size, early=waited >= last_winner) if free else self._spread(pool_size)
+            self._at = max(now, self._not_before) + draw
+        return Turn(now=now >= self._at, in_seconds=max(0.0, self._at - now), slot=chosen)
+
+    def postpone(self, now: float, *, pool_size: int, seconds: float = 0.0) -> float:
+        """The turn came to nothing: later again. seconds: when it is worth it, 0 for unknown. Returns the wait."""
+        if seconds > 0:
+            wait = seconds + self.draw(pool_size, early=False)
+        else:
+            wait = max(_ASK_AGAIN_SECONDS, self._spread(pool_size)) * self._rng.uniform(0.5, 1.5)
+        self._not_before = now + wait
+        self._at = max(self._at, self._not_before)
+        return wait
+
+    def draw(self, pool_size: int, *, early: bool) -> float:
+        """Seconds to wait with a free lock in sight. pool_size: at most so many compete."""
+        size = max(pool_size, 2)
+        interval = _SUPPRESSION_SECONDS * math.log(size)
+        share = 1.0 + math.log(1.0 - self._rng.random()) / math.log(size)
+        return interval * max(0.0, share) + (0.0 if early else interval)
+
+    def _spread(self, pool_size: int) -> float:
+        return self._rng.uniform(0.0, max(self._duration / 2, 2 * _SPACING_SECONDS * pool_size))
