@@ -1,0 +1,162 @@
+"""Whatever bytes a node holds and however a kubelet was called: findings, never an exception, nothing written."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import schema
+from agent.controls.kubelet import CHECK_IDS, KubeletControl, argv, document
+from agent.controls.kubelet.certificate import NotACertificate, self_signed
+from agent.controls.kubelet.document import DocumentRefused
+from agent.controls.kubelet.fields import FIELDS
+from agent.controls.kubelet.probe import Answer
+from agent.model import Finding, Status
+from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process
+
+NAMES = sorted(argv.BOOLEAN | argv.VALUED)
+KEYS = sorted({part for field in FIELDS for part in field.path.split(".") if part} | {"apiVersion", "kind", "<<"})
+WORDS = st.sampled_from(
+    ["true", "false", "0", "-1", "10255", "Webhook", "", "null", "AllAlpha=true", "a,b", '"', "/x", "4h", "::", "~"]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=8)
+TREES = st.recursive(
+    SCALARS,
+    lambda below: (
+        st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), below, max_size=4)
+    ),
+    max_leaves=12,
+)
+ARGUMENT = (
+    st.builds("--{}={}".format, st.sampled_from(NAMES), WORDS)
+    | st.builds("--{}".format, st.sampled_from(NAMES))
+    | WORDS
+    | st.text(max_size=10)
+)
+ALWAYS = [CONFIG_FLAG := f"--config={CONFIG}", f"--config-dir={DROP_INS}"]
+
+
+@contextmanager
+def node() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def audit(root: Path, args: list[str]) -> list[Finding]:
+    """The control over one staged kubelet; the tree is the same afterwards."""
+    before = sorted(root.rglob("*"))
+    prober = StagedProber(Answer(401), Answer(refused=True))
+    control = KubeletControl(schema.Kubelet(), StagedHost(root, [process("kubelet", *args)]), prober=prober)
+    found = list(control.judge(control.observe()))
+    assert sorted(root.rglob("*")) == before
+    assert {finding.id.removeprefix("kubelet/") for finding in found} == set(CHECK_IDS)
+    return found
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_configuration_give_findings(content: bytes) -> None:
+    """Not text, not YAML, not a mapping: nothing of it is believed."""
+    with node() as root:
+        plant(root, {CONFIG: ""})
+        (root / CONFIG.lstrip("/")).write_bytes(content)
+        found = audit(root, [CONFIG_FLAG])
+        assert next(one for one in found if one.id == "kubelet/4.2.4").status is Status.UNKNOWN
+
+
+@given(TREES, TREES, st.lists(ARGUMENT, max_size=4))
+def test_any_configuration_drop_in_and_arguments_give_findings(main: object, patch: object, args: list[str]) -> None:
+    """Right headers, then anything, with flags in any order over it."""
+    with node() as root:
+        plant(
+            root,
+            {
+                CONFIG: config("") + yaml.safe_dump(main, allow_unicode=True) if isinstance(main, dict) else str(main),
+                f"{DROP_INS}/10-a.conf": config("") + yaml.safe_dump(patch),
+            },
+        )
+        audit(root, [*args, *ALWAYS])
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_a_document_or_refused(text: str) -> None:
+    """One kind of error, and it names the file."""
+    refused = ""
+    try:
+        document.load(text, "/f")
+    except DocumentRefused as error:
+        refused = str(error)
+    assert refused.startswith("/f") or not refused
+
+
+@given(TREES.filter(lambda tree: isinstance(tree, dict)))
+def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
+    """Texts stay texts, null stays null; only numbers may be spelled so that Go and PyYAML read them apart."""
+
+    def same(one: object, other: object) -> bool:
+        if isinstance(one, dict) and isinstance(other, dict):
+            return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        if isinstance(one, list) and isinstance(other, list):
+            return len(one) == len(other) and all(map(same, one, other))
+        return isinstance(one, float) or isinstance(other, float) or one == other
+
+    tree.pop("<<", None)
+    text = yaml.safe_dump(tree)
+    try:
+        found = {key: document.plain(value) for key, value in document.load(text, "/f").items()}
+    except DocumentRefused:
+        assert "\\ud" in text.lower() or any(not char.isprintable() for char in text.replace("\n", "")) or "<<" in text
+        return
+    if "<<" not in text:
+        assert same(found, tree)
+
+
+@given(st.lists(ARGUMENT | st.just("--"), max_size=12))
+def test_any_arguments_are_parsed(args: list[str]) -> None:
+    """Names are normal, and a bare boolean never takes what comes after it."""
+    flags = argv.parse(argv.arguments(args))
+    for name in argv.BOOLEAN:
+        if f"--{name}" in args and "--" not in args and (found := flags.last(name)) is not None:
+            assert found.value in {arg.partition("=")[2] for arg in args if arg.startswith(f"--{name}=")} | {"true"}
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_certificate_or_not(content: bytes) -> None:
+    """One kind of error."""
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(content) + b"\n-----END CERTIFICATE-----"
+    for candidate in (content, pem):
+        try:
+            assert self_signed(candidate) in (True, False)
+        except NotACertificate:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("main", "patch", "merged"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"a": "foo"}, {"a": {"b": {"c": None}}}, {"a": {"b": {}}}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merging_is_rfc_7386(main: object, patch: object, merged: object) -> None:
+    """The examples of its appendix A that hold mappings."""
+    base, over = document.graft(main, "x").data, document.graft(patch, "y").data
+    assert isinstance(base, dict)
+    assert isinstance(over, dict)
+    assert {key: document.plain(value) for key, value in document.merge(base, over).items()} == merged
