@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
 
-from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.errors import CommandError, CommandFailed, CommandMissing, CommandTimeout, HostError
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LANG": "C"}
 _NSENTER = ("/usr/bin/nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--")
@@ -56,7 +56,9 @@ def run(
     limit_bytes: int,
     environment: Mapping[str, str],
 ) -> Completed:
-    """Runs argv and waits for it. Raises CommandMissing, CommandTimeout; the exit code is the caller's to judge.
+    """Runs argv and waits for it. Raises CommandMissing, CommandTimeout, and CommandError where nsenter failed.
+
+    The exit code is the caller's to judge.
 
     input_bytes: fed to standard input, which is closed otherwise. limit_bytes: of each output stream; the rest is read
     and dropped, so that a chatty child neither fills memory nor blocks.
@@ -86,7 +88,18 @@ def run(
         raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
     finally:
         _end(child)
-    return Completed(tuple(argv), child.returncode, out.decode(errors="replace"), err.decode(errors="replace"), cut)
+    done = Completed(tuple(argv), child.returncode, out.decode(errors="replace"), err.decode(errors="replace"), cut)
+    if how is HostExec.NSENTER:
+        _check_entered(done)
+    return done
+
+
+def _check_entered(done: Completed) -> None:
+    """nsenter's own failures share exit codes with the command: 1 would read as an answer of the sentinel's."""
+    if done.code in (1, 126, 127) and done.stderr.startswith("nsenter: "):
+        if done.code == 127:
+            raise CommandMissing(done.argv, f"{done.argv[0]} is not there: {_last_words(done.stderr)}")
+        raise CommandError(done.argv, f"not run on the node: {_last_words(done.stderr)}")
 
 
 def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, limit: int) -> tuple[bytes, bytes, bool]:
