@@ -251,6 +251,32 @@ def test_a_kernel_without_its_folder_of_modules_is_unknown_but_denied(node: Path
     assert "refused by name, and not loaded; cannot tell whether it is built in" in by_id(result)["sctp"].observed
 
 
+def test_a_kernel_that_cannot_load_modules_is_told(node: Path) -> None:
+    """Neither /proc/modules nor kernel.modprobe: built without CONFIG_MODULES, so nothing is loaded."""
+    (node / "proc/modules").unlink()
+    (node / "proc/sys/kernel/modprobe").unlink()
+    result = base.apply(control(node))
+    assert bad(result) == {}
+    assert by_id(result)["kernel"].observed == "no: built without CONFIG_MODULES"
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_whether_something_is_loaded_is_unknown_without_proc_modules(node: Path, missing: bool) -> None:
+    """Gone (an odd mount) or no file at all: not known is no pass."""
+    (node / "proc/modules").unlink()
+    if not missing:
+        (node / "proc/modules").mkdir()
+    one = by_id(base.apply(control(node)))["sctp"]
+    assert one.status is Status.UNKNOWN
+    assert "cannot tell whether it is loaded: cannot read /proc/modules" in one.observed
+
+
+def test_a_node_without_kmod_is_asked_about_by_the_agents_own(node: Path) -> None:
+    """Under nsenter the node's modprobe is looked for in the node's tree; where there is none the agent's reads it."""
+    result = base.apply(ModprobeControl(Modprobe(), Host(node, how=HostExec.NSENTER)))
+    assert bad(result) == {}
+
+
 def test_unload_is_planned_only_for_the_kernel_that_commands_act_on(node: Path) -> None:
     """A copy of a node elsewhere (another boot id) must not cost this machine a module."""
     (node / "proc/modules").write_text("nodehardeningtest 16384 0 - Live 0x0\n")
@@ -441,6 +467,26 @@ def test_a_modprobe_that_is_not_kmods_proves_nothing(tree: Path) -> None:
     one = by_id(base.apply(control(tree, tools=tools)))["sctp"]
     assert one.status is Status.UNKNOWN
     assert "unrecognized option" in one.observed
+
+
+def test_a_modprobe_that_dies_proves_nothing(tree: Path) -> None:
+    """It answers --showconfig and is killed over the question itself."""
+    tools = tree / "tools"
+    tools.mkdir()
+    (tools / "modprobe").write_text('#!/bin/sh\ncase "$*" in *--showconfig*) exit 0;; esac\nkill -9 $$\n')
+    (tools / "modprobe").chmod(0o755)
+    one = by_id(base.apply(control(tree, tools=tools)))["sctp"]
+    assert one.status is Status.UNKNOWN
+    assert "ended by signal 9" in one.observed
+
+
+def test_a_modprobe_d_that_is_no_folder_is_no_traceback(tree: Path) -> None:
+    """A file in the folder's place: nothing can be written, and that is said."""
+    (tree / "etc/modprobe.d").rmdir()
+    (tree / "etc/modprobe.d").write_text("x")
+    result = base.apply(control(tree))
+    assert [one.outcome for one in result.changes] == [Outcome.FAILED]
+    assert {"sctp", "file"} <= set(bad(result))
 
 
 def test_an_unreadable_or_masked_file_of_others_is_no_traceback(tree: Path) -> None:
