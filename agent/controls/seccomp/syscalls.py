@@ -108,7 +108,7 @@ _KNOWN_SINCE = {
 
 @cache
 def younger() -> Mapping[str, Younger]:
-    """Syscalls that libseccomp 2.5.4 (Linux 5.17, Debian 12, runc's own builds before 1.2) does not know."""
+    """Syscalls that libseccomp 2.5.4 as released (Linux 5.17; in runc's own builds before 1.2) does not know."""
     return {
         name: Younger(kernel, library)
         for library, kernels in _KNOWN_SINCE.items()
