@@ -1,8 +1,8 @@
 """When a waiter asks for the lock: soon after it is free, few at a time, and in the end everybody.
 
 A free lock is seen by all waiters at once. Each draws a delay that is exponentially biased towards the end of a short
-interval (feedback suppression as in RFC 4654, https://www.rfc-editor.org/rfc/rfc4654#section-2.5), so that the number of
-those who ask before they see the winner's lease is a small constant, however many wait and without knowing how many.
+interval (feedback suppression as in RFC 4654, https://www.rfc-editor.org/rfc/rfc4654#section-2.5), so that the number
+of those who ask before they see the winner's lease is a small constant, however many wait and without knowing how many.
 Who has waited longer than the last winner had draws from the interval's early half. Only lengths of time are compared,
 never clocks of two nodes.
 
