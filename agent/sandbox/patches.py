@@ -262,14 +262,14 @@ def _strategic_list(name: str, old: Any, patch: list[Any], kind: str) -> list[An
     if replace or merge_key is None:
         return [element for element in patch if element not in replace]
     for element in patch:
-        if not isinstance(element, dict) or merge_key not in element:
+        if not isinstance(element, dict) or (merge_key not in element and old):
             shown = (
                 " ".join(f"{key}:{value}" for key, value in element.items()) if isinstance(element, dict) else element
             )
             raise MergeKeyError(f"map: map[{shown}] does not contain declared merge key: {merge_key}")
-        position = next((at for at, item in enumerate(present) if item.get(merge_key) == element[merge_key]), None)
+        position = next((at for at, item in enumerate(present) if item.get(merge_key) == element.get(merge_key)), None)
         if element.get("$patch") == "delete":
-            present = [item for item in present if item.get(merge_key) != element[merge_key]]
+            present = [item for item in present if item.get(merge_key) != element.get(merge_key)]
         elif position is None:
             present.append(strategic({}, element, kind))
         else:

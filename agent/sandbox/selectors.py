@@ -208,7 +208,10 @@ def parse_fields(text: str, resource: Resource) -> tuple[FieldTerm, ...]:
             raise bad_request(f'unable to parse field selector: invalid selector: "{part}"; can\'t understand "{part}"')
         path, operator, value = match.groups()
         if path not in known:
-            raise bad_request(f"field label not supported: {path}")
+            if resource.fields:
+                raise bad_request(f"field label not supported: {path}")
+            common = 'only "metadata.name", "metadata.namespace"'
+            raise bad_request(f'"{path}" is not a known field selector: {common}')
         terms.append(FieldTerm(path, re.sub(r"\\([\\,=])", r"\1", value), operator == "!="))
     return tuple(terms)
 

@@ -50,7 +50,7 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
 
 @pytest.fixture(params=["emulator", "real"])
 def api(request: pytest.FixtureRequest, _servers: _Servers) -> ApiServer:
-    """A bare API server over https: ``url``, ``token``, ``ca``. Emulator-only tests get no real one, and the reverse."""
+    """A bare API server over https: ``url``, ``token``, ``ca``; marks say which of the two a test is not for."""
     only = {"emulator": "real_only", "real": "emulator_only"}[request.param]
     if request.node.get_closest_marker(only):
         pytest.skip(f"marked {only}")

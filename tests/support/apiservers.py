@@ -54,12 +54,17 @@ def make_certificates(folder: Path) -> Certificates:
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """One that runs. ``sandbox`` is None for the real one; ``kubectl`` is found by name."""
+    """One that runs. ``ca`` is None where it speaks plain http, ``sandbox`` for the real one."""
 
     url: str
     token: str
-    ca: Path
+    ca: Path | None
     sandbox: Sandbox | None = None
+
+    @classmethod
+    def of(cls, sandbox: Sandbox) -> ApiServer:
+        """A sandbox without TLS as such a server."""
+        return cls(sandbox.url, sandbox.token, None, sandbox)
 
     @property
     def is_real(self) -> bool:
@@ -72,10 +77,13 @@ class ApiServer:
 
     def kubeconfig(self, path: Path, token: str = "") -> Path:
         """Write a kubeconfig."""
+        cluster = {"server": self.url}
+        if self.ca is not None:
+            cluster["certificate-authority"] = str(self.ca)
         document = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": str(self.ca)}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
             "users": [{"name": "u", "user": {"token": token or self.token}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
             "current-context": "c",
@@ -92,7 +100,8 @@ class Client:
         self.server = server
         self.session = requests.Session()
         self.session.trust_env = False
-        self.session.verify = str(server.ca)
+        if server.ca is not None:
+            self.session.verify = str(server.ca)
         if token:
             self.session.headers["Authorization"] = f"Bearer {token}"
 

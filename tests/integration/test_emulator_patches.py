@@ -1,0 +1,210 @@
+"""The three patch types and server-side apply on a Node: what the agent's writes rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.apiservers import Client
+
+
+def conditions(body: dict[str, Any]) -> dict[str, str]:
+    return {item["type"]: item["status"] for item in body["status"].get("conditions", [])}
+
+
+def apply(client: Client, node: str, manager: str, body: dict[str, Any], sub: str = "", **query: Any) -> Any:
+    document = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": node}, **body}
+    document["metadata"] = {"name": node, **body.get("metadata", {})}
+    return client.patch(f"/api/v1/nodes/{node}{sub}", document, "apply", fieldManager=manager, **query)
+
+
+def test_merge_patch_deletes_with_null_and_replaces_lists(client: Client, node: str) -> None:
+    """RFC 7386."""
+    path = f"/api/v1/nodes/{node}"
+    client.patch(path, {"metadata": {"annotations": {"a": "1", "b": "2"}}})
+    answer = client.patch(path, {"metadata": {"annotations": {"a": None, "c": "3"}}})
+    assert answer.json()["metadata"]["annotations"] == {"b": "2", "c": "3"}
+
+
+def test_a_patch_may_carry_the_version_it_was_made_for(client: Client, node: str) -> None:
+    """409 when it is stale; without one a patch applies to whatever is there."""
+    path = f"/api/v1/nodes/{node}"
+    before = client.get(path).json()["metadata"]["resourceVersion"]
+    body = {"metadata": {"resourceVersion": before, "annotations": {"a": "1"}}}
+    assert client.patch(path, body).status_code == 200
+    body["metadata"]["annotations"] = {"a": "2"}
+    for kind in ("merge", "strategic"):
+        answer = client.patch(path, body, kind)
+        assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
+    assert client.patch(path, {"metadata": {"resourceVersion": "x"}}).status_code == 500
+
+
+def test_json_patch_applies_whole_or_not_at_all(client: Client, node: str) -> None:
+    """A failed test is a 422 and nothing of the patch is there."""
+    path = f"/api/v1/nodes/{node}"
+    client.patch(path, {"metadata": {"annotations": {"a": "1"}}})
+    good = [
+        {"op": "test", "path": "/metadata/annotations/a", "value": "1"},
+        {"op": "add", "path": "/metadata/annotations/x~1y", "value": "z"},
+        {"op": "copy", "from": "/metadata/annotations/a", "path": "/metadata/annotations/b"},
+        {"op": "move", "from": "/metadata/annotations/a", "path": "/metadata/annotations/c"},
+        {"op": "replace", "path": "/metadata/annotations/c", "value": "9"},
+    ]
+    assert client.patch(path, good, "json").json()["metadata"]["annotations"] == {"x/y": "z", "b": "1", "c": "9"}
+    bad = [
+        {"op": "remove", "path": "/metadata/annotations/b"},
+        {"op": "test", "path": "/metadata/annotations/c", "value": "8"},
+    ]
+    answer = client.patch(path, bad, "json")
+    assert answer.status_code == 422
+    assert answer.json()["message"] == "the server rejected our request due to an error in our request"
+    assert client.get(path).json()["metadata"]["annotations"] == {"x/y": "z", "b": "1", "c": "9"}
+    for broken in ([{"op": "remove", "path": "/metadata/annotations/nope"}], [{"op": "sing", "path": "/metadata"}]):
+        assert client.patch(path, broken, "json").status_code == 422
+    assert client.patch(path, {"op": "add"}, "json").status_code == 400
+
+
+def test_strategic_merge_merges_conditions_by_type(client: Client, node: str) -> None:
+    """Nobody else's conditions are touched; $patch: delete takes one out."""
+    path = f"/api/v1/nodes/{node}/status"
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    client.patch(path, {"status": {"conditions": [ready]}}, "strategic")
+    mine = {"type": "NodeHardened", "status": "True"}
+    assert conditions(client.patch(path, {"status": {"conditions": [mine]}}, "strategic").json()) == {
+        "Ready": "True",
+        "NodeHardened": "True",
+    }
+    mine["status"] = "False"
+    answer = client.patch(path, {"status": {"conditions": [mine]}}, "strategic").json()
+    assert conditions(answer) == {"Ready": "True", "NodeHardened": "False"}
+    kept = next(item for item in answer["status"]["conditions"] if item["type"] == "Ready")
+    assert kept["reason"] == "KubeletReady"
+    gone = {"status": {"conditions": [{"type": "NodeHardened", "$patch": "delete"}]}}
+    assert conditions(client.patch(path, gone, "strategic").json()) == {"Ready": "True"}
+
+
+def test_a_merge_patch_replaces_all_conditions(client: Client, node: str) -> None:
+    """Which is why the agent must not use it there."""
+    path = f"/api/v1/nodes/{node}/status"
+    client.patch(path, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    answer = client.patch(path, {"status": {"conditions": [{"type": "NodeHardened", "status": "True"}]}})
+    assert conditions(answer.json()) == {"NodeHardened": "True"}
+
+
+def test_strategic_merge_replaces_taints_whole(client: Client, node: str) -> None:
+    """spec.taints has no merge key: whoever patches it without a version loses others' taints."""
+    path = f"/api/v1/nodes/{node}"
+    client.patch(path, {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}, "strategic")
+    answer = client.patch(path, {"spec": {"taints": [{"key": "b", "effect": "NoSchedule"}]}}, "strategic")
+    assert answer.json()["spec"]["taints"] == [{"key": "b", "effect": "NoSchedule"}]
+
+
+def test_strategic_merge_adds_to_finalizers_and_deletes_from_them(client: Client, namespace: str) -> None:
+    """finalizers are a set; $deleteFromPrimitiveList takes elements out."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    client.post(path, {"metadata": {"name": "a", "finalizers": ["x.io/a"]}})
+    added = client.patch(f"{path}/a", {"metadata": {"finalizers": ["x.io/b"]}}, "strategic").json()
+    assert sorted(added["metadata"]["finalizers"]) == ["x.io/a", "x.io/b"]
+    body = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["x.io/a"]}}
+    assert client.patch(f"{path}/a", body, "strategic").json()["metadata"]["finalizers"] == ["x.io/b"]
+    client.patch(f"{path}/a", {"metadata": {"finalizers": None}})
+
+
+def test_strategic_merge_needs_the_merge_key(client: Client, node: str) -> None:
+    """A condition without its type cannot be merged into others: an error of the server, as it has always been."""
+    path = f"/api/v1/nodes/{node}/status"
+    client.patch(path, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "strategic")
+    body = {"status": {"conditions": [{"status": "True"}]}}
+    answer = client.patch(path, body, "strategic")
+    assert answer.status_code == 500
+    assert "does not contain declared merge key: type" in answer.json()["message"]
+
+
+def test_patches_of_other_types_are_unsupported(client: Client, node: str) -> None:
+    """415."""
+    answer = client.patch(f"/api/v1/nodes/{node}", {}, "application/json")
+    assert (answer.status_code, answer.json()["reason"]) == (415, "UnsupportedMediaType")
+
+
+def test_a_patch_to_nonsense_is_invalid(client: Client, node: str) -> None:
+    """422 about the patch when its result cannot be decoded, and under Strict when it has unknown fields."""
+    path = f"/api/v1/nodes/{node}"
+    answer = client.patch(path, {"metadata": {"annotations": {"a": 1}}})
+    assert (answer.status_code, answer.json()["details"]["causes"][0]["field"]) == (422, "patch")
+    answer = client.patch(path, {"spec": {"unschedulabel": True}}, fieldValidation="Strict")
+    assert answer.status_code == 422
+    assert 'unknown field "spec.unschedulabel"' in answer.json()["message"]
+
+
+def test_a_patch_of_an_absent_object_is_not_found(client: Client, unique: str) -> None:
+    """404, except for apply."""
+    assert client.patch(f"/api/v1/nodes/{unique}", {}).status_code == 404
+
+
+def test_apply_owns_what_it_names_and_drops_what_it_no_longer_names(client: Client, node: str) -> None:
+    """Fields of the same manager that are left out go away; others stay."""
+    client.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {"foreign": "x"}}})
+    first = apply(client, node, "agent", {"metadata": {"annotations": {"a": "1", "b": "2"}}})
+    assert first.status_code == 200
+    second = apply(client, node, "agent", {"metadata": {"annotations": {"a": "1"}}})
+    assert second.json()["metadata"]["annotations"] == {"foreign": "x", "a": "1"}
+
+
+def test_apply_of_the_same_costs_no_version(client: Client, node: str) -> None:
+    """An agent may apply on every pass."""
+    body = {"metadata": {"annotations": {"a": "1"}}}
+    first = apply(client, node, "agent", body).json()["metadata"]["resourceVersion"]
+    assert apply(client, node, "agent", body).json()["metadata"]["resourceVersion"] == first
+
+
+def test_apply_conflicts_with_another_owner_unless_forced(client: Client, node: str) -> None:
+    """409 names the field and the manager; sharing the same value is no conflict; force takes the field."""
+    apply(client, node, "agent", {"metadata": {"annotations": {"a": "1"}}})
+    assert apply(client, node, "other", {"metadata": {"annotations": {"a": "1"}}}).status_code == 200
+    answer = apply(client, node, "other", {"metadata": {"annotations": {"a": "2"}}})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
+    assert answer.json()["details"]["causes"] == [
+        {
+            "reason": "FieldManagerConflict",
+            "message": 'conflict with "agent"',
+            "field": ".metadata.annotations.a",
+        }
+    ]
+    forced = apply(client, node, "other", {"metadata": {"annotations": {"a": "2"}}}, force="true")
+    assert forced.json()["metadata"]["annotations"] == {"a": "2"}
+    dropped = apply(client, node, "agent", {})
+    assert dropped.json()["metadata"]["annotations"] == {"a": "2"}
+
+
+def test_apply_of_a_condition_leaves_the_others(client: Client, node: str) -> None:
+    """Conditions are owned one by one, and an emptied apply takes its own away."""
+    path = f"/api/v1/nodes/{node}/status"
+    client.patch(path, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "strategic")
+    mine = {"status": {"conditions": [{"type": "NodeHardened", "status": "True", "reason": "r"}]}}
+    answer = apply(client, node, "agent", mine, "/status")
+    assert conditions(answer.json()) == {"Ready": "True", "NodeHardened": "True"}
+    assert conditions(apply(client, node, "agent", {}, "/status").json()) == {"Ready": "True"}
+
+
+def test_apply_creates_and_needs_a_manager(client: Client, namespace: str) -> None:
+    """201 for an absent object; 422 without fieldManager; 400 without a kind."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps/a"
+    document = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"}}
+    assert client.patch(path, document, "apply", fieldManager="agent").status_code == 201
+    assert client.patch(path, document, "apply").status_code == 422
+    del document["kind"]
+    assert client.patch(path, document, "apply", fieldManager="agent").status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["merge", "strategic", "json"])
+def test_patches_are_made_on_the_newest_version(client: Client, node: str, kind: str) -> None:
+    """Two writers of different annotations do not lose each other's."""
+    path = f"/api/v1/nodes/{node}"
+    client.patch(path, {"metadata": {"annotations": {"zero": "0"}}})
+    for name in ("one", "two"):
+        body: Any = {"metadata": {"annotations": {name: "1"}}}
+        if kind == "json":
+            body = [{"op": "add", "path": f"/metadata/annotations/{name}", "value": "1"}]
+        assert client.patch(path, body, kind).status_code == 200
+    assert client.get(path).json()["metadata"]["annotations"] == {"zero": "0", "one": "1", "two": "1"}
