@@ -137,7 +137,7 @@ class Kube:
         return Follow(
             self._caller,
             lambda: patient.list(resource, namespace, label_selector=label_selector, field_selector=field_selector),
-            lambda version, announced: patient._watch(resource, namespace, selected, version, announced=announced),
+            lambda version: patient._watch(resource, namespace, selected, version),
         )
 
     def create(self, resource: Resource, body: Object, namespace: str = "", *, dry_run: bool = False) -> Object:
@@ -241,7 +241,6 @@ class Kube:
         resource_version: str,
         *,
         seconds: float | None = None,
-        announced: bool = False,
     ) -> Watch:
         operation = _operation("GET", "watch", resource, "", namespace)
         query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
@@ -256,7 +255,6 @@ class Kube:
             resource_version=resource_version,
             seconds=seconds,
             patience=self._patience,
-            announced=announced,
         )
 
     def _write(

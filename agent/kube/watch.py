@@ -71,16 +71,14 @@ class Watch:
         resource_version: str,
         seconds: float | None,
         patience: Patience,
-        announced: bool = False,
     ) -> None:
-        """request: from a resourceVersion and a timeout in seconds to the request. announced: SYNCED when it begins."""
+        """request: from a resourceVersion and a timeout in seconds to the request."""
         self.resource_version = resource_version
         self._caller = caller
         self._around = caller.around
         self._request = request
         self._patience = patience
         self._ends = None if seconds is None else self._around.clock() + seconds
-        self._announced = announced
         self._closed = False
         self._answer: urllib3.BaseHTTPResponse | None = None
 
@@ -121,9 +119,6 @@ class Watch:
         answer = self._caller.open(request, self._patience, timeout + grace)
         self._answer = answer
         try:
-            if self._announced:
-                self._announced = False
-                yield Change(Seen.SYNCED)
             if not self._closed:
                 yield from self._changes(request, _lines(request, answer, self._caller.server))
         except Unreachable as error:
@@ -157,19 +152,17 @@ class Follow:
     """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
 
     Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. An API server that is
-    away, throttles or refuses is an AWAY with its error, and is asked again after a delay that grows to half a minute;
-    SYNCED says that it is heard again (changes missed meanwhile follow). Ends when closed or when the agent is
-    stopping. Raises Invalid alone: a selector that is wrong stays wrong.
+    away, throttles or refuses is an AWAY with its error; it is asked again after a delay that grows to half a minute,
+    and then for everything, so that SYNCED always means that what was told is whole. A mere cut is resumed unseen.
+    Ends when closed or when the agent is stopping. Raises Invalid alone: a selector that is wrong stays wrong.
     """
 
-    def __init__(self, caller: Caller, listing: Callable[[], Listing], watch: Callable[[str, bool], Watch]) -> None:
-        """watch: from a resourceVersion, and whether its beginning is announced."""
+    def __init__(self, caller: Caller, listing: Callable[[], Listing], watch: Callable[[str], Watch]) -> None:
+        """watch: from a resourceVersion."""
         self._around = caller.around
         self._list = listing
         self._watch = watch
-        self._version = ""
-        self._is_away = False
-        self._was_heard = False
+        self._heard_at: float | None = None
         self._closed = False
         self._running: Watch | None = None
 
@@ -183,26 +176,23 @@ class Follow:
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
         while not self._is_over():
-            opened, asked, self._was_heard = self._around.clock(), None, False
+            asked, self._heard_at = None, None
             try:
-                if not self._version:
-                    yield from self._all()
-                yield from self._changes()
+                version = yield from self._all()
+                yield from self._changes(version)
             except (Stopped, Invalid) as error:
                 if isinstance(error, Invalid):
                     raise
                 return
             except Gone as error:
-                self._version = ""
                 self._around.log.debug("kube_watch_expired", error=str(error))
             except KubeError as error:
                 if self._is_over():
                     return
                 asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
-                self._is_away = True
                 self._around.log.warning("kube_away", error=str(error))
                 yield Change(Seen.AWAY, error=error)
-            if self._was_heard and self._around.clock() - opened >= _SHORT_LIFE_SECONDS:
+            if self._heard_at is not None and self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
             if self._is_over() or self._around.pause(backoff.next(asked)):
                 return
@@ -210,25 +200,24 @@ class Follow:
     def _is_over(self) -> bool:
         return self._closed or self._around.stop.is_set()
 
-    def _all(self) -> Iterator[Change]:
-        yield Change(Seen.LISTING)
+    def _all(self) -> Generator[Change, None, str]:
+        """Everything that there is; its resourceVersion. What is known is forgotten only once an answer is there."""
         listing = self._list()
-        for found in listing:
-            yield Change(Seen.ADDED, found)
-        self._version = listing.resource_version
-        self._is_away, self._was_heard = False, True
+        for number, page in enumerate(listing.pages()):
+            if number == 0:
+                yield Change(Seen.LISTING)
+            for found in page:
+                yield Change(Seen.ADDED, found)
+        self._heard_at = self._around.clock()
         yield Change(Seen.SYNCED)
+        return listing.resource_version
 
-    def _changes(self) -> Iterator[Change]:
-        running = self._running = self._watch(self._version, self._is_away)
+    def _changes(self, version: str) -> Iterator[Change]:
+        running = self._running = self._watch(version)
         try:
-            if self._closed:
-                return
-            for change in running:
-                self._is_away, self._was_heard = False, True
-                yield change
+            if not self._closed:
+                yield from running
         finally:
-            self._version = running.resource_version
             self._running = None
 
 

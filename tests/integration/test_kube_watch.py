@@ -1,0 +1,460 @@
+"""Watching and following: nothing is missed, nothing is told twice, and everything ends when it is told to."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from queue import Queue
+
+import pytest
+
+from agent.kube import CONFIGMAPS, NODES, PODS, Change, Follow, Kube, Object, Seen, Watch
+from agent.kube.errors import Forbidden, Gone, Invalid, Malformed, ServerError, Unreachable
+from agent.sandbox.authn import User
+from agent.sandbox.faults import Fault, FaultKind
+from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
+from tests.support.apiservers import ApiServer
+from tests.support.kube import Seams, door, door_of, scripted
+
+# How long a thread may take to do what it does at once; only a failing test waits so long.
+PATIENCE_SECONDS = 20
+
+
+@pytest.fixture
+def kube(api: ApiServer) -> Iterator[Kube]:
+    made = door_of(api)
+    yield made
+    made.close()
+
+
+def configmap(name: str, **data: str) -> Object:
+    return {"metadata": {"name": name}, "data": data}
+
+
+def told(change: Change) -> tuple[Seen, str]:
+    return change.seen, change.object.get("metadata", {}).get("name", "")
+
+
+def apart(changes: Iterable[Change]) -> list[tuple[Seen, str]]:
+    """Without what every namespace of a real cluster gets."""
+    return [one for one in map(told, changes) if one[1] != "kube-root-ca.crt"]
+
+
+class Reader:
+    """Reads a watch in a thread; `next` is what it told."""
+
+    def __init__(self, source: Watch | Follow) -> None:
+        self._told: Queue[Change | BaseException | None] = Queue()
+        self.thread = threading.Thread(target=self._run, args=(source,), daemon=True)
+        self.thread.start()
+
+    def _run(self, source: Watch | Follow) -> None:
+        try:
+            for change in source:
+                self._told.put(change)
+            self._told.put(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            self._told.put(error)
+
+    def next(self) -> Change:
+        found = self._told.get(timeout=PATIENCE_SECONDS)
+        if isinstance(found, BaseException):
+            raise found
+        assert found is not None, "the watch has ended"
+        return found
+
+    def until(self, seen: Seen, name: str = "") -> list[Change]:
+        """Everything up to this."""
+        changes = []
+        while True:
+            changes.append(self.next())
+            if told(changes[-1]) == (seen, name):
+                return changes
+
+    def assert_ended(self) -> None:
+        """The watch has ended by itself, and everything that it told was read."""
+        found = self._told.get(timeout=PATIENCE_SECONDS)
+        if isinstance(found, BaseException):
+            raise found
+        assert found is None
+        self.thread.join(PATIENCE_SECONDS)
+        assert not self.thread.is_alive()
+
+
+def test_follow_tells_what_there_is_and_what_changes(kube: Kube, namespace: str) -> None:
+    """LISTING, what there is, SYNCED, then each change in its order."""
+    kube.create(CONFIGMAPS, configmap("a"), namespace)
+    following = kube.follow(CONFIGMAPS, namespace)
+    reader = Reader(following)
+    before = reader.until(Seen.SYNCED)
+    kube.create(CONFIGMAPS, configmap("b"), namespace)
+    kube.patch(CONFIGMAPS, "a", {"data": {"k": "v"}}, namespace)
+    kube.delete(CONFIGMAPS, "b", namespace)
+    after = reader.until(Seen.DELETED, "b")
+    assert apart(before) == [(Seen.LISTING, ""), (Seen.ADDED, "a"), (Seen.SYNCED, "")]
+    assert apart(after) == [(Seen.ADDED, "b"), (Seen.MODIFIED, "a"), (Seen.DELETED, "b")]
+    assert [change.object["data"] for change in after if told(change) == (Seen.MODIFIED, "a")] == [{"k": "v"}]
+    following.close()
+    reader.assert_ended()
+
+
+def test_follow_honours_selectors(kube: Kube, namespace: str, node: str) -> None:
+    """One pod of two, one node of many."""
+    following = kube.follow(NODES, field_selector=f"metadata.name={node}")
+    reader = Reader(following)
+    assert apart(reader.until(Seen.SYNCED)) == [(Seen.LISTING, ""), (Seen.ADDED, node), (Seen.SYNCED, "")]
+    kube.create(NODES, {"metadata": {"name": f"{node}-other"}})
+    kube.patch(NODES, node, {"metadata": {"labels": {"a": "b"}}})
+    assert told(reader.next()) == (Seen.MODIFIED, node)
+    following.close()
+    reader.assert_ended()
+
+
+def test_a_watch_begins_after_the_version_that_was_read(kube: Kube, namespace: str) -> None:
+    """List, then watch from there: what happened between the two is told."""
+    listing = kube.list(CONFIGMAPS, namespace)
+    list(listing)
+    kube.create(CONFIGMAPS, configmap("between"), namespace)
+    watch = kube.watch(CONFIGMAPS, namespace, resource_version=listing.resource_version)
+    reader = Reader(watch)
+    assert apart(reader.until(Seen.ADDED, "between")) == [(Seen.ADDED, "between")]
+    watch.close()
+    reader.assert_ended()
+
+
+def test_a_watch_for_some_seconds_ends_by_itself(kube: Kube, namespace: str) -> None:
+    """The server is told how long, and the door does not come back after it."""
+    version = kube.create(CONFIGMAPS, configmap("a"), namespace)["metadata"]["resourceVersion"]
+    kube.create(CONFIGMAPS, configmap("b"), namespace)
+    seen = kube.watch(CONFIGMAPS, namespace, resource_version=version, seconds=1)
+    assert [one for one in apart(seen) if one[1] == "b"] == [(Seen.ADDED, "b")]
+
+
+def test_stop_ends_every_watch_at_once(kube: Kube, namespace: str) -> None:
+    """From another thread, while nothing happens: SIGTERM has five seconds, not the watch's half hour."""
+    readers = [Reader(kube.follow(CONFIGMAPS, namespace)), Reader(kube.follow(NODES))]
+    for reader in readers:
+        reader.until(Seen.SYNCED)
+    kube.stop()
+    for reader in readers:
+        reader.assert_ended()
+
+
+def test_a_wrong_selector_is_raised(kube: Kube) -> None:
+    """It stays wrong: trying for ever would hide a bug."""
+    with pytest.raises(Invalid):
+        list(kube.follow(PODS, field_selector="spec.noSuchField=1"))
+
+
+def test_a_version_that_is_too_old_is_gone(sandbox: Sandbox) -> None:
+    """The caller has missed something and lists again."""
+    version = sandbox.add_node("a")["metadata"]["resourceVersion"]
+    sandbox.add_node("b")
+    sandbox.compact()
+    kube = door(sandbox.url, sandbox.token)
+    with pytest.raises(Gone, match="watch nodes: 410"):
+        list(kube.watch(NODES, resource_version=version))
+    kube.close()
+
+
+@pytest.fixture
+def quiet() -> Iterator[Sandbox]:
+    """An emulator in which nothing happens unless the test does it, with quick bookmarks."""
+    settings = Settings(controllers=False, kubelet=KubeletSettings(enabled=False), bookmark_seconds=0.05)
+    with Sandbox(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def seams() -> Seams:
+    return Seams()
+
+
+@contextmanager
+def following(sandbox: Sandbox, seams: Seams) -> Iterator[Reader]:
+    """A follower of Nodes whose waits take no time."""
+    kube = door(sandbox.url, sandbox.token, seams=seams)
+    reader = Reader(kube.follow(NODES))
+    try:
+        yield reader
+    finally:
+        kube.close()
+        reader.thread.join(PATIENCE_SECONDS)
+    assert not reader.thread.is_alive()
+
+
+def await_watch(sandbox: Sandbox, count: int = 1) -> None:
+    """Until so many watches have begun, so that a cut meets one."""
+    for _ in range(2000):
+        if sum(record.verb == "watch" and record.status == 200 for record in sandbox.requests) >= count:
+            return
+        threading.Event().wait(0.01)
+    pytest.fail(f"no {count} watches: {sandbox.requests}")
+
+
+@pytest.mark.emulator_only
+def test_a_cut_watch_misses_and_repeats_nothing(quiet: Sandbox, seams: Seams) -> None:
+    """Cut in the middle of changes, again and again: each is told once, in order."""
+    quiet.add_fault(Fault(FaultKind.CUT_WATCH, seconds=0.02, count=10))
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        for number in range(60):
+            quiet.add_node(f"n{number}")
+            threading.Event().wait(0.005)
+        changes = reader.until(Seen.ADDED, "n59")
+    assert [told(change) for change in changes] == [(Seen.ADDED, f"n{number}") for number in range(60)]
+    assert sum(record.verb == "list" for record in quiet.requests) == 1
+
+
+@pytest.mark.emulator_only
+def test_a_bookmark_moves_the_version_on(quiet: Sandbox, seams: Seams) -> None:
+    """Changes elsewhere let versions pass; without bookmarks a quiet watch would resume from one long gone."""
+    quiet.add_node("a")
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        await_watch(quiet)
+        for number in range(5):
+            quiet.create("configmaps", configmap(f"c{number}"), "default")
+        reached = int(quiet.create("configmaps", configmap("last"), "default")["metadata"]["resourceVersion"])
+        threading.Event().wait(0.2)
+        quiet.cut_watches()
+        await_watch(quiet, 2)
+        quiet.add_node("b")
+        assert told(reader.next()) == (Seen.ADDED, "b")
+    again = [record.query for record in quiet.requests if record.verb == "watch"][1]
+    version = next(part for part in again.split("&") if part.startswith("resourceVersion="))
+    assert int(version.partition("=")[2]) >= reached
+    assert "allowWatchBookmarks=true" in again
+
+
+@pytest.mark.emulator_only
+def test_after_a_410_everything_is_listed_again(quiet: Sandbox, seams: Seams) -> None:
+    """LISTING tells to forget what is known: what was deleted meanwhile is simply not listed."""
+    quiet.add_node("stays")
+    quiet.add_node("goes")
+    with following(quiet, seams) as reader:
+        first = reader.until(Seen.SYNCED)
+        await_watch(quiet)
+        quiet.away()
+        quiet.delete("nodes", "goes")
+        quiet.add_node("comes")
+        quiet.compact()
+        quiet.back()
+        again = reader.until(Seen.SYNCED)
+    assert [told(change) for change in first] == [
+        (Seen.LISTING, ""),
+        (Seen.ADDED, "goes"),
+        (Seen.ADDED, "stays"),
+        (Seen.SYNCED, ""),
+    ]
+    assert [told(change) for change in again if change.seen is not Seen.AWAY][-4:] == [
+        (Seen.LISTING, ""),
+        (Seen.ADDED, "comes"),
+        (Seen.ADDED, "stays"),
+        (Seen.SYNCED, ""),
+    ]
+
+
+@pytest.mark.emulator_only
+def test_a_server_that_goes_away_is_told_and_so_is_its_return(quiet: Sandbox, seams: Seams) -> None:
+    """AWAY with the reason, and everything anew when it is back: SYNCED always means that what was told is whole."""
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        await_watch(quiet)
+        quiet.away()
+        away = reader.next()
+        quiet.add_node("meanwhile")
+        quiet.back()
+        after = [told(change) for change in reader.until(Seen.SYNCED) if change.seen is not Seen.AWAY]
+    assert away.seen is Seen.AWAY
+    assert isinstance(away.error, Unreachable)
+    assert after[-3:] == [(Seen.LISTING, ""), (Seen.ADDED, "meanwhile"), (Seen.SYNCED, "")]
+
+
+@pytest.mark.emulator_only
+def test_a_permission_that_is_missing_may_come(quiet: Sandbox, seams: Seams) -> None:
+    """A Forbidden is AWAY too: somebody mends the RBAC, and nobody has to restart 5,000 agents."""
+    number = quiet.add_fault(Fault(FaultKind.STATUS, code=403, verbs=frozenset({"list"})))
+    with following(quiet, seams) as reader:
+        away = reader.until(Seen.AWAY)[-1]
+        quiet.remove_fault(number)
+        after = reader.until(Seen.SYNCED)
+    assert isinstance(away.error, Forbidden)
+    assert [change.seen for change in after if change.seen is not Seen.AWAY][-2:] == [Seen.LISTING, Seen.SYNCED]
+
+
+@pytest.mark.emulator_only
+def test_watches_that_always_die_young_are_followed_by_growing_waits(quiet: Sandbox, seams: Seams) -> None:
+    """No hot loop against a server, or a proxy, that accepts and cuts."""
+    quiet.add_fault(Fault(FaultKind.CUT_WATCH, seconds=0))
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        await_watch(quiet, 12)
+    waits = seams.time.waits[:11]
+    assert all(wait >= 0.5 for wait in waits)
+    assert max(waits) <= 30
+    assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5:2]))
+
+
+@pytest.mark.emulator_only
+def test_an_api_server_that_throttles_watches_is_left_alone_for_so_long(quiet: Sandbox, seams: Seams) -> None:
+    """Retry-After holds for following too."""
+    quiet.add_fault(Fault(FaultKind.STATUS, code=429, retry_after=40, verbs=frozenset({"list"}), count=1))
+    with following(quiet, seams) as reader:
+        assert Seen.AWAY in [change.seen for change in reader.until(Seen.SYNCED)]
+    assert 40 <= seams.time.waits[0] <= 50
+
+
+@pytest.mark.emulator_only
+def test_a_watch_that_cannot_be_resumed_raises(quiet: Sandbox, seams: Seams) -> None:
+    """watch, unlike follow, gives up after the call's deadline."""
+    kube = door(quiet.url, quiet.token, seams=seams)
+    watch = kube.watch(NODES, resource_version="1")
+    reader = Reader(watch)
+    quiet.add_node("a")
+    assert told(reader.next()) == (Seen.ADDED, "a")
+    quiet.away()
+    with pytest.raises(Unreachable, match=r"watch nodes: .* attempts"):
+        reader.next()
+    assert int(watch.resource_version) > 1
+    kube.close()
+
+
+@pytest.mark.emulator_only
+def test_a_token_that_ends_does_not_end_the_following(quiet: Sandbox, seams: Seams) -> None:
+    """A 401 is AWAY until the token is good again."""
+    quiet.add_token("mine", User("me", ("system:masters",)))
+    kube = door(quiet.url, "mine", seams=seams)
+    reader = Reader(kube.follow(NODES))
+    reader.until(Seen.SYNCED)
+    await_watch(quiet)
+    quiet.revoke_token("mine")
+    quiet.cut_watches()
+    assert reader.next().seen is Seen.AWAY
+    quiet.add_token("mine", User("me", ("system:masters",)))
+    reader.until(Seen.SYNCED)
+    kube.close()
+    reader.assert_ended()
+
+
+Lines = Callable[[BaseHTTPRequestHandler], Iterator[bytes]]
+
+
+@contextmanager
+def streaming(*answers: list[bytes], chunked: bool = True, hold: threading.Event | None = None) -> Iterator[str]:
+    """A server whose n-th answer is the n-th list of chunks, as a watch; after the last it says 410."""
+    left = iter(answers)
+
+    def script(request: BaseHTTPRequestHandler) -> None:
+        parts = next(left, [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})])
+        request.send_response(200)
+        request.send_header("Content-Type", "application/json")
+        request.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
+        request.end_headers()
+        for part in parts:
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+            request.wfile.flush()
+        if hold is not None:
+            hold.wait(PATIENCE_SECONDS)
+        if chunked and parts and parts[-1].endswith(b"\n"):
+            request.wfile.write(b"0\r\n\r\n")
+        else:
+            request.close_connection = True
+
+    with scripted(script) as server:
+        yield server.url
+
+
+def event(kind: str, found: Object) -> bytes:
+    return json.dumps({"type": kind, "object": found}).encode() + b"\n"
+
+
+def node(version: int) -> Object:
+    return {"metadata": {"name": f"n{version}", "resourceVersion": str(version)}}
+
+
+def watched(url: str, seams: Seams) -> list[tuple[Seen, str]]:
+    """What a watch tells until it is gone."""
+    kube = door(url, "token", seams=seams)
+    changes: list[tuple[Seen, str]] = []
+    with pytest.raises(Gone):
+        collect(kube, changes)
+    kube.close()
+    return changes
+
+
+def collect(kube: Kube, into: list[tuple[Seen, str]]) -> None:
+    """One by one, because what came before an error counts."""
+    for change in kube.watch(NODES, resource_version="1"):
+        into.append(told(change))  # noqa: PERF401 - see above
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_events_arrive_whole_however_they_are_cut_into_packets(seams: Seams, chunked: bool) -> None:
+    """In pieces, several at once, with empty lines between; also from a proxy that speaks no chunks."""
+    first, second, third = (event("ADDED", node(number)) for number in (2, 3, 4))
+    with streaming([first[:7], first[7:] + second + b"\n" + third[:-1], b"\n"], chunked=chunked) as url:
+        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3"), (Seen.ADDED, "n4")]
+
+
+def test_half_an_event_is_asked_for_again(seams: Seams) -> None:
+    """A connection that ends in the middle of a line: the watch resumes from the last whole one."""
+    with streaming([event("ADDED", node(2)), event("ADDED", node(3))[:10]], [event("ADDED", node(3))]) as url:
+        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3")]
+
+
+def test_an_event_is_told_before_the_next_one_arrives(seams: Seams) -> None:
+    """Sentinel to lock in a second: nothing is held back in a buffer."""
+    hold = threading.Event()
+    with streaming([event("ADDED", node(2))], hold=hold) as url:
+        kube = door(url, "token")
+        watch = kube.watch(NODES, resource_version="1")
+        reader = Reader(watch)
+        assert told(reader.next()) == (Seen.ADDED, "n2")
+        watch.close()
+        reader.assert_ended()
+        hold.set()
+        kube.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "branch"),
+    [
+        (b"no json\n", Malformed),
+        (b"[]\n", Malformed),
+        (b'{"type": "ADDED"}\n', Malformed),
+        (b'{"type": 1, "object": {}}\n', Malformed),
+        (b'{"type": "SURPRISE", "object": {}}\n', Malformed),
+        (event("ERROR", {"kind": "Status", "code": 500, "message": "etcd"}), ServerError),
+        (event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"}), Gone),
+    ],
+)
+def test_what_is_no_event_ends_a_watch(seams: Seams, line: bytes, branch: type[Exception]) -> None:
+    """A watch that does not understand must not pretend to see."""
+    with streaming([event("ADDED", node(2)), line]) as url:
+        kube = door(url, "token", seams=seams)
+        seen: list[tuple[Seen, str]] = []
+        with pytest.raises(branch):
+            collect(kube, seen)
+        assert seen == [(Seen.ADDED, "n2")]
+        kube.close()
+
+
+def test_a_caller_that_breaks_off_leaves_nothing_behind(quiet: Sandbox) -> None:
+    """`break` in a loop over a watch closes its connection."""
+    quiet.add_node("a")
+    kube = door(quiet.url, quiet.token)
+    for change in kube.watch(NODES, resource_version="1"):
+        assert told(change) == (Seen.ADDED, "a")
+        break
+    kube.close()
+    for _ in range(2000):
+        if all(record.status is not None and record.duration_seconds is not None for record in quiet.requests):
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("the watch is still there")
