@@ -225,7 +225,11 @@ class ApparmorControl:
             old = before[name].hashes[:1] if name in before else ()
             hashes = (unit.digest, *(one for one in old if one != unit.digest))
             self._installed.remember(Entry(name, hashes, notes=notes))
-        Parser(self._host, tool=self._tool).load(unit.flat)
+        try:
+            Parser(self._host, tool=self._tool).load(unit.flat)
+        except HostError:
+            self._disclaim(unit.names, before)
+            raise
         after = kernels.look(self._host)
         if missing := [name for name in unit.names if name not in after.profiles]:
             raise HostError(
@@ -236,6 +240,12 @@ class ApparmorControl:
             held = {"mode": after.profiles[name], "kernel": kernels.hash_of(self._host, name)}
             self._installed.remember(Entry(name, (unit.digest,), notes=notes | held))
         self._drop_copies({entry.notes.get("file", "") for entry in before.values()})
+
+    def _disclaim(self, names: Sequence[str], before: Mapping[str, Entry]) -> None:
+        """After a load that failed: what did not reach the kernel is not ours, should somebody else load it."""
+        kernel = kernels.look(self._host)
+        if kernel.lsm is Lsm.ON:
+            self._forget([name for name in names if name not in kernel.profiles and name not in before])
 
     def _leaving(self, leaver: Leaver, leaving: Sequence[Leaver]) -> Step:
         names = [one.name for one in leaving if kernels.covers(leaver.name, one.name)]

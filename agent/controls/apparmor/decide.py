@@ -188,7 +188,8 @@ def _reason(name: str, unit: Unit, seen: Seen) -> str:
     mode = seen.kernel.profiles.get(name)
     entry = (seen.entries or {}).get(name)
     if mode is None:
-        return "not loaded" if entry is None or entry.notes.get("boot") != seen.boot_id else "no longer loaded"
+        was = entry is not None and entry.notes.get("boot") == seen.boot_id and "mode" in entry.notes
+        return "no longer loaded" if was else "not loaded"
     if entry is None:
         return "the manifest has lost it"
     noted = entry.notes

@@ -343,13 +343,18 @@ def test_a_parser_that_is_not_there(node: Node) -> None:
 
 
 def test_a_kernel_that_refuses(node: Node) -> None:
-    """A load that fails is a failed change with the parser's words, and not a profile that passes."""
+    """A load that fails is a failed change with its reason and claims nothing: what others load later is theirs."""
     node.write("good", GOOD)
     (node.kernel.apparmorfs / ".replace").unlink()
     passed = node.apply()
     assert [change.outcome for change in passed.changes] == [Outcome.FAILED]
     assert ".replace" in passed.changes[0].error
-    assert finding(passed, "profile/app-one").status is Status.FAIL
+    assert finding(passed, "profile/app-one").observed == "not loaded"
+    assert list((node.state / "apparmor").iterdir()) == []
+    (node.kernel.apparmorfs / ".replace").touch()
+    node.kernel.load("profile app-one { file, }")
+    assert node.apply().changes == ()
+    assert "did not load it" in finding(node.audit(), "profile/app-one").observed
 
 
 def test_a_symlink_out_of_the_tree_leads_nowhere(node: Node, tmp_path: Path) -> None:
