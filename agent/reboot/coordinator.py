@@ -7,13 +7,13 @@ in any other way than straight behind the fence. Whatever fails ends the tick; t
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from agent.config.schema import Reboot
 from agent.errors import AgentError, CommandTimeout, KubeError
 from agent.kube.errors import Conflict
-from agent.reboot import history
+from agent.reboot import history, said
 from agent.reboot.cluster import HISTORY, REQUEST, STATE, Cluster, NodePatch, NodeView
 from agent.reboot.lock import Lock
 from agent.reboot.machine import decide
@@ -82,18 +82,28 @@ class Rooms:
 class Coordinator:
     """One node's part in the cluster's reboots. Not for several threads; a changed policy wants a new one."""
 
-    def __init__(self, policy: Reboot, rooms: Rooms) -> None:
+    def __init__(
+        self,
+        policy: Reboot,
+        rooms: Rooms,
+        *,
+        lock: Lock | None = None,
+        machine: Callable[[Seen], Decision] = decide,
+    ) -> None:
         self._policy = policy
         self._rooms = rooms
-        self._lock = Lock(rooms.cluster, rooms.clock, policy.lock.lease_duration)
+        self._decide = machine
+        self._lock = lock or Lock(rooms.cluster, rooms.clock, policy.lock.lease_duration)
         self._waiting = WaitingRoom(rooms.rng, policy.lock.lease_duration)
         self._told = Told()
+        self._said_of: NodeState | None = None
         self._memory = CycleMemory()
         self._note: tuple[str, NodeState | None, str] = ("", NodeState(), "")
         self._pool_size = 0
         self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._last_phase = Phase.UNKNOWN
         self._identity = ""
+        self._is_settled = False
 
     def tick(self) -> Tick:
         """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
@@ -101,14 +111,13 @@ class Coordinator:
             seen = self._observe()
         except AgentError as error:
             return self._tell(self._failed_look(error))
-        decision = decide(seen)
+        decision = self._decide(seen)
         for _ in range(_LOOKS_LIMIT):
             if not isinstance(decision.action, Look):
                 break
-            seen = self._look(decision.action.need, seen)
-            decision = decide(seen)
-        for announcement in decision.said:
-            self._say(announcement)
+            self._look(decision.action.need, seen)
+            decision = self._decide(seen)
+        self._say_all(seen, decision)
         wait, sentence = decision.wait_seconds, decision.sentence
         try:
             if decision.action is not None:
@@ -186,8 +195,9 @@ class Coordinator:
     def _slots(
         self, node: NodeView, state: NodeState | None, may_want: bool
     ) -> tuple[tuple[Slot, ...], Slot | None, Slot | None]:
-        """The pool's slots, the one that is ours, and one too many. An idle node looks at no lease."""
-        if state is None or (state.phase is Phase.IDLE and not may_want):
+        """The pool's slots, the one that is ours, and one too many. An idle node looks at the leases just once."""
+        idle = state is not None and state.phase is Phase.IDLE
+        if state is None or (idle and not may_want and self._is_settled):
             return (), None, None
         pool = pool_of(node.labels, self._policy.pool)
         names = lease_names(pool, self._policy.concurrency)
@@ -196,6 +206,7 @@ class Coordinator:
         ours = [slot for slot in slots if slot.ours]
         mine = next((slot for slot in ours if slot.view.name == state.lease), ours[0] if ours else None)
         spare = next((slot for slot in ours if slot is not mine), None)
+        self._is_settled = idle and mine is None
         return tuple(slot for slot in slots if slot.index >= 0), mine, spare
 
     def _remembered(self, state: NodeState | None, now: Now) -> CycleMemory:
@@ -229,21 +240,21 @@ class Coordinator:
             self._last_reboot = (last, now.mono)
         return max(0.0, min(last + gap - now.wall, self._last_reboot[1] + gap - now.mono))
 
-    def _look(self, need: Need, seen: Seen) -> Seen:
+    def _look(self, need: Need, seen: Seen) -> None:
         """Answers the machine's question. An error is an answer too: unknown."""
         match need:
             case Need.GATE:
-                return replace(seen, gate=self._gate(late=False))
+                seen.gate = self._gate(late=False)
             case Need.LATE_GATE:
-                return replace(seen, late_gate=self._gate(late=True))
+                seen.late_gate = self._gate(late=True)
             case Need.PROOF:
-                return replace(seen, proof=self._proof())
+                seen.proof = self._proof()
             case Need.BUDGET:
-                return self._count(seen)
+                self._count(seen)
             case Need.HOLDER:
-                return replace(seen, holder_gone=self._is_holder_gone(seen.turn.slot))
+                seen.holder_gone = self._is_holder_gone(seen.turn.slot)
             case Need.HEARTBEAT:
-                return replace(seen, heartbeat=self._has_heartbeat())
+                seen.heartbeat = self._has_heartbeat()
 
     def _gate(self, *, late: bool) -> Gate:
         for blocker in self._rooms.blockers:
@@ -263,20 +274,20 @@ class Coordinator:
         except AgentError as error:
             return ProofReading(None, str(error))
 
-    def _count(self, seen: Seen) -> Seen:
+    def _count(self, seen: Seen) -> None:
         node = seen.node
         if node is None:
-            return seen
+            return
         own = seen.mine or seen.turn.slot
         others = [slot.holder for slot in seen.slots if slot.holder and (own is None or slot.index != own.index)]
         pool = pool_of(node.labels, self._policy.pool)
         try:
             found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
         except KubeError as error:
-            gate = Gate(blocked=True, name="unknown", by=f"a pool that cannot be counted: {error}")
-            return replace(seen, gate=gate)
+            seen.gate = Gate(blocked=True, name="unknown", by=f"a pool that cannot be counted: {error}")
+            return
         self._pool_size = found.pool_size
-        return replace(seen, budget=found)
+        seen.budget = found
 
     def _is_holder_gone(self, slot: Slot | None) -> bool:
         """Whether the holder's Node is gone or another one by the same name. Not to be told: it is there."""
@@ -327,8 +338,8 @@ class Coordinator:
                 return self._drain(seen, StepDrain(mode), sentence)
             case StepHooks(stage, again):
                 self._run_hooks(stage, seen, again=again)
-            case FenceAndReboot(slot, said):
-                return self._reboot(seen, slot, said)
+            case FenceAndReboot(slot, last_word):
+                return self._reboot(seen, slot, last_word)
             case _:
                 pass
         return wait, sentence
@@ -398,7 +409,7 @@ class Coordinator:
         if progress.done or progress.error:
             memory.hooks[stage] = progress
 
-    def _reboot(self, seen: Seen, slot: Slot, said: Announcement) -> tuple[float, str]:
+    def _reboot(self, seen: Seen, slot: Slot, last_word: Announcement) -> tuple[float, str]:
         """The fence, the last word, the command. A fence that took long is put up again rather than trusted."""
         memory, clock = self._memory, self._rooms.clock
         asked = clock.monotonic()
@@ -410,7 +421,7 @@ class Coordinator:
             raise
         if clock.monotonic() - asked > min(self._policy.lock.lease_duration, self._policy.reboot_timeout) / 2:
             return 0.0, "the fence took long: puts it up again"
-        self._say(said)
+        self._say(last_word)
         memory.command = Command.GIVEN
         try:
             self._rooms.power.reboot()
@@ -423,6 +434,15 @@ class Coordinator:
         return 0.0, "rebooting: the command was given"
 
     # -- telling -------------------------------------------------------------------------------------------------------
+
+    def _say_all(self, seen: Seen, decision: Decision) -> None:
+        """What the written step means, once a note, then what the decision adds."""
+        if seen.state is not None and seen.state is not self._said_of:
+            for announcement in said.by_step(seen.state, seen.kernel):
+                self._say(announcement)
+            self._said_of = seen.state
+        for announcement in decision.said:
+            self._say(announcement)
 
     def _say(self, announcement: Announcement) -> None:
         if self._told.is_new(announcement.key):

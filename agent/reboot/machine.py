@@ -31,9 +31,7 @@ def decide(seen: Seen) -> Decision:
     if seen.state is None:
         text = f"the annotation reboot-state cannot be read ({seen.state_problem}); remove it to start anew"
         return Decision(Phase.UNKNOWN, text, wait_seconds=_POLL_SECONDS, blocked_by="unknown")
-    decision = _decide(seen, seen.state)
-    told = said.by_step(seen.state, seen.kernel)
-    return replace(decision, said=(*told, *decision.said)) if told else decision
+    return _decide(seen, seen.state)
 
 
 def _decide(seen: Seen, state: NodeState) -> Decision:

@@ -1,4 +1,4 @@
-"""What a tick knows and what it may decide: the machine's whole vocabulary, frozen.
+"""What a tick knows and what it may decide: the machine's whole vocabulary.
 
 The coordinator fills a Seen, the machine answers with a Decision, the coordinator does what it says. Nothing here reads
 or acts.
@@ -103,9 +103,9 @@ class Command(Enum):
     REFUSED = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
-    """One look at everything.
+    """One look at everything. The coordinator fills in what the machine asks for; the machine only reads.
 
     node: None when the object is gone. state: None when its note cannot be read, `state_problem` says why. slots: the
     pool's leases. mine: the one that this node holds, whichever pool it is of. spare: another one that it holds by

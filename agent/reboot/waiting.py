@@ -54,10 +54,10 @@ class WaitingRoom:
         """The turn came to nothing: later again. seconds: when it is worth it, 0 for unknown. Returns the wait."""
         if seconds > 0:
             wait = seconds + self.draw(pool_size, early=False)
+            self._not_before = now + wait
         else:
             wait = max(_ASK_AGAIN_SECONDS, self._spread(pool_size)) * self._rng.uniform(0.5, 1.5)
-        self._not_before = now + wait
-        self._at = max(self._at, self._not_before)
+        self._at = max(self._at, now + wait)
         return wait
 
     def draw(self, pool_size: int, *, early: bool) -> float:

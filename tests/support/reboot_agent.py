@@ -1,0 +1,62 @@
+"""Real coordinators on the machines of a reboot_world: started, crashed, started again, booted with their node."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from agent.config.schema import Reboot
+from agent.reboot.coordinator import Coordinator, Rooms
+from tests.support.reboot_world import (
+    BlockerOf,
+    ClusterOf,
+    DrainOf,
+    HooksOf,
+    PowerOf,
+    ProofOf,
+    ReporterOf,
+    SentinelOf,
+    SimMachine,
+)
+
+Make = Callable[[Reboot, Rooms], Coordinator]
+
+
+def rooms_of(machine: SimMachine, rng: random.Random) -> Rooms:
+    """All of the machine's fronts."""
+    return Rooms(
+        cluster=ClusterOf(machine),
+        clock=machine,
+        machine=machine,
+        sentinel=SentinelOf(machine),
+        blockers=(BlockerOf(machine),),
+        drain=DrainOf(machine),
+        hooks=HooksOf(machine),
+        power=PowerOf(machine),
+        proof=ProofOf(machine),
+        reporter=ReporterOf(machine),
+        rng=rng,
+    )
+
+
+class Agents:
+    """Keeps one agent process running on each machine, as the kubelet does."""
+
+    def __init__(self, policy: Reboot, rng: random.Random, make: Make = Coordinator) -> None:
+        self.policy = policy
+        self.rng = rng
+        self._make = make
+
+    def on(self, machine: SimMachine) -> None:
+        """Starts an agent, and has it started again after crashes and boots."""
+
+        def start() -> None:
+            if machine.agent is None and machine.has_kubelet:
+                coordinator = self._make(self.policy, rooms_of(machine, self.rng))
+                machine.start_agent(coordinator.tick, after=self.rng.uniform(0.0, 1.0))
+
+        def start_later() -> None:
+            machine.world.at(machine.world.now + self.rng.uniform(1.0, 20.0), start)
+
+        machine.crashed = machine.came_up = start_later  # type: ignore[method-assign]
+        start()
