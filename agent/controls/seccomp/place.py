@@ -41,10 +41,13 @@ def find(directory: str, host: Host, last_known: str) -> Place:
         looks = f"{live[0]}/seccomp" if live else ""
         elsewhere = looks if looks and not _same(host, looks, directory) else ""
         return Place(directory.rstrip("/") or "/", "seccomp.directory in the configuration", True, elsewhere)
-    # Something in a container that calls itself kubelet must not move what is installed.
-    if live and (live[3] or not last_known):
-        root, process, how, _ = live
-        return Place(f"{root}/seccomp", f"{process.name} (pid {process.pid}), {how}", True)
+    if live:
+        root, process, how, is_of_node = live
+        known = f"{process.name} (pid {process.pid}), {how}"
+        # Something in a container that calls itself kubelet must not move what is installed.
+        if is_of_node or last_known in ("", f"{root}/seccomp"):
+            return Place(f"{root}/seccomp", known, True)
+        return Place(last_known, f"the folder of the last time; {known} has another root file system", False)
     if last_known:
         return Place(last_known, "no kubelet is running; the folder of the last time", False)
     return Place(f"{DEFAULT_ROOT}/seccomp", "no kubelet is running; the default folder", False)
