@@ -21,13 +21,9 @@ from agent.config import selector, units
 from agent.config.schema import Kind
 from agent.config.units import shown
 
-_LABEL_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_SUBDOMAIN = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
-_LABEL = rf"^(?:(?=[^/]{{1,253}}/){_SUBDOMAIN}/)?{_LABEL_NAME}$"
-_LABEL_VALUE = rf"^(?:{_LABEL_NAME})?$"
 _MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(unsigned long), NUL included
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-_OBJECT = rf"^{_SUBDOMAIN}/{_SUBDOMAIN}$"
+_OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
@@ -170,7 +166,7 @@ def _argument(text: str) -> str:
 
 
 def _label_value(text: str) -> str:
-    if not re.fullmatch(_LABEL_VALUE, text):
+    if not re.fullmatch(selector.VALUE, text):
         raise ValueError(
             f"{shown(text)} is not a label's value: at most 63 letters, digits, - _ . between two of the first"
         )
@@ -200,7 +196,7 @@ def _number_schema(least: int, most: int | None = None) -> Mapping[str, Any]:
 
 
 _ABSOLUTE = r"^/"
-_label = _matching(_LABEL, "a label's key such as example.com/pool")
+_label = _matching(selector.KEY, "a label's key such as example.com/pool")
 
 MEANINGS: Mapping[Kind, Meaning] = {
     Kind.FLAG: Meaning(_flag, bool, {"type": "boolean"}, plain=True),
@@ -224,9 +220,9 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.URL: Meaning(_or("", _url), schema=_text_schema(r"^https?://[^/?#@]", "")),
     Kind.TIME: Meaning(units.time_of_day, schema=_text_schema(units.TIME)),
     Kind.TIMEZONE: Meaning(_timezone, schema=_text_schema(r"^[A-Za-z]")),
-    Kind.LABEL: Meaning(_label, schema=_text_schema(_LABEL)),
-    Kind.LABEL_OR_NONE: Meaning(_or("", _label), schema=_text_schema(_LABEL, "")),
-    Kind.LABEL_VALUE: Meaning(_label_value, schema=_text_schema(_LABEL_VALUE)),
+    Kind.LABEL: Meaning(_label, schema=_text_schema(selector.KEY)),
+    Kind.LABEL_OR_NONE: Meaning(_or("", _label), schema=_text_schema(selector.KEY, "")),
+    Kind.LABEL_VALUE: Meaning(_label_value, schema=_text_schema(selector.VALUE)),
     Kind.COUNT: Meaning(lambda text: units.whole(text, 1), int, _number_schema(1), plain=True),
     Kind.NATURAL: Meaning(lambda text: units.whole(text, 0), int, _number_schema(0), plain=True),
     Kind.COUNT_OR_PERCENT: Meaning(

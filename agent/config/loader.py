@@ -121,7 +121,7 @@ class _Reader:
         known = keys(make)
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
-            here = f"{path}.{name.text}" if path else name.text
+            here = _below(path, name.text)
             self._lines[here] = name.line
             if header and name.text in header:
                 self._header(value, here, header[name.text])
@@ -209,7 +209,7 @@ class _Reader:
     def _table(self, form: Table, node: Node, path: str) -> dict[Any, Any]:
         table: dict[Any, Any] = {}
         for name, value in self._pairs(node, path):
-            here = f"{path}.{name.text}"
+            here = _below(path, name.text)
             self._lines[here] = name.line
             try:
                 table[self._read(form.key.kind, name, here)] = self._value(form.value, value, here)
@@ -255,7 +255,7 @@ class _Reader:
             if name.plain and name.text == "<<":
                 merged += value.items if isinstance(value, Items) else [value]
             elif name.text in seen:
-                here = f"{path}.{name.text}" if path else name.text
+                here = _below(path, name.text)
                 self.report(name.line, here, f"is given twice, first in line {seen[name.text]}")
             else:
                 seen[name.text] = name.line
@@ -272,6 +272,12 @@ class _Reader:
     def _refused(self, node: Node, path: str, message: str) -> _Wrong:
         self.report(node.line, path, message)
         return _Wrong(message)
+
+
+def _below(path: str, name: str) -> str:
+    """The path of a key. What somebody wrote as a key may be anything: it is quoted and cut where it has to be."""
+    name = name if name.isprintable() and len(name) <= 100 else units.shown(name)
+    return f"{path}.{name}" if path else name
 
 
 def _kind_of(node: Node) -> str:

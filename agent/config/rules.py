@@ -32,9 +32,17 @@ def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> 
 
     A key that has a problem of its own holds its default here, and no rule says more about it.
     """
+    touched = {around for key in wrong for around in _around(key)}
     for key, message in _all(config, given):
-        if not any(key == other or other.startswith((f"{key}.", f"{key}[")) for other in wrong):
+        if key not in touched:
             yield key, message
+
+
+def _around(key: str) -> Iterator[str]:
+    """The key and every section and list that it is in."""
+    while key:
+        yield key
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
 
 
 def _all(config: Config, given: AbstractSet[str]) -> Broken:

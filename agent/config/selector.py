@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_NAME}")
-_VALUE = re.compile(rf"(?:{_NAME})?")
+from agent.config.units import shown
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+SUBDOMAIN = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
+KEY = rf"^(?:(?=[^/]{{1,253}}/){SUBDOMAIN}/)?{_NAME}$"
+VALUE = rf"^(?:{_NAME})?$"
 # A comma inside parentheses belongs to a set; one outside parts requirements.
 _PART = re.compile(r"(?:[^,()]|\([^()]*\))+")
 _EQUALITY = re.compile(r"([^=!\s]+)\s*(==|!=|=)\s*(\S*)")
@@ -74,7 +77,7 @@ def parse(text: str) -> Selector:
         return Selector()
     parts = _PART.findall(text)
     if ",".join(parts) != text:
-        raise ValueError(f"{text!r}: parentheses or commas out of place")
+        raise ValueError(f"{shown(text)}: parentheses or commas out of place")
     return Selector(tuple(_requirement(part.strip()) for part in parts), text)
 
 
@@ -90,16 +93,16 @@ def _requirement(part: str) -> Requirement:
     if found := _EXISTS.fullmatch(part):
         absent, name = found.groups()
         return Requirement(_key(part, name), Operator.ABSENT if absent else Operator.EXISTS)
-    raise ValueError(f"{part!r} is not key=value, key!=value, key in (a,b), key notin (a,b), key or !key")
+    raise ValueError(f"{shown(part)} is not key=value, key!=value, key in (a,b), key notin (a,b), key or !key")
 
 
 def _key(part: str, name: str) -> str:
-    if not _KEY.fullmatch(name):
-        raise ValueError(f"{part!r}: {name!r} is not a label's key")
+    if not re.fullmatch(KEY, name):
+        raise ValueError(f"{shown(part)}: {shown(name)} is not a label's key")
     return name
 
 
 def _value(part: str, value: str) -> str:
-    if not _VALUE.fullmatch(value):
-        raise ValueError(f"{part!r}: {value!r} is not a label's value")
+    if not re.fullmatch(VALUE, value):
+        raise ValueError(f"{shown(part)}: {shown(value)} is not a label's value")
     return value

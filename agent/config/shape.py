@@ -6,6 +6,7 @@ It reads type hints and nothing else: it refuses to know YAML, files or messages
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ class Key:
 
 def keys(section: type[Any]) -> Mapping[str, Key]:
     """The keys of a section by the name that people write, in the schema's order."""
+    return _keys(section)  # type: ignore[arg-type]  # a class is hashable, though mypy doubts it of type[Any]
+
+
+@functools.cache  # reading type hints costs, and a file may hold a thousand sections of one kind
+def _keys(section: type[Any]) -> Mapping[str, Key]:
     hints = get_type_hints(section, include_extras=True)
     found = (_key(field, hints[field.name]) for field in dataclasses.fields(section))
     return types.MappingProxyType({key.name: key for key in found})

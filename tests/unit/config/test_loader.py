@@ -437,6 +437,23 @@ def test_a_machine_without_time_zone_data_says_so(tmp_path: Path) -> None:
     assert len(loads(text, "f").reboot.windows) == 2
 
 
+def test_what_stands_in_a_problem_is_printable_and_short() -> None:
+    """A key or value of a megabyte, or one that moves the terminal's cursor, does not reach logs and annotations."""
+    long = "x" * 1000  # YAML has no longer keys
+    found = problems(
+        f"""\
+        "\\e[2J": 1
+        {long}: 1
+        interval: "\\e[2J"
+        log: {{level: {long}, format: "\\e[2J"}}
+        kubelet: {{skip: {{"\\e": ''}}}}
+        reboot: {{blockers: {{pods: [{long} {long}]}}, command: [{long}]}}
+        """
+    )
+    assert len(found) == 8
+    assert all(str(one).isprintable() and len(str(one)) < 300 for one in found), found
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
