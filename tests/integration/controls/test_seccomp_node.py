@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -33,11 +34,11 @@ def profiles(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def kubelet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A live process whose argv is a kubelet's, with its root in a folder of its own."""
-    argv = ["kubelet", "-c", "import time; time.sleep(300)", "--v=2", "--root-dir", "/data/kubelet"]
-    child = subprocess.Popen(argv, executable=sys.executable, cwd=tmp_path)
+@contextlib.contextmanager
+def running_kubelet(root_dir: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A live process whose argv is a kubelet's."""
+    argv = ["kubelet", "-c", "import time; time.sleep(300)", "--v=2", "--root-dir", root_dir]
+    child = subprocess.Popen(argv, executable=sys.executable)
     deadline = time.monotonic() + 20
     while b"--root-dir" not in Path(f"/proc/{child.pid}/cmdline").read_bytes():
         assert time.monotonic() < deadline
@@ -45,6 +46,13 @@ def kubelet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     yield child
     child.kill()
     child.wait()
+
+
+@pytest.fixture
+def kubelet() -> Iterator[subprocess.Popen[bytes]]:
+    """A kubelet with its root in a folder of its own."""
+    with running_kubelet("/data/kubelet") as child:
+        yield child
 
 
 def control(root: Path, profiles: Path, directory: str = "auto") -> SeccompControl:
@@ -75,6 +83,21 @@ def test_profiles_go_where_the_live_kubelet_looks(
     where = findings(away)["seccomp/directory"]
     assert (where.status, where.observed) == (Status.INFO, "/data/kubelet/seccomp")
     assert "of the last time" in where.source
+
+
+def test_another_program_called_kubelet_moves_nothing(tmp_path: Path, profiles: Path) -> None:
+    """Where profiles are already, only a kubelet with the node's own root moves them: a container's does not."""
+    root = tmp_path / "node"
+    root.mkdir()
+    with running_kubelet("/data/kubelet"):
+        base.apply(control(root, profiles))
+    with running_kubelet("/etc/cron.d"):
+        done = base.apply(control(root, profiles))
+    assert done.changes == ()
+    assert not (root / "etc").exists()
+    where = findings(done)["seccomp/directory"]
+    assert (where.status, where.observed) == (Status.INFO, "/data/kubelet/seccomp")
+    assert "another root file system" in where.source
 
 
 def test_a_configured_folder_where_the_kubelet_does_not_look(
