@@ -140,7 +140,10 @@ class Installed:
 
 
 def _entry(raw: Any) -> Entry:
-    entry = Entry(raw["key"], tuple(raw.get("hashes", ())), raw.get("kept", ""), dict(raw.get("notes", {})))
+    hashes, notes = raw.get("hashes", []), raw.get("notes", {})
+    if not isinstance(hashes, list) or not isinstance(notes, dict):
+        raise TypeError("hashes are a list and notes a mapping")
+    entry = Entry(raw["key"], tuple(hashes), raw.get("kept", ""), notes)
     texts = (entry.key, entry.kept, *entry.hashes, *entry.notes, *entry.notes.values())
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{entry.key!r}: holds what is not text")
