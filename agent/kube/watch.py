@@ -28,6 +28,7 @@ _GRACE_SECONDS = 10.0
 _SHORT_LIFE_SECONDS = 10.0
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
+_NEVER = float("inf")
 _LINE_LIMIT = 16 << 20
 _CHUNK = 1 << 16
 
@@ -162,7 +163,7 @@ class Follow:
         self._around = caller.around
         self._list = listing
         self._watch = watch
-        self._heard_at: float | None = None
+        self._heard_at = _NEVER
         self._closed = False
         self._running: Watch | None = None
 
@@ -176,7 +177,7 @@ class Follow:
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
         while not self._is_over():
-            asked, self._heard_at = None, None
+            asked, self._heard_at = None, _NEVER
             try:
                 version = yield from self._all()
                 yield from self._changes(version)
@@ -192,7 +193,7 @@ class Follow:
                 asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
                 self._around.log.warning("kube_away", error=str(error))
                 yield Change(Seen.AWAY, error=error)
-            if self._heard_at is not None and self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
+            if self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
             if self._is_over() or self._around.pause(backoff.next(asked)):
                 return
