@@ -97,7 +97,12 @@ class Sandbox(Cluster):
 
     async def _open(self) -> None:
         # The port stays bound, though nobody listens, over an absence: clients find the server where it was.
-        self._hold = socket.socket(socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            # SO_REUSEPORT below would share the port with another sandbox; this finds the one that listens.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((self.settings.host, self.settings.port))
+        self._hold = socket.socket(family)
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._hold.bind((self.settings.host, self.settings.port))

@@ -48,12 +48,28 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
         yield _Servers(stack, tmp_path_factory)
 
 
-@pytest.fixture(params=["emulator", "real"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``api`` runs on the emulator and, where there is one, on a real kube-apiserver.
+
+    Marked ``emulator_only`` or ``real_only`` it runs on one; the latter is skipped with a reason where it is missing.
+    """
+    if "api" not in metafunc.fixturenames:
+        return
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    kinds = ["emulator"] if "real_only" not in marks else []
+    if "emulator_only" not in marks and (apiservers.assets() is not None or not kinds):
+        kinds.append("real")
+    metafunc.parametrize("api", kinds, indirect=True)
+
+
+def pytest_report_header() -> str:
+    """Say which servers the tests run on."""
+    return f"API servers: emulator, {apiservers.assets() or NO_ASSETS}"
+
+
+@pytest.fixture
 def api(request: pytest.FixtureRequest, _servers: _Servers) -> ApiServer:
-    """A bare API server over https: ``url``, ``token``, ``ca``; marks say which of the two a test is not for."""
-    only = {"emulator": "real_only", "real": "emulator_only"}[request.param]
-    if request.node.get_closest_marker(only):
-        pytest.skip(f"marked {only}")
+    """A bare API server over https: ``url``, ``token``, ``ca``."""
     return _servers.get(request.param)
 
 
