@@ -229,6 +229,7 @@ class Sentinel:
         "what each exit code means; any other is unknown, 126 and 127 (it could not be started) always",
     )
     interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)", least=1)
+    timeout: Seconds = key(60.0, "the command is killed after this, and its answer unknown", least=0.001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
