@@ -54,6 +54,7 @@ from agent.reboot.seen import (
     Write,
 )
 from agent.reboot.state import NodeState, Now, Phase, decode
+from agent.reboot.steps import fence_seconds
 from agent.reboot.waiting import WaitingRoom
 
 _LOOKS_LIMIT = 8
@@ -181,6 +182,7 @@ class Coordinator:
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
             command=memory.command,
             command_error=memory.command_error,
+            command_seconds=now.mono - memory.command_at if memory.command_at is not None else None,
             new_cycle=f"{rooms.rng.getrandbits(40):010x}",
         )
 
@@ -279,7 +281,7 @@ class Coordinator:
         if node is None:
             return
         own = seen.mine or seen.turn.slot
-        others = [slot.holder for slot in seen.slots if slot.holder and (own is None or slot.index != own.index)]
+        others = [slot.view.holder for slot in seen.slots if own is None or slot.index != own.index]
         pool = pool_of(node.labels, self._policy.pool)
         try:
             found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
@@ -412,17 +414,19 @@ class Coordinator:
     def _reboot(self, seen: Seen, slot: Slot, last_word: Announcement) -> tuple[float, str]:
         """The fence, the last word, the command. A fence that took long is put up again rather than trusted."""
         memory, clock = self._memory, self._rooms.clock
-        asked = clock.monotonic()
+        if self._is_old(seen):
+            return 0.0, "the look took long: looks again before the reboot"
         memory.command = Command.NOT_GIVEN
         try:
             self._lock.fence(slot, seen.now)
         except Conflict:
             memory.fence_refused = True
             raise
-        if clock.monotonic() - asked > min(self._policy.lock.lease_duration, self._policy.reboot_timeout) / 2:
-            return 0.0, "the fence took long: puts it up again"
         self._say(last_word)
+        if self._is_old(seen):
+            return 0.0, "the fence took long: puts it up again"
         memory.command = Command.GIVEN
+        memory.command_at = clock.monotonic()
         try:
             self._rooms.power.reboot()
         except CommandTimeout as error:
@@ -432,6 +436,10 @@ class Coordinator:
             memory.command_error = str(error)
             return 0.0, f"the reboot command failed: {error}"
         return 0.0, "rebooting: the command was given"
+
+    def _is_old(self, seen: Seen) -> bool:
+        """Whether too much time went by since the look for a reboot to be decided on it."""
+        return self._rooms.clock.monotonic() - seen.now.mono > fence_seconds(self._policy)
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class CycleMemory:
     hooks_failed_at: float = 0.0
     command: Command = Command.UNKNOWN
     command_error: str = ""
+    command_at: float | None = None
     fence_refused: bool = False
     first_heartbeat: str | None = None
 

@@ -55,15 +55,18 @@ def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holder
     """Whether this node may become unavailable too.
 
     Counted are nodes of the pool that are not Ready or cordoned by anybody, and those that hold another slot and are
-    about to be; this node itself once. members: the whole cluster, read once. holders: names of the other slots'.
+    about to be; this node itself once. members: the whole cluster, read once. holders: the other slots', `name/uid`; one
+    whose Node is gone is not counted.
     """
     size = 0
-    unavailable = set(holders) - {me}
+    unavailable = set()
+    about_to_be = frozenset(holders)
     for member in members:
         if pool_of(member.labels, policy.pool) != pool:
             continue
         size += 1
-        if member.name != me and (not member.ready or member.unschedulable):
+        is_down = not member.ready or member.unschedulable or f"{member.name}/{member.uid}" in about_to_be
+        if is_down and member.name != me:
             unavailable.add(member.name)
     allowed = allowed_unavailable(policy.max_unavailable, size)
     named = sorted(unavailable)

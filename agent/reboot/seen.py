@@ -111,8 +111,8 @@ class Seen:
     pool's leases. mine: the one that this node holds, whichever pool it is of. spare: another one that it holds by
     mistake. renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
-    hooks, hooks_failed_seconds, command: what this process did in this cycle. new_cycle: an id to begin one with. What
-    is None below was not looked at in this tick.
+    hooks, hooks_failed_seconds, command and how long ago: what this process did in this cycle. new_cycle: an id to
+    begin one with. What is None below was not looked at in this tick.
     """
 
     policy: Reboot
@@ -136,6 +136,7 @@ class Seen:
     hooks_failed_seconds: float = 0.0
     command: Command = Command.UNKNOWN
     command_error: str = ""
+    command_seconds: float | None = None
     new_cycle: str = ""
     gate: Gate | None = None
     late_gate: Gate | None = None

@@ -176,9 +176,7 @@ class CommandSentinel:
         before = self._answer
         started = self._clock.monotonic()
         try:
-            done = self._host.run(
-                self._policy.command, timeout_seconds=self._policy.timeout, limit_bytes=_OUTPUT_LIMIT
-            )
+            done = self._host.run(self._policy.command, timeout_seconds=self._policy.timeout, limit_bytes=_OUTPUT_LIMIT)
             reading = judge(done, self._policy)
         except CommandMissing as error:
             reading = SentinelReading(None, problem=f"{error}: is it installed?")

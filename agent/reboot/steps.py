@@ -23,6 +23,15 @@ def backoff_seconds(policy: Reboot, failures: int) -> float:
     return min(_DAY_SECONDS, policy.retry_after * 2.0 ** min(max(failures - 1, 0), 30))
 
 
+def fence_seconds(policy: Reboot) -> float:
+    """How old a look, and the note that the node goes down, may be when the command is given.
+
+    `rebootTimeout` counts from that note: a command given long after it would be called failed, and the lock given
+    away, while the node goes down.
+    """
+    return min(policy.lock.lease_duration, policy.reboot_timeout) / 4
+
+
 def enter(seen: Seen, state: NodeState, phase: Phase) -> NodeState:
     """The note with another phase, stamped with this moment."""
     marks = (*(mark for mark in state.marks if mark[0] != phase.value), (phase.value, round(seen.now.wall, 3)))

@@ -27,7 +27,7 @@ from agent.reboot.seen import (
     duration,
 )
 from agent.reboot.state import NodeState, Phase, Stamp
-from agent.reboot.steps import abort, disown, enter, roll_back
+from agent.reboot.steps import abort, disown, enter, fence_seconds, roll_back
 
 _HOOK_POLL_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 15.0
@@ -82,7 +82,8 @@ def rebooting(seen: Seen, state: NodeState) -> Decision:
     if (disowned := disown(seen, state)) is not None:
         return disowned
     told = (said.rebooting(state),) if mine is not None else ()
-    elapsed, timeout = _elapsed(seen, state), seen.policy.reboot_timeout
+    timeout = seen.policy.reboot_timeout
+    elapsed = seen.command_seconds if seen.command_seconds is not None else _elapsed(seen, state)
     if elapsed > timeout:
         error = f"still the same boot {duration(timeout)} after the reboot command"
         return replace(roll_back(seen, state, error, lost=mine is None), said=told)
@@ -94,8 +95,7 @@ def _before_the_fence(seen: Seen, state: NodeState, mine: Slot | None) -> Decisi
     """The command was certainly not given yet, so everything may still be taken back."""
     if (stopped := _stopped(seen, state, mine)) is not None or mine is None:
         return stopped or roll_back(seen, state, "the lock was lost", lost=True)
-    if _elapsed(seen, state) > min(seen.policy.lock.lease_duration, seen.policy.reboot_timeout) / 2:
-        # rebootTimeout counts from `entered`: a command given long after it would be called failed while it works.
+    if _elapsed(seen, state) > fence_seconds(seen.policy):
         text = "the way to the reboot took long: its clock starts again"
         return Decision(Phase.REBOOTING, text, Write(replace(state, entered=Stamp.of(seen.now))))
     return Decision(Phase.REBOOTING, "gives the reboot command", FenceAndReboot(mine, said.rebooting(state)))

@@ -1,0 +1,37 @@
+"""What holds a reboot back although the node wants one. Each answers one question, and "cannot tell" is a yes.
+
+    blockers = make_blockers(config.reboot, kube, node="worker-1", namespace="node-hardening", clock=clock)
+
+Budget, opt-out and minimum gap are not here: the coordinator reads them off what it looks at anyway.
+"""
+
+from __future__ import annotations
+
+from agent.config.schema import Kured, Reboot
+from agent.kube import Kube
+from agent.reboot.blockers.kured import KuredBlocker
+from agent.reboot.blockers.pause import PauseBlocker
+from agent.reboot.blockers.pods import PodBlocker
+from agent.reboot.blockers.prometheus import PrometheusBlocker
+from agent.reboot.ports import Blocker, Clock
+from agent.reboot.window import WindowBlocker
+
+__all__ = ["KuredBlocker", "PauseBlocker", "PodBlocker", "PrometheusBlocker", "WindowBlocker", "make_blockers"]
+
+
+def make_blockers(policy: Reboot, kube: Kube, *, node: str, namespace: str, clock: Clock) -> tuple[Blocker, ...]:
+    """The blockers that a policy asks for, cheapest first: the first one that blocks is the one that is told.
+
+    namespace: the agent's own, where the pause lies.
+    """
+    blockers: list[Blocker] = []
+    if policy.windows:
+        blockers.append(WindowBlocker(policy.windows, clock))
+    blockers.append(PauseBlocker(kube, namespace, clock))
+    if policy.lock.kured is Kured.AUTO:
+        blockers.append(KuredBlocker(policy.lock, kube, node, clock))
+    if policy.blockers.pods:
+        blockers.append(PodBlocker(policy.blockers.pods, kube, node))
+    if policy.blockers.prometheus.url:
+        blockers.append(PrometheusBlocker(policy.blockers.prometheus, clock))
+    return tuple(blockers)

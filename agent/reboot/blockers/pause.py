@@ -1,0 +1,66 @@
+"""The cluster's pause: a ConfigMap in the agent's namespace that holds every reboot back until a time, or for good.
+
+It refuses to take a pause that it does not understand for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.errors import KubeError
+from agent.kube import CONFIGMAPS, Kube
+from agent.kube.errors import Forbidden, NotFound
+from agent.reboot.ports import Clock, Verdict
+from agent.reboot.words import epoch, moment, plain
+
+PAUSE = "node-hardening-pause"
+# A pause may be lifted before its time, so only its last minute is slept through.
+_LAST_MINUTE_SECONDS = 60.0
+
+
+class PauseBlocker:
+    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is lifted), `data.reason`, `data.by`."""
+
+    name = "pause"
+    late = True
+
+    def __init__(self, kube: Kube, namespace: str, clock: Clock) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._clock = clock
+
+    def check(self) -> Verdict:
+        """One small GET."""
+        try:
+            found = self._kube.get(CONFIGMAPS, PAUSE, self._namespace)
+        except NotFound as error:
+            if error.names_object:
+                return Verdict(blocked=False)
+            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+        except Forbidden:
+            by = f"the cluster's pause, which may not be read: allow get of configmaps/{PAUSE} in {self._namespace}"
+            return Verdict(blocked=True, by=by)
+        except KubeError as error:
+            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+        return judge(found, self._clock.wall())
+
+
+def judge(pause: Mapping[str, Any], now: float) -> Verdict:
+    """What a ConfigMap says. Pure; now is in seconds since the epoch."""
+    data = pause.get("data")
+    data = data if isinstance(data, dict) else {}
+    until = str(data.get("until") or "").strip()
+    who, why = plain(str(data.get("by") or ""), 80), plain(str(data.get("reason") or ""))
+    by = "the cluster's pause" + (f" by {who}" if who else "")
+    again = 0.0
+    if until:
+        try:
+            left = epoch(until) - now
+        except ValueError as error:
+            return Verdict(blocked=True, by=f"{by}, whose end is not understood: {error}")
+        if left <= 0:
+            return Verdict(blocked=False)
+        by += f" until {moment(now + left)}"
+        again = left if left < _LAST_MINUTE_SECONDS else 0.0
+    return Verdict(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)
