@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from agent.controls.kubelet import argv, effective
+from agent.config import schema
+from agent.controls.kubelet import KubeletControl, argv, effective
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.probe import Answer
 from agent.controls.kubelet.verdict import Facts
 from agent.host import Host, Process
-from agent.model import Finding
+from agent.model import Finding, Status
 
 HEADER = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 CONFIG = "/var/lib/kubelet/config.yaml"
@@ -73,3 +75,33 @@ def settings(root: Path, args: Iterable[str], cwd: str = "/") -> dict[str, Findi
     told = effective.read(Host(root), argv.parse(argv.arguments(args)), cwd)
     facts = Facts(told, "the kubelet's command line")
     return {check.id: check.finding(check.judge(facts)) for check in CHECKS}
+
+
+QUIET = StagedProber(Answer(401), Answer(refused=True))
+HARDENED = config(
+    "authentication: {x509: {clientCAFile: ca.crt}}\nrotateCertificates: true\nserverTLSBootstrap: true\n"
+    "podPidsLimit: 4096\nseccompDefault: true\nprotectKernelDefaults: true\nenableProfilingHandler: false\n"
+    "enableDebugFlagsHandler: false\ntlsCipherSuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
+)
+
+
+def audit(
+    root: Path,
+    *passes: list[Process],
+    skip: Mapping[str, str] | None = None,
+    prober: StagedProber = QUIET,
+    configz: Any = None,
+    probe: bool = True,
+) -> dict[str, Finding]:
+    """The control's findings by id, without its name. passes: what each look at the processes gives."""
+    policy = schema.Kubelet(skip=skip or {}, probe=probe)
+    control = KubeletControl(policy, StagedHost(root, *(passes or ([],))), configz=configz, prober=prober)
+    seen = control.observe()
+    found = list(control.judge(seen))
+    assert control.plan(seen) == ()
+    assert len({finding.id for finding in found}) == len(found)
+    for finding in found:
+        assert finding.control == "kubelet"
+        assert finding.observed
+        assert finding.status in (Status.PASS, Status.INFO, Status.NOT_APPLICABLE) or finding.remediation, finding
+    return {finding.id.removeprefix("kubelet/"): finding for finding in found}

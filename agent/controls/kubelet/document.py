@@ -194,7 +194,7 @@ class _Reader:
             if not isinstance(event, yaml.ScalarEvent):
                 raise DocumentRefused(f"{self._path}:{line}: a key has to be a word")
             value = self._value(next(self._events), depth + 1)
-            if event.value == "<<" and event.implicit[0] and event.style is None:
+            if event.value == "<<" and event.implicit[0] and not event.style:
                 for below in value.data if isinstance(value.data, tuple) else (value,):
                     merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
             else:

@@ -36,7 +36,7 @@ class Launch:
 
     kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where people
     set its flags. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
-    proxy: the flags of a kube-proxy in the same process, None where there is none.
+    proxy: the flags of a kube-proxy in the same process, None where there is none. told_by: files that hold its flags.
     """
 
     process: Process
@@ -47,6 +47,7 @@ class Launch:
     doubt: str = ""
     generated: tuple[str, ...] = ()
     proxy: Flags | None = None
+    told_by: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
@@ -115,7 +116,7 @@ def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
         doubt = f"the arguments of {process.name} cannot be read: {error}"
     with contextlib.suppress(HostError):  # without it the kube-proxy check knows of none
         proxy = argv.parse(tuple(_args_file(host, proxy_path)))
-    return Launch(process, "microk8s", flags, path, unit, doubt, proxy=proxy)
+    return Launch(process, "microk8s", flags, path, unit, doubt, proxy=proxy, told_by=(path,))
 
 
 def _args_file(host: Host, path: str) -> Iterator[Argument]:
@@ -141,6 +142,9 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
         own = ()
     elif not visible:
         own = own[own.index(role) + 1 :] if role in own else ()
+        doubt = (
+            f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
+        )
     cli = argv.parse(
         argv.arguments(own), boolean=frozenset(("disable-agent", "disable-kube-proxy")), valued=_K3S_VALUED
     )
@@ -149,8 +153,10 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     config = cli.text("config", "c", default=K3S_CONFIG)
     data_dir = cli.text("data-dir", "d")
     extra: Mapping[str, Sequence[Argument]] = {}
+    told_by: tuple[str, ...] = ()
     try:
-        settings = _k3s_config(host, config)
+        told_by = _k3s_files(host, config)
+        settings = _k3s_config(host, told_by)
         data_dir = data_dir or "".join(argument.text for argument in settings.get("data-dir", ())[-1:])
         extra = {
             name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ())
@@ -162,15 +168,19 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     disabled = cli.text("disable-kube-proxy") == "true" or bool(doubt)
     proxy = None if disabled else argv.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
     place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
-    return Launch(process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy)
+    return Launch(process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, told_by)
 
 
-def _k3s_config(host: Host, path: str) -> Mapping[str, Sequence[Argument]]:
-    """config.yaml and config.yaml.d: a later key replaces, `key+` appends. Raises HostError, DocumentRefused."""
+def _k3s_files(host: Host, path: str) -> tuple[str, ...]:
+    """config.yaml, then what is in config.yaml.d. Raises HostError."""
+    own = [path] if host.exists(path) else []
+    names = host.names(f"{path}.d") if host.exists(f"{path}.d") else ()
+    return (*own, *(f"{path}.d/{name}" for name in names if name.lower().endswith((".yaml", ".yml"))))
+
+
+def _k3s_config(host: Host, files: Sequence[str]) -> Mapping[str, Sequence[Argument]]:
+    """What the files set: a later key replaces, `key+` appends. Raises HostError, DocumentRefused."""
     found: dict[str, tuple[Argument, ...]] = {}
-    files = [path] if host.exists(path) else []
-    if host.exists(f"{path}.d"):
-        files += [f"{path}.d/{name}" for name in host.names(f"{path}.d") if name.lower().endswith((".yaml", ".yml"))]
     for file in files:
         text = host.read_text(file)
         for key, value in document.load(text, file).items() if text.strip() else ():

@@ -17,6 +17,7 @@ from agent.controls.kubelet import argv
 from agent.controls.kubelet.document import Value, plain, shown
 
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
+_CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
 _INT32 = range(-(1 << 31), 1 << 31)
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -143,7 +144,9 @@ def spelled(value: Any) -> str:
 
 
 def _csv(text: str) -> Sequence[str]:
-    """pflag's StringSlice: one line of CSV."""
+    """pflag's StringSlice: one line of CSV, quotes only around a whole item."""
+    if not _CSV.fullmatch(text):
+        raise Wrong(f"{text[:80]!r} is not a comma-separated list")
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as error:

@@ -129,7 +129,8 @@ def _newer(host: Host, view: Host, launch: Launch, told: Effective) -> tuple[tup
     except HostError:
         unit_files = ()
     newer, undated = [], []
-    for door, path in (*((view, path) for path in own), *((host, path) for path in (*unit_files, _ENVIRONMENT))):
+    others = (*launch.told_by, *unit_files, _ENVIRONMENT)
+    for door, path in (*((view, path) for path in own), *((host, path) for path in others)):
         try:
             changed = door.stat(path).mtime_ns / 1e9
         except HostFileMissing:

@@ -18,6 +18,7 @@ _FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/system
             "/lib/systemd/system")  # fmt: skip
 _TIMEOUT_SECONDS = 5.0
 _UNIT = re.compile(r"/([A-Za-z0-9:_.@\\-]+\.service)(?=/|$)", re.MULTILINE)
+# { path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server ; ignore_errors=no ; start_time=… }
 _ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=")
 
 

@@ -81,6 +81,8 @@ class Check(Row):
 def _fit(text: str) -> str:
     """Text of the node's processes and files, made fit to be shown: nothing that moves a terminal's cursor, no half
     characters of arguments that are not UTF-8, and bounded."""
+    if text.isprintable() and len(text) <= _LONGEST:
+        return text
     clean = "".join(char if char.isprintable() else "\ufffd" for char in text[:_LONGEST])
     return clean if len(text) <= _LONGEST else f"{clean}…"
 

@@ -14,11 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from agent.config import schema
 from agent.controls import base
@@ -283,6 +288,19 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
     with answering(200, tls=True) as secure:
         assert prober.plain("127.0.0.1", secure).status is None
     assert prober.plain("127.0.0.1", free_port()).refused
+    assert prober.plain("127.0.0.1", 0).error  # no port at all: the kernel's own word
+    talking, port = silent()
+    with talking:
+
+        def greet() -> None:
+            with talking.accept()[0] as guest:
+                guest.recv(1 << 12)
+                guest.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        speaker = threading.Thread(target=greet)
+        speaker.start()
+        assert prober.plain("127.0.0.1", port).error.startswith("not HTTP")
+        speaker.join()
 
 
 def test_a_live_kube_proxy_is_read_too(node: Node, tmp_path: Path) -> None:
@@ -318,7 +336,25 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-@pytest.mark.parametrize(("make", "status"), [(issued, Status.PASS), (self_signed, Status.FAIL)])
+def made_by_the_kubelet(folder: Path) -> tuple[Path, Path]:
+    """As client-go's certutil makes it: a throw-away CA `HOST-ca@SECONDS` signs a certificate `HOST@SECONDS`."""
+    certificate, key = folder / "tls.crt", folder / "tls.key"
+    private = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"n1{kind}@1700000000")]) for kind in ("-ca", "")]
+    built = (
+        x509.CertificateBuilder(*names, private.public_key(), 1, now, now + timedelta(days=365))
+        .sign(private, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    certificate.write_bytes(built)
+    key.write_bytes(b"")
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    ("make", "status"), [(issued, Status.PASS), (self_signed, Status.FAIL), (made_by_the_kubelet, Status.FAIL)]
+)
 def test_a_serving_certificate_is_looked_into(
     node: Node, tmp_path: Path, make: Callable[[Path], tuple[Path, Path]], status: Status
 ) -> None:

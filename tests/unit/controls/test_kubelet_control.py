@@ -13,43 +13,25 @@ from agent.config import schema
 from agent.controls import base
 from agent.controls.kubelet import CHECK_IDS, KubeletControl, files
 from agent.controls.kubelet.probe import Answer
-from agent.errors import KubeError
-from agent.host import Process
-from agent.model import Finding, Severity, Status
-from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process
-
-QUIET = StagedProber(Answer(401), Answer(refused=True))
-GOOD = config(
-    "authentication: {x509: {clientCAFile: ca.crt}}\nrotateCertificates: true\nserverTLSBootstrap: true\n"
-    "podPidsLimit: 4096\nseccompDefault: true\nprotectKernelDefaults: true\nenableProfilingHandler: false\n"
-    "enableDebugFlagsHandler: false\ntlsCipherSuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
+from agent.errors import HostError, KubeError
+from agent.host import Host, Process
+from agent.model import Severity, Status
+from tests.support.kubelets import (
+    CONFIG,
+    DROP_INS,
+    HARDENED,
+    QUIET,
+    StagedHost,
+    StagedProber,
+    audit,
+    config,
+    plant,
+    process,
 )
 
 
-def audit(
-    root: Path,
-    *passes: list[Process],
-    skip: Mapping[str, str] | None = None,
-    prober: StagedProber = QUIET,
-    configz: Any = None,
-    probe: bool = True,
-) -> dict[str, Finding]:
-    """The control's findings by id, without its name. passes: what each look at the processes gives."""
-    policy = schema.Kubelet(skip=skip or {}, probe=probe)
-    control = KubeletControl(policy, StagedHost(root, *(passes or ([],))), configz=configz, prober=prober)
-    seen = control.observe()
-    found = list(control.judge(seen))
-    assert control.plan(seen) == ()
-    assert len({finding.id for finding in found}) == len(found)
-    for finding in found:
-        assert finding.control == "kubelet"
-        assert finding.observed
-        assert finding.status in (Status.PASS, Status.INFO, Status.NOT_APPLICABLE) or finding.remediation, finding
-    return {finding.id.removeprefix("kubelet/"): finding for finding in found}
-
-
 def hardened(root: Path) -> Path:
-    return plant(root, {CONFIG: GOOD, "/var/lib/kubelet/ca.crt": "CA"})
+    return plant(root, {CONFIG: HARDENED, "/var/lib/kubelet/ca.crt": "CA"})
 
 
 # -- which process ----------------------------------------------------------------------------------------------------
@@ -122,128 +104,6 @@ def test_a_users_program_called_kubelet_is_not_the_nodes(tmp_path: Path) -> None
     assert found["process"].observed.endswith("pid 99 belongs to uid 1000")
 
 
-# -- inside other programs ---------------------------------------------------------------------------------------------
-
-
-K3S_DROP_INS = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
-K3S_UNIT = "/etc/systemd/system/k3s.service"
-K3S_NEW = f"{K3S_DROP_INS}/00-k3s-defaults.conf"
-K3S_DEFAULTS = config("authentication: {anonymous: {enabled: false}}\nauthorization: {mode: Webhook}\n")
-
-
-def k3s(*args: str, name: str = "k3s-server") -> Process:
-    return process("/usr/local/bin/k3s", "server", *args, name=name)
-
-
-def test_k3s_hides_its_arguments_so_those_of_the_unit_count(tmp_path: Path) -> None:
-    """The title that k3s writes over its arguments says nothing; ExecStart does."""
-    unit = "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--kubelet-arg=anonymous-auth=true' \\\n"
-    plant(tmp_path, {K3S_UNIT: unit, K3S_NEW: K3S_DEFAULTS})
-    found = audit(tmp_path, [process("/usr/local/bin/k3s server", "", "", name="k3s-server")])
-    assert found["4.2.1"].status is Status.FAIL
-    assert found["4.2.1"].source == "flag --anonymous-auth (kubelet-arg of k3s)"
-    assert found["4.2.2"].source == f"drop-in {K3S_NEW}:4"
-    assert found["4.2.4"].source == "flag --read-only-port (set by k3s)"
-    assert found["process"].observed.startswith("the kubelet in k3s (pid 812)")
-
-
-def test_k3s_without_readable_arguments_is_unknown(tmp_path: Path) -> None:
-    """A flag that nobody can see may undo every file: nothing passes."""
-    found = audit(plant(tmp_path, {K3S_NEW: K3S_DEFAULTS}), [k3s()])
-    assert found["4.2.1"].status is Status.UNKNOWN
-    assert "k3s hides its arguments" in found["4.2.1"].observed
-    assert found["config"].status is Status.UNKNOWN
-
-
-def test_older_k3s_passes_everything_as_flags(tmp_path: Path) -> None:
-    """Without its own drop-in the flags of k3s before 1.32 are what the kubelet got."""
-    found = audit(tmp_path, [k3s("--write-kubeconfig-mode", "644")])
-    assert found["4.2.1"].source == "flag --anonymous-auth (set by k3s)"
-    assert found["4.2.3"].observed.endswith("/var/lib/rancher/k3s/agent/client-ca.crt is not there")
-    assert {found[id_].status for id_ in ("4.2.1", "webhook", "4.2.2", "4.2.4")} == {Status.PASS}
-
-
-def test_k3s_configuration_files_give_arguments_with_their_line(tmp_path: Path) -> None:
-    """config.yaml, then config.yaml.d: a key replaces, `key+` appends; names of flags lose a trailing sign."""
-    plant(
-        tmp_path,
-        {
-            K3S_NEW: K3S_DEFAULTS,
-            "/etc/rancher/k3s/config.yaml": "kubelet-arg:\n- anonymous-auth=true\n- pod-max-pids=10\n",
-            "/etc/rancher/k3s/config.yaml.d/10-a.yaml": "kubelet-arg:\n- pod-max-pids=20\n",
-            "/etc/rancher/k3s/config.yaml.d/20-b.yml": "kubelet-arg+: seccomp-default\n",
-        },
-    )
-    found = audit(tmp_path, [k3s("--token", "x")])
-    assert found["4.2.1"].status is Status.PASS
-    assert found["4.2.13"].source == "flag --pod-max-pids (/etc/rancher/k3s/config.yaml.d/10-a.yaml:2)"
-    assert found["4.2.14"].source == "flag --seccomp-default (/etc/rancher/k3s/config.yaml.d/20-b.yml:1)"
-    shadowed = audit(tmp_path, [k3s("--kubelet-arg", "event-qps=0")])
-    assert shadowed["4.2.13"].status is Status.FAIL, "arguments of the command line replace the whole list"
-    assert shadowed["4.2.8"].status is Status.FAIL
-
-
-def test_newer_k3s_copies_config_into_its_own_folder(tmp_path: Path) -> None:
-    """kubelet-arg=config=… is not a --config there: the copy counts, and so do the legacy defaults below it."""
-    copy = f"{K3S_DROP_INS}/10-cli-config.conf"
-    plant(
-        tmp_path, {K3S_NEW: K3S_DEFAULTS, copy: config("podPidsLimit: 5\n"), "/etc/k.yaml": config("podPidsLimit: 0\n")}
-    )
-    found = audit(tmp_path, [k3s("--kubelet-arg=config=/etc/k.yaml")])
-    assert found["4.2.13"].source == f"drop-in {copy}:3"
-
-
-def test_broken_k3s_configuration_is_unknown(tmp_path: Path) -> None:
-    """The file and its line are named."""
-    plant(tmp_path, {K3S_NEW: K3S_DEFAULTS, "/etc/rancher/k3s/config.yaml": "token: x\nkubelet-arg: ]\n"})
-    finding = audit(tmp_path, [k3s("--debug")])["4.2.1"]
-    assert finding.status is Status.UNKNOWN
-    assert "/etc/rancher/k3s/config.yaml:2: not YAML" in finding.observed
-
-
-def test_a_k3s_server_without_agent_has_no_kubelet(tmp_path: Path) -> None:
-    """--disable-agent: that node runs none."""
-    assert audit(tmp_path, [k3s("--disable-agent")])["process"].status is Status.UNKNOWN
-
-
-def test_rke2_without_its_kubelet_says_so(tmp_path: Path) -> None:
-    """RKE2 starts a kubelet of its own below it; with that gone there is nothing to read."""
-    rke2 = process("/usr/local/bin/rke2 server", name="rke2", pid=5)
-    assert "rke2 (pid 5) runs without a kubelet below it" in audit(tmp_path, [rke2])["process"].observed
-    child = process("kubelet", "--config-dir=/var/lib/rancher/rke2/agent/etc/kubelet.conf.d", "--read-only-port=0")
-    found = audit(
-        plant(tmp_path, {"/var/lib/rancher/rke2/agent/etc/kubelet.conf.d/00-rke2-defaults.conf": GOOD}), [rke2, child]
-    )
-    assert found["4.2.13"].source == "drop-in /var/lib/rancher/rke2/agent/etc/kubelet.conf.d/00-rke2-defaults.conf:6"
-
-
-def test_microk8s_keeps_its_arguments_in_a_file(tmp_path: Path) -> None:
-    """Lines with comments, quotes and ${SNAP_DATA}; the source is the line."""
-    folder = "/var/snap/microk8s/7/args"
-    plant(
-        tmp_path,
-        {
-            f"{folder}/kubelet": '# mine\n--anonymous-auth=false\n--client-ca-file="${SNAP_DATA}/certs/ca.crt"\n',
-            "/var/snap/microk8s/7/certs/ca.crt": "CA",
-            f"{folder}/kube-proxy": "--metrics-bind-address=0.0.0.0:10249\n",
-        },
-    )
-    kubelite = process(
-        "/snap/microk8s/7/kubelite", f"--kubelet-args-file={folder}/kubelet", f"--proxy-args-file={folder}/kube-proxy",
-        name="kubelite",
-    )  # fmt: skip
-    found = audit(tmp_path, [kubelite])
-    assert found["4.2.1"].source == f"flag --anonymous-auth ({folder}/kubelet:2)"
-    assert found["4.2.3"].status is Status.PASS
-    assert found["4.2.3"].observed.endswith("/var/snap/microk8s/7/certs/ca.crt")
-    assert (found["4.3.1"].status, found["4.3.1"].source) == (
-        Status.FAIL,
-        f"flag --metrics-bind-address ({folder}/kube-proxy:1)",
-    )
-    (tmp_path / f"{folder}/kubelet".lstrip("/")).unlink()
-    assert audit(tmp_path, [kubelite])["4.2.1"].status is Status.UNKNOWN
-
-
 # -- what runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -296,8 +156,14 @@ def test_the_ports_asked_are_the_kubelets_own(tmp_path: Path) -> None:
     )
     assert found["live"].source == "https://[::1]:10400/pods"
     assert found["live-read-only"].source == "http://[::1]:9/pods"
-    odd = audit(tmp_path, [process("kubelet", "--address=nowhere")])
-    assert odd["live"].status is Status.UNKNOWN
+    for odd in ("--address=nowhere", "--port=70000", "--port=many", "--read-only-port=-5"):
+        found = audit(tmp_path, [process("kubelet", odd)])
+        assert {found["live"].status, found["live-read-only"].status} == {Status.UNKNOWN}
+        assert "not asked" in found["live"].observed
+    failing = StagedProber(Answer(403), Answer(refused=True))
+    legacy = audit(tmp_path, [process("kubelet")], prober=failing)["4.2.1"]
+    assert legacy.source == "default (flags only)"
+    assert legacy.observed.endswith("without credentials: HTTP 403)")
 
 
 def test_probing_can_be_turned_off(tmp_path: Path) -> None:
@@ -309,19 +175,12 @@ def test_probing_can_be_turned_off(tmp_path: Path) -> None:
 def test_a_file_changed_since_the_start_is_drift(tmp_path: Path) -> None:
     """The kubelet reads its files once; config, drop-ins, unit and kubeadm's flags count."""
     unit = "/etc/systemd/system/kubelet.service"
-    plant(tmp_path, {CONFIG: GOOD, f"{DROP_INS}/10-a.conf": config(""), unit: "", f"{unit}.d/10-kubeadm.conf": ""})
+    plant(tmp_path, {CONFIG: HARDENED, f"{DROP_INS}/10-a.conf": config(""), unit: "", f"{unit}.d/10-kubeadm.conf": ""})
     old = process("kubelet", f"--config={CONFIG}", f"--config-dir={DROP_INS}", started=1e9)
     found = audit(tmp_path, [old])["drift"]
     assert found.status is Status.FAIL
     for path in (CONFIG, f"{DROP_INS}/10-a.conf", unit, f"{unit}.d/10-kubeadm.conf"):
         assert f"{path} was changed after it started (2001-09-09T01:46:40Z)" in found.observed
-
-
-def test_what_k3s_writes_itself_at_each_start_is_no_drift(tmp_path: Path) -> None:
-    """k3s starts, writes its drop-in, then starts the kubelet in the same process."""
-    plant(tmp_path, {K3S_NEW: K3S_DEFAULTS})
-    old = Process(pid=1, name="k3s-server", argv=("k3s", "server", "-d"), exe="", cwd="/", uid=0, started=1e9)
-    assert audit(tmp_path, [old])["drift"].status is Status.PASS
 
 
 def running(**settings: object) -> dict[str, object]:
@@ -380,6 +239,68 @@ def test_a_refused_configz_is_said_and_files_count(tmp_path: Path) -> None:
     assert "403: nodes/configz is forbidden" in found["config"].observed
     nothing = audit(hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], configz=lambda: None)
     assert nothing["4.2.13"].source == f"{CONFIG}:6"
+
+
+@pytest.mark.parametrize("answer", [{"podPidsLimit": "many"}, {"kubeletconfig": {"podPidsLimit": "many"}}])
+def test_a_configz_that_makes_no_sense_is_unknown(answer: dict[str, object], tmp_path: Path) -> None:
+    """With and without its wrapping, a wrong type is named; no mapping at all is no answer."""
+    kubelet = process("kubelet", f"--config={CONFIG}")
+    found = audit(hardened(tmp_path), [kubelet], configz=lambda: answer)["4.2.13"]
+    assert (found.status, found.observed.startswith("configz: podPidsLimit is 'many'")) == (Status.UNKNOWN, True)
+    none = audit(tmp_path, [kubelet], configz=lambda: {"kubeletconfig": []})["4.2.13"]
+    assert none.source == f"{CONFIG}:6"
+
+
+def test_files_are_the_nodes_where_the_kubelets_own_view_is_closed(tmp_path: Path) -> None:
+    """Without the right to look through /proc/PID/root the node's own tree is the next best."""
+
+    class Closed(StagedHost):
+        def view_of(self, process: Process) -> Host:
+            raise HostError(f"/proc/{process.pid}/root: not a folder")
+
+    host = Closed(
+        hardened(tmp_path), [process("kubelet", f"--config={CONFIG}"), process("kube-proxy", name="kube-proxy")]
+    )
+    control = KubeletControl(schema.Kubelet(), host, prober=QUIET)
+    found = {finding.id: finding for finding in control.judge(control.observe())}
+    assert found["kubelet/4.2.13"].source == f"{CONFIG}:6"
+    assert (found["kubelet/4.3.1"].status, found["kubelet/4.3.1"].source) == (Status.PASS, "default")
+
+
+def test_what_cannot_be_looked_into_is_unknown(tmp_path: Path) -> None:
+    """Symlinks in circles in place of the CA, the certificate, the unit and the folders: each finding says so."""
+    loops = ("ca", "crt", "pki", "etc/systemd/system/kubelet.service", "var/lib/kubelet/kubeadm-flags.env")
+    for path in loops:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(f"/{path}")
+    kubelet = process(
+        "kubelet", "--client-ca-file=/ca", "--tls-cert-file=/crt", "--tls-private-key-file=/key", "--cert-dir=/pki"
+    )
+    found = audit(tmp_path, [kubelet])
+    assert {found[id_].status for id_ in ("4.2.3", "4.2.9", "4.1.1", "4.1.7", "file/pki", "drift")} == {Status.UNKNOWN}
+    assert "too many levels of symbolic links" in found["4.2.3"].observed
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("metricsBindAddress: 0.0.0.0\n", Status.FAIL),
+        ('metricsBindAddress: ""\nclientConnection: {kubeconfig: kubeconfig.conf}\n', Status.PASS),
+        ("metricsBindAddress: 7\n", Status.UNKNOWN),
+        ("metricsBindAddress: here\n", Status.UNKNOWN),
+        ("kind: Other\n", Status.UNKNOWN),
+        ("]", Status.UNKNOWN),
+    ],
+)
+def test_kube_proxys_file_is_judged(text: str, status: Status, tmp_path: Path) -> None:
+    """Value, default, and what it would refuse; its kubeconfig is looked at where the file names one."""
+    head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+    plant(tmp_path, {"/p/config.conf": head + text, "/p/kubeconfig.conf": ""})
+    proxy = Process(3, "kube-proxy", ("kube-proxy", "--config=config.conf"), "", "/p", 0, 4e9)
+    found = audit(tmp_path, [proxy])
+    assert found["4.3.1"].status is status
+    known = "clientConnection" in text
+    assert ("/p/kubeconfig.conf is 0644" in found["4.1.3"].observed) is known
 
 
 # -- skipping ----------------------------------------------------------------------------------------------------------

@@ -145,6 +145,8 @@ def test_a_unit_is_found_where_packages_put_it(tmp_path: Path) -> None:
     assert found.drop_ins == ("/usr/lib/systemd/system/k.service.d/10-a.conf",)
     assert units.exec_start(Host(tmp_path), "k.service") == ["/bin/k", "server", "--flag", "a b"]
     assert units.exec_start(Host(tmp_path), "none.service") is None
+    plant(tmp_path, {"/etc/systemd/system/odd.service": "ExecStart=/bin/k 'never closed\n"})
+    assert units.exec_start(Host(tmp_path), "odd.service") is None
 
 
 def test_a_processs_unit_is_read_from_its_cgroup(tmp_path: Path) -> None:

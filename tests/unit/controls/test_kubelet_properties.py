@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,8 +16,8 @@ from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.document import DocumentRefused
 from agent.controls.kubelet.fields import FIELDS
 from agent.controls.kubelet.probe import Answer
-from agent.model import Finding, Status
-from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process
+from agent.model import Status
+from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process, settings
 
 NAMES = sorted(argv.BOOLEAN | argv.VALUED)
 KEYS = sorted({part for field in FIELDS for part in field.path.split(".") if part} | {"apiVersion", "kind", "<<"})
@@ -33,7 +30,7 @@ TREES = st.recursive(
     lambda below: (
         st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), below, max_size=4)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
 ARGUMENT = (
     st.builds("--{}={}".format, st.sampled_from(NAMES), WORDS)
@@ -44,45 +41,46 @@ ARGUMENT = (
 ALWAYS = [CONFIG_FLAG := f"--config={CONFIG}", f"--config-dir={DROP_INS}"]
 
 
-@contextmanager
-def node() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+def dumped(tree: object) -> str:
+    return str(yaml.dump(tree, Dumper=yaml.CSafeDumper))
 
 
-def audit(root: Path, args: list[str]) -> list[Finding]:
-    """The control over one staged kubelet; the tree is the same afterwards."""
-    before = sorted(root.rglob("*"))
-    prober = StagedProber(Answer(401), Answer(refused=True))
-    control = KubeletControl(schema.Kubelet(), StagedHost(root, [process("kubelet", *args)]), prober=prober)
-    found = list(control.judge(control.observe()))
-    assert sorted(root.rglob("*")) == before
-    assert {finding.id.removeprefix("kubelet/") for finding in found} == set(CHECK_IDS)
-    return found
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A node's tree with both files in place; examples write them anew."""
+    return plant(tmp_path_factory.mktemp("node"), {CONFIG: "", f"{DROP_INS}/10-a.conf": ""})
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_as_configuration_give_findings(content: bytes) -> None:
-    """Not text, not YAML, not a mapping: nothing of it is believed."""
-    with node() as root:
-        plant(root, {CONFIG: ""})
-        (root / CONFIG.lstrip("/")).write_bytes(content)
-        found = audit(root, [CONFIG_FLAG])
-        assert next(one for one in found if one.id == "kubelet/4.2.4").status is Status.UNKNOWN
+def test_any_bytes_as_configuration_are_refused_or_read(root: Path, content: bytes) -> None:
+    """Not text, not YAML, not a mapping: nothing of it is believed. No bytes at random have both headers."""
+    (root / CONFIG.lstrip("/")).write_bytes(content)
+    found = settings(root, [CONFIG_FLAG])
+    assert {finding.status for finding in found.values()} == {Status.UNKNOWN, Status.PASS}
+    assert [id_ for id_, finding in found.items() if finding.status is Status.PASS] == ["4.2.7"]
 
 
 @given(TREES, TREES, st.lists(ARGUMENT, max_size=4))
-def test_any_configuration_drop_in_and_arguments_give_findings(main: object, patch: object, args: list[str]) -> None:
+def test_any_configuration_drop_in_and_arguments_are_judged(
+    root: Path, main: object, patch: object, args: list[str]
+) -> None:
     """Right headers, then anything, with flags in any order over it."""
-    with node() as root:
-        plant(
-            root,
-            {
-                CONFIG: config("") + yaml.safe_dump(main, allow_unicode=True) if isinstance(main, dict) else str(main),
-                f"{DROP_INS}/10-a.conf": config("") + yaml.safe_dump(patch),
-            },
-        )
-        audit(root, [*args, *ALWAYS])
+    (root / CONFIG.lstrip("/")).write_text(config("") + dumped(main))
+    (root / f"{DROP_INS}/10-a.conf".lstrip("/")).write_text(config("") + dumped(patch))
+    for finding in settings(root, [*args, *ALWAYS]).values():
+        assert finding.observed
+        assert (finding.remediation == "") == (finding.status in (Status.PASS, Status.INFO))
+
+
+@given(st.lists(ARGUMENT, max_size=6))
+def test_any_kubelet_gives_every_finding_and_writes_nothing(root: Path, args: list[str]) -> None:
+    """The control as a whole over one staged kubelet: every id once, the tree the same afterwards."""
+    before = sorted(root.rglob("*"))
+    prober = StagedProber(Answer(401), Answer(refused=True))
+    control = KubeletControl(schema.Kubelet(), StagedHost(root, [process("kubelet", *args)]), prober=prober)
+    found = control.judge(control.observe())
+    assert sorted(finding.id.removeprefix("kubelet/") for finding in found) == sorted(CHECK_IDS)
+    assert sorted(root.rglob("*")) == before
 
 
 @given(st.text(max_size=300))
@@ -108,7 +106,7 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
         return isinstance(one, float) or isinstance(other, float) or one == other
 
     tree.pop("<<", None)
-    text = yaml.safe_dump(tree)
+    text = dumped(tree)
     try:
         found = {key: document.plain(value) for key, value in document.load(text, "/f").items()}
     except DocumentRefused:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.controls.kubelet.checks import CHECKS
+from agent.controls.kubelet.checks import CHECKS, is_loopback
 from agent.model import Severity, Status
 from tests.support.kubelets import CONFIG, DROP_INS, config, plant, settings
 
@@ -177,6 +177,21 @@ CASES = [
     Case("healthz", PASS, at(3), (C,), 'healthzBindAddress: "::1"\n'),
     Case("static", FAIL, at(3), (C,), "staticPodURL: http://x/\n"),
     Case("gates", FAIL, at(4), (C,), "featureGates:\n  AllAlpha: true\n"),
+    Case("4.2.4", PASS, at(3), (C,), "readOnlyPort: 0.0\n"),
+    Case("4.2.4", FAIL, at(3), (C,), "readOnlyPort: 0x27ff\n", observed="readOnlyPort: 10239"),
+    Case("4.2.13", PASS, at(3), (C,), "podPidsLimit: 010\n", observed="podPidsLimit: 8"),
+    Case("4.2.13", UNKNOWN, "", (C,), "podPidsLimit: 08\n"),
+    Case("4.2.13", UNKNOWN, "flag --pod-max-pids", ("--pod-max-pids=08",)),
+    Case("4.2.13", PASS, "flag --pod-max-pids", ("--pod-max-pids=+010",), observed="podPidsLimit: 8"),
+    Case("sysctls", UNKNOWN, "flag --allowed-unsafe-sysctls", ('--allowed-unsafe-sysctls=a"b',)),
+    Case("sysctls", PASS, "flag --allowed-unsafe-sysctls", ("--allowed-unsafe-sysctls=",)),
+    Case("healthz", UNKNOWN, at(3), (C,), "healthzBindAddress: here\n"),
+    Case("pullcreds", UNKNOWN, at(3), (C,), "imagePullCredentialsVerificationPolicy: Never\n"),
+    Case("4.2.14", PASS, at(3), (C,), "x: &on {seccompDefault: true}\n<<: *on\n"),
+    Case("4.2.14", FAIL, at(5), (C,), "x: &on {seccompDefault: true}\n<<: [*on]\nseccompDefault: false\n"),
+    Case("4.2.4", FAIL, at(3), (C,), "readOnlyPort: 10255\n---\nreadOnlyPort: 0\n"),
+    Case("4.2.4", PASS, at(4), (C,), "readOnlyPort: 10255\nreadOnlyPort: 0\n"),
+    Case("gates", UNKNOWN, "", (C, "--feature-gates=A=true"), "featureGates: {AllAlpha: 1}\n"),
     # -- flags over the file; gates merge by key
     Case(
         "4.2.1",
@@ -269,6 +284,9 @@ REFUSED = {
     "aliases without end": config("a: &a [x, x, x, x, x, x, x, x, x, x]\n")
     + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '*a'] * 10)}]\n" for n in range(9)),
     "inside itself": config("a: &a [*a]\n"),
+    "a key that is a list": config("[a]: b\n"),
+    "control characters": config("a: \x00\n"),
+    "a value of null in a list": config("tlsCipherSuites: [null]\n"),
 }
 
 
@@ -298,6 +316,48 @@ def test_a_missing_file_or_folder_is_unknown(tmp_path: Path) -> None:
         finding = settings(tmp_path, args)["4.2.2"]
         assert finding.status is UNKNOWN
         assert "cannot" in finding.observed
+
+
+def test_too_many_drop_ins_or_folders_are_unknown(tmp_path: Path) -> None:
+    """A folder without end (a wrong path, a bind mount of the root) costs a bounded amount of work."""
+    for number in range(201):
+        plant(tmp_path, {f"/many/{number}.conf": config("")})
+    for number in range(51):
+        plant(tmp_path, {f"/deep/{number}/x.conf": config("")})
+    for folder, what in (("/many", "200 drop-ins"), ("/deep", "50 folders")):
+        finding = settings(tmp_path, (C.replace(CONFIG, "/c"), f"--config-dir={folder}"))["4.2.2"]
+        assert finding.status is UNKNOWN
+        plant(tmp_path, {"/c": config("")})
+        finding = settings(tmp_path, ("--config=/c", f"--config-dir={folder}"))["4.2.2"]
+        assert what in finding.observed
+
+
+def test_a_flag_that_is_in_the_way_of_no_field_is_named(tmp_path: Path) -> None:
+    """An empty --config is none, arguments without a value and lone dashes are passed over."""
+    found = settings(tmp_path, ("--config=", "-", "-v4", "-", "--", "--read-only-port=0"))
+    assert found["4.2.4"].source == FLAGS_ONLY
+    assert settings(tmp_path, ("---x", "--=1", "--pod-max-pids"))["4.2.13"].source == FLAGS_ONLY
+    assert settings(tmp_path, ("-v", "4", "--pod-max-pids", "5"))["4.2.13"].status is PASS
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:10249", True),
+        ("127.8.0.1", True),
+        ("[::1]:10249", True),
+        ("::1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:10249", False),
+        ("10.0.0.1", False),
+        ("[::]:1", False),
+        ("", None),
+        ("here:1", None),
+    ],
+)
+def test_loopback_is_told_by_address(address: str, expected: bool | None) -> None:
+    """With and without a port, both families."""
+    assert is_loopback(address) is expected
 
 
 def test_json_counts_as_well(tmp_path: Path) -> None:

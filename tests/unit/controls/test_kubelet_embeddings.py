@@ -1,0 +1,194 @@
+"""Kubelets inside other programs: K3s, RKE2 and MicroK8s, and systemd where it has to be asked for their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.config import schema
+from agent.controls.kubelet import KubeletControl
+from agent.host import Completed, HostExec, Process
+from agent.model import Status
+from tests.support.kubelets import HARDENED, QUIET, StagedHost, audit, config, plant, process
+
+K3S_DROP_INS = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
+K3S_UNIT = "/etc/systemd/system/k3s.service"
+K3S_NEW = f"{K3S_DROP_INS}/00-k3s-defaults.conf"
+K3S_DEFAULTS = config("authentication: {anonymous: {enabled: false}}\nauthorization: {mode: Webhook}\n")
+
+
+def k3s(*args: str, name: str = "k3s-server") -> Process:
+    return process("/usr/local/bin/k3s", "server", *args, name=name)
+
+
+def test_k3s_hides_its_arguments_so_those_of_the_unit_count(tmp_path: Path) -> None:
+    """The title that k3s writes over its arguments says nothing; ExecStart does."""
+    unit = "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--kubelet-arg=anonymous-auth=true' \\\n"
+    plant(tmp_path, {K3S_UNIT: unit, K3S_NEW: K3S_DEFAULTS})
+    found = audit(tmp_path, [process("/usr/local/bin/k3s server", "", "", name="k3s-server")])
+    assert found["4.2.1"].status is Status.FAIL
+    assert found["4.2.1"].source == "flag --anonymous-auth (kubelet-arg of k3s)"
+    assert found["4.2.2"].source == f"drop-in {K3S_NEW}:4"
+    assert found["4.2.4"].source == "flag --read-only-port (set by k3s)"
+    assert found["process"].observed.startswith("the kubelet in k3s (pid 812)")
+
+
+def test_systemd_is_asked_where_the_node_runs_it(tmp_path: Path) -> None:
+    """`systemctl show` on the node knows the unit's files, wherever they are, and its arguments."""
+    unit = "snapd-k3s.service"
+    shown = {
+        "ExecStart": "{ path=/k3s ; argv[]=/k3s server --kubelet-arg=event-qps=0 ; ignore_errors=no ; pid=0 }",
+        "FragmentPath": "/opt/units/k3s.service",
+        "DropInPaths": "/opt/units/a.conf /opt/units/b.conf",
+    }
+
+    class Systemd(StagedHost):
+        def run(self, argv: Sequence[str], **_: Any) -> Completed:
+            assert argv[:3] == ["/usr/bin/systemctl", "show", unit]
+            wanted = argv[3].removeprefix("--property=").split(",")
+            return Completed(tuple(argv), 0, "".join(f"{name}={shown[name]}\n" for name in wanted), "")
+
+    plant(
+        tmp_path,
+        {"/usr/bin/systemctl": "", "/run/systemd/system/x": "", "/proc/812/cgroup": f"0::/system.slice/{unit}\n"}
+        | dict.fromkeys(("/opt/units/k3s.service", "/opt/units/a.conf", "/opt/units/b.conf"), ""),
+    )
+    host = Systemd(tmp_path, [k3s()])
+    host.how = HostExec.NSENTER
+    control = KubeletControl(schema.Kubelet(), host, prober=QUIET)
+    found = {finding.id: finding for finding in control.judge(control.observe())}
+    assert found["kubelet/4.2.8"].source == "flag --event-qps (kubelet-arg of k3s)"
+    for path in ("/opt/units/k3s.service", "/opt/units/a.conf", "/opt/units/b.conf"):
+        assert f"{path} is 0644" in found["kubelet/4.1.1"].observed
+
+
+def test_k3s_arguments_with_variables_are_unknown(tmp_path: Path) -> None:
+    """What systemd puts in for $ARGS cannot be read from the unit."""
+    plant(tmp_path, {K3S_UNIT: "[Service]\nExecStart=/usr/local/bin/k3s server $ARGS\n", K3S_NEW: K3S_DEFAULTS})
+    finding = audit(tmp_path, [k3s()])["4.2.1"]
+    assert finding.status is Status.UNKNOWN
+    assert "variables" in finding.observed
+
+
+def test_changed_arguments_in_files_are_drift(tmp_path: Path) -> None:
+    """What is shown stands in the file; what runs was started before it was changed."""
+    path = "/var/snap/microk8s/current/args/kubelet"
+    plant(tmp_path, {path: "--anonymous-auth=false\n"})
+    finding = audit(tmp_path, [process("/snap/kubelite", name="kubelite", started=1e9)])["drift"]
+    assert finding.status is Status.FAIL
+    assert path in finding.observed
+
+
+def test_k3s_without_readable_arguments_is_unknown(tmp_path: Path) -> None:
+    """A flag that nobody can see may undo every file: nothing passes."""
+    found = audit(plant(tmp_path, {K3S_NEW: K3S_DEFAULTS}), [k3s()])
+    assert found["4.2.1"].status is Status.UNKNOWN
+    assert "k3s hides its arguments" in found["4.2.1"].observed
+    assert found["config"].status is Status.UNKNOWN
+
+
+def test_older_k3s_passes_everything_as_flags(tmp_path: Path) -> None:
+    """Without its own drop-in the flags of k3s before 1.32 are what the kubelet got."""
+    found = audit(tmp_path, [k3s("--write-kubeconfig-mode", "644")])
+    assert found["4.2.1"].source == "flag --anonymous-auth (set by k3s)"
+    assert found["4.2.3"].observed.endswith("/var/lib/rancher/k3s/agent/client-ca.crt is not there")
+    assert {found[id_].status for id_ in ("4.2.1", "webhook", "4.2.2", "4.2.4")} == {Status.PASS}
+
+
+def test_k3s_configuration_files_give_arguments_with_their_line(tmp_path: Path) -> None:
+    """config.yaml, then config.yaml.d: a key replaces, `key+` appends; names of flags lose a trailing sign."""
+    plant(
+        tmp_path,
+        {
+            K3S_NEW: K3S_DEFAULTS,
+            "/etc/rancher/k3s/config.yaml": "kubelet-arg:\n- anonymous-auth=true\n- pod-max-pids=10\n",
+            "/etc/rancher/k3s/config.yaml.d/10-a.yaml": "kubelet-arg:\n- pod-max-pids=20\n",
+            "/etc/rancher/k3s/config.yaml.d/20-b.yml": "kubelet-arg+: seccomp-default\n",
+        },
+    )
+    found = audit(tmp_path, [k3s("--token", "x")])
+    assert found["4.2.1"].status is Status.PASS
+    assert found["4.2.13"].source == "flag --pod-max-pids (/etc/rancher/k3s/config.yaml.d/10-a.yaml:2)"
+    assert found["4.2.14"].source == "flag --seccomp-default (/etc/rancher/k3s/config.yaml.d/20-b.yml:1)"
+    shadowed = audit(tmp_path, [k3s("--kubelet-arg", "event-qps=0")])
+    assert shadowed["4.2.13"].status is Status.FAIL, "arguments of the command line replace the whole list"
+    assert shadowed["4.2.8"].status is Status.FAIL
+
+
+def test_k3s_arguments_can_come_before_and_after_its_own(tmp_path: Path) -> None:
+    """`name-=` goes before what k3s sets, `name+=` after it, a bare name is true: util.GetArgs."""
+    found = audit(tmp_path, [k3s("--kubelet-arg=read-only-port-=1", "--kubelet-arg=anonymous-auth+=true")])
+    assert found["4.2.4"].source == "flag --read-only-port (set by k3s)"
+    assert found["4.2.1"].status is Status.FAIL
+    twice = audit(tmp_path, [k3s("--kubelet-arg=--event-qps=5", "--kubelet-arg=event-qps=0")])
+    assert twice["4.2.8"].status is Status.FAIL
+
+
+def test_newer_k3s_copies_config_into_its_own_folder(tmp_path: Path) -> None:
+    """kubelet-arg=config=… is not a --config there: the copy counts, and so do the legacy defaults below it."""
+    copy = f"{K3S_DROP_INS}/10-cli-config.conf"
+    plant(
+        tmp_path, {K3S_NEW: K3S_DEFAULTS, copy: config("podPidsLimit: 5\n"), "/etc/k.yaml": config("podPidsLimit: 0\n")}
+    )
+    found = audit(tmp_path, [k3s("--kubelet-arg=config=/etc/k.yaml")])
+    assert found["4.2.13"].source == f"drop-in {copy}:3"
+
+
+def test_broken_k3s_configuration_is_unknown(tmp_path: Path) -> None:
+    """The file and its line are named."""
+    plant(tmp_path, {K3S_NEW: K3S_DEFAULTS, "/etc/rancher/k3s/config.yaml": "token: x\nkubelet-arg: ]\n"})
+    finding = audit(tmp_path, [k3s("--debug")])["4.2.1"]
+    assert finding.status is Status.UNKNOWN
+    assert "/etc/rancher/k3s/config.yaml:2: not YAML" in finding.observed
+
+
+def test_a_k3s_server_without_agent_has_no_kubelet(tmp_path: Path) -> None:
+    """--disable-agent: that node runs none."""
+    assert audit(tmp_path, [k3s("--disable-agent")])["process"].status is Status.UNKNOWN
+
+
+def test_rke2_without_its_kubelet_says_so(tmp_path: Path) -> None:
+    """RKE2 starts a kubelet of its own below it; with that gone there is nothing to read."""
+    rke2 = process("/usr/local/bin/rke2 server", name="rke2", pid=5)
+    assert "rke2 (pid 5) runs without a kubelet below it" in audit(tmp_path, [rke2])["process"].observed
+    child = process("kubelet", "--config-dir=/var/lib/rancher/rke2/agent/etc/kubelet.conf.d", "--read-only-port=0")
+    found = audit(
+        plant(tmp_path, {"/var/lib/rancher/rke2/agent/etc/kubelet.conf.d/00-rke2-defaults.conf": HARDENED}),
+        [rke2, child],
+    )
+    assert found["4.2.13"].source == "drop-in /var/lib/rancher/rke2/agent/etc/kubelet.conf.d/00-rke2-defaults.conf:6"
+
+
+def test_microk8s_keeps_its_arguments_in_a_file(tmp_path: Path) -> None:
+    """Lines with comments, quotes and ${SNAP_DATA}; the source is the line."""
+    folder = "/var/snap/microk8s/7/args"
+    plant(
+        tmp_path,
+        {
+            f"{folder}/kubelet": '# mine\n--anonymous-auth=false\n--client-ca-file="${SNAP_DATA}/certs/ca.crt"\n',
+            "/var/snap/microk8s/7/certs/ca.crt": "CA",
+            f"{folder}/kube-proxy": "--metrics-bind-address=0.0.0.0:10249\n",
+        },
+    )
+    kubelite = process(
+        "/snap/microk8s/7/kubelite", f"--kubelet-args-file={folder}/kubelet", f"--proxy-args-file={folder}/kube-proxy",
+        name="kubelite",
+    )  # fmt: skip
+    found = audit(tmp_path, [kubelite])
+    assert found["4.2.1"].source == f"flag --anonymous-auth ({folder}/kubelet:2)"
+    assert found["4.2.3"].status is Status.PASS
+    assert found["4.2.3"].observed.endswith("/var/snap/microk8s/7/certs/ca.crt")
+    assert (found["4.3.1"].status, found["4.3.1"].source) == (
+        Status.FAIL,
+        f"flag --metrics-bind-address ({folder}/kube-proxy:1)",
+    )
+    (tmp_path / f"{folder}/kubelet".lstrip("/")).unlink()
+    assert audit(tmp_path, [kubelite])["4.2.1"].status is Status.UNKNOWN
+
+
+def test_what_k3s_writes_itself_at_each_start_is_no_drift(tmp_path: Path) -> None:
+    """k3s starts, writes its drop-in, then starts the kubelet in the same process."""
+    plant(tmp_path, {K3S_NEW: K3S_DEFAULTS})
+    old = Process(pid=1, name="k3s-server", argv=("k3s", "server", "-d"), exe="", cwd="/", uid=0, started=1e9)
+    assert audit(tmp_path, [old])["drift"].status is Status.PASS
