@@ -112,6 +112,9 @@ class Installed:
         if ours and not self._put_back(entry):
             self._host.remove(path)
         self.forget(path)
+        # Only now: while there is an entry, the next install counts on the copy that it names.
+        if entry.kept and self._is_back(entry):
+            self._host.remove(entry.kept)
         return ours
 
     def _put_back(self, entry: Entry) -> bool:
@@ -123,8 +126,14 @@ class Installed:
         except HostFileMissing:
             return False
         self._host.write(entry.key, content, mode=mode)
-        self._host.remove(entry.kept)
         return True
+
+    def _is_back(self, entry: Entry) -> bool:
+        """Whether what was kept stands in its place again, so that the copy is not the only one."""
+        try:
+            return self._host.read_bytes(entry.key) == self._host.read_bytes(entry.kept)
+        except HostFileMissing:
+            return False
 
     def _entries_or_start_anew(self) -> dict[str, Entry]:
         """The entries for an act that writes. A manifest that cannot be understood is moved aside, not lost."""

@@ -188,6 +188,22 @@ def test_several_installs_cut_off_before_their_write_still_know_the_file(tmp_pat
     assert not host.exists(FILE)
 
 
+def test_an_install_after_an_uninstall_that_was_cut_off_still_keeps_what_was_there(tmp_path: Path) -> None:
+    """The file left the configuration, the power went, it is back in the configuration: theirs is not lost."""
+    for acts in range(4):
+        root = tmp_path / str(acts)
+        root.mkdir()
+        host = Host(root)
+        host.write(FILE, THEIRS)
+        installed = Installed(host, "modprobe")
+        installed.install(FILE, OURS)
+        with contextlib.suppress(KeyboardInterrupt):
+            Installed(PowerCut(root, acts), "modprobe").uninstall(FILE)
+        installed.install(FILE, OURS)
+        assert installed.uninstall(FILE) is True
+        assert host.read_bytes(FILE) == THEIRS
+
+
 @pytest.mark.parametrize("before", [None, THEIRS])
 def test_an_uninstall_cut_off_anywhere_is_finished_by_the_next(tmp_path: Path, before: bytes | None) -> None:
     """What was there before is there again, whatever was cut off."""
