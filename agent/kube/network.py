@@ -36,6 +36,15 @@ def unreachable(operation: Operation, server: str, error: Exception, *, write: b
     return Unreachable(operation, f"{server}: {_words(chain)}", ambiguous=write and not unsent)
 
 
+def words(error: Exception) -> str:
+    """What went wrong on the way to any server, in few words and without its URL."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted: {link.verify_message}"
+    return _words(chain)
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and everything that it wraps, by cause, reason or argument, outermost first."""
     todo, seen = [error], set[int]()

@@ -89,7 +89,7 @@ def parse(text: str) -> tuple[KuredHolder, ...]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{plain(text, 60)!r} is no JSON") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{plain(text, 60)!r} is no JSON object")
+        raise ValueError(f"{plain(text, 60)!r} is no JSON object")  # noqa: TRY004 - a document's fault, not a caller's
     if "locks" in value or "maxOwners" in value:
         locks = value.get("locks")
         if locks is None:
@@ -110,5 +110,5 @@ def _holder(value: Mapping[str, Any]) -> KuredHolder:
         return KuredHolder(node)
     created = value.get("created")
     if not isinstance(created, str):
-        raise ValueError("it has a TTL and no time of creation")
+        raise ValueError("it has a TTL and no time of creation")  # noqa: TRY004 - as above
     return KuredHolder(node, epoch(created) + ttl / 1e9)

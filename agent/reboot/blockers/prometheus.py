@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from agent.config.schema import Prometheus
-from agent.errors import KubeError
+from agent.errors import AgentError, KubeError
 from agent.kube.access import bearer
 from agent.kube.network import NETWORK, words
 from agent.reboot.ports import Clock, Verdict
@@ -28,7 +28,7 @@ _TOKEN_LIMIT = 64 << 10
 _STATES = ("firing", "pending", "inactive")
 
 
-class NotTold(Exception):
+class NotTold(AgentError):
     """Whether an alert fires cannot be told; the message says why."""
 
 
