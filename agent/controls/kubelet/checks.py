@@ -135,7 +135,8 @@ def _ciphers(facts: Facts) -> Verdict:
     if setting.problem:
         return untold(setting)
     if not setting.value:
-        return Verdict(Status.INFO, "tlsCipherSuites is not set: Go's own list", setting.source)
+        observed = "tlsCipherSuites is not set: Go's own list"
+        return Verdict(Status.INFO, observed, setting.source, severity=Severity.INFO)
     weak = [name for name in setting.value if name not in STRONG_CIPHERS]
     if not weak:
         return Verdict(Status.PASS, shown(fields.CIPHERS, setting), setting.source)

@@ -20,6 +20,7 @@ from agent.controls.kubelet.fields import FIELDS, Field, Kind, Wrong
 from agent.errors import HostError
 from agent.host import Host
 
+UNSET = "default"
 FLAGS_ONLY = "default (flags only)"
 WITH_CONFIG = "default (with --config)"
 VERSIONED = "default (v1beta1, a null took the value out)"
@@ -137,7 +138,7 @@ class Effective:
 
     def _by_file(self, wanted: Field) -> Setting:
         if not wanted.path:
-            return Setting(wanted.default, FLAGS_ONLY)
+            return Setting(wanted.default, UNSET)
         if self.trouble:
             return Setting(None, "", self.trouble)
         found = document.find(self.tree, wanted.path)

@@ -33,6 +33,7 @@ _SOCKETS = (
     "/var/snap/microk8s/common/run/containerd.sock",
 )
 _KEYS = (".key", ".pem")
+_PLUGINS = (".conf", ".conflist", ".json", "kubeconfig")
 _K3S_CNI = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
 
 IDS = (
@@ -93,7 +94,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         if not runtime.problem and runtime.value.startswith(("unix://", "/")):
             sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
     keys, keys_trouble = _below(view, (pki,), _KEYS)
-    plugins, plugins_trouble = _below(view, cni, ())
+    plugins, plugins_trouble = _below(view, cni, _PLUGINS)
     high, medium = Severity.HIGH, Severity.MEDIUM
     return (
         Group("4.1.1", "4.1.2", "The kubelet's unit and its drop-ins", medium, 0o600, unit_files, unit_trouble),
@@ -204,12 +205,12 @@ def _unit(host: Host, unit: str) -> tuple[tuple[str, ...], str]:
 
 
 def _below(view: Host, folders: Sequence[str], endings: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Files in the folders that end so (all, when no ending is given); a missing folder holds none."""
+    """Files in the folders that end so; a missing folder holds none."""
     found: list[str] = []
     for folder in folders:
         try:
             names = view.names(folder)
-            paths = [f"{folder}/{name}" for name in names if not endings or name.endswith(endings)]
+            paths = [f"{folder}/{name}" for name in names if name.endswith(endings)]
             found += [path for path in paths if view.stat(path).kind == "file"]
         except HostFileMissing:
             continue

@@ -341,13 +341,15 @@ def made_by_the_kubelet(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
     private = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"n1{kind}@1700000000")]) for kind in ("-ca", "")]
-    built = (
-        x509.CertificateBuilder(*names, private.public_key(), 1, now, now + timedelta(days=365))
-        .sign(private, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    certificate.write_bytes(built)
+
+    def called(name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    built = x509.CertificateBuilder(issuer_name=called("n1-ca@1700000000"), subject_name=called("n1@1700000000"))
+    built = built.public_key(private.public_key()).serial_number(1)
+    built = built.not_valid_before(now).not_valid_after(now + timedelta(days=365))
+    signed = built.sign(private, hashes.SHA256())
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(b"")
     return certificate, key
 
