@@ -261,17 +261,23 @@ def _is_loopback(host: str) -> bool:
 
 
 def find(
-    environment: Mapping[str, str], *, kubeconfig: str = "", context: str = "", runner: Runner | None = None
+    environment: Mapping[str, str],
+    *,
+    kubeconfig: str = "",
+    context: str = "",
+    runner: Runner | None = None,
+    folder: Path = SERVICE_ACCOUNT,
 ) -> Access:
     """The access that an environment offers. Raises ConfigError.
 
     A kubeconfig named by the caller or by KUBECONFIG goes first, as with kubectl: somebody has said so on purpose,
     while the pod's variables are just there, and a demo or test that runs inside a pod must never reach that pod's
-    cluster. Then the pod's service account, then ~/.kube/config. runner: starts exec plugins; without one they are
-    refused.
+    cluster. Then the pod's service account (in `folder`), then ~/.kube/config. runner: starts exec plugins; without one
+    they are refused.
     """
-    if not kubeconfig and not context and not environment.get("KUBECONFIG") and is_in_cluster(environment):
-        return in_cluster(environment)
+    named = kubeconfig or context or environment.get("KUBECONFIG")
+    if not named and is_in_cluster(environment, folder):
+        return in_cluster(environment, folder)
     from agent.kube import kubeconfig as people  # noqa: PLC0415 - the daemon in its pod never pays for it
 
     return people.load(environment, kubeconfig=kubeconfig, context=context, runner=runner)

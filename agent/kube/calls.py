@@ -36,7 +36,7 @@ from agent.kube.errors import (
     refusal,
 )
 from agent.kube.network import NETWORK, unreachable
-from agent.kube.wire import Line
+from agent.kube.wire import Line, Stream, Tls
 
 T = TypeVar("T")
 
@@ -95,7 +95,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. repeatable: doing it twice is as good as once. patient: a 429 is waited out here."""
+    """What is sent.
+
+    repeatable: doing it twice is as good as once. patient: a 429 is waited out here. background: it belongs to a
+    watch and is cut off with it.
+    """
 
     operation: Operation
     query: tuple[tuple[str, str], ...] = ()
@@ -103,6 +107,7 @@ class Request:
     content_type: str = JSON
     repeatable: bool = True
     patient: bool = True
+    background: bool = False
 
     @property
     def is_write(self) -> bool:
@@ -156,14 +161,15 @@ class Caller:
     def __init__(self, access: Access, user_agent: str, around: Surroundings) -> None:
         self.around = around
         self._access = access
-        self._calls = Line(access, user_agent)
-        self._streams = Line(access, user_agent)
+        tls = Tls(access)
+        self._calls = Line(access, tls, user_agent)
+        self._streams = Line(access, tls, user_agent)
 
     def call(self, request: Request, patience: Patience) -> Any:
         """The answer's JSON document. Raises CallFailed and NoCredentials."""
         return self._persist(request, patience, lambda left: self._answer(request, patience, left))
 
-    def open(self, request: Request, patience: Patience, silence_seconds: float) -> urllib3.BaseHTTPResponse:
+    def open(self, request: Request, patience: Patience, silence_seconds: float) -> Stream:
         """A running answer, to be read and closed by the caller. silence_seconds: the longest, once it has begun.
 
         Raises CallFailed and NoCredentials.
@@ -215,9 +221,8 @@ class Caller:
         """One attempt at a whole answer."""
         with self._observed(request.operation) as note:
             ends = self.around.clock() + left
-            response = self._send(
-                self._calls, request, min(patience.connect_seconds, left), min(patience.read_seconds, left)
-            )
+            line = self._streams if request.background else self._calls
+            response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
             try:
                 note(str(response.status_code))
                 body = self._body(request, response.raw, _ANSWER_LIMIT, ends)
@@ -225,17 +230,12 @@ class Caller:
             finally:
                 response.close()
 
-    def _stream(self, request: Request, patience: Patience, silence_seconds: float) -> urllib3.BaseHTTPResponse:
+    def _stream(self, request: Request, patience: Patience, silence_seconds: float) -> Stream:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
             response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
             note(str(response.status_code))
-            raw: urllib3.BaseHTTPResponse = response.raw
-            # A connection that is not kept has let go of its socket; there the shorter silence stays in force.
-            connected = getattr(raw.connection, "sock", None)
-            if connected is not None:
-                connected.settimeout(silence_seconds)
-            return raw
+            return Stream(response.raw, silence_seconds)
 
     def _send(self, line: Line, request: Request, connect_seconds: float, read_seconds: float) -> requests.Response:
         """One request; an answer that is no success is read and raised."""
@@ -271,7 +271,8 @@ class Caller:
         """The whole body, of at most `limit` bytes, by the deadline."""
         body = bytearray()
         try:
-            while chunk := raw.read(_CHUNK, decode_content=False):
+            # As it arrives: read() would sit out a trickle far beyond the deadline.
+            while chunk := raw.read1(_CHUNK, decode_content=False):
                 body += chunk
                 if len(body) > limit:
                     raise Malformed(

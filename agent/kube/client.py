@@ -101,16 +101,8 @@ class Kube:
 
         resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
         """
-        query = (*_query(limit=str(page_size)), *_selected(label_selector, field_selector))
-        first = _query(resourceVersion=resource_version)
-        operation = _operation("GET", "list", resource, "", namespace)
-
-        def page(token: str) -> Object:
-            # A continue token carries the resourceVersion; naming it twice is refused.
-            rest = _query(**{"continue": token}) if token else first
-            return self._object(Request(operation, query + rest))
-
-        return Listing(page)
+        selected = _selected(label_selector, field_selector)
+        return self._list(resource, namespace, (*_query(limit=str(page_size)), *selected), resource_version)
 
     def watch(
         self,
@@ -136,7 +128,7 @@ class Kube:
         selected = _selected(label_selector, field_selector)
         return Follow(
             self._caller,
-            lambda: patient.list(resource, namespace, label_selector=label_selector, field_selector=field_selector),
+            lambda: patient._list(resource, namespace, (("limit", str(PAGE_SIZE)), *selected), background=True),
             lambda version: patient._watch(resource, namespace, selected, version),
         )
 
@@ -232,6 +224,25 @@ class Kube:
             return eviction.accepted(operation, self._caller.call(request, self._patience))
         except Refused as error:
             return eviction.refused(error)
+
+    def _list(
+        self,
+        resource: Resource,
+        namespace: str,
+        query: _Query,
+        resource_version: str = "",
+        *,
+        background: bool = False,
+    ) -> Listing:
+        operation = _operation("GET", "list", resource, "", namespace)
+        first = _query(resourceVersion=resource_version)
+
+        def page(token: str) -> Object:
+            # A continue token carries the resourceVersion; naming it twice is refused.
+            rest = _query(**{"continue": token}) if token else first
+            return self._object(Request(operation, query + rest, background=background))
+
+        return Listing(page)
 
     def _watch(
         self,

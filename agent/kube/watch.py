@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-import urllib3
-
 from agent.errors import KubeError
 from agent.kube.calls import Backoff, Caller, Patience, Request
-from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, Stopped, Unreachable, refusal_from
+from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
 from agent.kube.network import NETWORK, unreachable
+from agent.kube.wire import Stream
 
 # Long, because each end costs a request of every node; drawn between half and the whole, so that nodes spread.
 _LONGEST_SECONDS = 1800.0
@@ -30,7 +29,6 @@ _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 _NEVER = float("inf")
 _LINE_LIMIT = 16 << 20
-_CHUNK = 1 << 16
 
 
 class Seen(StrEnum):
@@ -81,14 +79,14 @@ class Watch:
         self._patience = patience
         self._ends = None if seconds is None else self._around.clock() + seconds
         self._closed = False
-        self._answer: urllib3.BaseHTTPResponse | None = None
+        self._answer: Stream | None = None
 
     def close(self) -> None:
         """Ends the watch, from any thread: at once while it waits for a change, else with its next step."""
         self._closed = True
         answer = self._answer
         if answer is not None:
-            _shut(answer)
+            answer.cut()
 
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
@@ -96,8 +94,10 @@ class Watch:
             opened = self._around.clock()
             try:
                 is_clean = yield from self._once()
-            except Stopped:
-                return
+            except CallFailed:
+                if self._closed or self._around.stop.is_set():
+                    return
+                raise
             if self._around.clock() - opened >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
                 if is_clean:
@@ -117,7 +117,8 @@ class Watch:
         timeout = max(1, round(min(whole, self._left())))
         request = self._request(self.resource_version, timeout)
         grace = _GRACE_SECONDS if self._ends is None else 1.0
-        answer = self._caller.open(request, self._patience, timeout + grace)
+        patience = replace(self._patience, seconds=min(self._patience.seconds, self._left()))
+        answer = self._caller.open(request, patience, timeout + grace)
         self._answer = answer
         try:
             if not self._closed:
@@ -181,18 +182,17 @@ class Follow:
             try:
                 version = yield from self._all()
                 yield from self._changes(version)
-            except (Stopped, Invalid) as error:
-                if isinstance(error, Invalid):
-                    raise
-                return
-            except Gone as error:
-                self._around.log.debug("kube_watch_expired", error=str(error))
             except KubeError as error:
                 if self._is_over():
                     return
-                asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
-                self._around.log.warning("kube_away", error=str(error))
-                yield Change(Seen.AWAY, error=error)
+                if isinstance(error, Invalid):
+                    raise
+                if isinstance(error, Gone):
+                    self._around.log.debug("kube_watch_expired", error=str(error))
+                else:
+                    asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
+                    self._around.log.warning("kube_away", error=str(error))
+                    yield Change(Seen.AWAY, error=error)
             if self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
             if self._is_over() or self._around.pause(backoff.next(asked)):
@@ -253,26 +253,22 @@ class Listing:
             yield from page
 
 
-def _shut(answer: urllib3.BaseHTTPResponse) -> None:
-    try:
-        answer.shutdown()
-    except (ValueError, RuntimeError, OSError):
-        # Ended by itself in this moment: there is nothing to wake.
-        return
-
-
-def _lines(request: Request, answer: urllib3.BaseHTTPResponse, server: str) -> Iterator[bytes]:
+def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
     """The lines of a running answer, each as soon as it is there. Raises Unreachable, Malformed."""
-    rest = b""
+    parts: list[bytes] = []
     try:
-        while chunk := answer.read1(_CHUNK, decode_content=False):
-            *lines, rest = (rest + chunk).split(b"\n")
+        while chunk := answer.read():
+            *lines, rest = chunk.split(b"\n")
+            if lines:
+                lines[0] = b"".join([*parts, lines[0]])
+                parts.clear()
+            parts.append(rest)
             yield from (line for line in lines if line)
-            if len(rest) > _LINE_LIMIT:
+            if sum(map(len, parts)) > _LINE_LIMIT:
                 raise Malformed(request.operation, f"an event of more than {_LINE_LIMIT >> 20} MiB")
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
-    if rest:
+    if any(parts):
         raise Unreachable(request.operation, f"{server}: the connection was cut in the middle of an event")
 
 

@@ -29,6 +29,7 @@ from agent.kube.access import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
 
 _POOL_SIZE = 4
+_CHUNK = 1 << 16
 # Load balancers forget an idle connection without a word (AWS's after 350 s); a write sent into it would be ambiguous.
 _IDLE_SECONDS = 60.0
 # A peer that is gone is noticed within a minute, even by a watch on which nothing happens.
@@ -56,31 +57,83 @@ class Lifeline:
         with self._lock:
             self._sockets.add(connected)
             if self.is_cut:
-                _shut(connected)
+                shut(connected)
 
     def cut(self) -> None:
         """Ends every read and write, now and from now on."""
         with self._lock:
             self.is_cut = True
             for connected in list(self._sockets):
-                _shut(connected)
+                shut(connected)
 
 
-def _shut(connected: socket.socket) -> None:
+def shut(connected: socket.socket) -> None:
+    """Ends reads and writes that wait on a socket, from any thread; one that is closed already is nothing to do."""
     with contextlib.suppress(OSError):
         # `.socket`: under TLS inside a proxy's TLS. The plain socket's shutdown even under TLS, because SSLSocket's
         # would take the TLS object from under its reader.
         socket.socket.shutdown(getattr(connected, "socket", connected), socket.SHUT_RDWR)
 
 
-class Line:
-    """A session of requests to one server. Safe for several threads, each with its own connection."""
+class Stream:
+    """An answer that goes on, such as a watch. Read by one thread; any other may cut it."""
 
-    def __init__(self, access: Access, user_agent: str) -> None:
-        self.lifeline = Lifeline()
+    def __init__(self, raw: urllib3.BaseHTTPResponse, silence_seconds: float) -> None:
+        """silence_seconds: the longest from now on."""
+        self._raw = raw
+        # The response's own socket: http.client takes it from a connection that is not to be kept.
+        self._socket: socket.socket | None = getattr(raw.connection, "plugged", None)
+        if self._socket is not None:
+            self._socket.settimeout(silence_seconds)
+
+    def read(self) -> bytes:
+        """What has arrived, as soon as anything has; empty at the end. Raises what `NETWORK` lists."""
+        return self._raw.read1(_CHUNK, decode_content=False)
+
+    def cut(self) -> None:
+        """Ends a read that waits, and all that follow."""
+        if self._socket is not None:
+            shut(self._socket)
+
+    def close(self) -> None:
+        """Gives the connection back, or ends it where the answer has not ended."""
+        self._raw.close()
+
+
+class Tls:
+    """The TLS context of an access, made anew when its authority or client certificate has changed.
+
+    One for all lines: a context costs half a megabyte.
+    """
+
+    def __init__(self, access: Access) -> None:
         self._access = access
         self._lock = threading.Lock()
         self._identity: tuple[bytes, ClientCertificate | None] | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def present(self) -> ssl.SSLContext | None:
+        """The context for connections made now; None for plain HTTP. Raises NoCredentials."""
+        if not self._access.server.startswith("https:"):
+            return None
+        trust = self._access.trust
+        identity = (trust.authority.read() if trust.authority else b"", self._access.credentials.certificate())
+        with self._lock:
+            if identity != self._identity:
+                self._context = tls_context(trust, identity[1])
+                self._identity = identity
+            return self._context
+
+
+class Line:
+    """A session of requests to one server. Safe for several threads, each with its own connection."""
+
+    def __init__(self, access: Access, tls: Tls, user_agent: str) -> None:
+        self.lifeline = Lifeline()
+        self._access = access
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
         self._adapter = _Adapter(self.lifeline)
         self._session = requests.Session()
         self._session.trust_env = False
@@ -110,7 +163,7 @@ class Line:
 
         read_seconds: longest silence. Raises NoCredentials and what requests raises.
         """
-        self._follow_identity()
+        self._follow_tls()
         request = requests.Request(method, self._access.server + path, headers=dict(headers), data=body)
         return self._session.send(
             self._session.prepare_request(request),
@@ -124,15 +177,13 @@ class Line:
         self.lifeline.cut()
         self._session.close()
 
-    def _follow_identity(self) -> None:
-        """New connections when the authority or the client certificate has changed; running answers go on."""
-        trust, credentials = self._access.trust, self._access.credentials
-        identity = (trust.authority.read() if trust.authority else b"", credentials.certificate())
+    def _follow_tls(self) -> None:
+        """New connections when the context is another; running answers go on."""
+        context = self._tls.present()
         with self._lock:
-            if identity != self._identity:
-                is_tls = self._access.server.startswith("https:")
-                self._adapter.start_over(tls_context(trust, identity[1]) if is_tls else None, trust.server_name)
-                self._identity = identity
+            if context is not self._context:
+                self._adapter.start_over(context, self._access.trust.server_name)
+                self._context = context
 
 
 def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLContext:
@@ -228,9 +279,11 @@ def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
 
     class Known(HTTPConnection):
         used_at = 0.0
+        plugged: socket.socket | None = None
 
         def connect(self) -> None:
             super().connect()
+            self.plugged = self.sock
             lifeline.add(self.sock)
             self.used_at = time.monotonic()
 

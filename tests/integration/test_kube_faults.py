@@ -328,6 +328,24 @@ def test_an_answer_without_end_is_cut_off(seams: Seams) -> None:
         kube.close()
 
 
+def test_an_answer_that_trickles_does_not_outlast_the_deadline() -> None:
+    """Each byte is in time, the whole is not."""
+
+    def trickle(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "100000")
+        request.end_headers()
+        for _ in range(500):
+            request.wfile.write(b" ")
+            threading.Event().wait(0.02)
+
+    with scripted(trickle) as server:
+        kube = door(server.url, "token", seconds=0.3)
+        with pytest.raises(Unreachable, match="did not end in time"):
+            kube.get(NODES, "worker-1")
+        kube.close()
+
+
 def test_cookies_are_not_kept(seams: Seams) -> None:
     """A load balancer's stickiness would tie the agent to one API server."""
     with scripted(lambda request: answer(request, b"{}", Set_Cookie="a=b; Path=/")) as server:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
-from queue import Queue
 
 import pytest
 
-from agent.kube import CONFIGMAPS, NODES, PODS, Change, Follow, Kube, Object, Seen, Watch
-from agent.kube.errors import Forbidden, Gone, Invalid, Malformed, ServerError, Unreachable
+from agent.kube import CONFIGMAPS, NODES, PODS, Change, Kube, Object, Seen
+from agent.kube.errors import Forbidden, Gone, Invalid, Unreachable
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from tests.support.apiservers import ApiServer
-from tests.support.kube import Seams, door, door_of, scripted
-
-# How long a thread may take to do what it does at once; only a failing test waits so long.
-PATIENCE_SECONDS = 20
+from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, door, door_of, told
 
 
 @pytest.fixture
@@ -36,54 +30,9 @@ def configmap(name: str, **data: str) -> Object:
     return {"metadata": {"name": name}, "data": data}
 
 
-def told(change: Change) -> tuple[Seen, str]:
-    return change.seen, change.object.get("metadata", {}).get("name", "")
-
-
 def apart(changes: Iterable[Change]) -> list[tuple[Seen, str]]:
     """Without what every namespace of a real cluster gets."""
     return [one for one in map(told, changes) if one[1] != "kube-root-ca.crt"]
-
-
-class Reader:
-    """Reads a watch in a thread; `next` is what it told."""
-
-    def __init__(self, source: Watch | Follow) -> None:
-        self._told: Queue[Change | BaseException | None] = Queue()
-        self.thread = threading.Thread(target=self._run, args=(source,), daemon=True)
-        self.thread.start()
-
-    def _run(self, source: Watch | Follow) -> None:
-        try:
-            for change in source:
-                self._told.put(change)
-            self._told.put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
-            self._told.put(error)
-
-    def next(self) -> Change:
-        found = self._told.get(timeout=PATIENCE_SECONDS)
-        if isinstance(found, BaseException):
-            raise found
-        assert found is not None, "the watch has ended"
-        return found
-
-    def until(self, seen: Seen, name: str = "") -> list[Change]:
-        """Everything up to this."""
-        changes = []
-        while True:
-            changes.append(self.next())
-            if told(changes[-1]) == (seen, name):
-                return changes
-
-    def assert_ended(self) -> None:
-        """The watch has ended by itself, and everything that it told was read."""
-        found = self._told.get(timeout=PATIENCE_SECONDS)
-        if isinstance(found, BaseException):
-            raise found
-        assert found is None
-        self.thread.join(PATIENCE_SECONDS)
-        assert not self.thread.is_alive()
 
 
 def test_follow_tells_what_there_is_and_what_changes(kube: Kube, namespace: str) -> None:
@@ -342,109 +291,36 @@ def test_a_token_that_ends_does_not_end_the_following(quiet: Sandbox, seams: Sea
     reader.assert_ended()
 
 
-Lines = Callable[[BaseHTTPRequestHandler], Iterator[bytes]]
+@pytest.mark.emulator_only
+def test_following_lists_again_at_a_410_without_a_word_of_absence(quiet: Sandbox, seams: Seams) -> None:
+    """The server was there all the time: LISTING, and no AWAY."""
+    quiet.add_node("a")
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        await_watch(quiet)
+        quiet.add_fault(Fault(FaultKind.STATUS, code=410, verbs=frozenset({"watch"}), count=1))
+        quiet.cut_watches()
+        again = reader.until(Seen.SYNCED)
+    assert [told(change) for change in again] == [(Seen.LISTING, ""), (Seen.ADDED, "a"), (Seen.SYNCED, "")]
 
 
-@contextmanager
-def streaming(*answers: list[bytes], chunked: bool = True, hold: threading.Event | None = None) -> Iterator[str]:
-    """A server whose n-th answer is the n-th list of chunks, as a watch; after the last it says 410."""
-    left = iter(answers)
-
-    def script(request: BaseHTTPRequestHandler) -> None:
-        parts = next(left, [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})])
-        request.send_response(200)
-        request.send_header("Content-Type", "application/json")
-        request.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
-        request.end_headers()
-        for part in parts:
-            request.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
-            request.wfile.flush()
-        if hold is not None:
-            hold.wait(PATIENCE_SECONDS)
-        if chunked and parts and parts[-1].endswith(b"\n"):
-            request.wfile.write(b"0\r\n\r\n")
-        else:
-            request.close_connection = True
-
-    with scripted(script) as server:
-        yield server.url
+@pytest.mark.emulator_only
+def test_following_that_went_well_for_long_begins_its_delays_anew(quiet: Sandbox, seams: Seams) -> None:
+    """An absence next week does not pay for the one of today."""
+    quiet.add_fault(Fault(FaultKind.STATUS, code=503, verbs=frozenset({"list"}), count=6))
+    with following(quiet, seams) as reader:
+        reader.until(Seen.SYNCED)
+        await_watch(quiet)
+        grown = seams.time.waits[-1]
+        seams.time.now += 3600
+        quiet.add_fault(Fault(FaultKind.STATUS, code=503, verbs=frozenset({"watch"}), count=1))
+        quiet.cut_watches()
+        reader.until(Seen.SYNCED)
+    assert grown > 8
+    assert seams.time.waits[-1] <= 1.0
 
 
-def event(kind: str, found: Object) -> bytes:
-    return json.dumps({"type": kind, "object": found}).encode() + b"\n"
-
-
-def node(version: int) -> Object:
-    return {"metadata": {"name": f"n{version}", "resourceVersion": str(version)}}
-
-
-def watched(url: str, seams: Seams) -> list[tuple[Seen, str]]:
-    """What a watch tells until it is gone."""
-    kube = door(url, "token", seams=seams)
-    changes: list[tuple[Seen, str]] = []
-    with pytest.raises(Gone):
-        collect(kube, changes)
-    kube.close()
-    return changes
-
-
-def collect(kube: Kube, into: list[tuple[Seen, str]]) -> None:
-    """One by one, because what came before an error counts."""
-    for change in kube.watch(NODES, resource_version="1"):
-        into.append(told(change))  # noqa: PERF401 - see above
-
-
-@pytest.mark.parametrize("chunked", [True, False])
-def test_events_arrive_whole_however_they_are_cut_into_packets(seams: Seams, chunked: bool) -> None:
-    """In pieces, several at once, with empty lines between; also from a proxy that speaks no chunks."""
-    first, second, third = (event("ADDED", node(number)) for number in (2, 3, 4))
-    with streaming([first[:7], first[7:] + second + b"\n" + third[:-1], b"\n"], chunked=chunked) as url:
-        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3"), (Seen.ADDED, "n4")]
-
-
-def test_half_an_event_is_asked_for_again(seams: Seams) -> None:
-    """A connection that ends in the middle of a line: the watch resumes from the last whole one."""
-    with streaming([event("ADDED", node(2)), event("ADDED", node(3))[:10]], [event("ADDED", node(3))]) as url:
-        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3")]
-
-
-def test_an_event_is_told_before_the_next_one_arrives(seams: Seams) -> None:
-    """Sentinel to lock in a second: nothing is held back in a buffer."""
-    hold = threading.Event()
-    with streaming([event("ADDED", node(2))], hold=hold) as url:
-        kube = door(url, "token")
-        watch = kube.watch(NODES, resource_version="1")
-        reader = Reader(watch)
-        assert told(reader.next()) == (Seen.ADDED, "n2")
-        watch.close()
-        reader.assert_ended()
-        hold.set()
-        kube.close()
-
-
-@pytest.mark.parametrize(
-    ("line", "branch"),
-    [
-        (b"no json\n", Malformed),
-        (b"[]\n", Malformed),
-        (b'{"type": "ADDED"}\n', Malformed),
-        (b'{"type": 1, "object": {}}\n', Malformed),
-        (b'{"type": "SURPRISE", "object": {}}\n', Malformed),
-        (event("ERROR", {"kind": "Status", "code": 500, "message": "etcd"}), ServerError),
-        (event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"}), Gone),
-    ],
-)
-def test_what_is_no_event_ends_a_watch(seams: Seams, line: bytes, branch: type[Exception]) -> None:
-    """A watch that does not understand must not pretend to see."""
-    with streaming([event("ADDED", node(2)), line]) as url:
-        kube = door(url, "token", seams=seams)
-        seen: list[tuple[Seen, str]] = []
-        with pytest.raises(branch):
-            collect(kube, seen)
-        assert seen == [(Seen.ADDED, "n2")]
-        kube.close()
-
-
+@pytest.mark.emulator_only
 def test_a_caller_that_breaks_off_leaves_nothing_behind(quiet: Sandbox) -> None:
     """`break` in a loop over a watch closes its connection."""
     quiet.add_node("a")

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
 
-from agent.kube import Exchange, Kube, Patience, Surroundings, direct
+from agent.kube import Change, Exchange, Follow, Kube, Patience, Seen, Surroundings, Watch, direct
 from tests.support.apiservers import ApiServer
+
+# How long a thread may take to do what it does at once; only a failing test waits so long.
+PATIENCE_SECONDS = 20
 
 
 @dataclass
@@ -62,6 +66,51 @@ def door_of(server: ApiServer, seams: Seams | None = None) -> Kube:
 def authority_of(server: ApiServer) -> bytes:
     """PEM of its CA; empty when it speaks plain HTTP."""
     return server.ca.read_bytes() if server.ca else b""
+
+
+def told(change: Change) -> tuple[Seen, str]:
+    return change.seen, change.object.get("metadata", {}).get("name", "")
+
+
+class Reader:
+    """Reads a watch in a thread; `next` is what it told."""
+
+    def __init__(self, source: Watch | Follow) -> None:
+        self._told: Queue[Change | BaseException | None] = Queue()
+        self.thread = threading.Thread(target=self._run, args=(source,), daemon=True)
+        self.thread.start()
+
+    def _run(self, source: Watch | Follow) -> None:
+        try:
+            for change in source:
+                self._told.put(change)
+            self._told.put(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            self._told.put(error)
+
+    def next(self) -> Change:
+        found = self._told.get(timeout=PATIENCE_SECONDS)
+        if isinstance(found, BaseException):
+            raise found
+        assert found is not None, "the watch has ended"
+        return found
+
+    def until(self, seen: Seen, name: str = "") -> list[Change]:
+        """Everything up to this."""
+        changes = []
+        while True:
+            changes.append(self.next())
+            if told(changes[-1]) == (seen, name):
+                return changes
+
+    def assert_ended(self) -> None:
+        """The watch has ended by itself, and everything that it told was read."""
+        found = self._told.get(timeout=PATIENCE_SECONDS)
+        if isinstance(found, BaseException):
+            raise found
+        assert found is None
+        self.thread.join(PATIENCE_SECONDS)
+        assert not self.thread.is_alive()
 
 
 Script = Callable[[BaseHTTPRequestHandler], None]

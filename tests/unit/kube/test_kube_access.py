@@ -188,3 +188,11 @@ def test_kubeconfig_on_purpose_goes_before_the_pod_that_one_happens_to_be_in(tmp
     )
     assert find({**POD, "KUBECONFIG": str(config)}).server == "https://elsewhere"
     assert find(POD, kubeconfig=str(config)).server == "https://elsewhere"
+
+
+def test_a_pod_uses_its_service_account_when_nobody_says_otherwise(account: Path, tmp_path: Path) -> None:
+    """Variables alone do not make a pod: without a token there is nothing to prove who asks."""
+    assert find(POD, folder=account).source == "the pod's service account"
+    (account / "token").unlink()
+    with pytest.raises(ConfigError, match="there is no kubeconfig"):
+        find({**POD, "HOME": str(tmp_path / "nobody")}, folder=account)

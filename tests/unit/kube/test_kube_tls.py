@@ -56,6 +56,16 @@ def test_a_client_certificate_leaves_nothing_open_behind(pair: ClientCertificate
     assert open_files() == before
 
 
+def test_a_system_without_memory_files_still_takes_a_client_certificate(
+    pair: ClientCertificate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """macOS, for the kubectl plugin: a private temporary file, gone at once."""
+    monkeypatch.delattr("os.memfd_create")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tls_context(Trust(insecure=True), pair)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_file_with_certificate_and_key_serves_as_both(pair: ClientCertificate) -> None:
     """The kubelet keeps its own so, and names it twice."""
     both = pair.certificate + pair.key

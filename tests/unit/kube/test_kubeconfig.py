@@ -172,6 +172,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ({"user": {"auth-provider": {"name": "gcp"}}}, "users[0].user.auth-provider", "use an exec plugin"),
         ({"user": {"token": "t", "as": "root"}}, "users[0].user.as", "impersonation is not supported"),
         ({"user": {"exec": []}}, "users[0].user.exec", "has to be a mapping"),
+        ({"user": {"exec": {"command": "x"}, "token": "t"}}, "users[0].user.exec", "keep one of them"),
     ],
 )
 def test_each_thing_that_is_wrong_is_named_by_its_key(
@@ -206,6 +207,15 @@ def test_files_that_are_no_kubeconfig(tmp_path: Path, text: str, line: int, word
     assert words in problem.message
     assert (problem.file, problem.line) == (str(file), line)
     assert "hush" not in str(caught.value)
+
+
+def test_an_empty_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    """An empty file is an empty kubeconfig; a folder cannot be read at all."""
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(ConfigError, match="there is no kubeconfig"):
+        load({}, kubeconfig=str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load({}, kubeconfig=str(tmp_path))
 
 
 def test_a_context_without_a_user_is_anonymous(tmp_path: Path) -> None:
