@@ -111,8 +111,6 @@ class _Composer:
         if event.anchor is not None:
             self._anchors[event.anchor] = None  # known, not finished
         node = self._collection(event, depth)
-        if node.size > MAX_NODES:
-            raise self._refused(event, f"holds more than {MAX_NODES} values, aliases counted each time")
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node

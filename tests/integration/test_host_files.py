@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import HostFileError, HostFileMissing
+from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host
 
 OLD, NEW = b"old\n" * 20_000, b"new content\n" * 20_000
@@ -133,6 +133,40 @@ def test_a_write_that_fails_half_way_keeps_the_old_content(tmp_path: Path) -> No
     assert succeeded(in_child(limited))
     assert host.read_bytes("/etc/file") == b"old"
     assert [entry.name for entry in (tmp_path / "etc").iterdir()] == ["file"]
+
+
+def test_two_agents_never_change_one_node_at_once(tmp_path: Path) -> None:
+    """The second one is told; the kernel frees the lock when the first one ends, however it ends."""
+    host = Host(tmp_path)
+    second = Host(tmp_path).exclusive("/run/agent.lock", wait_seconds=0.0)
+    with host.exclusive("/run/agent.lock"), pytest.raises(HostError, match="another agent is changing this node"):
+        second.__enter__()
+    held, release = os.pipe()
+
+    def hold_for_ever() -> None:
+        with Host(tmp_path).exclusive("/run/agent.lock"):
+            os.write(release, b"x")
+            signal.pause()
+
+    child = in_child(hold_for_ever)
+    assert os.read(held, 1) == b"x"
+    with pytest.raises(HostError, match="another agent"), host.exclusive("/run/agent.lock", wait_seconds=0.1):
+        pytest.fail("both hold it")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with host.exclusive("/run/agent.lock", wait_seconds=0.0):
+        pass
+    os.close(held)
+    os.close(release)
+
+
+def test_a_lock_file_is_never_a_symlinks_target(tmp_path: Path) -> None:
+    """Nor is it made where the symlink points."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "agent.lock").symlink_to("elsewhere")
+    with pytest.raises(HostFileError, match="cannot lock"), Host(tmp_path).exclusive("/run/agent.lock"):
+        pytest.fail("held")
+    assert not (tmp_path / "run" / "elsewhere").exists()
 
 
 @pytest.fixture

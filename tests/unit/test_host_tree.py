@@ -358,6 +358,12 @@ def test_a_root_may_be_a_symlink_itself(root: Path, tmp_path: Path) -> None:
     assert Host(tmp_path / "link").read_text("/etc/hostname") == "node\n"
 
 
+def test_the_real_path_is_below_the_root(host: Host, root: Path) -> None:
+    """For arguments of commands; on the machine itself it is the path."""
+    assert host.real_path("/etc/hostname") == f"{root}/etc/hostname"
+    assert Host("/").real_path("/etc/hostname") == "/etc/hostname"
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
