@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,11 +175,13 @@ class Host:
         limit_bytes: int = _OUTPUT_LIMIT_BYTES,
         environment: Mapping[str, str] | None = None,
         how: HostExec | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Completed:
         """Runs a command on the node and waits for it.
 
-        how: overrides the host's way, for tools that come with the agent's image rather than with the node. Raises
-        CommandMissing and CommandTimeout; exit codes are the caller's to judge (`Completed.check`).
+        how: overrides the host's way, for tools that come with the agent's image rather than with the node. cancelled:
+        asked a few times a second; True ends the command. Raises CommandMissing and CommandTimeout, CommandError when
+        cancelled; exit codes are the caller's to judge (`Completed.check`).
         """
         return run_command(
             argv,
@@ -188,6 +190,7 @@ class Host:
             input_bytes=input_bytes,
             limit_bytes=limit_bytes,
             environment=environment or {},
+            cancelled=cancelled,
         )
 
     def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:

@@ -11,7 +11,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
@@ -21,6 +21,7 @@ from agent.errors import CommandError, CommandFailed, CommandMissing, CommandTim
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LANG": "C"}
 _NSENTER = ("/usr/bin/nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--")
 _KILL_GRACE_SECONDS = 2.0
+_CANCEL_POLL_SECONDS = 0.2
 
 
 class HostExec(StrEnum):
@@ -55,13 +56,15 @@ def run(
     input_bytes: bytes | None,
     limit_bytes: int,
     environment: Mapping[str, str],
+    cancelled: Callable[[], bool] | None = None,
 ) -> Completed:
     """Runs argv and waits for it. Raises CommandMissing, CommandTimeout, and CommandError where nsenter failed.
 
     The exit code is the caller's to judge.
 
     input_bytes: fed to standard input, which is closed otherwise. limit_bytes: of each output stream; the rest is read
-    and dropped, so that a chatty child neither fills memory nor blocks.
+    and dropped, so that a chatty child neither fills memory nor blocks. cancelled: asked a few times a second; True
+    ends the command and raises CommandError.
     """
     if not argv or not argv[0].startswith("/"):
         raise HostError(f"a command needs an absolute path: {list(argv)!r}")
@@ -83,7 +86,9 @@ def run(
     except ValueError as error:
         raise HostError(f"{list(argv)!a} is no command: {error}") from error  # NUL, half a surrogate pair
     try:
-        out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes)
+        out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes, cancelled)
+    except InterruptedError as error:
+        raise CommandError(argv, "ended: it is no longer wanted") from error
     except TimeoutError as error:
         raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
     finally:
@@ -102,8 +107,17 @@ def _check_entered(done: Completed) -> None:
         raise CommandError(done.argv, f"not run on the node: {_last_words(done.stderr)}")
 
 
-def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, limit: int) -> tuple[bytes, bytes, bool]:
-    """Feeds and drains the child until it has closed its output and ended. Raises TimeoutError at the deadline."""
+def _pump(
+    child: subprocess.Popen[bytes],
+    input_bytes: bytes,
+    deadline: float,
+    limit: int,
+    cancelled: Callable[[], bool] | None,
+) -> tuple[bytes, bytes, bool]:
+    """Feeds and drains the child until it has closed its output and ended.
+
+    Raises TimeoutError at the deadline, InterruptedError when it is cancelled.
+    """
     assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - both are PIPE above
     got: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
     cut = False
@@ -115,10 +129,7 @@ def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, l
             os.set_blocking(child.stdin.fileno(), False)
             selector.register(child.stdin, selectors.EVENT_WRITE)
         while selector.get_map():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            for key, _ in selector.select(left):
+            for key, _ in selector.select(_left(deadline, cancelled)):
                 if key.fileobj is child.stdin:
                     feed = _feed(child.stdin, feed)
                     if not feed:
@@ -133,9 +144,21 @@ def _pump(child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, l
                 room = limit - len(got[stream])
                 cut = cut or len(chunk) > room
                 got[stream] += chunk[: max(room, 0)]
-    if not _ended(child, deadline):
-        raise TimeoutError
+    while not _ended(child, 0.0):
+        _ended(child, time.monotonic() + _left(deadline, cancelled))
     return bytes(got[child.stdout]), bytes(got[child.stderr]), cut
+
+
+def _left(deadline: float, cancelled: Callable[[], bool] | None) -> float:
+    """Seconds to wait before asking again. Raises TimeoutError at the deadline, InterruptedError when cancelled."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    if cancelled is None:
+        return left
+    if cancelled():
+        raise InterruptedError
+    return min(left, _CANCEL_POLL_SECONDS)
 
 
 def _feed(stdin: IO[bytes], feed: memoryview) -> memoryview:
