@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
+from agent.controls.seccomp.resolving import Platform
 from agent.host import Host
 from agent.model import Finding, Outcome, Severity, Status
 
@@ -287,6 +288,27 @@ def test_twins_are_a_finding_of_their_own(node: Node) -> None:
     assert (twins.status, twins.severity) == (Status.INFO, Severity.HIGH)
     assert twins.observed == "changing a file's mode: denies chmod and not fchmod, fchmodat, fchmodat2"
     assert twins.remediation.endswith("p.json: fchmod, fchmodat, fchmodat2.")
+
+
+@pytest.mark.parametrize(
+    ("library", "severity", "said"),
+    [
+        (None, Severity.LOW, "cannot tell whether the runtime's libseccomp knows fchmodat2"),
+        (((2, 5, 4), "/usr/bin/runc"), Severity.MEDIUM, "runc has libseccomp 2.5.4, which as released does not know"),
+        (((2, 5, 5), "/usr/bin/runc"), None, ""),
+    ],
+)
+def test_a_runtime_that_may_skip_a_rule_is_said(
+    node: Node, library: tuple[tuple[int, int, int], str] | None, severity: Severity | None, said: str
+) -> None:
+    """A denied syscall that an old libseccomp does not know stays open under it: information, with what to update."""
+    node.write("p.json", CHMOD.replace('"chmod"', '"chmod", "fchmodat2"'))
+    control = node.control()
+    seen = replace(control.observe(), platform=Platform("x86_64", (6, 6)), library=library)
+    found = {finding.id: finding for finding in control.judge(seen)}.get("seccomp/runtime/p.json")
+    assert (found.severity if found else None) is severity
+    assert found is None or said in found.observed
+    assert found is None or found.status is Status.INFO
 
 
 def test_ids_are_unique(node: Node) -> None:

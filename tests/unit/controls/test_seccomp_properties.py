@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -179,9 +178,11 @@ def test_any_bytes(content: bytes | str) -> None:
 def test_lint_and_advice_agree_with_the_control(value: object) -> None:
     """What the platform team's CI calls never raises, and advises only on what it does not refuse."""
     text = json.dumps(value)
-    if lint(text, "p"):
-        with pytest.raises(ConfigError):
-            for machine in ("x86_64", "aarch64"):
-                resolve(read(text, "p"), Platform(machine, (99, 0)), "p")
-    else:
-        assert all(problem.file == "p" for problem in advise(text, "p"))
+    refused = False
+    for machine in ("x86_64", "aarch64"):
+        try:
+            resolve(read(text, "p"), Platform(machine, (99, 0)), "p")
+        except ConfigError:
+            refused = True
+    assert bool(lint(text, "p")) is refused
+    assert all(problem.file == "p" for problem in advise(text, "p"))
