@@ -101,6 +101,7 @@ class Coordinator:
         self._memory = CycleMemory()
         self._note: tuple[str, NodeState | None, str] = ("", NodeState(), "")
         self._pool_size = 0
+        self._usable = usable_slots(policy)
         self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._last_phase = Phase.UNKNOWN
         self._identity = ""
@@ -226,7 +227,7 @@ class Coordinator:
         if not self._pool_size:
             self._pool_size = max((slot.view.pool_size for slot in slots), default=0) or self._rooms.cluster.count()
         return self._waiting.turn(
-            slots[: usable_slots(self._policy)],
+            slots[: self._usable],
             now.mono,
             pool_size=self._pool_size,
             waited=max(0.0, now.wall - state.since),
@@ -289,6 +290,7 @@ class Coordinator:
             seen.gate = Gate(blocked=True, name="unknown", by=f"a pool that cannot be counted: {error}")
             return
         self._pool_size = found.pool_size
+        self._usable = min(usable_slots(self._policy), found.slots)
         seen.budget = found
 
     def _is_holder_gone(self, slot: Slot | None) -> bool:

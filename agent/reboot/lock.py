@@ -32,8 +32,9 @@ class Lock:
 
     def observe(self, names: Sequence[str], identity: str, *, indexed: int) -> tuple[Slot, ...]:
         """The leases now. indexed: the first so many are the pool's slots, the others leases of another pool."""
-        now = self._clock.monotonic()
         views = self._cluster.leases(names)
+        # Read afterwards: what a slow answer shows for the first time was not seen any earlier than now.
+        now = self._clock.monotonic()
         slots = []
         for index, view in enumerate(views):
             # The mark `stuck` and the version are left out: a mark is no sign of the holder's life.

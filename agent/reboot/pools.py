@@ -55,8 +55,8 @@ def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holder
     """Whether this node may become unavailable too.
 
     Counted are nodes of the pool that are not Ready or cordoned by anybody, and those that hold another slot and are
-    about to be; this node itself once. members: the whole cluster, read once. holders: the other slots', `name/uid`; one
-    whose Node is gone is not counted.
+    about to be; this node itself once. members: the whole cluster, read once. holders: of the other slots, `name/uid`;
+    one whose Node is gone is not counted.
     """
     size = 0
     unavailable = set()

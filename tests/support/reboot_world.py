@@ -106,6 +106,7 @@ class World:
         self.older_nodes: dict[str, tuple[float, NodeView]] = {}
         self.leases: dict[str, LeaseView] = {}
         self.older_leases: dict[str, tuple[float, str, LeaseView]] = {}
+        self.renewed: dict[str, float] = {}
         self.machines: dict[str, SimMachine] = {}
         self.books = Books()
         self.log: list[str] | None = None
@@ -225,7 +226,7 @@ class SimMachine:
         self.up = True
         self.going_down = False
         self.epoch = 0  # of the agent's process; a scheduled tick of an older one is void
-        self.busy = False
+        self.busy_epoch = -1
         self.waits = False
         self.agent: Callable[[], Tick] | None = None
         self.next_tick = float("inf")
@@ -248,6 +249,7 @@ class SimMachine:
         self.last_write = 0.0
         self.has_kubelet = True
         self.reads_late = False
+        self.is_late = False
 
     @property
     def identity(self) -> str:
@@ -261,6 +263,7 @@ class SimMachine:
         self.epoch += 1
         self.agent = agent
         self.next_tick = float("inf")
+        self.is_late = False
         self.schedule(after)
 
     def stop_agent(self) -> None:
@@ -287,8 +290,8 @@ class SimMachine:
         if epoch != self.epoch or when != self.next_tick:
             return
         self.next_tick = float("inf")
-        if self.busy:  # the process hangs in a call: it ticks when that is over
-            self.schedule(0.01)
+        if self.busy_epoch == epoch:  # the process hangs in a call: it ticks when that is over
+            self.is_late = True
             return
         self.tick()
 
@@ -297,25 +300,27 @@ class SimMachine:
         agent, epoch = self.agent, self.epoch
         if agent is None:
             return None
-        self.busy = True
+        self.busy_epoch = epoch
         self.world.books.ticks += 1
         try:
             tick = agent()
         except Crash:
-            self.busy = False
             if epoch == self.epoch:
                 self.stop_agent()
                 self.crashed()
             return None
-        self.busy = False
         if epoch != self.epoch:
             return None
+        self.busy_epoch = -1
         if self.world.log is not None and (self.last_tick is None or self.last_tick.sentence != tick.sentence):
             self.world.note(f"{self.name}: [{tick.phase}] {tick.sentence}")
         self.last_tick = tick
         self.waits = tick.phase in ("waiting", "blocked", "wanted")
         if tick.phase != "idle" or tick.wait_seconds == 0:
             self.schedule(max(tick.wait_seconds, 0.01))
+        if self.is_late:
+            self.is_late = False
+            self.schedule(0.01)
         return tick
 
     def crashed(self) -> None:
@@ -464,7 +469,23 @@ class SimMachine:
         if (stored.version if stored else "") != lease.version and self.world.trusts_versions:
             raise conflict()
         self.last_write = self.world.now
+        if stored is not None and stored.holder and lease.holder not in ("", stored.holder):
+            self._check_takeover(stored, lease)
+        if lease.holder == self.identity:
+            self.world.renewed[lease.name] = self.world.now
         return self.world.set_lease(lease, self.name)
+
+    def _check_takeover(self, stored: LeaseView, lease: LeaseView) -> None:
+        """Only from who is gone for good, or was silent for the whole duration and cannot be on its way down."""
+        name, _, uid = stored.holder.rpartition("/")
+        view = self.world.nodes.get(name)
+        if view is None or view.uid != uid:
+            return
+        if stored.phase is LeasePhase.REBOOTING:
+            raise Violation(f"{lease.holder} took the lock from {name}, which may be on its way down")
+        silent = self.world.now - self.world.renewed[stored.name]
+        if silent < stored.duration_seconds:
+            raise Violation(f"{lease.holder} took the lock from {name}, which was heard {silent:.0f} s ago")
 
     def members(self) -> Iterator[Member]:
         views = self.call("list_nodes", lambda: list(self.world.nodes.values()))
