@@ -14,15 +14,17 @@ from itertools import pairwise
 
 from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
+from agent.reasons import Reason
 from agent.reboot.cluster import SKIP, LeasePhase
 from agent.reboot.coordinator import Coordinator
+from agent.reboot.ports import Announcement
 from agent.reboot.state import Phase
 from tests.support.reboot_agent import Agents, Make
 from tests.support.reboot_world import CommandFate, Crash, SimMachine, Trouble, Violation, World, away, conflict
 
 TROUBLED_SECONDS = 3600.0
-_QUIET_LIMIT_SECONDS = 6 * 86400.0
-_TICKS_LIMIT = 40_000
+_QUIET_LIMIT_SECONDS = 3 * 86400.0
+_TICKS_LIMIT = 12_000
 _NESTING_LIMIT = 2
 
 
@@ -142,6 +144,7 @@ class Schedule:
         self.policy = policy_of(rng, slots, count)
         self.agents = Agents(self.policy, rng, make)
         self.deleted: set[str] = set()
+        self.reactive = rng.choice((0.0, 0.02, 0.1))
         for index in range(count):
             self._add(f"n{index}", control_plane=count > 3 and index == 0)
         self._plan()
@@ -161,6 +164,7 @@ class Schedule:
             restart()
 
         machine.came_up = came_up  # type: ignore[method-assign]
+        machine.overheard = lambda announcement: self._react(machine, announcement)  # type: ignore[method-assign]
         self._next_boot(machine)
 
     def _shuffle_clock(self, machine: SimMachine) -> None:
@@ -199,6 +203,11 @@ class Schedule:
                 self.trouble.outages.append((at, at + rng.choice((5.0, 70.0, 600.0)), who))
         world.at(TROUBLED_SECONDS, self._calm)
 
+    def _react(self, machine: SimMachine, announcement: Announcement) -> None:
+        """Now and then an Event is followed by somebody's hand, so that it falls into the middle of a cycle."""
+        if self.trouble.on and announcement.reason is not Reason.REBOOT_BLOCKED and self.rng.random() < self.reactive:
+            self._plan_a_mishap(machine, self.world.now + self.rng.choice((0.0, 0.02, 1.0, 20.0)))
+
     def _plan_a_mishap(self, machine: SimMachine, at: float) -> None:
         world, name = self.world, machine.name
         mishaps: list[Callable[[], None]] = [
@@ -213,7 +222,7 @@ class Schedule:
             lambda: self._skip(name, "being looked at"),
             lambda: self._human_twice(name),
         ]
-        if len(world.machines) > 2:
+        if len(world.machines) > 2 and self.rng.random() < 0.3:
             mishaps.append(lambda: self._delete(machine))
         world.at(at, self.rng.choice(mishaps))
 

@@ -568,6 +568,10 @@ class SimMachine:
         if announcement.key not in self.world.books.events:
             self.world.books.events[announcement.key] = announcement
             self.world.note(f"{self.name}: EVENT {announcement.reason.value}: {announcement.message}")
+            self.overheard(announcement)
+
+    def overheard(self, announcement: Announcement) -> None:
+        """Somebody reads the Event: the simulation's people react to some."""
 
     def has_ended(self, ended: Ended) -> None:
         self.world.books.ended.append((self.name, ended))
