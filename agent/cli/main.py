@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -62,11 +61,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     path, named = options.config_path(arguments.config)
     host = Host(arguments.host_root, how=HostExec(arguments.host_exec))
-    policy = daemon.PolicyStore(path, host, explicit=named).load().config or Config()
-    logging = _logging(policy.log, arguments)
-    log.configure(logging.level, logging.format, arguments.node_name)
+    _set_up_log(Log(), arguments)
+    store = daemon.PolicyStore(path, host, explicit=named)
+    policy = store.load().config or Config()
+    _set_up_log(policy.log, arguments)
     access = kube.find(os.environ, runner=host.run)
-    return daemon.serve(host, arguments.node_name, access, config=path, explicit=named, address=policy.metrics.address)
+    return daemon.serve(host, arguments.node_name, access, store, address=policy.metrics.address)
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -113,15 +113,15 @@ def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
     """The policy and the node that the arguments name, with the log set up as they say."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
-    logging = _logging(config.log, arguments)
-    log.configure(logging.level, logging.format, arguments.node_name)
+    _set_up_log(config.log, arguments)
     return config, Host(arguments.host_root, how=HostExec(arguments.host_exec))
 
 
-def _logging(policy: Log, arguments: argparse.Namespace) -> Log:
+def _set_up_log(policy: Log, arguments: argparse.Namespace) -> None:
+    """The policy's log, where the command line does not say otherwise."""
     level = LogLevel(arguments.log_level) if arguments.log_level else policy.level
     form = LogFormat(arguments.log_format) if arguments.log_format else policy.format
-    return dataclasses.replace(policy, level=level, format=form)
+    log.configure(level, form, arguments.node_name)
 
 
 def _show(report: Report, output: str, *, dry_run: bool = False) -> None:

@@ -132,13 +132,13 @@ class Daemon:
         self._pace.began()
         self._expected_by = self._clock() + _STUCK_SECONDS
         config = self._policy.config
+        # Before the pass: what changes while it runs is then seen as a change, not missed.
+        self._watch.watch(self._watched(config, self._controls))
         if config is None:
             self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])
             return
         begun = self._clock()
-        # Before the pass: what changes while it runs is then seen as a change, not missed.
         self._fingerprint = fingerprint(config)
-        self._watch.watch(self._watched(config, self._controls))
         with catalogue.exclusively(self._host):
             report = catalogue.run(self._node, self._controls, catalogue.Act.APPLY)
         drift = self._settled == self._fingerprint
@@ -190,23 +190,17 @@ class Daemon:
             if self._reload.is_set() or "config" in changed:
                 self._reload.clear()
                 self._load()
-                changed |= {"reload"}
+                return  # somebody asked for it: no pace holds that back
             if changed or self._pace.until_due_seconds() <= 0:
                 self._log.debug("woken", by=sorted(changed) or ["interval"])
                 self._stop.wait(self._pace.hold_seconds())
                 return
 
-    def _watched(self, config: Config, controls: tuple[catalogue.AnyControl, ...]) -> Mapping[str, list[str]]:
-        paths = {
+    def _watched(self, config: Config | None, controls: tuple[catalogue.AnyControl, ...]) -> Mapping[str, list[str]]:
+        sections = (config.apparmor, config.seccomp) if config else ()
+        paths: dict[str, list[str]] = {
             "config": [str(self._store.path)],
-            "profiles": [
-                folder
-                for folder, mode in (
-                    (config.apparmor.profiles, config.apparmor.mode),
-                    (config.seccomp.profiles, config.seccomp.mode),
-                )
-                if mode is not Mode.OFF
-            ],
+            "profiles": [section.profiles for section in sections if section.mode is not Mode.OFF],
             "node": [],
         }
         for path in (path for control in controls for path in control.watched()):

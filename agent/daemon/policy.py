@@ -16,7 +16,7 @@ import structlog
 from agent import config as configuration
 from agent.config import Config
 from agent.controls.installed import STATE_FOLDER
-from agent.errors import ConfigError, HostError, HostFileMissing
+from agent.errors import ConfigError, HostError, HostFileMissing, Problem
 from agent.host import Host
 
 LAST_GOOD = f"{STATE_FOLDER}/config.last-good.yaml"
@@ -40,6 +40,7 @@ class PolicyStore:
         self._explicit = explicit
         self._host = host
         self._good: Config | None = None
+        self._refused: tuple[Problem, ...] = ()
         self._log = structlog.get_logger()
 
     @property
@@ -52,8 +53,11 @@ class PolicyStore:
         try:
             config = configuration.load_or_default(self._path, explicit=self._explicit)
         except ConfigError as error:
-            self._log.error("config_rejected", problems=[str(problem) for problem in error.problems])
+            if error.problems != self._refused:
+                self._refused = error.problems
+                self._log.error("config_rejected", problems=[str(problem) for problem in error.problems])
             return Policy(self._good or self._last_good_on_node(), _told(error))
+        self._refused = ()
         if config != self._good:
             self._good = config
             self._keep()

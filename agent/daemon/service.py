@@ -7,18 +7,16 @@ to end: every write is atomic, so what is cut off is as good as never begun.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
 
 import structlog
 
 from agent.daemon.loop import Daemon
 from agent.daemon.policy import PolicyStore
+from agent.daemon.signals import Signals
 from agent.host import Host
 from agent.kube import Exchange, Kube, Seen, Surroundings
 from agent.kube.access import Access
@@ -32,7 +30,7 @@ from agent.report.node import NodePublisher
 _END_WITHIN_SECONDS = 4.0
 
 
-def serve(host: Host, node: str, access: Access, *, config: Path, explicit: bool, address: str) -> int:
+def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address: str) -> int:
     """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
 
     address: where /metrics and the probes are served, empty for nowhere. Raises UsageError when it is taken.
@@ -46,9 +44,10 @@ def serve(host: Host, node: str, access: Access, *, config: Path, explicit: bool
     publisher = NodePublisher(
         api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
     )
-    daemon = Daemon(host, node, PolicyStore(config, host, explicit=explicit), publisher, metrics)
+    daemon = Daemon(host, node, store, publisher, metrics)
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     failed = threading.Event()
+    signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
 
     def work(target: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
@@ -58,11 +57,10 @@ def serve(host: Host, node: str, access: Access, *, config: Path, explicit: bool
                 # A thread that dies unseen would leave a daemon that only looks alive.
                 log.exception("thread_died", thread=threading.current_thread().name)
                 failed.set()
-                end.set()
+                signals.end()
 
         return run
 
-    end = threading.Event()
     threads = [
         threading.Thread(target=work(target), name=name, daemon=True)
         for name, target in (
@@ -71,13 +69,13 @@ def serve(host: Host, node: str, access: Access, *, config: Path, explicit: bool
             ("node-watch", lambda: _follow(kube, node, publisher)),
         )
     ]
-    with _signals({signal.SIGTERM: end.set, signal.SIGINT: end.set, signal.SIGHUP: daemon.reload}):
+    with signals:
         if server:
             server.start()
         for thread in threads:
             thread.start()
-        log.info("started", config=str(config), api_server=access.server, address=address)
-        end.wait()
+        log.info("started", config=str(store.path), api_server=access.server, address=address)
+        signals.wait()
         log.info("stopping")
         stop.set()
         daemon.stop()
@@ -105,21 +103,3 @@ def _count(metrics: Metrics, exchange: Exchange) -> None:
     metrics.api_requests.inc()
     if not exchange.outcome.startswith("2"):
         metrics.api_error(exchange.outcome)
-
-
-@contextlib.contextmanager
-def _signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Handlers for signals while the block runs; the ones before are put back."""
-    before = {number: signal.signal(number, _handler(call)) for number, call in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _handler(call: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        call()
-
-    return handle

@@ -1,0 +1,299 @@
+"""The daemon as a process, with daemonset.yaml's rights, against an API server over HTTP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.sandbox.faults import Fault, FaultKind
+from tests.support import agents
+from tests.support.agents import Agent, eventually, running
+from tests.support.apiservers import ApiServer, Client
+
+KUBECTL = "/usr/bin/kubectl"
+DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
+ALLOW_ALL = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]}
+
+Make = Callable[..., Agent]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def make(api: ApiServer, client: Client, node: str, tmp_path: Path) -> Make:
+    """Makes this test's agent, not yet started."""
+    agents.install(client)
+
+    def made(**config: Any) -> Agent:
+        return Agent(api, client, node, tmp_path / node, config, port=_free_port())
+
+    return made
+
+
+@pytest.fixture
+def agent(make: Make) -> Iterator[Agent]:
+    """A running agent whose first pass is on the Node."""
+    with running(make()) as started:
+        eventually(lambda: started.annotation("status"), what="status annotation")
+        yield started
+
+
+def test_a_fresh_node_shows_what_was_found(agent: Agent) -> None:
+    """Annotations, condition and label as design.md 5 has them."""
+    assert agent.annotation("status") == "hardened"
+    assert "modprobe: all" in (agent.annotation("summary") or "")
+    assert agent.annotation("version")
+    assert "kubernetes-blacklist.conf" in (agent.annotation("last-change") or "")
+    condition = eventually(lambda: agent.condition("NodeHardened"), what="condition")
+    assert (condition["status"], condition["reason"]) == ("True", "Hardened")
+    assert agent.shown()["metadata"]["labels"]["node-hardening.io/hardened"] == "true"
+    assert agent.root.at(DENY_FILE).exists()
+
+
+def test_other_peoples_keys_are_left_alone(make: Make, client: Client, node: str) -> None:
+    """Annotations, labels, taints and conditions of others are the same after the agent has written its own."""
+    path = f"/api/v1/nodes/{node}"
+    theirs = {"metadata": {"annotations": {"a.example/x": "1"}, "labels": {"b.example/y": "2"}}}
+    client.patch(path, {**theirs, "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}})
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "m"}
+    client.patch(f"{path}/status", {"status": {"conditions": [ready]}}, "strategic")
+    with running(make()) as agent:
+        eventually(lambda: agent.condition("NodeHardened"), what="condition")
+        shown = agent.shown()
+    assert shown["metadata"]["annotations"]["a.example/x"] == "1"
+    assert shown["metadata"]["labels"]["b.example/y"] == "2"
+    assert [taint["key"] for taint in shown["spec"]["taints"]] == ["gpu"]
+    assert agent.condition("Ready")["reason"] == "KubeletReady"
+
+
+def test_the_startup_taint_goes_only_after_verification(make: Make, client: Client, node: str) -> None:
+    """A node that joins tainted keeps the taint while a control fails, and loses only that taint once it is well."""
+    taints = [
+        {"key": "node-hardening.io/not-hardened", "effect": "NoSchedule"},
+        {"key": "dedicated", "value": "x", "effect": "NoExecute"},
+    ]
+    client.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": taints}})
+    agent = make()
+    # A folder in the file's place: the deny list cannot be written.
+    agent.root.at(DENY_FILE).mkdir(parents=True)
+    with running(agent):
+        eventually(lambda: agent.annotation("status") == "failed", what="status failed")
+        assert len(agent.shown()["spec"]["taints"]) == 2
+        assert agent.probe("/readyz") == 503
+        assert agent.shown()["metadata"]["labels"]["node-hardening.io/hardened"] == "false"
+        agent.root.at(DENY_FILE).rmdir()
+        eventually(lambda: len(agent.shown()["spec"].get("taints", [])) == 1, what="our taint lifted")
+        assert agent.shown()["spec"]["taints"][0]["key"] == "dedicated"
+        eventually(lambda: agent.probe("/readyz") == 200, what="ready")
+        eventually(lambda: agent.events("StartupTaintLifted"), what="event")
+
+
+def test_kubectl_describe_shows_the_events(agent: Agent, tmp_path: Path) -> None:
+    """What on-call types first shows conditions, annotations and Events of the agent."""
+    eventually(lambda: agent.events("NodeHardened"), what="event")
+    kubeconfig = agent.api.kubeconfig(tmp_path / "admin.kubeconfig")
+    told = subprocess.run(
+        [KUBECTL, "--kubeconfig", str(kubeconfig), "describe", "node", agent.node],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    for word in ("NodeHardened", "node-hardening.io/summary", "node-hardening-agent", "new -> hardened"):
+        assert word in told
+
+
+def test_a_changed_profile_reaches_node_and_annotations(agent: Agent) -> None:
+    """A profile put into the mounted folder is installed and changes the policy hash; no interval is waited for."""
+    before = agent.annotation("policy")
+    agent.replace(agent.profiles / "seccomp" / "team.json", json.dumps(ALLOW_ALL))
+    installed = agent.root.at("/var/lib/kubelet/seccomp/team.json")
+    eventually(installed.exists, what="profile installed")
+    eventually(lambda: agent.annotation("policy") != before, what="policy hash")
+    (agent.profiles / "seccomp" / "team.json").unlink()
+    eventually(lambda: not installed.exists(), what="profile removed")
+
+
+def test_a_drift_is_mended_and_counted(agent: Agent) -> None:
+    """What somebody changes on the node is put right at once, said in an Event and counted."""
+    wanted = agent.root.at(DENY_FILE).read_text()
+    agent.root.write(DENY_FILE, "# nothing is denied\n")
+    eventually(lambda: agent.root.at(DENY_FILE).read_text() == wanted, what="mended")
+    eventually(lambda: agent.events("DriftMended"), what="event")
+    eventually(
+        lambda: agent.metrics()['node_hardening_drift_mended_total{control="modprobe"}'] == 1, what="counted once"
+    )
+
+
+def test_what_is_taken_from_the_node_comes_back(agent: Agent) -> None:
+    """Annotations, label and condition that somebody removes are there again; nothing else is touched."""
+    path = f"/api/v1/nodes/{agent.node}"
+    agent.client.patch(path, {"metadata": {"annotations": {"node-hardening.io/status": None}}})
+    eventually(lambda: agent.annotation("status") == "hardened", what="annotation again")
+    agent.client.patch(path, {"metadata": {"labels": {"node-hardening.io/hardened": "false"}}})
+    eventually(lambda: agent.shown()["metadata"]["labels"]["node-hardening.io/hardened"] == "true", what="label again")
+    gone = {"status": {"conditions": [{"type": "NodeHardened", "$patch": "delete"}]}}
+    agent.client.patch(f"{path}/status", gone, "strategic")
+    eventually(lambda: agent.condition("NodeHardened"), what="condition again")
+
+
+def test_a_bad_configuration_is_refused_and_survived(agent: Agent) -> None:
+    """Event and annotation name file, line and key; the last good policy stays in force; the mended one is taken."""
+    agent.replace(agent.policy, "modprobe: {mode: enforced}\n")
+    told = eventually(lambda: agent.annotation("config-problem") or "", what="annotation")
+    assert f"{agent.policy}:1: modprobe.mode" in told
+    assert eventually(lambda: agent.events("ConfigRejected"), what="event")[0]["type"] == "Warning"
+    assert agent.metrics()["node_hardening_config_rejected"] == 1
+    agent.root.write(DENY_FILE, "# nothing is denied\n")
+    eventually(lambda: "sctp" in agent.root.at(DENY_FILE).read_text(), what="last good policy still enforced")
+    agent.write_policy(modprobe={"deny": ["tipc"]})
+    eventually(lambda: "tipc" in agent.root.at(DENY_FILE).read_text(), what="the new policy")
+    eventually(lambda: agent.annotation("config-problem") is None, what="annotation gone")
+
+
+def test_a_restart_into_a_broken_configuration_keeps_the_last_good_one(agent: Agent) -> None:
+    """The copy on the node is what the next process falls back on."""
+    agent.write_policy(modprobe={"deny": ["tipc"]})
+    eventually(lambda: "tipc" in agent.root.at(DENY_FILE).read_text(), what="policy with tipc")
+    assert agent.stop() == 0
+    agent.replace(agent.policy, "modprobe: [\n")
+    agent.root.at(DENY_FILE).unlink()
+    agent.start()
+    eventually(agent.root.at(DENY_FILE).exists, what="hardened again")
+    assert "tipc" in agent.root.at(DENY_FILE).read_text()
+    eventually(lambda: bool(agent.annotation("config-problem")), what="the problem is said")
+
+
+def test_without_any_valid_configuration_nothing_is_claimed(make: Make) -> None:
+    """A node that never had a policy is unknown, not hardened, not ready; and recovers when the file is mended."""
+    agent = make()
+    agent.replace(agent.policy, "metrics: {address: nowhere}\n")
+    with running(agent):
+        eventually(lambda: agent.annotation("status") == "unknown", what="status")
+        eventually(lambda: agent.condition("NodeHardened").get("status") == "Unknown", what="condition")
+        assert not agent.root.at(DENY_FILE).exists()
+        agent.write_policy()
+        eventually(lambda: agent.annotation("status") == "hardened", what="hardened after all")
+
+
+def test_sigterm_ends_it_quickly_and_cleanly(agent: Agent) -> None:
+    """Exit code 0 within five seconds, the node as it was, no temporary files left."""
+    assert agent.stop(seconds=5.0) == 0
+    assert agent.root.at(DENY_FILE).exists()
+    assert not list(agent.root.path.rglob(".node-hardening-*"))
+
+
+def test_a_rotated_token_is_picked_up(agent: Agent) -> None:
+    """The file is read again when it changes and on 401; reports go on."""
+    if agent.api.sandbox is not None:
+        agent.api.sandbox.revoke_token(agent.token_file.read_text())
+    agent.token_file.write_text(agents.token(agent.client, agent.node))
+    agent.write_policy(modprobe={"deny": ["tipc"]})
+    eventually(lambda: "denies 7" in (agent.annotation("last-change") or ""), what="a report with the new token")
+
+
+@pytest.mark.emulator_only
+def test_idle_passes_ask_the_api_server_nothing(agent: Agent) -> None:
+    """More than a hundred passes after the first one: no request but what the watch needs to reconnect."""
+    sandbox = agent.api.sandbox
+    assert sandbox is not None
+    eventually(lambda: agent.condition("NodeHardened") and agent.events("NodeHardened"), what="first report")
+    mine = f"({agent.node})"
+    eventually(lambda: _settled(agent), what="nothing more to write")
+    before = [one for one in sandbox.requests if mine in one.user_agent]
+    passes = agent.metrics()["node_hardening_passes_total"]
+    for number in range(1, 102):
+        agent.signal(signal.SIGHUP)
+        eventually(lambda: agent.metrics()["node_hardening_passes_total"] >= passes + number, what="a pass")  # noqa: B023
+    after = [one for one in sandbox.requests if mine in one.user_agent][len(before) :]
+    assert [f"{one.method} {one.path}" for one in after if one.verb != "watch"] == []
+
+
+def _settled(agent: Agent) -> bool:
+    before = agent.metrics()["node_hardening_api_requests_total"]
+    passes = agent.metrics()["node_hardening_passes_total"]
+    agent.signal(signal.SIGHUP)
+    eventually(lambda: agent.metrics()["node_hardening_passes_total"] > passes, what="a pass")
+    return agent.metrics()["node_hardening_api_requests_total"] == before
+
+
+@pytest.mark.emulator_only
+@pytest.mark.slow
+def test_the_api_server_away_for_a_minute(make: Make) -> None:
+    """Away at the start and again in the middle: the node is hardened meanwhile, and everything is reported after."""
+    agent = make()
+    sandbox = agent.api.sandbox
+    assert sandbox is not None
+    with ExitStack() as stack:
+        sandbox.away(60)
+        stack.callback(sandbox.back)
+        stack.enter_context(running(agent))
+        eventually(agent.root.at(DENY_FILE).exists, what="hardened while the API server is away")
+        eventually(lambda: agent.probe("/readyz") == 200, what="ready while the API server is away")
+        eventually(lambda: _try(lambda: agent.annotation("status") == "hardened"), what="reported", seconds=150)
+        eventually(lambda: agent.events("NodeHardened"), what="event")
+        sandbox.away(60)
+        agent.root.write(DENY_FILE, "# nothing is denied\n")
+        eventually(lambda: "sctp" in agent.root.at(DENY_FILE).read_text(), what="mended while it is away")
+        eventually(lambda: _try(lambda: agent.events("DriftMended")), what="told afterwards", seconds=150)
+        assert agent.is_running
+
+
+@pytest.mark.emulator_only
+@pytest.mark.slow
+def test_five_hundred_faults(make: Make) -> None:
+    """Errors, throttling, cut and lost answers at random: no crash, no lost report, no hot loop."""
+    agent = make()
+    sandbox = agent.api.sandbox
+    assert sandbox is not None
+    mine = rf"\({agent.node}\)"
+    with running(agent):
+        eventually(lambda: agent.annotation("status"), what="status annotation")
+        kinds = [
+            *(Fault(FaultKind.STATUS, agent=mine, probability=0.12, code=code) for code in (500, 503, 409)),
+            Fault(FaultKind.STATUS, agent=mine, probability=0.12, code=429, retry_after=0),
+            *(
+                Fault(kind, agent=mine, probability=0.12)
+                for kind in (FaultKind.DROP, FaultKind.LOSE_ANSWER, FaultKind.TRUNCATE)
+            ),
+        ]
+        numbers = [sandbox.add_fault(kind) for kind in kinds]
+
+        def hits() -> int:
+            return sum(sandbox.fault_hits().get(number, 0) for number in numbers)
+
+        turn = 0
+        while hits() < 500:
+            turn += 1
+            assert turn < 2000, f"only {hits()} faults struck"
+            agent.write_policy(modprobe={"deny": [f"mod{turn}"]})
+            eventually(lambda: f"mod{turn}" in agent.root.at(DENY_FILE).read_text(), what="policy in force")  # noqa: B023
+            sandbox.cut_watches()
+        sandbox.clear_faults()
+        agent.write_policy(modprobe={"deny": ["tipc"]})
+        eventually(lambda: "tipc" in agent.root.at(DENY_FILE).read_text(), what="the last policy")
+        policy = [key for key in agent.metrics() if key.startswith("node_hardening_policy_info")]
+        eventually(lambda: f'hash="{agent.annotation("policy")}"' in policy[0], what="the last report", seconds=120)
+        assert agent.annotation("status") == "hardened"
+        assert agent.is_running
+        assert not [*agent.logged("thread_died"), *agent.logged("pass_failed")]
+        sent = [one for one in sandbox.requests if f"({agent.node})" in one.user_agent]
+        assert len(sent) < 20 * hits(), "a hot loop"
+
+
+def _try(look: Callable[[], Any]) -> Any:
+    """The answer, None while nobody can be asked."""
+    import requests
+
+    try:
+        return look()
+    except requests.RequestException:
+        return None
