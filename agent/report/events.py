@@ -48,11 +48,15 @@ class Regarding:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. The reason says how urgent it is."""
+    """One thing that happened. The reason says how urgent it is.
+
+    key: where it is not empty, equal keys are one and the same happening, told once however often it is recorded.
+    """
 
     regarding: Regarding
     reason: Reason
     message: str
+    key: str = ""
 
 
 class EventsApi(Protocol):
@@ -126,6 +130,8 @@ class Recorder:
         name = self._name(event)
         namespace = event.regarding.namespace or "default"
         known = self._known.get(name)
+        if known and event.key:
+            return
         if known and waiting.when - known.written < _TTL_SECONDS:
             known.pending += 1
             if waiting.when - known.written < _COUNT_EVERY_SECONDS:
@@ -140,6 +146,8 @@ class Recorder:
     def _create_or_count(self, namespace: str, name: str, waiting: _Waiting) -> int:
         if self._api.create_event(namespace, self._body(waiting, name, namespace)):
             return 1
+        if waiting.event.key:
+            return 1  # told before a restart
         # Ours from before a restart: an empty patch changes nothing and answers with the count.
         before = self._api.patch_event(namespace, name, {}).get("count")
         count = (before if isinstance(before, int) else 1) + 1
@@ -154,7 +162,7 @@ class Recorder:
 
     def _name(self, event: Event) -> str:
         about = event.regarding
-        said = repr((about, event.reason.value, event.message, self._node))
+        said = repr((about, event.reason.value, event.key or event.message, self._node))
         return f"{about.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
     def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
@@ -68,6 +69,7 @@ class Metrics:
             "Kubernetes Events that could not be delivered and were given up.",
             registry=registry,
         )
+        self._reboot = _RebootMetrics(registry)
         self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
@@ -103,6 +105,29 @@ class Metrics:
         if not failed:
             self.last_pass.set(now)
 
+    def reboot_tick(
+        self,
+        *,
+        phase: str,
+        required: bool | None,
+        since: float,
+        blocked_by: str,
+        holder: str,
+        stuck: bool,
+        failures: int,
+    ) -> None:
+        """What the coordinator's newest tick said. since: epoch seconds, 0 for never; empty words mean none."""
+        self._reboot.tick(phase, required, since, blocked_by, holder)
+        self._reboot.stuck.set(1 if stuck else 0)
+        self._reboot.failures.set(failures)
+
+    def reboot_ended(self, outcome: str, seconds: float, phases: tuple[tuple[str, float], ...]) -> None:
+        """One cycle's end, with the seconds of each of its phases."""
+        self._reboot.cycles.labels(outcome).inc()
+        self._reboot.cycle_seconds.set(seconds)
+        for phase, took in phases:
+            self._reboot.phase_seconds.labels(phase).set(took)
+
     def policy(self, fingerprint: str) -> None:
         """The policy that is in force."""
         self._policy.info({"hash": fingerprint})
@@ -110,3 +135,39 @@ class Metrics:
     def api_error(self, error: str) -> None:
         """One failed request; `error` is the class of the error, of which there are few."""
         self._api_errors.labels(error).inc()
+
+
+class _RebootMetrics:
+    """The coordinator's part. Each gauge with a label shows one series at a time, so its values need not be bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"{_P}_reboot_{name}", about, labels, registry=registry)
+
+        self._required = gauge("required", "1 when the node asks for a reboot, 0 when not, NaN when it cannot be told.")
+        self._phase = gauge(
+            "phase", "1 for the phase that the node is in: idle, waiting, draining, rebooting …", "phase"
+        )
+        self._since = gauge(
+            "waiting_since_timestamp_seconds", "Since when the node has asked for a reboot; 0 when it does not."
+        )
+        self._blocked = gauge(
+            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, lock …", "by"
+        )
+        self._holder = gauge("lock_holder", "1 for the node that has the lock which this node waits for.", "holder")
+        self.stuck = gauge("lock_stuck", "1 when the lock's holder went down to reboot and did not come back.")
+        self.failures = gauge("failures", "Failed tries in a row; 0 after a reboot that was proved.")
+        self.cycles = Counter(f"{_P}_reboots", "Reboot cycles that ended, by outcome.", ["outcome"], registry=registry)
+        self.cycle_seconds = gauge("cycle_duration_seconds", "How long the last cycle took, from lock to release.")
+        self.phase_seconds = gauge("phase_duration_seconds", "How long each phase of the last cycle took.", "phase")
+        for outcome in ("succeeded", "failed", "aborted"):
+            self.cycles.labels(outcome)
+
+    def tick(self, phase: str, required: bool | None, since: float, blocked_by: str, holder: str) -> None:
+        """See Metrics.reboot_tick."""
+        self._required.set(math.nan if required is None else int(required))
+        self._since.set(since)
+        for metric, value in ((self._phase, phase), (self._blocked, blocked_by), (self._holder, holder)):
+            metric.clear()
+            if value:
+                metric.labels(value).set(1)

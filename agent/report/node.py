@@ -100,7 +100,11 @@ class NodePublisher:
 
     def event(self, reason: Reason, message: str, regarding: Regarding | None = None) -> None:
         """Records an Event, on the Node unless it is about something else."""
-        self._recorder.record(Event(regarding or Regarding.node(self._node), reason, message))
+        self.record(Event(regarding or Regarding.node(self._node), reason, message))
+
+    def record(self, event: Event) -> None:
+        """Records an Event as it is."""
+        self._recorder.record(event)
         self._wake.set()
 
     def saw(self, node: Mapping[str, Any]) -> None:
