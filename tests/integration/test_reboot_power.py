@@ -1,0 +1,236 @@
+"""Rebooting and hooks with real processes: what counts as given, as failed, and as not to be told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.config.schema import Hook, Hooks, Reboot, RebootMethod
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.host import Host
+from agent.reboot.ports import HookProgress, HookStage
+from agent.reboot.power import REBOOT_SIGNAL, CommandPower, HostHooks, SignalPower, make_power
+from agent.sandbox.noderoot import NodeRoot
+
+LONG = 20.0  # a bound for what never happens, not a timing
+
+
+def shell(text: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", text)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["exit 0", "kill -TERM $$", "kill -KILL $$", "exit 143", "exit 137"])
+def test_a_command_that_may_have_worked_raises_nothing(text: str) -> None:
+    """A shutdown ends the very command that asked for it."""
+    CommandPower(shell(text), Host("/")).reboot()
+
+
+def test_a_command_that_ends_badly_has_failed_and_says_why() -> None:
+    """kured's failure: the node is certainly not going down."""
+    power = CommandPower(shell("echo 'Failed to talk to init daemon.' >&2; exit 1"), Host("/"))
+    with pytest.raises(CommandFailed, match=r"sh: exit code 1: Failed to talk to init daemon\."):
+        power.reboot()
+
+
+def test_a_command_that_is_not_there_has_failed() -> None:
+    """Nothing was run."""
+    with pytest.raises(CommandMissing, match=r"systemctl: /no/such/systemctl is not there"):
+        CommandPower(("/no/such/systemctl", "reboot"), Host("/")).reboot()
+
+
+def test_a_command_that_does_not_answer_cannot_be_told() -> None:
+    """The coordinator then waits as after a good answer."""
+    with pytest.raises(CommandTimeout):
+        CommandPower(shell("sleep 600"), Host("/"), timeout_seconds=0.3).reboot()
+
+
+def test_the_policy_chooses_the_way() -> None:
+    """The command by default."""
+    assert isinstance(make_power(Reboot(), Host("/")), CommandPower)
+    assert isinstance(make_power(Reboot(method=RebootMethod.SIGNAL), Host("/")), SignalPower)
+
+
+# -- the signal --------------------------------------------------------------------------------------------------------
+
+INIT = """
+import signal, sys
+open("/proc/self/comm", "w").write(sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, [39])
+print("ready", flush=True)
+print(signal.sigwait([39]), flush=True)
+"""
+
+
+class Init:
+    """A process that waits for the reboot signal under a name of its choice."""
+
+    def __init__(self, name: str) -> None:
+        self.child = subprocess.Popen([sys.executable, "-c", INIT, name], stdout=subprocess.PIPE, text=True)
+        assert self.heard() == "ready"
+
+    def heard(self) -> str:
+        assert self.child.stdout is not None
+        return self.child.stdout.readline().strip()
+
+    def end(self) -> None:
+        if self.child.returncode is None:
+            self.child.kill()
+            self.child.communicate()
+
+
+@pytest.fixture
+def systemd() -> Iterator[Init]:
+    init = Init("systemd")
+    yield init
+    init.end()
+
+
+def test_the_signal_is_the_one_that_systemd_reboots_on(systemd: Init) -> None:
+    """SIGRTMIN+5 by glibc's numbers, which this Python may or may not share."""
+    SignalPower(Host("/"), pid=systemd.child.pid).reboot()
+    assert systemd.heard() == "39"
+    assert REBOOT_SIGNAL == 39
+    if int(signal.SIGRTMIN) == 34:  # glibc
+        assert signal.SIGRTMIN + 5 == REBOOT_SIGNAL
+
+
+def test_only_systemd_is_signalled() -> None:
+    """Without hostPID the process 1 is our own container's, and a real-time signal would kill it."""
+    init = Init("pause")
+    try:
+        with pytest.raises(HostError, match=r"is pause, not systemd, and is not signalled; does the pod have hostPID"):
+            SignalPower(Host("/"), pid=init.child.pid).reboot()
+    finally:
+        init.end()
+
+
+def test_a_sandboxed_tree_never_reboots_the_machine_under_it(tmp_path: Path, systemd: Init) -> None:
+    """Its boot id is not this machine's, so this machine's init is not its own."""
+    node = NodeRoot.make(tmp_path / "node")
+    with pytest.raises(HostError, match="describes another machine"):
+        SignalPower(Host(node.path), pid=systemd.child.pid).reboot()
+
+
+def test_an_init_that_is_gone_or_refuses_is_an_error(systemd: Init) -> None:
+    """The signal did not arrive, so the node stays up."""
+
+    def refuse(_pid: int, _number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with pytest.raises(HostError, match="could not be signalled: Operation not permitted"):
+        SignalPower(Host("/"), pid=systemd.child.pid, send=refuse).reboot()
+    systemd.end()
+    with pytest.raises(HostError, match="is not signalled"):
+        SignalPower(Host("/"), pid=systemd.child.pid).reboot()
+
+
+# -- hooks -------------------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """Hooks of one stage, and their end."""
+
+    def __init__(self, *commands: tuple[str, ...], timeout: float = LONG) -> None:
+        self.woken = threading.Event()
+        policy = Hooks(pre_drain=tuple(Hook(command=command, timeout=timeout) for command in commands))
+        self.hooks = HostHooks(policy, Host("/"), node="worker-1", wake=self.woken.set)
+
+    def step(self, cycle: str = "c1") -> HookProgress:
+        return self.hooks.step(HookStage.PRE_DRAIN, cycle)
+
+    def end(self) -> HookProgress:
+        self.step()
+        assert self.woken.wait(LONG)
+        return self.step()
+
+
+def test_hooks_run_one_after_another_and_know_what_for(tmp_path: Path) -> None:
+    """Each with node, stage and cycle in its environment."""
+    out = tmp_path / "out"
+    stage = Stage(
+        shell(f'sleep 0.3; echo "first $NODE_NAME $REBOOT_STAGE $REBOOT_CYCLE" >> {out}'),
+        shell(f"echo second >> {out}"),
+    )
+    assert stage.end() == HookProgress(done=True)
+    assert out.read_text() == "first worker-1 preDrain c1\nsecond\n"
+
+
+def test_no_hooks_are_done_at_once() -> None:
+    """No thread, no wait."""
+    assert Stage().step() == HookProgress(done=True)
+    assert Stage(shell("true")).hooks.step(HookStage.POST_REBOOT, "c1") == HookProgress(done=True)
+
+
+def test_a_hook_that_fails_ends_the_stage_with_its_last_words(tmp_path: Path) -> None:
+    """Later ones do not run."""
+    after = tmp_path / "after"
+    stage = Stage(shell("echo fine; echo 'pool is degraded' >&2; exit 3"), shell(f"touch {after}"))
+    assert stage.end() == HookProgress(done=False, error="sh: exit code 3: pool is degraded")
+    assert not after.exists()
+
+
+def test_a_hook_that_hangs_is_killed_and_has_failed() -> None:
+    """With everything that it started."""
+    progress = Stage(shell("sleep 600 & sleep 600"), timeout=0.4).end()
+    assert progress.error == "/bin/sh -c sleep 600 & sleep 600: killed after 0.4 s"
+
+
+def test_a_hook_that_is_not_there_has_failed() -> None:
+    """A typing error must not drain a node."""
+    assert "is not there" in Stage(("/no/such/hook",)).end().error
+
+
+def test_a_stage_runs_once_a_cycle_and_again_only_after_a_reset(tmp_path: Path) -> None:
+    """Steps are asked many times; a failed stage is not tried again by itself."""
+    out = tmp_path / "out"
+    stage = Stage(shell(f"echo x >> {out}; exit 1"))
+    assert stage.end().error
+    assert stage.end().error
+    assert out.read_text() == "x\n"
+    stage.hooks.reset()
+    stage.woken.clear()
+    assert stage.end().error
+    assert out.read_text() == "x\nx\n"
+
+
+def test_a_reset_ends_what_still_runs(tmp_path: Path) -> None:
+    """The cycle is over: its hook must not go on working on the node."""
+    pid_file = tmp_path / "pid"
+    stage = Stage(shell(f"echo $$ > {pid_file}; exec sleep 600"), timeout=600)
+    assert stage.step() == HookProgress(done=False)
+    ends = time.monotonic() + LONG
+    while not pid_file.exists() or not pid_file.read_text().strip():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    pid = int(pid_file.read_text())
+    stage.hooks.reset()
+    while _runs(pid):
+        assert time.monotonic() < ends, "the hook still runs"
+        time.sleep(0.05)
+
+
+def test_a_command_that_has_closed_its_output_can_be_ended_too() -> None:
+    """Waiting for an end is not waiting for output."""
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(HostError, match="no longer wanted"):
+        Host("/").run(shell("exec >/dev/null 2>&1; sleep 600"), timeout_seconds=LONG, cancelled=stop.is_set)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
