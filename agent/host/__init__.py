@@ -242,9 +242,15 @@ class Host:
         return os.uname().machine
 
     def processes(self) -> Iterator[Process]:
-        """The node's processes. One that dies while being read is left out."""
+        """The node's processes. One that dies while being read is left out. Raises HostError where none can be read."""
         psutil.PROCFS_PATH = self._proc()
-        for pid in psutil.pids():  # process_iter would remember processes of another tree
+        try:
+            pids = psutil.pids()  # process_iter would remember processes of another tree
+        except IndexError as error:  # psutil takes the lowest of none
+            raise HostError("no process in /proc: the node's procfs is not mounted below the host root") from error
+        except OSError as error:
+            raise HostFileError("list", "/proc", error) from error
+        for pid in pids:
             try:
                 process = psutil.Process(pid)
                 with process.oneshot():
@@ -257,8 +263,8 @@ class Host:
                         uid=process.uids().effective,
                         started=process.create_time(),
                     )
-            except (psutil.Error, OSError, ValueError, IndexError, KeyError):
-                continue
+            except (psutil.Error, OSError, ValueError, IndexError, KeyError, RuntimeError):
+                continue  # RuntimeError: a /proc/stat without the time of boot, by which starts are told
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""

@@ -14,7 +14,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-RELEASE = "6.1.0-18-amd64"
+from agent.sandbox import kernel_modules
+from agent.sandbox.kernel_modules import RELEASE
+
 KUBELET_PID = 812
 _STARTED_TICKS = 1200  # 12 s after boot
 
@@ -74,6 +76,7 @@ class NodeRoot:
         for empty in ("etc/modprobe.d", "run", "var/lib/node-hardening", "var/lib/kubelet/pki", "tmp"):
             node.at(f"/{empty}").mkdir(parents=True, exist_ok=True)
         node.at("/var/run").symlink_to("/run")
+        kernel_modules.build(folder, builtin=["ext4"])
         node.start_kubelet()
         node.reboot()
         return node
@@ -133,7 +136,6 @@ _MODES = {
 
 
 def _files(name: str) -> dict[str, str]:
-    modules = f"/lib/modules/{RELEASE}"
     return {
         "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n',
         "/etc/hostname": f"{name}\n",
@@ -146,9 +148,4 @@ def _files(name: str) -> dict[str, str]:
         "/proc/modules": "overlay 163840 3 - Live 0x0000000000000000\nbr_netfilter 32768 0 - Live 0x0000000000000000\n",
         "/proc/uptime": "4242.00 8000.00\n",
         "/sys/module/apparmor/parameters/enabled": "N\n",
-        f"{modules}/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
-        f"{modules}/modules.order": "kernel/net/sctp/sctp.ko\nkernel/net/dccp/dccp.ko\n",
-        f"{modules}/modules.dep": "kernel/net/sctp/sctp.ko:\nkernel/net/dccp/dccp.ko:\n"
-        "kernel/net/dccp/dccp_ipv4.ko: kernel/net/dccp/dccp.ko\n",
-        f"{modules}/modules.alias": "alias net-pf-2-proto-132 sctp\nalias net-pf-2-proto-33-type-6 dccp_ipv4\n",
     }

@@ -36,7 +36,7 @@ class Place:
 
 def find(directory: str, host: Host, last_known: str) -> Place:
     """The folder: as configured; with `auto` the live kubelet's, else the last known one, else the default."""
-    live = _live(host)
+    live, why = _live(host)
     if directory != "auto":
         looks = f"{live[0]}/seccomp" if live else ""
         elsewhere = looks if looks and not _same(host, looks, directory) else ""
@@ -49,8 +49,8 @@ def find(directory: str, host: Host, last_known: str) -> Place:
             return Place(f"{root}/seccomp", known, True)
         return Place(last_known, f"the folder of the last time; {known} has another root file system", False)
     if last_known:
-        return Place(last_known, "no kubelet is running; the folder of the last time", False)
-    return Place(f"{DEFAULT_ROOT}/seccomp", "no kubelet is running; the default folder", False)
+        return Place(last_known, f"{why}; the folder of the last time", False)
+    return Place(f"{DEFAULT_ROOT}/seccomp", f"{why}; the default folder", False)
 
 
 def root_of(name: str, argv: Sequence[str], cwd: str = "/") -> tuple[str, str] | None:
@@ -89,20 +89,23 @@ def libseccomp_of(host: Host) -> tuple[Version, str] | None:
     return ((int(match[1]), int(match[2]), int(match[3])), runc) if match else None
 
 
-def _live(host: Host) -> tuple[str, Process, str, bool] | None:
-    """The node's kubelet: root, process, how the root is known, whether it has the node's own root.
+def _live(host: Host) -> tuple[tuple[str, Process, str, bool] | None, str]:
+    """The node's kubelet: root, process, how that is known, whether it has the node's own root; or why there is none.
 
     A container may run something of that name: one with the node's own root comes first.
     """
     found: list[tuple[tuple[bool, bool, float], str, Process, str]] = []
-    for process in host.processes():
-        if known := root_of(process.name, process.argv, process.cwd):
-            rank = (not _has_root_of_node(host, process), process.uid != 0, process.started)
-            found.append((rank, known[0], process, known[1]))
+    try:
+        for process in host.processes():
+            if known := root_of(process.name, process.argv, process.cwd):
+                rank = (not _has_root_of_node(host, process), process.uid != 0, process.started)
+                found.append((rank, known[0], process, known[1]))
+    except HostError as error:
+        return None, f"the kubelet cannot be looked for: {error}"
     if not found:
-        return None
+        return None, "no kubelet is running"
     rank, root, process, how = min(found, key=lambda candidate: candidate[0])
-    return root.rstrip("/"), process, how, not rank[0]
+    return (root.rstrip("/"), process, how, not rank[0]), ""
 
 
 def _has_root_of_node(host: Host, process: Process) -> bool:

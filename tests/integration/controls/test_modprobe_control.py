@@ -18,7 +18,7 @@ from agent.controls.modprobe import ModprobeControl
 from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Line, in_order, parse
 from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
-from tests.support.kernel_modules import DCCP_AND_SCTP, RELEASE, Module, build, tool
+from agent.sandbox.kernel_modules import DCCP_AND_SCTP, RELEASE, Module, build, tool
 
 MODPROBE = tool("modprobe") or ""
 pytestmark = pytest.mark.skipif(not MODPROBE or not tool("depmod"), reason="needs kmod (modprobe, depmod)")

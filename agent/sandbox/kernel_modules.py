@@ -1,7 +1,7 @@
-"""Small real kernel modules for tests: objects that kmod and depmod read like any other, written byte by byte.
+"""Small real kernel modules for throw-away nodes: objects that kmod and depmod read like any other, byte by byte.
 
 A module here is an ELF object with the three sections that depmod looks at: .modinfo (aliases, softdeps),
-__ksymtab_strings (what it exports) and .symtab (what it needs). It could not be loaded, and no test tries.
+__ksymtab_strings (what it exports) and .symtab (what it needs). It could not be loaded, and nothing here tries.
 https://refspecs.linuxfoundation.org/elf/elf.pdf, kmod's libkmod/libkmod-elf.c
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,14 @@ class Module:
     softdep: str = ""
     folder: str = "kernel/net"
 
+    @property
+    def path(self) -> str:
+        """The object's path below lib/modules/RELEASE."""
+        return f"{self.folder}/{self.name}.ko"
+
     def write(self, modules: Path) -> None:
         """Writes the object below lib/modules/RELEASE."""
-        path = modules / self.folder / f"{self.name}.ko"
+        path = modules / self.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.object())
 
@@ -74,20 +79,34 @@ DCCP_AND_SCTP = (
 def build(
     root: Path, modules: Iterable[Module] = DCCP_AND_SCTP, *, builtin: Sequence[str] = (), release: str = RELEASE
 ) -> Path:
-    """Makes ROOT/lib/modules/RELEASE with the real depmod. builtin: names that modules.builtin lists.
+    """Makes ROOT/lib/modules/RELEASE and lets depmod index it, where there is one. Returns the folder of the release.
 
-    Needs depmod (`needs_kmod`). Returns the folder of the release.
+    builtin: names that modules.builtin lists. Without depmod (no kmod on this machine) the two indexes that people and
+    the agent read as text are written by hand; modprobe's own are missing, but then there is no modprobe either.
     """
+    made = tuple(modules)
     folder = root / "lib/modules" / release
     folder.mkdir(parents=True)
-    for module in modules:
+    for module in made:
         module.write(folder)
-    (folder / "modules.order").write_text("".join(f"{module.folder}/{module.name}.ko\n" for module in modules))
+    (folder / "modules.order").write_text("".join(f"{module.path}\n" for module in made))
     (folder / "modules.builtin").write_text("".join(f"kernel/net/{name}.ko\n" for name in builtin))
     depmod = tool("depmod")
-    assert depmod is not None
-    subprocess.run([depmod, "-b", str(root), release], check=True, capture_output=True, timeout=30)
+    if depmod is not None:
+        subprocess.run([depmod, "-b", str(root), release], check=True, capture_output=True, timeout=30)
+    else:
+        (folder / "modules.dep").write_text("".join(_dependencies(made)))
+        aliases = (f"alias {alias} {module.name}\n" for module in made for alias in module.aliases)
+        (folder / "modules.alias").write_text("".join(aliases))
     return folder
+
+
+def _dependencies(modules: Sequence[Module]) -> Iterator[str]:
+    """Lines of modules.dep."""
+    exporters = {symbol: module for module in modules for symbol in module.exports}
+    for module in modules:
+        needed = [exporters[symbol].path for symbol in module.needs if symbol in exporters]
+        yield " ".join([f"{module.path}:", *needed]) + "\n"
 
 
 def tool(name: str) -> str | None:
