@@ -110,15 +110,9 @@ class Coordinator:
     def tick(self) -> Tick:
         """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
         try:
-            seen = self._observe()
+            seen, decision = self._look_and_decide()
         except AgentError as error:
             return self._tell(self._failed_look(error))
-        decision = self._decide(seen)
-        for _ in range(_LOOKS_LIMIT):
-            if not isinstance(decision.action, Look):
-                break
-            self._look(decision.action.need, seen)
-            decision = self._decide(seen)
         self._say_all(seen, decision)
         wait, sentence = decision.wait_seconds, decision.sentence
         try:
@@ -136,6 +130,17 @@ class Coordinator:
             )
             wait = again if decision.action is None else wait
         return self._tell(self._as_tick(seen, decision, sentence, wait))
+
+    def _look_and_decide(self) -> tuple[Seen, Decision]:
+        """Looks at what is cheap, then at what the machine asks for. Raises AgentError: nothing can be decided."""
+        seen = self._observe()
+        decision = self._decide(seen)
+        for _ in range(_LOOKS_LIMIT):
+            if not isinstance(decision.action, Look):
+                break
+            self._look(decision.action.need, seen)
+            decision = self._decide(seen)
+        return seen, decision
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -244,7 +249,7 @@ class Coordinator:
         return max(0.0, min(last + gap - now.wall, self._last_reboot[1] + gap - now.mono))
 
     def _look(self, need: Need, seen: Seen) -> None:
-        """Answers the machine's question. An error is an answer too: unknown."""
+        """Answers the machine's question. Raises KubeError where the pool cannot be counted."""
         match need:
             case Need.GATE:
                 seen.gate = self._gate(late=False)
@@ -284,11 +289,7 @@ class Coordinator:
         own = seen.mine or seen.turn.slot
         others = [slot.view.holder for slot in seen.slots if own is None or slot.index != own.index]
         pool = pool_of(node.labels, self._policy.pool)
-        try:
-            found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
-        except KubeError as error:
-            seen.gate = Gate(blocked=True, name="unknown", by=f"a pool that cannot be counted: {error}")
-            return
+        found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
         self._pool_size = found.pool_size
         self._usable = min(usable_slots(self._policy), found.slots)
         seen.budget = found
@@ -333,8 +334,10 @@ class Coordinator:
                 )
             case Renew(slot):
                 self._lock.renew(slot, now)
-            case Release(slot, rebooted):
+            case Release(slot, rebooted, last_word):
                 self._lock.release(slot, now, rebooted=rebooted)
+                if last_word is not None:
+                    self._say(last_word)
             case MarkStuck(slot):
                 self._lock.mark_stuck(slot, self._identity.partition("/")[0])
                 wait = 0.0

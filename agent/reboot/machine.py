@@ -161,7 +161,7 @@ def _locked(seen: Seen, state: NodeState, mine: Slot) -> Decision:
         return Decision(
             Phase.BLOCKED,
             f"gives the lock back: {blocker.sentence}",
-            Release(mine, postpone=True),
+            Release(mine, said=said.given_back(state, mine.view, blocker.sentence)),
             blocked_by=blocker.blocked_by,
             postpone=True,
         )

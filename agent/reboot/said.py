@@ -82,6 +82,12 @@ def released(state: NodeState) -> tuple[Announcement, ...]:
     return (_lease(state, state.lease, Reason.REBOOT_LOCK_RELEASED, "The lock is released"),)
 
 
+def given_back(state: NodeState, lease: LeaseView, why: str) -> Announcement:
+    """The lock was taken, and given back before anything was done."""
+    detail = f"{lease.name}-{lease.transitions}"
+    return _lease(state, lease.name, Reason.REBOOT_LOCK_RELEASED, f"The lock is released unused: {why}", detail)
+
+
 def stuck(seen: Seen, slot: Slot) -> tuple[Announcement, ...]:
     """Only who marked the lease says it."""
     if seen.node is None or slot.view.stuck != seen.node.name:

@@ -207,11 +207,11 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the lease back. rebooted: the minimum gap counts from now. postpone: do not ask again at once."""
+    """Give the lease back. rebooted: the minimum gap counts from now. said: the Event that follows, if any."""
 
     slot: Slot
     rebooted: bool = False
-    postpone: bool = False
+    said: Announcement | None = None
 
 
 @dataclass(frozen=True, slots=True)

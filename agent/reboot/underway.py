@@ -95,7 +95,13 @@ def _before_the_fence(seen: Seen, state: NodeState, mine: Slot | None) -> Decisi
     """The command was certainly not given yet, so everything may still be taken back."""
     if (stopped := _stopped(seen, state, mine)) is not None or mine is None:
         return stopped or roll_back(seen, state, "the lock was lost", lost=True)
+    if not seen.wants:
+        return roll_back(seen, state, f"drained, but {_last_no(seen)}")
     if _elapsed(seen, state) > fence_seconds(seen.policy):
+        if (question := _question(seen)) is not None:
+            return question
+        if by := _last_no(seen):
+            return roll_back(seen, state, f"drained, but {by}")
         text = "the way to the reboot took long: its clock starts again"
         return Decision(Phase.REBOOTING, text, Write(replace(state, entered=Stamp.of(seen.now))))
     return Decision(Phase.REBOOTING, "gives the reboot command", FenceAndReboot(mine, said.rebooting(state)))
@@ -170,24 +176,32 @@ def _drained(seen: Seen, state: NodeState, progress: Progress | None, *, late: b
         return Decision(Phase.DRAINING, text, wait_seconds=min(rest, _patience(seen)))
     if (hooked := _hooks(seen, state, HookStage.PRE_REBOOT, seen.policy.hooks.pre_reboot)) is not None:
         return hooked
-    if seen.proof is None:
-        return Decision(Phase.DRAINING, "looks at the hardening", Look(Need.PROOF))
-    if seen.late_gate is None:
-        return Decision(Phase.DRAINING, "asks the blockers again", Look(Need.LATE_GATE))
+    if (question := _question(seen)) is not None:
+        return question
     if by := _last_no(seen):
         if late:
             return roll_back(seen, state, f"drained, but {by}")
+        name = (seen.late_gate.name if seen.late_gate else "") or "unknown"
         return Decision(
             Phase.DRAINING,
             f"drained, but {by}",
             wait_seconds=min(_ASK_AGAIN_SECONDS, _patience(seen)),
-            blocked_by=seen.late_gate.name or "unknown",
-            said=(said.blocked(state, seen.late_gate.name or "unknown", by),),
+            blocked_by=name,
+            said=(said.blocked(state, name, by),),
         )
     going = enter(seen, state, Phase.REBOOTING)
     if progress is not None:
         going = replace(going, pods=progress.evicted, left=progress.left, slowest=progress.slowest)
     return Decision(Phase.DRAINING, "drained: goes down to reboot", Write(going))
+
+
+def _question(seen: Seen) -> Decision | None:
+    """What has to be asked before the last no can be told."""
+    if seen.proof is None:
+        return Decision(Phase.DRAINING, "looks at the hardening", Look(Need.PROOF))
+    if seen.late_gate is None:
+        return Decision(Phase.DRAINING, "asks the blockers again", Look(Need.LATE_GATE))
+    return None
 
 
 def _last_no(seen: Seen) -> str:
