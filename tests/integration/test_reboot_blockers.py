@@ -1,0 +1,225 @@
+"""The blockers that ask the API server, with the rights that the agent is shipped with and with fewer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from agent.config.schema import Blockers, Kured, Lock, Prometheus, Reboot, Window
+from agent.config.selector import parse as selector
+from agent.kube import CONFIGMAPS, DAEMONSETS, PODS, Kube, Object
+from agent.reboot.blockers import KuredBlocker, PauseBlocker, PodBlocker, make_blockers
+from agent.reboot.blockers.pause import PAUSE
+from agent.reboot.ports import Verdict
+from agent.reboot.words import moment
+from tests.support.apiservers import ApiServer, Client
+from tests.support.kube import door, door_of
+from tests.support.rooms import Clocks
+from tests.support.shipped import agents_token, door_with, token_with
+
+KURED = "weave.works/kured-node-lock"
+
+
+@pytest.fixture
+def admin(api: ApiServer) -> Iterator[Kube]:
+    made = door_of(api)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kube(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
+    """With the agent's own rights."""
+    made = door_with(api, agents_token(client, namespace))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def poor(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
+    """With no rights at all."""
+    made = door_with(api, token_with(client, namespace, "poor", [], []))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def away() -> Iterator[Kube]:
+    """Where nobody listens."""
+    made = door("http://127.0.0.1:1", "", seconds=0.2)
+    yield made
+    made.close()
+
+
+# -- the cluster's pause -----------------------------------------------------------------------------------------------
+
+
+def test_the_pause_is_seen_as_it_comes_ends_and_goes(admin: Kube, kube: Kube, namespace: str) -> None:
+    """One ConfigMap, made by hand or by the plugin."""
+    clock = Clocks()
+    blocker = PauseBlocker(kube, namespace, clock)
+    assert blocker.check() == Verdict(blocked=False)
+    data = {"until": moment(clock.epoch + 100), "reason": "release week", "by": "alice"}
+    admin.create(CONFIGMAPS, {"metadata": {"name": PAUSE}, "data": data}, namespace)
+    assert blocker.check().by == f"the cluster's pause by alice until {data['until']}: release week"
+    clock.sleep(100)
+    assert blocker.check() == Verdict(blocked=False)
+    admin.patch(CONFIGMAPS, PAUSE, {"data": {"until": ""}}, namespace)
+    assert blocker.check().blocked is True
+    admin.delete(CONFIGMAPS, PAUSE, namespace)
+    assert blocker.check() == Verdict(blocked=False)
+
+
+def test_a_pause_that_may_not_be_read_blocks(poor: Kube, namespace: str) -> None:
+    """And says which right is missing."""
+    verdict = PauseBlocker(poor, namespace, Clocks()).check()
+    assert verdict.blocked is True
+    assert verdict.by == (
+        f"the cluster's pause, which may not be read: allow get of configmaps/node-hardening-pause in {namespace}"
+    )
+
+
+# -- kured's lock ------------------------------------------------------------------------------------------------------
+
+
+def kureds(namespace: str, lock: object = None) -> Object:
+    """kured's DaemonSet, perhaps with its lock held."""
+    labels = {"name": "kured"}
+    containers = [{"name": "kured", "image": "registry.invalid/kured:1"}]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {
+            "name": "kured",
+            "namespace": namespace,
+            "annotations": {} if lock is None else {KURED: lock if isinstance(lock, str) else json.dumps(lock)},
+        },
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+        },
+    }
+
+
+def kured_blocker(kube: Kube, namespace: str) -> KuredBlocker:
+    return KuredBlocker(Lock(kured_daemonset=f"{namespace}/kured"), kube, "worker-1", Clocks())
+
+
+def test_without_kured_nothing_blocks(kube: Kube, namespace: str) -> None:
+    """Most clusters have none, or soon will not."""
+    assert kured_blocker(kube, namespace).check() == Verdict(blocked=False)
+
+
+def test_kureds_lock_is_respected_while_it_is_held(admin: Kube, kube: Kube, namespace: str) -> None:
+    """In both its forms, and free again when kured lets go."""
+    admin.create(DAEMONSETS, kureds(namespace))
+    blocker = kured_blocker(kube, namespace)
+    assert blocker.check() == Verdict(blocked=False)
+    held = {"nodeID": "worker-2", "metadata": {"unschedulable": False}, "created": "2026-01-01T00:00:00Z", "TTL": 0}
+    for lock in (held, {"maxOwners": 2, "locks": [held]}):
+        patch = {"metadata": {"annotations": {KURED: json.dumps(lock)}}}
+        admin.patch(DAEMONSETS, "kured", patch, namespace)
+        assert blocker.check().by == "kured's lock, held by worker-2"
+    admin.patch(DAEMONSETS, "kured", {"metadata": {"annotations": {KURED: None}}}, namespace)
+    assert blocker.check() == Verdict(blocked=False)
+
+
+def test_a_kured_lock_that_is_not_understood_names_where_it_stands(admin: Kube, kube: Kube, namespace: str) -> None:
+    """Somebody has to look at it."""
+    admin.create(DAEMONSETS, kureds(namespace, "held"))
+    assert kured_blocker(kube, namespace).check().by == (
+        "kured's lock, which is not understood: 'held' is no JSON; "
+        f"see the annotation {KURED} of daemonsets/kured in {namespace}"
+    )
+
+
+def test_a_kured_lock_that_may_not_be_read_blocks(poor: Kube, namespace: str) -> None:
+    """A missing right is no missing kured."""
+    assert kured_blocker(poor, namespace).check().by == (
+        f"kured's lock, which may not be read: allow get of daemonsets/kured in {namespace}, "
+        "or set reboot.lock.kured: off"
+    )
+
+
+# -- pods --------------------------------------------------------------------------------------------------------------
+
+
+def pod(name: str, node: str, **labels: str) -> Object:
+    containers = [{"name": "main", "image": "registry.invalid/main:1"}]
+    return {"metadata": {"name": name, "labels": labels}, "spec": {"nodeName": node, "containers": containers}}
+
+
+def test_a_pod_that_is_not_to_be_disturbed_blocks_until_it_has_finished(
+    admin: Kube, kube: Kube, namespace: str, node: str
+) -> None:
+    """Pending and running ones do; finished ones, other labels and other nodes do not."""
+    blocker = PodBlocker((selector("job=none"), selector("job in (import,export),!small")), kube, node)
+    admin.create(PODS, pod("elsewhere", f"{node}-b", job="import"), namespace)
+    admin.create(PODS, pod("small", node, job="import", small="x"), namespace)
+    assert blocker.check() == Verdict(blocked=False)
+    admin.create(PODS, pod("big", node, job="export"), namespace)
+    expected = f"pods with job in (import,export),!small: {namespace}/big"
+    assert blocker.check() == Verdict(blocked=True, by=expected)
+    for phase in ("Running", "Unknown"):
+        admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
+        assert blocker.check().blocked is True
+    for phase in ("Succeeded", "Failed"):
+        admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
+        assert blocker.check() == Verdict(blocked=False)
+
+
+def test_many_such_pods_are_not_all_named(admin: Kube, kube: Kube, namespace: str, node: str) -> None:
+    """Nor all read."""
+    for number in range(9):
+        admin.create(PODS, pod(f"job-{number}", node, job="x"), namespace)
+    verdict = PodBlocker((selector("job=x"),), kube, node).check()
+    assert verdict.by.endswith(f"{namespace}/job-4 and more")
+    assert "job-5" not in verdict.by
+
+
+def test_pods_that_may_not_be_listed_block(poor: Kube, node: str) -> None:
+    """Something critical may run there."""
+    verdict = PodBlocker((selector("job=x"),), poor, node).check()
+    assert verdict.blocked is True
+    assert verdict.by.startswith("pods that cannot be listed: list pods: 403 Forbidden")
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def test_an_api_server_that_is_away_blocks_everything(away: Kube) -> None:
+    """And each says that it could not be told."""
+    some = (
+        PauseBlocker(away, "ns", Clocks()),
+        kured_blocker(away, "ns"),
+        PodBlocker((selector("job=x"),), away, "worker-1"),
+    )
+    for blocker in some:
+        verdict = blocker.check()
+        assert verdict.blocked is True
+        assert "cannot be" in verdict.by
+        assert "connection refused" in verdict.by
+
+
+def test_the_policy_decides_which_blockers_there_are(away: Kube) -> None:
+    """Pause always; cheapest first; all but windows are asked again before the reboot."""
+
+    def names(policy: Reboot) -> list[tuple[str, bool]]:
+        made = make_blockers(policy, away, node="n", namespace="ns", clock=Clocks())
+        return [(blocker.name, blocker.late) for blocker in made]
+
+    assert names(Reboot()) == [("pause", True), ("kured", True)]
+    everything = Reboot(
+        windows=(Window(),),
+        blockers=Blockers(prometheus=Prometheus(url="http://p:9090"), pods=(selector("a=b"),)),
+    )
+    assert names(everything) == [
+        ("window", False),
+        ("pause", True),
+        ("kured", True),
+        ("pods", True),
+        ("prometheus", True),
+    ]
+    assert names(Reboot(lock=Lock(kured=Kured.OFF))) == [("pause", True)]
