@@ -161,6 +161,7 @@ class Daemon:
         shown = view.hardening(
             report, policy=self._fingerprint, version=__version__, label=config is None or config.status.label,
             last_change=self._last_change,
+            limit=config.status.findings_limit if config else view.FINDINGS_BYTES,
         )  # fmt: skip
         lift = self._verified and config is not None and config.status.startup_taint
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
@@ -182,19 +183,18 @@ class Daemon:
     def _wait(self) -> None:
         """Until the next pass has a reason: the interval, a file, a signal."""
         self._expected_by = self._clock() + self._pace.until_due_seconds() + _STUCK_SECONDS
+        woken: set[str] = set()
         while not self._stop.is_set():
-            left = self._pace.until_due_seconds()
-            changed = self._watch.wait(left)
-            if self._stop.is_set():
+            left = self._pace.hold_seconds() if woken else self._pace.until_due_seconds()
+            if left <= 0:
+                self._log.debug("woken", by=sorted(woken) or ["interval"])
                 return
+            changed = self._watch.wait(left)
             if self._reload.is_set() or "config" in changed:
                 self._reload.clear()
                 self._load()
                 return  # somebody asked for it: no pace holds that back
-            if changed or self._pace.until_due_seconds() <= 0:
-                self._log.debug("woken", by=sorted(changed) or ["interval"])
-                self._stop.wait(self._pace.hold_seconds())
-                return
+            woken |= changed
 
     def _watched(self, config: Config | None, controls: tuple[catalogue.AnyControl, ...]) -> Mapping[str, list[str]]:
         sections = (config.apparmor, config.seccomp) if config else ()

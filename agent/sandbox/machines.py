@@ -1,0 +1,126 @@
+"""Sandboxed machines that run the agent and really go down: the process is killed, the boot id is another afterwards.
+
+A machine is a NodeRoot, a Node in the emulator and one agent process that is started again when it ends, as the
+kubelet would. It refuses to touch processes that it did not start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.sandbox.noderoot import NodeRoot
+from agent.sandbox.powerdown import MARK
+from agent.sandbox.server import Sandbox
+
+_LOOK_EVERY_SECONDS = 0.05
+_SOURCE = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Machine:
+    """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes."""
+
+    sandbox: Sandbox
+    name: str
+    folder: Path
+    policy: dict[str, Any] = field(default_factory=dict)
+    token: str = ""
+    namespace: str = "node-hardening"
+    down_seconds: float = 1.0
+    reboots: int = 0
+
+    def __post_init__(self) -> None:
+        self.root = NodeRoot.make(self.folder / "root", self.name)
+        self.config = self.folder / "config.yaml"
+        self.log = self.folder / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"machine-{self.name}", daemon=True)
+        self.sandbox.set_boot_id(self.name, self.root.boot_id())
+        self._write_kubeconfig()
+        self.configure(self.policy)
+
+    @property
+    def reboot_command(self) -> list[str]:
+        """What `reboot.command` has to be for this machine to go down."""
+        return [sys.executable, "-m", "agent.sandbox.powerdown", str(self.root.path)]
+
+    def configure(self, policy: Mapping[str, Any]) -> None:
+        """Replaces the policy in one step; the reboot command is this machine's unless the policy names another."""
+        reboot = {"command": self.reboot_command, **policy.get("reboot", {})}
+        text = yaml.safe_dump({**policy, "reboot": reboot})
+        new = self.folder / ".config.new"
+        new.write_text(text)
+        new.rename(self.config)
+
+    def start(self) -> None:
+        """Powers the machine on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Powers it off for good."""
+        self._stop.set()
+        self._thread.join(10)
+        self._kill()
+
+    def crash(self) -> None:
+        """Kills the agent alone; it is started again."""
+        self._kill()
+
+    def _supervise(self) -> None:
+        while not self._stop.is_set():
+            if self.process is None or self.process.poll() is not None:
+                self._start_agent()
+            if (self.root.path / MARK).exists():
+                self._go_down()
+            self._stop.wait(_LOOK_EVERY_SECONDS)
+
+    def _start_agent(self) -> None:
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "POD_NAMESPACE": self.namespace,
+            "PYTHONPATH": str(_SOURCE),
+        }
+        argv = [
+            sys.executable, "-m", "agent", "run", "--host-root", str(self.root.path), "--node-name", self.name,
+            "--config", str(self.config), "--log-format", "json",
+        ]  # fmt: skip
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=sink, stderr=sink)
+
+    def _go_down(self) -> None:
+        """The power goes: no last words of the agent."""
+        self._kill()
+        boot_id = self.root.reboot()
+        (self.root.path / MARK).unlink()
+        self.reboots += 1
+        self.sandbox.reboot(self.name, self.down_seconds, boot_id)
+        self._stop.wait(self.down_seconds)
+
+    def _kill(self) -> None:
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _write_kubeconfig(self) -> None:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "sandbox", "cluster": {"server": self.sandbox.url}}],
+            "users": [{"name": "agent", "user": {"token": self.token or self.sandbox.token}}],
+            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "agent"}}],
+            "current-context": "sandbox",
+        }
+        (self.folder / "kubeconfig").write_text(json.dumps(document))
