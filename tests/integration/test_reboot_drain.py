@@ -1,0 +1,421 @@
+"""The drain against an API server: which pods go, what refuses, and what is never touched.
+
+There is no kubelet here: `Node.kubelet` ends what terminates, when a test says so.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agent.config.schema import Drain
+from agent.config.selector import parse as selector
+from agent.kube import DAEMONSETS, PDBS, PODS, Exchange, Kube, Object, Patch, Surroundings
+from agent.kube.errors import NotFound
+from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
+from agent.reboot.ports import DrainMode, Progress
+from tests.support.apiservers import ApiServer, Client
+from tests.support.kube import door_of
+from tests.support.rooms import Clocks
+from tests.support.shipped import agents_token, door_with, shipped_rules, token_with
+
+LONG = 20.0  # a bound for what never happens, not a timing
+CONTROLLED = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "r-1", "controller": True}
+
+
+def yes() -> bool:
+    return True
+
+
+@dataclass
+class Node:
+    """One node: an administrator's hands on its pods, and the agent's drain of it with the agent's own rights."""
+
+    name: str
+    namespace: str
+    admin: Kube
+    kube: Kube
+    sent: list[Exchange]
+    clock: Clocks = field(default_factory=Clocks)
+    woken: threading.Event = field(default_factory=threading.Event)
+    drains: list[NodeDrain] = field(default_factory=list)
+
+    def drain(self, kube: Kube | None = None, **policy: Any) -> NodeDrain:
+        """A new process's drain."""
+        made = NodeDrain(
+            Drain(**policy),
+            kube or self.kube,
+            node=self.name,
+            clock=self.clock,
+            chance=random.Random(1),
+            wake=self.woken.set,
+        )
+        self.drains.append(made)
+        return made
+
+    def pod(self, name: str, *, owner: Object | None = CONTROLLED, node: str = "", **spec: Any) -> Object:
+        """A pod that runs and is ready; `labels` and `annotations` may be given."""
+        meta: Object = {"name": name, "labels": spec.pop("labels", {}), "annotations": spec.pop("annotations", {})}
+        if owner is not None:
+            meta["ownerReferences"] = [owner]
+        containers = [{"name": "main", "image": "registry.invalid/main:1"}]
+        body = {"metadata": meta, "spec": {"nodeName": node or self.name, "containers": containers, **spec}}
+        self.admin.create(PODS, body, self.namespace)
+        return self.phase(name, "Running")
+
+    def phase(self, name: str, phase: str) -> Object:
+        status = {"phase": phase, "conditions": [{"type": "Ready", "status": str(phase == "Running")}]}
+        return self.admin.patch_status(PODS, name, {"status": status}, self.namespace)
+
+    def daemonset(self, name: str) -> Object:
+        """A DaemonSet; what its pods carry as their owner."""
+        labels = {"app": name}
+        containers = [{"name": "main", "image": "registry.invalid/main:1"}]
+        template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+        body = {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": labels}, "template": template}}
+        made = self.admin.create(DAEMONSETS, body, self.namespace)
+        return {**CONTROLLED, "kind": "DaemonSet", "name": name, "uid": made["metadata"]["uid"]}
+
+    def budget(self, name: str, allowed: int, *, app: str = "web", **meta: Any) -> None:
+        """A disruption budget whose controller has decided how many may go."""
+        spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": app}}}
+        self.admin.create(PDBS, {"metadata": {"name": name, **meta}, "spec": spec}, self.namespace)
+        self.allow(name, allowed)
+
+    def allow(self, name: str, allowed: int) -> None:
+        status = {
+            "observedGeneration": 1,
+            "disruptionsAllowed": allowed,
+            "currentHealthy": 1 + allowed,
+            "desiredHealthy": 1,
+            "expectedPods": 2,
+        }
+        self.admin.patch_status(PDBS, name, {"status": status}, self.namespace, how=Patch.MERGE)
+
+    def pods(self) -> dict[str, bool]:
+        """Pods of the namespace by name, and whether each terminates."""
+        found = self.admin.list(PODS, self.namespace)
+        return {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in found}
+
+    def terminating(self) -> set[str]:
+        return {name for name, ends in self.pods().items() if ends}
+
+    def kubelet(self) -> None:
+        """Ends what terminates."""
+        for name in self.terminating():
+            self.admin.delete(PODS, name, self.namespace, grace_seconds=0)
+
+    def evictions(self) -> int:
+        return sum(exchange.verb == "evict" for exchange in self.sent)
+
+    def until(self, drain: NodeDrain, holds: Callable[[Progress], bool], mode: DrainMode = DrainMode.EVICT) -> Progress:
+        """Steps until it holds; the drain's clock stands still, so nothing is tried again meanwhile."""
+        ends = time.monotonic() + LONG
+        while not holds(progress := drain.step(mode, yes)):
+            assert time.monotonic() < ends, progress
+            time.sleep(0.02)
+        return progress
+
+
+@pytest.fixture
+def world(api: ApiServer, client: Client, namespace: str, node: str) -> Iterator[Node]:
+    sent: list[Exchange] = []
+    admin = door_of(api)
+    kube = door_with(api, agents_token(client, namespace), Surroundings(on_request=sent.append))
+    made = Node(node, namespace, admin, kube, sent)
+    yield made
+    for drain in made.drains:
+        drain.reset()
+    kube.close()
+    admin.close()
+
+
+def test_everything_that_has_to_go_goes_and_nothing_else(world: Node) -> None:
+    """With the shipped rights: controlled, lone, finished and orphaned pods; not daemons, static pods, other nodes'."""
+    agent = world.daemonset("agent")
+    world.pod("web", labels={"app": "web"})
+    world.pod("scratch", volumes=[{"name": "s", "emptyDir": {}}])
+    world.pod("lone", owner=None)
+    world.pod("done", owner=None)
+    world.phase("done", "Succeeded")
+    world.pod("daemon", owner=agent)
+    world.pod("daemon-done", owner=agent)
+    world.phase("daemon-done", "Failed")
+    world.pod("orphan", owner={**agent, "name": "gone", "uid": "d-gone"})
+    world.pod("static", owner=None, annotations={"kubernetes.io/config.mirror": "x"})
+    world.pod("elsewhere", node=f"{world.name}-b")
+    drain = world.drain()
+    first = world.until(drain, lambda progress: progress.evicted == 6)
+    assert (first.total, first.done, first.blocked_by, first.misconfigured) == (6, False, (), ())
+    assert world.terminating() <= {"web", "scratch", "lone", "done", "daemon-done", "orphan"}
+    world.clock.sleep(3)
+    world.kubelet()
+    last = world.until(drain, lambda progress: progress.done)
+    assert (last.total, last.left, last.evicted, last.waiting_for) == (6, 0, 6, ())
+    assert last.slowest.endswith(" 3 s")
+    assert world.pods() == {"daemon": False, "elsewhere": False, "static": False}
+    assert world.evictions() == 6
+
+
+def test_an_empty_node_is_drained_at_once(world: Node) -> None:
+    """One list, one watch, nothing else."""
+    progress = world.until(world.drain(), lambda progress: progress.done)
+    assert (progress.total, progress.evicted) == (0, 0)
+    assert [exchange.verb for exchange in world.sent if exchange.verb != "watch"] == ["list"]
+
+
+def test_a_refusing_budget_is_named_with_its_owner_and_tried_again_later(world: Node) -> None:
+    """By the ledger's pace; when it allows, the pods go."""
+    for name in ("a", "b", "c"):
+        world.pod(name, labels={"app": "web"})
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "shop", "uid": "x-1", "controller": True}
+    world.budget("one-stays", 0, ownerReferences=[owner])
+    drain = world.drain()
+    progress = world.until(drain, lambda progress: bool(progress.blocked_by))
+    assert progress.blocked_by == (f"{world.namespace}/one-stays (ConfigMap shop)",)
+    assert progress.left == 3
+    assert 4.0 < progress.wait_seconds <= 5.0
+    for _ in range(3):
+        drain.step(DrainMode.EVICT, yes)
+    assert world.evictions() == 1
+    world.clock.sleep(10)
+    drain.step(DrainMode.EVICT, yes)
+    assert world.evictions() == 2
+    world.allow("one-stays", 2)
+    world.clock.sleep(10)
+    world.until(drain, lambda progress: progress.evicted == 2 and bool(progress.blocked_by))
+    assert world.evictions() == 5  # two went, the third was refused
+    world.allow("one-stays", 1)
+    world.clock.sleep(10)
+    world.until(drain, lambda progress: progress.evicted == 3)
+    world.kubelet()
+    assert world.until(drain, lambda progress: progress.done).blocked_by == ()
+    assert sum(exchange.resource == "poddisruptionbudgets" for exchange in world.sent) == 1
+
+
+def test_two_budgets_on_a_pod_are_told_and_not_tried_for_ever(world: Node) -> None:
+    """No waiting mends it. Other pods go; the line names both budgets and whom to ask."""
+    world.pod("web", labels={"app": "web"})
+    world.pod("other")
+    world.budget("first", 1, labels={"app.kubernetes.io/instance": "shop"})
+    world.budget("second", 1)
+    drain = world.drain()
+    progress = world.until(drain, lambda progress: bool(progress.misconfigured) and progress.evicted == 1)
+    where = world.namespace
+    (line,) = progress.misconfigured
+    assert line == (
+        f"{where}/web is under more than one disruption budget, which no eviction passes: "
+        f"{where}/first (app shop), {where}/second"
+    )
+    assert progress.blocked_by == ()
+    world.kubelet()
+    for _ in range(10):
+        world.clock.sleep(20)
+        assert world.until(drain, lambda progress: progress.left == 1).misconfigured
+    assert world.evictions() == 2
+    world.admin.delete(PDBS, "second", where)
+    world.clock.sleep(400)
+    world.until(drain, lambda progress: progress.evicted == 2)
+
+
+def test_a_same_named_pod_elsewhere_is_never_touched(world: Node) -> None:
+    """It takes the name between the look and the eviction, as a StatefulSet's does; the UID tells them apart."""
+    first = world.pod("db-0")
+
+    def replaced() -> bool:
+        try:
+            old = world.admin.get(PODS, "db-0", world.namespace)
+        except NotFound:
+            return True
+        if old["metadata"]["uid"] == first["metadata"]["uid"]:
+            world.admin.delete(PODS, "db-0", world.namespace, grace_seconds=0)
+            world.pod("db-0", node=f"{world.name}-b")
+        return True
+
+    drain = world.drain()
+    ends = time.monotonic() + LONG
+    while not (progress := drain.step(DrainMode.EVICT, replaced)).done:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    assert world.evictions() == 1
+    assert progress.evicted == 0
+    now = world.admin.get(PODS, "db-0", world.namespace)
+    assert now["metadata"]["uid"] != first["metadata"]["uid"]
+    assert "deletionTimestamp" not in now["metadata"]
+
+
+@pytest.mark.parametrize("mode", DrainMode)
+def test_without_consent_nothing_at_all_is_touched(world: Node, mode: DrainMode) -> None:
+    """As kubectl does it: a drain that cannot end is not begun. Not even past the deadline is data destroyed."""
+    world.pod("scratch", volumes=[{"name": "s", "emptyDir": {}}])
+    world.pod("lone", owner=None)
+    world.pod("web")
+    drain = world.drain(delete_empty_dir_data=False, force=False)
+    progress = world.until(drain, lambda progress: bool(progress.misconfigured), mode)
+    assert progress.misconfigured == (
+        f"{world.namespace}/lone: nothing would make it anew, and drain.force is off",
+        f"{world.namespace}/scratch: it has an emptyDir, and drain.deleteEmptyDirData is off",
+    )
+    assert (progress.total, progress.left, progress.done) == (3, 3, False)
+    assert world.terminating() == set()
+    assert {exchange.verb for exchange in world.sent} <= {"list", "watch"}
+
+
+def test_past_the_deadline_what_is_left_is_deleted(world: Node) -> None:
+    """Budgets or not, each once; with the grace period that the policy gives."""
+    world.pod("a", labels={"app": "web"})
+    world.pod("b", labels={"app": "two"})
+    world.budget("none", 0)
+    world.budget("first", 1, app="two")
+    world.budget("second", 1, app="two")
+    drain = world.drain(grace_period=7.0)
+    world.until(drain, lambda progress: bool(progress.blocked_by) and bool(progress.misconfigured))
+    progress = world.until(drain, lambda progress: progress.evicted == 2, DrainMode.DELETE)
+    assert (progress.blocked_by, progress.misconfigured) == ((), ())
+    found = list(world.admin.list(PODS, world.namespace))
+    assert [pod["metadata"]["deletionGracePeriodSeconds"] for pod in found] == [7, 7]
+    for _ in range(3):
+        world.clock.sleep(30)
+        drain.step(DrainMode.DELETE, yes)
+    assert sum(exchange.verb == "delete" for exchange in world.sent) == 2
+    world.kubelet()
+    assert world.until(drain, lambda progress: progress.done, DrainMode.DELETE).evicted == 2
+
+
+def test_a_new_process_goes_on_where_the_last_one_stopped(world: Node) -> None:
+    """It sees what terminates already, and asks for nothing twice."""
+    for name in ("a", "b"):
+        world.pod(name)
+    first = world.drain()
+    world.until(first, lambda progress: progress.evicted == 2)
+    first.reset()
+    second = world.drain()
+    progress = world.until(second, lambda progress: progress.left == 2)
+    assert progress.evicted == 0
+    world.kubelet()
+    world.until(second, lambda progress: progress.done)
+    assert world.evictions() == 2
+
+
+def test_only_selected_pods_are_drained(world: Node) -> None:
+    """`podSelector`: the others stay and are not waited for."""
+    world.pod("a", labels={"tier": "web"})
+    world.pod("b", labels={"tier": "db"})
+    drain = world.drain(pod_selector=selector("tier in (web)"))
+    world.until(drain, lambda progress: progress.evicted == 1)
+    world.kubelet()
+    world.until(drain, lambda progress: progress.done)
+    assert world.pods() == {"b": False}
+
+
+def test_what_terminates_for_long_is_not_waited_for(world: Node) -> None:
+    """`skipWaitForDeleteTimeout`: a pod on a dead volume holds nobody up for ever."""
+    world.pod("stuck")
+    world.clock.epoch = time.time()
+    drain = world.drain(skip_wait_for_delete_timeout=60)
+    world.until(drain, lambda progress: progress.evicted == 1 and progress.left == 1)
+    assert drain.step(DrainMode.EVICT, yes).done is False
+    world.clock.sleep(120)  # the pod's own 30 s of grace, and then 60
+    world.until(drain, lambda progress: progress.done)
+    assert world.pods() == {"stuck": True}
+
+
+def test_nothing_is_touched_once_the_lock_is_not_fresh(world: Node) -> None:
+    """Asked before each eviction."""
+    for name in ("a", "b", "c"):
+        world.pod(name)
+    drain = world.drain()
+    answers = iter([True, False])
+    ends = time.monotonic() + LONG
+    while (progress := drain.step(DrainMode.EVICT, lambda: next(answers))).total == 0:
+        assert time.monotonic() < ends
+    assert (progress.evicted, progress.wait_seconds) == (1, 0.0)
+    assert len(world.terminating()) == 1
+
+
+def test_a_workload_that_ignores_the_cordon_is_not_followed_for_ever(world: Node) -> None:
+    """A late pod that tolerates the cordon is left alone; one that is put here by name goes a few times at most."""
+    drain = world.drain()
+    world.until(drain, lambda progress: progress.done)
+    world.pod("tolerant", tolerations=[{"operator": "Exists"}])
+    for number in range(5):
+        name = f"put-{number}"
+        world.pod(name)
+        world.until(drain, lambda progress, name=name: f"{world.namespace}/{name}" in progress.waiting_for)  # type: ignore[misc]
+        world.kubelet()
+        world.until(drain, lambda progress: progress.done)
+    assert world.evictions() == 5
+    world.pod("put-6")
+    progress = world.until(drain, lambda progress: bool(progress.misconfigured))
+    assert progress.misconfigured == (
+        f"{world.namespace}/put-6: its owner makes pods on this node in spite of the cordon",
+    )
+    assert progress.done is False
+    assert world.evictions() == 5
+    assert world.pods() == {"put-6": False, "tolerant": False}
+
+
+def test_a_missing_right_is_told_and_not_tried_for_ever(world: Node, api: ApiServer, client: Client) -> None:
+    """RBAC without pods/eviction: the line says so, and the API server is not hammered."""
+    rules = [rule for rule in shipped_rules("ClusterRole") if rule["resources"] != ["pods/eviction"]]
+    sent: list[Exchange] = []
+    token = token_with(client, world.namespace, "poor", rules, [])
+    kube = door_with(api, token, Surroundings(on_request=sent.append))
+    world.pod("a")
+    drain = world.drain(kube)
+    progress = world.until(drain, lambda progress: bool(progress.misconfigured))
+    assert progress.misconfigured[0].startswith(f"{world.namespace}/a may not be removed: ")
+    assert "cannot create resource" in progress.misconfigured[0]
+    for _ in range(5):
+        world.clock.sleep(30)
+        drain.step(DrainMode.EVICT, yes)
+    assert sum(exchange.verb == "evict" for exchange in sent) == 1
+    drain.reset()
+    kube.close()
+
+
+def test_the_last_pod_that_goes_wakes_whoever_waits(world: Node) -> None:
+    """Nobody polls for it; the ones before wake nobody."""
+    for name in ("a", "b"):
+        world.pod(name)
+    drain = world.drain()
+    world.until(drain, lambda progress: progress.evicted == 2)
+    world.admin.delete(PODS, "a", world.namespace, grace_seconds=0)
+    world.until(drain, lambda progress: progress.left == 1)
+    assert not world.woken.is_set()
+    world.admin.delete(PODS, "b", world.namespace, grace_seconds=0)
+    assert world.woken.wait(LONG)
+    assert drain.step(DrainMode.EVICT, yes).done is True
+
+
+def test_a_preflight_tells_each_pods_fate_and_touches_nothing(world: Node) -> None:
+    """Dry-run evictions: budgets are asked, not spent."""
+    world.pod("daemon", owner=world.daemonset("agent"))
+    world.pod("free")
+    world.pod("held", labels={"app": "web"})
+    world.pod("never", labels={"app": "two"})
+    world.pod("scratch", volumes=[{"name": "s", "emptyDir": {}}])
+    world.budget("none", 0, labels={"app": "shop"})
+    world.budget("first", 1, app="two")
+    world.budget("second", 1, app="two")
+    found = preflight(world.kube, world.name, Drain(delete_empty_dir_data=False))
+    where = world.namespace
+    assert [(answer.pod.partition("/")[2], answer.expected) for answer in found] == [
+        ("daemon", Expected.STAYS),
+        ("free", Expected.GOES),
+        ("held", Expected.WAITS),
+        ("never", Expected.NEVER),
+        ("scratch", Expected.NEVER),
+    ]
+    assert found[1] == Preflight(f"{where}/free", Expected.GOES)
+    assert found[2].budget == f"{where}/none (app shop)"
+    assert found[3].budget == f"{where}/first, {where}/second"
+    assert world.terminating() == set()
+    budgets = world.admin.list(PDBS, where)
+    assert sorted(one["status"]["disruptionsAllowed"] for one in budgets) == [0, 1, 1]
