@@ -93,10 +93,23 @@ def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address:
 
 
 def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
-    """Shows the publisher every change of the own Node."""
+    """Shows the publisher every change of the own Node, and says when there is none or nobody can tell."""
+    there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
-        if change.seen in (Seen.ADDED, Seen.MODIFIED):
-            publisher.saw(change.object)
+        match change.seen:
+            case Seen.LISTING:
+                there = whole = False
+            case Seen.ADDED | Seen.MODIFIED:
+                there = True
+                publisher.saw(change.object, listed=not whole)
+            case Seen.DELETED:
+                publisher.gone()
+            case Seen.SYNCED:
+                whole = True
+                if not there:
+                    publisher.gone()
+            case Seen.AWAY:
+                publisher.lost_sight()
 
 
 def _count(metrics: Metrics, exchange: Exchange) -> None:

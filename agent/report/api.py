@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.kube import Kube, Patch
-from agent.kube.errors import AlreadyExists
+from agent.kube.errors import AlreadyExists, NotFound
 from agent.kube.resources import EVENTS, NODES
 
 
@@ -46,6 +46,9 @@ class KubeReport:
             return False
         return True
 
-    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Merge-patches it and answers the object as it is now."""
-        return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Merge-patches it and answers the object as it is now; None when it is not there any more."""
+        try:
+            return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)
+        except NotFound:
+            return None

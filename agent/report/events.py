@@ -1,7 +1,8 @@
 """Kubernetes Events: one for each thing that happened, counted up when it happens again.
 
 An Event's name is made from what it says, so a repeated one is the same object even after the agent was started anew.
-An Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up.
+An Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up; at
+once where trying again is no use (RBAC says no, the namespace is going away).
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 
@@ -17,11 +18,13 @@ from typing import Any, Protocol
 import structlog
 
 from agent.errors import KubeError
+from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
 from agent.reasons import Reason, Urgency
 from agent.report.view import cut
 
 _COMPONENT = "node-hardening-agent"
 _MESSAGE_CHARACTERS = 1024  # the API server's own limit
+_NAME_CHARACTERS = 253
 _QUEUE = 200
 _REMEMBERED = 256
 _TRIES = 5
@@ -65,8 +68,8 @@ class EventsApi(Protocol):
     def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
         """Creates it; False when one of that name is there already."""
 
-    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Merge-patches it and answers the object as it is now."""
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Merge-patches it and answers the object as it is now; None when it is not there any more."""
 
 
 @dataclass(slots=True)
@@ -116,8 +119,10 @@ class Recorder:
                 self._write(first)
             except KubeError as error:
                 first.tries += 1
-                self._log.warning("event_not_delivered", reason=first.event.reason.value, error=str(error))
-                if first.tries < _TRIES:
+                given_up = first.tries >= _TRIES or _is_final(error)
+                reason = first.event.reason.value
+                self._log.warning("event_not_delivered", reason=reason, error=str(error), given_up=given_up)
+                if not given_up:
                     return False
                 self._dropped()
             # Another thread may have made room meanwhile.
@@ -133,26 +138,27 @@ class Recorder:
         if known and event.key:
             return
         if known and waiting.when - known.written < _TTL_SECONDS:
-            known.pending += 1
             if waiting.when - known.written < _COUNT_EVERY_SECONDS:
+                known.pending += 1
                 return
-            total = known.count + known.pending
-            self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": _stamp(waiting.when)})
-            self._remember(name, _Known(total, waiting.when))
-            return
-        count = self._create_or_count(namespace, name, waiting)
-        self._remember(name, _Known(count, waiting.when))
-
-    def _create_or_count(self, namespace: str, name: str, waiting: _Waiting) -> int:
+            total = known.count + known.pending + 1
+            if self._count(namespace, name, total, waiting.when):
+                return
         if self._api.create_event(namespace, self._body(waiting, name, namespace)):
-            return 1
-        if waiting.event.key:
-            return 1  # told before a restart
-        # Ours from before a restart: an empty patch changes nothing and answers with the count.
-        before = self._api.patch_event(namespace, name, {}).get("count")
-        count = (before if isinstance(before, int) else 1) + 1
-        self._api.patch_event(namespace, name, {"count": count, "lastTimestamp": _stamp(waiting.when)})
-        return count
+            self._remember(name, _Known(1, waiting.when))
+        elif event.key:
+            self._remember(name, _Known(1, waiting.when))  # told before a restart
+        else:
+            # Ours from before a restart: an empty patch changes nothing and answers with the count.
+            before = (self._api.patch_event(namespace, name, {}) or {}).get("count")
+            self._count(namespace, name, (before if isinstance(before, int) else 1) + 1, waiting.when)
+
+    def _count(self, namespace: str, name: str, total: int, when: float) -> bool:
+        """Writes the count; False when the Event has gone meanwhile."""
+        there = self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": _stamp(when)})
+        if there is not None:
+            self._remember(name, _Known(total, when))
+        return there is not None
 
     def _remember(self, name: str, known: _Known) -> None:
         self._known[name] = known
@@ -163,7 +169,8 @@ class Recorder:
     def _name(self, event: Event) -> str:
         about = event.regarding
         said = repr((about, event.reason.value, event.key or event.message, self._node))
-        return f"{about.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        short = hashlib.sha256(said.encode()).hexdigest()[:16]
+        return f"{about.name[: _NAME_CHARACTERS - 17].rstrip('.-')}.{short}"
 
     def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:
         event, about = waiting.event, waiting.event.regarding
@@ -185,6 +192,12 @@ class Recorder:
             "reportingComponent": _COMPONENT,
             "reportingInstance": self._node,
         }
+
+
+def _is_final(error: KubeError) -> bool:
+    """Whether the same request will be refused for as long as anybody waits."""
+    later = Unauthorized | Conflict | TooManyRequests | ServerError
+    return isinstance(error, Refused) and not isinstance(error, later)
 
 
 def _stamp(when: float) -> str:

@@ -1,12 +1,15 @@
 """Keeps the Node showing what it should: one reader, one writer, and nothing written that stands there already.
 
 Only our own annotations, our label, our conditions (merged by type) and our taint are ever in a patch, so nobody else's
-are touched. What somebody takes away or alters comes back. It refuses to wait in the caller's thread.
+are touched. What somebody takes away or alters comes back, ever more slowly while they keep at it. It refuses to wait
+in the caller's thread, and to let an Event that cannot be delivered hold up the Node.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +23,11 @@ from agent.report import view
 from agent.report.events import Event, Recorder, Regarding
 from agent.report.view import Condition, NodeView, Standing
 
-# Between two writes: somebody who keeps taking our annotations away must not become a fight at full speed.
 _WRITE_EVERY_SECONDS = 0.5
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
+# Somebody who keeps taking our annotations away must not become a fight at full speed.
+_FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
+_PEACE_SECONDS = 600.0
 _TRANSITIONS = {
     Standing.HARDENED.value: Reason.NODE_HARDENED,
     Standing.DRIFTED.value: Reason.NODE_DRIFTED,
@@ -56,6 +61,7 @@ class Shown:
     labels: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     taints: tuple[Mapping[str, Any], ...] = ()
+    uid: str = ""
     resource_version: str = ""
 
     @classmethod
@@ -72,22 +78,39 @@ class Shown:
                 if one.get("type") in ours
             },
             taints=tuple((node.get("spec") or {}).get("taints") or []),
+            uid=str(metadata.get("uid", "")),
             resource_version=str(metadata.get("resourceVersion", "")),
         )
+
+    def is_older_than(self, other: Shown) -> bool:
+        """Whether this is certainly an earlier look at the same Node.
+
+        Resource versions of one object are decimal numbers that grow; what is not is never called older.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+        """
+        mine, theirs = self.resource_version, other.resource_version
+        comparable = self.uid == other.uid and mine.isdecimal() and theirs.isdecimal()
+        return comparable and int(mine) < int(theirs)
 
 
 class NodePublisher:
     """Publishes from a thread of its own. `offer`, `event` and `saw` return at once, in any thread."""
 
     def __init__(
-        self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event
-    ) -> None:
-        """wall: epoch seconds. stop: ends `run`."""
+        self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """wall: epoch seconds. stop: ends `run`. clock: monotonic seconds."""
         self._api, self._recorder, self._node, self._wall, self._stop = api, recorder, node, wall, stop
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._offered = threading.Event()
         self._parts: dict[str, NodeView] = {}
         self._shown: Shown | None = None
+        self._absent = False
+        self._node_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._events_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._repair_turn = _Turn(clock, _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS)
         self._log = structlog.get_logger()
 
     def offer(self, part: str, shown: NodeView) -> None:
@@ -96,6 +119,7 @@ class NodePublisher:
             if self._parts.get(part) == shown:
                 return
             self._parts[part] = shown
+        self._offered.set()
         self._wake.set()
 
     def event(self, reason: Reason, message: str, regarding: Regarding | None = None) -> None:
@@ -107,13 +131,32 @@ class NodePublisher:
         self._recorder.record(event)
         self._wake.set()
 
-    def saw(self, node: Mapping[str, Any]) -> None:
-        """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be."""
-        shown = Shown.of(node)
+    def saw(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
+        """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.
+
+        listed: it is what the API server has now, whatever was seen before (it may have been restored from a backup).
+        """
         with self._lock:
-            self._shown = shown
+            was_absent, self._absent = self._absent, False
+            if listed or was_absent:
+                self._shown = None
+        shown = self._take(node)
+        if was_absent:
+            self._offered.set()  # all of it is news to this Node
         if self._differences(shown).any:
             self._wake.set()
+
+    def gone(self) -> None:
+        """There is no such Node, yet or any more: nothing is written until one was seen."""
+        with self._lock:
+            said, self._absent, self._shown = self._absent, True, None
+        if not said:
+            self._log.warning("node_not_there", next_step="waiting for the kubelet to register it")
+
+    def lost_sight(self) -> None:
+        """What the Node shows may be anything by now: it is read before the next write."""
+        with self._lock:
+            self._absent, self._shown = False, None
 
     def stop(self) -> None:
         """Ends `run`; the event that was given has to be set too."""
@@ -121,29 +164,48 @@ class NodePublisher:
 
     def run(self) -> None:
         """Writes until stopped: when something was offered, and again later when the API server did not take it."""
-        retry = _FIRST_RETRY_SECONDS
         while not self._stop.is_set():
             self._wake.clear()
+            seconds = self.turn()
+            self._stop.wait(_WRITE_EVERY_SECONDS)
+            self._wake.wait(seconds)
+
+    def turn(self) -> float | None:
+        """Writes what is to be written and may be now; seconds until there is more to do, None for nothing."""
+        waits = []
+        offered = self._offered.is_set()
+        if not self._node_turn.is_due:
+            waits.append(self._node_turn.left_seconds)
+        elif not offered and not self._repair_turn.is_due:
+            waits.append(self._repair_turn.left_seconds)
+        else:
+            self._offered.clear()
             try:
-                done = self._reconcile() and self._recorder.deliver()
+                wrote = self._reconcile()
+                self._node_turn.reset()
             except KubeError as error:
-                self._log.warning("node_not_written", error=str(error), retry_seconds=retry)
-                with self._lock:
-                    self._shown = None  # whatever was read may no longer be so
-                done = False
-            if done:
-                retry = _FIRST_RETRY_SECONDS
-                self._stop.wait(_WRITE_EVERY_SECONDS)
-                self._wake.wait()
+                self._offered.set()
+                self.lost_sight()  # whatever was read may no longer be so
+                self._node_turn.put_off()
+                waits.append(self._node_turn.left_seconds)
+                self._log.warning("node_not_written", error=str(error), retry_seconds=waits[-1])
             else:
-                self._stop.wait(retry)
-                retry = min(retry * 2, _LONGEST_RETRY_SECONDS)
+                if wrote and not offered:
+                    self._repair_turn.put_off(forget_after=_PEACE_SECONDS)
+        if self._recorder.waiting and self._events_turn.is_due:
+            if self._recorder.deliver():
+                self._events_turn.reset()
+            else:
+                self._events_turn.put_off()
+        if self._recorder.waiting:
+            waits.append(self._events_turn.left_seconds)
+        return min(waits, default=None)
 
     def _reconcile(self) -> bool:
-        """Makes the Node show what was offered; True when it does. Raises KubeError."""
+        """Makes the Node show what was offered; True when something had to be written. Raises KubeError."""
         with self._lock:
-            if not self._parts:
-                return True
+            if not self._parts or self._absent:
+                return False
             shown = self._shown
         if shown is None:
             shown = self._take(self._api.read())
@@ -158,13 +220,15 @@ class NodePublisher:
             left = [taint for taint in shown.taints if taint.get("key") != view.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
             self.event(Reason.STARTUP_TAINT_LIFTED, f"verified: took the taint {view.TAINT} away")
-        return True
+        return missing.any
 
     def _take(self, node: Mapping[str, Any]) -> Shown:
+        """The newest look at the Node: an answer may come after a watch has told of a later change."""
         shown = Shown.of(node)
         with self._lock:
-            self._shown = shown
-        return shown
+            if self._shown is None or not shown.is_older_than(self._shown):
+                self._shown = shown
+            return self._shown
 
     def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
         now = written.get(view.STATUS)
@@ -191,6 +255,33 @@ class NodePublisher:
             ],
             taint=wanted.lift_taint and any(taint.get("key") == view.TAINT for taint in shown.taints),
         )
+
+
+class _Turn:
+    """When something may be done again: at once, or after delays that double."""
+
+    def __init__(self, clock: Callable[[], float], first_seconds: float, longest_seconds: float) -> None:
+        self._clock, self._first, self._longest = clock, first_seconds, longest_seconds
+        self._delay, self._due = first_seconds, -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        return self._clock() >= self._due
+
+    @property
+    def left_seconds(self) -> float:
+        return max(self._due - self._clock(), 0.0)
+
+    def put_off(self, *, forget_after: float = math.inf) -> None:
+        """The next time is later. forget_after: seconds of quiet after which the delays begin anew."""
+        now = self._clock()
+        if now - self._due > forget_after:
+            self._delay = self._first
+        self._due = now + self._delay
+        self._delay = min(self._delay * 2, self._longest)
+
+    def reset(self) -> None:
+        self._delay, self._due = self._first, -math.inf
 
 
 @dataclass(frozen=True, slots=True)

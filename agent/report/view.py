@@ -22,7 +22,7 @@ LABEL = f"{PREFIX}hardened"
 TAINT = f"{PREFIX}not-hardened"
 CONDITION_HARDENED, CONDITION_REBOOT = "NodeHardened", "RebootRequired"
 
-_FINDINGS_BYTES = 4096
+FINDINGS_BYTES = 4096
 _SENTENCE_CHARACTERS = 1024
 _OBSERVED_CHARACTERS = 160
 
@@ -77,8 +77,10 @@ def standing(report: Report) -> Standing:
     return words.get(report.status, Standing.UNKNOWN)
 
 
-def hardening(report: Report, *, policy: str, version: str, label: bool, last_change: str | None) -> NodeView:
-    """The view after one pass. `last_change` None keeps what the Node shows already."""
+def hardening(
+    report: Report, *, policy: str, version: str, label: bool, last_change: str | None, limit: int = FINDINGS_BYTES
+) -> NodeView:
+    """The view after one pass. `last_change` None keeps what the Node shows already. limit: of `findings`, in bytes."""
     word = standing(report)
     text = summary(report)
     reasons = {
@@ -91,7 +93,7 @@ def hardening(report: Report, *, policy: str, version: str, label: bool, last_ch
     annotations: dict[str, str | None] = {
         STATUS: word.value,
         SUMMARY: text,
-        FINDINGS: findings(report.findings) or None,
+        FINDINGS: findings(report.findings, limit) or None,
         POLICY: policy,
         VERSION: version,
     }
@@ -123,11 +125,11 @@ def summary(report: Report) -> str:
     return cut(" ".join(f"{control}: {_sentence(some)}." for control, some in by_control.items()), _SENTENCE_CHARACTERS)
 
 
-def findings(found: Sequence[Finding]) -> str:
-    """JSON of what does not pass, worst first, cut to 4 KiB with the number of those left out; empty when all does."""
+def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
+    """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted."""
     wanted = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
     shown: list[Mapping[str, object]] = []
-    size = 2
+    size = len("[]")
     for number, one in enumerate(wanted):
         entry: dict[str, object] = {
             "id": one.id,
@@ -135,9 +137,12 @@ def findings(found: Sequence[Finding]) -> str:
             "severity": one.severity.value,
             "observed": cut(" ".join(one.observed.split()), _OBSERVED_CHARACTERS),
         }
-        length = len(_compact(entry).encode()) + 1
-        if size + length > _FINDINGS_BYTES - 16:
-            shown.append({"more": len(wanted) - number})
+        length = len(_compact(entry).encode()) + len(",")
+        left_out = {"more": len(wanted) - number}
+        # Room is kept for the count of the rest, but behind the last one, which needs none.
+        rest = len(_compact(left_out).encode()) if number + 1 < len(wanted) else -len(",")
+        if size + length + rest > limit:
+            shown.append(left_out)
             break
         shown.append(entry)
         size += length
@@ -155,7 +160,12 @@ def change_sentence(changes: Sequence[Change], when: str) -> str | None:
 
 
 def cut(text: str, characters: int) -> str:
-    """The text, shortened with an ellipsis where it is too long."""
+    """The text, shortened with an ellipsis where it is too long, and as the API server will give it back.
+
+    File names may hold bytes that are no text: the server would store another sign for them, and what stands there
+    would never be what is wanted.
+    """
+    text = _storable(text)
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
@@ -177,4 +187,8 @@ def _sentence(some: Sequence[Finding]) -> str:
 
 
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _storable(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="replace").decode()
