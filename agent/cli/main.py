@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import yaml
@@ -18,6 +21,7 @@ from agent.cli.validate import validate
 from agent.config import Config, load_or_default
 from agent.config.schema import Log, LogFormat, LogLevel
 from agent.controls import catalogue
+from agent.controls.catalogue import Act
 from agent.errors import AgentError, ConfigError, UsageError
 from agent.host import Host, HostExec
 from agent.model import Outcome, Report, Status
@@ -26,11 +30,21 @@ Command = Callable[[argparse.Namespace], int]
 OK, NOT_COMPLIANT, USAGE, COULD_NOT = 0, 1, 2, 3
 
 
+class OutputError(AgentError):
+    """The answer could not be written to where it was asked for."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point `node-hardening-agent`. Returns the exit code; never a traceback for what can go wrong."""
     arguments = options.parser(os.environ).parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A node's files may hold any bytes, and a terminal may show less than UTF-8: never a reason to fail.
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     try:
-        return _commands()[arguments.command](arguments)
+        code = _commands()[arguments.command](arguments)
+        _flush()
+        return code
     except ConfigError as error:
         for problem in error.problems:
             _say(str(problem))
@@ -43,10 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgentError as error:
         _say(str(error))
         return COULD_NOT
-    except BrokenPipeError:
-        # The reader has seen enough (`| head`); what is buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except KeyboardInterrupt:
         return 130
 
@@ -60,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from agent import daemon, kube  # noqa: PLC0415
 
     path, named = options.config_path(arguments.config)
-    host = Host(arguments.host_root, how=HostExec(arguments.host_exec))
+    host = _host(arguments)
     _set_up_log(Log(), arguments)
     store = daemon.PolicyStore(path, host, explicit=named)
     policy = store.load().config or Config()
@@ -71,20 +81,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
-    report = catalogue.run(arguments.node_name, catalogue.controls_of(config, host), catalogue.Act.AUDIT)
-    _show(report, arguments.output)
+    report = catalogue.run(arguments.node_name, catalogue.controls_of(config, host), Act.AUDIT)
+    _show(report, arguments.output, Act.AUDIT)
     return OK if report.status is Status.PASS else NOT_COMPLIANT
 
 
 def _apply(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
     controls = catalogue.controls_of(config, host)
-    if arguments.dry_run:
-        report = catalogue.run(arguments.node_name, controls, catalogue.Act.DRY_RUN)
-    else:
-        with catalogue.exclusively(host):
-            report = catalogue.run(arguments.node_name, controls, catalogue.Act.APPLY)
-    _show(report, arguments.output, dry_run=arguments.dry_run)
+    act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
+    with contextlib.nullcontext() if arguments.dry_run else catalogue.exclusively(host):
+        report = catalogue.run(arguments.node_name, controls, act)
+    _show(report, arguments.output, act)
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT
     return OK if report.status is Status.PASS else NOT_COMPLIANT
@@ -93,7 +101,7 @@ def _apply(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     result = validate(arguments.paths, Host("/"))
     if arguments.output == "table":
-        print(result.text(style(sys.stdout)), end="")
+        _out(result.text(style(sys.stdout)))
     else:
         _document(result.document(), arguments.output)
     return USAGE if result.problems else COULD_NOT if result.unchecked else OK
@@ -106,7 +114,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
     looks = style(sys.stdout)
-    return demo(sys.stdout, lambda report: table.render(report, looks), keep=arguments.keep)
+    return demo(_out, lambda report, act, brief: table.render(report, looks, act, brief=brief), keep=arguments.keep)
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
@@ -114,7 +122,14 @@ def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
     _set_up_log(config.log, arguments)
-    return config, Host(arguments.host_root, how=HostExec(arguments.host_exec))
+    return config, _host(arguments)
+
+
+def _host(arguments: argparse.Namespace) -> Host:
+    # An empty one is a script's unset variable: taken for the working folder it would be written into.
+    if not arguments.host_root or not Path(arguments.host_root).is_dir():
+        raise UsageError(f"--host-root {arguments.host_root or repr('')}: not a folder")
+    return Host(arguments.host_root, how=HostExec(arguments.host_exec))
 
 
 def _set_up_log(policy: Log, arguments: argparse.Namespace) -> None:
@@ -124,25 +139,58 @@ def _set_up_log(policy: Log, arguments: argparse.Namespace) -> None:
     log.configure(level, form, arguments.node_name)
 
 
-def _show(report: Report, output: str, *, dry_run: bool = False) -> None:
+def _show(report: Report, output: str, act: Act) -> None:
     if output == "table":
-        print(table.render(report, style(sys.stdout), dry_run=dry_run), end="")
-    else:
-        _document(report.document(), output)
+        _out(table.render(report, style(sys.stdout), act))
+        return
+    document = report.document()
+    if act is not Act.AUDIT:
+        document.setdefault("changes", [])  # a script that asks what was changed gets an answer, also "nothing"
+    _document(document, output)
 
 
 def _document(document: Mapping[str, object], output: str) -> None:
     if output == "json":
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        encoding = getattr(sys.stdout, "encoding", None) or ""
+        _out(json.dumps(document, indent=2, ensure_ascii=encoding.lower() not in ("utf-8", "utf8")) + "\n")
     else:
-        print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120), end="")
+        _out(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
 
 
-def style(stream: TextIO) -> table.Style:
+def _out(text: str) -> None:
+    """Standard output. A reader that has seen enough (`| head`) changes neither the work nor the exit code.
+
+    Raises OutputError when the answer cannot be written for another reason.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _flush() -> None:
+    """What is still buffered must not fail at exit, where nobody can turn it into an exit code."""
+    _out("")
+
+
+def _discard_output() -> None:
+    """From here on standard output leads nowhere: what is buffered would fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def style(stream: TextIO | None) -> table.Style:
     """Colour and width for a terminal; neither for a file or a pipe. NO_COLOR is respected (https://no-color.org)."""
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         return table.Style()
-    return table.Style(colour="NO_COLOR" not in os.environ, width=shutil.get_terminal_size().columns)
+    return table.Style(
+        colour=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        width=shutil.get_terminal_size().columns,
+    )
 
 
 def _say(text: str) -> None:

@@ -1,21 +1,23 @@
 """`validate PATH…`: configuration and profiles linted where they are written, before a node ever sees them.
 
 What a file is, it says itself: a YAML's `kind`, JSON for seccomp, anything else that holds a profile for AppArmor. The
-same texts inside a ConfigMap manifest are linted too, with the manifest's line numbers. It changes nothing.
+same texts inside a ConfigMap manifest are linted too, with the manifest's line numbers. What a valid profile leaves
+open is a warning and costs nobody their exit code. It changes nothing.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-import yaml
-
 from agent import config
-from agent.cli.table import Style
+from agent.cli.manifests import Text, texts
+from agent.cli.table import Style, printable
 from agent.config.schema import KIND as CONFIG_KIND
 from agent.controls import apparmor, modprobe, seccomp
 from agent.errors import ConfigError, HostError, Problem, UsageError
@@ -23,6 +25,16 @@ from agent.host import Host
 
 _LIMIT_BYTES = 4 << 20
 _SKIPPED_ENDINGS = (".md", ".txt", ".rst", ".swp", "~")
+_SAYS_SECCOMP = re.compile(r'"defaultAction"|"syscalls"|SCMP_ACT_')
+_SAYS_APPARMOR = re.compile(
+    r"""^[ \t]*(
+        profile [ \t]+ ["@/:\w] [^=()\n]* \{ [ \t]*$         # profile NAME {
+        | "? (/|@\{) [^=():\n]* \{ [ \t]*$                   # /usr/bin/foo {
+        | abi [ \t]+ <
+        | \#? include [ \t]+ < (abstractions|tunables)
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 class What(Enum):
@@ -32,50 +44,46 @@ class What(Enum):
     MODULES = "module deny list"
     SECCOMP = "seccomp profile"
     APPARMOR = "AppArmor profile"
-    MANIFEST = "manifest"
     OTHER = "not ours"
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """One text to lint. first_line: how many lines stand before it in its file (0 unless it is inside a manifest)."""
-
-    file: str
-    name: str
-    content: str
-    first_line: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
-    """What was linted and what is wrong. unchecked: texts for which the tool was missing, with the reason."""
+    """What was linted and what is wrong.
+
+    unchecked: texts for which the tool was missing, with the reason. warnings: what valid profiles leave open.
+    """
 
     checked: tuple[tuple[str, What], ...]
     problems: tuple[Problem, ...]
     unchecked: tuple[str, ...]
+    warnings: tuple[Problem, ...] = ()
 
     def document(self) -> dict[str, object]:
         """The document that `-o json` and `-o yaml` print."""
         return {
             "status": "fail" if self.problems else "unknown" if self.unchecked else "pass",
             "checked": [{"file": file, "kind": what.value} for file, what in self.checked],
-            "problems": [
-                {"file": one.file, "line": one.line, "key": one.key, "message": one.message} for one in self.problems
-            ],
+            "problems": [_document(one) for one in self.problems],
+            "warnings": [_document(one) for one in self.warnings],
             "unchecked": list(self.unchecked),
         }
 
     def text(self, style: Style) -> str:
         """The same for eyes: a line a file, problems first, a one-line verdict last."""
-        lines = [style.paint(str(problem), "31;1") for problem in self.problems]
-        lines += [style.paint(f"not checked: {reason}", "33;1") for reason in self.unchecked]
+        lines = [style.paint(printable(str(problem)), "31;1") for problem in self.problems]
+        lines += [style.paint(printable(f"not checked: {reason}"), "33;1") for reason in self.unchecked]
+        lines += [style.paint(printable(f"warning: {one}"), "33") for one in self.warnings]
         bad = {problem.file for problem in self.problems}
         lines += [
-            f"{style.paint('ok', '32')}  {file}  ({what.value})" for file, what in self.checked if file not in bad
+            f"{style.paint('ok', '32')}  {printable(file)}  ({what.value})"
+            for file, what in self.checked
+            if file not in bad
         ]
         count = len(self.problems)
         if count:
-            verdict = f"{count} problem{'s' if count != 1 else ''} in {len(bad)} of {len(self.checked)} texts."
+            files = len({file for file, _ in self.checked})
+            verdict = f"{count} problem{'s' if count != 1 else ''} in {len(bad)} of {files} file{'s' * (files != 1)}."
         elif self.unchecked:
             verdict = f"{len(self.unchecked)} of {len(self.checked)} texts could not be checked."
         else:
@@ -88,28 +96,37 @@ def validate(paths: Sequence[str], host: Host) -> Result:
     checked: list[tuple[str, What]] = []
     problems: list[Problem] = []
     unchecked: list[str] = []
+    warnings: list[Problem] = []
     for given in paths:
         found = False
+        walked = Path(given).is_dir()
         for file in _files(given):
-            read = _read(file)
-            if isinstance(read, Problem):
+            try:
+                content = _read(file)
+                if walked and _is_binary(file, content):
+                    continue
+                inside = texts(_text(file, content))
+            except ConfigError as error:
                 checked.append((file, What.OTHER))
-                problems.append(read)
+                problems += error.problems
                 found = True
                 continue
-            for text in _texts(read, problems):
+            for text in inside:
                 what = what_is(text)
-                if what is What.OTHER:
+                if what is What.OTHER or (walked and not _is_meant(text, what)):
                     continue
                 found = True
                 checked.append((text.file, what))
                 try:
-                    problems += _shifted(lint(text, what, host), text)
+                    wrong = lint(text, what, host)
+                    problems += _shifted(wrong, text)
+                    if what is What.SECCOMP and not wrong:
+                        warnings += _shifted(seccomp.advise(text.content, text.file), text)
                 except HostError as error:
                     unchecked.append(f"{text.file}: {error}")
         if not found:
             raise UsageError(f"{given}: neither a configuration, a module deny list, a seccomp nor an AppArmor profile")
-    return Result(tuple(checked), tuple(sorted(problems)), tuple(unchecked))
+    return Result(tuple(checked), tuple(sorted(problems)), tuple(unchecked), tuple(sorted(warnings)))
 
 
 def lint(text: Text, what: What, host: Host) -> Sequence[Problem]:
@@ -150,6 +167,25 @@ def what_is(text: Text) -> What:
     return What.APPARMOR if "profile" in code or "{" in code else What.OTHER
 
 
+def _is_meant(text: Text, what: What) -> bool:
+    """Whether a file that nobody named is what it might be: a folder may hold code and other people's JSON too."""
+    path = Path(text.file)
+    match what:
+        case What.SECCOMP:
+            return path.parent.name == "seccomp" or _SAYS_SECCOMP.search(text.content) is not None
+        case What.APPARMOR:
+            return (path.parent.name == "apparmor" and not path.suffix) or _SAYS_APPARMOR.search(
+                text.content
+            ) is not None
+        case _:
+            return True
+
+
+def _is_binary(file: str, content: bytes) -> bool:
+    """By git's rule; what is called YAML or JSON is linted all the same."""
+    return b"\0" in content[:8000] and not file.endswith((".yaml", ".yml", ".json"))
+
+
 def _files(given: str) -> Iterator[str]:
     path = Path(given)
     if not path.exists():
@@ -164,52 +200,32 @@ def _files(given: str) -> Iterator[str]:
                 yield str(Path(folder) / name)
 
 
-def _read(file: str) -> Text | Problem:
+def _read(file: str) -> bytes:
+    """The file's content. Raises ConfigError."""
     try:
-        with Path(file).open("rb") as stream:
+        # O_NONBLOCK: a FIFO in place of a file must not hold a CI job up.
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError([Problem(file, 0, "", "not a regular file")])
             content = stream.read(_LIMIT_BYTES + 1)
     except OSError as error:
-        return Problem(file, 0, "", f"cannot be read: {error.strerror}")
+        raise ConfigError([Problem(file, 0, "", f"cannot be read: {error.strerror}")]) from error
     if len(content) > _LIMIT_BYTES:
-        return Problem(file, 0, "", f"larger than {_LIMIT_BYTES} bytes")
+        raise ConfigError([Problem(file, 0, "", f"larger than {_LIMIT_BYTES >> 20} MiB")])
+    return content
+
+
+def _text(file: str, content: bytes) -> Text:
     try:
         return Text(file, Path(file).name, content.decode())
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return Problem(file, line, "", f"byte {content[error.start]:#04x} is not UTF-8")
+        raise ConfigError([Problem(file, line, "", f"byte {content[error.start]:#04x} is not UTF-8")]) from error
 
 
-def _texts(text: Text, problems: list[Problem]) -> Iterator[Text]:
-    """The text itself, or the texts inside it when it is a manifest with ConfigMaps."""
-    if not text.name.endswith((".yaml", ".yml")) or "ConfigMap" not in text.content:
-        yield text
-        return
-    try:
-        documents = list(yaml.compose_all(text.content, Loader=yaml.CSafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
-        problems.append(Problem(text.file, line, "", f"not YAML: {getattr(error, 'problem', None) or error}"))
-        return
-    inside = [one for document in documents for one in _config_map(document, text)]
-    yield from inside or [text]
-
-
-def _config_map(document: yaml.Node | None, text: Text) -> Iterator[Text]:
-    top = _mapping(document)
-    kind = top.get("kind")
-    if not isinstance(kind, yaml.ScalarNode) or kind.value != "ConfigMap":
-        return
-    for name, value in _mapping(top.get("data")).items():
-        if isinstance(value, yaml.ScalarNode):
-            before = value.start_mark.line + (1 if value.style in ("|", ">") else 0)
-            yield Text(text.file, name, value.value, before)
-
-
-def _mapping(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+def _document(one: Problem) -> dict[str, object]:
+    return {"file": one.file, "line": one.line, "key": one.key, "message": one.message}
 
 
 def _shifted(found: Sequence[Problem], text: Text) -> list[Problem]:
