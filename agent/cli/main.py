@@ -76,7 +76,10 @@ def _run(arguments: argparse.Namespace) -> int:
     policy = store.load().config or Config()
     _set_up_log(policy.log, arguments)
     access = kube.find(os.environ, runner=host.run)
-    return daemon.serve(host, arguments.node_name, access, store, address=policy.metrics.address)
+    node_address = os.environ.get("HOST_IP", "")  # the downward API's status.hostIP
+    return daemon.serve(
+        host, arguments.node_name, access, store, address=policy.metrics.address, node_address=node_address
+    )
 
 
 def _audit(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from agent.daemon.signals import Signals
 from agent.host import Host
 from agent.kube import Exchange, Kube, Seen, Surroundings
 from agent.kube.access import Access
+from agent.kube.kubelet import KubeletConfigz
 from agent.kube.resources import NODES
 from agent.report.api import KubeReport
 from agent.report.events import Recorder
@@ -30,10 +31,11 @@ from agent.report.node import NodePublisher
 _END_WITHIN_SECONDS = 4.0
 
 
-def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address: str) -> int:
+def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address: str, node_address: str = "") -> int:
     """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
 
-    address: where /metrics and the probes are served, empty for nowhere. Raises UsageError when it is taken.
+    address: where /metrics and the probes are served, empty for nowhere. node_address: where the node's own kubelet is
+    asked for its configuration; empty: it is not. Raises UsageError when the address is taken.
     """
     stop = threading.Event()
     log = structlog.get_logger()
@@ -44,7 +46,8 @@ def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address:
     publisher = NodePublisher(
         api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
     )
-    daemon = Daemon(host, node, store, publisher, metrics)
+    configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
+    daemon = Daemon(host, node, store, publisher, metrics, configz=configz)
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     failed = threading.Event()
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})

@@ -37,8 +37,9 @@ CHECK_IDS: tuple[str, ...] = (
 class KubeletControl:
     """Observes and judges; plans nothing.
 
-    configz: gives the running kubelet's own configuration (`GET /configz`) where the layers above may ask for it, None
-    when they may not. prober: what asks the kubelet's ports; the real one when it is left out.
+    configz: gives the running kubelet's own configuration (`GET /configz`) from its port and a word that names this one
+    run of it, where the layers above may ask for it; None when they may not. prober: what asks the kubelet's ports; the
+    real one when it is left out.
     """
 
     name = CONTROL
@@ -60,7 +61,7 @@ class KubeletControl:
 
     def judge(self, seen: Seen) -> Sequence[Finding]:
         running = [one for one in seen.kubelets if not one.ended]
-        settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen.configz)]
+        settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
         modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
         found = [_process(seen), *_worst_of_each(settings), proxy.judge(seen.proxy), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
@@ -83,12 +84,12 @@ class KubeletControl:
             yield row.finding(Verdict(Status.UNKNOWN, observed, "kubelet.skip", meant))
 
 
-def _judge(one: Kubelet, configz: str) -> list[Finding]:
+def _judge(one: Kubelet) -> list[Finding]:
     found = [check.finding(check.judge(one.facts)) for check in CHECKS]
     anonymous = f"{CONTROL}/4.2.1"
     settings = [live.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found]
     modes = [finding for group, looks in one.looks for finding in files.judge(group, looks)]
-    return [_configuration(one, configz), *settings, *live.judge(one.answers), _drift(one), *modes]
+    return [_configuration(one), *settings, *live.judge(one.answers), _drift(one), *modes]
 
 
 def _process(seen: Seen) -> Finding:
@@ -111,9 +112,9 @@ def _process(seen: Seen) -> Finding:
     return _PROCESS.finding(Verdict(Status.UNKNOWN, observed, "processes", step))
 
 
-def _configuration(one: Kubelet, configz: str) -> Finding:
+def _configuration(one: Kubelet) -> Finding:
     told = one.facts.effective
-    aside = f"; configz: {configz}" if configz else ""
+    aside = f"; configz: {one.configz}" if one.configz else ""
     problem = told.doubt or told.trouble
     if problem and told.configz is None:
         step = "Mend what is named so that the kubelet can read it, and restart the kubelet."

@@ -19,7 +19,8 @@ from agent.controls.kubelet.verdict import Facts, FileFact
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host
 
-Configz = Callable[[], Mapping[str, Any] | None]
+# Asks the kubelet on that port; the word names this one run of it.
+Configz = Callable[[int, str], Mapping[str, Any] | None]
 
 # kubeadm's, which every unit of its packages reads; a kubelet started before it was changed does not have the change.
 _ENVIRONMENT = "/var/lib/kubelet/kubeadm-flags.env"
@@ -31,7 +32,8 @@ _TOLERANCE_SECONDS = 2.0
 class Kubelet:
     """One kubelet. newer: configuration files changed since it started. undated: files whose time is not known.
 
-    ended: it was gone when everything had been read. answers: None when it was not to be probed.
+    ended: it was gone when everything had been read. answers: None when it was not to be probed. configz: why its own
+    answer was not to be had, empty when it was or nobody may ask.
     """
 
     launch: Launch
@@ -41,29 +43,27 @@ class Kubelet:
     undated: tuple[str, ...] = ()
     answers: live.Answers | None = None
     ended: bool = False
+    configz: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The node's kubelets, kube-proxy, and files. looks: of the usual places, when no kubelet runs.
-
-    configz: why the running kubelet's own answer was not to be had, empty when it was or nobody may ask.
-    """
+    """The node's kubelets, kube-proxy, and files. looks: of the usual places, when no kubelet runs."""
 
     search: Search
     processes: int
     kubelets: tuple[Kubelet, ...]
     proxy: proxy.Seen
     looks: tuple[tuple[Group, tuple[Look, ...]], ...] = ()
-    configz: str = ""
 
 
 def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Seen:
     """One look at the node. prober: None when nothing is to be asked of ports. Raises nothing of its own."""
     processes = tuple(host.processes())
     search = embeddings.search(host, processes)
-    answer, refused = _configz(configz) if len(search.launches) == 1 else (None, "")
-    kubelets = tuple(_kubelet(host, launch, prober, answer) for launch in search.launches)
+    # Of several, nobody can tell whose answer it is.
+    ask = configz if len(search.launches) == 1 else None
+    kubelets = tuple(_kubelet(host, launch, prober, ask) for launch in search.launches)
     alive = {(process.pid, process.started) for process in host.processes()} if kubelets else set()
     kubelets = tuple(
         one if (one.launch.process.pid, one.launch.process.started) in alive else _ended(one) for one in kubelets
@@ -73,12 +73,13 @@ def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Se
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
     looks = tuple((group, files.look(host, group)) for group in groups)
-    return Seen(search, len(processes), kubelets, found, looks, refused)
+    return Seen(search, len(processes), kubelets, found, looks)
 
 
-def _kubelet(host: Host, launch: Launch, prober: Prober | None, answer: Mapping[str, Any] | None) -> Kubelet:
+def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
     view = _view(host, launch)
     told = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
+    answer, refused = _configz(configz, launch, told)
     told = effective.with_configz(told, answer)
     facts = Facts(
         told,
@@ -89,7 +90,8 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, answer: Mapping[
     groups = files.groups(host, view, launch, told)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
     newer, undated = _newer(host, view, launch, told)
-    return Kubelet(launch, facts, looks, newer, undated, live.ask(told, prober) if prober is not None else None)
+    answers = live.ask(told, prober) if prober is not None else None
+    return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
 
 
 def _view(host: Host, launch: Launch) -> Host:
@@ -146,10 +148,12 @@ def _ended(one: Kubelet) -> Kubelet:
     return Kubelet(one.launch, one.facts, (), ended=True)
 
 
-def _configz(configz: Configz | None) -> tuple[Mapping[str, Any] | None, str]:
+def _configz(configz: Configz | None, launch: Launch, told: Effective) -> tuple[Mapping[str, Any] | None, str]:
     if configz is None:
         return None, ""
+    port = told.get(fields.PORT)
+    number = fields.PORT.default if port.problem else port.value
     try:
-        return configz(), ""
+        return configz(int(number), f"{launch.process.pid} since {launch.process.started}"), ""
     except AgentError as error:
         return None, str(error)
