@@ -96,7 +96,9 @@ def failed(seen: Seen, state: NodeState) -> Decision:
         return Decision(Phase.FAILED, "rolled back: gives the lock back", Release(seen.mine))
     told = said.released(state)
     if seen.denies:
-        return Decision(Phase.FAILED, "no longer required", Write(cleared(state)), said=told)
+        # The back-off outlives the wish: a sentinel that flickers must not drain the node again at once.
+        calm = replace(cleared(state), done=state.entered, streak=max(state.streak, state.failures))
+        return Decision(Phase.FAILED, "no longer required", Write(calm), said=told)
     elapsed = state.entered.elapsed(seen.now) if state.entered else None
     if elapsed is None:
         # Another boot: its clock cannot tell how long ago the failure was, so that the whole back-off begins again.
