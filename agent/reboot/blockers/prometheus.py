@@ -102,7 +102,7 @@ class PrometheusBlocker:
 
     def _body(self, response: requests.Response, ends: float) -> bytes:
         body = bytearray()
-        while chunk := response.raw.read(_CHUNK, decode_content=False):
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > _ANSWER_LIMIT:
                 raise NotTold(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")

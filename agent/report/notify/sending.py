@@ -68,7 +68,11 @@ def url_in(path: str) -> str:
 def send(post: Post, *, timeout_seconds: float, environment: Mapping[str, str]) -> None:
     """Sends it once. Raises NotSent. environment: for its proxies."""
     ends = time.monotonic() + timeout_seconds
-    headers = {"User-Agent": f"node-hardening-agent/{__version__}", "Content-Type": "application/json"}
+    headers = {
+        "User-Agent": f"node-hardening-agent/{__version__}",
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+    }
     with requests.Session() as session:
         session.trust_env = False
         session.proxies = dict(proxies(post.url, environment))
@@ -92,7 +96,7 @@ def _answer(response: requests.Response, ends: float) -> bytes:
     """The beginning of the answer, as far as it comes in time."""
     body = bytearray()
     while len(body) < _ANSWER_LIMIT and time.monotonic() < ends:
-        chunk = response.raw.read(4096, decode_content=True)
+        chunk = response.raw.read1(4096, decode_content=False)
         if not chunk:
             break
         body += chunk

@@ -1,0 +1,300 @@
+"""The Prometheus blocker on a real Prometheus: a rule that fires, stops, and cannot be asked about.
+
+What a real one does not do on purpose (tokens, a private CA, nonsense) is answered by a scripted server.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+import trustme
+
+from agent.config.schema import Prometheus
+from agent.config.selector import parse as selector
+from agent.reboot.blockers import PrometheusBlocker
+from agent.reboot.ports import Verdict
+from tests.support.daemons import daemon, free_ports, program
+from tests.support.kube import answer, scripted
+
+LONG = 60.0  # a bound for what never happens, not a timing
+CONFIG = """\
+global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
+rule_files: [rules.yaml]
+scrape_configs: [{{job_name: trouble, static_configs: [{{targets: ["{target}"]}}]}}]
+"""
+RULES = """\
+groups:
+  - name: trouble
+    rules:
+      - {alert: Watchdog, expr: vector(1)}
+      - {alert: NodeTrouble, expr: trouble > 0, labels: {severity: page}}
+      - {alert: SlowTrouble, expr: trouble > 0, for: 1h, labels: {severity: warn}}
+"""
+
+
+class Clock:
+    """Real time."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+@dataclass
+class Running:
+    """A Prometheus, and the switch of the trouble that it watches."""
+
+    url: str
+    trouble: threading.Event
+    process: subprocess.Popen[bytes]
+
+    def check(self, **policy: object) -> Verdict:
+        return PrometheusBlocker(Prometheus(url=self.url, **policy), Clock()).check()  # type: ignore[arg-type]
+
+    def until(self, holds: Callable[[Verdict], bool], **policy: object) -> Verdict:
+        ends = time.monotonic() + LONG
+        while not holds(verdict := self.check(**policy)):
+            assert time.monotonic() < ends, verdict
+            time.sleep(0.1)
+        return verdict
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    path = program("prometheus", "prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    trouble = threading.Event()
+
+    def metrics(request: BaseHTTPRequestHandler) -> None:
+        answer(request, f"trouble {int(trouble.is_set())}\n".encode(), Content_Type="text/plain")
+
+    with scripted(metrics) as target:
+        (port,) = free_ports(1)
+        (folder / "prometheus.yaml").write_text(CONFIG.format(target=target.url.removeprefix("http://")))
+        (folder / "rules.yaml").write_text(RULES)
+        argv = [
+            path,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ]
+        url = f"http://127.0.0.1:{port}"
+        with daemon(argv, f"{url}/-/ready", folder / "log") as process:
+            yield Running(url, trouble, process)
+
+
+@pytest.fixture
+def quiet(prometheus: Running) -> Running:
+    """Nothing fires but the Watchdog."""
+    prometheus.trouble.clear()
+    prometheus.until(lambda verdict: verdict.by == "alerts: Watchdog", ignore="", firing_only=False)
+    return prometheus
+
+
+@pytest.fixture
+def loud(prometheus: Running) -> Running:
+    """One alert fires, one is pending."""
+    prometheus.trouble.set()
+    prometheus.until(lambda verdict: "Node" in verdict.by and "Slow" in verdict.by, firing_only=False)
+    return prometheus
+
+
+def test_a_rule_that_fires_blocks_until_it_stops(quiet: Running) -> None:
+    """The Watchdog, which always fires, does not; a pending alert does not."""
+    assert quiet.check() == Verdict(blocked=False)
+    quiet.trouble.set()
+    assert quiet.until(lambda verdict: verdict.blocked) == Verdict(blocked=True, by="alerts: NodeTrouble")
+    quiet.trouble.clear()
+    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+
+
+def test_alerts_are_chosen_by_state_name_and_labels(loud: Running) -> None:
+    """By the real API's own words for them."""
+    assert loud.check().by == "alerts: NodeTrouble"
+    assert set(loud.check(firing_only=False).by.removeprefix("alerts: ").split(", ")) == {"NodeTrouble", "SlowTrouble"}
+    assert loud.check(ignore="^(Watchdog|NodeTrouble)$") == Verdict(blocked=False)
+    assert loud.check(only="^Slow") == Verdict(blocked=False)
+    assert loud.check(labels=selector("severity=page")).blocked is True
+    assert loud.check(labels=selector("severity!=page")) == Verdict(blocked=False)
+
+
+def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
+    """Any PromQL; a name or labels say what was found."""
+    assert loud.check(query='ALERTS{alertstate="firing",alertname!="Watchdog"}').by == (
+        "the Prometheus query, which found NodeTrouble"
+    )
+    found = loud.check(query='trouble{job="trouble"} == 1').by
+    assert found.startswith('the Prometheus query, which found trouble{instance="127.0.0.1:')
+    assert loud.check(query="trouble > 7") == Verdict(blocked=False)
+    assert loud.check(query="trouble[1s] offset 1h") == Verdict(blocked=False)
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("trouble >", 'it answers 400: invalid parameter "query"'),
+        ("scalar(trouble)", "the query gives a scalar, which is there always"),
+        ("1", "the query gives a scalar"),
+        ('"text"', "the query gives a string"),
+    ],
+)
+def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: str, why: str) -> None:
+    """A typing error must not open the gate."""
+    verdict = quiet.check(query=query)
+    assert verdict.blocked is True
+    assert verdict.by.startswith(f"Prometheus at {quiet.url}, which cannot be told: {why}")
+
+
+def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
+    """Stopped in the middle: the connection is there, the answer never comes; later it is asked again."""
+    quiet.process.send_signal(signal.SIGSTOP)
+    try:
+        verdict = quiet.check(timeout=0.5)
+    finally:
+        quiet.process.send_signal(signal.SIGCONT)
+    assert verdict == Verdict(blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time")
+    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+
+
+def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None:
+    """Nobody listens there."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
+    assert verdict == Verdict(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
+
+
+def test_another_servers_answer_blocks(prometheus: Running) -> None:
+    """A wrong path on the right server: 404, which is no "no alerts"."""
+    verdict = PrometheusBlocker(Prometheus(url=f"{prometheus.url}/wrong"), Clock()).check()
+    assert verdict.blocked is True
+    assert "(404, " in verdict.by
+
+
+# -- what a real one does not do on purpose ----------------------------------------------------------------------------
+
+NO_ALERTS = json.dumps({"status": "success", "data": {"alerts": []}}).encode()
+
+
+@dataclass
+class Scripted:
+    """How the scripted server answers, and whom it lets in."""
+
+    token: str = ""
+    body: bytes = NO_ALERTS
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> None:
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            answer(request, b"", 401)
+        else:
+            answer(request, self.body, self.status, **self.headers)
+
+
+def cannot(verdict: Verdict) -> str:
+    """Why it cannot be told."""
+    assert verdict.blocked is True
+    return verdict.by.partition("which cannot be told: ")[2]
+
+
+def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
+    """It rotates; without the right one the blocker blocks."""
+    file = tmp_path / "token"
+    file.write_text("old\n")
+    server = Scripted("new")
+    with scripted(server) as running:
+        blocker = PrometheusBlocker(Prometheus(url=running.url, token_file=str(file)), Clock())
+        assert cannot(blocker.check()) == "it refuses us (401): is tokenFile right?"
+        file.write_text("new\n")
+        assert blocker.check() == Verdict(blocked=False)
+        file.write_text("two\nlines")
+        assert "holds no bearer token" in cannot(blocker.check())
+        assert "two" not in blocker.check().by
+        file.unlink()
+        assert cannot(blocker.check()) == f"tokenFile {file}: No such file or directory"
+
+
+def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the environment's own variables change nothing: neither CA nor proxy."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    ca_file = tmp_path / "ca.pem"
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with scripted(Scripted(), tls=tls) as running:
+
+        def check(path: Path | str) -> Verdict:
+            return PrometheusBlocker(Prometheus(url=running.url, ca_file=str(path)), Clock()).check()
+
+        assert cannot(check(ca_file)) == f"caFile {ca_file} is not there"
+        authority.cert_pem.write_to_path(str(ca_file))
+        for name, text in {"REQUESTS_CA_BUNDLE": str(other), "HTTPS_PROXY": "http://127.0.0.1:1"}.items():
+            monkeypatch.setenv(name, text)
+        assert check(ca_file) == Verdict(blocked=False)
+        assert cannot(check(other)).startswith("the certificate is not trusted: ")
+        assert cannot(check("")).startswith("the certificate is not trusted: ")
+
+
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        (Scripted(status=302, headers={"Location": "http://127.0.0.1:1/"}), "a redirect (302), which is not followed"),
+        (Scripted(body=b"<html>login</html>"), "an answer (200, 18 bytes) that is none of Prometheus's"),
+        (Scripted(body=b"{" * 5_000_000), "an answer of more than 4 MiB"),
+        (Scripted(status=503, body=b"upstream"), "an answer (503, 8 bytes) that is none of Prometheus's"),
+    ],
+    ids=["redirect", "login page", "flood", "proxy"],
+)
+def test_what_is_not_understood_blocks(server: Scripted, why: str) -> None:
+    """A login page in front of it is the usual case."""
+    with scripted(server) as running:
+        assert cannot(PrometheusBlocker(Prometheus(url=running.url), Clock()).check()).startswith(why)
+
+
+def test_a_server_that_dribbles_is_given_up_in_time() -> None:
+    """One byte now and then keeps every single read alive, and must not keep the agent."""
+    stop = threading.Event()
+
+    def dribble(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        while not stop.wait(0.05):
+            request.wfile.write(b" ")
+            request.wfile.flush()
+
+    with scripted(dribble) as running:
+        verdict = PrometheusBlocker(Prometheus(url=running.url, timeout=0.5), Clock()).check()
+        stop.set()
+    assert cannot(verdict) == "no whole answer in time"
+
+
+def test_a_connection_that_is_cut_blocks() -> None:
+    """In the middle of the answer."""
+
+    def cut(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        request.wfile.write(b'{"status":')
+        request.wfile.flush()
+        request.connection.shutdown(socket.SHUT_RDWR)
+
+    with scripted(cut) as running:
+        verdict = PrometheusBlocker(Prometheus(url=running.url), Clock()).check()
+    assert cannot(verdict) == "the connection was cut in the middle of the answer"
