@@ -146,13 +146,13 @@ class _RebootMetrics:
 
         self._required = gauge("required", "1 when the node asks for a reboot, 0 when not, NaN when it cannot be told.")
         self._phase = gauge(
-            "phase", "1 for the phase that the node is in: idle, waiting, draining, rebooting …", "phase"
+            "phase", "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.", "phase"
         )
         self._since = gauge(
             "waiting_since_timestamp_seconds", "Since when the node has asked for a reboot; 0 when it does not."
         )
         self._blocked = gauge(
-            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, lock …", "by"
+            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, lock and so on.", "by"
         )
         self._holder = gauge("lock_holder", "1 for the node that has the lock which this node waits for.", "holder")
         self.stuck = gauge("lock_stuck", "1 when the lock's holder went down to reboot and did not come back.")

@@ -181,7 +181,7 @@ class NodePublisher:
         else:
             self._offered.clear()
             try:
-                wrote = self._reconcile()
+                wrote = self._reconcile(offered)
                 self._node_turn.reset()
             except KubeError as error:
                 self._offered.set()
@@ -201,13 +201,18 @@ class NodePublisher:
             waits.append(self._events_turn.left_seconds)
         return min(waits, default=None)
 
-    def _reconcile(self) -> bool:
-        """Makes the Node show what was offered; True when something had to be written. Raises KubeError."""
+    def _reconcile(self, offered: bool) -> bool:
+        """Makes the Node show what was offered; True when something had to be written. Raises KubeError.
+
+        offered: there is news. Without, a Node out of sight is not read: the watch will show it.
+        """
         with self._lock:
             if not self._parts or self._absent:
                 return False
             shown = self._shown
         if shown is None:
+            if not offered:
+                return False
             shown = self._take(self._api.read())
         missing = self._differences(shown)
         if missing.annotations or missing.labels:

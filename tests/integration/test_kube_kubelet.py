@@ -103,7 +103,7 @@ def test_a_certificate_for_the_nodes_name_alone_will_do(
 def test_the_token_goes_to_nobody_who_is_not_this_nodes_kubelet(
     which: str, kubelet: Kubelet, authority: trustme.CA, log: LogCapture
 ) -> None:
-    """A self-signed certificate (kubeadm's default), one for another node, one of last year: no request at all, said once, and why."""
+    """A self-signed certificate (kubeadm's default), another node's, an expired one: no request, said once, and why."""
     issuer = trustme.CA() if which == "self-signed" else authority
     until = datetime(2020, 1, 1, tzinfo=UTC) if which == "expired" else None
     names = ("10.9.9.9", "worker-2") if which == "another node's" else ("127.0.0.1", NODE)

@@ -25,7 +25,7 @@ from agent.report.notify.sending import NotSent
 
 _QUEUE = 100
 _REMEMBERED = 512
-_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 60.0
+_LONGEST_DELAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Means:
     wall: Callable[[], float] = time.time
     chance: random.Random = field(default_factory=random.Random)
     told: Callable[[Delivery], None] = lambda _: None
+    first_delay_seconds: float = 1.0
 
 
 class Notifier:
@@ -176,5 +177,6 @@ class _Lane:
         return sending.url_in(self.receiver.url_file) if self.receiver.url_file else ""
 
     def _delay(self, tried: int, asked_seconds: float) -> float:
-        whole = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0 ** min(tried, 10))
-        return max(asked_seconds, self._means.chance.uniform(whole / 2, whole))
+        means = self._means
+        whole = min(_LONGEST_DELAY_SECONDS, means.first_delay_seconds * 2.0 ** min(tried, 10))
+        return max(asked_seconds, means.chance.uniform(whole / 2, whole))

@@ -1,0 +1,143 @@
+"""What Prometheus scrapes: told in words, bounded in number."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.model import Outcome, Severity, Status
+from agent.report.metrics import Metrics
+from tests.support.report import change, finding, report
+
+_CONTROLS = ("modprobe", "apparmor", "seccomp", "kubelet", "policy", "agent")
+
+
+def scraped(metrics: Metrics) -> dict[str, Metric]:
+    """The text, as Prometheus' own parser reads it."""
+    text = generate_latest(metrics.registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def values(metrics: Metrics, family: str) -> dict[tuple[str, ...], float]:
+    """Every sample of a family by its labels' values, in the order of the labels' names."""
+    return {tuple(sample.labels.values()): sample.value for sample in scraped(metrics)[family].samples}
+
+
+def filled() -> Metrics:
+    """Metrics after everything that they count has happened."""
+    metrics = Metrics()
+    metrics.observe(
+        report(finding(status=Status.FAIL), changes=(change(), change(Outcome.FAILED))), seconds=1, now=9, drift=True
+    )
+    metrics.policy("abc")
+    metrics.api_error("Unreachable")
+    metrics.reboot_tick(
+        phase="draining", required=True, since=5, blocked_by="window", holder="n2", stuck=False, failures=1
+    )
+    metrics.reboot_ended("succeeded", 100, (("draining", 60),))
+    return metrics
+
+
+def test_each_metric_says_what_it_is() -> None:
+    """# HELP with a sentence for a newcomer and a # TYPE for everything, under one prefix, each unit in the name."""
+    text = generate_latest(filled().registry).decode()
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    told = {line.split()[2]: line.split(" ", 3)[3] for line in text.splitlines() if line.startswith("# HELP")}
+    assert names == set(told)
+    for name, sentence in told.items():
+        assert name.startswith("node_hardening_")
+        assert len(sentence.split()) >= 4, (name, sentence)
+        assert sentence.endswith("."), (name, sentence)
+        assert not name.endswith(("_ms", "_minutes", "_created"))
+
+
+def test_findings_by_control_status_and_severity() -> None:
+    """The gauge is the last pass: what is mended is gone, not 0 for ever."""
+    metrics = Metrics()
+    two = (finding(1, Status.FAIL, Severity.LOW), finding(2, Status.FAIL, Severity.LOW), finding(3))
+    metrics.observe(report(*two), seconds=0.25, now=1000, drift=False)
+    assert values(metrics, "node_hardening_findings") == {
+        ("modprobe", "low", "fail"): 2,
+        ("modprobe", "high", "pass"): 1,
+    }
+    assert values(metrics, "node_hardening_hardened") == {(): 0}
+    metrics.observe(report(finding()), seconds=0.25, now=1300, drift=False)
+    assert values(metrics, "node_hardening_findings") == {("modprobe", "high", "pass"): 1}
+    assert values(metrics, "node_hardening_hardened") == {(): 1}
+    assert values(metrics, "node_hardening_passes") == {(): 2}
+    assert values(metrics, "node_hardening_last_successful_pass_timestamp_seconds") == {(): 1300}
+
+
+def test_a_pass_with_a_failed_change_is_not_a_successful_one() -> None:
+    """The timestamp stays, so that an alert on its age sees a node that cannot be hardened."""
+    metrics = Metrics()
+    metrics.observe(report(), seconds=1, now=1000, drift=False)
+    metrics.observe(report(changes=(change(Outcome.FAILED),)), seconds=1, now=2000, drift=False)
+    assert values(metrics, "node_hardening_last_successful_pass_timestamp_seconds") == {(): 1000}
+    assert values(metrics, "node_hardening_apply_failures")["modprobe",] == 1
+
+
+def test_drift_is_what_had_to_be_changed_again() -> None:
+    """A change under a new policy is a change; under the same policy it is somebody else's doing too."""
+    metrics = Metrics()
+    metrics.observe(report(changes=(change(),)), seconds=1, now=1, drift=False)
+    metrics.observe(report(changes=(change(), change(Outcome.PLANNED))), seconds=1, now=2, drift=True)
+    assert values(metrics, "node_hardening_changes")["modprobe",] == 2
+    assert values(metrics, "node_hardening_drift_mended")["modprobe",] == 1
+
+
+def test_counters_are_there_before_anything_has_happened() -> None:
+    """rate() over a series that begins with its first increment misses that one."""
+    metrics = Metrics()
+    for name in ("changes", "drift_mended", "apply_failures"):
+        assert {("modprobe",), ("apparmor",), ("seccomp",), ("kubelet",)} == set(
+            values(metrics, f"node_hardening_{name}")
+        )
+    assert set(values(metrics, "node_hardening_reboots")) == {("succeeded",), ("failed",), ("aborted",)}
+
+
+def test_policy_and_build_are_labels() -> None:
+    """One series each: another policy replaces the one before."""
+    metrics = Metrics()
+    metrics.policy("aaa")
+    metrics.policy("bbb")
+    assert [sample.labels for sample in scraped(metrics)["node_hardening_policy_info"].samples] == [{"hash": "bbb"}]
+    assert set(scraped(metrics)["node_hardening_build_info"].samples[0].labels) == {"version", "python"}
+
+
+def test_a_reboot_that_cannot_be_told_is_not_a_zero() -> None:
+    """NaN, which compares to nothing; one series for the phase, the blocker and the holder at a time."""
+    metrics = Metrics()
+    for phase, by, holder in (("waiting", "lock", "n2"), ("waiting", "lock", "n3"), ("draining", "", "")):
+        metrics.reboot_tick(phase=phase, required=None, since=0, blocked_by=by, holder=holder, stuck=False, failures=0)
+    assert math.isnan(values(metrics, "node_hardening_reboot_required")[()])
+    assert values(metrics, "node_hardening_reboot_phase") == {("draining",): 1}
+    assert values(metrics, "node_hardening_reboot_blocked") == {}
+    assert values(metrics, "node_hardening_reboot_lock_holder") == {}
+
+
+@given(
+    st.lists(
+        st.builds(
+            finding, st.integers(0, 10_000), st.sampled_from(Status), st.sampled_from(Severity),
+            st.sampled_from(_CONTROLS), st.text(max_size=50),
+        ),
+        min_size=1, max_size=300,
+    ),
+    st.lists(st.sampled_from(["Unreachable", "403", "409", "500"]), max_size=50),
+)  # fmt: skip
+def test_a_node_adds_a_bounded_number_of_series(found: list[object], errors: list[str]) -> None:
+    """Whatever is found, whatever ids and texts it has: controls x statuses x severities, and a few dozen."""
+    metrics = filled()
+    metrics.observe(report(*found), seconds=1, now=1, drift=False)  # type: ignore[arg-type]
+    for error in errors:
+        metrics.api_error(error)
+    families = scraped(metrics)
+    assert len(families["node_hardening_findings"].samples) <= len(_CONTROLS) * len(Status) * len(Severity)
+    others = sum(len(family.samples) for name, family in families.items() if name != "node_hardening_findings")
+    assert others <= 80

@@ -1,0 +1,369 @@
+"""Keeping the Node as it should be, with others who write to it too, and an API server that comes and goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agent.kube.errors import Forbidden, Operation, Unreachable
+from agent.reasons import Reason
+from agent.report import view
+from agent.report.events import Recorder
+from agent.report.node import NodePublisher
+from agent.report.view import Condition, NodeView
+from tests.support.report import EventsInMemory, NodeInMemory
+
+PATCH = Operation("PATCH", "patch", "nodes", "nodes/n1", "/api/v1/nodes/n1")
+WELL = Condition(view.CONDITION_HARDENED, "True", "Hardened", "modprobe: all 7 well.")
+DRIFTED = Condition(view.CONDITION_HARDENED, "False", "NotCompliant", "modprobe: 1 of 7 fail.")
+HARDENED = NodeView({view.STATUS: "hardened", view.FINDINGS: None}, {view.LABEL: "true"}, (WELL,))
+
+
+@dataclass
+class Scene:
+    """A publisher whose turns a test takes, at a time that a test moves."""
+
+    node: NodeInMemory = field(default_factory=NodeInMemory)
+    events: EventsInMemory = field(default_factory=EventsInMemory)
+    mono: float = 100.0
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        def drop() -> None:
+            self.dropped += 1
+
+        recorder = Recorder(self.events, "n1", lambda: 1_000_000 + self.mono, drop)
+        self.publisher = NodePublisher(
+            self.node,
+            recorder,
+            "n1",
+            wall=lambda: 1_000_000 + self.mono,
+            stop=threading.Event(),
+            clock=lambda: self.mono,
+        )
+
+    def settle(self) -> None:
+        """Turns until there is nothing to do at this moment."""
+        for _ in range(10):
+            before = len(self.node.calls) + len(self.events.calls)
+            wait = self.publisher.turn()
+            if wait is None or (wait > 0 and before == len(self.node.calls) + len(self.events.calls)):
+                return
+
+    def somebody(self, do: Callable[[dict[str, Any]], None]) -> None:
+        """Another writer changes the Node, and the watch shows it."""
+        self.publisher.saw(self.node.change(do))
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return dict(self.node.shown["metadata"].get("annotations", {}))
+
+    @property
+    def conditions(self) -> dict[str, dict[str, str]]:
+        return {one["type"]: one for one in self.node.shown["status"].get("conditions", [])}
+
+    @property
+    def reasons(self) -> list[str]:
+        return [event["reason"] for event in self.events.events.values()]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def published(scene: Scene) -> Scene:
+    """A node that shows what it should, with the calls so far forgotten."""
+    scene.publisher.offer("hardening", HARDENED)
+    scene.settle()
+    scene.node.calls.clear()
+    return scene
+
+
+def take_status(node: dict[str, Any]) -> None:
+    del node["metadata"]["annotations"][view.STATUS]
+
+
+def test_a_first_report_is_three_requests(scene: Scene) -> None:
+    """Read, annotations with label, condition; and the Event that says so."""
+    scene.publisher.offer("hardening", HARDENED)
+    scene.settle()
+    assert scene.node.calls == ["read", "metadata", "conditions"]
+    assert scene.annotations == {view.STATUS: "hardened"}
+    assert scene.node.shown["metadata"]["labels"] == {view.LABEL: "true"}
+    assert scene.conditions["NodeHardened"]["reason"] == "Hardened"
+    assert scene.reasons == ["NodeHardened"]
+
+
+def test_the_same_again_is_no_request(published: Scene) -> None:
+    """An idle node costs the API server nothing, whatever others write to their own parts."""
+    published.publisher.offer("hardening", HARDENED)
+
+    def others(node: dict[str, Any]) -> None:
+        node["metadata"]["annotations"]["other.example/x"] = "1"
+        node["status"]["conditions"].append({"type": "Ready", "status": "True"})
+
+    for _ in range(100):
+        published.mono += 60
+        published.somebody(others)
+        published.settle()
+    assert published.node.calls == []
+
+
+def test_parts_are_written_together_and_taken_away_again(published: Scene) -> None:
+    """None takes an annotation away; what another part offers stays."""
+    published.publisher.offer("config", NodeView({view.CONFIG_PROBLEM: "line 3"}))
+    published.settle()
+    assert published.annotations == {view.STATUS: "hardened", view.CONFIG_PROBLEM: "line 3"}
+    published.publisher.offer("config", NodeView({view.CONFIG_PROBLEM: None}))
+    published.settle()
+    assert published.annotations == {view.STATUS: "hardened"}
+
+
+def test_the_transition_time_moves_with_the_status_alone(published: Scene) -> None:
+    """Another message is the same state since the same time; the heartbeat says when it was written."""
+    since = published.conditions["NodeHardened"]["lastTransitionTime"]
+    published.mono += 60
+    same = Condition(WELL.type, "True", WELL.reason, "another sentence")
+    published.publisher.offer("hardening", NodeView(HARDENED.annotations, HARDENED.labels, (same,)))
+    published.settle()
+    condition = published.conditions["NodeHardened"]
+    assert (condition["lastTransitionTime"], condition["message"]) == (since, "another sentence")
+    assert condition["lastHeartbeatTime"] > since
+    published.mono += 60
+    published.publisher.offer("hardening", NodeView(HARDENED.annotations, HARDENED.labels, (DRIFTED,)))
+    published.settle()
+    assert published.conditions["NodeHardened"]["lastTransitionTime"] > since
+
+
+def test_a_change_of_status_is_an_event_and_the_same_status_none(published: Scene) -> None:
+    """hardened -> drifted -> hardened: each told with the sentence that explains it; a restart tells nothing."""
+    drifted = NodeView({view.STATUS: "drifted", view.SUMMARY: "modprobe: 1 of 7 fail."}, {}, (DRIFTED,))
+    published.publisher.offer("hardening", drifted)
+    published.settle()
+    again = Scene(node=published.node)
+    again.publisher.offer("hardening", drifted)
+    again.settle()
+    assert again.events.events == {}
+    told = [event["message"] for event in published.events.events.values()]
+    assert told == ["new -> hardened.", "hardened -> drifted. modprobe: 1 of 7 fail."]
+
+
+def test_the_taint_is_lifted_and_only_ours(scene: Scene) -> None:
+    """After annotations and condition; the others' taints are as they were, and it is told once."""
+    ours, theirs = {"key": view.TAINT, "effect": "NoSchedule"}, {"key": "gpu", "effect": "NoSchedule"}
+    scene.node.change(lambda node: node["spec"].update(taints=[ours, theirs]))
+    scene.publisher.offer("hardening", HARDENED)
+    scene.settle()
+    assert scene.node.shown["spec"]["taints"] == [ours, theirs]
+    lifting = NodeView(HARDENED.annotations, HARDENED.labels, HARDENED.conditions, lift_taint=True)
+    scene.publisher.offer("hardening", lifting)
+    scene.settle()
+    assert scene.node.shown["spec"]["taints"] == [theirs]
+    assert scene.reasons.count(Reason.STARTUP_TAINT_LIFTED.value) == 1
+
+
+def test_a_taint_that_somebody_adds_meanwhile_survives(scene: Scene) -> None:
+    """Taints are replaced whole, so the version that was read has to be the one that is written: else read again."""
+    ours, theirs = {"key": view.TAINT, "effect": "NoSchedule"}, {"key": "late", "effect": "NoSchedule"}
+    scene.node.change(lambda node: node["spec"].update(taints=[ours]))
+    # Between the answer to our last write and the next request.
+    scene.node.after = lambda _: scene.node.change(lambda node: node["spec"]["taints"].append(theirs))
+    scene.publisher.offer("hardening", NodeView(lift_taint=True))
+    scene.publisher.turn()
+    assert scene.node.shown["spec"]["taints"] == [ours, theirs]
+    scene.mono += 1
+    scene.settle()
+    assert scene.node.shown["spec"]["taints"] == [theirs]
+
+
+def test_what_somebody_takes_away_comes_back_at_once(published: Scene) -> None:
+    """The first time there is nothing to wait for."""
+    published.somebody(take_status)
+    published.settle()
+    assert published.node.calls == ["metadata"]
+    assert published.annotations[view.STATUS] == "hardened"
+
+
+def test_a_fight_slows_down(published: Scene) -> None:
+    """Somebody takes the annotation away each time that we write it: a dozen writes in the first quarter of an hour, a
+    dozen an hour from then on."""
+    for _ in range(900 * 2):
+        published.mono += 0.5
+        if view.STATUS in published.annotations:
+            published.somebody(take_status)
+        published.publisher.turn()
+    assert 5 <= len(published.node.calls) <= 14
+    published.node.calls.clear()
+    for _ in range(3600):
+        published.mono += 1
+        if view.STATUS in published.annotations:
+            published.somebody(take_status)
+        published.publisher.turn()
+    assert 6 <= len(published.node.calls) <= 12
+
+
+def test_news_is_written_at_once_even_in_a_fight(published: Scene) -> None:
+    """Only repairs are slowed down: another status of the node is shown when it is known."""
+    for _ in range(200):
+        published.mono += 0.5
+        if view.STATUS in published.annotations:
+            published.somebody(take_status)
+        published.publisher.turn()
+    published.publisher.offer("hardening", NodeView({view.STATUS: "drifted"}, {}, (DRIFTED,)))
+    published.publisher.turn()
+    assert published.annotations[view.STATUS] == "drifted"
+
+
+def test_after_ten_quiet_minutes_repairs_are_prompt_again(published: Scene) -> None:
+    """Peace is believed."""
+    for _ in range(100):
+        published.mono += 1
+        if view.STATUS in published.annotations:
+            published.somebody(take_status)
+        published.publisher.turn()
+    published.mono += 2000
+    published.settle()
+    published.node.calls.clear()
+    for _ in range(2):
+        published.mono += 1
+        published.somebody(take_status)
+        published.settle()
+    assert published.node.calls == ["metadata", "metadata"]
+
+
+def test_an_answer_never_hides_a_later_change(published: Scene) -> None:
+    """The watch shows a change made after our write before the answer to our write is taken in: it is repaired."""
+    published.node.after = lambda _: published.somebody(take_status)
+    published.publisher.offer("hardening", NodeView({view.STATUS: "hardened", view.VERSION: "2"}, {}, (WELL,)))
+    published.settle()
+    published.mono += 10
+    published.settle()
+    assert published.annotations == {view.STATUS: "hardened", view.VERSION: "2"}
+
+
+def test_an_old_look_asks_for_nothing(published: Scene) -> None:
+    """A watch that is behind shows the Node before our write: nothing is written twice."""
+    before = Scene()
+    old = before.node.shown
+    published.publisher.saw(old)
+    published.settle()
+    assert published.node.calls == []
+
+
+def test_a_restored_cluster_is_believed(published: Scene) -> None:
+    """From a backup the Node comes back with an older version than we have seen; a list says what is."""
+    published.node.register()
+    published.node.node["metadata"]["resourceVersion"] = "1"  # type: ignore[index]
+    published.publisher.saw(published.node.shown, listed=True)
+    published.settle()
+    assert published.annotations == {view.STATUS: "hardened"}
+
+
+def test_a_node_that_is_not_there_yet_is_waited_for(scene: Scene) -> None:
+    """The kubelet registers it after the agent has begun: no request until then, everything then."""
+    scene.node.node = None
+    scene.publisher.gone()
+    scene.publisher.offer("hardening", HARDENED)
+    for _ in range(100):
+        scene.mono += 30
+        scene.settle()
+    assert scene.node.calls == []
+    scene.node.register()
+    scene.publisher.saw(scene.node.shown)
+    scene.settle()
+    assert scene.annotations[view.STATUS] == "hardened"
+
+
+def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> None:
+    """Deleted and registered again: another UID, nothing of ours on it, its start-up taint lifted once more."""
+    published.publisher.gone()
+    published.node.node = None
+    published.settle()
+    published.node.register(uid="u2")
+    published.publisher.saw(published.node.shown)
+    published.settle()
+    assert published.annotations == {view.STATUS: "hardened"}
+    assert published.conditions["NodeHardened"]["status"] == "True"
+    assert published.node.calls == ["metadata", "conditions"]
+
+
+def test_without_sight_the_node_is_read_before_it_is_written(published: Scene) -> None:
+    """While the watch is away anything may have happened."""
+    published.publisher.lost_sight()
+    published.settle()
+    assert published.node.calls == []
+    published.node.change(take_status)
+    published.publisher.offer("config", NodeView({view.CONFIG_PROBLEM: "x"}))
+    published.settle()
+    assert published.node.calls == ["read", "metadata"]
+    assert published.annotations == {view.STATUS: "hardened", view.CONFIG_PROBLEM: "x"}
+
+
+def test_an_api_server_that_is_away_is_tried_ever_more_rarely(scene: Scene) -> None:
+    """Up to every half minute, whatever is offered meanwhile; the newest is written when it is back."""
+    scene.node.fails = [Unreachable(PATCH, "away")] * 1000
+    for number in range(600):
+        scene.mono += 1
+        scene.publisher.offer("hardening", NodeView({view.STATUS: "hardened", view.VERSION: str(number)}))
+        scene.publisher.turn()
+    assert len(scene.node.calls) <= 30
+    scene.node.fails = []
+    scene.mono += 30
+    scene.settle()
+    assert scene.annotations[view.VERSION] == "599"
+
+
+def test_events_that_are_refused_do_not_hold_up_the_node(scene: Scene) -> None:
+    """Without the right to write Events the Node is as prompt as ever, and what was lost is counted."""
+    scene.events.always = Forbidden(PATCH, "events is forbidden", status=403)
+    for status in ("hardened", "drifted", "hardened"):
+        scene.publisher.event(Reason.DRIFT_MENDED, f"before {status}")
+        scene.publisher.offer("hardening", NodeView({view.STATUS: status}))
+        scene.publisher.turn()
+        assert scene.annotations[view.STATUS] == status
+    assert scene.dropped == 6
+
+
+def test_events_that_wait_do_not_hold_up_the_node(scene: Scene) -> None:
+    """Nor do those that are tried again later; and a burst of new ones does not use up the tries of the first."""
+    scene.events.always = Unreachable(PATCH, "away")
+    for number in range(10):
+        scene.publisher.event(Reason.DRIFT_MENDED, f"event {number}")
+        scene.publisher.offer("hardening", NodeView({view.VERSION: str(number)}))
+        scene.publisher.turn()
+        assert scene.annotations[view.VERSION] == str(number)
+    assert (len(scene.events.calls), scene.dropped) == (1, 0)
+    scene.events.always = None
+    scene.mono += 1
+    scene.publisher.turn()
+    assert len(scene.events.events) == 10
+
+
+def test_a_node_that_may_not_be_written_does_not_hold_up_events(scene: Scene) -> None:
+    """They are the last thing that still says what is wrong."""
+    scene.node.fails = [Forbidden(PATCH, "nodes is forbidden", status=403)] * 9
+    scene.publisher.offer("hardening", HARDENED)
+    scene.publisher.event(Reason.DRIFT_MENDED, "m")
+    scene.publisher.turn()
+    assert scene.reasons == ["DriftMended"]
+
+
+def test_run_ends_when_it_is_stopped() -> None:
+    """At once, also while it waits for something to do."""
+    node, stop = NodeInMemory(), threading.Event()
+    publisher = NodePublisher(
+        node, Recorder(EventsInMemory(), "n1", lambda: 0.0, lambda: None), "n1", wall=lambda: 0.0, stop=stop
+    )
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    publisher.offer("hardening", HARDENED)
+    stop.set()
+    publisher.stop()
+    thread.join(10)
+    assert not thread.is_alive()
