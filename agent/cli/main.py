@@ -27,6 +27,7 @@ from agent.host import Host, HostExec
 from agent.model import Outcome, Report, Status
 
 Command = Callable[[argparse.Namespace], int]
+_NAMESPACE = "node-hardening"  # daemonset.yaml's
 OK, NOT_COMPLIANT, USAGE, COULD_NOT = 0, 1, 2, 3
 
 
@@ -78,7 +79,13 @@ def _run(arguments: argparse.Namespace) -> int:
     access = kube.find(os.environ, runner=host.run)
     node_address = os.environ.get("HOST_IP", "")  # the downward API's status.hostIP
     return daemon.serve(
-        host, arguments.node_name, access, store, address=policy.metrics.address, node_address=node_address
+        host,
+        arguments.node_name,
+        access,
+        store,
+        address=policy.metrics.address,
+        namespace=os.environ.get("POD_NAMESPACE", _NAMESPACE),
+        node_address=node_address,
     )
 
 

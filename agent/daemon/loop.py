@@ -49,11 +49,16 @@ class Daemon:
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
         configz: catalogue.Configz | None = None, on_config: Callable[[Config], None] | None = None,
+        on_pass: Callable[[bool], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """on_config: told of each configuration that comes into force. clock: monotonic; wall: epoch seconds."""
+        """on_config: told of each configuration that comes into force. on_pass: told whether a pass verified the node.
+
+        clock: monotonic seconds. wall: epoch seconds.
+        """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
-        self._configz, self._on_config, self._clock, self._wall = configz, on_config, clock, wall
+        self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
+        self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
         self._stop = threading.Event()
         self._reload = threading.Event()
@@ -85,13 +90,8 @@ class Daemon:
         return (False, f"the loop should have turned {late:.0f} s ago") if late > 0 else (True, "the loop turns")
 
     def ready(self) -> tuple[bool, str]:
-        """Whether a full pass was verified since the start."""
-        return (True, "verified") if self._verified else (False, "no full pass was verified yet")
-
-    @property
-    def verified(self) -> bool:
-        """Whether the newest pass found everything that the agent enforces to be true."""
-        return self._verified
+        """Whether the newest full pass was verified."""
+        return (True, "verified") if self._verified else (False, "not verified: no pass yet, or the last one failed")
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -163,6 +163,8 @@ class Daemon:
             last_change=self._last_change,
             limit=config.status.findings_limit if config else view.FINDINGS_BYTES,
         )  # fmt: skip
+        if self._on_pass is not None:
+            self._on_pass(self._verified)
         lift = self._verified and config is not None and config.status.startup_taint
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
         self._log.info("pass_done", status=report.status.value, changes=len(report.changes), verified=self._verified)

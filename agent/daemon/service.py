@@ -1,8 +1,8 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
-Three things happen side by side and never wait for each other: the loop hardens the node, the publisher writes to the
-Node, and a watch on the own Node tells the publisher what others did to it. It refuses to take longer than five seconds
-to end: every write is atomic, so what is cut off is as good as never begun.
+Four things happen side by side and never wait for each other: the loop hardens the node, the publisher writes to the
+Node, a watch on the own Node tells the publisher what others did to it, and the coordinator reboots. It refuses to take
+longer than five seconds to end: every write is atomic, so what is cut off is as good as never begun.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 
 from agent.daemon.loop import Daemon
 from agent.daemon.policy import PolicyStore
+from agent.daemon.reboots import Reboots
 from agent.daemon.signals import Signals
 from agent.host import Host
 from agent.kube import Exchange, Kube, Seen, Surroundings
@@ -31,10 +32,13 @@ from agent.report.node import NodePublisher
 _END_WITHIN_SECONDS = 4.0
 
 
-def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address: str, node_address: str = "") -> int:
+def serve(
+    host: Host, node: str, access: Access, store: PolicyStore, *, address: str, namespace: str, node_address: str = ""
+) -> int:
     """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
 
-    address: where /metrics and the probes are served, empty for nowhere. node_address: where the node's own kubelet is
+    address: where /metrics and the probes are served, empty for nowhere. namespace: the agent's own, where the reboot
+    locks are. node_address: where the node's own kubelet is
     asked for its configuration; empty: it is not. Raises UsageError when the address is taken.
     """
     stop = threading.Event()
@@ -47,7 +51,10 @@ def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address:
         api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
     )
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
-    daemon = Daemon(host, node, store, publisher, metrics, configz=configz)
+    reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop)
+    daemon = Daemon(
+        host, node, store, publisher, metrics, configz=configz, on_config=reboots.configure, on_pass=reboots.looked
+    )
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     failed = threading.Event()
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
@@ -69,6 +76,7 @@ def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address:
         for name, target in (
             ("loop", daemon.run),
             ("publisher", publisher.run),
+            ("reboots", reboots.run),
             ("node-watch", lambda: _follow(kube, node, publisher)),
         )
     ]
@@ -83,6 +91,7 @@ def serve(host: Host, node: str, access: Access, store: PolicyStore, *, address:
         stop.set()
         daemon.stop()
         publisher.stop()
+        reboots.wake()
         kube.stop()
         deadline = time.monotonic() + _END_WITHIN_SECONDS
         for thread in threads:

@@ -249,44 +249,63 @@ def test_the_api_server_away_for_a_minute(make: Make) -> None:
 
 @pytest.mark.emulator_only
 @pytest.mark.slow
-def test_five_hundred_faults(make: Make) -> None:
-    """Errors, throttling, cut and lost answers at random: no crash, no lost report, no hot loop."""
-    agent = make()
-    sandbox = agent.api.sandbox
+def test_five_hundred_faults(api: ApiServer, client: Client, unique: str, tmp_path: Path) -> None:
+    """Errors, throttling, cut and lost answers at random, on six nodes: no crash, no lost report, no hot loop."""
+    sandbox = api.sandbox
     assert sandbox is not None
-    mine = rf"\({agent.node}\)"
-    with running(agent):
-        eventually(lambda: agent.annotation("status"), what="status annotation")
+    agents.install(client)
+    names = [f"{unique}-{number}" for number in range(6)]
+    for name in names:
+        assert client.post("/api/v1/nodes", {"metadata": {"name": name}}).status_code == 201
+    fleet = [Agent(api, client, name, tmp_path / name, port=_free_port()) for name in names]
+    with ExitStack() as stack:
+        for agent in fleet:
+            stack.enter_context(running(agent))
+        for agent in fleet:
+            eventually(lambda: agent.annotation("status"), what="status annotation")  # noqa: B023
+        mine = rf"\({unique}-"
         kinds = [
-            *(Fault(FaultKind.STATUS, agent=mine, probability=0.12, code=code) for code in (500, 503, 409)),
-            Fault(FaultKind.STATUS, agent=mine, probability=0.12, code=429, retry_after=0),
+            *(Fault(FaultKind.STATUS, agent=mine, probability=0.06, code=code) for code in (500, 503, 409)),
+            Fault(FaultKind.STATUS, agent=mine, probability=0.06, code=429, retry_after=0),
             *(
-                Fault(kind, agent=mine, probability=0.12)
+                Fault(kind, agent=mine, probability=0.06)
                 for kind in (FaultKind.DROP, FaultKind.LOSE_ANSWER, FaultKind.TRUNCATE)
             ),
         ]
         numbers = [sandbox.add_fault(kind) for kind in kinds]
+        stack.callback(sandbox.clear_faults)
 
         def hits() -> int:
             return sum(sandbox.fault_hits().get(number, 0) for number in numbers)
 
-        turn = 0
-        while hits() < 500:
+        struck = turn = 0
+        while struck < 500:
             turn += 1
-            assert turn < 2000, f"only {hits()} faults struck"
-            agent.write_policy(modprobe={"deny": [f"mod{turn}"]})
-            eventually(lambda: f"mod{turn}" in agent.root.at(DENY_FILE).read_text(), what="policy in force")  # noqa: B023
+            assert turn < 2000, f"only {struck} faults struck"
+            for agent in fleet:
+                agent.write_policy(modprobe={"deny": [f"mod{turn}"]})
+            last = fleet[turn % len(fleet)]
+            eventually(lambda: f"mod{turn}" in last.root.at(DENY_FILE).read_text(), what="policy in force")  # noqa: B023
             sandbox.cut_watches()
+            struck = hits()
         sandbox.clear_faults()
-        agent.write_policy(modprobe={"deny": ["tipc"]})
-        eventually(lambda: "tipc" in agent.root.at(DENY_FILE).read_text(), what="the last policy")
-        policy = [key for key in agent.metrics() if key.startswith("node_hardening_policy_info")]
-        eventually(lambda: f'hash="{agent.annotation("policy")}"' in policy[0], what="the last report", seconds=120)
-        assert agent.annotation("status") == "hardened"
-        assert agent.is_running
-        assert not [*agent.logged("thread_died"), *agent.logged("pass_failed")]
-        sent = [one for one in sandbox.requests if f"({agent.node})" in one.user_agent]
-        assert len(sent) < 20 * hits(), "a hot loop"
+        sent = [one for one in sandbox.requests if f"({unique}-" in one.user_agent]
+        assert len(sent) < 20 * struck, "a hot loop"
+        for agent in fleet:
+            agent.write_policy(modprobe={"deny": ["tipc"]})
+        for agent in fleet:
+            eventually(lambda: _reported(agent), what="the last report", seconds=120)  # noqa: B023
+            assert agent.annotation("status") == "hardened"
+            assert agent.is_running
+            assert not [*agent.logged("thread_died"), *agent.logged("pass_failed")]
+
+
+def _reported(agent: Agent) -> bool:
+    """Whether the policy on the Node is the newest one that the agent has in force."""
+    if "tipc" not in agent.root.at(DENY_FILE).read_text():
+        return False
+    policy = next(key for key in agent.metrics() if key.startswith("node_hardening_policy_info"))
+    return f'hash="{agent.annotation("policy")}"' in policy
 
 
 def _try(look: Callable[[], Any]) -> Any:
