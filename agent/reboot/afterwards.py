@@ -97,7 +97,7 @@ def failed(seen: Seen, state: NodeState) -> Decision:
     told = said.released(state)
     if seen.denies:
         # The back-off outlives the wish: a sentinel that flickers must not drain the node again at once.
-        calm = replace(cleared(state), done=state.entered, streak=max(state.streak, state.failures))
+        calm = replace(cleared(state), done=state.entered, failures=state.failures)
         return Decision(Phase.FAILED, "no longer required", Write(calm), said=told)
     elapsed = state.entered.elapsed(seen.now) if state.entered else None
     if elapsed is None:

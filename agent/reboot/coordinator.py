@@ -6,78 +6,43 @@ in any other way than straight behind the fence. Whatever fails ends the tick; t
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from agent.config.schema import Reboot
-from agent.errors import AgentError, CommandTimeout, KubeError
+from agent.errors import AgentError, CommandTimeout
 from agent.kube.errors import Conflict
 from agent.reboot import history, said
-from agent.reboot.cluster import HISTORY, REQUEST, STATE, Cluster, NodePatch, NodeView
+from agent.reboot.cluster import HISTORY, REQUEST, STATE, NodePatch, NodeView
 from agent.reboot.lock import Lock
 from agent.reboot.machine import decide
-from agent.reboot.memory import CycleMemory, Told
-from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
-from agent.reboot.ports import (
-    Announcement,
-    Blocker,
-    Clock,
-    Drain,
-    Hooks,
-    HookStage,
-    Machine,
-    Power,
-    Proof,
-    ProofReading,
-    Reporter,
-    Sentinel,
-    SentinelReading,
-    Tick,
-)
+from agent.reboot.memory import Told
+from agent.reboot.observer import Observer
+from agent.reboot.ports import Announcement, HookStage, Tick
+from agent.reboot.rooms import Rooms
 from agent.reboot.seen import (
     Acquire,
     Command,
     Decision,
     FenceAndReboot,
-    Gate,
     Look,
     MarkStuck,
-    Need,
     Release,
     Renew,
     Seen,
     Slot,
     StepDrain,
     StepHooks,
-    Turn,
     Write,
 )
-from agent.reboot.state import NodeState, Now, Phase, decode
+from agent.reboot.state import NodeState, Phase
 from agent.reboot.steps import fence_seconds
-from agent.reboot.waiting import WaitingRoom
+
+__all__ = ["Coordinator", "Rooms"]
 
 _LOOKS_LIMIT = 8
 _ERROR_SECONDS = 3.0
 _CONFLICT_SECONDS = 0.3
 _PREFER_NO_SCHEDULE = "PreferNoSchedule"
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """Everything the coordinator works with; each is a front of ports.py, cluster.py or the standard library."""
-
-    cluster: Cluster
-    clock: Clock
-    machine: Machine
-    sentinel: Sentinel
-    blockers: Sequence[Blocker]
-    drain: Drain
-    hooks: Hooks
-    power: Power
-    proof: Proof
-    reporter: Reporter
-    rng: random.Random
 
 
 class Coordinator:
@@ -95,17 +60,10 @@ class Coordinator:
         self._rooms = rooms
         self._decide = machine
         self._lock = lock or Lock(rooms.cluster, rooms.clock, policy.lock.lease_duration)
-        self._waiting = WaitingRoom(rooms.rng, policy.lock.lease_duration)
+        self._observer = Observer(policy, rooms, self._lock)
         self._told = Told()
         self._said_of: NodeState | None = None
-        self._memory = CycleMemory()
-        self._note: tuple[str, NodeState | None, str] = ("", NodeState(), "")
-        self._pool_size = 0
-        self._usable = usable_slots(policy)
-        self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._last_phase = Phase.UNKNOWN
-        self._identity = ""
-        self._is_settled = False
 
     def tick(self) -> Tick:
         """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
@@ -125,192 +83,20 @@ class Coordinator:
             wait = self._rooms.rng.uniform(1.0, _ERROR_SECONDS)
             sentence = f"{sentence}: {error}"
         if decision.postpone:
-            again = self._waiting.postpone(
-                self._rooms.clock.monotonic(), pool_size=self._pool_size, seconds=decision.postpone_seconds
-            )
+            again = self._observer.postpone(decision.postpone_seconds)
             wait = again if decision.action is None else wait
         return self._tell(self._as_tick(seen, decision, sentence, wait))
 
     def _look_and_decide(self) -> tuple[Seen, Decision]:
         """Looks at what is cheap, then at what the machine asks for. Raises AgentError: nothing can be decided."""
-        seen = self._observe()
+        seen = self._observer.observe()
         decision = self._decide(seen)
         for _ in range(_LOOKS_LIMIT):
             if not isinstance(decision.action, Look):
                 break
-            self._look(decision.action.need, seen)
+            self._observer.look(decision.action.need, seen)
             decision = self._decide(seen)
         return seen, decision
-
-    # -- looking -------------------------------------------------------------------------------------------------------
-
-    def _observe(self) -> Seen:
-        rooms = self._rooms
-        now = Now(rooms.machine.boot_id(), rooms.clock.monotonic(), rooms.clock.wall())
-        node = rooms.cluster.node()
-        if node is None:
-            return Seen(policy=self._policy, now=now, node=None, state=None)
-        self._identity = f"{node.name}/{node.uid}"
-        state, problem = self._decoded(node.annotations.get(STATE, ""))
-        try:
-            sentinel = rooms.sentinel.read()
-        except AgentError as error:
-            sentinel = SentinelReading(None, problem=str(error))
-        request = node.annotations.get(REQUEST, "")
-        slots, mine, spare = self._slots(node, state, bool(request) or sentinel.required is not False)
-        memory = self._remembered(state, now)
-        if state is not None and state.phase is Phase.VERIFYING and memory.first_heartbeat is None:
-            memory.first_heartbeat = rooms.cluster.heartbeat()
-        if memory.fence_refused:
-            # Another's write came before the fence. With the lease gone the command was not given; with it fenced by
-            # us, an earlier process may have given it.
-            memory.command = Command.NOT_GIVEN if mine is None else Command.UNKNOWN
-            memory.fence_refused = False
-        return Seen(
-            policy=self._policy,
-            now=now,
-            node=node,
-            state=state,
-            state_problem=problem,
-            slots=slots,
-            mine=mine,
-            spare=spare,
-            renew_due=mine is not None and self._lock.renew_due(mine),
-            sentinel=sentinel,
-            request=request,
-            kernel=rooms.machine.kernel_release(),
-            gap_seconds=self._gap(slots, now),
-            turn=self._turn(slots, state, mine, now),
-            progress=memory.progress,
-            drain_due=now.mono >= memory.drain_again_at,
-            drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
-            hooks=memory.hooks,
-            hooks_failed_seconds=now.mono - memory.hooks_failed_at,
-            command=memory.command,
-            command_error=memory.command_error,
-            command_seconds=now.mono - memory.command_at if memory.command_at is not None else None,
-            new_cycle=f"{rooms.rng.getrandbits(40):010x}",
-        )
-
-    def _decoded(self, text: str) -> tuple[NodeState | None, str]:
-        if text != self._note[0]:
-            try:
-                self._note = (text, decode(text), "")
-            except ValueError as error:
-                self._note = (text, None, str(error))
-        return self._note[1], self._note[2]
-
-    def _slots(
-        self, node: NodeView, state: NodeState | None, may_want: bool
-    ) -> tuple[tuple[Slot, ...], Slot | None, Slot | None]:
-        """The pool's slots, the one that is ours, and one too many. An idle node looks at the leases just once."""
-        idle = state is not None and state.phase is Phase.IDLE
-        if state is None or (idle and not may_want and self._is_settled):
-            return (), None, None
-        pool = pool_of(node.labels, self._policy.pool)
-        names = lease_names(pool, self._policy.concurrency)
-        looked_at = (*names, state.lease) if state.lease and state.lease not in names else names
-        slots = self._lock.observe(looked_at, self._identity, indexed=len(names))
-        ours = [slot for slot in slots if slot.ours]
-        mine = next((slot for slot in ours if slot.view.name == state.lease), ours[0] if ours else None)
-        spare = next((slot for slot in ours if slot is not mine), None)
-        self._is_settled = idle and mine is None
-        return tuple(slot for slot in slots if slot.index >= 0), mine, spare
-
-    def _remembered(self, state: NodeState | None, now: Now) -> CycleMemory:
-        cycle = state.cycle if state else ""
-        if self._memory.cycle != cycle or self._memory.boot != now.boot:
-            if self._memory.cycle:
-                self._rooms.drain.reset()
-                self._rooms.hooks.reset()
-            self._memory = CycleMemory(cycle=cycle, boot=now.boot)
-        return self._memory
-
-    def _turn(self, slots: tuple[Slot, ...], state: NodeState | None, mine: Slot | None, now: Now) -> Turn:
-        if state is None or state.phase is not Phase.WANTED or mine is not None:
-            return Turn(now=False, in_seconds=0.0)
-        if not self._pool_size:
-            self._pool_size = max((slot.view.pool_size for slot in slots), default=0) or self._rooms.cluster.count()
-        return self._waiting.turn(
-            slots[: self._usable],
-            now.mono,
-            pool_size=self._pool_size,
-            waited=max(0.0, now.wall - state.since),
-        )
-
-    def _gap(self, slots: tuple[Slot, ...], now: Now) -> float:
-        """What is left of the minimum gap; a remote clock that runs ahead costs one gap at most."""
-        gap = self._policy.blockers.minimum_gap
-        last = max((slot.view.last_reboot for slot in slots), default=0.0)
-        if gap <= 0 or last <= 0:
-            return 0.0
-        if self._last_reboot[0] != last:
-            self._last_reboot = (last, now.mono)
-        return max(0.0, min(last + gap - now.wall, self._last_reboot[1] + gap - now.mono))
-
-    def _look(self, need: Need, seen: Seen) -> None:
-        """Answers the machine's question. Raises KubeError where the pool cannot be counted."""
-        match need:
-            case Need.GATE:
-                seen.gate = self._gate(late=False)
-            case Need.LATE_GATE:
-                seen.late_gate = self._gate(late=True)
-            case Need.PROOF:
-                seen.proof = self._proof()
-            case Need.BUDGET:
-                self._count(seen)
-            case Need.HOLDER:
-                seen.holder_gone = self._is_holder_gone(seen.turn.slot)
-            case Need.HEARTBEAT:
-                seen.heartbeat = self._has_heartbeat()
-
-    def _gate(self, *, late: bool) -> Gate:
-        for blocker in self._rooms.blockers:
-            if late and not blocker.late:
-                continue
-            try:
-                verdict = blocker.check()
-            except AgentError as error:
-                return Gate(blocked=True, name=blocker.name, by=f"{blocker.name}, which cannot be told: {error}")
-            if verdict.blocked:
-                return Gate(blocked=True, name=blocker.name, by=verdict.by, again_seconds=verdict.again_seconds)
-        return Gate(blocked=False)
-
-    def _proof(self) -> ProofReading:
-        try:
-            return self._rooms.proof.read()
-        except AgentError as error:
-            return ProofReading(None, str(error))
-
-    def _count(self, seen: Seen) -> None:
-        node = seen.node
-        if node is None:
-            return
-        own = seen.mine or seen.turn.slot
-        others = [slot.view.holder for slot in seen.slots if own is None or slot.index != own.index]
-        pool = pool_of(node.labels, self._policy.pool)
-        found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
-        self._pool_size = found.pool_size
-        self._usable = min(usable_slots(self._policy), found.slots)
-        seen.budget = found
-
-    def _is_holder_gone(self, slot: Slot | None) -> bool:
-        """Whether the holder's Node is gone or another one by the same name. Not to be told: it is there."""
-        if slot is None:
-            return False
-        name, _, uid = slot.view.holder.rpartition("/")
-        try:
-            return self._rooms.cluster.uid_of(name) != uid
-        except KubeError:
-            return False
-
-    def _has_heartbeat(self) -> bool:
-        """Whether the kubelet has renewed its lease since this process first looked."""
-        try:
-            renewed = self._rooms.cluster.heartbeat()
-        except KubeError:
-            return False
-        return bool(renewed) and renewed != self._memory.first_heartbeat
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -325,7 +111,7 @@ class Coordinator:
             case Acquire(slot, cycle, waited, pool_size, from_holder):
                 self._lock.acquire(
                     slot,
-                    self._identity,
+                    self._observer.identity,
                     now,
                     cycle=cycle,
                     pool_size=pool_size,
@@ -339,7 +125,7 @@ class Coordinator:
                 if last_word is not None:
                     self._say(last_word)
             case MarkStuck(slot):
-                self._lock.mark_stuck(slot, self._identity.partition("/")[0])
+                self._lock.mark_stuck(slot, self._observer.identity.partition("/")[0])
                 wait = 0.0
             case StepDrain(mode):
                 return self._drain(seen, StepDrain(mode), sentence)
@@ -371,10 +157,10 @@ class Coordinator:
         self._rooms.cluster.patch_node(patch, node.version)
         if (
             write.state.phase is Phase.REBOOTING
-            and self._memory.command is Command.UNKNOWN
+            and self._observer.memory.command is Command.UNKNOWN
             and not _was_rebooting(seen)
         ):
-            self._memory.command = Command.NOT_GIVEN
+            self._observer.memory.command = Command.NOT_GIVEN
         if write.ended is not None:
             self._rooms.reporter.ended(write.ended)
 
@@ -396,7 +182,7 @@ class Coordinator:
         name = seen.mine.view.name if seen.mine else ""
         if not self._lock.is_fresh(name):
             return 0.0, "renews the lock before it drains on"
-        memory, clock = self._memory, self._rooms.clock
+        memory, clock = self._observer.memory, self._rooms.clock
         memory.drain_again_at = clock.monotonic() + _ERROR_SECONDS
         progress = self._rooms.drain.step(step.mode, lambda: self._lock.is_fresh(name))
         memory.progress = progress
@@ -406,7 +192,7 @@ class Coordinator:
         return 0.0, sentence
 
     def _run_hooks(self, stage: HookStage, seen: Seen, *, again: bool) -> None:
-        memory = self._memory
+        memory = self._observer.memory
         if again:
             self._rooms.hooks.reset()
             memory.hooks.pop(stage, None)
@@ -418,7 +204,7 @@ class Coordinator:
 
     def _reboot(self, seen: Seen, slot: Slot, last_word: Announcement) -> tuple[float, str]:
         """The fence, the last word, the command. A fence that took long is put up again rather than trusted."""
-        memory, clock = self._memory, self._rooms.clock
+        memory, clock = self._observer.memory, self._rooms.clock
         if self._is_old(seen):
             return 0.0, "the look took long: looks again before the reboot"
         memory.command = Command.NOT_GIVEN
@@ -474,7 +260,7 @@ class Coordinator:
             holder=decision.holder,
             stuck=decision.stuck,
             failures=state.failures if state else 0,
-            progress=self._memory.progress,
+            progress=self._observer.memory.progress,
         )
 
     def _failed_look(self, error: AgentError) -> Tick:

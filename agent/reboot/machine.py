@@ -82,6 +82,7 @@ def _idle(seen: Seen, state: NodeState) -> Decision:
         if (rest := _settling_seconds(seen, state)) > 0:
             text = f"required again soon after the last reboot: waits {duration(rest)}"
             return Decision(Phase.BLOCKED, text, wait_seconds=min(rest, _POLL_SECONDS), blocked_by="backoff")
+    soon = _is_soon_again(seen, state)
     wanted = NodeState(
         phase=Phase.WANTED,
         cycle=seen.new_cycle,
@@ -89,23 +90,28 @@ def _idle(seen: Seen, state: NodeState) -> Decision:
         requested=seen.request,
         since=seen.now.wall,
         entered=Stamp.of(seen.now),
-        streak=state.streak + 1 if _is_streak(seen, state) else 0,
+        failures=state.failures if soon else 0,
+        streak=state.streak + (0 if state.failures else 1) if soon else 0,
         done=state.done,
     )
     return Decision(Phase.WANTED, _required(wanted), Write(wanted, taint=True))
 
 
-def _is_streak(seen: Seen, state: NodeState) -> bool:
+def _is_soon_again(seen: Seen, state: NodeState) -> bool:
     """Wanted again soon after the last cycle, in the same boot."""
     elapsed = state.done.elapsed(seen.now) if state.done else None
-    return elapsed is not None and elapsed < max(_STREAK_SECONDS, 2 * backoff_seconds(seen.policy, state.streak + 1))
+    return elapsed is not None and elapsed < max(_STREAK_SECONDS, 2 * _rest_seconds(seen, state))
+
+
+def _rest_seconds(seen: Seen, state: NodeState) -> float:
+    return backoff_seconds(seen.policy, max(state.streak + 1, state.failures))
 
 
 def _settling_seconds(seen: Seen, state: NodeState) -> float:
     """A sentinel that comes back after each reboot slows down to one reboot a day instead of going round for ever."""
-    if not _is_streak(seen, state) or state.done is None:
+    if not _is_soon_again(seen, state) or state.done is None:
         return 0.0
-    return backoff_seconds(seen.policy, state.streak + 1) - (state.done.elapsed(seen.now) or 0.0)
+    return _rest_seconds(seen, state) - (state.done.elapsed(seen.now) or 0.0)
 
 
 def _required(state: NodeState) -> str:

@@ -110,7 +110,7 @@ def play(path: Path, trouble: Trouble, *, logs: bool = False) -> World:
     agents = Agents(path.policy, rng)
     for index in range(path.nodes):
         machine = world.add_machine(f"n{index}")
-        machine.overheard = lambda said: path.on_event(world, said.reason.value)  # type: ignore[method-assign]
+        machine.overheard = lambda announcement: path.on_event(world, announcement.reason.value)  # type: ignore[method-assign]
         agents.on(machine)
     path.act(world)
     if path.wants:
