@@ -1,7 +1,8 @@
 """For every tier: how hard property tests try.
 
-HYPOTHESIS_PROFILE=dev is the default (200 examples), ci tries 10,000. There are no deadlines: a slow machine is not a
-failing test. A failure prints the blob that repeats it.
+HYPOTHESIS_PROFILE=dev is the default (200 examples), ci tries 1,000, deep 10,000 (half an hour and more). What comes
+from outside is tried with ten thousand inputs in every run, by tests/fuzz. There are no deadlines: a slow machine is
+not a failing test. A failure prints the blob that repeats it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ def pytest_configure() -> None:
     """Registers the profiles before any test module is read."""
     database = DirectoryBasedExampleDatabase(".hypothesis/examples")
     settings.register_profile("dev", max_examples=200, deadline=None, print_blob=True, database=database)
-    settings.register_profile(
-        "ci",
-        max_examples=10_000,
-        deadline=None,
-        print_blob=True,
-        database=database,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    for name, examples in (("ci", 1_000), ("deep", 10_000)):
+        settings.register_profile(
+            name,
+            max_examples=examples,
+            deadline=None,
+            print_blob=True,
+            database=database,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
