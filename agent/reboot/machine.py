@@ -16,7 +16,7 @@ from agent.reboot.afterwards import failed, releasing, verifying
 from agent.reboot.cluster import FIELD_MANAGER
 from agent.reboot.ports import Announcement
 from agent.reboot.seen import Acquire, Decision, Look, MarkStuck, Need, Release, Renew, Seen, Slot, Write, duration
-from agent.reboot.state import NodeState, Phase, Stamp
+from agent.reboot.state import NodeState, Phase, Stamp, tidy
 from agent.reboot.steps import backoff_seconds, cleared
 from agent.reboot.underway import cordoned, draining, rebooting
 
@@ -76,7 +76,7 @@ def _idle(seen: Seen, state: NodeState) -> Decision:
             return Decision(Phase.IDLE, "the sentinel is gone", Write(replace(state, guard=None)))
         return Decision(Phase.IDLE, "not required", wait_seconds=_POLL_SECONDS)
     if not seen.request:
-        if state.guard is not None and state.guard == seen.sentinel.stamp:
+        if state.guard is not None and state.guard == tidy(seen.sentinel.stamp):
             text = "required still after a proven reboot: not rebooted again until the sentinel goes or changes"
             return Decision(Phase.BLOCKED, text, wait_seconds=_POLL_SECONDS, blocked_by="guard")
         if (rest := _settling_seconds(seen, state)) > 0:

@@ -14,7 +14,7 @@ from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
 from agent.reboot.ports import ProofReading, SentinelReading
 from agent.reboot.rooms import Rooms
 from agent.reboot.seen import Command, Gate, Need, Seen, Slot, Turn
-from agent.reboot.state import NodeState, Now, Phase, decode
+from agent.reboot.state import NodeState, Now, Phase, decode, tidy
 from agent.reboot.waiting import WaitingRoom
 
 
@@ -47,7 +47,7 @@ class Observer:
             sentinel = rooms.sentinel.read()
         except AgentError as error:
             sentinel = SentinelReading(None, problem=str(error))
-        request = node.annotations.get(REQUEST, "")
+        request = tidy(node.annotations.get(REQUEST, ""))
         slots, mine, spare = self._slots(node, state, bool(request) or sentinel.required is not False)
         memory = self._remembered(state, now)
         if state is not None and state.phase is Phase.VERIFYING and memory.first_heartbeat is None:

@@ -120,7 +120,7 @@ class NodeState:
         shown: dict[str, Any] = {"v": VERSION, "phase": self.phase.value}
         for key in _TEXTS:
             if value := getattr(self, key):
-                shown[key] = value[:_TEXT_LIMIT]
+                shown[key] = tidy(value)
         for key in _NUMBERS:
             if value := getattr(self, key):
                 shown[key] = value
@@ -132,7 +132,7 @@ class NodeState:
             if stamp is not None:
                 shown[key] = {"boot": stamp.boot, "mono": stamp.mono, "wall": stamp.wall}
         if self.guard is not None:
-            shown["guard"] = self.guard[:_TEXT_LIMIT]
+            shown["guard"] = tidy(self.guard)
         if self.outcome is not None:
             shown["outcome"] = self.outcome.value
         if self.marks:
@@ -145,6 +145,12 @@ _NUMBERS = ("since", "failures", "streak", "pods", "left")
 _FLAGS = ("cordoned", "uncordoned", "lost")
 _STAMPS = ("entered", "done")
 _COUNTS = frozenset({"failures", "streak", "pods", "left"})
+
+
+def tidy(text: str) -> str:
+    """A text as it is written down: cut, and without what would swell in JSON or break a line."""
+    cut = text[:_TEXT_LIMIT]
+    return cut if cut.isprintable() else "".join(letter if letter.isprintable() else " " for letter in cut)
 
 
 def decode(text: str) -> NodeState:
