@@ -17,8 +17,8 @@ from agent.config.schema import Weekday, Window
 from agent.reboot.ports import Clock, Verdict
 
 _DAYS = tuple(Weekday)  # Monday first, as date.weekday() counts
-# A whole day of 25 hours that opened yesterday may be open; where a zone left out a date, one more.
-_DAYS_BACK = 2
+# A window that opened yesterday may still be open; none lasts longer than a day.
+_DAYS_BACK = 1
 # A window of one weekday that a clock change leaves out comes a week later.
 _DAYS_AHEAD = 15
 

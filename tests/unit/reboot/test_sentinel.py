@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.config.schema import Required, Sentinel
@@ -155,6 +155,8 @@ def test_a_good_answer_is_no_wish() -> None:
     assert judge(ended(0, "No core libraries or services have been updated."), RHEL) == SentinelReading(False)
 
 
+@example(codes={126: Required.NONE}, code=126, output="")
+@example(codes={127: Required.NONE}, code=127, output="")
 @given(st.dictionaries(st.integers(0, 255), st.sampled_from(Required)), st.integers(-64, 255), st.text(max_size=50))
 def test_only_a_code_in_the_map_has_a_meaning(codes: dict[int, Required], code: int, output: str) -> None:
     """Every other one is unknown and says why; "not installed" and signals always are, whatever the map says."""
