@@ -1,0 +1,90 @@
+#!/bin/sh
+# Takes the node hardening agent out of the cluster that kubectl points at, with everything that it wrote on Nodes.
+#
+#   sh uninstall.sh          refuses while a node is being rebooted
+#   sh uninstall.sh --now    goes on, and uncordons the nodes that the agent had cordoned
+#
+# Needs kubectl 1.30 or later and an administrator's rights; may be run again after an error. What the agent put on the
+# nodes' disks stays as it is; how to take that back first: docs/operations.md.
+set -eu
+
+KUBECTL=${KUBECTL:-kubectl}
+NAMESPACE=node-hardening
+PREFIX=node-hardening.io/
+LABEL=app.kubernetes.io/name=node-hardening-agent
+
+say() { printf 'uninstall: %s\n' "$*"; }
+
+# One line for each thing of a Node: NAME KIND KEY [VALUE]; the value is shown for the reboot's note alone.
+node_lines() {
+    "$KUBECTL" get nodes -o go-template='
+{{- range .items -}}
+  {{- $node := .metadata.name -}}
+  {{- range $key, $value := .metadata.annotations -}}
+    {{- $node }} annotations {{ $key }}{{ if eq $key "node-hardening.io/reboot-state" }} {{ $value }}{{ end }}{{ "\n" -}}
+  {{- end -}}
+  {{- range $key, $value := .metadata.labels -}}{{- $node }} labels {{ $key }}{{ "\n" -}}{{- end -}}
+  {{- range .spec.taints -}}{{- $node }} taint {{ .key }}{{ "\n" -}}{{- end -}}
+  {{- range .status.conditions -}}{{- $node }} condition {{ .type }}{{ "\n" -}}{{- end -}}
+{{- end -}}'
+}
+
+busy() {
+    grep " annotations ${PREFIX}reboot-state " "$1" | grep -E '"phase":"(cordoned|draining|rebooting|verifying)"' |
+        cut -d' ' -f1
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+node_lines > "$work/before"
+under_way=$(busy "$work/before" || true)
+if [ -n "$under_way" ] && [ "${1:-}" != --now ]; then
+    say "a reboot is under way on:" $under_way
+    say "wait for its end, or run with --now to leave it unfinished and uncordon what the agent had cordoned"
+    exit 1
+fi
+
+say "stops the agents"
+# They would put back what is taken away below.
+"$KUBECTL" -n "$NAMESPACE" delete daemonset -l "$LABEL" --ignore-not-found --wait=false
+"$KUBECTL" -n "$NAMESPACE" wait --for=delete pod -l "$LABEL" --timeout=300s
+
+node_lines > "$work/nodes"
+cut -d' ' -f1 "$work/nodes" | sort -u | while read -r node; do
+    awk -v node="$node" '$1 == node' "$work/nodes" > "$work/node"
+    # A cordon of the agent, not yet lifted by it. Somebody else's cordon is not in its note and stays.
+    if grep " annotations ${PREFIX}reboot-state " "$work/node" | grep '"cordoned":true' | grep -qv '"uncordoned":true'; then
+        "$KUBECTL" uncordon "$node"
+    fi
+    for condition in NodeHardened RebootRequired; do
+        if grep -q " condition $condition\$" "$work/node"; then
+            "$KUBECTL" patch node "$node" --subresource=status --type=strategic \
+                -p "{\"status\":{\"conditions\":[{\"type\":\"$condition\",\"\$patch\":\"delete\"}]}}"
+        fi
+    done
+    if grep -q " taint ${PREFIX}not-hardened\$" "$work/node"; then
+        "$KUBECTL" taint node "$node" "${PREFIX}not-hardened-"
+    fi
+    # Last, because the note of the reboot is among them: after an error above, this script still knows what to do.
+    patch=$(awk -v prefix="$PREFIX" '
+        ($2 == "annotations" || $2 == "labels") && index($3, prefix) == 1 {
+            keys[$2] = keys[$2] (keys[$2] == "" ? "" : ",") "\"" $3 "\":null"
+        }
+        END { printf "{\"metadata\":{\"annotations\":{%s},\"labels\":{%s}}}", keys["annotations"], keys["labels"] }
+    ' "$work/node")
+    case $patch in
+        *:null*) "$KUBECTL" patch node "$node" --type=merge -p "$patch" ;;
+    esac
+done
+
+say "removes rights, policy and namespace"
+for kind in clusterrolebinding clusterrole validatingadmissionpolicybinding validatingadmissionpolicy; do
+    "$KUBECTL" delete "$kind" -l "$LABEL" --ignore-not-found
+done
+for place in default kube-node-lease; do
+    "$KUBECTL" -n "$place" delete rolebinding,role -l "$LABEL" --ignore-not-found
+done
+# With it go the configuration, the profiles' ConfigMaps and the reboot locks. It ends by itself.
+"$KUBECTL" delete namespace "$NAMESPACE" --ignore-not-found --wait=false
+say "done; Events of the agent are forgotten by the API server within its --event-ttl (1h)"

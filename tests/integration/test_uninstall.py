@@ -1,0 +1,141 @@
+"""docs/uninstall.sh with a real kubectl: afterwards nothing of the agent is left, and everything of others is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.reboot.state import NodeState, Phase, Stamp
+from tests.support import agents, apiservers
+from tests.support.agents import ROOT, Agent, eventually, running
+from tests.support.apiservers import ApiServer, Client
+
+NODE, OTHER = "n1", "n2"
+THEIRS = {"metadata": {"annotations": {"a.example/x": "a value"}, "labels": {"b.example/y": "2"}}}
+
+
+@pytest.fixture(params=["emulator", "real"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ApiServer]:
+    """A server of this test's own: the script takes the whole cluster."""
+    with ExitStack() as stack:
+        if request.param == "emulator":
+            yield stack.enter_context(apiservers.emulator(tmp_path))
+            return
+        assets = apiservers.assets()
+        if assets is None:
+            pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name a folder with etcd and kube-apiserver")
+        yield stack.enter_context(apiservers.control_plane(assets, tmp_path))
+
+
+@pytest.fixture
+def admin(cluster: ApiServer) -> Iterator[Client]:
+    made = cluster.client()
+    for name in (NODE, OTHER):
+        assert made.post("/api/v1/nodes", {"metadata": {"name": name}}).status_code == 201
+        made.patch(f"/api/v1/nodes/{name}", {**THEIRS, "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}})
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "m"}
+        made.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [ready]}}, "strategic")
+    agents.install(made)
+    yield made
+    made.close()
+
+
+def uninstall(cluster: ApiServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kubeconfig = cluster.kubeconfig(folder / "admin.kubeconfig")
+    return subprocess.run(
+        ["/bin/sh", str(ROOT / "docs/uninstall.sh"), *arguments],
+        env={"PATH": "/usr/bin:/bin", "KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+
+
+def ours(node: dict[str, Any]) -> list[str]:
+    """Everything on a Node that is the agent's."""
+    keys = [*node["metadata"].get("annotations", {}), *node["metadata"].get("labels", {})]
+    keys += [taint["key"] for taint in node["spec"].get("taints", [])]
+    kinds = [one["type"] for one in node["status"].get("conditions", [])]
+    return [key for key in keys if "node-hardening" in key] + [kind for kind in kinds if kind != "Ready"]
+
+
+def shown(admin: Client, name: str) -> dict[str, Any]:
+    node: dict[str, Any] = admin.get(f"/api/v1/nodes/{name}").json()
+    return node
+
+
+def test_nothing_of_the_agent_is_left(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
+    """Conditions, annotations, label, taint, rights and namespace go; what others wrote stays, on every node. Twice is
+    as good as once."""
+    agent = Agent(cluster, admin, NODE, tmp_path / "agent")
+    with running(agent):
+        eventually(lambda: agent.condition("NodeHardened"), what="report")
+    # What a reboot leaves, and a node whose agent never came to lift the taint.
+    note = {"node-hardening.io/reboot": "not required", "node-hardening.io/reboot-history": "[]"}
+    admin.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"annotations": note}})
+    wanted = {"type": "RebootRequired", "status": "False", "reason": "NotRequired", "message": "m"}
+    admin.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [wanted]}}, "strategic")
+    taints = [{"key": "gpu", "effect": "NoSchedule"}, {"key": "node-hardening.io/not-hardened", "effect": "NoSchedule"}]
+    admin.patch(f"/api/v1/nodes/{OTHER}", {"spec": {"taints": taints, "unschedulable": True}})
+    assert ours(shown(admin, NODE))
+    for _ in range(2):
+        done = uninstall(cluster, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in (NODE, OTHER):
+        node = shown(admin, name)
+        assert ours(node) == []
+        assert node["metadata"]["annotations"]["a.example/x"] == "a value"
+        assert node["metadata"]["labels"]["b.example/y"] == "2"
+        assert "gpu" in [taint["key"] for taint in node["spec"]["taints"]]
+        assert [one["type"] for one in node["status"]["conditions"]] == ["Ready"]
+    # Cordoned by somebody else.
+    assert shown(admin, OTHER)["spec"]["unschedulable"] is True
+    for path in ("clusterroles", "clusterrolebindings", "roles", "rolebindings"):
+        left = admin.get(f"/apis/rbac.authorization.k8s.io/v1/{path}").json()["items"]
+        # No controller here empties the namespace that is going away.
+        names = [(item["metadata"].get("namespace"), item["metadata"]["name"]) for item in left]
+        assert [name for name in names if "hardening" in name[1] and name[0] != agents.NAMESPACE] == []
+    namespace = admin.get(f"/api/v1/namespaces/{agents.NAMESPACE}")
+    assert namespace.status_code == 404 or namespace.json()["status"]["phase"] == "Terminating"
+
+
+def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
+    """It refuses and names the node; told to go on it lifts the agent's own cordon, and no other's."""
+    stamp = Stamp("b", 1.0, 1.0)
+    draining = NodeState(Phase.DRAINING, cycle="c", boot="b", cordoned=True, entered=stamp)
+    done = NodeState(Phase.IDLE, cordoned=True, uncordoned=True)
+    for name, state in ((NODE, draining), (OTHER, done)):
+        note = {"metadata": {"annotations": {"node-hardening.io/reboot-state": state.encode()}}}
+        admin.patch(f"/api/v1/nodes/{name}", {**note, "spec": {"unschedulable": True}})
+    refused = uninstall(cluster, tmp_path)
+    assert (refused.returncode, f"under way on: {NODE}\n" in refused.stdout) == (1, True), refused.stdout
+    assert shown(admin, NODE)["spec"]["unschedulable"] is True
+    assert ours(shown(admin, NODE))
+    told = uninstall(cluster, tmp_path, "--now")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "unschedulable" not in shown(admin, NODE)["spec"]
+    assert shown(admin, OTHER)["spec"]["unschedulable"] is True
+    assert ours(shown(admin, NODE)) == ours(shown(admin, OTHER)) == []
+
+
+def test_an_empty_policy_takes_the_files_back(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
+    """docs/operations.md's way: with nothing to deny and no profiles, what was installed leaves the node, and what was
+    there before is there again."""
+    deny, theirs = "/etc/modprobe.d/kubernetes-blacklist.conf", "/var/lib/kubelet/seccomp/theirs.json"
+    agent = Agent(cluster, admin, NODE, tmp_path / "agent")
+    agent.root.write(theirs, "{}")
+    (agent.profiles / "seccomp" / "ours.json").write_text(
+        json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]})
+    )
+    ours_there = agent.root.at("/var/lib/kubelet/seccomp/ours.json")
+    with running(agent):
+        eventually(lambda: ours_there.exists() and agent.root.at(deny).exists(), what="installed")
+        (agent.profiles / "seccomp" / "ours.json").unlink()
+        agent.write_policy(modprobe={"lists": [], "deny": []})
+        eventually(lambda: not ours_there.exists() and not agent.root.at(deny).exists(), what="taken back")
+        eventually(lambda: agent.annotation("status") == "hardened", what="said")
+    assert agent.root.at(theirs).read_text() == "{}"
