@@ -110,9 +110,8 @@ class World:
         self.machines: dict[str, SimMachine] = {}
         self.books = Books()
         self.log: list[str] | None = None
-        self.trusts_versions = (
-            True  # False: a broken API server without compare-and-swap, to prove that we would notice
-        )
+        self.trusts_versions = True  # False is a broken API server, to prove that we would notice
+        self.gives_lost_holders_up = False  # the policy `onLostHolder: release`
         self._revision = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -481,7 +480,7 @@ class SimMachine:
         view = self.world.nodes.get(name)
         if view is None or view.uid != uid:
             return
-        if stored.phase is LeasePhase.REBOOTING:
+        if stored.phase is LeasePhase.REBOOTING and not self.world.gives_lost_holders_up:
             raise Violation(f"{lease.holder} took the lock from {name}, which may be on its way down")
         silent = self.world.now - self.world.renewed[stored.name]
         if silent < stored.duration_seconds:

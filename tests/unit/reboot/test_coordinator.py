@@ -1,0 +1,538 @@
+"""What the coordinator does and says, one situation a test, over a cluster in memory and virtual time."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from agent.config import schema
+from agent.config.schema import Mode, OnLostHolder, Reboot
+from agent.errors import HostError
+from agent.reasons import Reason
+from agent.reboot.cluster import FIELD_MANAGER, HISTORY, REQUEST, SKIP, STATE, LeasePhase, LeaseView
+from agent.reboot.ports import HookStage, Outcome, SentinelReading, Tick
+from agent.reboot.state import NodeState, Phase, decode
+from tests.support.reboot_agent import Agents
+from tests.support.reboot_world import CommandFate, SimMachine, Trouble, World
+
+POLICY = Reboot(
+    max_unavailable="3",
+    drain=schema.Drain(timeout=120.0),
+    reboot_timeout=300.0,
+    verify_timeout=300.0,
+    retry_after=600.0,
+)
+LEASE = "node-hardening-reboot-workers-0"
+
+
+def _world(policy: Reboot = POLICY, *names: str, trouble: Trouble | None = None) -> World:
+    world = World(trouble=trouble)
+    agents = Agents(policy, random.Random(1))
+    for name in names or ("n0",):
+        agents.on(world.add_machine(name))
+    world.pass_time(2.0)
+    return world
+
+
+def _tick(world: World, name: str = "n0") -> Tick:
+    tick = world.machines[name].last_tick
+    assert tick is not None
+    return tick
+
+
+def _lease(world: World, holder: str, phase: LeasePhase = LeasePhase.HELD) -> None:
+    """A lease that somebody without an agent here holds."""
+    world.renewed[LEASE] = world.now
+    world.set_lease(LeaseView(LEASE, holder=holder, phase=phase, duration_seconds=60, transitions=1), "nobody")
+
+
+def _restart(machine: SimMachine) -> None:
+    machine.stop_agent()
+    machine.crashed()
+
+
+def _note(world: World, name: str = "n0") -> NodeState:
+    return decode(world.nodes[name].annotations.get(STATE, ""))
+
+
+# -- what never reboots ------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_node_asks_nobody_anything() -> None:
+    """Its leases are looked at once, when the process starts; from then on nothing is requested but its own Node."""
+    world = _world()
+    calls: list[str] = []
+    machine = world.machines["n0"]
+    original = machine.call
+
+    def counted(kind: str, effect: Callable[[], object], *, write: bool = False) -> object:
+        calls.append(kind)
+        return original(kind, effect, write=write)
+
+    machine.call = counted  # type: ignore[method-assign,assignment]
+    for _ in range(5):
+        machine.wake()
+        world.pass_time(10.0)
+    assert set(calls) == {"node"}  # which comes from a watch
+    assert (_tick(world).phase, _tick(world).sentence) == ("idle", "not required")
+
+
+def test_an_unknown_sentinel_never_reboots() -> None:
+    """Cannot tell is said, and nothing is taken."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.sentinel_unknown = True
+    machine.wake()
+    world.pass_time(600.0)
+    assert world.leases == {}
+    tick = _tick(world)
+    assert (tick.required, tick.blocked_by) == (None, "unknown")
+    assert tick.sentence == "cannot tell whether a reboot is required: no such folder"
+
+
+def test_a_sentinel_that_raises_is_unknown() -> None:
+    """An error of the host is no answer."""
+    world = _world()
+    machine = world.machines["n0"]
+
+    def broken() -> SentinelReading:
+        raise HostError("cannot read /var/run: permission denied")
+
+    machine.read_sentinel = broken  # type: ignore[method-assign]
+    machine.wake()
+    world.pass_time(60.0)
+    assert "permission denied" in _tick(world).sentence
+    assert world.leases == {}
+
+
+def test_a_sentinel_that_becomes_unknown_in_the_drain_holds_the_reboot_until_it_is_rolled_back() -> None:
+    """The node is drained, but not rebooted on what is not known."""
+    world = _world(replace(POLICY, delay=5.0))
+    machine = world.machines["n0"]
+    machine.want("s")
+    world.pass_time(3.0)
+    assert _note(world).phase is Phase.DRAINING
+    machine.sentinel_unknown = True
+    world.pass_time(60.0)
+    assert _tick(world).sentence.startswith("drained, but cannot tell whether a reboot is required")
+    world.pass_time(250.0)
+    assert world.books.commands == []
+    assert (_note(world).phase, world.nodes["n0"].unschedulable) == (Phase.FAILED, False)
+
+
+def test_unknown_hardening_never_reboots() -> None:
+    """Neither before the lock nor after the drain."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.verified = None
+    machine.want("s")
+    world.pass_time(300.0)
+    assert world.books.cordons == []
+    assert (_tick(world).phase, _tick(world).blocked_by) == ("blocked", "unknown")
+    machine.verified = True
+    world.pass_time(300.0)
+    assert len(world.books.boots) == 1
+
+
+def test_hardening_that_is_known_to_fail_does_not_hold_the_reboot() -> None:
+    """A loaded module is only gone after a reboot: refusing would never mend it."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.verified = False
+    world.machines["n0"].want("s")
+    world.pass_time(100.0)
+    assert len(world.books.commands) == 1
+
+
+def test_a_note_that_cannot_be_read_stops_everything_and_says_so() -> None:
+    """A newer agent's note, or a person's: nothing is done on a misread one."""
+    world = _world()
+    world.annotate("n0", STATE, '{"v":9,"phase":"draining"}')
+    world.machines["n0"].want("s")
+    world.pass_time(600.0)
+    assert world.leases == {}
+    assert "version 9" in _tick(world).sentence
+    assert "remove it to start anew" in _tick(world).sentence
+    world.annotate("n0", STATE, None)
+    world.pass_time(600.0)
+    assert len(world.books.boots) == 1
+
+
+def test_audit_says_what_it_would_do_and_takes_nothing() -> None:
+    """No lock, no cordon, no note."""
+    world = _world(replace(POLICY, mode=Mode.AUDIT))
+    machine = world.machines["n0"]
+    assert _tick(world).sentence == "audit: not required"
+    machine.want("s")
+    world.pass_time(600.0)
+    assert (world.leases, world.books.cordons, STATE in world.nodes["n0"].annotations) == ({}, [], False)
+    assert _tick(world).sentence == "audit: would ask for the lock, drain and reboot"
+    machine.blocked_by = "alert Down"
+    machine.wake()
+    world.pass_time(1.0)
+    assert _tick(world).sentence == "audit: blocked by alert Down"
+    machine.sentinel_unknown = True
+    machine.wake()
+    world.pass_time(1.0)
+    assert _tick(world).sentence == "audit: cannot tell: no such folder"
+
+
+def test_switched_off_it_is_silent() -> None:
+    """mode: off looks at nothing that anybody would have to answer."""
+    world = _world(replace(POLICY, mode=Mode.OFF))
+    world.machines["n0"].want("s")
+    world.pass_time(100.0)
+    assert (_tick(world).sentence, world.leases) == ("off", {})
+
+
+@pytest.mark.parametrize("mode", [Mode.AUDIT, Mode.OFF])
+def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> None:
+    """In the drain, and while it waits: cordon off, lock free, note gone."""
+    world = _world(POLICY, "n0", "n1")
+    world.machines["n0"].pdb_until = 1e9
+    world.machines["n0"].want("s")
+    world.pass_time(20.0)
+    world.machines["n1"].want("s")
+    world.pass_time(5.0)
+    assert (_note(world, "n0").phase, _note(world, "n1").phase) == (Phase.DRAINING, Phase.WANTED)
+    quiet = Agents(replace(POLICY, mode=mode), random.Random(1))
+    for machine in world.machines.values():
+        machine.stop_agent()
+        quiet.on(machine)
+    world.pass_time(30.0)
+    assert [view.unschedulable for view in world.nodes.values()] == [False, False]
+    assert not world.leases[LEASE].holder
+    assert [_note(world, name).phase for name in world.nodes] == [Phase.IDLE, Phase.IDLE]
+    assert [ended.outcome for _, ended in world.books.ended] == [Outcome.ABORTED]
+
+
+def test_opted_out_waits_and_says_why() -> None:
+    """The annotation's value is the reason that is shown."""
+    world = _world()
+    world.annotate("n0", SKIP, "disk is being replaced")
+    world.machines["n0"].want("s")
+    world.pass_time(600.0)
+    assert world.books.cordons == []
+    assert _tick(world).sentence == "opted out on the node: disk is being replaced"
+    assert _tick(world).blocked_by == "skip"
+    world.annotate("n0", SKIP, None)
+    world.pass_time(120.0)
+    assert len(world.books.commands) == 1
+
+
+def test_a_blocker_is_asked_again_before_the_reboot() -> None:
+    """An alert that the drain itself sets off holds the reboot; it goes on when the alert is over."""
+    world = _world(replace(POLICY, delay=3.0))
+    machine = world.machines["n0"]
+    machine.want("s")
+    world.pass_time(2.0)
+    assert _note(world).phase is Phase.DRAINING
+    machine.blocked_by = "alert QueueFull"
+    world.pass_time(60.0)
+    assert world.books.commands == []
+    assert (_tick(world).sentence, _tick(world).blocked_by) == ("drained, but blocked by alert QueueFull", "prometheus")
+    machine.blocked_by = ""
+    world.pass_time(30.0)
+    assert len(world.books.commands) == 1
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_holder_whose_node_is_gone_is_replaced_at_once_even_while_it_reboots() -> None:
+    """Once the lease is old enough to be looked after: a Node that is gone comes back as another one."""
+    world = _world()
+    _lease(world, "gone/uid-gone", LeasePhase.REBOOTING)
+    world.machines["n0"].want("s")
+    world.pass_time(150.0)
+    assert world.books.reasons().count(Reason.REBOOT_LOCK_TAKEN_OVER) == 1
+    assert len(world.books.commands) == 1
+
+
+def test_a_holder_with_another_uid_is_another_node() -> None:
+    """The same name after a re-installation does not hold its predecessor's lock."""
+    world = _world(POLICY, "n0", "n1")
+    _lease(world, "n1/an-older-uid", LeasePhase.REBOOTING)
+    world.machines["n0"].want("s")
+    world.pass_time(150.0)
+    assert len(world.books.commands) == 1
+
+
+def test_a_silent_holder_that_has_not_fenced_is_replaced_after_the_leases_duration() -> None:
+    """It cannot reboot any more: its own compare-and-swap would fail."""
+    world = _world(POLICY, "n0", "n1")
+    world.machines["n1"].stop_agent()
+    _lease(world, "n1/uid-n1")
+    world.machines["n0"].want("s")
+    world.pass_time(55.0)
+    assert world.leases[LEASE].holder == "n1/uid-n1"
+    assert _tick(world).holder == "n1"
+    world.pass_time(60.0)
+    assert len(world.books.commands) == 1
+
+
+def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> None:
+    """However many wait: one Event, on the lease, and a flag for the metrics."""
+    world = _world(POLICY, "n0", "n1", "n2", "n3")
+    world.machines["n3"].stop_agent()
+    _lease(world, "n3/uid-n3", LeasePhase.REBOOTING)
+    for name in ("n0", "n1", "n2"):
+        world.machines[name].want("s")
+    world.pass_time(500.0)
+    assert world.books.reasons().count(Reason.REBOOT_LOCK_STUCK) == 0
+    world.pass_time(600.0)
+    assert world.books.reasons().count(Reason.REBOOT_LOCK_STUCK) == 1
+    stuck = next(said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK)
+    assert (stuck.name, stuck.message.split()[0]) == (LEASE, "n3")
+    assert _tick(world).stuck
+    assert "n3 went down and did not come back" in _tick(world).sentence
+    world.pass_time(86400.0)
+    assert world.leases[LEASE].holder == "n3/uid-n3"
+    assert world.books.commands == []
+
+
+def test_on_lost_holder_release_gives_a_lost_holder_up_after_the_timeouts() -> None:
+    """What on-call does by hand otherwise."""
+    world = _world(replace(POLICY, lock=schema.Lock(on_lost_holder=OnLostHolder.RELEASE)), "n0", "n1")
+    world.machines["n1"].stop_agent()
+    _lease(world, "n1/uid-n1", LeasePhase.REBOOTING)
+    world.machines["n0"].want("s")
+    world.pass_time(580.0)
+    assert world.leases[LEASE].holder == "n1/uid-n1"
+    world.machines["n1"].going_down = False
+    world.gives_lost_holders_up = True
+    world.pass_time(200.0)
+    assert len(world.books.commands) == 1
+
+
+class _HangsInTheDrain(Trouble):
+    """The first look at the lease in the drain takes longer than two thirds of its duration."""
+
+    def __init__(self) -> None:
+        self.hung = False
+        self.after_it: list[str] = []
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:
+        if self.hung and write:
+            self.after_it.append(kind)
+        in_drain = machine.world.phase_of(machine.name) is Phase.DRAINING
+        if kind == "leases" and in_drain and not self.hung:
+            self.hung = True
+            machine.world.pass_time(45.0)
+
+
+def test_nothing_is_evicted_on_a_lease_that_others_may_have_taken() -> None:
+    """A process that hung says first that it is alive; only when that holds does it go on to evict."""
+    trouble = _HangsInTheDrain()
+    world = _world(trouble=trouble)
+    world.machines["n0"].want("s")
+    world.pass_time(100.0)
+    assert trouble.after_it[:3] == ["put_lease", "evict", "evict"]
+
+
+def test_two_slots_taken_by_mistake_become_one() -> None:
+    """A second one is given back."""
+    policy = replace(POLICY, concurrency=2)
+    world = _world(policy)
+    machine = world.machines["n0"]
+    for number in range(2):
+        name = f"node-hardening-reboot-workers-{number}"
+        world.renewed[name] = world.now
+        lease = LeaseView(name, holder=machine.identity, phase=LeasePhase.HELD, duration_seconds=60, cycle="x")
+        world.set_lease(lease, "n0")
+    machine.want("s")
+    world.pass_time(1000.0)
+    assert [lease.holder for lease in world.leases.values()] == ["", ""]
+    assert len(world.books.boots) == 1
+
+
+def test_a_lock_without_a_use_is_given_back_when_the_process_starts() -> None:
+    """The note was removed by hand while the lock was held."""
+    world = _world()
+    _lease(world, world.machines["n0"].identity)
+    _restart(world.machines["n0"])
+    world.pass_time(60.0)
+    assert world.leases[LEASE].holder == ""
+
+
+def test_the_minimum_gap_is_kept_although_a_remote_clock_runs_ahead() -> None:
+    """last-reboot is another node's wall time: one that lies in the future costs one gap at most."""
+    world = _world(replace(POLICY, blockers=schema.Blockers(minimum_gap=200.0)))
+    machine = world.machines["n0"]
+    world.set_lease(LeaseView(LEASE, last_reboot=machine.wall() + 50_000.0), "nobody")
+    machine.want("s")
+    world.pass_time(190.0)
+    assert (_tick(world).blocked_by, world.books.cordons) == ("gap", [])
+    world.pass_time(60.0)
+    assert len(world.books.commands) == 1
+
+
+def test_a_full_budget_is_told_and_waited_for() -> None:
+    """Somebody else's cordon counts; when it is lifted the reboot goes on."""
+    world = _world(replace(POLICY, max_unavailable="1"), "n0", "n1")
+    world.human_cordons("n1", cordon=True)
+    world.machines["n0"].want("s")
+    world.pass_time(60.0)
+    assert _tick(world).sentence == "blocked by maxUnavailable 1 of 2 nodes: unavailable are n1"
+    assert _tick(world).blocked_by == "budget"
+    assert world.books.reasons().count(Reason.REBOOT_BLOCKED) == 1
+    world.human_cordons("n1", cordon=False)
+    world.pass_time(60.0)
+    assert len(world.books.commands) == 1
+
+
+# -- what is left on the Node ------------------------------------------------------------------------------------------
+
+
+def test_a_person_may_ask_for_a_reboot_through_the_same_path() -> None:
+    """The annotation is answered once, and taken away with the proof."""
+    world = _world()
+    world.annotate("n0", REQUEST, "new firmware\n")
+    world.pass_time(300.0)
+    assert len(world.books.boots) == 1
+    assert REQUEST not in world.nodes["n0"].annotations
+    (entry,) = json.loads(world.nodes["n0"].annotations[HISTORY])
+    assert entry["reason"] == "new firmware "
+    world.pass_time(5000.0)
+    assert len(world.books.boots) == 1
+
+
+def test_taint_and_labels_come_and_go_with_the_cycle() -> None:
+    """The taint while it waits, labels at the beginning and after a good end; others' taints stay."""
+    labels = schema.NodeLabels(before={"example.com/state": "rebooting"}, after={"example.com/state": "rebooted"})
+    world = _world(replace(POLICY, prefer_no_schedule_taint="example.com/soon", node_labels=labels))
+    theirs = {"key": "example.com/soon", "effect": "NoSchedule"}
+    world.set_node(replace(world.nodes["n0"], taints=(theirs,)))
+    machine = world.machines["n0"]
+    machine.blocked_by = "alert Down"
+    machine.want("s")
+    world.pass_time(30.0)
+    assert [taint["effect"] for taint in world.nodes["n0"].taints] == ["NoSchedule", "PreferNoSchedule"]
+    machine.blocked_by = ""
+    machine.pdb_until = world.now + 80.0
+    world.pass_time(60.0)
+    assert _note(world).phase is Phase.DRAINING
+    assert [taint["effect"] for taint in world.nodes["n0"].taints] == ["NoSchedule"]
+    assert world.nodes["n0"].labels == {"example.com/state": "rebooting"}
+    world.pass_time(400.0)
+    assert world.nodes["n0"].labels == {"example.com/state": "rebooted"}
+
+
+def test_hooks_run_in_their_places_once_a_cycle() -> None:
+    """Before the drain, before the reboot, after the proof."""
+    hook = (schema.Hook(command=("/bin/true",)),)
+    world = _world(replace(POLICY, hooks=schema.Hooks(pre_drain=hook, pre_reboot=hook, post_reboot=hook)))
+    machine = world.machines["n0"]
+    machine.want("s")
+    world.pass_time(400.0)
+    assert [stage for stage, _ in machine.hooks_run] == list(HookStage)
+    assert len({cycle for _, cycle in machine.hooks_run}) == 1
+
+
+def test_a_hook_after_the_reboot_that_fails_keeps_lock_and_cordon_and_is_tried_again() -> None:
+    """Fail closed, say it once, and end well when the hook does."""
+    hook = (schema.Hook(command=("/bin/true",)),)
+    world = _world(replace(POLICY, hooks=schema.Hooks(post_reboot=hook), retry_after=120.0))
+    machine = world.machines["n0"]
+    machine.fate_of_hooks[HookStage.POST_REBOOT] = "exit code 7"
+    machine.want("s")
+    world.pass_time(600.0)
+    assert world.nodes["n0"].unschedulable
+    assert world.leases[LEASE].holder == machine.identity
+    assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
+    assert "exit code 7" in _tick(world).sentence
+    machine.fate_of_hooks.clear()
+    world.pass_time(300.0)
+    assert (world.nodes["n0"].unschedulable, world.leases[LEASE].holder) == (False, "")
+    assert world.books.reasons().count(Reason.REBOOT_SUCCEEDED) == 1
+
+
+def test_a_cordon_of_ours_without_its_note_is_lifted() -> None:
+    """Somebody removed the note in the middle of a cycle: by the server's book the cordon is ours."""
+    world = _world()
+    world.set_node(replace(world.nodes["n0"], unschedulable=True, unschedulable_by=FIELD_MANAGER))
+    world.machines["n0"].wake()
+    world.pass_time(10.0)
+    assert not world.nodes["n0"].unschedulable
+
+
+def test_a_proof_that_takes_too_long_is_told_once_and_still_ends_well() -> None:
+    """RebootFailed, the lock stays; what is missing is in the sentence."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.want("s")
+    world.pass_time(30.0)
+    machine.verified = False
+    world.pass_time(800.0)
+    assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
+    assert _tick(world).sentence.endswith("now: the node is not hardened: modprobe/sctp")
+    assert world.leases[LEASE].holder == machine.identity
+    machine.verified = True
+    world.pass_time(60.0)
+    assert world.books.reasons().count(Reason.REBOOT_SUCCEEDED) == 1
+    assert world.leases[LEASE].holder == ""
+
+
+def test_a_reboot_by_somebody_else_in_the_drain_is_proved_like_our_own() -> None:
+    """Another boot id is a reboot, whoever gave the command."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.pdb_until = 1e9
+    machine.want("s")
+    world.pass_time(20.0)
+    machine.power_off()
+    world.pass_time(200.0)
+    assert world.books.commands == []
+    assert world.books.reasons().count(Reason.REBOOT_SUCCEEDED) == 1
+    assert not world.nodes["n0"].unschedulable
+    assert world.leases[LEASE].holder == ""
+
+
+def test_another_boot_during_the_proof_begins_it_again() -> None:
+    """The clock of the proof starts anew, and the end is the same."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.verified = False
+    machine.want("s")
+    world.pass_time(120.0)
+    assert _note(world).phase is Phase.VERIFYING
+    machine.power_off()
+    machine.verified = True
+    world.pass_time(300.0)
+    assert (machine.boots, _note(world).phase) == (2, Phase.IDLE)
+
+
+def test_a_command_that_gave_no_answer_is_waited_for() -> None:
+    """It may well have worked: nothing is rolled back before rebootTimeout."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.fate = CommandFate.HANGS
+    machine.want("s")
+    world.pass_time(300.0)
+    assert world.books.reasons().count(Reason.REBOOT_FAILED) == 0
+    assert world.books.reasons().count(Reason.REBOOT_SUCCEEDED) == 1
+
+
+def test_the_end_of_a_cycle_is_counted_once_with_its_durations() -> None:
+    """For `reboots by outcome` and the histograms of phases."""
+    world = _world()
+    world.machines["n0"].want("s")
+    world.pass_time(300.0)
+    ((name, ended),) = world.books.ended
+    assert (name, ended.outcome) == ("n0", Outcome.SUCCEEDED)
+    assert [phase for phase, _ in ended.phases] == ["cordoned", "draining", "rebooting", "verifying"]
+    assert ended.seconds == pytest.approx(sum(seconds for _, seconds in ended.phases))
+
+
+def test_no_node_object_no_act() -> None:
+    """A Node that is gone: nothing is touched, and nothing breaks."""
+    world = _world()
+    world.nodes.pop("n0")
+    world.machines["n0"].want("s")
+    world.pass_time(600.0)
+    assert _tick(world).sentence == "the Node object is gone: nothing is done"
+    assert world.leases == {}
