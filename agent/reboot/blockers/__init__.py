@@ -18,20 +18,24 @@ from agent.reboot.window import WindowBlocker
 
 __all__ = ["KuredBlocker", "PauseBlocker", "PodBlocker", "PrometheusBlocker", "WindowBlocker", "make_blockers"]
 
+# The coordinator asks while it holds the lock: an API server that is away must be known before the lease is old.
+_CALL_SECONDS = 8.0
+
 
 def make_blockers(policy: Reboot, kube: Kube, *, node: str, namespace: str, clock: Clock) -> tuple[Blocker, ...]:
     """The blockers that a policy asks for, cheapest first: the first one that blocks is the one that is told.
 
     namespace: the agent's own, where the pause lies.
     """
+    hurried = kube.within(_CALL_SECONDS)
     blockers: list[Blocker] = []
     if policy.windows:
         blockers.append(WindowBlocker(policy.windows, clock))
-    blockers.append(PauseBlocker(kube, namespace, clock))
+    blockers.append(PauseBlocker(hurried, namespace, clock))
     if policy.lock.kured is Kured.AUTO:
-        blockers.append(KuredBlocker(policy.lock, kube, node, clock))
+        blockers.append(KuredBlocker(policy.lock, hurried, node, clock))
     if policy.blockers.pods:
-        blockers.append(PodBlocker(policy.blockers.pods, kube, node))
+        blockers.append(PodBlocker(policy.blockers.pods, hurried, node))
     if policy.blockers.prometheus.url:
         blockers.append(PrometheusBlocker(policy.blockers.prometheus, clock))
     return tuple(blockers)
