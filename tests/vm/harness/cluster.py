@@ -1,0 +1,115 @@
+"""The API server that machines report to: the emulator on this host's loopback, over https; 10.0.2.2 from inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trustme
+import yaml
+
+from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
+from tests.support import agents
+from tests.support.apiservers import ApiServer, Client
+from tests.vm.harness.machine import Machine
+from tests.vm.harness.node import EVERYTHING_OFF, POLICY, PROGRAM
+
+T = TypeVar("T")
+
+_HOST = "10.0.2.2"
+_FOLDER = "/etc/node-hardening/cluster"
+UNIT = "node-hardening-agent.service"
+# What the DaemonSet does on a cluster: started at boot, started again when it dies, ended by SIGTERM.
+_SERVICE = f"""[Unit]
+Description=Node hardening agent
+After=network.target
+
+[Service]
+Environment=KUBECONFIG={_FOLDER}/kubeconfig NODE_NAME=%H
+ExecStart={PROGRAM} run --log-format json --log-level debug
+Restart=always
+RestartSec=1
+StandardOutput=append:/var/log/agent.log
+StandardError=append:/var/log/agent.log
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def eventually(look: Callable[[], T], *, what: str, seconds: float = 120.0) -> T:
+    """The first true answer; a translated machine on shared cores is slow, and nothing here measures."""
+    return agents.eventually(look, what=what, seconds=seconds)
+
+
+class ClusterOfMachines:
+    """The emulator, and what a person sees in it."""
+
+    def __init__(self, api: ApiServer, client: Client) -> None:
+        self.api = api
+        self.client = client
+        assert api.sandbox is not None
+        self.sandbox = api.sandbox
+        agents.install(client)
+
+    def join(self, machine: Machine, policy: Mapping[str, Any], *, start: bool = True) -> None:
+        """Makes the machine a node: its Node, a token of the agent's service account, the agent as a service."""
+        self.sandbox.add_node(machine.name)
+        self.sandbox.set_boot_id(machine.name, str(machine.boot))
+        assert self.api.ca is not None
+        machine.put(f"{_FOLDER}/ca.crt", self.api.ca.read_bytes())
+        machine.put(f"{_FOLDER}/token", agents.token(self.client, machine.name), 0o600)
+        document = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {
+                "server": self.api.url.replace("127.0.0.1", _HOST), "certificate-authority": f"{_FOLDER}/ca.crt",
+            }}],
+            "users": [{"name": "u", "user": {"tokenFile": f"{_FOLDER}/token"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        }  # fmt: skip
+        machine.put(f"{_FOLDER}/kubeconfig", json.dumps(document), 0o600)
+        machine.put(POLICY, yaml.safe_dump({**EVERYTHING_OFF, **policy}))
+        machine.put(f"/etc/systemd/system/{UNIT}", _SERVICE)
+        machine.sh(f"systemctl daemon-reload; systemctl enable -q {UNIT}; sync")
+        if start:
+            machine.sh(f"systemctl start {UNIT}")
+
+    def node(self, name: str) -> dict[str, Any]:
+        """The Node."""
+        answer = self.client.get(f"/api/v1/nodes/{name}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def annotation(self, name: str, key: str) -> str:
+        """One of our annotations, empty when it is not there."""
+        return str(self.node(name)["metadata"].get("annotations", {}).get(f"node-hardening.io/{key}", ""))
+
+    def events(self, name: str, reason: str) -> list[dict[str, Any]]:
+        """Events about that node."""
+        query = f"involvedObject.name={name},reason={reason}"
+        items: list[dict[str, Any]] = self.client.get("/api/v1/events", fieldSelector=query).json()["items"]
+        return items
+
+
+@contextmanager
+def cluster(folder: Path, *, heartbeat_seconds: float = 2.0) -> Iterator[ClusterOfMachines]:
+    """An emulator of its own. Its kubelets keep every Node Ready until they are silenced."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(_HOST, "127.0.0.1")
+    ca, certificate, key = folder / "ca.crt", folder / "server.crt", folder / "server.key"
+    authority.cert_pem.write_to_path(str(ca))
+    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    kubelet = KubeletSettings(heartbeat_seconds=heartbeat_seconds)
+    with Sandbox(Settings(certificate=certificate, key=key, kubelet=kubelet)) as sandbox:
+        api = ApiServer(sandbox.url, sandbox.token, ca, sandbox)
+        client = api.client()
+        try:
+            yield ClusterOfMachines(api, client)
+        finally:
+            client.close()
