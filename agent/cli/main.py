@@ -124,7 +124,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
     looks = style(sys.stdout)
-    return demo(_out, lambda report, act, brief: table.render(report, looks, act, brief=brief), keep=arguments.keep)
+    live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def render(report: Report, act: Act, brief: bool) -> str:
+        return table.render(report, looks, act, brief=brief)
+
+    return demo(_out, render, keep=arguments.keep, nodes=arguments.nodes, live=live)
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:

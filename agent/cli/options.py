@@ -51,6 +51,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     validate = command("validate", "lint configuration and profiles, for the CI of a platform team")
     validate.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder that is walked")
     demo = command("demo", "the main job on throw-away sandboxed nodes: no root, no cluster, about a minute")
+    demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="how many go one by one (default 3)")
     demo.add_argument("--keep", action="store_true", help="leave the sandbox in place and say where it is")
     return top
 

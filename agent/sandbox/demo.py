@@ -7,10 +7,15 @@ when a claim does not hold.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from agent.config import Config
 from agent.config.schema import Kubelet
@@ -18,9 +23,15 @@ from agent.controls import catalogue
 from agent.controls.catalogue import Act
 from agent.host import Host
 from agent.model import Outcome, Report, Status
+from agent.sandbox.describe import describe
 from agent.sandbox.noderoot import NodeRoot
+from agent.sandbox.roll import Roll, wait_until
+from agent.sandbox.screen import Screen
 
 _DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
+_READY_SECONDS = 60.0
+_NODE_SECONDS = 60.0  # at most for one node's turn: more is a defect
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Write = Callable[[str], None]
 Render = Callable[[Report, Act, bool], str]  # the last one: only what does not pass
@@ -94,19 +105,101 @@ def hardening(story: Story, folder: Path) -> None:
     )
 
 
-def demo(out: Write, render: Render, *, keep: bool) -> int:
-    """Tells the whole story. 0 when every claim held, 1 otherwise."""
-    story = Story(out, render)
-    folder = Path(tempfile.mkdtemp(prefix="node-hardening-demo-"))
+def rolling(
+    story: Story, folder: Path, screen: Screen, nodes: int, policy: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """All nodes want a reboot at once, and go one by one. policy: what the agents' `reboot` section has besides."""
+    story.say(
+        f"\n5. {nodes} nodes, an agent on each (node-hardening-agent run), an emulated API server in this process;"
+        "\n   on them a Deployment under a PodDisruptionBudget, a DaemonSet, a pod with an emptyDir"
+    )
+    roll = Roll(folder, nodes, policy)
     try:
-        hardening(story, folder / "node-1")
+        roll.start()
+        ready = wait_until(roll.is_ready, _READY_SECONDS)
+        story.claim(ready, "every node is hardened and says so, every pod runs")
+        if not ready:
+            _explain(story, roll)
+            return
+        story.say("\n6. A new kernel arrives on all of them: /var/run/reboot-required appears")
+        began = time.monotonic()
+        roll.require_reboots()
+
+        def show() -> None:
+            holder = roll.holder()
+            lock = f"the lock is held by {holder}" if holder else "the lock is free"
+            screen.show(roll.rows(), lock, time.monotonic() - began)
+
+        over = wait_until(roll.is_over, _NODE_SECONDS * nodes, show)
+        seconds = time.monotonic() - began
+        name = roll.busiest()
+        story.say(f"\n7. What on-call sees afterwards: kubectl describe node {name}")
+        lease = roll.lease()
+        if lease is not None:
+            story.say(describe(roll.node(name), lease, roll.events(name)))
+        story.say("8. What has to be true of it, asked of the API server and the machines")
+        for holds, text in roll.claims():
+            story.claim(holds, text)
+        story.say(f"   {nodes} nodes in {seconds:.0f} s; {roll.figures()}")
+        if not over:
+            _explain(story, roll)
     finally:
-        if keep:
-            story.say(f"\nThe sandbox is left in {folder}")
-        else:
-            shutil.rmtree(folder)
+        with _undisturbed():
+            roll.stop()
+
+
+def _explain(story: Story, roll: Roll) -> None:
+    """What the agents said last."""
+    for machine in roll.machines:
+        story.say(f"   {machine.name}: {_last_line(machine.log.read_text(errors='replace'))[:400]}")
+
+
+def demo(out: Write, render: Render, *, keep: bool, nodes: int = 3, live: bool = False) -> int:
+    """Tells the whole story. 0 when every claim held, 1 otherwise. live: a terminal reads it.
+
+    Raises KeyboardInterrupt when it is interrupted or ended, after having put everything away.
+    """
+    story = Story(out, render)
+    with _interruptible():
+        folder = Path(tempfile.mkdtemp(prefix="node-hardening-demo-"))
+        try:
+            hardening(story, folder / "alone")
+            rolling(story, folder / "cluster", Screen(out, live=live), nodes)
+        finally:
+            if keep:
+                story.say(f"\nThe sandbox is left in {folder}")
+            else:
+                with _undisturbed():
+                    shutil.rmtree(folder)
     story.say("\nEverything above held." if story.held else "\nSomething above did not hold: that is a defect.")
     return 0 if story.held else 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Whoever ends the demo, by Ctrl-C, `kill` or by closing the window, ends it as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for other in _ENDING:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is being put away is put away first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _last_line(text: str) -> str:

@@ -18,6 +18,8 @@ from agent.sandbox import kernel_modules
 from agent.sandbox.kernel_modules import RELEASE
 
 KUBELET_PID = 812
+_RUNNING_KERNEL = "/proc/sys/kernel/osrelease"
+_NEXT_KERNEL = "/boot/next-kernel"
 _STARTED_TICKS = 1200  # 12 s after boot
 
 _KUBELET_ARGV = (
@@ -96,10 +98,21 @@ class NodeRoot:
         self.write("/run/reboot-required.pkgs", "".join(f"{package}\n" for package in packages))
         self.write("/run/reboot-required", "*** System restart required ***\n")
 
+    def install_kernel(self, release: str) -> None:
+        """Does what a new kernel's package does: its modules now, the kernel itself with the next boot."""
+        kernel_modules.build(self.path, builtin=["ext4"], release=release)
+        self.write(_NEXT_KERNEL, f"{release}\n")
+
+    def kernel(self) -> str:
+        """The release that runs."""
+        return self.at(_RUNNING_KERNEL).read_text().strip()
+
     def reboot(self) -> str:
-        """Another boot id and an empty /run, as after a reboot; answers the boot id."""
+        """Another boot id, an empty /run and the kernel installed last, as after a reboot; answers the boot id."""
         for leftover in self.at("/run").iterdir():
             leftover.unlink()
+        if self.at(_NEXT_KERNEL).exists():
+            self.at(_NEXT_KERNEL).replace(self.at(_RUNNING_KERNEL))
         boot_id = str(uuid.uuid4())
         self.write("/proc/sys/kernel/random/boot_id", f"{boot_id}\n")
         self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(time.time()) - 60}\n")
@@ -143,7 +156,7 @@ def _files(name: str) -> dict[str, str]:
         "/etc/kubernetes/pki/ca.crt": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         "/etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
         "/var/lib/kubelet/config.yaml": _KUBELET_CONFIG,
-        "/proc/sys/kernel/osrelease": f"{RELEASE}\n",
+        _RUNNING_KERNEL: f"{RELEASE}\n",
         "/proc/sys/kernel/modules_disabled": "0\n",
         "/proc/modules": "overlay 163840 3 - Live 0x0000000000000000\nbr_netfilter 32768 0 - Live 0x0000000000000000\n",
         "/proc/uptime": "4242.00 8000.00\n",

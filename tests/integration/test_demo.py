@@ -1,0 +1,142 @@
+"""The demo as people run it: in a pipe, on a terminal, interrupted; and that its claims can fail."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent.sandbox.demo import Story, rolling
+from agent.sandbox.screen import Screen
+
+ARGV = [sys.executable, "-m", "agent", "demo", "--nodes", "2"]
+VERDICT = "Everything above held."
+UP = re.compile(r"\x1b\[[0-9]+A")
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """As little as a shell gives, with a folder for temporary files whose content can be counted."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TERM": "xterm",
+        "TMPDIR": str(scratch),
+    }
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Files, and processes whose command line names the folder."""
+    processes = [
+        " ".join(one.info["cmdline"])
+        for one in psutil.process_iter(["cmdline"])
+        if any(str(scratch) in word for word in one.info["cmdline"] or ())
+    ]
+    return [*map(str, scratch.iterdir()), *processes]
+
+
+def read_all(terminal: int) -> str:
+    """Until nobody has the other end any more, which Linux tells with EIO."""
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts).decode()
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """For temporary files; it has to be as empty afterwards as before, and nobody is to run in it."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    yield folder
+    assert left_behind(folder) == []
+
+
+def test_the_whole_story_holds_in_a_pipe(scratch: Path) -> None:
+    """Exit 0, every claim ok, a line for each change and no control characters."""
+    done = subprocess.run(ARGV, env=environment(scratch), cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERDICT in done.stdout
+    assert "NOT SO" not in done.stdout
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^ +[0-9.]+ s +node-[12] +yes +no ", done.stdout, re.MULTILINE), "no line shows a cordoned node"
+
+
+def test_a_terminal_sees_one_table_redrawn(scratch: Path) -> None:
+    """The rows are drawn over themselves and never wider than the window."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 90, 0, 0))
+    with subprocess.Popen(ARGV, env=environment(scratch), cwd="/", stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
+        seen = read_all(terminal)
+        assert process.wait() == 0
+    os.close(terminal)
+    assert VERDICT in seen
+    assert set(UP.findall(seen)) == {"\x1b[4A"}, "head, two nodes and the lock are drawn over themselves"
+    drawn = [line.rpartition("\x1b[2K")[2].rstrip("\r") for line in seen.split("\n") if "\x1b[2K" in line]
+    assert max(map(len, drawn)) < 90
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_the_middle_nothing_is_left(scratch: Path, number: signal.Signals) -> None:
+    """No agent, no folder, no traceback, and the exit code of an interrupted program (the fixture looks)."""
+    with subprocess.Popen(
+        ARGV, env=environment(scratch), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "draining" in line:
+                break
+        assert len(left_behind(scratch)) > 1, "agents run by then"
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.stderr.read() == ""
+        assert process.wait() == 130
+
+
+def test_keep_leaves_the_files_and_no_process(tmp_path: Path) -> None:
+    """The folder is named at the end, and holds the agents' logs."""
+    done = subprocess.run(
+        [*ARGV, "--keep"], env=environment(tmp_path), cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    found = re.search(r"^The sandbox is left in (.+)$", done.stdout, re.MULTILINE)
+    assert found is not None
+    folder = Path(found[1])
+    assert sorted(log.parent.name for log in folder.glob("cluster/*/agent.log")) == ["node-1", "node-2"]
+    assert left_behind(tmp_path) == [str(folder)]
+
+
+ONE_AT_A_TIME = "never two nodes cordoned at once"
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict"),
+    [({}, "ok"), ({"concurrency": 2, "maxUnavailable": 2}, "NOT SO")],
+    ids=["one at a time", "two at once"],
+)
+def test_a_claim_that_does_not_hold_is_told(tmp_path: Path, policy: Mapping[str, object], verdict: str) -> None:
+    """Where the policy lets two nodes go at once, "never two at once" is told to be false, and the story fails."""
+    said: list[str] = []
+    story = Story(said.append, lambda *_: "")
+    rolling(story, tmp_path / "cluster", Screen(said.append, live=False), 2, policy)
+    claim = next(line for line in said if ONE_AT_A_TIME in line)
+    assert claim.split(":")[0].strip() == verdict
+    assert story.held is (verdict == "ok")
