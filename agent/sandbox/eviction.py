@@ -118,8 +118,11 @@ class Evictor:
         """HTTP status and Status object: a success, or the failure that two budgets are.
 
         Raises:
-            ApiError: 404, 409 on a precondition, 429 with the cause DisruptionBudget.
+            ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
+                DisruptionBudget.
         """
+        # An eviction is a create, and NamespaceLifecycle judges those before anything is looked up.
+        self._registry.check_namespace(self._pods, namespace, name)
         pod = self._registry.get(self._pods, namespace, name)
         phase = (pod.obj.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:

@@ -16,7 +16,7 @@ import pytest
 
 from agent.config.schema import Drain
 from agent.config.selector import parse as selector
-from agent.kube import DAEMONSETS, PDBS, PODS, Exchange, Kube, Object, Patch, Surroundings
+from agent.kube import DAEMONSETS, NAMESPACES, PDBS, PODS, Exchange, Kube, Object, Patch, Surroundings
 from agent.kube.errors import NotFound
 from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
 from agent.reboot.ports import DrainMode, Progress
@@ -286,6 +286,63 @@ def test_past_the_deadline_what_is_left_is_deleted(world: Node) -> None:
     assert sum(exchange.verb == "delete" for exchange in world.sent) == 2
     world.kubelet()
     assert world.until(drain, lambda progress: progress.done, DrainMode.DELETE).evicted == 2
+
+
+def test_what_goes_by_itself_before_it_is_deleted_is_left_alone(world: Node) -> None:
+    """Deletion carries the UID as well: gone is done, and another pod by that name is not touched."""
+    world.pod("gone")
+    world.pod("replaced")
+    is_first = True
+
+    def meanwhile() -> bool:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            for name in ("gone", "replaced"):
+                world.admin.delete(PODS, name, world.namespace, grace_seconds=0)
+            world.pod("replaced", node=f"{world.name}-b")
+        return True
+
+    drain = world.drain()
+    ends = time.monotonic() + LONG
+    while not (progress := drain.step(DrainMode.DELETE, meanwhile)).done:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    assert progress.evicted == 0
+    assert world.pods() == {"replaced": False}
+
+
+def test_pods_of_a_namespace_that_goes_are_waited_for(world: Node) -> None:
+    """They are being deleted anyway; the API server refuses their eviction, and nobody is blamed for it."""
+    world.pod("web")
+    world.admin.delete(NAMESPACES, world.namespace)
+    drain = world.drain(world.admin)
+    progress = world.until(drain, lambda progress: progress.left == 1)
+    assert (progress.evicted, progress.blocked_by, progress.misconfigured) == (0, (), ())
+    world.admin.delete(PODS, "web", world.namespace, grace_seconds=0)
+    world.until(drain, lambda progress: progress.done)
+
+
+def test_budgets_that_may_not_be_read_are_named_as_far_as_they_are_known(
+    world: Node, api: ApiServer, client: Client
+) -> None:
+    """A drain without the right to read budgets still drains, and still says what it can."""
+    rules = [rule for rule in shipped_rules("ClusterRole") if rule["apiGroups"] != ["policy"]]
+    kube = door_with(api, token_with(client, world.namespace, "poor", rules, []))
+    world.pod("held", labels={"app": "web"})
+    world.pod("never", labels={"app": "two"})
+    world.budget("none", 0, labels={"app": "shop"})
+    world.budget("first", 1, app="two")
+    world.budget("second", 1, app="two")
+    drain = world.drain(kube)
+    progress = world.until(drain, lambda progress: bool(progress.blocked_by) and bool(progress.misconfigured))
+    where = world.namespace
+    assert progress.blocked_by == (f"{where}/none",)
+    assert progress.misconfigured == (
+        f"{where}/never is under more than one disruption budget, which no eviction passes",
+    )
+    drain.reset()
+    kube.close()
 
 
 def test_a_new_process_goes_on_where_the_last_one_stopped(world: Node) -> None:

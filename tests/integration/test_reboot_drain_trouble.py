@@ -201,6 +201,15 @@ def test_an_answer_that_is_lost_is_found_out_by_looking(sandbox: Sandbox, drain:
     assert evictions(sandbox) == ["web"]
 
 
+def test_before_the_first_list_nothing_is_known_to_be_empty(sandbox: Sandbox, drain: NodeDrain) -> None:
+    """A slow list is no empty node."""
+    sandbox.add_pod("web", node=NODE)
+    sandbox.add_fault(Fault(FaultKind.LATENCY, verbs=frozenset({"list"}), path="/pods", seconds=7.0, count=1))
+    progress = drain.step(DrainMode.EVICT, lambda: True)
+    assert (progress.total, progress.done) == (0, False)
+    until(drain, lambda progress: progress.done and progress.evicted == 1)
+
+
 def test_an_api_server_that_is_away_is_an_error_and_no_end(sandbox: Sandbox, drain: NodeDrain) -> None:
     """What was known before must not pass for an empty node; when it is back the drain goes on."""
     sandbox.add_pod("web", node=NODE)
