@@ -34,6 +34,7 @@ lint: venv  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python tools/sync-manifest --check || { echo "daemonset.yaml is behind profiles/: make manifest"; exit 1; }
 
 .PHONY: bench
 bench: venv  ## The figures of docs/performance.md

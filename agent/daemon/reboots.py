@@ -149,8 +149,12 @@ class Reboots:
             self._watch.close()
 
     def _off(self) -> None:
-        gone: dict[str, str | None] = {view.REBOOT: None}
-        self._publisher.offer("reboot", NodeView(gone))
+        """Nobody looks at the sentinel, so nothing of before may go on being said."""
+        off = Condition(view.CONDITION_REBOOT, "Unknown", "Off", "reboot.mode is off: nobody looks")
+        self._publisher.offer("reboot", NodeView({view.REBOOT: None}, conditions=(off,)))
+        self._metrics.reboot_tick(
+            phase="off", required=None, since=0.0, blocked_by="", holder="", stuck=False, failures=0
+        )
 
     def _coordinate(self, policy: Reboot) -> None:
         """One coordinator, until the policy changes or the process ends."""

@@ -88,7 +88,7 @@ class Patience:
     seconds: float = 30.0
     attempts: int = 100
     connect_seconds: float = 4.0
-    read_seconds: float = 10.0
+    read_seconds: float = 15.0  # an eviction that meets a conflict is answered only after ten
     first_delay_seconds: float = 0.5
     longest_delay_seconds: float = 8.0
 
