@@ -165,11 +165,12 @@ def _show(report: Report, output: str, act: Act) -> None:
 
 
 def _document(document: Mapping[str, object], output: str) -> None:
+    # On a stream that shows less than UTF-8 everything is escaped: what is read back is what was meant.
+    shows_all = (getattr(sys.stdout, "encoding", None) or "").lower() in ("utf-8", "utf8")
     if output == "json":
-        encoding = getattr(sys.stdout, "encoding", None) or ""
-        _out(json.dumps(document, indent=2, ensure_ascii=encoding.lower() not in ("utf-8", "utf8")) + "\n")
+        _out(json.dumps(document, indent=2, ensure_ascii=not shows_all) + "\n")
     else:
-        _out(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+        _out(yaml.safe_dump(document, sort_keys=False, allow_unicode=shows_all, width=120))
 
 
 def _out(text: str) -> None:
