@@ -55,13 +55,13 @@ def test_ten_thousand_profiles(scratch: Path) -> None:
             text = content.decode(errors="replace")
             good = not check(text)
             accepted += good
-            if number % 20 == 0 or (good and accepted % 20 == 0):
+            if number % 10 == 0 or (good and accepted % 10 == 0):
                 (given / "fuzzed.json").write_bytes(content)
                 applied += apply(given, root)
                 fence.check()
     # Both sides of the border were tried, not only rubbish.
     assert 200 < accepted < 9800
-    assert applied > 50
+    assert applied > 20
 
 
 def check(text: str) -> bool:

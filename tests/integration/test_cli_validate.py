@@ -1,0 +1,162 @@
+"""`validate PATH…`: what a platform team's CI sees of good and broken configuration and profiles."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import ROOT, agent, document
+
+GOOD_SECCOMP = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}'
+OLD_FORM = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"chmod","action":"SCMP_ACT_ERRNO"}]}'
+needs_parser = pytest.mark.skipif(not Path("/usr/sbin/apparmor_parser").exists(), reason="needs apparmor_parser")
+
+
+def examples() -> list[tuple[str, str]]:
+    """Every YAML block of docs/ and the README that is a configuration: fenced, by file and number."""
+    found = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)):
+            if re.match(r"(#.*\n)*(apiVersion: node-hardening|[a-z]+:)", block) and "apiVersion: v1\n" not in block:
+                found.append((f"{path.name}-{number}", block))
+    return found
+
+
+@needs_parser
+def test_what_ships_is_good() -> None:
+    """profiles/, and the ConfigMaps of daemonset.yaml, which carry the same; warnings cost nothing."""
+    done = agent("validate", "profiles", "daemonset.yaml", "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = document(done)
+    assert list(said) == ["status", "checked", "problems", "warnings", "unchecked"]
+    assert said["status"] == "pass"
+    for file in ("profiles", "daemonset.yaml"):
+        kinds = [one["kind"] for one in said["checked"] if one["file"].split("/")[0] == file]
+        assert kinds.count("AppArmor profile") >= 3
+        assert kinds.count("seccomp profile") >= 3
+        assert kinds.count("module deny list" if file == "profiles" else "configuration") >= 1
+
+
+@needs_parser
+def test_a_whole_repository_may_be_walked() -> None:
+    """Code, schemas and prose of others are not taken for profiles."""
+    done = agent("validate", ".", "-o", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {one["file"].split("/")[0] for one in document(done)["checked"]} <= {"profiles", "daemonset.yaml", "docs"}
+
+
+@pytest.mark.parametrize(("name", "text"), examples(), ids=lambda value: value if len(value) < 60 else "")
+def test_the_examples_of_the_documentation_load(tmp_path: Path, name: str, text: str) -> None:
+    """Whoever copies one gets what the page says."""
+    del name
+    (tmp_path / "config.yaml").write_text(text)
+    done = agent("validate", tmp_path / "config.yaml")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_there_are_examples() -> None:
+    """The search above finds them."""
+    assert len(examples()) >= 2
+
+
+def test_every_problem_of_every_file_is_named(tmp_path: Path) -> None:
+    """File, line, key, reason; exit 2; good files are listed as good."""
+    (tmp_path / "config.yaml").write_text("modprobe: {mod: enforce}\ninterval: 5\n")
+    (tmp_path / "bad.json").write_text('{"defaultAction": "SCMP_ACT_ALOW",\n "syscalls": [{"names": ["chmodd"]}]}')
+    (tmp_path / "good.json").write_text(GOOD_SECCOMP)
+    (tmp_path / "list.yaml").write_text("apiVersion: node-hardening.io/v1alpha1\nkind: ModuleDenyList\nmodules: x\n")
+    done = agent("validate", tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    lines = done.stdout.splitlines()
+    places = {line.removeprefix(f"{tmp_path}/").split(": ")[0] for line in lines[:-2]}
+    assert {"bad.json:1", "bad.json:2", "config.yaml:1", "config.yaml:2"} <= places
+    assert any(place.startswith("list.yaml") for place in places)
+    assert lines[-2] == f"ok  {tmp_path}/good.json  (seccomp profile)"
+    assert re.fullmatch(r"\d+ problems in 3 of 4 files\.", lines[-1])
+
+
+def test_what_a_valid_profile_leaves_open_is_a_warning(tmp_path: Path) -> None:
+    """The old documentation's profile denies chmod and not its twins: said, and still exit 0."""
+    (tmp_path / "prevent-chmod.json").write_text(OLD_FORM)
+    done = agent("validate", tmp_path / "prevent-chmod.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    first = done.stdout.splitlines()[0]
+    assert first.startswith(f"warning: {tmp_path}/prevent-chmod.json")
+    assert "fchmodat2" in first
+    said = document(agent("validate", tmp_path / "prevent-chmod.json", "-o", "json"))
+    assert said["status"] == "pass"
+    assert "fchmodat2" in said["warnings"][0]["message"]
+
+
+def test_texts_in_config_maps_have_the_manifests_lines(tmp_path: Path) -> None:
+    """Of each document, and inside a List; other objects are left alone."""
+    (tmp_path / "all.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\n---\napiVersion: v1\nkind: ConfigMap\ndata:\n"
+        "  config.yaml: |\n    interval: 5m\n    modprobe:\n      mod: off\n---\n"
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  data:\n"
+        '    p.json: |\n      {"defaultAction": "SCMP_ACT_ALLOW",\n       "oops": 1}\n'
+    )
+    done = agent("validate", tmp_path / "all.yaml", "-o", "json")
+    assert done.returncode == 2
+    assert [
+        (one["line"], one["key"]) for one in document(done)["problems"] if one["key"] in ("modprobe.mod", "oops")
+    ] == [
+        (11, "modprobe.mod"),
+        (21, "oops"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: ConfigMap\ndata: " + "[" * 200_000,
+        "kind: ConfigMap\ndata: " + '{"a":' * 200_000,
+        "kind: ConfigMap\n" + "- " * 200_000,
+        "kind: ConfigMap\ndata: {a: *nobody}\n",
+        "kind: ConfigMap\ndata: 'never ends\n",
+        'kind: ConfigMap\ndata: "\\ud800"\n',
+        "kind: ConfigMap\ndata: \x07\n",
+    ],
+    ids=["brackets", "braces", "dashes", "alias", "quote", "surrogate", "bell"],
+)
+def test_a_manifest_that_is_no_yaml_is_a_problem(tmp_path: Path, text: str) -> None:
+    """However deep, it is said with a line, and the process ends by itself."""
+    (tmp_path / "deep.yaml").write_text(text)
+    done = agent("validate", tmp_path / "deep.yaml", "-o", "json")
+    assert (done.returncode, done.stderr) == (2, "")
+    (problem,) = document(done)["problems"]
+    assert "nested deeper" in problem["message"] or "not YAML" in problem["message"]
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"\xff\xfe", "not UTF-8"), (b"x" * (5 << 20), "larger than 4 MiB")])
+def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes, reason: str) -> None:
+    """Somebody named it, so it is not passed over."""
+    (tmp_path / "config.yaml").write_bytes(content)
+    done = agent("validate", tmp_path / "config.yaml")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert reason in done.stdout
+
+
+def test_what_is_none_of_ours_is_a_usage_error(tmp_path: Path) -> None:
+    """A path that is not there, a folder with nothing in it, a text that is nothing of the kind."""
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for path, reason in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "empty", "neither"),
+        (tmp_path / "notes.txt", "neither"),
+    ):
+        done = agent("validate", path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert reason in done.stderr
+
+
+@needs_parser
+def test_a_broken_apparmor_profile_has_the_parsers_words(tmp_path: Path) -> None:
+    """File, line and reason; one with an include from beside it is good."""
+    (tmp_path / "broken").write_text("profile broken {\n  file,\n  deny nonsense\n}\n")
+    done = agent("validate", tmp_path / "broken")
+    assert done.returncode == 2
+    assert re.match(rf"{re.escape(str(tmp_path))}/broken:\d: .*syntax error", done.stdout)
