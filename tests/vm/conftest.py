@@ -30,12 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below this folder needs a machine, and longer than other tests."""
+    """Everything below this folder needs a machine, and longer than other tests. The longest file goes first."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.vm)
             item.add_marker(pytest.mark.timeout(900))
+    items.sort(key=lambda item: item.path.name != "test_reboot.py")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,8 +44,9 @@ def _wheel(folder: Path) -> Path:
 
 
 def _install(base: Image, accel: Sequence[str], wheel: Path, disk: Path) -> None:
-    for old in disk.parent.glob("agent-*.qcow2"):
-        old.unlink()  # machines that run over it keep it open
+    # Another run may be making machines over one of the last few.
+    for old in sorted(disk.parent.glob("agent-*.qcow2"), key=lambda path: path.stat().st_mtime)[:-3]:
+        old.unlink()
     with Machine("install", base, accel, recipe.cache() / "logs", cpus=2) as machine:
         machine.start()
         machine.put(f"/var/tmp/{wheel.name}", wheel.read_bytes())

@@ -91,9 +91,12 @@ class Machine:
         return self._process is not None and self._process.poll() is None
 
     def await_up(self, other_than: str | None = None) -> str:
-        """Waits until this (or another) boot has come so far as a node does; its boot id."""
+        """Waits until this (or another) boot has its file systems, profiles and devices; its boot id.
+
+        Services start a little later; a test that needs one waits for that one.
+        """
         boot = self._talk().await_boot(other_than, BOOT_SECONDS)
-        self.run(["/usr/bin/systemctl", "is-system-running", "--wait"], check=False, seconds=BOOT_SECONDS)
+        self.run(["/usr/bin/systemctl", "start", "basic.target"], seconds=BOOT_SECONDS)
         return boot
 
     def await_off(self, seconds: float = 120.0) -> None:

@@ -1,0 +1,84 @@
+"""The daemon as a service of systemd in a machine, reporting to an API server outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vm.conftest import Boot
+from tests.vm.harness.cluster import UNIT, ClusterOfMachines, cluster, eventually
+from tests.vm.harness.machine import Machine
+
+DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
+DENY_WRITE = "k8s-apparmor-example-deny-write"
+NAME = "served"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfMachines]:
+    """The API server."""
+    with cluster(tmp_path_factory.mktemp("api")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(boot_for_module: Boot, api: ClusterOfMachines) -> Machine:
+    """A machine whose agent has hardened it and said so."""
+    machine = boot_for_module(NAME)
+    api.join(machine, {"modprobe": {"deny": ["tipc"]}, "apparmor": {}, "seccomp": {}})
+    eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
+    return machine
+
+
+def test_the_node_shows_what_the_kernel_does(served: Machine, api: ClusterOfMachines) -> None:
+    """Label, condition and Events, and a kernel that refuses what they say it refuses."""
+    assert api.node(NAME)["metadata"]["labels"]["node-hardening.io/hardened"] == "true"
+    conditions = eventually(
+        lambda: [one for one in api.node(NAME)["status"]["conditions"] if one["type"] == "NodeHardened"], what="it"
+    )
+    assert conditions[0]["status"] == "True"
+    eventually(lambda: api.events(NAME, "NodeHardened"), what="Event")
+    assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
+    assert f"{DENY_WRITE} (enforce)" in served.get("/sys/kernel/security/apparmor/profiles")
+
+
+def test_drift_is_mended_while_it_runs(served: Machine, api: ClusterOfMachines) -> None:
+    """The file that somebody removed is back without waiting for the next full pass, and the Event says so."""
+    served.sh(f"rm {DENY_FILE}")
+    served.eventually(f"test -s {DENY_FILE}")
+    eventually(lambda: api.events(NAME, "DriftMended"), what="Event")
+    assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
+
+
+def test_a_module_that_gets_in_is_reported(served: Machine, api: ClusterOfMachines) -> None:
+    """Loaded past every rule: the Node says drifted at the next pass, and hardened again when it is gone."""
+    served.run(["/sbin/modprobe", "--ignore-install", "tipc"])
+    served.sh(f"systemctl kill -s HUP {UNIT}")
+    eventually(lambda: api.annotation(NAME, "status") == "drifted", what="drifted")
+    assert "tipc" in api.annotation(NAME, "findings")
+    served.sh(f"rmmod tipc; systemctl kill -s HUP {UNIT}")
+    eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
+
+
+def test_it_ends_well_and_comes_back_after_a_kill(served: Machine, api: ClusterOfMachines) -> None:
+    """SIGTERM: exit 0, soon. SIGKILL: systemd starts it again and it mends what happened meanwhile."""
+    served.sh(f"systemctl stop {UNIT}")
+    assert served.sh(f"systemctl show -P Result {UNIT}").out.strip() == "success"
+    served.sh(f"systemctl start {UNIT}")
+    served.eventually(f"systemctl is-active {UNIT}")
+    served.sh(f"systemctl kill -s KILL {UNIT}; rm -f {DENY_FILE}")
+    served.eventually(f"test -s {DENY_FILE}")
+    eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
+
+
+def test_after_a_power_cut_the_node_is_hard_before_anybody_asks(served: Machine, api: ClusterOfMachines) -> None:
+    """What was written is on the disk, whole; AppArmor's profiles, which a kernel forgets, are loaded again."""
+    before = served.boot
+    served.cut()
+    served.start()
+    assert served.boot != before
+    assert "install sctp /bin/false" in served.get(DENY_FILE)
+    assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
+    served.eventually(f"grep -q '{DENY_WRITE} (enforce)' /sys/kernel/security/apparmor/profiles")
+    eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")

@@ -1,0 +1,92 @@
+"""The agent as daemonset.yaml runs it: a privileged container, the node below /host, commands in PID 1's namespaces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.vm.harness import container
+from tests.vm.harness.machine import Machine
+from tests.vm.harness.node import Said, policy
+
+DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
+DENY_WRITE = "k8s-apparmor-example-deny-write"
+# As in daemonset.yaml: the node read-only with what is mounted on it, and the three folders that are written.
+MOUNTS: list[dict[str, Any]] = [
+    {"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "rslave", "ro"]},
+    {"destination": "/host/etc/modprobe.d", "type": "bind", "source": "/etc/modprobe.d", "options": ["bind", "rw"]},
+    {"destination": "/host/var/lib/kubelet/seccomp", "type": "bind", "source": "/var/lib/kubelet/seccomp",
+     "options": ["bind", "rw"]},
+    {"destination": "/host/var/lib/node-hardening", "type": "bind", "source": "/var/lib/node-hardening",
+     "options": ["bind", "rw"]},
+    # The container's own tree has no modules and denies nothing: who looks there instead of at the node is found out.
+    {"destination": "/etc/modprobe.d", "type": "tmpfs", "source": "tmpfs"},
+    {"destination": "/usr/lib/modules", "type": "tmpfs", "source": "tmpfs"},
+]  # fmt: skip
+AGENT = ["/opt/node-hardening/bin/node-hardening-agent"]
+
+
+@pytest.fixture
+def clean(node: Machine) -> Iterator[Machine]:
+    """The folders that a DaemonSet makes, empty; nothing loaded."""
+
+    def wipe() -> None:
+        node.sh(
+            "rm -rf /etc/modprobe.d/* /var/lib/kubelet /var/lib/node-hardening; "
+            "mkdir -p /var/lib/kubelet/seccomp /var/lib/node-hardening; rmmod tipc 2>/dev/null; "
+            f"echo 'profile {DENY_WRITE} {{ }}' | apparmor_parser -K -R 2>/dev/null; true"
+        )
+
+    wipe()
+    yield node
+    wipe()
+
+
+def contained(machine: Machine, *words: str, how: str = "nsenter") -> Said:
+    """Runs the agent in a container of its own."""
+    argv = [*AGENT, *words, "-o", "json", "--host-root", "/host", "--host-exec", how]
+    done = container.run(machine, argv, mounts=MOUNTS, privileged=True)
+    try:
+        return Said(done.code, json.loads(done.out), done.err)
+    except ValueError:
+        raise AssertionError(f"exit {done.code}, no document:\n{done.text[-3000:]}") from None
+
+
+def test_everything_is_done_on_the_node_and_nothing_in_the_container(clean: Machine) -> None:
+    """One pass: the node's modprobe refuses, its loaded module is unloaded, its kernel enforces, its kubelet's folder
+    has the profiles; the node's own files say so."""
+    clean.sh("modprobe tipc")
+    policy(clean, modprobe={"deny": ["tipc"], "unload": True}, apparmor={}, seccomp={})
+    said = contained(clean, "apply")
+    assert [one["id"] for one in said.document["findings"] if one["status"] in ("fail", "unknown")] == []
+    assert said.status("modprobe/tipc") == "pass"
+    assert clean.sh("test -d /sys/module/tipc", check=False).code != 0, "not unloaded"
+    assert clean.run(["/sbin/modprobe", "sctp"], check=False).code != 0
+    assert "install sctp /bin/false" in clean.get(DENY_FILE)
+    assert f"{DENY_WRITE} (enforce)" in clean.get("/sys/kernel/security/apparmor/profiles")
+    writes = ["/usr/bin/aa-exec", "-p", DENY_WRITE, "--", "/bin/sh", "-c", "echo x > /tmp/x"]
+    assert clean.run(writes, check=False).code != 0
+    assert clean.sh("test -s /var/lib/kubelet/seccomp/prevent-chmod.json", check=False).code == 0
+    again = contained(clean, "apply")
+    assert list(again.document.get("changes", [])) == []
+
+
+def test_without_nsenter_it_would_be_the_container_that_is_asked(clean: Machine) -> None:
+    """The proof that the test above can fail: as a plain child the agent unloads nothing of the node in its name, and a
+    rule in the container's own modprobe.d is not taken for the node's."""
+    clean.put("/etc/modprobe.d/00-theirs.conf", "install sctp /sbin/modprobe --ignore-install sctp\n")
+    policy(clean, modprobe={})
+    assert contained(clean, "apply").status("modprobe/sctp") == "fail"
+    assert contained(clean, "audit", how="direct").status("modprobe/sctp") == "fail"
+
+
+def test_a_module_that_is_loaded_later_is_seen_from_the_container(clean: Machine) -> None:
+    """The node's /proc/modules, through /host."""
+    policy(clean, modprobe={"deny": ["tipc"]})
+    assert contained(clean, "apply").code == 0
+    clean.run(["/sbin/modprobe", "--ignore-install", "tipc"])
+    told = contained(clean, "audit").finding("modprobe/tipc")
+    assert (told["status"], "loaded" in told["observed"]) == ("fail", True)
