@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +126,42 @@ def test_a_trees_own_kernel_release_comes_first(tmp_path: Path) -> None:
     file.write_text("6.1.0-test\n")
     assert Host(tmp_path).kernel_release() == "6.1.0-test"
     assert Host(tmp_path).is_running_system is False
+
+
+def test_a_procfs_without_processes_is_an_error(tmp_path: Path) -> None:
+    """Not mounted below the host root: an empty list would read as "no kubelet runs here"."""
+    boot_id_file(tmp_path, f"{BOOT_ID}\n")
+    with pytest.raises(HostError, match="no process in /proc: the node's procfs is not mounted"):
+        list(Host(tmp_path).processes())
+
+
+def test_a_procfs_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
+    """Gone between the look and the listing, or never one: the kernel's reason is said."""
+    proc = boot_id_file(tmp_path, f"{BOOT_ID}\n").parents[3]
+    host = VanishingProc(tmp_path, proc)
+    with pytest.raises(HostFileError, match="cannot list /proc: No such file or directory"):
+        list(host.processes())
+
+
+def test_a_procfs_without_the_time_of_boot_lists_no_process_wrongly(tmp_path: Path) -> None:
+    """When a process was started cannot be told then, so it is left out rather than guessed."""
+    boot_id_file(tmp_path, f"{BOOT_ID}\n")
+    folder = tmp_path / "proc/812"
+    folder.mkdir()
+    (folder / "stat").write_text(f"812 (kubelet) S 1 {'0 ' * 17}1200 {'0 ' * 30}\n")
+    (tmp_path / "proc/stat").write_text("cpu 1 2 3\n")
+    assert list(Host(tmp_path).processes()) == []
+
+
+class VanishingProc(Host):
+    """A node whose /proc is unmounted right after it was found."""
+
+    def __init__(self, root: Path, proc: Path) -> None:
+        super().__init__(root)
+        self._going = proc
+
+    def _proc(self) -> str:
+        found = super()._proc()
+        if self._going.exists():
+            shutil.rmtree(self._going)
+        return found
