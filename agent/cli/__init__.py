@@ -5,6 +5,24 @@ Exit codes: 0 all well; 1 something does not comply; 2 usage or configuration er
 
 from __future__ import annotations
 
-from agent.cli.main import main
+import sys
+from collections.abc import Sequence
+
+from agent.lean import later
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point `node-hardening-agent`. Returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["run"]:
+        # The daemon stays, and what it imports stays with it: before anything else is imported.
+        later.put_off()
+        from agent.cli.run import run  # noqa: PLC0415
+
+        return run(words)
+    from agent.cli.main import main as other  # noqa: PLC0415
+
+    return other(words)
+
 
 __all__ = ["main"]

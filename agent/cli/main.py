@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TextIO
 
 import yaml
 
-from agent import log
-from agent.cli import options, table
+from agent.cli import common, options, table
+from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
-from agent.config.schema import Log, LogFormat, LogLevel
 from agent.controls import catalogue
 from agent.controls.catalogue import Act
-from agent.errors import AgentError, ConfigError, UsageError
-from agent.host import Host, HostExec
+from agent.errors import AgentError, UsageError
+from agent.host import Host
 from agent.model import Outcome, Report, Status
 
 Command = Callable[[argparse.Namespace], int]
-_NAMESPACE = "node-hardening"  # daemonset.yaml's
-OK, NOT_COMPLIANT, USAGE, COULD_NOT = 0, 1, 2, 3
 
 
 class OutputError(AgentError):
@@ -36,30 +31,15 @@ class OutputError(AgentError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point `node-hardening-agent`. Returns the exit code; never a traceback for what can go wrong."""
+    """Any command; `run` comes through agent.cli.run. Returns the exit code, and never a traceback for what can fail."""
     arguments = options.parser(os.environ).parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A node's files may hold any bytes, and a terminal may show less than UTF-8: never a reason to fail.
-            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
-    try:
+
+    def work() -> int:
         code = _commands()[arguments.command](arguments)
         _flush()
         return code
-    except ConfigError as error:
-        for problem in error.problems:
-            _say(str(problem))
-        number = len(error.problems)
-        _say(f"{number} problem{'s' if number != 1 else ''}; nothing was done")
-        return USAGE
-    except UsageError as error:
-        _say(str(error))
-        return USAGE
-    except AgentError as error:
-        _say(str(error))
-        return COULD_NOT
-    except KeyboardInterrupt:
-        return 130
+
+    return common.answer(work)
 
 
 def _commands() -> dict[str, Command]:
@@ -67,26 +47,10 @@ def _commands() -> dict[str, Command]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # The other commands need no cluster, and do not pay for its libraries.
-    from agent import daemon, kube  # noqa: PLC0415
+    # Behind words that agent.cli does not look past, such as `--`; the other commands need no cluster's libraries.
+    from agent.cli import run  # noqa: PLC0415
 
-    path, named = options.config_path(arguments.config)
-    host = _host(arguments)
-    _set_up_log(Log(), arguments)
-    store = daemon.PolicyStore(path, host, explicit=named)
-    policy = store.load().config or Config()
-    _set_up_log(policy.log, arguments)
-    access = kube.find(os.environ, runner=host.run)
-    node_address = os.environ.get("HOST_IP", "")  # the downward API's status.hostIP
-    return daemon.serve(
-        host,
-        arguments.node_name,
-        access,
-        store,
-        address=policy.metrics.address,
-        namespace=os.environ.get("POD_NAMESPACE", _NAMESPACE),
-        node_address=node_address,
-    )
+    return run.serve(run.given_by(arguments, options.config_path))
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -136,22 +100,8 @@ def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
     """The policy and the node that the arguments name, with the log set up as they say."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
-    _set_up_log(config.log, arguments)
-    return config, _host(arguments)
-
-
-def _host(arguments: argparse.Namespace) -> Host:
-    # An empty one is a script's unset variable: taken for the working folder it would be written into.
-    if not arguments.host_root or not Path(arguments.host_root).is_dir():
-        raise UsageError(f"--host-root {arguments.host_root or repr('')}: not a folder")
-    return Host(arguments.host_root, how=HostExec(arguments.host_exec))
-
-
-def _set_up_log(policy: Log, arguments: argparse.Namespace) -> None:
-    """The policy's log, where the command line does not say otherwise."""
-    level = LogLevel(arguments.log_level) if arguments.log_level else policy.level
-    form = LogFormat(arguments.log_format) if arguments.log_format else policy.format
-    log.configure(level, form, arguments.node_name)
+    common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
+    return config, common.node_host(arguments.host_root, arguments.host_exec)
 
 
 def _show(report: Report, output: str, act: Act) -> None:
@@ -207,7 +157,3 @@ def style(stream: TextIO | None) -> table.Style:
         colour=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         width=shutil.get_terminal_size().columns,
     )
-
-
-def _say(text: str) -> None:
-    print(f"node-hardening-agent: {text}", file=sys.stderr)

@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from agent.errors import UsageError
+from agent.report import text
 
 _TEXT = "text/plain; charset=utf-8"
-_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _FOR_EVER = 3600.0  # serve_forever wakes this often when nobody asks; half a second is its default
 
 Probe = Callable[[], tuple[bool, str]]
@@ -63,7 +63,7 @@ def _handler(registry: CollectorRegistry, healthy: Probe, ready: Probe) -> type[
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
-                self._answer(200, generate_latest(registry), _METRICS)
+                self._answer(200, text.exposition(registry), text.CONTENT_TYPE)
             elif path in probes:
                 good, why = probes[path]()
                 self._answer(200 if good else 503, f"{why}\n".encode(), _TEXT)

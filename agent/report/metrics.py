@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import platform
+import sys
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 
@@ -72,7 +72,7 @@ class Metrics:
         self._reboot = _RebootMetrics(registry)
         self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=registry)
-        build.info({"version": __version__, "python": platform.python_version()})
+        build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
         for control in controls:
             self._changes.labels(control)
             self._mended.labels(control)

@@ -1,0 +1,79 @@
+"""`run`: the daemon, started so that it holds what it needs and nothing else (agent/lean).
+
+The order of imports here is what it is for that reason, and measured: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.cli import common
+from agent.lean import classes, later
+
+if TYPE_CHECKING:
+    import argparse
+
+_NAMESPACE = "node-hardening"  # daemonset.yaml's
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The command line. is_named: a person named the configuration file, so that it has to be there."""
+
+    config: Path
+    is_named: bool
+    host_root: str
+    host_exec: str
+    node: str
+    log_level: str | None
+    log_format: str | None
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs until a signal ends it. Returns the exit code; argv begins with the command."""
+    given = _given(argv)
+    # Only the start needs the parser and what it brought.
+    later.forget("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
+    return common.answer(lambda: serve(given))
+
+
+def _given(argv: Sequence[str]) -> Given:
+    from agent.cli import options  # noqa: PLC0415 - to be forgotten it must not be known here
+
+    return given_by(options.parser(os.environ).parse_args(argv), options.config_path)
+
+
+def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tuple[Path, bool]]) -> Given:
+    """What the parser made of the command line, without the parser."""
+    path, named = config_path(words.config)
+    return Given(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
+
+
+def serve(given: Given) -> int:
+    """The daemon, wired; returns its exit code. Raises AgentError."""
+    classes.load(
+        "agent.config", "agent.controls.catalogue", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
+        "agent.daemon",
+    )  # fmt: skip
+    from agent import daemon, kube  # noqa: PLC0415
+    from agent.config.schema import Config, Log  # noqa: PLC0415
+
+    host = common.node_host(given.host_root, given.host_exec)
+    common.set_up_log(Log(), given.node, level=given.log_level, form=given.log_format)
+    store = daemon.PolicyStore(given.config, host, explicit=given.is_named)
+    policy = store.load().config or Config()
+    common.set_up_log(policy.log, given.node, level=given.log_level, form=given.log_format)
+    access = kube.find(os.environ, runner=host.run)
+    return daemon.serve(
+        host,
+        given.node,
+        access,
+        store,
+        address=policy.metrics.address,
+        namespace=os.environ.get("POD_NAMESPACE", _NAMESPACE),
+        node_address=os.environ.get("HOST_IP", ""),  # the downward API's status.hostIP
+    )

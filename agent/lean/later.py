@@ -1,0 +1,163 @@
+"""Modules that are loaded when somebody looks into them, rather than when somebody imports whoever imports them.
+
+importlib.util.LazyLoader is meant for this, but in Python 3.11 the second import of a module loads it. This one refuses
+to guess: a module is put off because its name is in the list, and stays put off in `run` or a test fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, Protocol
+
+# Modules that are imported and, in `run`, not looked into; beside each who imports it. With names: what others take out
+# of it by `from … import` and do not use; each is a stand-in that loads the module when it is called.
+PUT_OFF: Mapping[str, Sequence[str]] = {
+    "asyncio": (),  # structlog.stdlib, structlog._native
+    "bz2": (),  # shutil, zipfile
+    "calendar": ("timegm",),  # http.cookiejar
+    "difflib": (),  # our hints, when somebody mistypes
+    "email.header": (),  # email.message
+    "html": (),  # http.server
+    "idna": (),  # requests; for names of hosts beyond ASCII
+    "importlib.metadata": ("version",),  # urllib3.http2
+    "inspect": (),  # dataclasses
+    "lzma": (),  # shutil, zipfile
+    "mimetypes": (),  # http.server, urllib3.fields
+    "mmap": (),  # prometheus_client.mmap_dict
+    "pickle": ("PicklingError",),  # structlog._output
+    "prometheus_client.context_managers": ("ExceptionCounter", "InprogressTracker", "Timer"),
+    "prometheus_client.exposition": (
+        "CONTENT_TYPE_LATEST", "CONTENT_TYPE_PLAIN_0_0_4", "CONTENT_TYPE_PLAIN_1_0_0", "MetricsHandler",
+        "delete_from_gateway", "generate_latest", "instance_ip_grouping_key", "make_asgi_app", "make_wsgi_app",
+        "push_to_gateway", "pushadd_to_gateway", "start_http_server", "start_wsgi_server", "write_to_textfile",
+    ),
+    "prometheus_client.gc_collector": ("GCCollector", "GC_COLLECTOR"),
+    "prometheus_client.platform_collector": ("PLATFORM_COLLECTOR", "PlatformCollector"),
+    "prometheus_client.process_collector": ("PROCESS_COLLECTOR", "ProcessCollector"),
+    "shutil": (),  # tempfile
+    "structlog.stdlib": (),
+    "structlog.threadlocal": (),
+    "sysconfig": (),  # zoneinfo; PYTHONTZPATH answers its question
+    "tempfile": (),  # requests.utils
+    "traceback": ("walk_tb",),  # logging, structlog
+    "urllib.request": (
+        "getproxies", "getproxies_environment", "parse_http_list", "proxy_bypass", "proxy_bypass_environment",
+    ),  # http.cookiejar, requests
+    "zipfile": (),  # requests.utils
+}  # fmt: skip
+
+
+def put_off(names: Mapping[str, Sequence[str]] = PUT_OFF) -> None:
+    """From now on these modules are loaded when they are looked into. What is loaded already stays as it is."""
+    sys.meta_path.insert(0, Finder(names))
+
+
+def waiting() -> list[str]:
+    """The modules that were imported and not looked into so far."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        state = getattr(getattr(module, "__spec__", None), "loader_state", None)
+        if isinstance(state, _State) and state.waits:
+            found.append(name)
+    return sorted(found)
+
+
+def forget(*names: str) -> None:
+    """Takes modules that have done their work out of memory; who imports one again loads it again."""
+    for name in names:
+        sys.modules.pop(name, None)
+        package, _, child = name.rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(child, None)
+    gc.collect()
+
+
+class _Loader(Protocol):
+    """importlib.abc.Loader, which costs what it imports itself."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """The empty module, or None for an ordinary one."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fills it."""
+
+
+class Finder:
+    """Finds what is to be put off where Python finds it, with a loader that waits."""
+
+    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+        self._names = names
+        # One for all, and re-entrant: a module may look into another while it is loaded.
+        self._lock = threading.RLock()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The module's own specification, with our loader around its own; None for what is not to be put off."""
+        if name not in self._names:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Later(spec.loader, self._names[name], self._lock)  # type: ignore[assignment] # see _Loader
+        return spec
+
+
+class _Later:
+    def __init__(self, loader: _Loader, stand_ins: Sequence[str], lock: AbstractContextManager[bool]) -> None:
+        self._loader, self._stand_ins, self._lock = loader, stand_ins, lock
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leaves the module empty but for what loads it: https://peps.python.org/pep-0562/."""
+        inside, state = vars(module), _State(module)
+
+        def look(attribute: str) -> Any:
+            # `from … import` asks for __path__, and a package has one from the beginning.
+            if attribute == "__path__":
+                raise AttributeError(attribute)
+            with self._lock:
+                if state.waits:
+                    state.waits = False
+                    for name in self._stand_ins:
+                        inside.pop(name, None)
+                    self._loader.exec_module(module)
+                    if inside.get("__getattr__") is look:
+                        del inside["__getattr__"]
+            if attribute not in inside and inside.get("__getattr__") is look:  # half loaded, and asked by its own code
+                raise AttributeError(f"module {module.__name__!r} has no attribute {attribute!r}", name=attribute)
+            return getattr(module, attribute)
+
+        inside["__getattr__"] = look
+        inside.update({name: _stand_in(look, name) for name in self._stand_ins})
+        if module.__name__ == "inspect":
+            inside["signature"] = _signature(look)
+
+
+class _State:
+    """Whether a module waits; on its specification, where `waiting` finds it."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.waits = True
+        if module.__spec__ is not None:
+            module.__spec__.loader_state = self
+
+
+def _stand_in(look: Callable[[str], Any], name: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        return look(name)(*arguments, **named)
+
+    return call
+
+
+def _signature(look: Callable[[str], Any]) -> Callable[..., Any]:
+    def signature(subject: Any, **named: Any) -> Any:
+        # dataclasses writes it into the docstring of a class that has none, and with -OO that is every class.
+        return "" if hasattr(subject, "__dataclass_fields__") else look("signature")(subject, **named)
+
+    return signature
