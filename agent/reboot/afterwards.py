@@ -84,7 +84,8 @@ def releasing(seen: Seen, state: NodeState) -> Decision:
             text = f"rebooted well: gives the lock back in {duration(rest)}"
             wait = min(rest, seen.policy.lock.lease_duration / 6)
             return Decision(Phase.RELEASING, text, wait_seconds=wait)
-        return Decision(Phase.RELEASING, "gives the lock back", Release(seen.mine, rebooted=succeeded))
+        release = Release(seen.mine, rebooted=succeeded)
+        return Decision(Phase.RELEASING, "gives the lock back", release, after="the lock is given back")
     text = "rebooted well" if succeeded else f"given up: {state.error}"
     done = replace(cleared(state), done=Stamp.of(seen.now))
     return Decision(Phase.RELEASING, text, Write(done), said=said.released(state))
@@ -93,7 +94,8 @@ def releasing(seen: Seen, state: NodeState) -> Decision:
 def failed(seen: Seen, state: NodeState) -> Decision:
     """Rolled back: the lock goes at once, the next attempt comes after the back-off."""
     if seen.mine is not None:
-        return Decision(Phase.FAILED, "rolled back: gives the lock back", Release(seen.mine))
+        text = "rolled back: gives the lock back"
+        return Decision(Phase.FAILED, text, Release(seen.mine), after="rolled back: the lock is given back")
     told = said.released(state)
     if seen.denies:
         # The back-off outlives the wish: a sentinel that flickers must not drain the node again at once.

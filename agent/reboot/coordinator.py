@@ -64,6 +64,7 @@ class Coordinator:
         self._told = Told()
         self._said_of: NodeState | None = None
         self._last_phase = Phase.UNKNOWN
+        self._last_sentence = ""
 
     def tick(self) -> Tick:
         """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
@@ -83,7 +84,7 @@ class Coordinator:
             wait = self._rooms.rng.uniform(1.0, _ERROR_SECONDS)
             sentence = f"{sentence}: {error}"
         if decision.postpone:
-            again = self._observer.postpone(decision.postpone_seconds)
+            again = self._observer.postpone(decision)
             wait = again if decision.action is None else wait
         return self._tell(self._as_tick(seen, decision, sentence, wait))
 
@@ -102,7 +103,7 @@ class Coordinator:
 
     def _act(self, seen: Seen, decision: Decision) -> tuple[float, str]:
         """Does the one thing. Returns the wait and the sentence. Raises AgentError, Conflict among them."""
-        now, wait, sentence = seen.now, decision.wait_seconds, decision.sentence
+        now, wait, sentence = seen.now, decision.wait_seconds, decision.after or decision.sentence
         match decision.action:
             case Write() as write:
                 if write.cordon and (seen.mine is None or not self._lock.is_fresh(seen.mine.view.name)):
@@ -120,6 +121,7 @@ class Coordinator:
                 )
             case Renew(slot):
                 self._lock.renew(slot, now)
+                sentence = self._last_sentence or sentence  # no news to anybody
             case Release(slot, rebooted, last_word):
                 self._lock.release(slot, now, rebooted=rebooted)
                 if last_word is not None:
@@ -269,6 +271,7 @@ class Coordinator:
         return Tick(self._last_phase.value, f"cannot look at the node or the cluster: {error}", wait)
 
     def _tell(self, tick: Tick) -> Tick:
+        self._last_sentence = tick.sentence
         self._rooms.reporter.tick(tick)
         return tick
 

@@ -191,12 +191,14 @@ def _locked(seen: Seen, state: NodeState, mine: Slot) -> Decision:
         Phase.LOCKED,
         text,
         Write(begun, cordon=None if foreign else True, labels=seen.policy.node_labels.before),
+        after="" if foreign else "cordoned",
     )
 
 
 def _asking(seen: Seen, state: NodeState) -> Decision:
     if (closed := _closed_to_us(seen)) is not None:
-        return replace(closed, said=_blocked_said(state, closed))
+        # Nobody was asked, so there is nothing to be asked less often; what ends by the clock ends for all at once.
+        return replace(closed, said=_blocked_said(state, closed), postpone=closed.postpone_seconds > 0)
     turn = seen.turn
     if turn.slot is None or not turn.now:
         return _waiting(seen, turn.in_seconds)
@@ -218,6 +220,7 @@ def _asking(seen: Seen, state: NodeState) -> Decision:
             seen.budget.pool_size if seen.budget else 0,
             turn.slot.holder,
         ),
+        after="has the lock",
     )
 
 
@@ -230,6 +233,9 @@ def _waiting(seen: Seen, in_seconds: float) -> Decision:
     lost = [slot for slot in busy if slot.fenced and slot.unseen_seconds > _lost_after_seconds(seen)]
     told = tuple(event for slot in busy if slot.view.stuck for event in said.stuck(seen, slot))
     if seen.turn.slot is not None and seen.turn.slot.free:
+        if seen.turn.refused:
+            wait = min(max(in_seconds, 0.0), _POLL_SECONDS)
+            return Decision(Phase.BLOCKED, seen.turn.refused, wait_seconds=wait, blocked_by=seen.turn.refused_by)
         text = f"the lock is free: asks in {duration(in_seconds)}"
     else:
         text = f"waiting for the lock held by {', '.join(slot.holder for slot in busy[:3])}"

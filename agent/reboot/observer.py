@@ -13,7 +13,7 @@ from agent.reboot.memory import CycleMemory
 from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
 from agent.reboot.ports import ProofReading, SentinelReading
 from agent.reboot.rooms import Rooms
-from agent.reboot.seen import Command, Gate, Need, Seen, Slot, Turn
+from agent.reboot.seen import Command, Decision, Gate, Need, Seen, Slot, Turn
 from agent.reboot.state import NodeState, Now, Phase, decode, tidy
 from agent.reboot.waiting import WaitingRoom
 
@@ -73,7 +73,7 @@ class Observer:
             gap_seconds=self._gap(slots, now),
             turn=self._turn(slots, state, mine, now),
             progress=memory.progress,
-            drain_due=now.mono >= memory.drain_again_at,
+            drain_due=now.mono >= memory.drain_again_at or rooms.drain.emptied(),
             drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
             hooks=memory.hooks,
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
@@ -83,9 +83,15 @@ class Observer:
             new_cycle=f"{rooms.rng.getrandbits(40):010x}",
         )
 
-    def postpone(self, seconds: float) -> float:
+    def postpone(self, decision: Decision) -> float:
         """This node's turn at the lock came to nothing. Returns the wait."""
-        return self._waiting.postpone(self._rooms.clock.monotonic(), pool_size=self._pool_size, seconds=seconds)
+        return self._waiting.postpone(
+            self._rooms.clock.monotonic(),
+            pool_size=self._pool_size,
+            seconds=decision.postpone_seconds,
+            refused=decision.sentence if decision.blocked_by else "",
+            refused_by=decision.blocked_by,
+        )
 
     def _first_heartbeat(self, memory: CycleMemory) -> None:
         """Early, so that the kubelet's next renewal is already news."""

@@ -114,6 +114,7 @@ class Progress:
     total: pods that had to go since the drain began; left: of those, still there. evicted: by us so far. waiting_for:
     the ones left, bounded. blocked_by: a line for each refusing disruption budget, `namespace/name (owner)`.
     misconfigured: what no waiting will mend (two budgets on one pod), empty when nothing. slowest: pod and seconds.
+    mode: of the step that says so.
     """
 
     total: int = 0
@@ -125,6 +126,7 @@ class Progress:
     done: bool = False
     slowest: str = ""
     wait_seconds: float = 5.0
+    mode: DrainMode = DrainMode.EVICT
 
 
 class Drain(Protocol):
@@ -136,6 +138,9 @@ class Drain(Protocol):
         may_go_on: asked before each eviction; False means that the lock is no longer fresh and nothing more may be
         touched. A step lasts seconds, never minutes: the lease is renewed between steps. Raises AgentError.
         """
+
+    def emptied(self) -> bool:
+        """Whether the last pod that was waited for has gone since the last step. Costs nothing."""
 
     def reset(self) -> None:
         """The cycle is over: drop watch and memory."""

@@ -87,11 +87,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When this node may ask for the lock: `now`, or in so many seconds. slot: the lease that it would ask for."""
+    """When this node may ask for the lock: `now`, or in so many seconds. slot: the lease that it would ask for.
+
+    refused, refused_by: what its last turn came to nothing for, sentence and name, until the lock changes hands.
+    """
 
     now: bool
     in_seconds: float
     slot: Slot | None = None
+    refused: str = ""
+    refused_by: str = ""
 
 
 class Command(Enum):
@@ -252,7 +257,8 @@ class Decision:
     """One action or none, and the sentence that explains it.
 
     wait_seconds: until the next tick when there is no action. said: what people should know by now; what was said
-    before is left out by the coordinator. postpone: this node had its turn at the lock and could not use it.
+    before is left out by the coordinator. postpone: this node had its turn at the lock and could not use it. after: the
+    sentence once the action is done; empty: the same.
     """
 
     phase: Phase
@@ -265,6 +271,7 @@ class Decision:
     said: tuple[Announcement, ...] = ()
     postpone: bool = False
     postpone_seconds: float = 0.0
+    after: str = ""
 
 
 def duration(seconds: float) -> str:

@@ -44,7 +44,7 @@ def cordoned(seen: Seen, state: NodeState) -> Decision:
     if rest > 0:
         text = f"cordoned: drains in {duration(rest)}"
         return Decision(Phase.CORDONED, text, wait_seconds=min(rest, _patience(seen)))
-    return Decision(Phase.CORDONED, "begins to drain", Write(enter(seen, state, Phase.DRAINING)))
+    return Decision(Phase.CORDONED, "begins to drain", Write(enter(seen, state, Phase.DRAINING)), after="draining")
 
 
 def draining(seen: Seen, state: NodeState) -> Decision:
@@ -137,7 +137,10 @@ def _stopped(seen: Seen, state: NodeState, mine: Slot | None) -> Decision | None
 
 def _came_back(seen: Seen, state: NodeState) -> Decision:
     """Another boot id: the node did reboot, whoever asked for it."""
-    return Decision(Phase.REBOOTING, "another boot id: proves the node", Write(enter(seen, state, Phase.VERIFYING)))
+    text = "another boot id: proves the node"
+    return Decision(
+        Phase.REBOOTING, text, Write(enter(seen, state, Phase.VERIFYING)), after="verifying: another boot id"
+    )
 
 
 # -- the drain ---------------------------------------------------------------------------------------------------------
@@ -154,7 +157,8 @@ def _step(seen: Seen, progress: Progress | None, mode: DrainMode) -> Decision:
         wait = progress.wait_seconds
     if mode is DrainMode.DELETE:
         text = f"{text}; past the deadline, deletes"
-    if not seen.drain_due:
+    begins_to_delete = mode is DrainMode.DELETE and progress is not None and progress.mode is not mode
+    if not seen.drain_due and not begins_to_delete:
         return Decision(Phase.DRAINING, text, wait_seconds=min(wait, _patience(seen)), said=told)
     return Decision(Phase.DRAINING, text, StepDrain(mode), wait_seconds=0.0, said=told)
 

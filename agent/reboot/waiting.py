@@ -7,7 +7,8 @@ Who has waited longer than the last winner had draws from the interval's early h
 never clocks of two nodes.
 
 What may come to nothing (looking after a silent holder, asking again after a blocker) is spread so that the pool
-together asks about four times a second, however big it is.
+together asks about four times a second, however big it is. A small pool looks again soon after the first refusal, which
+may be over in a moment, and ever less often after that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from agent.reboot.seen import Slot, Turn
 
 _SUPPRESSION_SECONDS = 0.4  # from asking for the lock until all the others have seen it: a list, a swap, a watch event
 _SPACING_SECONDS = 0.25
-_ASK_AGAIN_SECONDS = 15.0
+_ASK_AGAIN_SECONDS = 2.0
+_ASK_AGAIN_LIMIT_SECONDS = 15.0
 
 
 class WaitingRoom:
@@ -32,31 +34,47 @@ class WaitingRoom:
         self._key: tuple[object, ...] = ()
         self._at = 0.0
         self._not_before = 0.0
+        self._refusals = 0
+        self._refused = ("", "")
 
     def turn(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> Turn:
         """Whether it is this node's turn to ask, and for which slot. now: monotonic seconds."""
         candidates = [slot for slot in slots if slot.free or slot.unseen_seconds > self._duration]
         if not candidates:
-            self._key = ()
+            self._begin_anew(())
             rest = min((self._duration - slot.unseen_seconds for slot in slots), default=self._duration)
             return Turn(now=False, in_seconds=max(rest, 0.0) + 0.1)
         free = [slot for slot in candidates if slot.free]
         key = tuple((slot.view.name, slot.view.holder, slot.view.transitions) for slot in candidates)
         chosen = min(free or candidates, key=lambda slot: slot.index)
         if key != self._key:
-            self._key = key
+            self._begin_anew(key)
             last_winner = max(slot.view.waited for slot in candidates)
             draw = self.draw(pool_size, early=waited >= last_winner) if free else self._spread(pool_size)
             self._at = max(now, self._not_before) + draw
-        return Turn(now=now >= self._at, in_seconds=max(0.0, self._at - now), slot=chosen)
+        return Turn(now >= self._at, max(0.0, self._at - now), chosen, *self._refused)
 
-    def postpone(self, now: float, *, pool_size: int, seconds: float = 0.0) -> float:
-        """The turn came to nothing: later again. seconds: when it is worth it, 0 for unknown. Returns the wait."""
+    def _begin_anew(self, key: tuple[object, ...]) -> None:
+        self._key = key
+        self._refusals = 0
+        self._refused = ("", "")
+
+    def postpone(
+        self, now: float, *, pool_size: int, seconds: float = 0.0, refused: str = "", refused_by: str = ""
+    ) -> float:
+        """The turn came to nothing: later again. Returns the wait.
+
+        seconds: when it is worth it, 0 for unknown. refused, refused_by: why, for the sentences until then.
+        """
+        self._refused = (refused, refused_by)
         if seconds > 0:
             wait = seconds + self.draw(pool_size, early=False)
             self._not_before = now + wait
         else:
-            wait = max(_ASK_AGAIN_SECONDS, self._spread(pool_size)) * self._rng.uniform(0.5, 1.5)
+            least = min(_ASK_AGAIN_LIMIT_SECONDS, _ASK_AGAIN_SECONDS * 2.0**self._refusals)
+            self._refusals = min(self._refusals + 1, 10)
+            spread = self._rng.uniform(0.0, 2 * _SPACING_SECONDS * pool_size)
+            wait = max(least, spread) * self._rng.uniform(0.5, 1.5)
         self._at = max(self._at, now + wait)
         return wait
 

@@ -649,7 +649,10 @@ class DrainOf:
     machine: SimMachine
 
     def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
-        return self.machine.drain_step(mode, may_go_on)
+        return replace(self.machine.drain_step(mode, may_go_on), mode=mode)
+
+    def emptied(self) -> bool:
+        return False
 
     def reset(self) -> None:
         pass

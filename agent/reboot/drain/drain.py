@@ -67,6 +67,7 @@ class NodeDrain:
         self._came_late: Counter[tuple[str, str]] = Counter()
         self._late: set[str] = set()
         self._is_deleting = False
+        self._has_emptied = False
 
     def reset(self) -> None:
         """Ends the watch and forgets everything."""
@@ -76,8 +77,13 @@ class NodeDrain:
         self._budgets.forget()
         self._begin_anew()
 
+    def emptied(self) -> bool:
+        """See ports.Drain."""
+        return self._has_emptied
+
     def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
         """See ports.Drain. Raises KubeError, also while the API server is away."""
+        self._has_emptied = False
         if self._watch is None or self._watch.is_over:
             selector = str(self._policy.pod_selector)
             self._watch = PodWatch(self._watching_kube, self._node, selector, self._gone)
@@ -207,6 +213,7 @@ class NodeDrain:
         if uid in awaited:
             awaited.discard(uid)
             if not awaited:
+                self._has_emptied = True
                 self._wake()
 
     # -- telling ---------------------------------------------------------------------------------------------------
@@ -227,6 +234,7 @@ class NodeDrain:
             done=is_known and left == 0,
             slowest=f"{slowest} {seconds:.0f} s" if slowest else "",
             wait_seconds=wait_seconds,
+            mode=DrainMode.DELETE if self._is_deleting else DrainMode.EVICT,
         )
 
 

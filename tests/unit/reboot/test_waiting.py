@@ -130,13 +130,16 @@ def test_looking_after_a_silent_holder_is_spread_over_the_whole_pool() -> None:
 
 
 def test_a_turn_that_came_to_nothing_comes_again_later() -> None:
-    """A blocker without an end is asked again in about a quarter of a minute, one with an end after it."""
+    """A blocker without an end is asked again soon, then about every quarter of a minute; one with an end after it."""
     room = WaitingRoom(random.Random(1), DURATION)
     room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
     wait = room.postpone(1.0, pool_size=3)
-    assert 7.5 <= wait <= 45.0
+    assert 1.0 <= wait <= 3.0
     assert not room.turn([_slot()], 1.0, pool_size=3, waited=1.0).now
     assert room.turn([_slot()], 1.0 + wait, pool_size=3, waited=1.0 + wait).now
+    waits = [room.postpone(10.0 + number, pool_size=3) for number in range(6)]
+    assert waits[0] < waits[-1]
+    assert 7.5 <= waits[-1] <= 22.5
     known = room.postpone(100.0, pool_size=3, seconds=3600.0)
     assert 3600.0 <= known <= 3602.0
     assert not room.turn([_slot(transitions=9)], 200.0, pool_size=3, waited=200.0).now
@@ -148,3 +151,19 @@ def test_a_free_slot_comes_before_a_silent_holders() -> None:
     turn = room.turn([_slot(holder="a/1", unseen=99.0), _slot(index=1)], 0.0, pool_size=3, waited=0.0)
     assert turn.slot is not None
     assert turn.slot.index == 1
+
+
+def test_why_a_turn_came_to_nothing_is_known_until_the_lock_changes_hands() -> None:
+    """So that the sentence goes on naming the blocker, instead of a lock that is free."""
+    room = WaitingRoom(random.Random(1), DURATION)
+    room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
+    room.postpone(1.0, pool_size=3, refused="blocked by the pause", refused_by="pause")
+    turn = room.turn([_slot()], 1.5, pool_size=3, waited=1.5)
+    assert (turn.refused, turn.refused_by) == ("blocked by the pause", "pause")
+    assert room.turn([_slot(transitions=1)], 2.0, pool_size=3, waited=2.0).refused == ""
+
+
+def test_a_big_pool_asks_again_rarely_each() -> None:
+    """Five thousand that a pause holds back ask a few times a second together from the first refusal on."""
+    moments = [WaitingRoom(random.Random(seed), DURATION).postpone(0.0, pool_size=5000) for seed in range(5000)]
+    assert max(Counter(int(moment) for moment in moments).values()) < 30
