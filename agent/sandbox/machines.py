@@ -14,23 +14,35 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from agent.sandbox.noderoot import NodeRoot
 from agent.sandbox.powerdown import MARK
-from agent.sandbox.server import Sandbox
 
 _LOOK_EVERY_SECONDS = 0.05
 _SOURCE = Path(__file__).resolve().parents[2]
 
 
+class Surroundings(Protocol):
+    """What a machine hangs on: an API server, and somebody who speaks for its kubelet there. A Sandbox is one."""
+
+    url: str
+    token: str
+
+    def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
+        """The kubelet says another boot id and kernel."""
+
+    def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
+        """The kubelet goes silent, and is back later with another boot id."""
+
+
 @dataclass
 class Machine:
-    """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes."""
+    """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes. ca: file, for https."""
 
-    sandbox: Sandbox
+    sandbox: Surroundings
     name: str
     folder: Path
     policy: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +50,7 @@ class Machine:
     namespace: str = "node-hardening"
     down_seconds: float = 1.0
     reboots: int = 0
+    ca: Path | None = None
 
     def __post_init__(self) -> None:
         self.root = NodeRoot.make(self.folder / "root", self.name)
@@ -115,10 +128,13 @@ class Machine:
             process.wait()
 
     def _write_kubeconfig(self) -> None:
+        cluster = {"server": self.sandbox.url}
+        if self.ca is not None:
+            cluster["certificate-authority"] = str(self.ca)
         document = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": {"server": self.sandbox.url}}],
+            "clusters": [{"name": "sandbox", "cluster": cluster}],
             "users": [{"name": "agent", "user": {"token": self.token or self.sandbox.token}}],
             "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "agent"}}],
             "current-context": "sandbox",
