@@ -1,8 +1,9 @@
 """For every tier: how hard property tests try.
 
-HYPOTHESIS_PROFILE=dev is the default (200 examples), ci tries 500 and always the same ones (a gate gives one answer for
-one commit; finding new cases is everybody's own run's work), deep 10,000 (half an hour and more). What comes from outside is tried with ten thousand inputs in every run, by tests/fuzz. There are no deadlines: a slow machine is
-not a failing test. A failure prints the blob that repeats it.
+HYPOTHESIS_PROFILE=dev is the default (200 examples); ci tries 500 and always the same ones (a gate gives one answer for
+one commit; finding new cases is the work of everybody's own runs); deep tries 10,000 (half an hour and more). What
+comes from outside is tried with ten thousand inputs in every run, by tests/fuzz. There are no deadlines: a slow machine
+is not a failing test.
 """
 
 from __future__ import annotations
