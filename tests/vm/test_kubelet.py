@@ -11,6 +11,7 @@ from tests.vm.harness.node import audit, policy
 
 UNIT = "/lib/systemd/system/kubelet.service"
 DROP_IN = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
+FOR_ALL = "/etc/systemd/system/service.d/99-all.conf"  # a drop-in of every service: none but systemd says so
 CONFIG = "/var/lib/kubelet/config.yaml"
 KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 # It does nothing; it is found by its name and its arguments, as a wrapper script of a distribution is.
@@ -66,6 +67,12 @@ def test_modes_of_the_unit_and_drop_ins_that_systemd_names(running: Machine) -> 
     running.sh(f"chmod 600 {UNIT}; chmod 664 {DROP_IN}")
     told = audit(running).finding("kubelet/4.1.1")
     assert (told["status"], DROP_IN in told["observed"]) == ("fail", True), told
+    running.sh(f"chmod 600 {DROP_IN}")
+    running.put(FOR_ALL, "[Service]\nOOMScoreAdjust=0\n", 0o644)
+    running.sh("systemctl daemon-reload")
+    told = audit(running).finding("kubelet/4.1.1")
+    running.sh(f"rm {FOR_ALL}; systemctl daemon-reload")
+    assert (told["status"], FOR_ALL in told["observed"]) == ("fail", True), told
 
 
 def test_modes_and_owners_of_its_files(running: Machine) -> None:
