@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests share nothing but the machine, so they run beside each other; more than four would only fight for its disk.
+WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help
 help:  ## This list
@@ -26,7 +28,7 @@ demo: venv  ## The main job on sandboxed nodes: no root, no cluster, about a min
 .PHONY: test
 test: venv  ## Every test but the real-kernel tier; as root installs Debian's packages that tests talk to
 	@tools/test-packages
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(WORKERS) --durations 15
 
 .PHONY: lint
 lint: venv  ## ruff, mypy --strict, import-linter
