@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -389,8 +388,5 @@ def kured_lock(node: str, *, several: bool) -> str:
 
 
 def pod_on(node: str, name: str, namespace: str = "default", **options: Any) -> Object:
-    """A pod with a controller that nobody runs: it is gone when it is evicted."""
-    made = builders.pod(name, namespace=namespace, node=node, grace_seconds=1, **options)
-    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": str(uuid.uuid4()), "controller": True}
-    made["metadata"]["ownerReferences"] = [owner]
-    return made
+    """A pod without a controller: it is gone when it is evicted, and no garbage collector takes it before."""
+    return builders.pod(name, namespace=namespace, node=node, grace_seconds=1, **options)
