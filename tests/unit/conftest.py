@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _no_strays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_strays(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(what: str) -> Any:
         def refused(*args: object, **_: object) -> NoReturn:
             pytest.fail(f"a unit test {what}: {args[1:]!r}; it belongs into tests/integration")
@@ -20,4 +19,3 @@ def _no_strays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse("started a process"))
     monkeypatch.setattr(socket.socket, "connect", refuse("opened a connection"))
-    yield
