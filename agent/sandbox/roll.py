@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -74,12 +74,13 @@ class Roll:
         *,
         replicas: int = 0,
         may_miss: int = 1,
+        off: Collection[str] = (),
     ) -> None:
-        """folder: where the nodes are made. policy: more of the agents' `reboot` section.
+        """folder: where the nodes are made. policy: more of the agents' `reboot` section. off: controls left out.
 
         replicas: of the Deployment web, 0 for one more than nodes; may_miss: how many of them its budget lets go.
         """
-        self._policy = {**_POLICY, "reboot": {**_REBOOT, **policy}}
+        self._policy = {**_POLICY, "reboot": {**_REBOOT, **policy}} | {name: {"mode": "off"} for name in off}
         kubelet = KubeletSettings(heartbeat_seconds=1, termination_seconds=0.3)
         self.sandbox = Sandbox(Settings(kubelet=kubelet, node_grace_seconds=5, rbac=False))
         self.replicas = replicas or nodes + 1
