@@ -45,7 +45,7 @@ def _lines(node: Object, lease: Object, events: Sequence[Object]) -> Iterator[st
     yield from _table(("Type", "Status", "Reason", "Message"), rows)
     yield "Reboots:"
     yield from _table(
-        ("At", "Took", "Kernel", "Why", "Drain"), map(_reboot, json.loads(notes[f"{PREFIX}reboot-history"]))
+        ("At", "Took", "Kernel", "Why", "Drain"), map(_reboot, json.loads(notes.get(f"{PREFIX}reboot-history", "[]")))
     )
     yield f"Lock:           {lease['metadata']['name']}: {lease['spec'].get('holderIdentity') or 'free'}"
     yield "Events, and those of the lock:"
