@@ -201,8 +201,14 @@ def test_a_rotated_token_is_picked_up(agent: Agent) -> None:
 
 
 @pytest.mark.emulator_only
-def test_idle_passes_ask_the_api_server_nothing(agent: Agent) -> None:
+def test_idle_passes_ask_the_api_server_nothing(make: Make) -> None:
     """More than a hundred passes after the first one: no request but what the watch needs to reconnect."""
+    with running(make(reboot={"mode": "enforce"})) as agent:
+        eventually(lambda: (agent.annotation("reboot") or "").startswith("not required"), what="reboot annotation")
+        _hundred_idle_passes(agent)
+
+
+def _hundred_idle_passes(agent: Agent) -> None:
     sandbox = agent.api.sandbox
     assert sandbox is not None
     eventually(lambda: agent.condition("NodeHardened") and agent.events("NodeHardened"), what="first report")
