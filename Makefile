@@ -30,6 +30,11 @@ test: venv  ## Every test but the real-kernel tier; as root installs Debian's pa
 	@tools/test-packages
 	@$(BIN)/python -m pytest $(WORKERS) --durations 15
 
+.PHONY: test-vm
+test-vm: venv  ## The real-kernel tier, as root: virtual nodes with Debian's kernel (docs/testing.md)
+	@tools/test-packages vm
+	@$(BIN)/python -m pytest tests/vm
+
 .PHONY: lint
 lint: venv  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
