@@ -60,6 +60,11 @@ manifest:  ## Writes the profiles' ConfigMaps in daemonset.yaml
 image: venv  ## Builds the image with docker, podman or buildah; BASE=… for another base, TAG=… for another name
 	@tools/image "$(BIN)" $(TAG)
 
+.PHONY: image-test
+image-test: venv  ## Builds the image as root, from debootstrap, and runs it with podman and runc
+	@tools/test-packages image
+	@$(BIN)/python -m pytest tests/image
+
 .PHONY: lock
 lock: venv  ## Locks requirements again (hashes, no index addresses)
 	@tools/lock "$(BIN)"

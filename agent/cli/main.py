@@ -31,7 +31,7 @@ class OutputError(AgentError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Any command; `run` comes through agent.cli.run. Returns the exit code, and never a traceback for what can fail."""
+    """Any command; `run` comes through agent.cli.run. Returns the exit code, never a traceback for what can fail."""
     arguments = options.parser(os.environ).parse_args(argv)
 
     def work() -> int:

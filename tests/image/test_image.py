@@ -1,0 +1,245 @@
+"""The image as a node runs it: privileged, read-only, in the host's PID namespace, by podman and runc."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+import yaml
+
+from agent.sandbox.noderoot import NodeRoot
+from bench.resident import Resident
+from tests.image.conftest import ROOT, Image
+from tests.support import agents, apiservers
+from tests.support.agents import eventually
+from tests.support.apiservers import ApiServer, Client
+from tests.support.cli import agent as checkout
+
+# The first test waits for the image, which takes minutes.
+pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
+
+NODE = "node-1"
+POLICY = "kubelet: {probe: false}\n"
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+LIMIT_MIB = 32.0
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeRoot:
+    """A sandboxed node; its folder is the container's /host."""
+    return NodeRoot.make(tmp_path / "root", NODE)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A policy that asks no port of a sandboxed kubelet."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def mounted(*pairs: tuple[Path, str]) -> tuple[str, ...]:
+    """Options that mount these folders and files."""
+    return tuple(word for here, there in pairs for word in ("--volume", f"{here}:{there}"))
+
+
+def test_it_holds_what_controls_need_and_nothing_to_build_with(image: Image) -> None:
+    """The node's tools are there; compiler, pip, package manager and perl are not; the emulator stays at home."""
+    names = ["apparmor_parser", "modprobe", "nsenter", "gcc", "cc", "make", "pip", "pip3", "apt-get", "dpkg", "perl"]
+    found = json.loads(
+        image.python(f"import json, shutil; print(json.dumps([bool(shutil.which(n)) for n in {names}]))")
+    )
+    assert dict(zip(names, found, strict=True)) == {
+        name: name in ("apparmor_parser", "modprobe", "nsenter") for name in names
+    }
+    code = "import importlib.util as u; print([bool(u.find_spec(n)) for n in ('pip', 'ensurepip', 'agent.sandbox')])"
+    assert image.python(code).strip() == "[False, False, False]"
+
+
+def test_the_tools_in_it_work(image: Image) -> None:
+    """modprobe, nsenter, time zones and certificates are whole, and every shipped profile parses with its includes."""
+    done = image.run(
+        "-ec",
+        "modprobe --version; nsenter --version; "
+        "for one in /opt/node-hardening/agent/profiles/apparmor/*; do "
+        "apparmor_parser -QTK $one; apparmor_parser -N $one; done",
+        options=("--entrypoint", "/bin/sh"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "k8s-apparmor-example-deny-write" in done.stdout
+    assert image.python("import zoneinfo; print(zoneinfo.ZoneInfo('Europe/Berlin'))").strip() == "Europe/Berlin"
+    code = (
+        "import requests, ssl; trust = ssl.create_default_context(cafile=requests.certs.where()); "
+        "print(len(trust.get_ca_certs()) > 50)"
+    )
+    assert image.python(code).strip() == "True"
+
+
+def test_byte_code_is_used_and_never_written(image: Image) -> None:
+    """Every module of ours, of packages and of Python comes from byte code without docstrings, whatever its time."""
+    code = """
+import agent.daemon, agent.kube, agent.reboot.coordinator, json, sys
+bad = []
+for name, module in sys.modules.items():
+    spec = getattr(module, '__spec__', None)
+    if spec is None or spec.origin in (None, 'built-in', 'frozen') or spec.origin.endswith('.so') or not spec.cached:
+        continue
+    try:
+        head = open(spec.cached, 'rb').read(8)
+    except OSError as error:
+        bad.append([name, str(error)])
+        continue
+    # PEP 552: bit 0 hash-based, bit 1 check_source
+    if not spec.cached.endswith('.opt-2.pyc') or head[4:] != bytes([1, 0, 0, 0]):
+        bad.append([name, spec.cached, head.hex()])
+print(json.dumps([sys.flags.optimize, sys.dont_write_bytecode, bad]))
+"""
+    assert json.loads(image.python(code)) == [2, True, []]
+
+
+def test_audit_says_what_the_checkout_says(image: Image, node: NodeRoot, policy: Path) -> None:
+    """The same node, the same findings, the same exit code: nothing that was taken out of the image was needed."""
+    told = image.run(
+        "audit", "--host-root", "/host", "--node-name", NODE, "--config", "/policy.yaml", "-o", "json",
+        options=mounted((node.path, "/host"), (policy, "/policy.yaml")),
+    )  # fmt: skip
+    here = checkout("audit", "--host-root", str(node.path), "--node-name", NODE, "--config", str(policy), "-o", "json")
+    assert told.returncode == here.returncode == 1, told.stderr
+    assert _statuses(told.stdout) == _statuses(here.stdout)
+
+
+def test_validate_lints_what_is_mounted(image: Image, tmp_path: Path) -> None:
+    """The shipped profiles pass in the image's own parser; a broken one is refused with its line."""
+    good = image.run("validate", "/profiles", options=mounted((ROOT / "profiles", "/profiles")))
+    assert good.returncode == 0, good.stdout + good.stderr
+    broken = tmp_path / "apparmor"
+    broken.mkdir()
+    (broken / "broken").write_text("profile broken {\n  file\n}\n")
+    bad = image.run("validate", "/profiles", options=mounted((tmp_path, "/profiles")))
+    assert bad.returncode == 2
+    assert "broken:" in bad.stdout
+
+
+def test_a_usage_error_is_one_line(image: Image) -> None:
+    """Exit code 2 and what is wrong, without a traceback and without warnings of libraries."""
+    done = image.run("audit", "--host-root", "/nowhere")
+    assert (done.returncode, done.stderr) == (2, "node-hardening-agent: --host-root /nowhere: not a folder\n")
+
+
+def test_run_keeps_a_node_within_its_memory(
+    image: Image, node: NodeRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In-cluster credentials, TLS, every feature on: ready, annotated, 32 MiB at most, and gone on SIGTERM with 0."""
+    with apiservers.emulator(tmp_path) as api, _client(api) as client:
+        port = _free_port()
+        pod = tmp_path / "pod"
+        _service_account(api, client, pod)
+        (tmp_path / "run.yaml").write_text(f'{POLICY}metrics: {{address: "127.0.0.1:{port}"}}\n')
+        url = urlsplit(api.url)
+        options = (
+            "--detach", "--env", f"NODE_NAME={NODE}", "--env", f"POD_NAMESPACE={agents.NAMESPACE}",
+            "--env", f"KUBERNETES_SERVICE_HOST={url.hostname}", "--env", f"KUBERNETES_SERVICE_PORT={url.port}",
+            *mounted(
+                (node.path, "/host"), (tmp_path / "run.yaml", "/etc/node-hardening/config.yaml"), (pod, SERVICE_ACCOUNT)
+            ),
+        )  # fmt: skip
+        with _container(image, "run", "--host-root", "/host", options=options) as name:
+            eventually(lambda: _status(port, "/readyz") == 200, what="ready")
+            eventually(lambda: _annotation(client, "status") == "hardened", what="status annotation")
+            eventually(lambda: "not required" in _annotation(client, "reboot"), what="reboot annotation")
+            assert _status(port, "/metrics") == 200
+            inspected = json.loads(_podman(image, "inspect", name).stdout)[0]
+            resident = Resident.of(inspected["State"]["Pid"])
+            with capsys.disabled():
+                sys.stdout.write(f"\nresident in the image: {resident}\n")
+            stopped = _podman(image, "stop", "--time", "10", name)
+            assert stopped.returncode == 0, stopped.stderr
+            waited = _podman(image, "wait", name)
+            log = _podman(image, "logs", name).stderr
+        assert waited.stdout.strip() == "0", log
+        assert [line for line in log.splitlines() if not line.startswith("{")] == [], "not a line of JSON"
+        assert resident.total_mib <= LIMIT_MIB, log
+
+
+def _statuses(text: str) -> dict[str, str]:
+    return {finding["id"]: finding["status"] for finding in json.loads(text)["findings"]}
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}{path}", timeout=10).status_code
+    except requests.ConnectionError:
+        return 0
+
+
+def _annotation(client: Client, name: str) -> str:
+    annotations = client.get(f"/api/v1/nodes/{NODE}").json()["metadata"].get("annotations", {})
+    return str(annotations.get(f"node-hardening.io/{name}", ""))
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def _client(api: ApiServer) -> Iterator[Client]:
+    """An administrator, with daemonset.yaml's rights installed and the node registered."""
+    client = api.client()
+    agents.install(client)
+    node: dict[str, Any] = {"metadata": {"name": NODE}}
+    assert client.post("/api/v1/nodes", node).status_code == 201
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _service_account(api: ApiServer, client: Client, folder: Path) -> None:
+    """The folder that the kubelet mounts into a pod."""
+    folder.mkdir()
+    assert api.ca is not None
+    shutil.copy(api.ca, folder / "ca.crt")
+    (folder / "token").write_text(agents.token(client, NODE))
+    (folder / "namespace").write_text(agents.NAMESPACE)
+
+
+@contextmanager
+def _container(image: Image, *words: str, options: tuple[str, ...]) -> Iterator[str]:
+    """A running container's id; removed afterwards, with its log shown when the test fails."""
+    started = subprocess.run(
+        image.command(*words, options=options), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert started.returncode == 0, started.stderr
+    name = started.stdout.strip()
+    try:
+        yield name
+    except BaseException:
+        sys.stderr.write(_podman(image, "logs", name).stderr[-4000:])
+        raise
+    finally:
+        _podman(image, "rm", "--force", name)
+
+
+def _podman(image: Image, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(image.engine.podman(*words), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_default_command_is_the_daemonsets(image: Image) -> None:
+    """The image alone starts what daemonset.yaml starts."""
+    inspected = json.loads(_podman(image, "image", "inspect", "node-hardening-agent:test").stdout)[0]
+    documents = yaml.safe_load_all((ROOT / "daemonset.yaml").read_text())
+    daemonset = next(one for one in documents if one and one["kind"] == "DaemonSet")
+    container = daemonset["spec"]["template"]["spec"]["containers"][0]
+    assert inspected["Config"]["Cmd"] == container["args"]
+    assert inspected["Config"]["Entrypoint"] == ["/usr/bin/python3", "-m", "agent"]
