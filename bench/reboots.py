@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.sandbox.journal import RequestRecord
 from agent.sandbox.roll import Roll, wait_until
+from bench.figure import Figure
 
 _SAMPLES = 5
 _NODES = 3
@@ -28,16 +28,6 @@ _MAY_MISS = 4
 _READY_SECONDS = 60.0
 _ROLL_SECONDS = 240.0
 _KURED = "kured, measured elsewhere with --period=1m: 314 s, 151 requests for 18 evictions, 5 for each of its evictions"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row. limit: what is to be reached, None where there is no such thing."""
-
-    what: str
-    measured: str
-    limit: str = ""
-    reached: bool = True
 
 
 def figures() -> list[Figure]:
