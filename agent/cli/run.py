@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _NAMESPACE = "node-hardening"  # daemonset.yaml's
 
 
+# In the order in which each leaves the most to the next.
+ROOMS = (
+    "agent.config", "agent.controls.catalogue", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
+    "agent.daemon",
+)  # fmt: skip
+# Only the start needs the parser, and what it brought.
+_OVER = ("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """The command line. is_named: a person named the configuration file, so that it has to be there."""
@@ -35,10 +44,15 @@ class Given:
 
 def run(argv: Sequence[str]) -> int:
     """Runs until a signal ends it. Returns the exit code; argv begins with the command."""
-    given = _given(argv)
-    # Only the start needs the parser and what it brought.
-    later.forget("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
+    given = parsed(argv)
     return common.answer(lambda: serve(given))
+
+
+def parsed(argv: Sequence[str]) -> Given:
+    """The command line, read by a parser that is forgotten afterwards."""
+    given = _given(argv)
+    later.forget(*_OVER)
+    return given
 
 
 def _given(argv: Sequence[str]) -> Given:
@@ -55,10 +69,7 @@ def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tupl
 
 def serve(given: Given) -> int:
     """The daemon, wired; returns its exit code. Raises AgentError."""
-    classes.load(
-        "agent.config", "agent.controls.catalogue", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
-        "agent.daemon",
-    )  # fmt: skip
+    classes.load(*ROOMS)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
 

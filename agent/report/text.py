@@ -15,7 +15,12 @@ from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # What the format calls a metric of each kind, and what is added to its name.
-_KINDS = {"counter": ("counter", "_total"), "info": ("gauge", "_info"), "unknown": ("untyped", "")}
+_KINDS = {
+    "counter": ("counter", "_total"),
+    "info": ("gauge", "_info"),
+    "stateset": ("gauge", ""),
+    "unknown": ("untyped", ""),
+}
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

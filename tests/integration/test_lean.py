@@ -1,0 +1,58 @@
+"""What `run` puts off stays put off: a pass over a node, a scrape and the look at reboots load none of it.
+
+When a library's new version looks into such a module while it is imported, this is what says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import requests
+
+from agent.lean import later
+from agent.sandbox.noderoot import NodeRoot
+from tests.support.agents import ROOT
+
+_CODE = """
+import json, sys
+from agent.lean import later
+later.put_off()
+from agent.cli import run
+given = run.parsed(["run", "--host-root", sys.argv[1]])
+from agent.lean import classes
+classes.load(*run.ROOMS)
+from agent.config import Config
+from agent.controls import catalogue
+from agent.host import Host
+from agent.report import text
+from agent.report.metrics import Metrics
+catalogue.run("node-1", catalogue.controls_of(Config(), Host(given.host_root)), catalogue.Act.APPLY)
+text.exposition(Metrics().registry)
+gone = ("argparse", "agent.cli.options", "agent.cli.main")
+print(json.dumps([later.waiting(), [name for name in gone if name in sys.modules]]))
+"""
+
+
+def test_run_loads_nothing_that_it_put_off(tmp_path: Path) -> None:
+    """Every module of the list waits, under -OO as in the image, and the parser is gone."""
+    node = NodeRoot.make(tmp_path / "root")
+    # What is optional and not in the image; with -S nothing of this machine's site-packages starts by itself either.
+    for name in ("charset_normalizer", "rich"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(__name__)\n")
+    packages = Path(requests.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-S", "-OO", "-W", "ignore", "-c", _CODE, str(node.path)],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT, packages))),
+            "PYTHONTZPATH": "/usr/share/zoneinfo",
+        },
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    waiting, left = json.loads(done.stdout)
+    assert (sorted(set(later.PUT_OFF) - set(waiting)), left) == ([], [])
