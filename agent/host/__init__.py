@@ -243,32 +243,40 @@ class Host:
 
     def processes(self) -> Iterator[Process]:
         """The node's processes. One that dies while being read is left out. Raises HostError where none can be read."""
-        psutil.PROCFS_PATH = self._proc()
+        # psutil knows one procfs for the whole process: what was set before is put back.
+        before, psutil.PROCFS_PATH = psutil.PROCFS_PATH, self._proc()
         try:
             pids = psutil.pids()  # process_iter would remember processes of another tree
+            found = [process for pid in pids if (process := _process(pid)) is not None]
         except IndexError as error:  # psutil takes the lowest of none
             raise HostError("no process in /proc: the node's procfs is not mounted below the host root") from error
         except OSError as error:
             raise HostFileError("list", "/proc", error) from error
-        for pid in pids:
-            try:
-                process = psutil.Process(pid)
-                with process.oneshot():
-                    yield Process(
-                        pid=process.pid,
-                        name=process.name(),
-                        argv=tuple(process.cmdline()),
-                        exe=_or_empty(process.exe),
-                        cwd=_or_empty(process.cwd),
-                        uid=process.uids().effective,
-                        started=process.create_time(),
-                    )
-            except (psutil.Error, OSError, ValueError, IndexError, KeyError, RuntimeError):
-                continue  # RuntimeError: a /proc/stat without the time of boot, by which starts are told
+        finally:
+            psutil.PROCFS_PATH = before
+        return iter(found)
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
         return Host(f"{self._proc()}/{process.pid}/root", how=self.how)
+
+
+def _process(pid: int) -> Process | None:
+    """What is known of one process; None when it died meanwhile."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return Process(
+                pid=process.pid,
+                name=process.name(),
+                argv=tuple(process.cmdline()),
+                exe=_or_empty(process.exe),
+                cwd=_or_empty(process.cwd),
+                uid=process.uids().effective,
+                started=process.create_time(),
+            )
+    except (psutil.Error, OSError, ValueError, IndexError, KeyError, RuntimeError):
+        return None  # RuntimeError: a /proc/stat without the time of boot, by which starts are told
 
 
 def _or_empty(read: object) -> str:

@@ -96,6 +96,7 @@ def policies(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_two_hundred_kills(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Between two policies that change every file, killed anywhere: before, inside and between the writes."""
     chance = Mutator([b"kill"])

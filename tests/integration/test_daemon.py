@@ -233,6 +233,7 @@ def _settled(agent: Agent) -> bool:
 
 @pytest.mark.emulator_only
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_api_server_away_for_a_minute(make: Make) -> None:
     """Away at the start and again in the middle: the node is hardened meanwhile, and everything is reported after."""
     agent = make()
@@ -255,6 +256,7 @@ def test_the_api_server_away_for_a_minute(make: Make) -> None:
 
 @pytest.mark.emulator_only
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_five_hundred_faults(api: ApiServer, client: Client, unique: str, tmp_path: Path) -> None:
     """Errors, throttling, cut and lost answers at random, on six nodes: no crash, no lost report, no hot loop."""
     sandbox = api.sandbox
