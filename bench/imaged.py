@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_CACHE = ROOT / ".cache" / "bench"
+CACHE = ROOT / ".cache" / "bench"
 _DEBIAN = "/usr/bin/python3.11"
 
 
@@ -59,7 +59,7 @@ def python(*, pruned: bool = True) -> Python:
         **variables(),
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(packages),
-        "PYTHONPYCACHEPREFIX": str(_CACHE / "byte-code"),
+        "PYTHONPYCACHEPREFIX": str(CACHE / "byte-code"),
     }
     # Written by a first run that does not count; the image has it from its build.
     del environment["PYTHONDONTWRITEBYTECODE"]
@@ -70,14 +70,14 @@ def python(*, pruned: bool = True) -> Python:
 def _packages(*, pruned: bool) -> Path:
     """A folder with the locked packages and this checkout's agent. The packages are fetched once per lock."""
     lock = (ROOT / "requirements" / "run.txt").read_bytes()
-    locked = _CACHE / "locked"
+    locked = CACHE / "locked"
     if not (locked / ".lock").exists() or (locked / ".lock").read_bytes() != lock:
         shutil.rmtree(locked, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--no-compile"]
         pip += ["--require-hashes", "--only-binary", ":all:", "--python-version", "3.11", "--target", str(locked)]
         subprocess.run([*pip, "-r", str(ROOT / "requirements" / "run.txt")], check=True, timeout=600)
         (locked / ".lock").write_bytes(lock)
-    folder = _CACHE / ("packages" if pruned else "packages-whole")
+    folder = CACHE / ("packages" if pruned else "packages-whole")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(locked, folder)
     shutil.copytree(ROOT / "agent", folder / "agent", ignore=shutil.ignore_patterns("__pycache__"))
