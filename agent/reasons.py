@@ -57,6 +57,6 @@ class Reason(StrEnum):
     NODE_UNCORDONED = "NodeUncordoned", Urgency.NORMAL, "The agent lifted its own cordon"
     DRAIN_BLOCKED = "DrainBlocked", Urgency.WARNING, "An eviction is refused; names the disruption budget and its owner"
     DRAINED = "Drained", Urgency.NORMAL, "The node is empty"
-    REBOOTING = "Rebooting", Urgency.NORMAL, "The reboot command was given"
+    REBOOTING = "Rebooting", Urgency.NORMAL, "The lock is fenced and the reboot command is given now"
     REBOOT_SUCCEEDED = "RebootSucceeded", Urgency.NORMAL, "The node is back and proved well; old and new kernel"
     REBOOT_FAILED = "RebootFailed", Urgency.ON_CALL, "The cycle ended without a proved reboot; says why"

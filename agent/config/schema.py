@@ -342,7 +342,7 @@ class Reboot:
     node_labels: NodeLabels = section(NodeLabels, "labels set on the node around a reboot")
     method: RebootMethod = key(RebootMethod.COMMAND, "command or signal")
     command: Command = key(("/usr/bin/systemctl", "reboot"), "what reboots the node")
-    delay: Seconds = key(2.0, "between the drain and the reboot: the last Events leave the node")
+    delay: Seconds = key(0.0, "between the drain and the reboot")
     reboot_timeout: Seconds = key(600.0, "the boot id has to change within this", least=1)
     verify_timeout: Seconds = key(900.0, "the node has to be proved well within this after it is back", least=1)
     retry_after: Seconds = key(600.0, "back-off after a failure; doubles up to a day", least=1)

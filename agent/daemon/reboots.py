@@ -22,7 +22,7 @@ from agent.reboot.blockers import make_blockers
 from agent.reboot.coordinator import Coordinator, Rooms
 from agent.reboot.drain import NodeDrain
 from agent.reboot.kubecluster import KubeCluster
-from agent.reboot.ports import About, Announcement, Ended, ProofReading, Tick
+from agent.reboot.ports import About, Announcement, Clock, Ended, ProofReading, Tick
 from agent.reboot.power import HostHooks, make_power
 from agent.reboot.sentinel import make_sentinel
 from agent.report import view
@@ -52,9 +52,9 @@ class Told:
     """Where ticks and Events go: the Node, metrics, the log, and people."""
 
     def __init__(
-        self, publisher: NodePublisher, metrics: Metrics, notifier: Notifier, *, node: str, namespace: str
+        self, publisher: NodePublisher, metrics: Metrics, notifier: Notifier, clock: Clock, *, node: str, namespace: str
     ) -> None:
-        self._publisher, self._metrics, self._notifier = publisher, metrics, notifier
+        self._publisher, self._metrics, self._notifier, self._clock = publisher, metrics, notifier, clock
         self._node, self._namespace = node, namespace
         self._log = structlog.get_logger()
         self._sentence = ""
@@ -67,7 +67,7 @@ class Told:
         self._publisher.offer("reboot", NodeView({view.REBOOT: sentence}, conditions=(condition,)))
         self._metrics.reboot_tick(
             phase=tick.phase, required=tick.required, since=tick.since, blocked_by=tick.blocked_by,
-            holder=tick.holder, stuck=tick.stuck, failures=tick.failures,
+            holder=tick.holder, stuck=tick.stuck, failures=tick.failures, lock_since=tick.lock_since,
         )  # fmt: skip
         if sentence != self._sentence:
             self._sentence = sentence
@@ -82,6 +82,12 @@ class Told:
             )
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(Notice(announcement.reason, announcement.message, self._node, key=announcement.key))
+
+    def flush(self, seconds: float) -> None:
+        """Both ways at once: Events by the publisher's thread, notifications by their own."""
+        ends = self._clock.monotonic() + seconds
+        self._publisher.flush(seconds)
+        self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
 
     def ended(self, ended: Ended) -> None:
         """Once a cycle."""
@@ -102,7 +108,7 @@ class Reboots:
         self._clock = SystemClock()
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._notifier = Notifier((), Means(run=partial(host.run, how=HostExec.DIRECT)))
-        self._told = Told(publisher, metrics, self._notifier, node=node, namespace=namespace)
+        self._told = Told(publisher, metrics, self._notifier, self._clock, node=node, namespace=namespace)
         self._watch = FolderWatch({})
         self._wanted: Reboot | None = None
         self._changed = threading.Event()

@@ -36,12 +36,15 @@ from agent.reboot.seen import (
 )
 from agent.reboot.state import NodeState, Phase
 from agent.reboot.steps import fence_seconds
+from agent.reboot.words import epoch
 
 __all__ = ["Coordinator", "Rooms"]
 
 _LOOKS_LIMIT = 8
 _ERROR_SECONDS = 3.0
 _CONFLICT_SECONDS = 0.3
+# What is still queued goes down with the node; an API server that is slower than this does not hold up a reboot.
+_FLUSH_SECONDS = 2.0
 _PREFER_NO_SCHEDULE = "PreferNoSchedule"
 
 
@@ -216,6 +219,7 @@ class Coordinator:
             memory.fence_refused = True
             raise
         self._say(last_word)
+        self._rooms.reporter.flush(_FLUSH_SECONDS)
         if self._is_old(seen):
             return 0.0, "the fence took long: puts it up again"
         memory.command = Command.GIVEN
@@ -263,6 +267,7 @@ class Coordinator:
             stuck=decision.stuck,
             failures=state.failures if state else 0,
             progress=self._observer.memory.progress,
+            lock_since=_lock_since(seen, decision.holder),
         )
 
     def _failed_look(self, error: AgentError) -> Tick:
@@ -274,6 +279,15 @@ class Coordinator:
         self._last_sentence = tick.sentence
         self._rooms.reporter.tick(tick)
         return tick
+
+
+def _lock_since(seen: Seen, waits_for: str) -> float:
+    """Wall seconds at which the lock was taken that this node has, or waits for; 0 for neither, and when unreadable."""
+    slots = [seen.mine] if seen.mine else [slot for slot in seen.slots if waits_for and slot.holder == waits_for]
+    try:
+        return epoch(slots[0].view.acquired) if slots else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _was_rebooting(seen: Seen) -> bool:

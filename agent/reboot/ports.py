@@ -238,8 +238,9 @@ class Tick:
     sentence: what and why; the `reboot` annotation, the RebootRequired condition and the log show it. phase: a
     machine.Phase value. required: None when it cannot be told. since: wall seconds when the reboot was first wanted, 0
     when it is not. wait_seconds: when to tick again unless something wakes the daemon earlier. holder: the node that
-    has the lock which we wait for. blocked_by: a Blocker's name, or `budget`, `gap`, `skip`, `guard`, `backoff`,
-    `unknown`. stuck: the lock's holder went down and did not come back.
+    has the lock which we wait for. lock_since: wall seconds at which the lock was taken that this node has or waits
+    for, 0 for neither. blocked_by: a Blocker's name, or `budget`, `gap`, `skip`, `guard`, `backoff`, `drain` (evictions
+    are refused), `unknown`. stuck: the lock's holder went down and did not come back.
     """
 
     phase: str
@@ -252,6 +253,7 @@ class Tick:
     stuck: bool = False
     failures: int = 0
     progress: Progress | None = None
+    lock_since: float = 0.0
 
 
 class Outcome(StrEnum):
@@ -272,13 +274,16 @@ class Ended:
 
 
 class Reporter(Protocol):
-    """Where ticks go. It never raises and never waits: a lost event never fails a reboot."""
+    """Where ticks go. It never raises, and waits only in `flush`: a lost event never fails a reboot."""
 
     def tick(self, tick: Tick) -> None:
         """After every tick, changed or not."""
 
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
+
+    def flush(self, seconds: float) -> None:
+        """Waits until every event so far is delivered, so many seconds at most: the node is about to go down."""
 
     def ended(self, ended: Ended) -> None:
         """Once a cycle, by the process that ended it."""

@@ -150,17 +150,20 @@ def _step(seen: Seen, progress: Progress | None, mode: DrainMode) -> Decision:
     text = "draining"
     told: tuple[Announcement, ...] = ()
     wait = _ASK_AGAIN_SECONDS
+    blocked_by = ""
     if progress is not None:
         text = f"draining {progress.total - progress.left} of {progress.total}{_left(progress)}"
         refusals = (*progress.blocked_by, *progress.misconfigured)
         told = tuple(said.drain_blocked(seen.state, by) for by in refusals) if seen.state else ()
+        blocked_by = "drain" if refusals else ""
         wait = progress.wait_seconds
     if mode is DrainMode.DELETE:
         text = f"{text}; past the deadline, deletes"
     begins_to_delete = mode is DrainMode.DELETE and progress is not None and progress.mode is not mode
     if not seen.drain_due and not begins_to_delete:
-        return Decision(Phase.DRAINING, text, wait_seconds=min(wait, _patience(seen)), said=told)
-    return Decision(Phase.DRAINING, text, StepDrain(mode), wait_seconds=0.0, said=told)
+        wait = min(wait, _patience(seen))
+        return Decision(Phase.DRAINING, text, wait_seconds=wait, blocked_by=blocked_by, said=told)
+    return Decision(Phase.DRAINING, text, StepDrain(mode), wait_seconds=0.0, blocked_by=blocked_by, said=told)
 
 
 def _left(progress: Progress | None) -> str:

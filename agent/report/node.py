@@ -24,6 +24,7 @@ from agent.report.events import Event, Recorder, Regarding
 from agent.report.view import Condition, NodeView, Standing
 
 _WRITE_EVERY_SECONDS = 0.5
+_FLUSH_LOOK_SECONDS = 0.05
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
 # Somebody who keeps taking our annotations away must not become a fight at full speed.
 _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
@@ -102,6 +103,7 @@ class NodePublisher:
     ) -> None:  # fmt: skip
         """wall: epoch seconds. stop: ends `run`. clock: monotonic seconds."""
         self._api, self._recorder, self._node, self._wall, self._stop = api, recorder, node, wall, stop
+        self._clock = clock
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._offered = threading.Event()
@@ -130,6 +132,14 @@ class NodePublisher:
         """Records an Event as it is."""
         self._recorder.record(event)
         self._wake.set()
+
+    def flush(self, seconds: float) -> bool:
+        """Waits until every Event recorded so far is delivered or given up, so many seconds at most; whether it is so."""
+        ends = self._clock() + seconds
+        while self._recorder.waiting and self._clock() < ends and not self._stop.is_set():
+            self._wake.set()
+            self._stop.wait(_FLUSH_LOOK_SECONDS)
+        return not self._recorder.waiting
 
     def saw(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
         """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.

@@ -33,8 +33,7 @@ _POLICY = {
     "metrics": {"address": ""},  # several agents on one machine, and nobody scrapes them
     "kubelet": {"probe": False},
 }
-# A sandboxed machine goes down at once, where systemd would take seconds: the delay lets Events get out before.
-_REBOOT = {"lock": {"leaseDuration": "15s"}, "delay": "1s"}
+_REBOOT = {"lock": {"leaseDuration": "15s"}}
 # What on-call reads of one reboot, in this order; a refused eviction may come in between.
 _EVENTS = (
     "RebootRequired", "RebootLockAcquired", "NodeCordoned", "Drained", "Rebooting", "RebootSucceeded",

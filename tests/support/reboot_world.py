@@ -687,5 +687,8 @@ class ReporterOf:
     def event(self, announcement: Announcement) -> None:
         self.machine.call("event", lambda: self.machine.heard(announcement))
 
+    def flush(self, seconds: float) -> None:
+        self.machine.call("event", lambda: None)
+
     def ended(self, ended: Ended) -> None:
         self.machine.has_ended(ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -367,3 +368,37 @@ def test_run_ends_when_it_is_stopped() -> None:
     publisher.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_flush_returns_when_the_events_are_delivered() -> None:
+    """A node that is about to go down waits for its last words: a running publisher takes them to the API server."""
+    stop = threading.Event()
+    events = EventsInMemory()
+    recorder = Recorder(events, "n1", time.time, lambda: None)
+    publisher = NodePublisher(NodeInMemory(), recorder, "n1", wall=time.time, stop=stop)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        publisher.event(Reason.REBOOTING, "Rebooting")
+        assert publisher.flush(30.0)
+        assert [body["reason"] for body in events.events.values()] == ["Rebooting"]
+    finally:
+        stop.set()
+        publisher.stop()
+        thread.join()
+
+
+def test_flush_gives_up_after_its_time(scene: Scene) -> None:
+    """An API server that takes nothing holds nobody up for longer than was said."""
+    clock = iter(range(100, 200))
+    publisher = NodePublisher(
+        scene.node,
+        Recorder(scene.events, "n1", lambda: 0.0, lambda: None),
+        "n1",
+        wall=lambda: 0.0,
+        stop=threading.Event(),
+        clock=lambda: next(clock),
+    )
+    publisher.event(Reason.REBOOTING, "Rebooting")
+    assert not publisher.flush(2.0)
+    assert next(clock) < 110
