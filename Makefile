@@ -28,6 +28,7 @@ demo: venv  ## The main job on sandboxed nodes: no root, no cluster, about a min
 .PHONY: test
 test: venv  ## Every test but the real-kernel tier; as root installs Debian's packages that tests talk to
 	@tools/test-packages
+	@$(BIN)/python tools/kube-tools
 	@$(BIN)/python -m pytest $(WORKERS) --durations 15
 
 .PHONY: test-vm

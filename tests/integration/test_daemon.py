@@ -17,8 +17,8 @@ from agent.sandbox.faults import Fault, FaultKind
 from tests.support import agents
 from tests.support.agents import Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
+from tests.support.programs import needed
 
-KUBECTL = "/usr/bin/kubectl"
 DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 ALLOW_ALL = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]}
 
@@ -104,7 +104,7 @@ def test_kubectl_describe_shows_the_events(agent: Agent, tmp_path: Path) -> None
     eventually(lambda: agent.events("NodeHardened"), what="event")
     kubeconfig = agent.api.kubeconfig(tmp_path / "admin.kubeconfig")
     told = subprocess.run(
-        [KUBECTL, "--kubeconfig", str(kubeconfig), "describe", "node", agent.node],
+        [needed("kubectl"), "--kubeconfig", str(kubeconfig), "describe", "node", agent.node],
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
     for word in ("NodeHardened", "node-hardening.io/summary", "node-hardening-agent", "new -> hardened"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,9 @@ import pytest
 from agent.sandbox import builders
 from agent.sandbox.settings import KubeletSettings
 from tests.support.apiservers import ApiServer, Client, emulator
+from tests.support.programs import needed
 
 FAST = KubeletSettings(start_seconds=0.0, termination_seconds=0.05)
-KUBECTL = shutil.which("kubectl")
-pytestmark = pytest.mark.skipif(KUBECTL is None, reason="no kubectl on this machine")
 
 
 class Kubectl:
@@ -31,9 +29,8 @@ class Kubectl:
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "KUBECONFIG": str(self.kubeconfig)}
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        assert KUBECTL is not None
         return subprocess.run(
-            [KUBECTL, *arguments],
+            [needed("kubectl"), *arguments],
             env=self.environment(),
             input=stdin,
             capture_output=True,
@@ -174,8 +171,7 @@ def test_get_watch_prints_changes(kubectl: Kubectl, client: Client, namespace: s
     """-w goes on after the list, until it is ended."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     client.post(path, {"metadata": {"name": "first"}})
-    assert KUBECTL is not None
-    argv = [KUBECTL, "get", "configmaps", "-n", namespace, "-w"]
+    argv = [needed("kubectl"), "get", "configmaps", "-n", namespace, "-w"]
     with subprocess.Popen(argv, env=kubectl.environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

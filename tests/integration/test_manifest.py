@@ -21,8 +21,8 @@ from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
+from tests.support.programs import needed
 
-KUBECTL = shutil.which("kubectl") or ""
 USER = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 
 # Every right that the agent has, and what for. One that is not here is one too many; `reports` are exercised below,
@@ -229,7 +229,8 @@ def kubectl(api: ApiServer, folder: Path, *arguments: str) -> subprocess.Complet
     """kubectl as the administrator."""
     config = api.kubeconfig(folder / "admin.kubeconfig")
     return subprocess.run(
-        [KUBECTL, "--kubeconfig", str(config), *arguments], capture_output=True, text=True, timeout=120, check=False,
+        [needed("kubectl"), "--kubeconfig", str(config), *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
         env={"HOME": str(folder), "PATH": "/usr/bin:/bin"}, cwd=ROOT,
     )  # fmt: skip
 
@@ -322,7 +323,7 @@ def test_the_agent_reports_with_the_policy_in_force(
 
 def kustomized(folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=120, check=False,
+        [needed("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, timeout=120, check=False,
         env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

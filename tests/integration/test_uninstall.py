@@ -15,6 +15,7 @@ from agent.reboot.state import NodeState, Phase, Stamp
 from tests.support import agents, apiservers
 from tests.support.agents import ROOT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
+from tests.support.programs import needed
 
 NODE, OTHER = "n1", "n2"
 THEIRS = {"metadata": {"annotations": {"a.example/x": "a value"}, "labels": {"b.example/y": "2"}}}
@@ -50,7 +51,7 @@ def uninstall(cluster: ApiServer, folder: Path, *arguments: str) -> subprocess.C
     kubeconfig = cluster.kubeconfig(folder / "admin.kubeconfig")
     return subprocess.run(
         ["/bin/sh", str(ROOT / "docs/uninstall.sh"), *arguments],
-        env={"PATH": "/usr/bin:/bin", "KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
+        env={"PATH": "/usr/bin:/bin", "KUBECTL": needed("kubectl"), "KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
 
