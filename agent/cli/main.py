@@ -6,10 +6,8 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
 
 import yaml
 
@@ -22,6 +20,7 @@ from agent.controls.catalogue import Act
 from agent.errors import AgentError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
+from agent.terminal import style_of
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -75,7 +74,7 @@ def _apply(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     result = validate(arguments.paths, Host("/"))
     if arguments.output == "table":
-        _out(result.text(style(sys.stdout)))
+        _out(result.text(style_of(sys.stdout, os.environ)))
     else:
         _document(result.document(), arguments.output)
     return USAGE if result.problems else COULD_NOT if result.unchecked else OK
@@ -87,7 +86,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         from agent.sandbox.demo import demo  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
-    looks = style(sys.stdout)
+    looks = style_of(sys.stdout, os.environ)
     live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     def render(report: Report, act: Act, brief: bool) -> str:
@@ -106,7 +105,7 @@ def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
 
 def _show(report: Report, output: str, act: Act) -> None:
     if output == "table":
-        _out(table.render(report, style(sys.stdout), act))
+        _out(table.render(report, style_of(sys.stdout, os.environ), act))
         return
     document = report.document()
     if act is not Act.AUDIT:
@@ -147,13 +146,3 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-
-
-def style(stream: TextIO | None) -> table.Style:
-    """Colour and width for a terminal; neither for a file or a pipe. NO_COLOR is respected (https://no-color.org)."""
-    if stream is None or not stream.isatty():
-        return table.Style()
-    return table.Style(
-        colour=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
-        width=shutil.get_terminal_size().columns,
-    )

@@ -1,17 +1,16 @@
 """The report for eyes: failures first, the next step below each, a one-line verdict last.
 
-Colour on a terminal only. It refuses to cut text when nobody's terminal limits the width, and to let what stands in a
-node's files speak to the reader's terminal: control characters are written out.
+Colour on a terminal only. It refuses to cut text when nobody's terminal limits the width.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from agent.controls.catalogue import Act
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
+from agent.terminal import Style, printable
 
 _COLOURS = {
     Status.FAIL: "31;1",
@@ -29,26 +28,6 @@ _WORDS = {
 }
 _OBSERVED_WIDTH = 40  # with less than that beside the check's name, the text goes below it
 _MINIMUM_WIDTH = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How to write: whether the reader's terminal shows colour, and its width in columns (None: no limit)."""
-
-    colour: bool = False
-    width: int | None = None
-
-    def paint(self, text: str, code: str) -> str:
-        """The text in a colour, or as it is."""
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour and code else text
-
-
-def printable(text: str) -> str:
-    """The text on one line, with what is no character for eyes (escape sequences, stray bytes) written as \\x1b."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def render(report: Report, style: Style, act: Act = Act.AUDIT, *, brief: bool = False) -> str:

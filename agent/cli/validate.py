@@ -17,11 +17,11 @@ from pathlib import Path
 
 from agent import config
 from agent.cli.manifests import Text, texts
-from agent.cli.table import Style, printable
 from agent.config.schema import KIND as CONFIG_KIND
 from agent.controls import apparmor, modprobe, seccomp
 from agent.errors import ConfigError, HostError, Problem, UsageError
 from agent.host import Host
+from agent.terminal import Style, printable
 
 _LIMIT_BYTES = 4 << 20
 _SKIPPED_ENDINGS = (".md", ".txt", ".rst", ".swp", "~")

@@ -225,13 +225,15 @@ class Follow:
 class Listing:
     """The objects of a collection, page by page; iterate it, once. Raises CallFailed; Gone when paging took too long.
 
-    `resource_version` is the collection's, known once the first page is there.
+    `resource_version` is the collection's, known once the first page is there. `remaining` is how many come after the
+    last page that was read, None where the server does not count them (it does not under a selector).
     """
 
     def __init__(self, page: Callable[[str], dict[str, Any]]) -> None:
         """page: from a continue token (empty for the first page) to the list object."""
         self._page = page
         self.resource_version = ""
+        self.remaining: int | None = None
 
     def pages(self) -> Iterator[list[dict[str, Any]]]:
         """The objects, as many at once as the server sends."""
@@ -241,6 +243,7 @@ class Listing:
             meta = answer.get("metadata") or {}
             self.resource_version = meta.get("resourceVersion") or self.resource_version
             token = meta.get("continue") or ""
+            self.remaining = meta.get("remainingItemCount") if token else 0
             items = answer.get("items") or []
             # Let go before the next page is asked for, so that two are never held.
             del answer, meta

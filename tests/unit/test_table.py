@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.table import Style, printable, render, verdict
+from agent.cli.table import render, verdict
 from agent.controls.catalogue import Act
 from agent.model import Change, Finding, Outcome, Report, Severity, Status
+from agent.terminal import Style, printable
 
 BROAD = Style()
 

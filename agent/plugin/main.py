@@ -1,0 +1,164 @@
+"""`kubectl node-hardening`: arguments, the session, and what goes wrong turned into one sentence and an exit code.
+
+Exit codes as the agent's: 0 well; 1 something is not well; 2 usage or configuration; 3 could not do it; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from agent import __version__
+from agent.errors import AgentError, ConfigError, UsageError
+from agent.kube import Kube, Patience, find
+from agent.kube.access import Ran
+from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
+from agent.plugin.command import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
+from agent.plugin.commands import COMMANDS
+from agent.terminal import style_of
+
+_PROGRAM = "kubectl node-hardening"
+_INTERRUPTED = 130
+# A person waits: a server that is away is said so before they give up on us.
+_PATIENCE = Patience(seconds=20.0, connect_seconds=5.0)
+_EPILOG = """exit codes:
+  0  all well
+  1  something is not well
+  2  usage or configuration error
+  3  could not do it
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point `kubectl-node_hardening`. Returns the exit code, never a traceback for what can fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    options = parser(COMMANDS).parse_args(argv)
+    command: Command = options.command
+    try:
+        code = command.run(options, session(options, os.environ))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(str(problem))
+        return USAGE
+    except UsageError as error:
+        _say(str(error))
+        return USAGE
+    except AgentError as error:
+        _say(f"{error}{_next_step(error)}")
+        return COULD_NOT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Session:
+    """The session of a real terminal."""
+
+    def connect() -> Kube:
+        access = find(environment, kubeconfig=options.kubeconfig, context=options.context, runner=_run)
+        return Kube(access, node="kubectl-plugin", patience=_PATIENCE)
+
+    def ask(question: str) -> str:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline()
+
+    is_there = sys.stdin is not None and sys.stdin.isatty()
+    return Session(
+        connect=connect,
+        namespace=options.namespace,
+        form=Form(options.output),
+        out=sys.stdout,
+        err=sys.stderr,
+        now=time.time,
+        style=style_of(sys.stdout, environment),
+        ask=ask if is_there else None,
+        yes=getattr(options, "yes", False),
+        live=sys.stderr.isatty(),
+        environment=environment,
+    )
+
+
+def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+    """The whole command line; options that all commands have may stand before and behind the command."""
+    top = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="What the node hardening agents found, what they do about reboots, and why.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[_common(given=True)],
+    )
+    top.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    names = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in commands:
+        sub = names.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[_common(given=False)],
+        )
+        command.configure(sub)
+        sub.set_defaults(command=command)
+    return top
+
+
+def _common(*, given: bool) -> argparse.ArgumentParser:
+    """given: with defaults; without, an option that is not there leaves what stood before the command."""
+
+    def default(value: str) -> str:
+        return value if given else argparse.SUPPRESS
+
+    common = argparse.ArgumentParser(add_help=False)
+    shared = common.add_argument_group("common options")
+    shared.add_argument("--kubeconfig", metavar="FILE", default=default(""), help="default: KUBECONFIG, ~/.kube/config")
+    shared.add_argument("--context", metavar="NAME", default=default(""), help="of the kubeconfig (default: current)")
+    shared.add_argument(
+        "-n", "--namespace", metavar="NAME", default=default(NAMESPACE), help=f"the agent's (default {NAMESPACE})"
+    )
+    shared.add_argument(
+        "-o", "--output", choices=[form.value for form in Form], default=default(Form.TABLE.value), help="default table"
+    )
+    return common
+
+
+def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> Ran:
+    """Starts a kubeconfig's exec plugin, through the door that the agent's own commands take."""
+    from agent.host import Host, HostExec  # noqa: PLC0415 - few kubeconfigs need it, and it brings psutil
+
+    return Host("/").run(argv, timeout_seconds=timeout_seconds, environment=environment, how=HostExec.DIRECT)
+
+
+def _next_step(error: AgentError) -> str:
+    """What to do about the usual ones; empty where the message says it already."""
+    match error:
+        case Unreachable():
+            return "; is this the right cluster? kubectl config current-context, kubectl cluster-info"
+        case Unauthorized() | NoCredentials():
+            return "; log in again, or choose another --context"
+        case Forbidden():
+            return "; ask for the ClusterRole node-hardening-reader, or -operator for changes (docs/rbac.yaml)"
+        case _:
+            return ""
+
+
+def _discard_output() -> None:
+    """A reader that has seen enough (`| head`): what is buffered must not fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _say(text: str) -> None:
+    print(f"{_PROGRAM}: {text}", file=sys.stderr)

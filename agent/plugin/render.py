@@ -1,0 +1,104 @@
+"""Tables, ages and moments, as people read them at night. Pure: no clock and no stream of its own.
+
+It refuses to let a table grow wider than the terminal: elastic columns give way, with an ellipsis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent.terminal import Style, printable
+
+GOOD, BAD, WARN, FAINT, BOLD = "32", "31;1", "33;1", "2", "1"
+_GAP = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One entry of a table. colour: an SGR code, empty for none."""
+
+    text: str
+    colour: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. elastic: may be cut, down to `least` characters, where the terminal is too narrow."""
+
+    title: str
+    elastic: bool = False
+    least: int = 8
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], style: Style) -> str:
+    """Title line and rows, each ending in a newline. Cells are made printable; the last column is never padded."""
+    cells = [[_cell(one) for one in row] for row in rows]
+    widths = [
+        max([len(column.title), *(len(row[number].text) for row in cells)]) for number, column in enumerate(columns)
+    ]
+    if style.width is not None:
+        _narrow(widths, columns, style.width - len(_GAP) * (len(columns) - 1))
+    head = [Cell(column.title, BOLD) for column in columns]
+    return "".join(_line(row, widths, style) for row in [head, *cells])
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most `width` characters."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def age(seconds: float) -> str:
+    """How long, in the two largest units, as kubectl writes ages: `45s`, `3m20s`, `2h5m`, `4d3h`, `12d`."""
+    whole = max(0, int(seconds))
+    for limit, (first, one), (second, two) in (
+        (600, (60, "m"), (1, "s")),
+        (10800, (60, "m"), (0, "")),
+        (86400, (3600, "h"), (60, "m")),
+        (10 * 86400, (86400, "d"), (3600, "h")),
+    ):
+        if whole < 120:
+            return f"{whole}s"
+        if whole < limit:
+            rest = whole % first // second if second else 0
+            return f"{whole // first}{one}" + (f"{rest}{two}" if rest else "")
+    return f"{whole // 86400}d"
+
+
+def since(moment: float, now: float) -> str:
+    """The age of a moment; `-` for 0, which stands for never."""
+    return age(now - moment) if moment > 0 else "-"
+
+
+def stamp(moment: float) -> str:
+    """A moment for people, in UTC to the minute: `2030-01-31 22:00Z`; `-` for 0."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%MZ") if moment > 0 else "-"
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """`1 node`, `3 nodes`, `2 copies`."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def _cell(value: Cell | str) -> Cell:
+    cell = Cell(value) if isinstance(value, str) else value
+    return Cell(printable(cell.text), cell.colour)
+
+
+def _narrow(widths: list[int], columns: Sequence[Column], room: int) -> None:
+    """Takes from the widest elastic column first, one character at a time."""
+    while sum(widths) > room:
+        able = [number for number, one in enumerate(columns) if one.elastic and widths[number] > one.least]
+        if not able:
+            return
+        widths[max(able, key=lambda number: widths[number])] -= 1
+
+
+def _line(row: Sequence[Cell], widths: Sequence[int], style: Style) -> str:
+    parts = []
+    for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        text = cut(cell.text, width)
+        pad = " " * (width - len(text)) if number + 1 < len(row) else ""
+        parts.append(style.paint(text, cell.colour) + pad)
+    return _GAP.join(parts).rstrip() + "\n"

@@ -1,0 +1,56 @@
+"""The reader's terminal: its colours and width, and text that does not speak to it.
+
+Shared by the agent's command line and the kubectl plugin. It refuses colour where nobody asked a terminal for it, and
+to let what stands in a node's files or on a Node object move a cursor: control characters are written out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+_MINIMUM_WIDTH = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How to write: whether the reader's terminal shows colour, and its width in columns (None: no limit)."""
+
+    colour: bool = False
+    width: int | None = None
+
+    def paint(self, text: str, code: str) -> str:
+        """The text in a colour (an SGR code such as `31;1`), or as it is."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour and code else text
+
+    def wrap(self, text: str, *, lead: str = "", indent: int = 0) -> list[str]:
+        """The text behind its lead, wrapped at the terminal's width; further lines start at column `indent`.
+
+        indent: also the lead's width, which its own length does not tell where it is painted.
+        """
+        if self.width is None:
+            return [lead + text]
+        room = max(self.width - indent, _MINIMUM_WIDTH)
+        lines = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        return [lead + lines[0], *(" " * indent + line for line in lines[1:])]
+
+
+def style_of(stream: TextIO | None, environment: Mapping[str, str]) -> Style:
+    """Colour and width for a terminal; neither for a file or a pipe. NO_COLOR is respected (https://no-color.org)."""
+    if stream is None or not stream.isatty():
+        return Style()
+    return Style(
+        colour=not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
+        width=shutil.get_terminal_size().columns,
+    )
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what is no character for eyes (escape sequences, stray bytes) written as \\x1b."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
