@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_c
 
 from agent import __version__
 from agent.model import Outcome, Report, Severity, Status
+from agent.report.process import OwnCost
 
 _P = "node_hardening"
 
@@ -21,6 +22,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         registry = self.registry
+        registry.register(OwnCost())
         self._findings = Gauge(
             f"{_P}_findings",
             "Checks of the last pass over this node, by control, status and severity.",
@@ -115,9 +117,11 @@ class Metrics:
         holder: str,
         stuck: bool,
         failures: int,
+        lock_since: float = 0.0,
     ) -> None:
-        """What the coordinator's newest tick said. since: epoch seconds, 0 for never; empty words mean none."""
+        """What the coordinator's newest tick said. since, lock_since: epoch seconds, 0 for never; no word: none."""
         self._reboot.tick(phase, required, since, blocked_by, holder)
+        self._reboot.lock_since.set(lock_since)
         self._reboot.stuck.set(1 if stuck else 0)
         self._reboot.failures.set(failures)
 
@@ -152,9 +156,13 @@ class _RebootMetrics:
             "waiting_since_timestamp_seconds", "Since when the node has asked for a reboot; 0 when it does not."
         )
         self._blocked = gauge(
-            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, lock and so on.", "by"
+            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, drain and so on.", "by"
         )
         self._holder = gauge("lock_holder", "1 for the node that has the lock which this node waits for.", "holder")
+        self.lock_since = gauge(
+            "lock_held_since_timestamp_seconds",
+            "Since when the lock is held that this node has, or waits for; 0 when it is about neither.",
+        )
         self.stuck = gauge("lock_stuck", "1 when the lock's holder went down to reboot and did not come back.")
         self.failures = gauge("failures", "Failed tries in a row; 0 after a reboot that was proved.")
         self.cycles = Counter(f"{_P}_reboots", "Reboot cycles that ended, by outcome.", ["outcome"], registry=registry)

@@ -16,6 +16,7 @@ from agent.reasons import Reason
 from agent.reboot.cluster import FIELD_MANAGER, HISTORY, REQUEST, SKIP, STATE, LeasePhase, LeaseView
 from agent.reboot.ports import HookStage, Outcome, SentinelReading, Tick
 from agent.reboot.state import NodeState, Phase, decode
+from agent.reboot.words import epoch
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_world import CommandFate, SimMachine, Trouble, World
 
@@ -273,6 +274,32 @@ def test_a_silent_holder_that_has_not_fenced_is_replaced_after_the_leases_durati
     assert _tick(world).holder == "n1"
     world.pass_time(60.0)
     assert len(world.books.commands) == 1
+
+
+def test_how_long_the_lock_is_held_is_told_by_its_holder_and_by_who_waits() -> None:
+    """And by nobody else; a drain that a budget holds up says that too, for an alert that asks how long."""
+    world = _world(POLICY, "n0", "n1", "n2")
+    world.machines["n0"].pdb_until = 1e9
+    world.machines["n0"].want("s")
+    world.pass_time(10.0)
+    world.machines["n1"].want("s")
+    world.pass_time(60.0)
+    taken = epoch(world.leases[LEASE].acquired)
+    assert taken > 0
+    assert [_tick(world, name).lock_since for name in ("n0", "n1", "n2")] == [taken, taken, 0.0]
+    assert (_tick(world, "n0").blocked_by, _tick(world, "n1").holder) == ("drain", "n0")
+    world.machines["n0"].pdb_until = 0.0
+    world.pass_time(3600.0)
+    assert [_tick(world, name).lock_since for name in ("n0", "n1", "n2")] == [0.0, 0.0, 0.0]
+
+
+def test_a_lock_that_somebody_wrote_by_hand_has_an_unknown_age() -> None:
+    """0, as the metric has it, rather than no tick at all."""
+    world = _world(POLICY, "n0", "n1")
+    _lease(world, "n1/uid-n1")
+    world.machines["n0"].want("s")
+    world.pass_time(20.0)
+    assert (_tick(world).holder, _tick(world).lock_since) == ("n1", 0.0)
 
 
 def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> None:

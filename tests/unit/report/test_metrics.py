@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.model import Outcome, Severity, Status
 from agent.report.metrics import Metrics
+from agent.report.process import OwnCost
 from tests.support.report import change, finding, report
 
 _CONTROLS = ("modprobe", "apparmor", "seccomp", "kubelet", "policy", "agent")
@@ -119,6 +122,40 @@ def test_a_reboot_that_cannot_be_told_is_not_a_zero() -> None:
     assert values(metrics, "node_hardening_reboot_phase") == {("draining",): 1}
     assert values(metrics, "node_hardening_reboot_blocked") == {}
     assert values(metrics, "node_hardening_reboot_lock_holder") == {}
+
+
+def test_the_age_of_the_lock_goes_with_the_tick() -> None:
+    """0 again when the node has nothing to do with it any more."""
+    metrics = Metrics()
+    told = {"phase": "waiting", "required": True, "since": 1.0, "blocked_by": "", "stuck": False, "failures": 0}
+    metrics.reboot_tick(**told, holder="n2", lock_since=1800.5)  # type: ignore[arg-type]
+    assert values(metrics, "node_hardening_reboot_lock_held_since_timestamp_seconds") == {(): 1800.5}
+    metrics.reboot_tick(**told, holder="")  # type: ignore[arg-type]
+    assert values(metrics, "node_hardening_reboot_lock_held_since_timestamp_seconds") == {(): 0}
+
+
+def test_what_the_agent_costs_is_read_at_each_scrape() -> None:
+    """From the kernel: memory that this very process has, CPU time that only grows."""
+    metrics = Metrics()
+    memory = values(metrics, "node_hardening_process_resident_memory_bytes")[()]
+    assert 5e6 < memory < 5e9
+    before = values(metrics, "node_hardening_process_cpu_seconds")[()]
+    assert before > 0
+    while sum(os.times()[:2]) < before + 0.05:
+        pass
+    assert values(metrics, "node_hardening_process_cpu_seconds")[()] > before
+
+
+def test_memory_that_the_kernel_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    """Not 0, which would look like very good news; the other half is told still."""
+    for text in ("", "12\n", "12 x 3\n", None):
+        if text is not None:
+            (tmp_path / "statm").write_text(text)
+        memory, cpu = OwnCost(tmp_path / ("statm" if text is not None else "missing")).collect()
+        assert (list(memory.samples), len(cpu.samples)) == ([], 1)
+    (tmp_path / "statm").write_text("100 7 3 1 0 2 0\n")
+    memory, _ = OwnCost(tmp_path / "statm").collect()
+    assert memory.samples[0].value == 7 * os.sysconf("SC_PAGE_SIZE")
 
 
 @given(
