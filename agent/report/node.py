@@ -134,7 +134,7 @@ class NodePublisher:
         self._wake.set()
 
     def flush(self, seconds: float) -> bool:
-        """Waits until every Event recorded so far is delivered or given up, so many seconds at most; whether it is so."""
+        """Waits until every Event so far is delivered or given up, so many seconds at most; whether that is so."""
         ends = self._clock() + seconds
         while self._recorder.waiting and self._clock() < ends and not self._stop.is_set():
             self._wake.set()
