@@ -25,6 +25,7 @@ CONDITION_HARDENED, CONDITION_REBOOT = "NodeHardened", "RebootRequired"
 FINDINGS_BYTES = 4096
 _SENTENCE_CHARACTERS = 1024
 _OBSERVED_CHARACTERS = 160
+_NEXT_STEP_CHARACTERS = 240
 
 
 class Standing(StrEnum):
@@ -126,9 +127,13 @@ def summary(report: Report) -> str:
 
 
 def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
-    """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted."""
+    """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted.
+
+    What should be there instead (`expected`) and the next step (`remediation`) join where there is room for them, the
+    worst findings first: `kubectl node-hardening why` and `diff` read them here.
+    """
     wanted = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
-    shown: list[Mapping[str, object]] = []
+    shown: list[dict[str, object]] = []
     size = len("[]")
     for number, one in enumerate(wanted):
         entry: dict[str, object] = {
@@ -142,11 +147,25 @@ def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
         # Room is kept for the count of the rest, but behind the last one, which needs none.
         rest = len(_compact(left_out).encode()) if number + 1 < len(wanted) else -len(",")
         if size + length + rest > limit:
-            shown.append(left_out)
+            shown.append({**left_out})
             break
         shown.append(entry)
         size += length
-    return _compact(shown) if shown else ""
+    return _compact(_with_next_steps(shown, wanted, limit)) if shown else ""
+
+
+def _with_next_steps(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
+    room = limit - len(_compact(shown).encode())
+    for entry, one in zip(shown, found, strict=False):
+        if "id" not in entry:
+            break
+        for key, text in (("expected", one.expected), ("remediation", one.remediation)):
+            addition = {key: cut(" ".join(text.split()), _NEXT_STEP_CHARACTERS)}
+            length = len(_compact(addition).encode()) - len("{}") + len(",")
+            if text and length <= room:
+                entry.update(addition)
+                room -= length
+    return shown
 
 
 def change_sentence(changes: Sequence[Change], when: str) -> str | None:

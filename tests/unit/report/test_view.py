@@ -18,6 +18,7 @@ FINDINGS = st.builds(
     id=st.text(st.characters(), min_size=1, max_size=60),
     control=st.sampled_from(["modprobe", "apparmor", "seccomp", "kubelet"]),
     title=TEXTS, status=st.sampled_from(Status), severity=st.sampled_from(Severity), observed=TEXTS,
+    expected=TEXTS, remediation=TEXTS,
 )  # fmt: skip
 CHANGES = st.builds(
     Change, control=st.just("modprobe"), action=TEXTS, target=TEXTS, reason=TEXTS, outcome=st.sampled_from(Outcome)
@@ -52,7 +53,8 @@ def test_whatever_was_found_the_node_shows_little(found: Report, limit: int) -> 
     bad = [one for one in found.findings if one.status in (Status.FAIL, Status.UNKNOWN)]
     more = entries.pop()["more"] if entries and "more" in entries[-1] else 0
     assert len(entries) + more == len(bad)
-    assert all(set(entry) == {"id", "status", "severity", "observed"} for entry in entries)
+    always = {"id", "status", "severity", "observed"}
+    assert all(always <= set(entry) <= always | {"expected", "remediation"} for entry in entries)
     assert all(len(one.message) <= 1024 for one in told.conditions)
 
 
@@ -140,3 +142,20 @@ def test_two_parts_of_the_work_share_one_node() -> None:
     assert both.annotations == {"a": "1", "b": "2"}
     assert [(condition.type, condition.status) for condition in both.conditions] == [("A", "False"), ("B", "True")]
     assert both.lift_taint
+
+
+def test_next_steps_join_where_there_is_room_for_them() -> None:
+    """Nothing that does not pass is left out for the sake of a next step, and the worst findings get theirs first."""
+    many = [
+        Finding(f"kubelet/{number}", "kubelet", "A check", Status.FAIL, Severity.HIGH, "no", "yes", "", "Set it. " * 8)
+        for number in range(10)
+    ]
+    everything = json.loads(view.findings(many, 65536))
+    assert {(one["expected"], one["remediation"]) for one in everything} == {("yes", ("Set it. " * 8).strip())}
+    without = len(json.dumps([{"id": one.id} for one in many]))
+    some = json.loads(view.findings(many, without + 1000))
+    assert [one["id"] for one in some] == [one.id for one in many]
+    helped = ["remediation" in one for one in some]
+    assert helped[0]
+    assert helped == sorted(helped, reverse=True)
+    assert not all(helped)
