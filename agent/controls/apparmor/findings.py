@@ -23,6 +23,8 @@ from agent.model import Finding, Severity, Status
 CONTROL = "apparmor"
 _PROBLEMS_SHOWN = 5
 _PIDS_SHOWN = 8
+# Modes that a source may ask for and what is left of the profile then: apparmor.d(5), PROFILE MODE.
+_LENIENT = {"complain": "what it has no rule for is allowed and logged", "unconfined": "it confines nothing yet"}
 
 
 def judge(seen: Seen) -> tuple[Finding, ...]:
@@ -152,12 +154,19 @@ def _standing(verdict: Verdict) -> tuple[Status, Severity, str, str]:
     match verdict.state:
         case State.HELD if verdict.mode in ENFORCING:
             return Status.PASS, Severity.HIGH, f"loaded ({verdict.mode})", ""
-        case State.HELD:
+        case State.HELD if verdict.mode in _LENIENT:
             return (
                 Status.INFO,
                 Severity.MEDIUM,
-                f"loaded ({verdict.mode}), as its source asks: it refuses nothing",
+                f"loaded ({verdict.mode}), as its source asks: {_LENIENT[verdict.mode]}",
                 "Take the mode out of the profile's flags=() once its log lines are read (journalctl -k -g apparmor).",
+            )
+        case State.HELD:
+            return (
+                Status.UNKNOWN,
+                Severity.HIGH,
+                f"loaded ({verdict.mode}): the agent does not know what the kernel enforces in that mode",
+                "Take the mode out of the profile's flags=(), or tell us what the mode does.",
             )
         case State.FOREIGN:
             return (

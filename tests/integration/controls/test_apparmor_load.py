@@ -184,11 +184,12 @@ def test_drift_is_found_and_mended(node: Node, drift: Callable[[StandIn], None],
 
 
 def test_complain_mode_of_the_source_is_no_pass(node: Node) -> None:
-    """A profile that only complains is loaded as asked and said to refuse nothing."""
+    """A profile that only complains is loaded as asked, and it is said what that leaves of it."""
     node.write("soft", "profile soft flags=(complain) {\n  file,\n}\n")
     passed = node.apply()
     found = finding(passed, "profile/soft")
-    assert (found.status, found.observed) == (Status.INFO, "loaded (complain), as its source asks: it refuses nothing")
+    told = "loaded (complain), as its source asks: what it has no rule for is allowed and logged"
+    assert (found.status, found.observed) == (Status.INFO, told)
     assert node.apply().changes == ()
 
 

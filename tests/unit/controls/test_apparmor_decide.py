@@ -151,3 +151,20 @@ def test_any_name_has_a_place(name: str) -> None:
     """A single name is always its own top, whatever it looks like."""
     assert tops([name]) == (name,)
     assert parent_of(name) != name
+
+
+@pytest.mark.parametrize(
+    ("mode", "status"),
+    [
+        ("enforce", Status.PASS),
+        ("kill", Status.PASS),
+        ("complain", Status.INFO),
+        ("unconfined", Status.INFO),
+        ("mixed", Status.UNKNOWN),
+    ],
+)
+def test_only_an_enforcing_mode_passes(mode: str, status: Status) -> None:
+    """A lenient mode that was asked for is told; one that the agent has never heard of is unknown, never a pass."""
+    seen = replace(HELD, kernel=Kernel(Lsm.ON, profiles={"a": mode}), entries=entry(mode=mode))
+    found = next(one for one in judge(seen) if one.id == "apparmor/profile/a")
+    assert found.status is status
