@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import yaml
 
@@ -22,7 +22,7 @@ from agent.sandbox.noderoot import NodeRoot
 from agent.sandbox.powerdown import MARK
 
 _LOOK_EVERY_SECONDS = 0.05
-_SOURCE = Path(__file__).resolve().parents[2]
+SOURCE = Path(__file__).resolve().parents[2]
 
 
 class Surroundings(Protocol):
@@ -93,24 +93,25 @@ class Machine:
     def _supervise(self) -> None:
         while not self._stop.is_set():
             if self.process is None or self.process.poll() is not None:
-                self._start_agent()
+                with self.log.open("ab") as output:
+                    self.process = self.launch(output)
             if (self.root.path / MARK).exists():
                 self._go_down()
             self._stop.wait(_LOOK_EVERY_SECONDS)
 
-    def _start_agent(self) -> None:
+    def launch(self, output: BinaryIO) -> subprocess.Popen[bytes]:
+        """Starts what runs on the machine: our agent, where nobody overrides it. output takes what it says."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "KUBECONFIG": str(self.folder / "kubeconfig"),
             "POD_NAMESPACE": self.namespace,
-            "PYTHONPATH": str(_SOURCE),
+            "PYTHONPATH": str(SOURCE),
         }
         argv = [
             sys.executable, "-m", "agent", "run", "--host-root", str(self.root.path), "--node-name", self.name,
             "--config", str(self.config), "--log-format", "json",
         ]  # fmt: skip
-        with self.log.open("ab") as sink:
-            self.process = subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=sink, stderr=sink)
+        return subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=output, stderr=output)
 
     def _go_down(self) -> None:
         """The power goes: no last words of the agent."""

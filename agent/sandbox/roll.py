@@ -95,14 +95,7 @@ class Roll:
         sandbox = self.sandbox.start()
         self._kubelets = kubelets = Kubelets(sandbox)
         sandbox.create("namespaces", {"metadata": {"name": NAMESPACE}})
-        for name in self._names:
-            sandbox.add_node(name, kernel=RELEASE)
-        sandbox.create("deployments", builders.workload("Deployment", "web", replicas=self.replicas))
-        sandbox.create("poddisruptionbudgets", builders.budget("web", {"app": "web"}, max_unavailable=self.may_miss))
-        cache = builders.workload("Deployment", "cache")
-        cache["spec"]["template"]["spec"]["volumes"] = [{"name": "scratch", "emptyDir": {}}]
-        sandbox.create("deployments", cache)
-        sandbox.create("daemonsets", builders.workload("DaemonSet", "logs", namespace="kube-system"))
+        furnish(sandbox, self._names, self.replicas, self.may_miss)
         for name in self._names:
             folder = self._folder / name
             folder.mkdir(parents=True)
@@ -236,6 +229,18 @@ class Roll:
 
     def _uids(self, app: str) -> frozenset[str]:
         return frozenset(pod["metadata"]["uid"] for pod in self._of(app))
+
+
+def furnish(sandbox: Sandbox, names: Sequence[str], replicas: int, may_miss: int) -> None:
+    """Nodes, and what runs on them: web under a budget, a cache with an emptyDir, a DaemonSet."""
+    for name in names:
+        sandbox.add_node(name, kernel=RELEASE)
+    sandbox.create("deployments", builders.workload("Deployment", "web", replicas=replicas))
+    sandbox.create("poddisruptionbudgets", builders.budget("web", {"app": "web"}, max_unavailable=may_miss))
+    cache = builders.workload("Deployment", "cache")
+    cache["spec"]["template"]["spec"]["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    sandbox.create("deployments", cache)
+    sandbox.create("daemonsets", builders.workload("DaemonSet", "logs", namespace="kube-system"))
 
 
 def most_cordoned(requests: Sequence[RequestRecord]) -> int:
