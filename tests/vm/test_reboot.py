@@ -28,7 +28,7 @@ from tests.vm.harness.node import EVERYTHING_OFF, POLICY
 from tests.vm.harness.watcher import STATE, Watcher
 
 CUTS = int(os.environ.get("NHA_VM_CUTS", "20"))
-CYCLE_SECONDS = 600.0  # a bound for what never comes
+CYCLE_SECONDS = float(os.environ.get("NHA_VM_CYCLE_SECONDS", "600"))  # a bound for what never comes
 UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying", "released")
 REBOOT: dict[str, Any] = {
     "rebootTimeout": "3m", "verifyTimeout": "5m", "retryAfter": "2s",
@@ -158,6 +158,24 @@ def test_two_nodes_reboot_one_after_the_other(pair: Pair, watcher: Watcher) -> N
 
 
 _CYCLE = ["RebootRequired", "NodeCordoned", "Drained", "Rebooting", "RebootSucceeded", "NodeUncordoned"]
+
+
+def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: Watcher) -> None:
+    """Another boot id and Ready are not enough: while somebody's rule lets sctp in, the node stays cordoned and keeps
+    the lock, and says why. Without the rule it is proved, uncordoned and released."""
+    machine, before = pair.machines["a"], pair.boots("a")
+    theirs = "/etc/modprobe.d/00-theirs.conf"
+    machine.put(theirs, "install sctp /sbin/modprobe --ignore-install sctp\n")
+    pair.want("a")
+    eventually(
+        lambda: pair.boots("a") == before + 1 and "not hardened" in pair.api.annotation("a", "reboot"),
+        what="a rebooted and says that it is not hardened", seconds=CYCLE_SECONDS,
+    )  # fmt: skip
+    assert (cordoned(pair, "a"), watcher.holders(), watcher.phase("a")) == (True, ["a"], "verifying")
+    machine.sh(f"rm {theirs}")
+    eventually(lambda: pair.idle(watcher), what="a proved and released", seconds=CYCLE_SECONDS)
+    watcher.check()
+    assert (cordoned(pair, "a"), pair.boots("a")) == (False, before + 1)
 
 
 def test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays(pair: Pair, watcher: Watcher) -> None:

@@ -1,0 +1,374 @@
+"""The parts of the agent that tests/vm/taken_away.py takes away, and which tests have to notice.
+
+An edit names a file below agent/, a text that stands in it once, and what takes its place. The cuts of one round go
+into one wheel, so they have to leave each other's tests alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is taken away, and the tests that have to notice. edits: (file below agent/, old, new)."""
+
+    what: str
+    tests: tuple[str, ...]
+    edits: tuple[tuple[str, str, str], ...]
+
+
+_WRITE = ("controls/modprobe/__init__.py", "lambda: self._installed.install(path, content, mode=_MODE)", "lambda: None")
+_BLIND = (
+    "controls/modprobe/judge.py",
+    "answer = _refused(config, seen, one) or _effective(config, seen, one)",
+    'answer = _Answer(Status.PASS, "believed")',
+)
+
+ROUNDS: dict[str, tuple[Cut, ...]] = {
+    "one": (
+        Cut(
+            "modprobe's file is not written, and nobody looks whether it is",
+            (
+                "test_modprobe.py::test_an_unprivileged_socket_loads_sctp_until_it_is_denied",
+                "test_modprobe.py::test_a_dccp_socket_loads_dccp_where_the_alias_is_kept_until_it_is_denied",
+                "test_modprobe.py::test_by_name_nothing_denied_is_loaded_either",
+                "test_daemon.py::test_the_node_shows_what_the_kernel_does",
+            ),
+            (_WRITE, _BLIND),
+        ),
+        Cut(
+            "what is loaded into AppArmor lets everything be written",
+            ("test_apparmor.py::test_a_process_under_deny_write_cannot_write_and_its_neighbour_can",),
+            (
+                (
+                    "controls/apparmor/parser.py",
+                    'self._run(["-r", *self._kernel()], content, _LOAD_SECONDS)',
+                    'self._run(["-r", *self._kernel()], content.replace(b"/** rm", b"/** rwm"), _LOAD_SECONDS)',
+                ),
+            ),
+        ),
+        Cut(
+            "the seccomp profile's rules are about another syscall",
+            ("test_seccomp.py::test_chmod_is_refused_in_all_its_forms_and_without_the_profile_in_none",),
+            (("controls/seccomp/resolving.py", '{"names": list(rule.names)', '{"names": ["kexec_load"]'),),
+        ),
+        Cut(
+            "systemd is not asked for the unit's files",
+            ("test_kubelet.py::test_modes_of_the_unit_and_drop_ins_that_systemd_names",),
+            (
+                (
+                    "controls/kubelet/units.py",
+                    'shown = _show(host, unit, "FragmentPath", "DropInPaths")',
+                    "shown: dict[str, str] = {}",
+                ),
+            ),
+        ),
+    ),
+    "two": (
+        Cut(
+            "what is loaded is not looked at",
+            (
+                "test_modprobe.py::test_an_unprivileged_socket_loads_sctp_until_it_is_denied",
+                "test_daemon.py::test_a_module_that_gets_in_is_reported",
+                "test_in_container.py::test_a_module_that_is_loaded_later_is_seen_from_the_container",
+            ),
+            (("controls/modprobe/judge.py", "if one.name in seen.running.loaded:", "if one.name in {}:"),),
+        ),
+        Cut(
+            "the content of a loaded profile is not compared",
+            ("test_apparmor.py::test_changed_content_under_the_same_name_takes_effect",),
+            (
+                (
+                    "controls/apparmor/decide.py",
+                    '(entry.hashes[:1] == (unit.digest,), "its content has changed")',
+                    '(True, "")',
+                ),
+            ),
+        ),
+        Cut(
+            "seccomp profiles are installed as they were given",
+            ("test_seccomp.py::test_the_old_form_is_enforced_only_as_the_agent_writes_it",),
+            (
+                (
+                    "controls/seccomp/control.py",
+                    "from functools import partial",
+                    "from functools import partial; from dataclasses import replace",
+                ),
+                (
+                    "controls/seccomp/control.py",
+                    "Item(source.name, source.file, path, resolved,",
+                    "Item(source.name, source.file, path, resolved and replace(resolved, content=source.content),",
+                ),
+            ),
+        ),
+        Cut(
+            "files are not compared with the kubelet's start",
+            ("test_kubelet.py::test_a_file_that_is_newer_than_the_process_is_drift",),
+            (
+                (
+                    "controls/kubelet/observe.py",
+                    "if changed > launch.process.started + _TOLERANCE_SECONDS",
+                    "if changed < 0",
+                ),
+            ),
+        ),
+        Cut(
+            "a file is written in its place, not beside it",
+            ("test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[0]",),
+            (
+                (
+                    "host/tree.py",
+                    "            try:\n                fd = os.open(\n                    temporary,",
+                    (
+                        "            try:\n                with open(path, 'wb') as there:\n"
+                        "                    there.write(content)\n"
+                        "                fd = os.open(\n                    temporary,"
+                    ),
+                ),
+            ),
+        ),
+        Cut(
+            "folders are not watched",
+            (
+                "test_daemon.py::test_drift_is_mended_while_it_runs",
+                "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
+            ),
+            (("daemon/loop.py", "woken |= changed", "woken |= set()"),),
+        ),
+        Cut(
+            "SIGTERM is not heard",
+            ("test_daemon.py::test_it_ends_well_and_comes_back_after_a_kill",),
+            (
+                (
+                    "daemon/service.py",
+                    "Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})",
+                    "Signals((signal.SIGINT,), {signal.SIGHUP: daemon.reload, signal.SIGTERM: daemon.reload})",
+                ),
+            ),
+        ),
+    ),
+    "three": (
+        Cut(
+            "rmmod is not run",
+            (
+                "test_modprobe.py::test_unload_takes_out_what_is_unused_when_it_is_asked_for",
+                "test_in_container.py::test_everything_is_done_on_the_node_and_nothing_in_the_container",
+            ),
+            (
+                (
+                    "controls/modprobe/__init__.py",
+                    "self._host.run([tool, name], timeout_seconds=_TIMEOUT_SECONDS).check()",
+                    "self._host.run(['/bin/true', name], timeout_seconds=_TIMEOUT_SECONDS).check()",
+                ),
+            ),
+        ),
+        Cut(
+            "the mode of a loaded profile is not looked at",
+            ("test_apparmor.py::test_complain_mode_is_never_called_enforced",),
+            (
+                ("controls/apparmor/decide.py", '(noted["mode"] == mode,', "(True,"),
+                ("controls/apparmor/decide.py", 'not noted.get("kernel") or', "True or"),
+            ),
+        ),
+        Cut(
+            "modes are not compared",
+            ("test_kubelet.py::test_modes_and_owners_of_its_files",),
+            (("controls/kubelet/files.py", "excess = one.stat.mode & ~group.maximum & 0o777", "excess = 0"),),
+        ),
+        Cut(
+            "a step that failed is called done",
+            ("test_trouble.py::test_a_read_only_etc_is_said_and_the_rest_is_done",),
+            (
+                (
+                    "controls/base.py",
+                    "return replace(step.change, outcome=Outcome.FAILED, error=str(error))",
+                    "return replace(step.change, outcome=Outcome.DONE, error=str(error) * 0)",
+                ),
+            ),
+        ),
+        Cut(
+            "the manifest is believed instead of the kernel's list of profiles, in this boot and the next",
+            ("test_daemon.py::test_after_a_power_cut_the_node_is_hard_before_anybody_asks",),
+            (
+                (
+                    "controls/apparmor/decide.py",
+                    "    mode = seen.kernel.profiles.get(name)\n    entry = (seen.entries or {}).get(name)\n",
+                    (
+                        "    entry = (seen.entries or {}).get(name)\n"
+                        "    mode = entry.notes.get('mode') if entry else seen.kernel.profiles.get(name)\n"
+                    ),
+                ),
+                ("controls/apparmor/decide.py", '(noted.get("boot") == seen.boot_id,', "(True,"),
+            ),
+        ),
+    ),
+    "four": (
+        Cut(
+            "the agent's own file is believed, modprobe is not asked",
+            (
+                "test_modprobe.py::test_a_rule_of_somebody_elses_that_wins_is_found_out",
+                "test_in_container.py::test_without_nsenter_it_would_be_the_container_that_is_asked",
+            ),
+            (
+                (
+                    "controls/modprobe/judge.py",
+                    "    for kernel in seen.kernels:\n        asked =",
+                    "    for kernel in ():\n        asked =",
+                ),
+            ),
+        ),
+        Cut(
+            "profiles that left are not removed",
+            ("test_apparmor.py::test_a_profile_that_left_the_folder_leaves_the_kernel",),
+            (("controls/apparmor/control.py", "if self._acts(leaver, leaving)]", "if False]"),),
+        ),
+        Cut(
+            "architectures are not this node's",
+            ("test_seccomp.py::test_every_shipped_profile_starts_a_container",),
+            (
+                (
+                    "controls/seccomp/resolving.py",
+                    "architectures = _architectures(profile, platform, notes)",
+                    'architectures = ("SCMP_ARCH_S390X",)',
+                ),
+            ),
+        ),
+        Cut(
+            "the process's command line is not read",
+            ("test_kubelet.py::test_the_live_process_is_found_with_what_it_was_started_with",),
+            (
+                (
+                    "controls/kubelet/effective.py",
+                    'flags.text("config"), flags.text("config-dir")',
+                    '"", ""',
+                ),
+            ),
+        ),
+    ),
+    "five": (
+        Cut(
+            "a broken file counts as one that left",
+            ("test_apparmor.py::test_a_broken_profile_leaves_the_old_one_enforcing",),
+            (
+                ("controls/apparmor/decide.py", "held = {one.file for one in refused}", "held: set[str] = set()"),
+                (
+                    "controls/apparmor/control.py",
+                    "for one in refused:\n            own =",
+                    "for one in ():\n            own =",
+                ),
+            ),
+        ),
+        Cut(
+            "the file has no softdep lines",
+            ("test_modprobe.py::test_a_module_with_soft_dependencies_is_refused_too",),
+            (("controls/modprobe/policy.py", "\\nsoftdep {one.name} pre:\\n", "\\n"), _BLIND),
+        ),
+        Cut(
+            "the kernel is not asked whether AppArmor is on",
+            ("test_apparmor.py::test_without_apparmor_in_the_kernel_it_is_not_applicable",),
+            (("controls/apparmor/kernel.py", 'if enabled != "Y":', 'if enabled == "?":'),),
+        ),
+    ),
+    "lock": (
+        Cut(
+            "a lock that another holds is taken, and nobody counts who is down",
+            (
+                "test_reboot.py::test_two_nodes_reboot_one_after_the_other",
+                "test_reboot.py::test_power_cuts_at_random_moments_of_a_cycle",
+            ),
+            (
+                ("reboot/machine.py", "    if seen.holder_gone:\n        return True", "    return True"),
+                ("reboot/waiting.py", "if slot.free or slot.unseen_seconds > self._duration]", "]"),
+                ("reboot/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
+            ),
+        ),
+    ),
+    "fence": (
+        Cut(
+            "the lock is given back before the reboot command",
+            ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
+            (
+                (
+                    "reboot/coordinator.py",
+                    "self._lock.fence(slot, seen.now)",
+                    "self._lock.release(slot, seen.now, rebooted=False)",
+                ),
+            ),
+        ),
+    ),
+    "drain": (
+        Cut(
+            "nothing is drained",
+            ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
+            (("reboot/drain/drain.py", "going, refused = self._judge(pods)", "going, refused = self._judge({})"),),
+        ),
+    ),
+    "uncordon": (
+        Cut(
+            "the cordon is not lifted",
+            (
+                "test_reboot.py::test_two_nodes_reboot_one_after_the_other",
+                "test_reboot.py::test_power_cuts_at_random_moments_of_a_cycle",
+            ),
+            (("reboot/steps.py", "    return not is_foreign(seen)", "    return False"),),
+        ),
+    ),
+    "proof": (
+        Cut(
+            "another boot id is enough",
+            ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_proved_well",),
+            (("reboot/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
+        ),
+    ),
+    "cordon": (
+        Cut(
+            "every cordon counts as the agent's",
+            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays",),
+            (
+                (
+                    "reboot/steps.py",
+                    (
+                        "    if node is None or not state.cordoned or not node.unschedulable:\n        return False\n"
+                        "    return not is_foreign(seen)"
+                    ),
+                    "    return node is not None and node.unschedulable",
+                ),
+            ),
+        ),
+    ),
+    "inhibitor": (
+        Cut(
+            "the reboot walks around logind",
+            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays",),
+            (
+                (
+                    "config/schema.py",
+                    'key(("/usr/bin/systemctl", "reboot"),',
+                    'key(("/usr/bin/systemctl", "reboot", "-f"),',
+                ),
+            ),
+        ),
+    ),
+    "refused": (
+        Cut(
+            "a reboot command that failed counts as given",
+            ("test_reboot.py::test_a_reboot_command_that_fails_is_rolled_back",),
+            (("reboot/underway.py", "if seen.command is Command.REFUSED:", "if seen.command is None:"),),
+        ),
+    ),
+    "lost": (
+        Cut(
+            "the lock of one that did not come back is taken",
+            ("test_reboot.py::test_a_node_that_does_not_come_back_holds_the_others",),
+            (
+                (
+                    "reboot/machine.py",
+                    "return given_up and seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
+                    "return given_up",
+                ),
+                ("reboot/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
+            ),
+        ),
+    ),
+}
