@@ -1,0 +1,182 @@
+"""`preflight [NODE]`: what would hold up a drain now. Nothing is cordoned, nothing evicted.
+
+Each pod is asked for by a dry-run eviction. RBAC cannot tell that from a real one, so for who may not evict the answer
+is an estimate from the disruption budgets, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.config.schema import Drain
+from agent.errors import KubeError
+from agent.kube import Kube, Resource
+from agent.plugin import fleet, policy
+from agent.plugin.command import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.policy import Policy
+from agent.plugin.render import BAD, GOOD, WARN, Cell, Column, count, table
+from agent.reboot.drain import Expected, Preflight, preflight
+
+_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
+)
+_HOLDS_UP = (Expected.NEVER, Expected.WAITS, Expected.UNKNOWN)
+_ORDER = (*_HOLDS_UP, Expected.GOES, Expected.STAYS)
+_VERBS = {
+    Expected.NEVER: ("never goes", "never go"),
+    Expected.WAITS: ("has to wait", "have to wait"),
+    Expected.UNKNOWN: ("cannot be told", "cannot be told"),
+    Expected.GOES: ("goes", "go"),
+    Expected.STAYS: ("stays", "stay"),
+}
+_COLOURS = {Expected.NEVER: BAD, Expected.WAITS: WARN, Expected.UNKNOWN: WARN, Expected.GOES: GOOD}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One node's pods, those first that hold up the drain."""
+
+    node: str
+    pods: tuple[Preflight, ...]
+
+    @property
+    def held(self) -> tuple[Preflight, ...]:
+        """Pods that would not simply go."""
+        return tuple(pod for pod in self.pods if pod.expected in _HOLDS_UP)
+
+    def counts(self) -> Counter[Expected]:
+        """How many there are of each."""
+        return Counter(pod.expected for pod in self.pods)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_node(parser, optional=True)
+    add_selector(parser)
+
+
+def _run(options: argparse.Namespace, session: Session) -> int:
+    rules = policy.read(session.kube, session.namespace)
+    drain = drain_of(rules)
+    if rules.config is None:
+        session.note(f"the agents' drain settings cannot be told ({rules.problem}): the defaults are assumed")
+    names = [str(fleet.get(session.kube, options.node)["metadata"]["name"])] if options.node else None
+    if names is None:
+        names = list(_waiting(session, rules, options.selector))
+        if not names and not session.form.is_document:
+            session.write("no node waits for a reboot; name one to look at it all the same")
+            return OK
+    ask = may_evict(session.kube)
+    answers = []
+    for number, name in enumerate(names, start=1):
+        if session.live and len(names) > 1:
+            session.err.write(f"\r\x1b[K{number} of {len(names)}: {name}")
+            session.err.flush()
+        answers.append(look(session, name, drain, ask=ask))
+    if session.live and len(names) > 1:
+        session.err.write("\r\x1b[K")
+    _show(session, answers, one=bool(options.node), asked=ask)
+    return NOT_WELL if any(answer.held for answer in answers) or rules.config is None else OK
+
+
+def drain_of(rules: Policy) -> Drain:
+    """The agents' settings; the defaults where they cannot be told."""
+    return rules.config.reboot.drain if rules.config is not None else Drain()
+
+
+def look(session: Session, node: str, drain: Drain, *, ask: bool) -> Answer:
+    """One node. Raises KubeError."""
+    pods = preflight(session.kube, node, drain, wall=session.now, ask=ask)
+    return Answer(node, tuple(sorted(pods, key=lambda pod: (_ORDER.index(pod.expected), pod.pod))))
+
+
+def may_evict(kube: Kube) -> bool:
+    """Whether this person may evict pods, and with that ask for a dry run of it. Not to be told: no."""
+    attributes = {"verb": "create", "resource": "pods", "subresource": "eviction"}
+    body = {
+        "apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {},
+        "spec": {"resourceAttributes": attributes},
+    }  # fmt: skip
+    try:
+        status = kube.create(_REVIEWS, body).get("status")
+    except KubeError:
+        return False
+    return isinstance(status, dict) and status.get("allowed") is True
+
+
+def summary(answer: Answer) -> str:
+    """`12 pods on worker-1: 1 never goes, 9 go, 2 stay`."""
+    counts = answer.counts()
+    parts = [f"{counts[one]} {_VERBS[one][counts[one] != 1]}" for one in _ORDER if counts[one]]
+    return f"{count(len(answer.pods), 'pod')} on {answer.node}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _waiting(session: Session, rules: Policy, selector: str) -> Iterator[str]:
+    """Nodes that want a reboot and are not being emptied already."""
+    for row in fleet.rows(session.kube, rules.pool, selector=selector):
+        if row.wants_reboot and not row.is_down:
+            yield row.name
+
+
+def _show(session: Session, answers: Sequence[Answer], *, one: bool, asked: bool) -> None:
+    if session.form.is_document:
+        nodes = [{"node": answer.node, "pods": [_document(pod) for pod in answer.pods]} for answer in answers]
+        session.document({"by": "dry-run evictions" if asked else "estimate", "nodes": nodes})
+        return
+    if one:
+        _show_pods(session, answers[0])
+    else:
+        _show_nodes(session, answers)
+    if not asked:
+        session.note(
+            "estimated from the disruption budgets: you may not evict pods, and a dry run takes the same right"
+        )
+
+
+def _show_pods(session: Session, answer: Answer) -> None:
+    shown = answer.pods if session.form is Form.WIDE else answer.held
+    if shown:
+        columns = [Column("POD", elastic=True, least=16), Column("DRAIN"), Column("WHY", elastic=True, least=24)]
+        rows: list[list[Cell | str]] = [
+            [pod.pod, Cell(pod.expected.value, _COLOURS.get(pod.expected, "")), _why(pod)] for pod in shown
+        ]
+        session.write(table(columns, rows, session.style))
+    verdict = "would be held up" if answer.held else "would go through"
+    session.write(f"a drain {verdict} now: {summary(answer)}")
+
+
+def _show_nodes(session: Session, answers: Sequence[Answer]) -> None:
+    columns = [
+        Column("NODE", elastic=True, least=12), Column("GO"), Column("WAIT"), Column("NEVER"), Column("UNKNOWN"),
+        Column("FIRST OBSTACLE", elastic=True, least=24),
+    ]  # fmt: skip
+    rows: list[list[Cell | str]] = []
+    for answer in sorted(answers, key=lambda answer: (not answer.held, answer.node)):
+        counts, held = answer.counts(), answer.held
+        numbers = [
+            _number(counts[one], one) for one in (Expected.GOES, Expected.WAITS, Expected.NEVER, Expected.UNKNOWN)
+        ]
+        rows.append([answer.node, *numbers, f"{held[0].pod}: {_why(held[0])}" if held else ""])
+    session.write(table(columns, rows, session.style))
+    held_up = sum(1 for answer in answers if answer.held)
+    session.write(f"{held_up} of {count(len(answers), 'node')} that wait would be held up now")
+
+
+def _number(number: int, expected: Expected) -> Cell:
+    return Cell(str(number), _COLOURS[expected] if number and expected is not Expected.GOES else "")
+
+
+def _why(pod: Preflight) -> str:
+    """Which budget says more than how the API server words it."""
+    if pod.expected is Expected.WAITS and pod.budget:
+        return f"budget {pod.budget} allows no disruption now"
+    return pod.why
+
+
+def _document(pod: Preflight) -> dict[str, str]:
+    return {"pod": pod.pod, "expected": pod.expected.value, "why": pod.why, "budget": pod.budget}
+
+
+COMMAND = Command("preflight", "what would hold up a drain now; changes nothing", _configure, _run)

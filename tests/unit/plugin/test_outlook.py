@@ -1,0 +1,158 @@
+"""When the last waiting node will be done: reckoned against a clock that is stepped through minute by minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.config.schema import Weekday, Window
+from agent.plugin.outlook import HAND_OVER_SECONDS, Finish, Pace, Roll, cycles, finish, pace_of
+from agent.reboot.window import is_open
+
+NOW = datetime(2026, 3, 27, 12, 0, tzinfo=UTC).timestamp()  # a Friday; Berlin's clocks change on Sunday
+MINUTE, HOUR = 60.0, 3600.0
+NIGHT = Window(start="22:00", end="04:00", timezone="Europe/Berlin")
+
+windows = st.lists(
+    st.builds(
+        Window,
+        days=st.sets(st.sampled_from(list(Weekday)), min_size=1).map(tuple),
+        start=st.sampled_from(["00:00", "01:30", "02:30", "12:00", "22:00"]),
+        end=st.sampled_from(["00:00", "02:30", "04:00", "13:00"]),
+        timezone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
+    ),
+    max_size=2,
+).map(tuple)
+rolls = st.builds(
+    Roll,
+    waiting=st.integers(0, 12),
+    under_way=st.lists(st.integers(0, 90).map(lambda m: m * MINUTE), max_size=3).map(tuple),
+    slots=st.integers(1, 3),
+    gap_seconds=st.integers(0, 120).map(lambda m: m * MINUTE),
+    last_reboot=st.integers(0, 200).map(lambda m: NOW - m * MINUTE),
+)
+lengths = st.integers(1, 180).map(lambda m: m * MINUTE)
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def test_without_windows_they_follow_each_other() -> None:
+    """Ten nodes of six minutes in one slot: an hour and the hand-overs."""
+    found = finish(Roll(10), 6 * MINUTE, (), NOW)
+    assert found == Finish(NOW + HOUR + 9 * HAND_OVER_SECONDS)
+
+
+def test_one_that_is_under_way_is_waited_for() -> None:
+    """Four of its ten minutes are over, so the next begins in six."""
+    begun = [begin for begin, _ in cycles(Roll(1, (4 * MINUTE,)), 10 * MINUTE, (), NOW)]
+    assert begun == [NOW - 4 * MINUTE, NOW + 6 * MINUTE]
+
+
+def test_one_that_takes_longer_than_any_may_be_done_at_once() -> None:
+    """Nobody can say how much longer; the next one begins no earlier than now."""
+    assert finish(Roll(1, (HOUR,)), 10 * MINUTE, (), NOW).at == NOW + 10 * MINUTE
+
+
+def test_what_does_not_fit_into_the_night_goes_into_the_next() -> None:
+    """Six hours of window, forty minutes each: nine begin, the tenth the next night, which is an hour shorter."""
+    begun = [begin for begin, _ in cycles(Roll(10), 40 * MINUTE - HAND_OVER_SECONDS, (NIGHT,), NOW)]
+    assert begun[0] == at("2026-03-27T22:00+01:00")
+    assert begun[8] == at("2026-03-28T03:20+01:00")
+    assert begun[9] == at("2026-03-28T22:00+01:00")
+
+
+def test_the_last_may_end_outside_of_its_window() -> None:
+    """A window says when one may begin."""
+    assert finish(Roll(9), 40 * MINUTE - HAND_OVER_SECONDS, (NIGHT,), NOW).at == at("2026-03-28T04:00+01:00") - 3
+
+
+def test_a_gap_is_kept_after_the_last_reboot_and_between_two() -> None:
+    """An hour from one's end to the next one's lock, in all slots together."""
+    roll = Roll(2, slots=2, gap_seconds=HOUR, last_reboot=NOW - 20 * MINUTE)
+    assert list(cycles(roll, 10 * MINUTE, (), NOW)) == [
+        (NOW + 40 * MINUTE, NOW + 50 * MINUTE),
+        (NOW + 40 * MINUTE, NOW + 50 * MINUTE),
+    ]
+
+
+def test_what_cannot_be_told_is_not() -> None:
+    """Windows that never open, and an end that is years away, name no moment."""
+    never = Window(days=())
+    rare = Window(days=(Weekday.MON,), start="10:00", end="10:01", timezone="UTC")
+    assert finish(Roll(60), HOUR, (rare,), NOW) == Finish(None, "that is more than a year away")
+    assert finish(Roll(1), HOUR, (never,), NOW) == Finish(None, "the windows never open")
+    assert finish(Roll(0), HOUR, (never,), NOW) == Finish(NOW)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rolls, lengths, windows)
+def test_every_cycle_begins_in_a_window_and_behind_the_gap(roll: Roll, length: float, given_: Sequence[Window]) -> None:
+    """Never more at once than slots, never within the gap, never with the windows closed."""
+    known = list(cycles(roll, length, given_, NOW))
+    under_way, mine = known[: len(roll.under_way)], known[len(roll.under_way) :]
+    assert len(mine) == roll.waiting
+    ends = [roll.last_reboot, *(end for _, end in under_way)]
+    for begin, end in mine:
+        assert begin >= NOW
+        assert end == begin + length
+        assert is_open(given_, begin)
+        assert not any(one <= begin < one + roll.gap_seconds for one in ends)
+        ends.append(end)
+    for begin, _ in mine:
+        at_once = sum(1 for other, end in known if other <= begin < end)
+        assert at_once <= max(roll.slots, len(roll.under_way))
+    assert mine == sorted(mine)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rolls, lengths, windows)
+def test_no_cycle_could_begin_earlier(roll: Roll, length: float, given_: Sequence[Window]) -> None:
+    """Each waiting node begins in the first minute in which slot, gap and window allow it."""
+    known = list(cycles(roll, length, given_, NOW))
+    running = [end for _, end in known[: len(roll.under_way)]]
+    ends = [roll.last_reboot, *running]
+    minute = NOW
+    for begin, end in known[len(roll.under_way) :]:
+        while True:
+            busy = sum(1 for one in running if one > minute)
+            rests = any(one <= minute < one + roll.gap_seconds for one in ends)
+            if busy < roll.slots and not rests and is_open(given_, minute):
+                break
+            minute += MINUTE
+            if minute - NOW > 15 * 86400:
+                return
+        assert begin - MINUTE <= minute <= begin + MINUTE + HAND_OVER_SECONDS * len(known)
+        running.append(end)
+        ends.append(end)
+        minute = max(minute, begin)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rolls, lengths, windows, st.integers(1, 5))
+def test_more_to_do_never_ends_earlier(roll: Roll, length: float, given_: Sequence[Window], more: int) -> None:
+    """One node more comes after all the others."""
+    longer = Roll(roll.waiting + more, roll.under_way, roll.slots, roll.gap_seconds, roll.last_reboot)
+    first, second = finish(roll, length, given_, NOW).at, finish(longer, length, given_, NOW).at
+    assert second is None or (first is not None and second >= first)
+
+
+def test_pace_is_the_median_and_the_slow_tenth() -> None:
+    """Nothing seen is nothing known."""
+    assert pace_of([]) is None
+    assert pace_of([60.0]) == Pace(1, 60.0, 60.0)
+    assert pace_of([300.0, 60.0, 120.0, 90.0]) == Pace(4, 105.0, 300.0)
+    assert pace_of([float(n) for n in range(1, 21)]) == Pace(20, 10.5, 18.0)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=50))
+def test_pace_lies_within_what_was_seen(seen: list[float]) -> None:
+    """And the cautious one is never the faster."""
+    pace = pace_of(seen)
+    assert pace is not None
+    assert min(seen) <= pace.typical <= pace.cautious <= max(seen)
