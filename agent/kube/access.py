@@ -164,7 +164,11 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything that a connection needs. server: URL without a trailing slash. source: for messages to people."""
+    """Everything that a connection needs.
+
+    server: URL without a trailing slash. source: for messages to people. user: what a kubeconfig calls its user, which
+    need not be what the server calls them; empty elsewhere.
+    """
 
     server: str
     trust: Trust = Trust()
@@ -172,6 +176,7 @@ class Access:
     namespace: str = "default"
     proxy: str = ""
     source: str = "given"
+    user: str = ""
 
 
 def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:

@@ -62,6 +62,7 @@ class Kube:
         self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or Surroundings())
         self.namespace = access.namespace
         self.source = access.source
+        self.user = access.user
 
     def within(self, seconds: float) -> Kube:
         """The same door with another deadline for each call."""

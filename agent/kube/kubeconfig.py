@@ -279,6 +279,7 @@ def _access(merged: _Merged, name: str, plugins: _Plugins, problems: list[Proble
         context.text("namespace") or "default",
         _proxy(cluster),
         f"context {name} of {cluster.file}",
+        context.text("user"),
     )
 
 

@@ -29,12 +29,17 @@ _OWNER_LABELS = (
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A PodDisruptionBudget. owner: in words, empty when nothing tells. selector: its LabelSelector, as it stands."""
+    """A PodDisruptionBudget.
+
+    owner: in words, empty when nothing tells. selector: its LabelSelector, as it stands. allowed: disruptions now, None
+    when its controller has not said.
+    """
 
     namespace: str
     name: str
     owner: str = ""
     selector: Mapping[str, Any] | None = field(default=None, compare=False)
+    allowed: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         name = f"{self.namespace}/{self.name}"
@@ -92,7 +97,10 @@ def budget_of(found: Mapping[str, Any]) -> Budget:
     """A budget from its object."""
     meta = found.get("metadata") or {}
     selector = (found.get("spec") or {}).get("selector")
-    return Budget(meta.get("namespace", ""), meta.get("name", ""), _owner(meta), selector)
+    status = found.get("status") or {}
+    allowed = status.get("disruptionsAllowed")
+    is_told = type(allowed) is int and status.get("observedGeneration", 0) >= meta.get("generation", 0)
+    return Budget(meta.get("namespace", ""), meta.get("name", ""), _owner(meta), selector, allowed if is_told else None)
 
 
 def _owner(meta: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """What a drain of a node would meet, asked without touching anything: dry-run evictions, one a pod.
 
 A dry run spends no disruption budget, so each pod is answered for alone: two pods of one budget that allows a single
-disruption both may go, though not at once.
+disruption both may go, though not at once. RBAC cannot tell a dry run from an eviction, so that who may only look is
+answered from the budgets' own status instead: an estimate, unknown where a budget does not say.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.config.schema import Drain as DrainPolicy
-from agent.kube import PODS, Eviction, Kube, Outcome, field_selector
+from agent.errors import KubeError
+from agent.kube import PDBS, PODS, Eviction, Kube, Outcome, field_selector
 from agent.kube.errors import CallFailed, Stopped, Unauthorized, Unreachable
-from agent.reboot.drain.budgets import Budgets, misconfigured
+from agent.reboot.drain.budgets import Budget, Budgets, budget_of, misconfigured
 from agent.reboot.drain.drain import daemon_is_there
 from agent.reboot.drain.filters import Fate, Pod, asks_daemon, judge, pod_of
 from agent.reboot.words import plain
@@ -41,13 +43,15 @@ class Preflight:
 
 
 def preflight(
-    kube: Kube, node: str, policy: DrainPolicy, *, wall: Callable[[], float] = time.time
+    kube: Kube, node: str, policy: DrainPolicy, *, wall: Callable[[], float] = time.time, ask: bool = True
 ) -> tuple[Preflight, ...]:
     """Every pod of a node with what a drain would meet, by name. One LIST, one request a pod that would have to go.
 
-    Raises KubeError when the pods cannot be listed, or the API server goes away in the middle.
+    ask: without, no eviction is tried; one LIST of budgets a namespace. Raises KubeError when the pods cannot be
+    listed, or the API server goes away in the middle.
     """
     budgets = Budgets(kube)
+    estimate = Estimate(kube)
     daemons: dict[str, bool] = {}
     answers = []
     selected = field_selector({"spec.nodeName": node})
@@ -63,9 +67,52 @@ def preflight(
             answers.append(Preflight(pod.full_name, Expected.STAYS, judgement.why))
         elif judgement.fate is Fate.REFUSED:
             answers.append(Preflight(pod.full_name, Expected.NEVER, judgement.why))
-        else:
+        elif ask:
             answers.append(_asked(kube, pod, budgets))
+        else:
+            answers.append(estimate.of(pod, is_pending=(found.get("status") or {}).get("phase") == "Pending"))
     return tuple(sorted(answers, key=lambda answer: answer.pod))
+
+
+class Estimate:
+    """What an eviction would be answered, from the budgets as their controller last wrote them.
+
+    Source: kubernetes pkg/registry/core/pod/storage/eviction.go. Which pods are healthy is left out: one that is not
+    may go although its budget allows nothing.
+    """
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._namespaces: dict[str, tuple[Budget, ...] | KubeError] = {}
+
+    def of(self, pod: Pod, *, is_pending: bool) -> Preflight:
+        """One pod's answer; finished, pending and terminating pods are under no budget."""
+        if pod.finished or is_pending or pod.terminating_since is not None:
+            return Preflight(pod.full_name, Expected.GOES)
+        known = self._budgets(pod.namespace)
+        if isinstance(known, KubeError):
+            return Preflight(pod.full_name, Expected.UNKNOWN, plain(f"its disruption budgets cannot be read: {known}"))
+        covering = tuple(budget for budget in known if budget.covers(pod))
+        if len(covering) > 1:
+            named = ", ".join(str(budget) for budget in covering)
+            return Preflight(pod.full_name, Expected.NEVER, misconfigured(pod, covering), named)
+        if not covering or covering[0].allowed:
+            return Preflight(pod.full_name, Expected.GOES)
+        if covering[0].allowed is None:
+            return Preflight(
+                pod.full_name, Expected.UNKNOWN, "its budget does not say what it allows", str(covering[0])
+            )
+        return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
+
+    def _budgets(self, namespace: str) -> tuple[Budget, ...] | KubeError:
+        if namespace not in self._namespaces:
+            try:
+                found = tuple(budget_of(one) for one in self._kube.list(PDBS, namespace))
+            except KubeError as error:
+                self._namespaces[namespace] = error
+            else:
+                self._namespaces[namespace] = found
+        return self._namespaces[namespace]
 
 
 def _asked(kube: Kube, pod: Pod, budgets: Budgets) -> Preflight:
