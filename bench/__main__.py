@@ -1,5 +1,7 @@
 """`python -m bench [NAME…] [-o json]`: a table of figures, what was to be reached, and whether it was.
 
+KURED=path, as root, measures kured beside our agents too (bench.kured).
+
 Exit code 1 when something is not reached, 3 when a figure could not be measured.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,14 +19,14 @@ from bench.figure import Figure
 
 # In the order of the table; every module has figures().
 NAMES = ("audit", "resident", "idle", "reactions", "reboots")
-MORE = ("savings",)  # only when asked for
+MORE = ("kured", "savings")  # only when asked for; kured by its variable, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="The figures of docs/performance.md.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, *MORE))} (default: all but the last)"
+        "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, *MORE))} (default: all but the last two)"
     )
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     given = parser.parse_args(argv)
@@ -32,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join((*NAMES, *MORE))}")
     found: list[Figure] = []
     failed = False
-    for name in given.names or NAMES:
+    for name in given.names or (*NAMES, *(["kured"] if os.environ.get("KURED") else [])):
         print(f"bench: {name} …", file=sys.stderr, flush=True)
         try:
             found += importlib.import_module(f"bench.{name}").figures()

@@ -56,7 +56,7 @@ class Cluster:
         self._reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
         self._controllers = Controllers(self._registry, self._kubelets, self.settings)
-        doors = Doors(self._authenticator, authorizer, self._journal, self._faults)
+        doors = Doors(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
         api = Api(self._registry, self._reviews, self._kubelets, two_budgets_status=self.settings.two_budgets_status)
         self._gateway = Gateway(api, doors, _now, self.settings.bookmark_seconds)
         self._panel = ControlPanel(self._gateway, self._store, self._journal, self._faults, self._kubelets)

@@ -6,13 +6,13 @@ A write is decided and stored without giving up the event loop, so that writers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from agent.sandbox import watching, wire
+from agent.sandbox import answers, watching, wire
 from agent.sandbox.answers import ApiError
 from agent.sandbox.api import Api, Call
 from agent.sandbox.authn import Authenticator, User
@@ -35,6 +35,7 @@ class Doors:
     authorizer: Authorizer
     journal: Journal
     faults: FaultBox
+    readers: Mapping[str, Callable[[bytes], bytes]]
 
 
 class Gateway:
@@ -47,6 +48,7 @@ class Gateway:
         self._authorizer = doors.authorizer
         self._journal = doors.journal
         self._faults = doors.faults
+        self._readers = doors.readers
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
         self._watches: set[Watch] = set()
@@ -75,7 +77,7 @@ class Gateway:
         warnings: list[str] = []
         fault: Fault | None = None
         try:
-            body = await wire.read_body(request)
+            body, content_type = self._as_json(await wire.read_body(request), request.headers.get("Content-Type", ""))
             record.body = body.decode("utf-8", "replace")
             user, late = self._identify(request)
             hit = self._faults.strike(info, user.name if user else "", record.user_agent)
@@ -92,8 +94,7 @@ class Gateway:
             self._authorizer.check(user, info)
             accepted = wire.negotiate(request.headers.get("Accept", ""))
             call = Call(
-                info, user, request.query, accepted, request.headers.get("Content-Type", ""), body, warnings,
-                record.user_agent,
+                info, user, request.query, accepted, content_type, body, warnings, record.user_agent,
             )  # fmt: skip
             if info.verb == "watch":
                 return await self._watch(request, call, record, fault)
@@ -101,6 +102,16 @@ class Gateway:
         except ApiError as error:
             answer = wire.refusal(error)
         return await self._send(request, answer, warnings, record, fault)
+
+    def _as_json(self, body: bytes, content_type: str) -> tuple[bytes, str]:
+        """A body that one of the readers knows, as JSON; any other as it came."""
+        read = self._readers.get(content_type.partition(";")[0].strip())
+        if read is None or not body:
+            return body, content_type
+        try:
+            return read(body), "application/json"
+        except ValueError as error:
+            raise answers.bad_request(f"cannot read a body of {content_type}: {error}") from error
 
     def _identify(self, request: web.BaseRequest) -> tuple[User | None, ApiError | None]:
         """The user, or the refusal that comes after the faults: a proxy in between does not know tokens."""

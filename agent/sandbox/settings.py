@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class Settings:
     everything. ``controllers`` runs workloads, disruption budgets, garbage collection and node taints as a
     controller manager would; a node that was silent for ``node_grace_seconds`` becomes Unknown. ``window`` is how many
     changes of a resource can be watched back. ``two_budgets_status`` is the HTTP status of an eviction that two
-    budgets forbid: 500 as a 1.36 server has it, 201 as older ones; the body is the same.
+    budgets forbid: 500 as a 1.36 server has it, 201 as older ones; the body is the same. ``readers`` turn bodies of
+    more media types into JSON; they raise ValueError, which becomes a 400.
     """
 
     host: str = "127.0.0.1"
@@ -49,3 +51,4 @@ class Settings:
     window: int = 4096
     bookmark_seconds: float = 60.0
     seed: int = 0
+    readers: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
