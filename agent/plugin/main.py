@@ -39,23 +39,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     options = parser(COMMANDS).parse_args(argv)
+    return answer(options, session(options, os.environ))
+
+
+def answer(options: argparse.Namespace, given: Session) -> int:
+    """The exit code of a command's work; what can go wrong is said in a sentence on the session's `err`."""
     command: Command = options.command
     try:
-        code = command.run(options, session(options, os.environ))
-        sys.stdout.flush()
+        code = command.run(options, given)
+        given.out.flush()
         return code
     except BrokenPipeError:
         _discard_output()
         return 0
     except ConfigError as error:
         for problem in error.problems:
-            _say(str(problem))
+            _say(given, str(problem))
         return USAGE
     except UsageError as error:
-        _say(str(error))
+        _say(given, str(error))
         return USAGE
     except AgentError as error:
-        _say(f"{error}{_next_step(error)}")
+        _say(given, f"{error}{_next_step(error)}")
         return COULD_NOT
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -160,5 +165,5 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
-def _say(text: str) -> None:
-    print(f"{_PROGRAM}: {text}", file=sys.stderr)
+def _say(given: Session, text: str) -> None:
+    given.note(f"{_PROGRAM}: {text}")

@@ -52,18 +52,22 @@ def cut(text: str, width: int) -> str:
 def age(seconds: float) -> str:
     """How long, in the two largest units, as kubectl writes ages: `45s`, `3m20s`, `2h5m`, `4d3h`, `12d`."""
     whole = max(0, int(seconds))
-    for limit, (first, one), (second, two) in (
-        (600, (60, "m"), (1, "s")),
-        (10800, (60, "m"), (0, "")),
-        (86400, (3600, "h"), (60, "m")),
-        (10 * 86400, (86400, "d"), (3600, "h")),
-    ):
-        if whole < 120:
-            return f"{whole}s"
-        if whole < limit:
-            rest = whole % first // second if second else 0
-            return f"{whole // first}{one}" + (f"{rest}{two}" if rest else "")
+    if whole < 120:
+        return f"{whole}s"
+    if whole < 600:
+        return _two(whole, 60, "m", 1, "s")
+    if whole < 7200:
+        return f"{whole // 60}m"
+    if whole < 86400:
+        return _two(whole, 3600, "h", 60, "m")
+    if whole < 8 * 86400:
+        return _two(whole, 86400, "d", 3600, "h")
     return f"{whole // 86400}d"
+
+
+def _two(whole: int, first: int, one: str, second: int, two: str) -> str:
+    rest = whole % first // second
+    return f"{whole // first}{one}" + (f"{rest}{two}" if rest else "")
 
 
 def since(moment: float, now: float) -> str:
@@ -74,6 +78,11 @@ def since(moment: float, now: float) -> str:
 def stamp(moment: float) -> str:
     """A moment for people, in UTC to the minute: `2030-01-31 22:00Z`; `-` for 0."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%MZ") if moment > 0 else "-"
+
+
+def rfc3339(moment: float) -> str | None:
+    """A moment for programs: `2030-01-31T22:00:00Z`; None for 0."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment > 0 else None
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:

@@ -1,0 +1,507 @@
+"""Three nodes in each phase of a reboot, as their daemons write them: for the plugin's tests and the docs' captures.
+
+Real coordinators run on a reboot_world in virtual time up to the wanted moment; what their Nodes, Leases and sentences
+then are is put on an emulator by the daemon's own writers (history, state, lease_body, Told, hardening). Nothing of the
+format is written by hand here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from agent import __version__
+from agent.config import Config, loads
+from agent.daemon.reboots import Told
+from agent.model import Change, Finding, Report, Severity, Status
+from agent.reboot.blockers.pause import PAUSE, judge
+from agent.reboot.cluster import REQUEST, SKIP
+from agent.reboot.coordinator import Coordinator, Rooms
+from agent.reboot.ports import Announcement, Blocker, Ended, Tick, Verdict
+from agent.reboot.state import Phase
+from agent.reboot.views import lease_body, without_nulls
+from agent.reboot.window import WindowBlocker
+from agent.report import view
+from agent.report.metrics import Metrics
+from agent.report.node import NodePublisher
+from agent.report.notify import Notifier
+from agent.report.view import NodeView
+from agent.sandbox import builders
+from agent.sandbox.server import Sandbox
+from tests.support.reboot_agent import rooms_of
+from tests.support.reboot_world import CommandFate, SimMachine, World
+
+Object = dict[str, Any]
+NAMESPACE = "node-hardening"
+NODES = ("node-1", "node-2", "node-3")
+BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
+_POLICY_HASH = "5d0f6c1b9a3e4f27"
+_LIMIT_SECONDS = 4 * 3600.0
+
+
+class Captured:
+    """A publisher that keeps what the node should show."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, NodeView] = {}
+
+    def offer(self, part: str, shown: NodeView) -> None:
+        """As NodePublisher's."""
+        self.parts[part] = shown
+
+    def record(self, _event: object) -> None:
+        """Events are not looked at here."""
+
+
+class Spoken:
+    """A machine's reporter: the daemon's own Told, behind it a Captured."""
+
+    def __init__(self, machine: SimMachine) -> None:
+        self.captured = Captured()
+        self._machine = machine
+        publisher: NodePublisher = self.captured  # type: ignore[assignment] # of a publisher Told uses these two calls
+        self._told = Told(publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine)
+
+    def tick(self, tick: Tick) -> None:
+        """Shown as the daemon shows it."""
+        with capture_logs():
+            self._told.tick(tick)
+
+    def event(self, announcement: Announcement) -> None:
+        """To the world's books."""
+        self._machine.heard(announcement)
+
+    def flush(self, seconds: float) -> None:
+        """Nothing is queued."""
+
+    def ended(self, ended: Ended) -> None:
+        """To the world's books."""
+        self._machine.has_ended(ended)
+
+
+@dataclass(frozen=True, slots=True)
+class PauseOf:
+    """The pause blocker, over the fleet's ConfigMap."""
+
+    fleet: Staged
+    name: str = "pause"
+    late: bool = True
+
+    def check(self) -> Verdict:
+        """As the daemon judges it."""
+        return judge(self.fleet.pause, self.fleet.now) if self.fleet.pause else Verdict(blocked=False)
+
+
+@dataclass
+class Staged:
+    """A fleet in virtual time. policy: the agents' configuration, YAML. pause: the ConfigMap, empty: none."""
+
+    policy: str = ""
+    began: float = BEGAN
+    names: tuple[str, ...] = NODES
+    pause: Object = field(default_factory=dict)
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.config: Config = loads(self.policy, "config.yaml")
+        self.world = World()
+        self.reports: dict[str, Report] = {}
+        self.absent: set[str] = set()
+        self.crashing: set[str] = set()
+        self.spoken: dict[str, Spoken] = {}
+        self._rng = random.Random(self.seed)
+        for name in self.names:
+            machine = self.world.add_machine(name)
+            machine.wall_offset = self.began
+            self.spoken[name] = Spoken(machine)
+            self.reports[name] = report(name)
+            self._keep_running(machine)
+
+    @property
+    def now(self) -> float:
+        """Epoch seconds, the same on every machine."""
+        return self.world.now + self.began
+
+    def machine(self, name: str) -> SimMachine:
+        """One of them."""
+        return self.world.machines[name]
+
+    def want(self, *names: str, reason: str = "linux-image-6.1.0-26-amd64, libc6") -> None:
+        """The sentinel appears."""
+        for name in names or self.names:
+            self.machine(name).want(reason)
+
+    def skip(self, name: str, reason: str) -> None:
+        """`skip NODE --reason`."""
+        self.world.annotate(name, SKIP, reason)
+
+    def request(self, name: str, reason: str) -> None:
+        """`reboot NODE --reason`."""
+        self.world.annotate(name, REQUEST, reason)
+
+    def paused(self, reason: str = "database migration", by: str = "anna@example.org", until: str = "") -> None:
+        """`pause`."""
+        self.pause = {"metadata": {"name": PAUSE}, "data": {"reason": reason, "by": by, "until": until}}
+
+    def run(self, seconds: float) -> None:
+        """Time passes."""
+        self.world.pass_time(seconds)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Time passes until then."""
+        end = self.world.now + _LIMIT_SECONDS
+        while not reached():
+            assert self.world.step(), "nothing happens any more"
+            assert self.world.now < end, "not reached"
+
+    def until_phase(self, name: str, phase: Phase) -> None:
+        """Until a node's note says so."""
+        self.until(lambda: self.world.phase_of(name) is phase)
+
+    def first(self) -> str:
+        """The node that holds the lock, once one does."""
+        self.until(lambda: any(lease.holder for lease in self.world.leases.values()))
+        return next(lease.holder for lease in self.world.leases.values() if lease.holder).partition("/")[0]
+
+    def _keep_running(self, machine: SimMachine) -> None:
+        def start() -> None:
+            if machine.agent is None and machine.has_kubelet:
+                rooms = self._rooms(machine)
+                machine.start_agent(Coordinator(self.config.reboot, rooms).tick, after=self._rng.uniform(0.0, 1.0))
+
+        def start_later() -> None:
+            machine.world.at(machine.world.now + 5.0, start)
+
+        machine.crashed = machine.came_up = start_later  # type: ignore[method-assign]
+        start()
+
+    def _rooms(self, machine: SimMachine) -> Rooms:
+        base = rooms_of(machine, self._rng)
+        windows: tuple[Blocker, ...] = ()
+        if self.config.reboot.windows:
+            windows = (WindowBlocker(self.config.reboot.windows, machine),)
+        blockers = (*windows, PauseOf(self), *base.blockers)
+        return replace(base, blockers=blockers, reporter=self.spoken[machine.name])
+
+    # -- on an API server ----------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Object]:
+        """The Node objects, as the API server would have them."""
+        return [self.node(name) for name in self.names]
+
+    def node(self, name: str) -> Object:
+        """One Node object."""
+        seen, machine = self.world.nodes[name], self.machine(name)
+        at = datetime.fromtimestamp(self.now, UTC)
+        made = builders.node(name, at, boot_id=seen.boot_id, kernel=machine.kernel_release(), labels=seen.labels)
+        made["metadata"]["uid"] = machine.uid
+        shown = self._shown(name)
+        annotations = {**seen.annotations, **shown.annotations}
+        made["metadata"]["annotations"] = {key: value for key, value in annotations.items() if value is not None}
+        made["metadata"]["labels"].update({key: value for key, value in shown.labels.items() if value is not None})
+        if seen.unschedulable:
+            made["spec"]["unschedulable"] = True
+        told = [builders.condition(one.type, one.status, one.reason, one.message, at) for one in shown.conditions]
+        made["status"]["conditions"] += told
+        for condition in made["status"]["conditions"]:
+            if condition["type"] == "Ready" and seen.ready is not True:
+                condition.update(
+                    status="Unknown", reason="NodeStatusUnknown", message="Kubelet stopped posting node status."
+                )
+        return made
+
+    def leases(self) -> list[Object]:
+        """The Lease objects."""
+        return [without_nulls(lease_body(replace(one, version=""), NAMESPACE)) for one in self.world.leases.values()]
+
+    def put_on(self, sandbox: Sandbox) -> None:
+        """Everything, onto an emulator without controllers and kubelets; another stage's objects are replaced."""
+        for plural, namespace in (("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE)):
+            for found in sandbox.list(plural, namespace):
+                sandbox.delete(plural, found["metadata"]["name"], namespace)
+        if sandbox.get("namespaces", NAMESPACE) is None:
+            sandbox.create("namespaces", {"metadata": {"name": NAMESPACE}})
+        for wanted in self.nodes():
+            name = wanted["metadata"]["name"]
+            sandbox.add_node(name)
+            sandbox.update("nodes", name, _becomes(wanted))
+            if name not in self.absent:
+                self._add_pod(sandbox, name)
+        for lease in self.leases():
+            sandbox.create("leases", lease, NAMESPACE)
+        if self.pause:
+            sandbox.create("configmaps", self.pause, NAMESPACE)
+        config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": self.policy}}
+        sandbox.create("configmaps", config, NAMESPACE)
+
+    def _add_pod(self, sandbox: Sandbox, node: str) -> None:
+        labels = {"app.kubernetes.io/name": "node-hardening-agent"}
+        name = f"node-hardening-agent-{node[-1] * 5}"
+        sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
+        ready = node not in self.crashing and self.world.nodes[node].ready is True
+        state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}
+        if node in self.crashing:
+            state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
+
+        def told(pod: Object) -> None:
+            container = {"name": "agent", "ready": ready, "restartCount": 7 if not ready else 0, "state": state}
+            pod["status"] = {
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "containerStatuses": [container],
+            }
+
+        sandbox.update("pods", name, told, NAMESPACE)
+
+    def _shown(self, name: str) -> NodeView:
+        if name in self.absent:
+            return NodeView()
+        told = view.hardening(
+            self.reports[name],
+            policy=_POLICY_HASH,
+            version=__version__,
+            label=True,
+            last_change=view.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
+        )
+        return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
+
+
+def _becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:
+    def change(node: Object) -> None:
+        kept = node["metadata"]
+        node.update(wanted)
+        node["metadata"] = {**kept, **wanted["metadata"]}
+
+    return change
+
+
+# -- what a pass found -------------------------------------------------------------------------------------------------
+
+
+def report(node: str, *more: Finding, changes: tuple[Change, ...] = ()) -> Report:
+    """One pass over a node on which all is well but for these findings."""
+    passing = [
+        _passing("modprobe/sctp", "Kernel module sctp is refused"),
+        _passing("modprobe/dccp", "Kernel module dccp is refused"),
+        _passing("apparmor/profile/k8s-hardened-default", "AppArmor profile k8s-hardened-default is loaded"),
+        _passing("seccomp/profile/hardened.json", "Seccomp profile hardened.json is valid and installed"),
+        _passing("kubelet/4.2.1", "Anonymous requests are refused"),
+        _passing("kubelet/4.2.4", "The read-only port is closed"),
+    ]
+    told = {one.id for one in more}
+    return Report(node, (*(one for one in passing if one.id not in told), *more), changes)
+
+
+def _passing(name: str, title: str) -> Finding:
+    return Finding(name, name.partition("/")[0], title, Status.PASS, Severity.HIGH)
+
+
+SCTP = Finding(
+    "modprobe/sctp",
+    "modprobe",
+    "Kernel module sctp is refused",
+    Status.FAIL,
+    Severity.HIGH,
+    "not refused: loads",
+    "refused, and not in the running kernel",
+    "modprobe",
+    "Run `node-hardening-agent apply`, or set modprobe.mode to enforce.",
+)
+ANONYMOUS = Finding(
+    "kubelet/4.2.1",
+    "kubelet",
+    "Anonymous requests are refused",
+    Status.FAIL,
+    Severity.CRITICAL,
+    "true",
+    "false",
+    "/var/lib/kubelet/config.yaml",
+    "Set authentication.anonymous.enabled: false in /var/lib/kubelet/config.yaml and restart the kubelet.",
+)
+UNTOLD = Finding(
+    "kubelet/process",
+    "kubelet",
+    "The kubelet is found",
+    Status.UNKNOWN,
+    Severity.HIGH,
+    "no process named kubelet, and no unit",
+    "one running kubelet",
+    "",
+    "Name the kubelet's process in kubelet.process where it runs inside another one.",
+)
+
+
+# -- the scenes --------------------------------------------------------------------------------------------------------
+
+WINDOWS = """\
+reboot:
+  windows:
+    - {days: [mon, tue, wed, thu], start: "22:00", end: "04:00", timezone: Europe/Berlin}
+"""
+
+
+def calm() -> Staged:
+    """Nothing to do anywhere."""
+    fleet = Staged()
+    fleet.run(60)
+    return fleet
+
+
+def drifted() -> Staged:
+    """One node complies, one drifted, of one it cannot be told."""
+    fleet = Staged()
+    fleet.run(60)
+    fleet.reports["node-2"] = report("node-2", ANONYMOUS, SCTP)
+    fleet.reports["node-3"] = report("node-3", UNTOLD)
+    return fleet
+
+
+def without_agent() -> Staged:
+    """One node that no agent ever looked at, one whose agent crashes."""
+    fleet = calm()
+    fleet.absent.add("node-2")
+    fleet.crashing.add("node-3")
+    return fleet
+
+
+def outside_window() -> Staged:
+    """All want to reboot; the next window is tomorrow night."""
+    # Fri 2023-11-17 09:00 UTC: past Thursday night's window, before Monday's.
+    fleet = Staged(WINDOWS, began=BEGAN + 2 * 86400 + 38800)
+    fleet.want()
+    fleet.run(1800)
+    return fleet
+
+
+def paused() -> Staged:
+    """All want to reboot; somebody paused the cluster."""
+    fleet = Staged()
+    fleet.paused(until="2023-11-15T02:00:00Z")
+    fleet.want()
+    fleet.run(1800)
+    return fleet
+
+
+def skipped() -> Staged:
+    """One is opted out and wants to, one was asked for by hand, one rests."""
+    fleet = Staged()
+    fleet.machine("node-2").blocked_by = "alerts: KubeAPIErrorBudgetBurn"
+    fleet.skip("node-1", "holds the licence server")
+    fleet.want("node-1")
+    fleet.request("node-2", "kernel parameter of OPS-4711")
+    fleet.run(1800)
+    return fleet
+
+
+def waiting() -> Staged:
+    """One has the lock and is cordoned, two wait."""
+    fleet = Staged("reboot: {drain: {delay: 60s}}\n")
+    fleet.want()
+    name = fleet.first()
+    fleet.until_phase(name, Phase.CORDONED)
+    fleet.run(30)
+    return fleet
+
+
+def draining() -> Staged:
+    """One drains, and a disruption budget does not let the last pods go."""
+    fleet = Staged()
+    for name in fleet.names:
+        fleet.machine(name).pdb_until = 1e9
+    fleet.want()
+    fleet.until_phase(fleet.first(), Phase.DRAINING)
+    fleet.run(900)
+    return fleet
+
+
+def rebooting() -> Staged:
+    """One is on its way down and up again."""
+    fleet = Staged()
+    for name in fleet.names:
+        fleet.machine(name).down_seconds = 240.0
+    fleet.want()
+    fleet.until_phase(fleet.first(), Phase.REBOOTING)
+    fleet.run(90)
+    return fleet
+
+
+def verifying() -> Staged:
+    """One is back and has to be proved well; its hardening is not verified."""
+    fleet = Staged()
+    fleet.want()
+    name = fleet.first()
+    fleet.until_phase(name, Phase.REBOOTING)
+    fleet.machine(name).verified = False
+    fleet.until_phase(name, Phase.VERIFYING)
+    fleet.run(120)
+    fleet.reports[name] = report(name, SCTP)
+    return fleet
+
+
+def failed() -> Staged:
+    """The reboot command fails on each: rolled back, with back-off."""
+    fleet = Staged()
+    for name in fleet.names:
+        fleet.machine(name).fate = CommandFate.FAILS
+    fleet.want("node-1")
+    fleet.until_phase("node-1", Phase.FAILED)
+    fleet.run(120)
+    return fleet
+
+
+def stuck() -> Staged:
+    """One went down half an hour ago and did not come back; the others wait."""
+    fleet = Staged()
+    fleet.want()
+    name = fleet.first()
+    fleet.machine(name).down_seconds = 1e9
+    fleet.until(lambda: any(lease.stuck for lease in fleet.world.leases.values()))
+    fleet.run(300)
+    return fleet
+
+
+def done() -> Staged:
+    """Everybody was rebooted once."""
+    fleet = Staged()
+    fleet.run(3600)
+    fleet.want()
+    fleet.until(lambda: len(fleet.world.books.boots) == len(fleet.names) and _all_idle(fleet))
+    fleet.run(3600)
+    return fleet
+
+
+def looping() -> Staged:
+    """The sentinel is still there after a proven reboot."""
+    fleet = Staged()
+    fleet.machine("node-1").sticky_sentinel = True
+    fleet.want("node-1")
+    fleet.until(lambda: len(fleet.world.books.boots) == 1 and _all_idle(fleet))
+    fleet.run(600)
+    return fleet
+
+
+def untold() -> Staged:
+    """It cannot be told whether a reboot is required, and one node's note was damaged."""
+    fleet = Staged()
+    fleet.machine("node-1").sentinel_unknown = True
+    fleet.want("node-2")
+    fleet.run(60)
+    return fleet
+
+
+def _all_idle(fleet: Staged) -> bool:
+    return all(fleet.world.phase_of(name) is Phase.IDLE for name in fleet.names)
+
+
+SCENES: Mapping[str, Callable[[], Staged]] = {
+    make.__name__.replace("_", "-"): make
+    for make in (
+        calm, drifted, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
+        failed, stuck, done, looping, untold,
+    )
+}  # fmt: skip
