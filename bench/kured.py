@@ -21,7 +21,6 @@ from bench.figure import Figure, spread
 from bench.kured_nodes import DAEMONSET, DOWN_SECONDS, FIRST_LOOK_SECONDS, NSENTER, Given, Stage
 from bench.reboots import MAY_MISS, NODES, REPLICAS, SAMPLES
 
-_SETTLED_SECONDS = 3.0
 _MEMORY_RUNS = 3
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -71,7 +70,7 @@ def given(environment: Mapping[str, str] = os.environ, *, root: bool | None = No
 
 
 def figures() -> list[Figure]:
-    """Ours and kured's, a row each; about ten minutes with a period of one.
+    """Ours and kured's, a row each; about a quarter of an hour with a period of one minute.
 
     Raises:
         CannotRun: kured is not there, or may not be run here.
@@ -112,7 +111,7 @@ def measure(what: Given) -> Measured:
     """
     singles = [f"{DAEMONSET}-{number}" for number in range(1, SAMPLES + 1)]
     with Stage(what, singles) as stage:
-        stage.wait_for_first_look()
+        stage.wait_for_rhythm()
         began = time.monotonic()
         stage.require_reboots()
         stage.until(
@@ -120,8 +119,7 @@ def measure(what: Given) -> Measured:
         )
         asked = [stage.locks(name)[0].at - began for name in singles]
     with Stage(what, [DAEMONSET] * NODES, replicas=REPLICAS, may_miss=MAY_MISS) as stage:
-        stage.wait_for_first_look()
-        time.sleep(_SETTLED_SECONDS)
+        stage.wait_for_rhythm()
         memory = [machine.memory_mib() for machine in stage.machines]
         stage.sandbox.clear_requests()
         began = time.monotonic()

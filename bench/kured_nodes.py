@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ from bench.reboots import until
 
 DAEMONSET = "kured"
 DOWN_SECONDS = 1.5
-FIRST_LOOK_SECONDS = 60.0  # within this time of its start kured looks for a lock of its own, whatever its period
+# kured begins a rhythm after half a beat to one and a half (its pkg/delaytick): first it looks once whether it held the
+# lock before, in a rhythm of a minute whatever its period, then at its sentinel in that of its period.
+FIRST_BEAT = 1.5
+FIRST_LOOK_SECONDS = FIRST_BEAT * 60.0
 NSENTER = "/usr/bin/nsenter"  # the path that kured itself calls
 
 _LOCK = "weave.works/kured-node-lock"
@@ -148,11 +152,17 @@ class Stage:
         self._stack.close()
 
     def wait_for_first_look(self) -> None:
-        """Every kured has looked whether it held the lock before; from then on it looks at its sentinel."""
+        """Every kured has looked whether it held the lock before."""
         self.until(
             lambda: {one.user for one in self.sandbox.requests if one.status == 200} >= set(self.names),
             FIRST_LOOK_SECONDS, "a kured did not look at its lock",
         )  # fmt: skip
+
+    def wait_for_rhythm(self) -> None:
+        """Every kured looks at its sentinel once a period, so that any moment is as good as another to begin."""
+        self.wait_for_first_look()
+        begun = time.monotonic() + FIRST_BEAT * self._what.period_seconds
+        self.until(lambda: time.monotonic() > begun, FIRST_BEAT * self._what.period_seconds, "no end of waiting")
 
     def require_reboots(self) -> None:
         """All sentinels at once."""
