@@ -7,7 +7,7 @@ config-problem). It refuses to take a configuration that cannot be read for the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.config import Config, loads
@@ -24,11 +24,15 @@ _VOLUME = "config"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """config: None when it cannot be told, `problem` then says why. source: where it was read, for people."""
+    """config: None when it cannot be told, `problem` then says why. source: where it was read, for people.
+
+    agents: how many of the DaemonSet's pods are ready, and how many there should be; None when that cannot be told.
+    """
 
     config: Config | None
     source: str
     problem: str = ""
+    agents: tuple[int, int] | None = None
 
     @property
     def pool(self) -> Pool:
@@ -38,16 +42,19 @@ class Policy:
 
 def read(kube: Kube, namespace: str) -> Policy:
     """The policy; a cluster without the agent has none. Never raises KubeError: the rest is worth showing anyway."""
-    source = f"configmap/{CONFIGMAP} in {namespace}"
     try:
-        name = _mounted(kube, namespace)
-        source = f"configmap/{name} in {namespace}"
-        found = kube.get(CONFIGMAPS, name, namespace)
+        daemons = kube.get(DAEMONSETS, DAEMONSET, namespace)
+    except KubeError:
+        daemons = {}
+    name = _mounted(daemons)
+    source = f"configmap/{name} in {namespace}"
+    try:
+        found = of(kube.get(CONFIGMAPS, name, namespace), source)
     except NotFound:
-        return Policy(None, source, f"there is no {source}")
+        found = Policy(None, source, f"there is no {source}")
     except KubeError as error:
-        return Policy(None, source, f"cannot be read: {error}")
-    return of(found, source)
+        found = Policy(None, source, f"cannot be read: {error}")
+    return replace(found, agents=_agents(daemons))
 
 
 def of(found: Mapping[str, Any], source: str) -> Policy:
@@ -62,14 +69,16 @@ def of(found: Mapping[str, Any], source: str) -> Policy:
         return Policy(None, source, f"does not validate: {error.problems[0]}")
 
 
-def _mounted(kube: Kube, namespace: str) -> str:
+def _mounted(daemons: Mapping[str, Any]) -> str:
     """The ConfigMap's name, which tools such as kustomize add a hash to. The usual one where that cannot be told."""
-    try:
-        found = kube.get(DAEMONSETS, DAEMONSET, namespace)
-    except KubeError:
-        return CONFIGMAP
-    pod = found.get("spec", {}).get("template", {}).get("spec", {})
+    pod = daemons.get("spec", {}).get("template", {}).get("spec", {})
     for volume in pod.get("volumes") or ():
         if volume.get("name") == _VOLUME and volume.get("configMap", {}).get("name"):
             return str(volume["configMap"]["name"])
     return CONFIGMAP
+
+
+def _agents(daemons: Mapping[str, Any]) -> tuple[int, int] | None:
+    status = daemons.get("status") or {}
+    wanted = status.get("desiredNumberScheduled")
+    return (int(status.get("numberReady") or 0), wanted) if isinstance(wanted, int) and wanted else None

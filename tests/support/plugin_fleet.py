@@ -42,6 +42,9 @@ NODES = ("node-1", "node-2", "node-3")
 BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
+_PLACES = (
+    ("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE), ("daemonsets", NAMESPACE),
+)  # fmt: skip
 
 
 class Captured:
@@ -76,7 +79,7 @@ class Spoken:
         """To the world's books."""
         self._machine.heard(announcement)
 
-    def flush(self, seconds: float) -> None:
+    def flush(self, seconds: float, *, people: bool = False) -> None:
         """Nothing is queued."""
 
     def ended(self, ended: Ended) -> None:
@@ -221,7 +224,7 @@ class Staged:
 
     def put_on(self, sandbox: Sandbox) -> None:
         """Everything, onto an emulator without controllers and kubelets; another stage's objects are replaced."""
-        for plural, namespace in (("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE)):
+        for plural, namespace in _PLACES:
             for found in sandbox.list(plural, namespace):
                 sandbox.delete(plural, found["metadata"]["name"], namespace)
         if sandbox.get("namespaces", NAMESPACE) is None:
@@ -238,12 +241,20 @@ class Staged:
             sandbox.create("configmaps", self.pause, NAMESPACE)
         config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": self.policy}}
         sandbox.create("configmaps", config, NAMESPACE)
+        ready = [name for name in self.names if self._agent_is_ready(name)]
+        daemons = builders.workload("DaemonSet", "node-hardening-agent", namespace=NAMESPACE)
+        sandbox.create("daemonsets", daemons)
+        status = {"desiredNumberScheduled": len(self.names), "numberReady": len(ready)}
+        sandbox.update("daemonsets", "node-hardening-agent", lambda found: found.update(status=status), NAMESPACE)
+
+    def _agent_is_ready(self, name: str) -> bool:
+        return name not in self.absent | self.crashing and self.world.nodes[name].ready is True
 
     def _add_pod(self, sandbox: Sandbox, node: str) -> None:
         labels = {"app.kubernetes.io/name": "node-hardening-agent"}
         name = f"node-hardening-agent-{node[-1] * 5}"
         sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
-        ready = node not in self.crashing and self.world.nodes[node].ready is True
+        ready = self._agent_is_ready(node)
         state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}
         if node in self.crashing:
             state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}

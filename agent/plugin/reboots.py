@@ -1,0 +1,55 @@
+"""Reboots of the past as a table and as documents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent.plugin import render
+from agent.plugin.fleet import Reboot
+from agent.plugin.render import Cell, Column
+from agent.terminal import Style
+
+_LONG = 110
+
+
+def table(entries: Sequence[tuple[str, Reboot]], style: Style, *, named: bool = True) -> str:
+    """(node, reboot), in the order given. named: with the node's column."""
+    broad = style.width is None or style.width >= _LONG
+    columns = [Column("NODE", elastic=True, least=12)] if named else []
+    columns += [Column("WHEN"), Column("TOOK"), Column("PODS"), Column("WHY", elastic=True, least=12)]
+    columns += [Column("KERNEL", elastic=True, least=12)]
+    columns += [Column("PHASES"), Column("SLOWEST POD", elastic=True, least=12)] if broad else []
+    rows = []
+    for name, one in entries:
+        cells: list[Cell | str] = [name] if named else []
+        cells += [render.stamp(one.at), render.age(one.seconds), str(one.pods), one.reason or "-", kernel(one)]
+        rows.append(cells + ([phases(one), one.slowest or "-"] if broad else []))
+    return render.table(columns, rows, style)
+
+
+def kernel(one: Reboot) -> str:
+    """Before and after, once where it is the same."""
+    if not one.kernel_before or one.kernel_before == one.kernel_after:
+        return one.kernel_after or "-"
+    return f"{one.kernel_before} -> {one.kernel_after}"
+
+
+def phases(one: Reboot) -> str:
+    """`draining 2m, rebooting 80s`: those that took at least a second."""
+    return ", ".join(f"{name} {render.age(seconds)}" for name, seconds in one.phases if seconds >= 1) or "-"
+
+
+def document(node: str, one: Reboot) -> dict[str, Any]:
+    """For programs; durations in seconds."""
+    return {
+        "node": node,
+        "at": render.rfc3339(one.at),
+        "reason": one.reason,
+        "kernelBefore": one.kernel_before,
+        "kernelAfter": one.kernel_after,
+        "seconds": one.seconds,
+        "phases": dict(one.phases),
+        "pods": one.pods,
+        "slowestPod": one.slowest,
+    }
