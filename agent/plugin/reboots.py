@@ -8,24 +8,35 @@ from typing import Any
 from agent.plugin import render
 from agent.plugin.fleet import Reboot
 from agent.plugin.render import Cell, Column
-from agent.terminal import Style
+from agent.terminal import Style, printable
 
-_LONG = 110
+_BROAD = 140
 
 
 def table(entries: Sequence[tuple[str, Reboot]], style: Style, *, named: bool = True) -> str:
-    """(node, reboot), in the order given. named: with the node's column."""
-    broad = style.width is None or style.width >= _LONG
+    """(node, reboot), in the order given. named: with the node's column.
+
+    On a narrow terminal why, phases and the slowest pod stand below each.
+    """
+    broad = style.width is None or style.width >= _BROAD
     columns = [Column("NODE", elastic=True, least=12)] if named else []
-    columns += [Column("WHEN"), Column("TOOK"), Column("PODS"), Column("WHY", elastic=True, least=12)]
-    columns += [Column("KERNEL", elastic=True, least=12)]
-    columns += [Column("PHASES"), Column("SLOWEST POD", elastic=True, least=12)] if broad else []
+    columns += [Column("WHEN"), Column("TOOK"), Column("PODS"), Column("KERNEL", elastic=True, least=12)]
+    columns += [Column("WHY", elastic=True, least=12), Column("PHASES"), Column("SLOWEST POD")] if broad else []
     rows = []
     for name, one in entries:
         cells: list[Cell | str] = [name] if named else []
-        cells += [render.stamp(one.at), render.age(one.seconds), str(one.pods), one.reason or "-", kernel(one)]
-        rows.append(cells + ([phases(one), one.slowest or "-"] if broad else []))
-    return render.table(columns, rows, style)
+        cells += [render.stamp(one.at), render.age(one.seconds), str(one.pods), kernel(one)]
+        rows.append(cells + ([one.reason or "-", phases(one), one.slowest or "-"] if broad else []))
+    lines = render.table(columns, rows, style).rstrip("\n").split("\n")
+    if not broad:
+        below = [_below(one, style) for _, one in entries]
+        lines = [lines[0], *(line for pair in zip(lines[1:], below, strict=True) for line in pair)]
+    return "\n".join(lines) + "\n"
+
+
+def _below(one: Reboot, style: Style) -> str:
+    parts = [one.reason, phases(one), f"slowest pod {one.slowest}" if one.slowest else ""]
+    return "\n".join(style.wrap(printable("; ".join(part for part in parts if part)), lead="    ", indent=4))
 
 
 def kernel(one: Reboot) -> str:

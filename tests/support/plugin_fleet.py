@@ -22,7 +22,7 @@ from agent.model import Change, Finding, Report, Severity, Status
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import REQUEST, SKIP
 from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.ports import Announcement, Blocker, Ended, Tick, Verdict
+from agent.reboot.ports import Announcement, Blocker, DrainMode, Ended, Progress, SentinelReading, Tick, Verdict
 from agent.reboot.state import Phase
 from agent.reboot.views import lease_body, without_nulls
 from agent.reboot.window import WindowBlocker
@@ -42,6 +42,7 @@ NODES = ("node-1", "node-2", "node-3")
 BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
+_SLOWEST_SECONDS = 40.0
 _PLACES = (
     ("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE), ("daemonsets", NAMESPACE),
 )  # fmt: skip
@@ -85,6 +86,65 @@ class Spoken:
     def ended(self, ended: Ended) -> None:
         """To the world's books."""
         self._machine.has_ended(ended)
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelOf:
+    """The sentinel with packages for a reason, as unattended-upgrades leaves it."""
+
+    machine: SimMachine
+
+    def read(self) -> SentinelReading:
+        """The machine's."""
+        found = self.machine.read_sentinel()
+        return replace(found, reason=self.machine.stamp) if found.required else found
+
+
+class DrainOf:
+    """The machine's drain, whose last pod takes its time."""
+
+    def __init__(self, machine: SimMachine) -> None:
+        self._machine = machine
+        self._began: float | None = None
+
+    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
+        """The machine's, with the slowest pod as the real one tells it."""
+        machine = self._machine
+        began = self._began = machine.world.now if self._began is None else self._began
+        found = machine.drain_step(mode, may_go_on) if machine.world.now >= began + _SLOWEST_SECONDS else None
+        if found is None or machine.world.now < machine.pdb_until:
+            held = machine.drain_step(mode, lambda: False)
+            return replace(held, left=held.total, evicted=0, mode=mode)
+        slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
+        return replace(found, mode=mode, slowest=slowest if found.done else "")
+
+    def emptied(self) -> bool:
+        """Never before the next step."""
+        return False
+
+    def reset(self) -> None:
+        """The cycle is over."""
+        self._began = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOf:
+    """A machine's own answers, with kernels that are called as Debian calls them."""
+
+    machine: SimMachine
+
+    def boot_id(self) -> str:
+        """The machine's."""
+        return self.machine.boot_id()
+
+    def kernel_release(self) -> str:
+        """Another one with each boot."""
+        return kernel_of(self.machine)
+
+
+def kernel_of(machine: SimMachine) -> str:
+    """The kernel that a machine runs."""
+    return f"6.1.0-{25 + machine.boots}-amd64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +249,14 @@ class Staged:
         if self.config.reboot.windows:
             windows = (WindowBlocker(self.config.reboot.windows, machine),)
         blockers = (*windows, PauseOf(self), *base.blockers)
-        return replace(base, blockers=blockers, reporter=self.spoken[machine.name])
+        return replace(
+            base,
+            blockers=blockers,
+            sentinel=SentinelOf(machine),
+            drain=DrainOf(machine),
+            machine=KernelOf(machine),
+            reporter=self.spoken[machine.name],
+        )
 
     # -- on an API server ----------------------------------------------------------------------------------------------
 
@@ -201,7 +268,7 @@ class Staged:
         """One Node object."""
         seen, machine = self.world.nodes[name], self.machine(name)
         at = datetime.fromtimestamp(self.now, UTC)
-        made = builders.node(name, at, boot_id=seen.boot_id, kernel=machine.kernel_release(), labels=seen.labels)
+        made = builders.node(name, at, boot_id=seen.boot_id, kernel=kernel_of(machine), labels=seen.labels)
         made["metadata"]["uid"] = machine.uid
         shown = self._shown(name)
         annotations = {**seen.annotations, **shown.annotations}

@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 from agent.plugin.command import Command
-from agent.plugin.commands import status
+from agent.plugin.commands import (
+    completion,
+    diff,
+    forecast,
+    history,
+    pause,
+    preflight,
+    reboot,
+    skip,
+    status,
+    unlock,
+    why,
+)
 
 COMMANDS: tuple[Command, ...] = (
     status.COMMAND,
+    why.COMMAND,
+    history.COMMAND,
+    forecast.COMMAND,
+    preflight.COMMAND,
+    pause.PAUSE_COMMAND,
+    pause.RESUME_COMMAND,
+    skip.COMMAND,
+    reboot.COMMAND,
+    unlock.COMMAND,
+    diff.COMMAND,
+    completion.COMMAND,
 )  # fmt: skip
