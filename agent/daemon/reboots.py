@@ -83,11 +83,12 @@ class Told:
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(Notice(announcement.reason, announcement.message, self._node, key=announcement.key))
 
-    def flush(self, seconds: float) -> None:
+    def flush(self, seconds: float, *, people: bool = False) -> None:
         """Both ways at once: Events by the publisher's thread, notifications by their own."""
         ends = self._clock.monotonic() + seconds
         self._publisher.flush(seconds)
-        self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
+        if people:
+            self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
 
     def ended(self, ended: Ended) -> None:
         """Once a cycle."""

@@ -43,7 +43,7 @@ __all__ = ["Coordinator", "Rooms"]
 _LOOKS_LIMIT = 8
 _ERROR_SECONDS = 3.0
 _CONFLICT_SECONDS = 0.3
-# What is still queued goes down with the node; an API server that is slower than this does not hold up a reboot.
+# What is still queued dies with the process or the machine; who is slower than this does not hold up a reboot.
 _FLUSH_SECONDS = 2.0
 _PREFER_NO_SCHEDULE = "PreferNoSchedule"
 
@@ -146,6 +146,7 @@ class Coordinator:
         node = seen.node
         if node is None:
             return
+        self._rooms.reporter.flush(_FLUSH_SECONDS)  # the note that is written over is all that could tell it again
         text = "" if write.state == NodeState() else write.state.encode()
         annotations: dict[str, str | None] = {STATE: text or None}
         if write.finished:
@@ -219,7 +220,7 @@ class Coordinator:
             memory.fence_refused = True
             raise
         self._say(last_word)
-        self._rooms.reporter.flush(_FLUSH_SECONDS)
+        self._rooms.reporter.flush(_FLUSH_SECONDS, people=True)
         if self._is_old(seen):
             return 0.0, "the fence took long: puts it up again"
         memory.command = Command.GIVEN

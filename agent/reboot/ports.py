@@ -282,8 +282,8 @@ class Reporter(Protocol):
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
 
-    def flush(self, seconds: float) -> None:
-        """Waits until every event so far is delivered, so many seconds at most: the node is about to go down."""
+    def flush(self, seconds: float, *, people: bool = False) -> None:
+        """Waits until every event so far is delivered, so many seconds at most. people: notifications too."""
 
     def ended(self, ended: Ended) -> None:
         """Once a cycle, by the process that ended it."""

@@ -24,7 +24,7 @@ from agent.report.events import Event, Recorder, Regarding
 from agent.report.view import Condition, NodeView, Standing
 
 _WRITE_EVERY_SECONDS = 0.5
-_FLUSH_LOOK_SECONDS = 0.05
+_FLUSH_LOOK_SECONDS = 0.01
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
 # Somebody who keeps taking our annotations away must not become a fight at full speed.
 _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
@@ -106,6 +106,7 @@ class NodePublisher:
         self._clock = clock
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._offered = threading.Event()
         self._parts: dict[str, NodeView] = {}
         self._shown: Shown | None = None
@@ -137,7 +138,7 @@ class NodePublisher:
         """Waits until every Event so far is delivered or given up, so many seconds at most; whether that is so."""
         ends = self._clock() + seconds
         while self._recorder.waiting and self._clock() < ends and not self._stop.is_set():
-            self._wake.set()
+            self._hurry.set()
             self._stop.wait(_FLUSH_LOOK_SECONDS)
         return not self._recorder.waiting
 
@@ -171,14 +172,23 @@ class NodePublisher:
     def stop(self) -> None:
         """Ends `run`; the event that was given has to be set too."""
         self._wake.set()
+        self._hurry.set()
 
     def run(self) -> None:
         """Writes until stopped: when something was offered, and again later when the API server did not take it."""
         while not self._stop.is_set():
             self._wake.clear()
             seconds = self.turn()
-            self._stop.wait(_WRITE_EVERY_SECONDS)
+            self._pause()
             self._wake.wait(seconds)
+
+    def _pause(self) -> None:
+        """A moment without another write of the Node; Events that somebody waits for go out meanwhile."""
+        ends = self._clock() + _WRITE_EVERY_SECONDS
+        while (left := ends - self._clock()) > 0 and not self._stop.is_set():
+            if self._hurry.wait(left):
+                self._hurry.clear()
+                self._deliver()
 
     def turn(self) -> float | None:
         """Writes what is to be written and may be now; seconds until there is more to do, None for nothing."""
@@ -202,14 +212,17 @@ class NodePublisher:
             else:
                 if wrote and not offered:
                     self._repair_turn.put_off(forget_after=_PEACE_SECONDS)
+        self._deliver()
+        if self._recorder.waiting:
+            waits.append(self._events_turn.left_seconds)
+        return min(waits, default=None)
+
+    def _deliver(self) -> None:
         if self._recorder.waiting and self._events_turn.is_due:
             if self._recorder.deliver():
                 self._events_turn.reset()
             else:
                 self._events_turn.put_off()
-        if self._recorder.waiting:
-            waits.append(self._events_turn.left_seconds)
-        return min(waits, default=None)
 
     def _reconcile(self, offered: bool) -> bool:
         """Makes the Node show what was offered; True when something had to be written. Raises KubeError.

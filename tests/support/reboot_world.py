@@ -687,7 +687,7 @@ class ReporterOf:
     def event(self, announcement: Announcement) -> None:
         self.machine.call("event", lambda: self.machine.heard(announcement))
 
-    def flush(self, seconds: float) -> None:  # noqa: ARG002 - trouble decides how long it takes
+    def flush(self, seconds: float, *, people: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
         self.machine.call("event", lambda: None)
 
     def ended(self, ended: Ended) -> None:
