@@ -224,7 +224,8 @@ class Schedule:
         ]
         if len(world.machines) > 2 and self.rng.random() < 0.3:
             mishaps.append(lambda: self._delete(machine))
-        world.at(at, self.rng.choice(mishaps))
+        mishap = self.rng.choice(mishaps)
+        world.at(at, lambda: mishap() if self.trouble.on else None)  # calm is for good
 
     def _set(self, machine: SimMachine, what: str, *, value: object) -> None:
         setattr(machine, what, value)

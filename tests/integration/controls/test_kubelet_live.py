@@ -31,6 +31,7 @@ from agent.controls.kubelet import KubeletControl
 from agent.controls.kubelet.probe import Answer, HttpProber
 from agent.host import Host
 from agent.model import Finding, Status
+from tests.support.agents import eventually
 from tests.support.kubelets import config, plant
 
 # pause(2) for ever: x86-64 and AArch64 (where it is ppoll without anything to wait for).
@@ -75,6 +76,8 @@ class Node:
             program(path)
         child = subprocess.Popen([name, *args], executable=path, cwd=cwd or self.root, stdin=subprocess.DEVNULL)
         self._stack.callback(_end, child)
+        # exec is over for Popen a moment before the kernel shows the new command line.
+        eventually(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes(), what="its command line")
         (self.root / "proc" / str(child.pid)).symlink_to(f"/proc/{child.pid}")
         return child
 
