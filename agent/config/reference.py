@@ -64,7 +64,7 @@ reboot:
   blockers:
     prometheus:
       url: http://prometheus.monitoring:9090
-      ignore: ^(Watchdog|InfoInhibitor)$
+      ignore: ^(Watchdog|InfoInhibitor|NodeHardening.*)$
     pods: [batch.example.com/critical=true]
     minimumGap: 10m
   drain:

@@ -255,7 +255,7 @@ class Prometheus:
 
     url: Url = key("", "base URL; empty: do not ask")
     query: str = key("", "PromQL instead of the alerts API: any series in the answer blocks")
-    ignore: Regexp = key("^Watchdog$", "alerts whose name matches do not block")
+    ignore: Regexp = key("^(Watchdog|NodeHardening.*)$", "alerts whose name matches do not block; ours must not")
     only: Regexp = key("", "when set, only alerts whose name matches block")
     labels: LabelSelector = key(Selector(), "only alerts with these labels block")
     firing_only: bool = key(True, "pending alerts do not block")

@@ -15,6 +15,7 @@ from agent.reboot.blockers import kured, pause
 from agent.reboot.blockers.prometheus import NotTold, PrometheusBlocker, alerts, series, understood
 from agent.reboot.ports import Verdict
 from agent.reboot.words import epoch, moment
+from tests.support.alerts import alerts as shipped_alerts
 from tests.support.rooms import Clocks
 
 NOW = epoch("2030-01-31T22:00:00Z")
@@ -185,6 +186,14 @@ def test_firing_alerts_block_by_name_once() -> None:
     found = [alert("A"), alert("A", severity="x"), alert("B", "pending"), alert("C", "inactive"), alert("Watchdog")]
     assert blocked_by(Prometheus(), *found) == ("A",)
     assert blocked_by(Prometheus(firing_only=False), *found) == ("A", "B")
+
+
+def test_alerts_of_the_agents_themselves_do_not_block() -> None:
+    """An overdue reboot would hold itself back for ever; who names alerts to ignore names these too, or not."""
+    found = [alert(name) for name in shipped_alerts()]
+    assert found
+    assert blocked_by(Prometheus(), *found, alert("NodeDown")) == ("NodeDown",)
+    assert len(blocked_by(Prometheus(ignore="^Watchdog$"), *found)) == len(found)
 
 
 def test_alerts_are_chosen_by_name_and_labels() -> None:
