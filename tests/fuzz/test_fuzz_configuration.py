@@ -40,6 +40,7 @@ false null ~ 5m 1e3s -1s 99999h 010 0x1f 22:00 <<: !!binary !!python/object:os.s
 TOKENS = WORDS.split()
 
 
+@pytest.mark.slow
 def test_ten_thousand_configurations(scratch: Path) -> None:
     """No other error than ConfigError, each problem in a place of the file; no write outside the host root."""
     mutator = Mutator(CORPUS, TOKENS)

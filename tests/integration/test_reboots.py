@@ -392,6 +392,7 @@ def test_the_api_server_is_away_in_the_middle(make: MakeSite) -> None:
     assert site.history.cordons("node-1") == [False, True, False]
 
 
+@pytest.mark.slow
 def test_agents_that_are_killed_at_random_moments(make: MakeSite) -> None:
     """kill -9 again and again while two nodes roll: each goes on where it was, and nothing is done twice."""
     import random
