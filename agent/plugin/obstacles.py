@@ -188,12 +188,10 @@ def _stuck(facts: Facts, lock: Lock) -> Reason:
     )
 
 
-def _turn(facts: Facts, _said: Said) -> Reason | None:
-    if any(True for _ in also(facts)):
-        return None
-    return Reason(
-        Hold.TURN.value, "nothing holds it back: it asks for the lock within seconds", short="it is about to begin"
-    )
+def over(said: Said) -> Reason:
+    """What the agent said last does not hold any more by the live objects."""
+    text = "nothing holds it back" if said.hold is Hold.TURN else "what its agent named last is over"
+    return Reason(Hold.TURN.value, f"{text}: it asks for the lock in a moment", short=f"{text}, it is about to begin")
 
 
 def _slots(facts: Facts) -> int:
@@ -411,7 +409,7 @@ _MAKERS: Mapping[Hold, Callable[[Facts, Said], Reason | None]] = {
     Hold.FAILED: _failed,
     Hold.GAP: _gap,
     Hold.LOCK: _lock,
-    Hold.TURN: _turn,
+    Hold.TURN: lambda _facts, _said: None,
     Hold.PROOF: _drained_or(_proof),
     Hold.WINDOW: _window,
     Hold.PAUSE: _drained_or(_pause),

@@ -10,7 +10,7 @@ from agent.plugin.fleet import Reboot
 from agent.plugin.render import Cell, Column
 from agent.terminal import Style, printable
 
-_BROAD = 140
+_BROAD = 170
 
 
 def table(entries: Sequence[tuple[str, Reboot]], style: Style, *, named: bool = True) -> str:

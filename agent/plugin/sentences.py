@@ -34,6 +34,7 @@ class Hold(StrEnum):
     PODS = "pods"
     ALERTS = "prometheus"
     BUDGET = "unavailability-budget"
+    BLOCKED = "blocked"
     CORDONED = "cordoned"
     DRAINING = "draining"
     REBOOTING = "rebooting"
@@ -93,6 +94,7 @@ _RULES: tuple[tuple[re.Pattern[str], Hold], ...] = tuple(
         (r"required|tries again|the lock is free|asks|has the lock|counts the pool|renews the lock", Hold.TURN),
         (r"would ask for the lock", Hold.TURN),
         (r"cannot look at the node or the cluster: (?P<text>.*)", Hold.AWAY),
+        (r"blocked by (?P<text>.*)", Hold.BLOCKED),
     )
 )  # fmt: skip
 
@@ -103,6 +105,7 @@ def understand(sentence: str) -> Said:
         return Said(Hold.OFF, "")
     inner = sentence.removeprefix(_AUDIT)
     audit = inner != sentence
+    given_back = inner.startswith(_GIVEN_BACK)
     inner = inner.removeprefix(_GIVEN_BACK)
     drained = inner.startswith(_DRAINED)
     inner = inner.removeprefix(_DRAINED)
@@ -111,4 +114,4 @@ def understand(sentence: str) -> Said:
             groups = match.groupdict()
             text = groups.get("text") or groups.get("more") or inner
             return Said(hold, text.strip(), audit, drained)
-    return Said(Hold.OTHER, inner, audit, drained)
+    return Said(Hold.RELEASING if given_back else Hold.OTHER, inner, audit, drained)

@@ -51,7 +51,7 @@ def verdict(facts: Facts) -> Verdict:
     hardening = tuple(_hardening(facts))
     reboot = tuple(_reboot(facts, said))
     row = facts.row
-    well = row.is_well and not hardening and not reboot
+    well = row.is_well and not hardening and not reboot and not row.wants_reboot
     return Verdict(f"{row.name} {_is_hardened(facts)}; {_reboots(facts, said, reboot)}.", hardening, reboot, well)
 
 
@@ -178,9 +178,10 @@ def _reboot(facts: Facts, said: Said) -> Iterator[Reason]:
         yield first
     if facts.row.is_down or said.hold in (Hold.UNREADABLE, Hold.UNTOLD, Hold.RELEASING):
         return
-    for reason in obstacles.also(facts):
-        if first is None or reason.code != first.code:
-            yield reason
+    others = [reason for reason in obstacles.also(facts) if first is None or reason.code != first.code]
+    yield from others
+    if first is None and not others and row.wants_reboot:
+        yield obstacles.over(said)
 
 
 def _nobody_looks(facts: Facts) -> Iterator[Reason]:

@@ -67,7 +67,7 @@ class Spoken:
 
     def __init__(self, machine: SimMachine) -> None:
         self.captured = Captured()
-        self._machine = machine
+        self.machine = machine
         publisher: NodePublisher = self.captured  # type: ignore[assignment] # of a publisher Told uses these two calls
         self._told = Told(publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine)
 
@@ -78,14 +78,14 @@ class Spoken:
 
     def event(self, announcement: Announcement) -> None:
         """To the world's books."""
-        self._machine.heard(announcement)
+        self.machine.heard(announcement)
 
     def flush(self, seconds: float, *, people: bool = False) -> None:
         """Nothing is queued."""
 
     def ended(self, ended: Ended) -> None:
         """To the world's books."""
-        self._machine.has_ended(ended)
+        self.machine.has_ended(ended)
 
 
 @dataclass(frozen=True, slots=True)

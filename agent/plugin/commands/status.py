@@ -55,7 +55,7 @@ def _one(name: str, session: Session) -> int:
         session.document(whole.document(known))
     else:
         session.write(whole.text(known, session.style))
-    return OK if found.well else NOT_WELL
+    return NOT_WELL if overview.is_trouble(known.row) or found.hardening else OK
 
 
 def read(session: Session, selector: str) -> Overview:
