@@ -1,0 +1,357 @@
+"""pause, resume, skip and reboot: shown, asked for, swapped, told; on the emulator and on a real kube-apiserver."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from agent.reboot.blockers.pause import judge
+from agent.sandbox.faults import Fault, FaultKind
+from tests.support.apiservers import ApiServer, Client
+from tests.support.typed import Person
+
+PREFIX = "node-hardening.io"
+
+
+@pytest.fixture
+def me(api: ApiServer) -> str:
+    """What the API server calls its administrator."""
+    return "admin" if api.is_real else "sandbox-admin"
+
+
+@pytest.fixture(autouse=True)
+def _agent_is_there(client: Client, node: str) -> Iterator[None]:
+    """The node says what an agent would have it say."""
+    annotate(client, node, version="0.1.0", status="hardened", reboot="not required")
+    conditions = [
+        {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""},
+        {"type": "RebootRequired", "status": "False", "reason": "NotRequired", "message": ""},
+    ]
+    answer = client.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": conditions}}, "strategic")
+    assert answer.status_code == 200, answer.text
+    yield
+    assert client.delete(f"/api/v1/nodes/{node}").status_code == 200
+
+
+def annotate(client: Client, node: str, **notes: str | None) -> None:
+    keys = {f"{PREFIX}/{key.replace('_', '-')}": value for key, value in notes.items()}
+    answer = client.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": keys}})
+    assert answer.status_code == 200, answer.text
+
+
+def note(client: Client, node: str, key: str) -> str | None:
+    found = client.get(f"/api/v1/nodes/{node}").json()["metadata"].get("annotations", {})
+    value: str | None = found.get(f"{PREFIX}/{key}")
+    return value
+
+
+def told(client: Client, name: str, namespace: str = "default", since: int = 0) -> list[tuple[str, str]]:
+    """Reasons and messages of the Events about an object."""
+    path = f"/api/v1/namespaces/{namespace}/events"
+    found = client.get(path, fieldSelector=f"involvedObject.name={name}").json()["items"]
+    known = sorted(found, key=lambda one: int(one["metadata"]["resourceVersion"]))
+    return [(one["reason"], one["message"]) for one in known][since:]
+
+
+def pause_of(client: Client, namespace: str) -> dict[str, Any]:
+    answer = client.get(f"/api/v1/namespaces/{namespace}/configmaps/node-hardening-pause")
+    found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+    return found
+
+
+# -- pause and resume --------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_shown_asked_for_and_understood_by_the_agents(
+    api: ApiServer, client: Client, namespace: str, me: str
+) -> None:
+    """What it writes is what the agents' own blocker reads; the Event says who and why."""
+    person = Person(api, answers=["y"], now=lambda: datetime.fromisoformat("2030-01-31T18:00:00Z").timestamp())
+    typed = person.types("-n", namespace, "pause", "--for", "4h", "--reason", "month's end")
+    assert typed.code == 0
+    assert person.asked == ["Go on? [y/N] "]
+    assert "until 2030-01-31T22:00:00Z (in 4h)" in typed.err
+    found = pause_of(client, namespace)
+    assert found["data"] == {"until": "2030-01-31T22:00:00Z", "reason": "month's end", "by": me}
+    at = datetime.fromisoformat("2030-01-31T21:00:00Z").timestamp()
+    assert judge(found, at).by == f"the cluster's pause by {me} until 2030-01-31T22:00:00Z: month's end"
+    events = told(client, "node-hardening-pause", namespace)
+    assert events == [
+        ("RebootsPaused", f"{me} paused every reboot until 2030-01-31T22:00:00Z (in 4h), by {me}: month's end")
+    ]
+
+
+def test_a_pause_that_stands_is_shown_and_replaced_only_when_told(
+    api: ApiServer, client: Client, namespace: str, me: str
+) -> None:
+    """Somebody's pause with another end; no is no, and yes keeps the reason that nobody said anything against."""
+    first = Person(api, answers=["y", "n", "yes"])
+    first.types("-n", namespace, "pause", "--reason", "Black Friday")
+    before = pause_of(client, namespace)
+    refused = first.types("-n", namespace, "pause", "--for", "2h")
+    assert refused.code == 1
+    assert f"replaces the pause that stands: until somebody lifts it, by {me}: Black Friday" in refused.err
+    assert refused.err.endswith("nothing was changed\n")
+    assert pause_of(client, namespace) == before
+    assert first.types("-n", namespace, "pause", "--for", "2h").code == 0
+    after = pause_of(client, namespace)
+    assert after["data"]["until"].endswith("Z")
+    assert after["data"]["reason"] == "Black Friday"
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_pausing_twice_and_resuming_twice_change_nothing_the_second_time(
+    api: ApiServer, client: Client, namespace: str
+) -> None:
+    """Nobody is asked, nothing is written, no Event; the exit code is 0."""
+    person = Person(api)
+    line = ("-n", namespace, "pause", "--yes", "--reason", "move")
+    assert person.types(*line).code == 0
+    before = pause_of(client, namespace)
+    again = person.types(*line)
+    assert (again.code, again.out.startswith("already paused: until somebody lifts it")) == (0, True)
+    assert pause_of(client, namespace) == before
+    lifted = person.types("-n", namespace, "resume", "--yes")
+    assert (lifted.code, lifted.out) == (0, "the pause is lifted\n")
+    assert pause_of(client, namespace) == {}
+    assert person.types("-n", namespace, "resume").out == "not paused\n"
+    reasons = [reason for reason, _ in told(client, "node-hardening-pause", namespace)]
+    assert reasons == ["RebootsPaused", "RebootsResumed"]
+
+
+def test_a_pause_that_somebody_else_changed_while_we_read_is_left_alone(
+    api: ApiServer, client: Client, namespace: str
+) -> None:
+    """Compare-and-swap: three ways in which another one may have been faster."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    count = itertools.count(1)
+
+    def create() -> str:
+        body = {"metadata": {"name": "node-hardening-pause"}, "data": {"reason": "theirs", "by": "bob"}}
+        assert client.post(path, body).status_code == 201
+        return "y"
+
+    def change() -> str:
+        data = {"reason": f"theirs, the {next(count)}."}
+        assert client.patch(f"{path}/node-hardening-pause", {"data": data}).status_code == 200
+        return "y"
+
+    person = Person(api, answers=[create, change, change, "y"])
+    for line in (["pause"], ["pause", "--reason", "mine"], ["resume"]):
+        typed = person.types("-n", namespace, *line)
+        assert (typed.code, "somebody else changed the pause meanwhile" in typed.error) == (3, True)
+        assert pause_of(client, namespace)["data"]["by"] == "bob"
+    assert told(client, "node-hardening-pause", namespace) == []
+    assert person.types("-n", namespace, "resume").code == 0
+
+
+def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
+    api: ApiServer, client: Client, namespace: str
+) -> None:
+    """What holds nothing back says so; what nobody understands is shown as it is."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    for until, words in (("2020-01-01T00:00:00Z", "it holds nothing back"), ("tomorrow", "until tomorrow")):
+        client.post(path, {"metadata": {"name": "node-hardening-pause"}, "data": {"until": until}})
+        typed = Person(api, answers=["y"]).types("-n", namespace, "resume")
+        assert (typed.code, words in typed.err) == (0, True)
+        assert pause_of(client, namespace) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["pause", "--for", "4"], "--for: 4 has no unit: write 4s or, if that is what is meant, 4m"),
+        (["pause", "--for", "0"], "--for 0: write 1s to 366d, or leave it out for no end"),
+        (["pause", "--reason", "x" * 201], "--reason has 201 characters: write at most 200"),
+        (["pause"], "nobody is there to confirm (standard input is no terminal): add --yes; nothing was changed"),
+    ],
+)
+def test_what_cannot_be_meant_is_exit_2(
+    api: ApiServer, client: Client, namespace: str, line: list[str], words: str
+) -> None:
+    """Said in a sentence, and nothing was changed."""
+    typed = Person(api).types("-n", namespace, *line)
+    assert (typed.code, words in typed.error) == (2, True)
+    assert pause_of(client, namespace) == {}
+
+
+def test_a_namespace_without_an_agent_is_a_sentence(api: ApiServer, unique: str) -> None:
+    """Not the API server's."""
+    typed = Person(api).types("-n", unique, "pause", "--yes")
+    assert typed.code == 3
+    assert typed.error == f"there is no namespace {unique}: name the one that the agent runs in with --namespace"
+
+
+# -- skip --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_opted_out_and_in_again(api: ApiServer, client: Client, node: str, namespace: str, me: str) -> None:
+    """The annotation carries the reason and its author; both ways leave an Event on the Node; twice is once."""
+    person = Person(api)
+    line = ("-n", namespace, "skip", node, "--yes")
+    assert person.types(*line, "--reason", "disk is\nreplaced").code == 0
+    assert note(client, node, "reboot-skip") == f"disk is replaced (by {me})"
+    again = person.types(*line, "--reason", "disk is replaced")
+    assert (again.code, again.out) == (0, f"{node} is opted out already: disk is replaced (by {me})\n")
+    off = person.types(*line, "--off")
+    assert (off.code, note(client, node, "reboot-skip")) == (0, None)
+    assert person.types(*line, "--off").out == f"{node} is not opted out\n"
+    assert told(client, node) == [
+        ("RebootSkipSet", f"{me} opted the node out of reboots: disk is replaced"),
+        ("RebootSkipLifted", f"{me} lifted the opt-out (disk is replaced (by {me}))"),
+    ]
+
+
+def test_a_kubelet_that_writes_meanwhile_does_not_stop_a_change(
+    api: ApiServer, client: Client, node: str, namespace: str
+) -> None:
+    """Another version of the Node alone is no reason; another opt-out is."""
+
+    def beat() -> str:
+        annotate(client, node, summary="modprobe: well")
+        return "y"
+
+    def other() -> str:
+        annotate(client, node, reboot_skip="bob's")
+        return "y"
+
+    person = Person(api, answers=[beat, other])
+    line = ("-n", namespace, "skip", node)
+    assert person.types(*line, "--reason", "one").code == 0
+    beaten = person.types(*line, "--reason", "two")
+    assert (beaten.code, beaten.error.startswith(f"node {node} was changed by somebody else meanwhile")) == (3, True)
+    assert note(client, node, "reboot-skip") == "bob's"
+
+
+def test_a_node_that_is_not_there_is_exit_2(api: ApiServer, namespace: str, unique: str) -> None:
+    """For every command that names one."""
+    other = f"{unique}-other"
+    for line in (["skip", other, "--yes"], ["reboot", other, "--yes"], ["preflight", other]):
+        typed = Person(api).types("-n", namespace, *line)
+        assert (typed.code, f"there is no node '{other}'" in typed.error) == (2, True)
+
+
+# -- reboot ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reboot_is_asked_for_and_says_what_will_hold_it_up(
+    api: ApiServer, client: Client, node: str, namespace: str, me: str
+) -> None:
+    """Pause, opt-out, a taken lock, the closed window and a node that is down, each in its own words."""
+    config = {
+        "reboot": {
+            "windows": [{"days": ["sat"], "start": "10:00", "end": "11:00", "timezone": "UTC"}],
+            "pool": {"label": "pool"},
+        }
+    }
+    body = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": json.dumps(config)}}
+    assert client.post(f"/api/v1/namespaces/{namespace}/configmaps", body).status_code == 201
+    client.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {"pool": node}}})
+    annotate(client, node, reboot_skip="licence server")
+    lease = {
+        "metadata": {"name": f"node-hardening-reboot-{node}-0"},
+        "spec": {"holderIdentity": "elsewhere/uid", "acquireTime": "2030-01-29T11:50:00.000000Z"},
+    }
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    assert client.post(path, lease).status_code == 201
+    noon = datetime.fromisoformat("2030-01-29T12:00:00Z").timestamp()  # a Tuesday
+    person = Person(api, answers=["y"], now=lambda: noon)
+    person.types("-n", namespace, "pause", "--yes")
+    typed = person.types("-n", namespace, "reboot", node, "--reason", "new firmware")
+    assert typed.code == 0
+    for words in (
+        "opted out on the node: licence server",
+        "windows: the next opens Sat 2030-02-02 10:00 UTC",
+        f"the cluster's pause by {me}",
+        f"lock {node}/0 is held by elsewhere for 10m",
+    ):
+        assert f"holds it back now: {words}" in typed.err
+    assert "expect it to begin" not in typed.err
+    assert note(client, node, "reboot-request") == f"new firmware (by {me})"
+    assert told(client, node) == [("RebootAskedFor", f"{me} asked for a reboot: new firmware")]
+
+
+def test_asking_twice_asks_once_and_never_during_a_reboot(
+    api: ApiServer, client: Client, node: str, namespace: str, me: str
+) -> None:
+    """A second request behind one that is under way would reboot the node once more."""
+    person = Person(api)
+    line = ("-n", namespace, "reboot", node, "--yes")
+    assert person.types(*line, "--reason", "one").code == 0
+    again = person.types(*line, "--reason", "two")
+    assert (again.code, again.out) == (0, f"asked for already: one (by {me}); now: not required\n")
+    assert note(client, node, "reboot-request") == f"one (by {me})"
+    stamp = {"boot": "b", "mono": 1.0, "wall": 1.0}
+    state = {"v": 1, "phase": "draining", "cycle": "c", "boot": "b", "entered": stamp}
+    annotate(client, node, reboot_request=None, reboot_state=json.dumps(state), reboot="draining 3 of 12")
+    busy = person.types(*line)
+    assert (busy.code, "is at it already: draining 3 of 12" in busy.out) == (0, True)
+    assert note(client, node, "reboot-request") is None
+
+
+# -- every change ------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_asks_the_server_and_changes_nothing(
+    api: ApiServer, client: Client, node: str, namespace: str
+) -> None:
+    """Nobody is asked; neither object nor Event is there afterwards."""
+    before = client.get(f"/api/v1/nodes/{node}").json()
+    for line in (["pause"], ["skip", node], ["reboot", node]):
+        typed = Person(api).types("-n", namespace, *line, "--dry-run")
+        assert (typed.code, typed.out.startswith("dry run, nothing was changed")) == (0, True)
+    assert client.get(f"/api/v1/nodes/{node}").json() == before
+    assert pause_of(client, namespace) == {}
+    assert told(client, node) == []
+
+
+def test_programs_get_one_document(api: ApiServer, client: Client, node: str, namespace: str, me: str) -> None:
+    """On standard output, and nothing else there."""
+    person = Person(api)
+    documents = [
+        json.loads(person.types("-n", namespace, "-o", "json", *line).out)
+        for line in (
+            ["pause", "--yes", "--reason", "why"], ["resume", "--yes"], ["skip", node, "--yes"],
+            ["reboot", node, "--yes", "--dry-run"],
+        )
+    ]  # fmt: skip
+    paused, resumed, skipped, asked = documents
+    assert paused == {
+        "changed": True, "dryRun": False, "paused": True, "until": "", "reason": "why", "by": me,
+    }  # fmt: skip
+    assert (resumed["changed"], resumed["paused"]) == (True, False)
+    assert (skipped["node"], skipped["skip"]) == (node, f"by {me}")
+    assert (asked["changed"], asked["dryRun"], asked["request"]) == (False, True, f"by {me}")
+
+
+@pytest.mark.emulator_only
+def test_an_event_that_cannot_be_delivered_undoes_nothing(
+    api: ApiServer, client: Client, node: str, namespace: str
+) -> None:
+    """It is said, and the change stands."""
+    assert api.sandbox is not None
+    number = api.sandbox.add_fault(Fault(FaultKind.STATUS, frozenset({"create"}), ".*/events", code=403))
+    typed = Person(api).types("-n", namespace, "skip", node, "--yes")
+    api.sandbox.remove_fault(number)
+    assert typed.code == 0
+    assert "the change was made, but its Event was not" in typed.err
+    assert note(client, node, "reboot-skip")
+
+
+@pytest.mark.emulator_only
+def test_an_older_server_knows_people_by_their_kubeconfig(
+    api: ApiServer, client: Client, node: str, namespace: str
+) -> None:
+    """SelfSubjectReview came with 1.28; without it the kubeconfig's user, or nobody."""
+    assert api.sandbox is not None
+    for user, who in (("ann", "ann"), ("", "unknown")):
+        number = api.sandbox.add_fault(Fault(FaultKind.STATUS, path=".*/selfsubjectreviews", code=404))
+        assert Person(api, user=user).types("-n", namespace, "skip", node, "--yes").code == 0
+        api.sandbox.remove_fault(number)
+        assert note(client, node, "reboot-skip") == f"by {who}"
+        annotate(client, node, reboot_skip=None)
