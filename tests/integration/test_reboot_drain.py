@@ -476,3 +476,28 @@ def test_a_preflight_tells_each_pods_fate_and_touches_nothing(world: Node) -> No
     assert world.terminating() == set()
     budgets = world.admin.list(PDBS, where)
     assert sorted(one["status"]["disruptionsAllowed"] for one in budgets) == [0, 1, 1]
+
+
+def test_an_estimate_tries_no_eviction_and_comes_to_the_same(world: Node) -> None:
+    """For who may only look: from the budgets' own status, and unknown where that was not written yet."""
+    world.pod("free")
+    world.pod("held", labels={"app": "web"})
+    world.pod("lucky", labels={"app": "one"})
+    world.pod("never", labels={"app": "two"})
+    world.budget("none", 0, labels={"app": "shop"})
+    world.budget("one", 1, app="one")
+    world.budget("first", 1, app="two")
+    world.budget("second", 1, app="two")
+    found = preflight(world.kube, world.name, Drain(), ask=False)
+    fates = [Expected.GOES, Expected.WAITS, Expected.GOES, Expected.NEVER]
+    assert [one.expected for one in found] == fates
+    assert [one.expected for one in preflight(world.kube, world.name, Drain())] == fates
+    assert found[1].budget == f"{world.namespace}/none (app shop)"
+    budget = {"metadata": {"name": "new"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "new"}}}}
+    world.admin.create(PDBS, budget, world.namespace)
+    world.pod("new", labels={"app": "new"})
+    expected = {
+        one.pod.partition("/")[2]: one.expected for one in preflight(world.kube, world.name, Drain(), ask=False)
+    }
+    assert expected["new"] is Expected.UNKNOWN
+    assert world.terminating() == set()
