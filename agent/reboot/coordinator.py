@@ -68,6 +68,7 @@ class Coordinator:
         self._said_of: NodeState | None = None
         self._last_phase = Phase.UNKNOWN
         self._last_sentence = ""
+        self._conflicts = 0
 
     def tick(self) -> Tick:
         """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
@@ -80,9 +81,12 @@ class Coordinator:
         try:
             if decision.action is not None:
                 wait, sentence = self._act(seen, decision)
+            self._conflicts = 0
         except Conflict as error:
             wait = self._rooms.rng.uniform(0.0, _CONFLICT_SECONDS)
-            sentence = f"{sentence}: somebody was faster, looks again ({error})"
+            self._conflicts += 1
+            if self._conflicts > 1:  # one alone is every day's: the next look is a moment away
+                sentence = f"{sentence}: somebody was faster, looks again ({error})"
         except AgentError as error:
             wait = self._rooms.rng.uniform(1.0, _ERROR_SECONDS)
             sentence = f"{sentence}: {error}"
