@@ -61,6 +61,12 @@ def _handler(registry: CollectorRegistry, healthy: Probe, ready: Probe) -> type[
         timeout = 10
 
         def do_GET(self) -> None:
+            try:
+                self._get()
+            except ConnectionError:
+                self.close_connection = True  # whoever asked has hung up, a scrape that timed out for one
+
+        def _get(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, text.exposition(registry), text.CONTENT_TYPE)
