@@ -34,7 +34,9 @@ from agent.report.view import NodeView
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support.reboot_agent import rooms_of
-from tests.support.reboot_world import CommandFate, SimMachine, World
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_trouble import CommandFate
+from tests.support.reboot_world import World
 
 Object = dict[str, Any]
 NAMESPACE = "node-hardening"

@@ -7,17 +7,8 @@ from collections.abc import Callable
 
 from agent.config.schema import Reboot
 from agent.reboot.coordinator import Coordinator, Rooms
-from tests.support.reboot_world import (
-    BlockerOf,
-    ClusterOf,
-    DrainOf,
-    HooksOf,
-    PowerOf,
-    ProofOf,
-    ReporterOf,
-    SentinelOf,
-    SimMachine,
-)
+from tests.support.reboot_fronts import BlockerOf, ClusterOf, DrainOf, HooksOf, PowerOf, ProofOf, ReporterOf, SentinelOf
+from tests.support.reboot_machine import SimMachine
 
 Make = Callable[[Reboot, Rooms], Coordinator]
 

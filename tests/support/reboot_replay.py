@@ -15,7 +15,9 @@ from enum import Enum
 from agent.config.schema import Reboot
 from agent.reboot.state import Phase
 from tests.support.reboot_agent import Agents
-from tests.support.reboot_world import Crash, SimMachine, Trouble, World, away, conflict
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_trouble import Crash, Trouble, away, conflict
+from tests.support.reboot_world import World
 
 _SETTLE_SECONDS = 3000.0
 _READS_A_PHASE = 3

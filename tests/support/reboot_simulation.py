@@ -20,7 +20,9 @@ from agent.reboot.coordinator import Coordinator
 from agent.reboot.ports import Announcement
 from agent.reboot.state import Phase
 from tests.support.reboot_agent import Agents, Make
-from tests.support.reboot_world import CommandFate, Crash, SimMachine, Trouble, Violation, World, away, conflict
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_trouble import CommandFate, Crash, Trouble, Violation, away, conflict
+from tests.support.reboot_world import World
 
 TROUBLED_SECONDS = 3600.0
 _QUIET_LIMIT_SECONDS = 3 * 86400.0

@@ -18,7 +18,9 @@ from agent.reboot.ports import HookStage, Outcome, SentinelReading, Tick
 from agent.reboot.state import NodeState, Phase, decode
 from agent.reboot.words import epoch
 from tests.support.reboot_agent import Agents
-from tests.support.reboot_world import CommandFate, SimMachine, Trouble, World
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_trouble import CommandFate, Trouble
+from tests.support.reboot_world import World
 
 POLICY = Reboot(
     max_unavailable="3",

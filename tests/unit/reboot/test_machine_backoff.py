@@ -17,7 +17,9 @@ from agent.reasons import Reason
 from agent.reboot.cluster import STATE
 from agent.reboot.state import NodeState, Phase, decode
 from tests.support.reboot_agent import Agents
-from tests.support.reboot_world import CommandFate, SimMachine, Trouble, World
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_trouble import CommandFate, Trouble
+from tests.support.reboot_world import World
 
 POLICY = Reboot(retry_after=600.0, drain=schema.Drain(timeout=300.0))
 

@@ -19,7 +19,8 @@ from agent.reboot.cluster import HISTORY, SKIP, LeasePhase
 from agent.reboot.ports import HookStage
 from agent.reboot.state import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play
-from tests.support.reboot_world import CommandFate, Violation, World
+from tests.support.reboot_trouble import CommandFate, Violation
+from tests.support.reboot_world import World
 
 POLICY = Reboot(
     max_unavailable="2",
