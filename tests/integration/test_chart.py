@@ -24,6 +24,7 @@ from tests.support.cli import agent as command_line
 from tests.support.programs import needed
 
 NAME = "node-hardening-agent"
+ALL_ON = ("--set", "prometheusRule.enabled=true,podMonitor.enabled=true,rbac.people.enabled=true")
 DAEMONSET = ("DaemonSet", NAMESPACE, NAME)
 POLICY = ("ConfigMap", NAMESPACE, "node-hardening-config")
 
@@ -137,7 +138,7 @@ def test_it_passes_lint_and_is_the_same_as_an_archive(helm: Helm, tmp_path: Path
 
 def test_another_namespace_is_followed_everywhere(helm: Helm) -> None:
     """Subjects, the admission policy's account and every object; no reference to the usual one is left."""
-    text = helm("template", RELEASE, str(CHART), "-n", "platform", "--set", "prometheusRule.enabled=true")
+    text = helm("template", RELEASE, str(CHART), "-n", "platform", *ALL_ON)
     places = {key[1] for key in objects(text)}
     assert places == {"", "platform", "default", "kube-node-lease"}
     assert "system:serviceaccount:platform:node-hardening-agent" in text
@@ -343,6 +344,31 @@ def test_prometheus_operators_objects_are_those_of_docs(helm: Helm) -> None:
     moved = helm.template({"prometheusRule": {"enabled": True, "runbooks": "https://wiki.example/nh/"}})
     pages = set(re.findall(r"runbook_url: (\S+)#", moved))
     assert pages == {"https://wiki.example/nh/runbook.md"}
+
+
+def test_rights_for_people_are_those_of_docs(helm: Helm) -> None:
+    """Off until asked for; then docs/rbac.yaml, with the groups, the namespace and the locks of this release."""
+    plain = objects((ROOT / "docs/rbac.yaml").read_text())
+    without = helm.objects()
+    assert not set(plain) & set(without)
+    people: dict[str, Any] = {"people": {"enabled": True}}
+    rendered = helm.objects({"rbac": people})
+    assert {key: normalised(item) for key, item in rendered.items() if key not in without} == plain
+    people["people"] |= {"readers": ["all"], "operators": ["sre", "on-call"]}
+    changed = helm.objects({"rbac": {**people, "pools": ["gpu"]}, "config": {"reboot": {"pool": {"label": "p"}}}})
+    bound = {
+        key[2]: [subject["name"] for subject in item["subjects"]]
+        for key, item in changed.items()
+        if key[0] == "ClusterRoleBinding"
+    }
+    assert bound["node-hardening-reader"] == ["all", "sre", "on-call"]
+    assert bound["node-hardening-operator"] == ["sre", "on-call"]
+    (locks,) = [
+        rule["resourceNames"]
+        for rule in changed["Role", NAMESPACE, "node-hardening-operator"]["rules"]
+        if "leases" in rule["resources"]
+    ]
+    assert sorted(locks) == sorted(lease_names(WORKERS, 1) + lease_names(CONTROL_PLANE, 1) + lease_names("gpu", 1))
 
 
 def test_every_value_is_tried_here(helm: Helm) -> None:
