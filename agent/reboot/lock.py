@@ -90,18 +90,8 @@ class Lock:
 
     def release(self, slot: Slot, now: Now, *, rebooted: bool) -> None:
         """Gives it back. Raises Conflict, KubeError."""
-        free = replace(
-            slot.view,
-            holder="",
-            phase=LeasePhase.NONE,
-            renewed=micro_time(now.wall),
-            cycle="",
-            boot="",
-            taken_from="",
-            stuck="",
-            last_reboot=round(now.wall, 3) if rebooted else slot.view.last_reboot,
-        )
-        self._cluster.put_lease(free)
+        last = round(now.wall, 3) if rebooted else slot.view.last_reboot
+        self._cluster.put_lease(replace(freed(slot.view, now.wall), last_reboot=last))
         if self._renewed[0] == slot.view.name:
             self._renewed = ("", 0.0)
 
@@ -113,6 +103,20 @@ class Lock:
         sent = self._clock.monotonic()  # counted from before the request: others may see it any time after
         self._cluster.put_lease(lease)
         self._renewed = (lease.name, sent)
+
+
+def freed(lease: LeaseView, wall: float) -> LeaseView:
+    """The lease without its holder, as the next one finds it: what a release leaves, and a person's unlock too."""
+    return replace(
+        lease,
+        holder="",
+        phase=LeasePhase.NONE,
+        renewed=micro_time(wall),
+        cycle="",
+        boot="",
+        taken_from="",
+        stuck="",
+    )
 
 
 def micro_time(wall: float) -> str:

@@ -22,8 +22,8 @@ from agent.plugin.changes import Change, ChangedMeanwhile, Deed, Told
 from agent.plugin.command import Command, Session
 from agent.plugin.holder import Holder, Life
 from agent.plugin.locks import Lock
-from agent.reboot.cluster import LeasePhase, NodeView
-from agent.reboot.lock import micro_time
+from agent.reboot.cluster import NodeView
+from agent.reboot.lock import freed, micro_time
 from agent.reboot.pools import LEASE_PREFIX
 from agent.reboot.views import lease_body, lease_view, node_view
 
@@ -171,12 +171,9 @@ def _refusal(seen: Holder) -> str:
 
 
 def _free(session: Session, lock: Lock, signature: str, *, dry_run: bool) -> None:
-    """As agent.reboot.lock.Lock.release writes it, with who did it beside it. Raises ChangedMeanwhile, KubeError."""
+    """As an agent gives its lock back, with who did it beside it. Raises ChangedMeanwhile, KubeError."""
     now = session.now()
-    freed = replace(
-        lock.view, holder="", phase=LeasePhase.NONE, renewed=micro_time(now), cycle="", boot="", taken_from="", stuck=""
-    )
-    body: dict[str, Any] = lease_body(freed, session.namespace)
+    body: dict[str, Any] = lease_body(freed(lock.view, now), session.namespace)
     body["metadata"]["annotations"][changes.UNLOCKED] = f"{micro_time(now)} from {lock.holder}: {signature}"
     try:
         session.kube.patch(LEASES, lock.view.name, body, session.namespace, manager=changes.MANAGER, dry_run=dry_run)
