@@ -24,7 +24,7 @@ from agent.terminal import style_of
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
 # A person waits: a server that is away is said so before they give up on us.
-_PATIENCE = Patience(seconds=20.0, connect_seconds=5.0)
+_PATIENCE = Patience(seconds=20.0, attempts=3, connect_seconds=5.0)
 _EPILOG = """exit codes:
   0  all well
   1  something is not well

@@ -14,7 +14,7 @@ from agent.config import Config, loads
 from agent.config.schema import Pool
 from agent.errors import ConfigError, KubeError
 from agent.kube import CONFIGMAPS, DAEMONSETS, Kube
-from agent.kube.errors import NotFound
+from agent.kube.errors import NoCredentials, NotFound, Unauthorized, Unreachable
 
 DAEMONSET = "node-hardening-agent"
 CONFIGMAP = "node-hardening-config"
@@ -41,9 +41,15 @@ class Policy:
 
 
 def read(kube: Kube, namespace: str) -> Policy:
-    """The policy; a cluster without the agent has none. Never raises KubeError: the rest is worth showing anyway."""
+    """The policy; a cluster without the agent has none.
+
+    What may not be read is in `problem`, for the rest is worth showing anyway. Raises Unreachable, Unauthorized and
+    NoCredentials, which no further request would mend.
+    """
     try:
         daemons = kube.get(DAEMONSETS, DAEMONSET, namespace)
+    except (Unreachable, Unauthorized, NoCredentials):
+        raise
     except KubeError:
         daemons = {}
     name = _mounted(daemons)

@@ -321,7 +321,7 @@ class Staged:
 
     def _add_pod(self, sandbox: Sandbox, node: str) -> None:
         labels = {"app.kubernetes.io/name": "node-hardening-agent"}
-        name = f"node-hardening-agent-{node[-1] * 5}"
+        name = f"node-hardening-agent-{node.rpartition('-')[2]:0>5}"
         sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
         ready = self._agent_is_ready(node)
         state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}

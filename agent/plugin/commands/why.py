@@ -69,7 +69,7 @@ def text(known: Facts, found: Verdict, session: Session) -> str:
         lines += ["", style.paint(title, render.BOLD)]
         lines += _reasons(found.hardening, session)
     if found.reboot:
-        lines += ["", style.paint(_title(known), render.BOLD)]
+        lines += ["", *(style.paint(line, render.BOLD) for line in style.wrap(_title(known), indent=_INDENT))]
         lines += _reasons(found.reboot, session)
     return "\n".join(lines)
 

@@ -1,0 +1,436 @@
+"""status, why, history and diff over HTTP: in every phase, as kubectl's plugin, live, and in trouble."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.kube import Kube, direct
+from agent.plugin.command import Form, Session
+from agent.plugin.commands import COMMANDS
+from agent.plugin.main import answer, main, parser
+from agent.reboot.state import Phase
+from agent.sandbox.authn import User
+from agent.sandbox.server import Sandbox
+from tests.support.apiservers import ApiServer, Client
+from tests.support.kube import door_of
+from tests.support.plugin_fleet import NAMESPACE, SCENES, Staged
+from tests.support.plugin_screen import Screen, emulator
+from tests.support.programs import needed
+
+Object = dict[str, Any]
+PROGRAM = Path(sys.executable).parent / "kubectl-node_hardening"
+SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Sandbox]:
+    """One emulator for all scenes."""
+    with emulator() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def kubeconfig(still: Sandbox, tmp_path: Path) -> Path:
+    """An administrator's."""
+    return still.kubeconfig(tmp_path / "kubeconfig")
+
+
+@pytest.fixture
+def screen(still: Sandbox) -> Screen:
+    """Eighty columns, in front of a drain that is held up."""
+    staged = SCENES["draining"]()
+    staged.put_on(still)
+    return Screen(still, staged, width=80)
+
+
+# -- every phase -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_command_in_every_phase(still: Sandbox, scene: str) -> None:
+    """Nothing but the answer, within the terminal, with exit codes that scripts can use, and as documents."""
+    staged = SCENES[scene]()
+    staged.put_on(still)
+    lines = ["status", "history", "diff node-2", "history node-1"]
+    lines += [f"{verb} {name}" for name in staged.names for verb in ("status", "why")]
+    for line in lines:
+        shown = Screen(still, staged, 80).type(line)
+        if shown.code == 2:
+            assert (scene, line, "no agent ever looked" in shown.err) == ("without-agent", "diff node-2", True)
+            continue
+        assert shown.err == "", line
+        assert shown.code in (0, 1), line
+        too_long = [one for one in shown.out.splitlines() if len(one) > 80 and "-> kubectl" not in one]
+        assert too_long == [], line
+        told = json.loads(Screen(still, staged).type(f"{line} -o json").out)
+        assert told
+    told = json.loads(Screen(still, staged).type("status -o json").out)
+    assert yaml.safe_load(Screen(still, staged).type("status -o yaml").out) == told
+
+
+def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
+    """1 where a person should look, 0 while reboots go their way."""
+    for scene, code in (
+        ("calm", 0),
+        ("drifted", 1),
+        ("without-agent", 1),
+        ("draining", 0),
+        ("stuck", 1),
+        ("failed", 1),
+    ):
+        staged = SCENES[scene]()
+        staged.put_on(still)
+        shown = Screen(still, staged).type("status")
+        assert shown.code == code, scene
+    drifted = SCENES["drifted"]()
+    drifted.put_on(still)
+    rows = Screen(still, drifted).type("status").out.splitlines()[1:4]
+    assert [row.split()[0] for row in rows] == ["node-2", "node-3", "node-1"]
+
+
+def test_status_of_a_stuck_lock_names_holder_and_command(still: Sandbox) -> None:
+    """What on-call looks for first stands first, and below with what to type."""
+    staged = SCENES["stuck"]()
+    staged.put_on(still)
+    shown = Screen(still, staged, 80).type("status").out
+    holder = staged.leases()[0]["spec"]["holderIdentity"].partition("/")[0]
+    assert shown.splitlines()[1].startswith(f"{holder} ")
+    assert "STUCK" in shown.splitlines()[1]
+    assert f"-> kubectl node-hardening why {holder}" in shown
+
+
+def test_selectors_take_part_of_the_fleet(screen: Screen) -> None:
+    """As kubectl's -l; a wrong one is refused by the server with its own words."""
+    assert "1 node:" in screen.type("status -l kubernetes.io/hostname=node-2").out
+    assert "no nodes" in screen.type("status -l kubernetes.io/hostname=none").out
+    wrong = screen.type("status -l 'a=='=")
+    assert wrong.code == 3
+    assert "Traceback" not in wrong.err
+
+
+def test_wide_has_the_whole_sentence(screen: Screen) -> None:
+    """However narrow the terminal is."""
+    assert "held by shop/web (Deployment web))" in screen.type("status -o wide").out
+
+
+def test_quiet_nodes_of_a_big_fleet_are_counted(still: Sandbox) -> None:
+    """On a terminal; a pipe and --all get every node."""
+    staged = Staged(names=tuple(f"node-{number}" for number in range(1, 61)))
+    staged.want("node-7")
+    staged.until_phase("node-7", Phase.REBOOTING)
+    staged.put_on(still)
+    shown = Screen(still, staged, 100).type("status").out
+    assert "and 59 nodes that are well, with nothing to do (--all lists them)" in shown
+    assert len(shown.splitlines()) < 12
+    for everything in (Screen(still, staged, 100).type("status --all"), Screen(still, staged, None).type("status")):
+        assert sum(line.startswith("node-") for line in everything.out.splitlines()) == 60
+
+
+# -- on both API servers -----------------------------------------------------------------------------------------------
+
+
+def test_why_on_both_api_servers(api: ApiServer, client: Client, namespace: str, unique: str) -> None:
+    """The Node, Leases and ConfigMaps as each of them stores them."""
+    staged = Staged(names=tuple(f"{unique}-{number}" for number in (1, 2, 3)))
+    for name in staged.names:
+        staged.machine(name).pdb_until = 1e9
+    staged.want()
+    first = staged.first()
+    staged.until_phase(first, Phase.DRAINING)
+    staged.run(300)
+    uids = _put(client, staged, namespace)
+    waiting = next(name for name in staged.names if name != first)
+    kube = door_of(api)
+    try:
+        code, told = _document(kube, namespace, staged.now, "why", waiting)
+        assert (code, told["reboot"]["phase"]) == (1, "waiting")
+        assert told["reboot"]["reasons"][0]["code"] == "lock"
+        assert told["reboot"]["reasons"][0]["next"] == [f"kubectl node-hardening why {first}"]
+        code, told = _document(kube, namespace, staged.now, "status", "-l", f"stage={unique}")
+        assert told["nodes"][0]["node"] == first
+        assert told["reboots"] == {"draining": 1, "waiting": 2}
+        assert told["locks"][0]["holder"] == first
+        assert set(uids) == set(staged.names)
+    finally:
+        kube.close()
+        for name in staged.names:
+            client.delete(f"/api/v1/nodes/{name}")
+
+
+def _put(client: Client, staged: Staged, namespace: str) -> dict[str, str]:
+    """As an administrator; the server gives UIDs of its own, which the leases then name."""
+    uids = {}
+    unique = staged.names[0].rpartition("-")[0]
+    for node in staged.nodes():
+        name = node["metadata"]["name"]
+        del node["metadata"]["uid"]
+        node["metadata"]["labels"]["stage"] = unique
+        made = client.post("/api/v1/nodes", node)
+        assert made.status_code == 201, made.text
+        uids[name] = made.json()["metadata"]["uid"]
+        client.patch(f"/api/v1/nodes/{name}/status", {"status": node["status"]}, "merge")
+    for lease in staged.leases():
+        text = json.dumps(lease)
+        for name, uid in uids.items():
+            text = text.replace(f"uid-{name}", uid)
+        body = json.loads(text)
+        body["metadata"]["namespace"] = namespace
+        made = client.post(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", body)
+        assert made.status_code == 201, made.text
+    config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": staged.policy}}
+    assert client.post(f"/api/v1/namespaces/{namespace}/configmaps", config).status_code == 201
+    return uids
+
+
+def _document(kube: Kube, namespace: str, now: float, *argv: str) -> tuple[int, Object]:
+    out = io.StringIO()
+    options = parser(COMMANDS).parse_args([*argv, "-o", "json"])
+    session = Session(lambda: kube, namespace, Form.JSON, out, io.StringIO(), lambda: now)
+    return answer(options, session), json.loads(out.getvalue())
+
+
+# -- live --------------------------------------------------------------------------------------------------------------
+
+
+def test_watch_tells_each_change_as_a_line(screen: Screen, still: Sandbox) -> None:
+    """Without a terminal: what was there, then what changed, and nothing is asked for again and again."""
+    kube = Kube(direct(still.url, token=still.token), node="watch")
+    out = io.StringIO()
+    session = Session(lambda: kube, NAMESPACE, Form.TABLE, out, io.StringIO(), lambda: screen.staged.now)
+    options = parser(COMMANDS).parse_args(["status", "--watch"])
+    thread = threading.Thread(target=answer, args=(options, session), daemon=True)
+    thread.start()
+    _until(lambda: out.getvalue().count("\n") == 3)
+    still.clear_requests()
+    still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
+    _until(lambda: "node-1  Ready  hardened  blocked  opted out on the node: OPS-1" in out.getvalue())
+    still.delete("nodes", "node-2")
+    _until(lambda: "node-2  gone" in out.getvalue())
+    assert [one.path for one in still.requests if "watch" not in one.path and one.method != "GET"] == []
+    kube.stop()
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+
+
+def _says(sentence: str) -> Any:
+    def change(node: Object) -> None:
+        node["metadata"]["annotations"]["node-hardening.io/reboot"] = sentence
+
+    return change
+
+
+def test_watch_on_a_terminal_redraws_and_ends_on_ctrl_c(screen: Screen, still: Sandbox, kubeconfig: Path) -> None:
+    """On the terminal's other screen, which is given back; no traceback, exit code 130."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "--kubeconfig", kubeconfig, "status", "--watch"],
+        stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env={**_environment(kubeconfig), "TERM": "xterm"},
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = bytearray()
+    reader = threading.Thread(target=_drain, args=(ours, seen), daemon=True)
+    reader.start()
+    try:
+        _until(lambda: b"Ctrl-C ends" in seen)
+        still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
+        _until(lambda: b"1 blocked" in seen)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(SECONDS)
+        os.close(ours)
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert seen.startswith(b"\x1b[?1049h")
+    assert b"\x1b[?1049l" in seen
+
+
+def _drain(descriptor: int, into: bytearray) -> None:
+    try:
+        while chunk := os.read(descriptor, 65536):
+            into += chunk
+    except OSError:  # a pty whose other end is closed
+        return
+
+
+def _until(reached: Any) -> None:
+    end = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < end, "not reached"
+        time.sleep(0.02)
+
+
+# -- as kubectl's plugin -----------------------------------------------------------------------------------------------
+
+
+def _environment(kubeconfig: Path) -> dict[str, str]:
+    path = f"{PROGRAM.parent}:{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(kubeconfig.parent), "KUBECONFIG": str(kubeconfig), "LANG": "C.UTF-8"}
+
+
+def _kubectl(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [needed("kubectl"), *words],
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_kubectl_finds_the_plugin(screen: Screen, kubeconfig: Path) -> None:
+    """`kubectl node-hardening` is the program, with the kubeconfig that kubectl uses."""
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} is not installed: make venv")
+    done = _kubectl(kubeconfig, "node-hardening", "why", "node-1", "-o", "json")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["reboot"]["reasons"][0]["code"] == "lock"
+    assert "kubectl-node_hardening" in _kubectl(kubeconfig, "plugin", "list").stdout
+
+
+def test_kubectl_completes_the_plugins_words(screen: Screen, kubeconfig: Path) -> None:
+    """Through kubectl's own hook: commands, options, and nodes of the cluster."""
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} is not installed: make venv")
+    assert "status\t" in _kubectl(kubeconfig, "__complete", "node-hardening", "st").stdout
+    nodes = _kubectl(kubeconfig, "__complete", "node-hardening", "why", "node-").stdout.splitlines()
+    assert nodes[:3] == ["node-1", "node-2", "node-3"]
+    assert _kubectl(kubeconfig, "__complete", "node-hardening", "status", "-o", "").stdout.splitlines()[0] == "table"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_own_scripts_offer_the_same(screen: Screen, kubeconfig: Path, shell: str) -> None:
+    """Each shell reads its script, and bash fills in a word."""
+    script = subprocess.run(
+        [PROGRAM, "completion", shell], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "kubectl_complete-node_hardening" in script
+    if shell != "bash":
+        return
+    asked = f"{script}\nCOMP_WORDS=(kubectl-node_hardening why node-); COMP_CWORD=2; _kubectl_node_hardening\n"
+    done = subprocess.run(
+        ["/bin/bash", "-c", asked + 'echo "${COMPREPLY[@]}"'],
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "node-1 node-2 node-3\n", done.stderr
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+def _run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(list(words))
+    return code, capsys.readouterr().err
+
+
+def test_a_node_that_is_not_there(screen: Screen) -> None:
+    """A usage error with what to type, not a 404."""
+    shown = screen.type("why node-9")
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err == "kubectl node-hardening: there is no node 'node-9': kubectl get nodes has their names\n"
+
+
+def test_a_server_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence that names the server and what to look at."""
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "users": [{"name": "c", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+    }  # fmt: skip
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config))
+    code, said = _run("--kubeconfig", str(file), "status", capsys=capsys)
+    assert code == 3
+    assert "127.0.0.1:9" in said
+    assert "is this the right cluster?" in said
+    assert "Traceback" not in said
+
+
+def test_a_kubeconfig_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and the file's name."""
+    code, said = _run("--kubeconfig", str(tmp_path / "none"), "status", capsys=capsys)
+    assert code == 2
+    assert str(tmp_path / "none") in said
+
+
+@pytest.mark.parametrize(("token", "words"), [("nobody", "node-hardening-reader"), ("wrong", "log in again")])
+def test_a_token_that_may_not(
+    screen: Screen, tmp_path: Path, capsys: pytest.CaptureFixture[str], token: str, words: str
+) -> None:
+    """403 names the role to ask for, 401 the login."""
+    screen.sandbox.add_token("nobody", User("nobody"))
+    file = screen.sandbox.kubeconfig(tmp_path / "kubeconfig", token=token)
+    code, said = _run("--kubeconfig", str(file), "status", capsys=capsys)
+    assert code == 3
+    assert words in said
+
+
+def test_a_reader_that_may_only_see_nodes_is_served_what_it_may_see(still: Sandbox, screen: Screen) -> None:
+    """Locks, pause and policy that may not be read are said, and nothing is called well for it."""
+    role = {
+        "metadata": {"name": "nodes-only"},
+        "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}],
+    }
+    if still.get("clusterroles", "nodes-only") is None:
+        still.create("clusterroles", role)
+        binding = {
+            "metadata": {"name": "nodes-only"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "nodes-only"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "little"}],
+        }
+        still.create("clusterrolebindings", binding)
+    still.add_token("little", User("little"))
+    kube = Kube(direct(still.url, token="little"), node="t")
+    code, told = _document(kube, NAMESPACE, screen.staged.now, "status")
+    assert (code, len(told["nodes"]), told["well"]) == (1, 3, False)
+    assert "cannot be read" in told["policy"]["problem"]
+    code, told = _document(kube, NAMESPACE, screen.staged.now, "why", "node-1")
+    assert "who holds it cannot be read" in told["reboot"]["reasons"][0]["said"]
+    kube.close()
+
+
+def test_a_reader_that_has_seen_enough(screen: Screen, kubeconfig: Path) -> None:
+    """`| head -1` ends quietly."""
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{PROGRAM} status -o json | head -1; echo ${{PIPESTATUS[0]}}"],
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0] == "{"
+
+
+@pytest.mark.parametrize("line", ["status node-1 -l a=b", "status --watch -o json"])
+def test_options_that_do_not_go_together(screen: Screen, line: str) -> None:
+    """Exit code 2, before anything is asked of the cluster."""
+    assert screen.type(line).code == 2
+
+
+@pytest.mark.parametrize("line", ["status -o html", "nothing", "why", "history --limit -1"])
+def test_usage_errors(line: str) -> None:
+    """Exit code 2, from the parser."""
+    with pytest.raises(SystemExit) as ended:
+        parser(COMMANDS).parse_args(line.split())
+    assert ended.value.code == 2
+
+
+def test_options_stand_before_and_behind_the_command() -> None:
+    """As with kubectl."""
+    before = parser(COMMANDS).parse_args(["-n", "x", "-o", "json", "status"])
+    behind = parser(COMMANDS).parse_args(["status", "-n", "x", "-o", "json"])
+    assert (before.namespace, before.output) == (behind.namespace, behind.output) == ("x", "json")

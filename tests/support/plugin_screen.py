@@ -1,0 +1,73 @@
+"""The plugin at a terminal of a given width, over HTTP against an emulator that holds a staged fleet.
+
+Time is the fleet's own, so that what is printed is the same each time: docs/plugin.md is made of it.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from agent.kube import Kube, direct
+from agent.plugin.command import Form, Session
+from agent.plugin.commands import COMMANDS
+from agent.plugin.main import answer, parser
+from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
+from agent.terminal import Style
+from tests.support.plugin_fleet import NAMESPACE, Staged
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a command line printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Screen:
+    """A person's terminal. width: None for a pipe. says: answers to questions, in order; nobody is there without."""
+
+    sandbox: Sandbox
+    staged: Staged
+    width: int | None = 100
+    says: list[str] = field(default_factory=list)
+
+    def type(self, line: str) -> Shown:
+        """Runs `kubectl node-hardening LINE`."""
+        out, err = io.StringIO(), io.StringIO()
+        options = parser(COMMANDS).parse_args(shlex.split(line))
+        kube = Kube(direct(self.sandbox.url, token=self.sandbox.token), node="kubectl-plugin")
+
+        def ask(question: str) -> str:
+            said = self.says.pop(0)
+            out.write(f"{question}{said}\n")
+            return said
+
+        session = Session(
+            connect=lambda: kube,
+            namespace=NAMESPACE,
+            form=Form(options.output),
+            out=out,
+            err=err,
+            now=lambda: self.staged.now,
+            style=Style(width=self.width),
+            ask=ask if self.says else None,
+            yes=getattr(options, "yes", False),
+        )
+        code = answer(options, session)
+        kube.close()
+        return Shown(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def emulator() -> Iterator[Sandbox]:
+    """An emulator in which nothing moves by itself."""
+    with Sandbox(Settings(controllers=False, kubelet=KubeletSettings(enabled=False))) as sandbox:
+        yield sandbox
