@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -83,9 +84,11 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     # The only room that knows the sandbox, and only when asked: its libraries are an extra.
     try:
-        from agent.sandbox.demo import demo  # noqa: PLC0415
+        from agent.sandbox.demo import demo, stay  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
+    if arguments.stay is not None:
+        return stay(_out, Path(arguments.stay), arguments.nodes, keep=arguments.keep)
     looks = style_of(sys.stdout, os.environ)
     live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 

@@ -53,6 +53,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     demo = command("demo", "the main job on throw-away sandboxed nodes: no root, no cluster, about a minute")
     demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="how many go one by one (default 3)")
     demo.add_argument("--keep", action="store_true", help="leave the sandbox in place and say where it is")
+    demo.add_argument(
+        "--stay",
+        metavar="DIR",
+        help="no story: a cluster to try things in with kubectl, its nodes' files in DIR, until Ctrl-C",
+    )
     return top
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from agent.host import Host
 from agent.model import Outcome, Report, Status
 from agent.sandbox.describe import describe
 from agent.sandbox.noderoot import NodeRoot
+from agent.sandbox.playground import play
 from agent.sandbox.roll import Roll, wait_until
 from agent.sandbox.screen import Screen
 
@@ -189,6 +191,13 @@ def demo(out: Write, render: Render, *, keep: bool, nodes: int = 3, live: bool =
                     shutil.rmtree(folder)
     story.say("\nEverything above held." if story.held else "\nSomething above did not hold: that is a defect.")
     return 0 if story.held else 1
+
+
+def stay(out: Write, folder: Path, nodes: int, *, keep: bool) -> int:
+    """A cluster to try things in, until it is interrupted or ended; that is its good end, 0."""
+    with suppress(KeyboardInterrupt), _interruptible():
+        play(out, folder, nodes, Path(sys.argv[0]).resolve().parent, keep=keep)
+    return 0
 
 
 @contextmanager

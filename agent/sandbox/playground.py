@@ -1,0 +1,205 @@
+"""A sandboxed cluster that stays: for trying with kubectl what docs/quickstart.md tells, without a cluster.
+
+What a cluster does with daemonset.yaml is done here as far as the agent can see it: agents run from the moment at which
+the DaemonSet is there, with what the ConfigMaps of policy and profiles hold. The pods that kubectl shows are the
+emulator's; the agents are processes of this machine, each with the folder of its node. It refuses a folder in which
+something is already, and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.config import Config, loads
+from agent.config.schema import Kubelet
+from agent.controls import catalogue
+from agent.controls.catalogue import Act
+from agent.errors import ConfigError, UsageError
+from agent.host import Host
+from agent.model import Status
+from agent.sandbox.authn import ADMIN
+from agent.sandbox.machines import Machine
+from agent.sandbox.noderoot import NodeRoot
+from agent.sandbox.roll import NAMESPACE, furnish
+from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
+
+DAEMONSET = "node-hardening-agent"
+POLICY = "node-hardening-config"
+PROFILES = ("apparmor", "seccomp")  # each the ConfigMap node-hardening-… and a folder of its files
+# What agents of one machine cannot share, and what does not answer in a sandbox.
+_HERE: dict[str, dict[str, Any]] = {"metrics": {"address": ""}, "kubelet": {"probe": False}}
+_LOOK_SECONDS = 0.5
+_DOWN_SECONDS = 1.5
+
+
+class Playground:
+    """The cluster. `start`, then `step` again and again; `stop` in any case."""
+
+    def __init__(self, folder: Path, nodes: int, say: Callable[[str], None]) -> None:
+        """folder: missing or empty. say: takes one line about what happened.
+
+        Raises:
+            UsageError: there is something in the folder, or it cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise UsageError(f"{folder}: a playground needs a folder that is empty or not there")
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be made: {error.strerror}") from error
+        self.folder = folder.resolve()
+        self.say = say
+        kubelet = KubeletSettings(heartbeat_seconds=1, termination_seconds=0.3)
+        # kubectl sends no token over plain http; the server listens on loopback and guards nothing but made-up nodes.
+        self.sandbox = Sandbox(Settings(kubelet=kubelet, node_grace_seconds=5, rbac=False, anonymous=ADMIN))
+        self.names = [f"node-{number}" for number in range(1, nodes + 1)]
+        self.kubeconfig = self.folder / "kubeconfig"
+        self.off: frozenset[str] = frozenset()
+        self._machines: list[Machine] = []
+        self._runs = False
+        self._policy: dict[str, Any] | str | None = None
+
+    def start(self) -> None:
+        """The API server with its nodes, their trees; no agent yet."""
+        sandbox = self.sandbox.start()
+        furnish(sandbox, self.names, len(self.names) + 1, 1)
+        for name in self.names:
+            folder = self.folder / name
+            self._machines.append(Machine(sandbox, name, folder, down_seconds=_DOWN_SECONDS))
+        self.off = untold(self._machines[0].root)
+        sandbox.kubeconfig(self.kubeconfig)
+
+    def step(self) -> None:
+        """Does what the kubelets and the DaemonSet controller of a cluster would do about the manifest now."""
+        there = self.sandbox.get("daemonsets", DAEMONSET, NAMESPACE) is not None
+        if there and not self._runs:
+            self._deliver()
+            for machine in self._machines:
+                machine.start()
+            self.say(f"the DaemonSet is there: agents run on {', '.join(self.names)}")
+        elif there:
+            self._deliver()
+        elif self._runs:
+            for machine in self._machines:
+                machine.stop()
+            self._machines.clear()
+            self.say("the DaemonSet is gone and the agents with it; Ctrl-C, and start again to try more")
+        self._runs = there
+
+    def stop(self) -> None:
+        """Ends every process; what was written stays."""
+        if self._runs:
+            for machine in self._machines:
+                machine.stop()
+        self.sandbox.stop()
+
+    def _deliver(self) -> None:
+        """Mounts the ConfigMaps: profiles as folders, the policy as each machine's file."""
+        folders = {name: self._mount(name) for name in PROFILES}
+        policy = self._asked(folders)
+        if policy == self._policy:
+            return
+        changed, self._policy = self._policy is not None, policy
+        for machine in self._machines:
+            if isinstance(policy, str):
+                machine.config.write_text(policy)
+            else:
+                machine.configure(policy)
+        if changed:
+            self.say("another policy was applied, and is on every node now")
+
+    def _asked(self, folders: Mapping[str, Path | None]) -> dict[str, Any] | str:
+        """The ConfigMap's policy with what a sandbox needs besides; as it is where agents are going to refuse it."""
+        text = self._data(POLICY).get("config.yaml", "")
+        try:
+            loads(text, "config.yaml")
+        except ConfigError:
+            return text
+        asked: dict[str, Any] = yaml.safe_load(text) or {}
+        for section, needed in _HERE.items():
+            asked[section] = {**(asked.get(section) or {}), **needed}
+        for name, folder in folders.items():
+            if folder is not None:
+                asked[name] = {**(asked.get(name) or {}), "profiles": str(folder)}
+        # One command on every node, so that they show the hash of one policy.
+        asked["reboot"] = {"command": [sys.executable, "-m", "agent.sandbox.powerdown"], **(asked.get("reboot") or {})}
+        for name in self.off:
+            asked[name] = {**(asked.get(name) or {}), "mode": "off"}
+        return asked
+
+    def _mount(self, name: str) -> Path | None:
+        """The folder with the files of a ConfigMap of profiles; None without one, which means the shipped ones."""
+        if self.sandbox.get("configmaps", f"node-hardening-{name}", NAMESPACE) is None:
+            return None
+        wanted, folder = self._data(f"node-hardening-{name}"), self.folder / "profiles" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            if file.name not in wanted:
+                file.unlink()
+        for file_name, content in wanted.items():
+            file = folder / file_name
+            if not file.exists() or file.read_text() != content:
+                new = folder / f".{file_name}.new"
+                new.write_text(content)
+                new.rename(file)
+        return folder
+
+    def _data(self, name: str) -> dict[str, str]:
+        found = self.sandbox.get("configmaps", name, NAMESPACE) or {}
+        return found.get("data") or {}
+
+
+def untold(root: NodeRoot) -> frozenset[str]:
+    """The controls that cannot tell everything here, for want of their tools on this machine."""
+    config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
+    report = catalogue.run(root.name, catalogue.controls_of(config, host), Act.AUDIT)
+    return frozenset(finding.control for finding in report.findings if finding.status is Status.UNKNOWN)
+
+
+def play(out: Callable[[str], None], folder: Path, nodes: int, programs: Path, *, keep: bool) -> None:
+    """Stays until KeyboardInterrupt. programs: the folder in which kubectl finds the plugin."""
+    ground = Playground(folder, nodes, lambda line: out(f"{time.strftime('%H:%M:%S')} {line}\n"))
+    try:
+        ground.start()
+        out(_welcome(ground, programs))
+        while True:
+            ground.step()
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        ground.stop()
+        if not keep:
+            shutil.rmtree(ground.folder)
+
+
+def _welcome(ground: Playground, programs: Path) -> str:
+    names = ground.names
+    return "".join(
+        f"{line}\n"
+        for line in (
+            f"{len(names)} nodes, a few pods and no agent yet, until Ctrl-C. In another terminal of this folder:",
+            "",
+            f"    export KUBECONFIG={ground.kubeconfig} PATH={programs}:$PATH",
+            "    kubectl get nodes",
+            "    kubectl apply -f daemonset.yaml",
+            "    kubectl node-hardening status",
+            "",
+            f"{names[0]}'s own files: {ground.folder}/{names[0]}/root; beside it agent.log, what its agent says.",
+            *_without(ground.off),
+            "",
+        )
+    )
+
+
+def _without(off: Collection[str]) -> list[str]:
+    if not off:
+        return []
+    return [f"Without {' and '.join(sorted(off))}: this machine lacks the tools (Debian: apt install kmod apparmor)."]
