@@ -80,7 +80,7 @@ def facts(holder: Holder) -> Iterator[str]:
     """What is seen, one thing a line."""
     lock, node = holder.lock, holder.node
     phase = "rebooting: it may have given the reboot command" if lock.is_rebooting else "held: it has not rebooted yet"
-    yield f"lock {lock.name} (lease {lock.view.name}) is held by {lock.holder} since {_ago(lock.acquired, holder.now)}"
+    yield f"lock {lock.name} (lease {lock.view.name}) is held by {lock.holder}, taken {_ago(lock.acquired, holder.now)}"
     yield f"phase {phase}"
     seen = "changed" if holder.changed else "did not change"
     yield (
@@ -156,5 +156,5 @@ def follows(holder: Holder, policy: Reboot | None) -> Iterator[str]:
 
 def _ago(moment: float, now: float) -> str:
     if moment <= 0:
-        return "an unknown time"
+        return "nobody knows when"
     return f"{age(now - moment)} ago" if now >= moment else f"{age(moment - now)} ahead of this clock"

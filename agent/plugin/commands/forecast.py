@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.config import units
 from agent.config.schema import Mode, Reboot
+from agent.errors import UsageError
 from agent.plugin import fleet, locks, policy
 from agent.plugin.command import NOT_WELL, OK, Command, Session, add_selector
 from agent.plugin.fleet import Keep, NodeRow
@@ -76,10 +78,14 @@ def _is_stopped(row: NodeRow) -> bool:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_selector(parser)
+    parser.add_argument(
+        "--takes", default="", metavar="10m", help="how long one reboot takes, instead of what was seen"
+    )
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     now = session.now()
+    given = _given(options.takes)
     rules = policy.read(session.kube, session.namespace)
     known = locks.read(session.kube, session.namespace)
     pause = locks.pause(session.kube, session.namespace, now)
@@ -91,9 +97,8 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     outlooks = []
     for pool in sorted(loads):
         slots = [lock for lock in known if lock.pool == pool]
-        outlooks.append(
-            outlook(pool, loads[pool], slots=slots, everything=everything, rules=rules, pause=pause, now=now)
-        )
+        pace = given or pace_of(loads[pool].seconds) or pace_of(everything)
+        outlooks.append(outlook(pool, loads[pool], pace, slots=slots, rules=rules, pause=pause, now=now))
     if session.form.is_document:
         session.document(
             {"pools": [_document(one) for one in outlooks], "assumes": assumptions(outlooks, rules, pause)}
@@ -104,19 +109,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 
 def outlook(
-    pool: str,
-    load: Load,
-    *,
-    slots: Sequence[Lock],
-    everything: Sequence[float],
-    rules: Policy,
-    pause: Pause,
-    now: float,
+    pool: str, load: Load, pace: Pace | None, *, slots: Sequence[Lock], rules: Policy, pause: Pause, now: float
 ) -> Outlook:
-    """One pool's answer. slots: its locks. everything: cycles of all pools, for one that has none of its own. Pure."""
+    """One pool's answer. pace: None when nobody knows. slots: its locks. Pure."""
     held = [lock for lock in slots if not lock.is_free]
     under_way = tuple(lock.holder for lock in held)
-    pace = pace_of(load.seconds) or pace_of(everything)
     if not load.waiting and not under_way:
         untold = f"of {count(load.untold, 'node')} nobody can tell whether a reboot is wanted"
         nothing = Finish(None, untold) if load.untold else Finish(now)
@@ -148,7 +145,20 @@ def _unknown(held: Sequence[Lock], pace: Pace | None, rules: Policy, pause: Paus
     stuck = [lock for lock in held if lock.is_stuck]
     if stuck:
         return f"lock {stuck[0].name} is stuck: {stuck[0].holder} went down and did not come back"
-    return "no reboot was seen yet, so that nobody knows how long one takes" if pace is None else ""
+    return "no reboot was seen yet; say how long one takes: --takes 10m" if pace is None else ""
+
+
+def _given(takes: str) -> Pace | None:
+    """What a person says. Raises UsageError."""
+    if not takes:
+        return None
+    try:
+        seconds = units.duration(takes)
+    except ValueError as error:
+        raise UsageError(f"--takes: {error}") from error
+    if not 1 <= seconds <= units.YEAR_SECONDS:
+        raise UsageError(f"--takes {takes}: write 1s to 366d")
+    return Pace(0, seconds, seconds)
 
 
 def _finish(roll: Roll, seconds: float, reboot: Reboot, begins: float) -> Finish:
@@ -161,13 +171,15 @@ def _finish(roll: Roll, seconds: float, reboot: Reboot, begins: float) -> Finish
 def assumptions(outlooks: Sequence[Outlook], rules: Policy, pause: Pause) -> list[str]:
     """What the answers rest on, and who is left out of them."""
     told = []
-    if any(one.typical.at is not None and one.pace and (one.load.waiting or one.under_way) for one in outlooks):
-        told.append("reboots take as long as those that were seen: the median, and nine of ten")
+    reckoned = [one for one in outlooks if one.typical.at is not None and (one.load.waiting or one.under_way)]
+    if reckoned:
+        if any(one.pace is not None and one.pace.seen for one in reckoned):
+            told.append("reboots take as long as those that were seen: the median; if slow, as nine of ten")
         told.append("nothing else holds a node back: no alert, no disruption budget, no node down by itself")
-    if pause.active and pause.is_known and pause.until:
-        told.append(f"the pause ends as it says, {pause.until}")
-    if rules.config is not None and not rules.config.reboot.windows and told:
-        told.append("there are no windows: one may begin at any time")
+        if pause.active:
+            told.append(f"the pause ends as it says, {pause.until}")
+        if rules.config is not None and not rules.config.reboot.windows:
+            told.append("there are no windows: one may begin at any time")
     for one in outlooks:
         for names, what in (
             (one.load.skipped, "opted out, not counted"),
@@ -188,7 +200,8 @@ def _show(session: Session, outlooks: Sequence[Outlook], assumed: Sequence[str],
     ]  # fmt: skip
     rows: list[list[Cell | str]] = []
     for one in outlooks:
-        pace = f"{age(one.pace.typical)} ({one.pace.seen} seen)" if one.pace else "unknown"
+        seen = f"{one.pace.seen} seen" if one.pace and one.pace.seen else "as you say"
+        pace = f"{age(one.pace.typical)} ({seen})" if one.pace else "unknown"
         under_way = several(one.under_way, most=2) or "-"
         rows.append([
             one.pool, str(one.load.waiting), under_way, pace, _when(one, one.typical, now),

@@ -161,7 +161,8 @@ def _show_nodes(session: Session, answers: Sequence[Answer]) -> None:
         rows.append([answer.node, *numbers, f"{held[0].pod}: {_why(held[0])}" if held else ""])
     session.write(table(columns, rows, session.style))
     held_up = sum(1 for answer in answers if answer.held)
-    session.write(f"{held_up} of {count(len(answers), 'node')} that wait would be held up now")
+    waiting = f"of {count(len(answers), 'node that waits', 'nodes that wait')}"
+    session.write(f"{waiting}, {held_up or 'none'} would be held up now")
 
 
 def _number(number: int, expected: Expected) -> Cell:

@@ -10,7 +10,7 @@ from agent.config import loads
 from agent.plugin.commands.forecast import Load, Outlook, assumptions, outlook
 from agent.plugin.fleet import NodeRow, Reboot
 from agent.plugin.locks import Lock, Pause
-from agent.plugin.outlook import HAND_OVER_SECONDS
+from agent.plugin.outlook import HAND_OVER_SECONDS, pace_of
 from agent.plugin.policy import Policy
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.lock import micro_time
@@ -46,11 +46,9 @@ def lock(*, holder: str = "n0/uid-n0", stuck: str = "", last: float = 0.0) -> Lo
     return Lock("workers", 0, view)
 
 
-def ask(
-    load: Load, *slots: Lock, policy: Policy | None = None, pause: Pause | None = None, others: tuple[float, ...] = ()
-) -> Outlook:
+def ask(load: Load, *slots: Lock, policy: Policy | None = None, pause: Pause | None = None) -> Outlook:
     return outlook(
-        "workers", load, slots=slots, everything=[*load.seconds, *others], rules=policy or rules(),
+        "workers", load, pace_of(load.seconds), slots=slots, rules=policy or rules(),
         pause=pause or Pause(active=False), now=NOW,
     )  # fmt: skip
 
@@ -83,10 +81,9 @@ def test_a_pool_is_reckoned_from_its_own_reboots() -> None:
     assert found.cautious.at == NOW + 500 + 600 + 600 + HAND_OVER_SECONDS
 
 
-def test_another_pools_reboots_are_better_than_none() -> None:
-    """And none at all is unknown."""
-    assert ask(Load(size=3, waiting=1), others=FIVE).typical.at == NOW + 300
-    assert ask(Load(size=3, waiting=1)).typical.why == "no reboot was seen yet, so that nobody knows how long one takes"
+def test_no_reboot_seen_is_unknown() -> None:
+    """Nobody guesses how long one takes."""
+    assert ask(Load(size=3, waiting=1)).typical.why == "no reboot was seen yet; say how long one takes: --takes 10m"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_what_is_seen_is_told_whole() -> None:
     """Lock, phase, renewal and how it was looked at; Node, kubelet, boot and note."""
     told = "\n".join(facts(seen(lease(stuck="worker-2"))))
     for words in (
-        "lock workers/0 (lease node-hardening-reboot-workers-0) is held by worker-1 since 31m ago",
+        "lock workers/0 (lease node-hardening-reboot-workers-0) is held by worker-1, taken 31m ago",
         "phase rebooting: it may have given the reboot command",
         "renewed 30m ago by its own clock; it did not change while it was watched for 25s",
         "worker-2 says that it does not come back",

@@ -1,0 +1,195 @@
+"""forecast, preflight, and what reboot and unlock say beforehand: on fleets as their daemons write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from agent.plugin.commands.preflight import Answer, summary
+from agent.reboot.drain import Expected, Preflight
+from agent.sandbox import builders
+from agent.sandbox.server import Sandbox
+from tests.support.plugin_fleet import SCENES
+from tests.support.plugin_screen import Screen, Shown, emulator
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Sandbox]:
+    """One emulator for all scenes."""
+    with emulator() as sandbox:
+        yield sandbox
+
+
+@dataclass
+class Stage:
+    """Whatever scene is asked for."""
+
+    sandbox: Sandbox
+
+    def type(self, scene: str, line: str) -> Shown:
+        """One command line in front of it."""
+        staged = SCENES[scene]()
+        staged.put_on(self.sandbox)
+        return Screen(self.sandbox, staged).type(line)
+
+
+@pytest.fixture
+def stage(still: Sandbox) -> Stage:
+    """See Stage."""
+    return Stage(still)
+
+
+# -- forecast ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_by_windows_and_by_what_somebody_says(stage: Stage) -> None:
+    """Nothing seen yet is unknown; three nodes of an hour and a half go into one night from Monday on."""
+    unknown = stage.type("outside-window", "forecast")
+    assert (unknown.code, "no reboot was seen yet" in unknown.out) == (1, True)
+    found = stage.type("outside-window", "forecast --takes 90m")
+    assert found.code == 0
+    assert "2023-11-21 01:30Z (in 3d16h)" in found.out  # 21:00Z is 22:00 in Berlin, and three times 90 minutes
+    told = json.loads(stage.type("outside-window", "forecast --takes 3h -o json").out)
+    (pool,) = told["pools"]
+    assert (pool["pool"], pool["waiting"], pool["underWay"]) == ("workers", 3, [])
+    # Begun at 22:00 and 01:00; the third does not fit and goes into Tuesday's night.
+    assert pool["doneAt"] == pytest.approx(1700600400 + 3 * 3600, abs=1)
+
+
+def test_a_forecast_from_reboots_that_were_seen(stage: Stage) -> None:
+    """After a round there is a pace; with nothing waiting there is nothing to reckon."""
+    told = json.loads(stage.type("done", "forecast -o json").out)
+    (pool,) = told["pools"]
+    assert pool["pace"]["seen"] == 3
+    assert 60 < pool["pace"]["typicalSeconds"] < 600
+    assert (pool["waiting"], told["assumes"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ("stuck", "lock workers/0 is stuck"),
+        ("paused", "the pause ends as it says, 2023-11-15T02:00:00Z"),
+        ("skipped", "node-1: opted out, not counted"),
+        ("looping", "held by the loop guard, not counted"),
+        ("failed", "in back-off after a failure, counted as if the next try went well"),
+        ("untold", "nobody can tell"),
+    ],
+)
+def test_what_a_forecast_leaves_out_or_rests_on_is_said(stage: Stage, scene: str, words: str) -> None:
+    """In each phase that makes one uncertain."""
+    assert words in stage.type(scene, "forecast --takes 10m").out
+
+
+def test_a_pace_that_is_none_is_exit_2(stage: Stage) -> None:
+    """As everywhere."""
+    for text in ("10", "0", "-1m"):
+        assert stage.type("calm", f"forecast --takes={text}").code == 2
+
+
+# -- preflight ---------------------------------------------------------------------------------------------------------
+
+
+def _runs(pod: dict[str, Any]) -> None:
+    pod["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def _allows_nothing(budget: dict[str, Any]) -> None:
+    budget["status"] = {
+        "observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1,
+    }  # fmt: skip
+
+
+def test_a_preflight_names_pod_budget_and_owner_and_changes_nothing(stage: Stage) -> None:
+    """Those that hold it up; with -o wide all of them; of the fleet, only nodes that wait and are not down."""
+    stage.type("draining", "status")
+    pod = builders.pod("web", namespace="default", node="node-1", labels={"app": "web"})
+    stage.sandbox.create("pods", pod)
+    budget = builders.budget("tight", {"app": "web"}, max_unavailable=0)
+    budget["metadata"]["labels"] = {"app.kubernetes.io/instance": "shop"}
+    stage.sandbox.create("poddisruptionbudgets", budget)
+    stage.sandbox.update("pods", "web", _runs)
+    stage.sandbox.update("poddisruptionbudgets", "tight", _allows_nothing)
+    staged = SCENES["draining"]()
+    screen = Screen(stage.sandbox, staged)
+    before = stage.sandbox.list("pods")
+    found = screen.type("preflight node-1")
+    assert found.code == 1
+    assert "default/web" in found.out
+    assert "default/tight (app shop)" in found.out
+    assert "would be held up now: 2 pods on node-1" in found.out
+    assert "agent" not in found.out
+    assert "node-hardening-agent" in screen.type("preflight node-1 -o wide").out
+    fleet = screen.type("preflight")
+    assert fleet.code == 1
+    assert "of 2 nodes that wait, 1 would be held up now" in fleet.out
+    told = json.loads(screen.type("preflight -o json").out)
+    assert (told["by"], [one["node"] for one in told["nodes"]]) == ("dry-run evictions", ["node-1", "node-2"])
+    assert stage.sandbox.list("pods") == before
+    stage.sandbox.delete("pods", "web")
+    stage.sandbox.delete("poddisruptionbudgets", "tight")
+
+
+def test_a_drain_that_would_go_through_is_exit_0(stage: Stage) -> None:
+    """And so is a fleet in which nothing waits."""
+    free = stage.type("draining", "preflight node-1")
+    assert (free.code, free.out) == (0, "a drain would go through now: 1 pod on node-1: 1 goes\n")
+    calm = stage.type("calm", "preflight")
+    assert (calm.code, calm.out) == (0, "no node waits for a reboot; name one to look at it all the same\n")
+
+
+def test_a_summary_counts_in_order_of_trouble() -> None:
+    """Singular and plural; nothing on the node is a sentence too."""
+    pods = [Preflight(f"a/{n}", one) for n, one in enumerate([*Expected, Expected.GOES, Expected.NEVER])]
+    said = "7 pods on n: 2 never go, 1 has to wait, 1 cannot be told, 2 go, 1 stays"
+    assert summary(Answer("n", tuple(pods))) == said
+    assert summary(Answer("n", ())) == "0 pods on n"
+
+
+def test_defaults_are_assumed_only_aloud(stage: Stage) -> None:
+    """Without the agents' configuration a preflight is an answer with a reservation, never exit 0."""
+    stage.type("calm", "status")
+    stage.sandbox.delete("configmaps", "node-hardening-config", "node-hardening")
+    found = Screen(stage.sandbox, SCENES["calm"]()).type("preflight node-1")
+    assert (found.code, "the defaults are assumed" in found.err) == (1, True)
+
+
+# -- what is said before a change --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scene", "line", "words"),
+    [
+        ("draining", "reboot node-2", "lock workers/0 is held by node-3 for 15m"),
+        ("draining", "reboot node-2", "maxUnavailable 1 of 3 nodes: unavailable are node-3"),
+        ("outside-window", "reboot node-1", "windows: the next opens Mon 2023-11-20 22:00 CET"),
+        ("paused", "reboot node-1", "the cluster's pause by anna@example.org"),
+        ("failed", "reboot node-1", "back-off after a failure: failed: the reboot command failed"),
+        ("without-agent", "reboot node-2", "no agent reports on this node: nobody would act"),
+        ("calm", "reboot node-1", "nothing holds it back now: expect it to begin within seconds"),
+        ("waiting", "skip node-3", "its cycle is given up: uncordoned where the agent cordoned it"),
+        ("rebooting", "skip node-3", "it may be too late for the reboot that is under way"),
+        ("verifying", "skip node-3", "the reboot that is under way is finished; the node begins no other"),
+        ("calm", "skip node-1", "it begins no reboot until the annotation is taken away"),
+        ("draining", "pause", "node-3 holds workers/0: it is drained on, but not rebooted while the pause stands"),
+        ("rebooting", "pause", "node-3 holds workers/0 and is going down, or down"),
+        ("stuck", "unlock --watch 0", "RISK: TWO NODES DOWN AT ONCE"),
+        ("stuck", "unlock --watch 0", "kubectl delete node node-3"),
+    ],
+)
+def test_what_will_follow_is_said_before(stage: Stage, scene: str, line: str, words: str) -> None:
+    """Exactly what this fleet's agents would make of it."""
+    typed = stage.type(scene, f"{line} --dry-run")
+    assert typed.code == 0
+    assert words in " ".join(typed.err.split()).replace(" - ", " ")
+
+
+def test_a_cycle_that_runs_is_not_asked_for_again(stage: Stage) -> None:
+    """In every phase in which a second request would bring a second reboot."""
+    for scene in ("waiting", "draining", "rebooting", "verifying"):
+        typed = stage.type(scene, "reboot node-3 --yes")
+        assert (typed.code, "is at it already" in typed.out) == (0, True), scene
