@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,3 +362,76 @@ def test_an_older_server_knows_people_by_their_kubeconfig(
         api.sandbox.remove_fault(number)
         assert note(client, node, "reboot-skip") == f"by {who}"
         annotate(client, node, reboot_skip=None)
+
+
+# -- at a real terminal ------------------------------------------------------------------------------------------------
+
+PROGRAM = Path(sys.executable).parent / "kubectl-node_hardening"
+CTRL_C = b"\x03"
+SLOWEST_SECONDS = 120  # a bound for what never comes; only a failing test waits so long
+
+
+def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, str]:
+    """The exit code and everything on the screen of somebody who types these keys at the question."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "--kubeconfig", kubeconfig, *line],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(kubeconfig.parent), "TERM": "xterm", "LANG": "C.UTF-8"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := _read(ours):
+            seen += chunk
+            if b"[y/N] " in seen and keys:
+                if (
+                    keys == CTRL_C
+                ):  # the terminal is not the process's own, so that nobody turns the key into the signal
+                    process.send_signal(signal.SIGINT)
+                else:
+                    os.write(ours, keys)
+                keys = b""
+        return process.wait(SLOWEST_SECONDS), seen.decode().replace("\r\n", "\n")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _read(descriptor: int) -> bytes:
+    """What there is to read; nothing more comes from a terminal that its process has left."""
+    ready, _, _ = select.select([descriptor], [], [], SLOWEST_SECONDS)
+    try:
+        return os.read(descriptor, 65536) if ready else b""
+    except OSError:
+        return b""
+
+
+def test_a_person_is_asked_at_their_terminal(
+    api: ApiServer, client: Client, node: str, namespace: str, tmp_path: Path
+) -> None:
+    """Yes changes it, no and the end of the input do not, Ctrl-C ends quietly with 130."""
+    kubeconfig = api.kubeconfig(tmp_path / "kubeconfig")
+    line = ["-n", namespace, "skip", node, "--reason", "disk"]
+    for keys, code in ((b"n\n", 1), (b"\x04", 1), (CTRL_C, 130)):
+        found, screen = at_a_terminal(kubeconfig, line, keys)
+        assert (found, "Traceback" in screen, note(client, node, "reboot-skip")) == (code, False, None)
+    found, screen = at_a_terminal(kubeconfig, line, b"y\n")
+    assert (found, f"{node} is opted out; let it in again with" in screen) == (0, True)
+    assert note(client, node, "reboot-skip")
+
+
+def test_a_script_without_yes_is_exit_2(
+    api: ApiServer, client: Client, node: str, namespace: str, tmp_path: Path
+) -> None:
+    """With the sentence that says what is missing; with --yes it goes through."""
+    kubeconfig = api.kubeconfig(tmp_path / "kubeconfig")
+    argv = [str(PROGRAM), "--kubeconfig", str(kubeconfig), "-n", namespace, "skip", node]
+    for more, code in (([], 2), (["--yes"], 0)):
+        ran = subprocess.run(
+            [*argv, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert (ran.returncode, "add --yes; nothing was changed" in ran.stderr) == (code, code == 2)
+    assert note(client, node, "reboot-skip")
