@@ -5,11 +5,11 @@
 #   sh uninstall.sh --now    goes on, and uncordons the nodes that the agent had cordoned
 #
 # Needs kubectl 1.30 or later and an administrator's rights; may be run again after an error. What the agent put on the
-# nodes' disks stays as it is; how to take that back first: docs/operations.md.
+# nodes' disks stays as it is; how to take that back first: docs/install.md.
 set -eu
 
 KUBECTL=${KUBECTL:-kubectl}
-NAMESPACE=node-hardening
+NAMESPACE=${NAMESPACE:-node-hardening} # helm can have another
 PREFIX=node-hardening.io/
 LABEL=app.kubernetes.io/name=node-hardening-agent
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from itertools import product
@@ -338,30 +336,3 @@ def test_the_kustomization_is_the_manifest() -> None:
     """`kubectl apply -k .` applies the same objects."""
     plain, built = ({_key(item): item for item in some} for some in (agents.manifest(), kustomized(ROOT)))
     assert built == plain
-
-
-def test_the_documented_overlay_works(tmp_path: Path) -> None:
-    """docs/operations.md's overlay, copied out of it: the image, the policy, a profile and a node selector changed."""
-    text = (ROOT / "docs/operations.md").read_text()
-    files = dict(re.findall(r"^`overlay/([\w.-]+)`:\n\n```\w+\n(.*?)```$", text, re.MULTILINE | re.DOTALL))
-    assert set(files) == {"kustomization.yaml", "config.yaml", "team.json"}
-    overlay, base = tmp_path / "overlay", tmp_path / "node-hardening-agent"
-    overlay.mkdir()
-    base.mkdir()
-    for name in ("daemonset.yaml", "kustomization.yaml"):
-        shutil.copy(ROOT / name, base)
-    for name, content in files.items():
-        (overlay / name).write_text(content)
-    built = {_key(item): item for item in kustomized(overlay)}
-    assert len(built) == len(agents.manifest())
-    spec = built["DaemonSet", NAMESPACE, "node-hardening-agent"]["spec"]["template"]["spec"]
-    assert spec["containers"][0]["image"].startswith("registry.example/")
-    # Referenced by their plain names: a hash would restart every agent for what it would have seen in the folder.
-    policy = built["ConfigMap", NAMESPACE, "node-hardening-config"]["data"]["config.yaml"]
-    assert policy == files["config.yaml"]
-    path = tmp_path / "policy.yaml"
-    path.write_text(policy)
-    assert load(path) != Config()
-    profiles = built["ConfigMap", NAMESPACE, "node-hardening-seccomp"]["data"]
-    assert {"team.json", "hardened.json"} <= set(profiles)
-    assert json.loads(profiles["team.json"])["defaultAction"] == "SCMP_ACT_ALLOW"

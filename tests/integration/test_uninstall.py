@@ -124,7 +124,7 @@ def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin:
 
 
 def test_an_empty_policy_takes_the_files_back(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
-    """docs/operations.md's way: with nothing to deny and no profiles, what was installed leaves the node, and what was
+    """docs/install.md's way: with nothing to deny and no profiles, what was installed leaves the node, and what was
     there before is there again."""
     deny, theirs = "/etc/modprobe.d/kubernetes-blacklist.conf", "/var/lib/kubelet/seccomp/theirs.json"
     agent = Agent(cluster, admin, NODE, tmp_path / "agent")
