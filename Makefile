@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests share nothing but the machine, and half of their time they wait, so four run beside each other on two cores too.
 WORKERS ?= -n 4 --dist worksteal
+# The machines of two files at a time; the longest file, which sorts first, is begun first.
+VM_WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help:  ## This list
@@ -34,7 +36,7 @@ test: venv  ## Every test but the real-kernel tier; as root installs Debian's pa
 .PHONY: test-vm
 test-vm: venv  ## The real-kernel tier, as root: virtual nodes with Debian's kernel (docs/testing.md)
 	@tools/test-packages vm
-	@$(BIN)/python -m pytest tests/vm
+	@$(BIN)/python -m pytest tests/vm $(VM_WORKERS) --durations 40
 
 .PHONY: lint
 lint: venv  ## ruff, mypy --strict, import-linter

@@ -1,6 +1,7 @@
 """Reboots of two machines under systemd, the agents as services, one lock: for real, with failures and power cuts.
 
-The tests go on with the same two machines, one after the other; each begins and ends with both of them idle.
+The tests go on with the same two machines, one after the other; each begins and ends with both of them idle. The power
+cuts, which take longest, stand early: a worker that has two tests left is given another file already.
 """
 
 from __future__ import annotations
@@ -160,6 +161,54 @@ def test_two_nodes_reboot_one_after_the_other(pair: Pair, watcher: Watcher) -> N
 _CYCLE = ["RebootRequired", "NodeCordoned", "Drained", "Rebooting", "RebootSucceeded", "NodeUncordoned"]
 
 
+@pytest.mark.timeout(3000)
+def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -> None:
+    """Twenty times the power fails somewhere between cordon and release (and sometimes of the one that waits). Never
+    two nodes on their way, never a reboot without the lock; and in the end both have rebooted, are uncordoned, and the
+    lock is free."""
+    seed = int(os.environ.get("NHA_VM_SEED", random.SystemRandom().randrange(1 << 32)))
+    rng = random.Random(seed)
+    struck: Counter[str] = Counter()
+    for _ in range(CUTS):
+        _one_under_way(pair, watcher)
+        # Counted in steps rather than in seconds, so that a slow machine is struck as evenly as a fast one.
+        watcher.await_steps(rng.randrange(9), 90.0)
+        time.sleep(rng.uniform(0.0, 3.0))
+        busy = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
+        victim = busy[0] if busy and rng.random() < 0.85 else rng.choice(sorted(pair.machines))
+        struck[watcher.phase(victim)] += 1
+        pair.machines[victim].cut()
+        watcher.power_was_cut(victim)
+        pair.machines[victim].start(wait=False)
+        assert watcher.broken == [], f"seed {seed}: {watcher.broken}"
+    eventually(lambda: pair.idle(watcher), what=f"idle after the last cut (seed {seed})", seconds=CYCLE_SECONDS)
+    print(f"power cuts by phase: {dict(struck)}; seed {seed}")  # noqa: T201 - pytest shows it with -rP, and on failure
+    before = {name: pair.boots(name) for name in pair.machines}
+    pair.want()
+    eventually(
+        lambda: all(pair.boots(name) == before[name] + 1 for name in before) and pair.idle(watcher),
+        what=f"both rebooted once more (seed {seed})", seconds=CYCLE_SECONDS,
+    )  # fmt: skip
+    watcher.check()
+    assert [name for name in pair.machines if cordoned(pair, name)] == []
+    assert sum(struck[phase] for phase in UNDER_WAY) >= CUTS // 2, f"hardly a cut struck a cycle: {struck}"
+
+
+def _one_under_way(pair: Pair, watcher: Watcher) -> str:
+    """Keeps asking for reboots until a node is on its way down or up; which one."""
+    asked = 0.0
+
+    def look() -> str:
+        nonlocal asked
+        found = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
+        if not found and time.monotonic() - asked > 5.0:
+            pair.want()
+            asked = time.monotonic()
+        return found[0] if found else ""
+
+    return eventually(look, what="a node under way", seconds=CYCLE_SECONDS)
+
+
 def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: Watcher) -> None:
     """Another boot id and Ready are not enough: while somebody's rule lets sctp in, the node stays cordoned and keeps
     the lock, and says why. Without the rule it is proved, uncordoned and released."""
@@ -222,54 +271,6 @@ def test_a_reboot_command_that_fails_is_rolled_back(pair: Pair, watcher: Watcher
     pair.policy()
     eventually(lambda: pair.boots("a") == before + 1 and pair.idle(watcher), what="a rebooted", seconds=CYCLE_SECONDS)
     watcher.check()
-
-
-@pytest.mark.timeout(3000)
-def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -> None:
-    """Twenty times the power fails somewhere between cordon and release (and sometimes of the one that waits). Never
-    two nodes on their way, never a reboot without the lock; and in the end both have rebooted, are uncordoned, and the
-    lock is free."""
-    seed = int(os.environ.get("NHA_VM_SEED", random.SystemRandom().randrange(1 << 32)))
-    rng = random.Random(seed)
-    struck: Counter[str] = Counter()
-    for _ in range(CUTS):
-        _one_under_way(pair, watcher)
-        # Counted in steps rather than in seconds, so that a slow machine is struck as evenly as a fast one.
-        watcher.await_steps(rng.randrange(9), 90.0)
-        time.sleep(rng.uniform(0.0, 3.0))
-        busy = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
-        victim = busy[0] if busy and rng.random() < 0.85 else rng.choice(sorted(pair.machines))
-        struck[watcher.phase(victim)] += 1
-        pair.machines[victim].cut()
-        watcher.power_was_cut(victim)
-        pair.machines[victim].start(wait=False)
-        assert watcher.broken == [], f"seed {seed}: {watcher.broken}"
-    eventually(lambda: pair.idle(watcher), what=f"idle after the last cut (seed {seed})", seconds=CYCLE_SECONDS)
-    print(f"power cuts by phase: {dict(struck)}; seed {seed}")  # noqa: T201 - pytest shows it with -rP, and on failure
-    before = {name: pair.boots(name) for name in pair.machines}
-    pair.want()
-    eventually(
-        lambda: all(pair.boots(name) == before[name] + 1 for name in before) and pair.idle(watcher),
-        what=f"both rebooted once more (seed {seed})", seconds=CYCLE_SECONDS,
-    )  # fmt: skip
-    watcher.check()
-    assert [name for name in pair.machines if cordoned(pair, name)] == []
-    assert sum(struck[phase] for phase in UNDER_WAY) >= CUTS // 2, f"hardly a cut struck a cycle: {struck}"
-
-
-def _one_under_way(pair: Pair, watcher: Watcher) -> str:
-    """Keeps asking for reboots until a node is on its way down or up; which one."""
-    asked = 0.0
-
-    def look() -> str:
-        nonlocal asked
-        found = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
-        if not found and time.monotonic() - asked > 5.0:
-            pair.want()
-            asked = time.monotonic()
-        return found[0] if found else ""
-
-    return eventually(look, what="a node under way", seconds=CYCLE_SECONDS)
 
 
 def test_a_node_that_does_not_come_back_holds_the_others(pair: Pair, watcher: Watcher) -> None:

@@ -64,7 +64,7 @@ class Machine:
         socket = self._folder / f"port{self._starts}"
         line = (
             f"console=ttyS0 net.ifnames=0 systemd.hostname={self.name} mitigations=off random.trust_cpu=on loglevel=5 "
-            f"systemd.show_status=1 panic=-1 {append}"
+            f"rcupdate.rcu_expedited=1 init_on_alloc=0 systemd.show_status=1 panic=-1 {append}"
         )
         argv = [
             "/usr/bin/setpriv", "--pdeathsig", "KILL",

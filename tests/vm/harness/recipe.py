@@ -31,11 +31,15 @@ PACKAGES = (
 )  # fmt: skip
 # What the first seconds need: the disk, and the port that tests talk over.
 _BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
-# Nothing that tests are about: timers and consoles only take time from two cores.
+# Nothing that tests are about: it only takes time from two cores, forty times over.
 _MASKED = (
     "getty.target", "serial-getty@ttyS0.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
     "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "systemd-timesyncd.service", "systemd-pstore.service",
     "systemd-networkd.service", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
+    "systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount", "systemd-sysusers.service",
+    "systemd-udev-trigger.service", "systemd-user-sessions.service", "dev-hugepages.mount", "dev-mqueue.mount",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount", "sys-fs-fuse-connections.mount",
+    *(f"modprobe@{name}.service" for name in ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")),
 )  # fmt: skip
 _FILES = {
     "/etc/systemd/system/vm-guest.service": """[Unit]
