@@ -24,6 +24,7 @@ from agent.reboot.window import is_open, next_opening, zone
 _BUDGET = re.compile(r"(?:held by|;) ([a-z0-9.-]+)/([a-z0-9.-]+)")
 
 
+NOT_BACK = "not-back"
 _PAST_THE_DEADLINE = {
     OnTimeout.ABORT: "gives up and uncordons",
     OnTimeout.DELETE: "begins to delete what is left",
@@ -327,7 +328,7 @@ def _going_down(facts: Facts, entered: float) -> Reason:
     if (lock is not None and lock.is_stuck) or (limit and entered and facts.now - entered > limit):
         slot = lock.name if lock is not None else f"{facts.row.pool}/0"
         return Reason(
-            "not-back",
+            NOT_BACK,
             f"went down to reboot {ago} ago and did not come back (longer than rebootTimeout and verifyTimeout)",
             (
                 f"look at {name}'s console and bring it back: it goes on by itself from there",

@@ -214,6 +214,8 @@ def _lock(lock: Lock, seen: Overview, style: Style) -> list[str]:
         return _line(text, style, render.BAD, f"kubectl node-hardening why {lock.holder}")
     holder = next((row for row in seen.rows if row.uid == lock.holder_uid), None)
     says = f": {holder.sentence}" if holder is not None else ""
+    if holder is not None and holder.phase is Phase.REBOOTING:
+        says = ", which went down to reboot"
     return _line(f"Lock {lock.name}: {lock.holder} for {render.since(lock.acquired, seen.now)}{says}", style)
 
 

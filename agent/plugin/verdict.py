@@ -23,6 +23,12 @@ from agent.report.view import Standing
 __all__ = ["About", "Reason", "Verdict", "verdict"]
 
 _FINDINGS_SHOWN = 8
+_ON_ITS_WAY = {
+    Phase.CORDONED: "it is cordoned for its reboot",
+    Phase.DRAINING: "it is being drained for its reboot",
+    Phase.REBOOTING: "it is down for its reboot",
+    Phase.VERIFYING: "it is back from its reboot and not proved well yet",
+}
 
 
 class About(StrEnum):
@@ -215,7 +221,8 @@ def _reboots(facts: Facts, said: Said, reasons: tuple[Reason, ...]) -> str:
             return f"its reboot failed {row.failures} times in a row" if row.failures > 1 else "its reboot failed"
         case Phase.RELEASING:
             return "its reboot is over" if said.hold is Hold.RELEASING else "it gives the lock back"
-        case phase if row.is_down and phase is not None:
-            return f"it is being rebooted: {phase.value}"
+        case phase if phase in _ON_ITS_WAY:
+            lost = bool(reasons) and reasons[0].code == obstacles.NOT_BACK
+            return "it went down to reboot and did not come back" if lost else _ON_ITS_WAY[phase]
         case _:
             return f"its reboot waits: {reasons[0].short or reasons[0].said}" if reasons else "its reboot is next"

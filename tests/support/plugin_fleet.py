@@ -45,8 +45,10 @@ BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
 _SLOWEST_SECONDS = 40.0
+_RUNNING = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 _PLACES = (
     ("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE), ("daemonsets", NAMESPACE),
+    ("pods", "shop"), ("poddisruptionbudgets", "shop"),
 )  # fmt: skip
 
 
@@ -308,6 +310,8 @@ class Staged:
             sandbox.create("leases", lease, NAMESPACE)
         if self.pause:
             sandbox.create("configmaps", self.pause, NAMESPACE)
+        if any(self.machine(name).pdb_until > self.world.now for name in self.names):
+            self._add_shop(sandbox)
         config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": self.policy}}
         sandbox.create("configmaps", config, NAMESPACE)
         ready = [name for name in self.names if self._agent_is_ready(name)]
@@ -315,6 +319,26 @@ class Staged:
         sandbox.create("daemonsets", daemons)
         status = {"desiredNumberScheduled": len(self.names), "numberReady": len(ready)}
         sandbox.update("daemonsets", "node-hardening-agent", lambda found: found.update(status=status), NAMESPACE)
+
+    def _add_shop(self, sandbox: Sandbox) -> None:
+        """Two pods on each node under a budget that lets none go, and one that goes."""
+        if sandbox.get("namespaces", "shop") is None:
+            sandbox.create("namespaces", {"metadata": {"name": "shop"}})
+        owner = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "metadata": {"name": "web", "uid": "uid-web"}}
+        for name in self.names:
+            for pod, labels in ((f"web-{name}-0", {"app": "web"}), (f"job-{name}-0", {"app": "job"})):
+                made = builders.pod(pod, namespace="shop", node=name, labels=labels, owner=owner)
+                sandbox.create("pods", made, "shop")
+                sandbox.update("pods", pod, lambda found: found.update(status=_RUNNING), "shop")
+        budget = builders.budget("web", {"app": "web"}, namespace="shop", max_unavailable=0)
+        budget["metadata"]["labels"] = {"app.kubernetes.io/instance": "shop"}
+        sandbox.create("poddisruptionbudgets", budget, "shop")
+        size = len(self.names)
+        status = {
+            "disruptionsAllowed": 0, "currentHealthy": size, "desiredHealthy": size, "expectedPods": size,
+            "observedGeneration": 1,
+        }  # fmt: skip
+        sandbox.update("poddisruptionbudgets", "web", lambda found: found.update(status=status), "shop")
 
     def _agent_is_ready(self, name: str) -> bool:
         return name not in self.absent | self.crashing and self.world.nodes[name].ready is True
@@ -555,6 +579,16 @@ def done() -> Staged:
     return fleet
 
 
+def rolling() -> Staged:
+    """One was rebooted, the next one drains, the last one waits; within the window."""
+    fleet = Staged(WINDOWS, began=1_700_515_800.0)  # Mon 2023-11-20 21:30 UTC, half an hour into the window
+    fleet.want()
+    fleet.until(lambda: len(fleet.world.books.boots) == 1 and sum(_is_busy(fleet, name) for name in fleet.names) == 2)
+    fleet.until(lambda: any(fleet.world.phase_of(name) is Phase.DRAINING for name in fleet.names))
+    fleet.run(10)
+    return fleet
+
+
 def looping() -> Staged:
     """The sentinel is still there after a proven reboot."""
     fleet = Staged()
@@ -574,6 +608,10 @@ def untold() -> Staged:
     return fleet
 
 
+def _is_busy(fleet: Staged, name: str) -> bool:
+    return fleet.world.phase_of(name) is not Phase.IDLE
+
+
 def _all_idle(fleet: Staged) -> bool:
     return all(fleet.world.phase_of(name) is Phase.IDLE for name in fleet.names)
 
@@ -582,6 +620,6 @@ SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
         calm, drifted, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, looping, untold,
+        failed, stuck, done, rolling, looping, untold,
     )
 }  # fmt: skip

@@ -32,22 +32,27 @@ class Shown:
 
 @dataclass
 class Screen:
-    """A person's terminal. width: None for a pipe. says: answers to questions, in order; nobody is there without."""
+    """A person's terminal. width: None for a pipe. says: answers to questions, in order; nobody is there without.
+
+    together: both streams on one, as they meet on a terminal; all of it is `out` then.
+    """
 
     sandbox: Sandbox
     staged: Staged
     width: int | None = 100
     says: list[str] = field(default_factory=list)
+    together: bool = False
 
     def type(self, line: str) -> Shown:
         """Runs `kubectl node-hardening LINE`."""
-        out, err = io.StringIO(), io.StringIO()
+        out = io.StringIO()
+        err = out if self.together else io.StringIO()
         options = parser(COMMANDS).parse_args(shlex.split(line))
         kube = Kube(direct(self.sandbox.url, token=self.sandbox.token), node="kubectl-plugin")
 
         def ask(question: str) -> str:
             said = self.says.pop(0)
-            out.write(f"{question}{said}\n")
+            err.write(f"{question}{said}\n")
             return said
 
         session = Session(
@@ -63,7 +68,7 @@ class Screen:
         )
         code = answer(options, session)
         kube.close()
-        return Shown(code, out.getvalue(), err.getvalue())
+        return Shown(code, out.getvalue(), "" if self.together else err.getvalue())
 
 
 @contextmanager
