@@ -11,6 +11,7 @@ from agent.plugin.commands import (
     pause,
     preflight,
     reboot,
+    report,
     skip,
     status,
     unlock,
@@ -29,5 +30,6 @@ COMMANDS: tuple[Command, ...] = (
     reboot.COMMAND,
     unlock.COMMAND,
     diff.COMMAND,
+    report.COMMAND,
     completion.COMMAND,
 )  # fmt: skip
