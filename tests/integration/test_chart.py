@@ -24,7 +24,10 @@ from tests.support.cli import agent as command_line
 from tests.support.programs import needed
 
 NAME = "node-hardening-agent"
-ALL_ON = ("--set", "prometheusRule.enabled=true,podMonitor.enabled=true,rbac.people.enabled=true")
+ALL_ON = (
+    "--set",
+    "prometheusRule.enabled=true,podMonitor.enabled=true,dashboard.enabled=true,rbac.people.enabled=true",
+)
 DAEMONSET = ("DaemonSet", NAMESPACE, NAME)
 POLICY = ("ConfigMap", NAMESPACE, "node-hardening-config")
 
@@ -329,8 +332,8 @@ def test_what_goes_into_the_pod_goes_into_the_pod(helm: Helm) -> None:
     assert mounts(rendered)["/etc/ca"] == {"name": "ca", "configMap": {"name": "ca"}}
 
 
-def test_prometheus_operators_objects_are_those_of_docs(helm: Helm) -> None:
-    """Off until asked for; docs/'s PodMonitor and alerts, with the labels that a Prometheus selects by."""
+def test_what_watches_the_agents_is_what_docs_has(helm: Helm) -> None:
+    """Off until asked for; docs/'s PodMonitor, alerts and dashboard, with the labels that they are selected by."""
     kinds = {"PodMonitor", "PrometheusRule"}
     assert not [key for key in helm.objects() if key[0] in kinds]
     wanted = {"enabled": True, "labels": {"release": "prometheus"}}
@@ -341,6 +344,9 @@ def test_prometheus_operators_objects_are_those_of_docs(helm: Helm) -> None:
     assert rendered["PodMonitor", NAMESPACE, NAME]["spec"] == documented["spec"]
     rules = yaml.safe_load((ROOT / "docs/prometheus-rules.yaml").read_text())
     assert rendered["PrometheusRule", NAMESPACE, NAME]["spec"] == rules
+    board = helm.objects({"dashboard": {"enabled": True}})["ConfigMap", NAMESPACE, "node-hardening-dashboard"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert board["data"] == {"node-hardening.json": (ROOT / "docs/grafana-dashboard.json").read_text()}
     moved = helm.template({"prometheusRule": {"enabled": True, "runbooks": "https://wiki.example/nh/"}})
     pages = set(re.findall(r"runbook_url: (\S+)#", moved))
     assert pages == {"https://wiki.example/nh/runbook.md"}

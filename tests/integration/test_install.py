@@ -126,19 +126,21 @@ def test_the_ways_of_kubectl_work_on_a_cluster(cluster: ApiServer, checkout: Pat
     client.close()
 
 
+# helm keeps releases in protobuf, which the emulator does not speak.
+REAL = pytest.mark.parametrize("cluster", ["real"], indirect=True)
+
+
+@REAL
 def test_the_way_of_helm_works_on_a_cluster(cluster: ApiServer, checkout: Path) -> None:
     """Namespace, label, install, upgrade, rollback."""
-    if not cluster.is_real:
-        pytest.skip("helm keeps releases in protobuf, which the emulator does not speak")
     lines = with_a_cluster(helm=True)
     assert [line.split()[1] for line in lines if line.startswith("helm ")] == ["install", "upgrade", "rollback"]
     on(cluster, checkout, lines)
 
 
+@REAL
 def test_helm_takes_over_what_kubectl_applied(cluster: ApiServer, checkout: Path) -> None:
     """With the flags that the page names, and nothing is made anew."""
-    if not cluster.is_real:
-        pytest.skip("helm keeps releases in protobuf, which the emulator does not speak")
     (block,) = [block for block in blocks() if block[0].startswith(f"{CLUSTER} that runs")]
     client = cluster.client()
     on(cluster, checkout, ["kubectl apply -f daemonset.yaml"])
