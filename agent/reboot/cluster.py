@@ -18,6 +18,7 @@ HISTORY = f"{PREFIX}/reboot-history"
 SKIP = f"{PREFIX}/reboot-skip"
 REQUEST = f"{PREFIX}/reboot-request"
 FIELD_MANAGER = f"{PREFIX}/reboot"  # whose spec.unschedulable is, in metadata.managedFields
+MEMBERS_A_PAGE = 500
 
 _NOTHING: Mapping[str, Any] = {}
 

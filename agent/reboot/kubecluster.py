@@ -12,14 +12,13 @@ from typing import Any, Self
 
 from agent.kube import LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
-from agent.reboot.cluster import FIELD_MANAGER, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import FIELD_MANAGER, MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.mirror import Mirror
 from agent.reboot.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
 
 _CALL_SECONDS = 20.0  # a tick must not hang for longer than the lease lasts
-_NODES_A_PAGE = 500
 _LOOKS_BEFORE_WATCHING = 2
 _LOOKS_BEFORE_LETTING_GO = 20
 _HEARTBEATS = "kube-node-lease"
@@ -141,7 +140,7 @@ class KubeCluster:
 
     def members(self) -> Iterator[Member]:
         """See cluster.Cluster."""
-        return (member(found) for found in self._kube.list(NODES, page_size=_NODES_A_PAGE))
+        return (member(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
 
     def count(self) -> int:
         """See cluster.Cluster. The server says how many a page of one leaves out."""

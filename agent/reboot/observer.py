@@ -5,9 +5,11 @@ It refuses to act, and to turn what it could not read into anything but unknown 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from agent.config.schema import Reboot
 from agent.errors import AgentError, KubeError
-from agent.reboot.cluster import REQUEST, STATE, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, REQUEST, STATE, Member, NodeView
 from agent.reboot.lock import Lock
 from agent.reboot.memory import CycleMemory
 from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
@@ -16,6 +18,10 @@ from agent.reboot.rooms import Rooms
 from agent.reboot.seen import Command, Decision, Gate, Need, Seen, Slot, Turn
 from agent.reboot.state import NodeState, Now, Phase, decode, tidy
 from agent.reboot.waiting import WaitingRoom
+
+
+class _Taken(Exception):
+    """The lease that a count was for is no longer what it was."""
 
 
 class Observer:
@@ -191,16 +197,42 @@ class Observer:
             return ProofReading(None, str(error))
 
     def _count(self, seen: Seen) -> None:
+        """The pool's budget; none when the lock was taken meanwhile."""
         node = seen.node
         if node is None:
             return
         own = seen.mine or seen.turn.slot
         others = [slot.view.holder for slot in seen.slots if own is None or slot.index != own.index]
         pool = pool_of(node.labels, self._policy.pool)
-        found = budget(self._rooms.cluster.members(), node.name, self._policy, pool, others)
+        members = self._rooms.cluster.members()
+        if seen.mine is None and own is not None:
+            members = self._while_untaken(members, seen, own)
+        try:
+            found = budget(members, node.name, self._policy, pool, others)
+        except _Taken:
+            return
         self._pool_size = found.pool_size
         self._usable = min(usable_slots(self._policy), found.slots)
         seen.budget = found
+
+    def _while_untaken(self, members: Iterable[Member], seen: Seen, wanted: Slot) -> Iterator[Member]:
+        """The members, as long as nobody else takes the lease that they are counted for.
+
+        In a big cluster many begin to count before the first has done. The leases are watched by who waits: looking at
+        them costs no request, where the next page would.
+
+        Raises:
+            _Taken: it has changed; `seen` has the leases and the turn as they are now.
+        """
+        for number, member in enumerate(members, start=1):
+            yield member
+            if number % MEMBERS_A_PAGE or seen.node is None:
+                continue
+            slots, mine, spare = self._slots(seen.node, seen.state, may_want=True)
+            if wanted.view not in [slot.view for slot in slots]:
+                seen.slots, seen.mine, seen.spare = slots, mine, spare
+                seen.turn = self._turn(slots, seen.state, mine, seen.now)
+                raise _Taken
 
     def _is_holder_gone(self, slot: Slot | None) -> bool:
         """Whether the holder's Node is gone or another one by the same name. Not to be told: it is there."""

@@ -17,9 +17,12 @@ import math
 import random
 from collections.abc import Sequence
 
+from agent.reboot.cluster import MEMBERS_A_PAGE
 from agent.reboot.seen import Slot, Turn
 
-_SUPPRESSION_SECONDS = 0.4  # from asking for the lock until all the others have seen it: a list, a swap, a watch event
+# From asking for the lock until all the others have seen it: the pool is listed, the lease swapped, a watch tells it.
+_SUPPRESSION_SECONDS = 0.4
+_NEXT_PAGE_SECONDS = 0.25  # what each further page of nodes adds to that
 _SPACING_SECONDS = 0.25
 _ASK_AGAIN_SECONDS = 2.0
 _ASK_AGAIN_LIMIT_SECONDS = 15.0
@@ -81,7 +84,7 @@ class WaitingRoom:
     def draw(self, pool_size: int, *, early: bool) -> float:
         """Seconds to wait with a free lock in sight. pool_size: at most so many compete."""
         size = max(pool_size, 2)
-        interval = _SUPPRESSION_SECONDS * math.log(size)
+        interval = (_SUPPRESSION_SECONDS + _NEXT_PAGE_SECONDS * ((size - 1) // MEMBERS_A_PAGE)) * math.log(size)
         share = 1.0 + math.log(1.0 - self._rng.random()) / math.log(size)
         return interval * max(0.0, share) + (0.0 if early else interval)
 

@@ -14,6 +14,7 @@ from agent.reboot.waiting import WaitingRoom
 
 DURATION = 60.0
 LIST_SECONDS = 0.15  # reading the pool and swapping the lease
+PAGE_SECONDS = 0.25  # reading each further page of the pool
 WATCH_SECONDS = 0.1  # until all others have seen the swap
 
 
@@ -23,31 +24,33 @@ def _slot(*, holder: str = "", transitions: int = 0, waited: float = 0.0, unseen
     return Slot(view, index, ours=False, unseen_seconds=unseen)
 
 
-def _release(rooms: dict[int, WaitingRoom], waited: dict[int, float], last: float, turn: int) -> tuple[int, int, float]:
+def _release(
+    rooms: dict[int, WaitingRoom], waited: dict[int, float], last: float, turn: int, size: int = 5000
+) -> tuple[int, int, float]:
     """One release among these waiters: who wins, how many asked, and after how long."""
     slot = _slot(transitions=turn, waited=last)
-    size = 5000
     moments = [(rooms[n].turn([slot], 0.0, pool_size=size, waited=waited[n]).in_seconds, n) for n in rooms]
     heapq.heapify(moments)
     first, winner = moments[0]
-    seen_by_all = first + LIST_SECONDS + WATCH_SECONDS
+    seen_by_all = first + LIST_SECONDS + PAGE_SECONDS * ((size - 1) // 500) + WATCH_SECONDS
     asked = sum(1 for at, _ in moments if at < seen_by_all)
     return winner, asked, first
 
 
-@pytest.mark.parametrize("count", [2, 20, 200, 5000])
-def test_a_release_costs_tens_of_requests_however_many_wait(count: int) -> None:
-    """A constant handful asks, whether 2 or 5,000 wait, and the lock is never idle for long."""
+@pytest.mark.parametrize(("count", "size"), [(2, 3), (20, 500), (500, 500), (2, 5000), (200, 5000), (5000, 5000)])
+def test_a_release_costs_tens_of_requests_however_many_wait(count: int, size: int) -> None:
+    """A constant handful asks, whether 2 or 5,000 wait; the lock is never idle for long, where a pool is counted in
+    one page, and for less than a reboot takes in any."""
     rng = random.Random(3)
     asked, firsts = [], []
-    for turn in range(40 if count < 1000 else 8):
+    for turn in range(40 if count < 500 else 8):
         rooms = {n: WaitingRoom(random.Random(rng.random()), DURATION) for n in range(count)}
-        _, some, first = _release(rooms, dict.fromkeys(rooms, 100.0), 50.0, turn)
+        _, some, first = _release(rooms, dict.fromkeys(rooms, 100.0), 50.0, turn, size)
         asked.append(some)
         firsts.append(first)
     assert sum(asked) / len(asked) < 10
     assert max(asked) < 40
-    assert max(firsts) < 4.0
+    assert max(firsts) < (4.0 if size <= 500 else 30.0)
 
 
 def test_two_hundred_waiters_are_all_served() -> None:
