@@ -58,6 +58,7 @@ class Machine:
         self.log = self.folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
+        self._up = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"machine-{self.name}", daemon=True)
         self.sandbox.set_boot_id(self.name, self.root.boot_id())
         self._write_kubeconfig()
@@ -83,8 +84,14 @@ class Machine:
     def stop(self) -> None:
         """Powers it off for good."""
         self._stop.set()
+        self._up.set()
         self._thread.join(10)
         self._kill()
+
+    def come_up(self) -> None:
+        """A machine that is down comes up now, however long it was to stay down."""
+        self.sandbox.reboot(self.name, 0.0, self.root.boot_id())
+        self._up.set()
 
     def crash(self) -> None:
         """Kills the agent alone; it is started again."""
@@ -115,12 +122,15 @@ class Machine:
 
     def _go_down(self) -> None:
         """The power goes: no last words of the agent."""
+        self._up.clear()
+        if self._stop.is_set():
+            return
         self._kill()
         boot_id = self.root.reboot()
         (self.root.path / MARK).unlink()
         self.reboots += 1
         self.sandbox.reboot(self.name, self.down_seconds, boot_id)
-        self._stop.wait(self.down_seconds)
+        self._up.wait(self.down_seconds)
 
     def _kill(self) -> None:
         process, self.process = self.process, None

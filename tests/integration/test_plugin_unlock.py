@@ -177,7 +177,7 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     """
     for name in ("node-1", "node-2"):
         site.add(name)
-    site.machines["node-1"].down_seconds = 45.0
+    site.machines["node-1"].down_seconds = 3600.0
     _with_policy(site)
     site.start()
     site.require("node-1")
@@ -200,6 +200,7 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     site.until(freed, "node-1 counts as silent")
     site.until(lambda: site.reboots("node-2") == 1 and site.is_well("node-2"), "node-2 rebooted", seconds=90)
     assert site.holder() == ""
+    site.machines["node-1"].come_up()
     site.until(site.all_rebooted, "node-1 came back and is well", seconds=120)
     assert site.history.holders() == ["node-1", "", "node-2", ""]
     assert site.history.reboots_without_lock() == [
