@@ -108,6 +108,16 @@ def test_everything_that_stands_in_the_way_is_said_at_once() -> None:
     assert "this is not root" in str(raised.value)
 
 
+def test_the_bench_does_not_begin_with_a_kured_that_cannot_run() -> None:
+    """Nobody waits for the other figures first."""
+    run = subprocess.run(
+        [sys.executable, "-m", "bench"], cwd=Path(__file__).parents[2], env={**os.environ, "KURED": "/nowhere/kured"},
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "error: KURED=/nowhere/kured: no such file" in run.stderr
+
+
 @pytest.mark.usefixtures("namespaces")
 def test_a_kured_that_ends_by_itself_is_told_with_its_last_lines(binary: Path) -> None:
     """Instead of a roll that never ends."""
