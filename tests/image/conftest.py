@@ -18,12 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from agent import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 # What the tree is made of; another value makes another tree.
 DEBOOTSTRAP = ("--variant=minbase", SUITE)
 TAG = "node-hardening-agent:test"
 BASE = "nha-base:test"
+EPOCH = 1_767_225_600  # 2026-01-01T00:00:00Z, for what would otherwise be the time of the build
 TOOLS = ("buildah", "podman", "runc", "debootstrap")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -57,9 +60,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class Image:
-    """The built image."""
+    """The built image, and the SBOM that was written beside it."""
 
     engine: Engine
+    sbom: Path
 
     def command(self, *words: str, options: tuple[str, ...] = ()) -> list[str]:
         """A container as daemonset.yaml runs it: privileged, in the host's PID and network, its root read-only."""
@@ -107,9 +111,10 @@ def image(engine: Engine) -> Image:
         "BUILDER_GLOBAL": " ".join(engine.where),
         "BUILDER_FLAGS": "--isolation chroot",
         "BASE": f"localhost/{BASE}",
+        "SOURCE_DATE_EPOCH": str(EPOCH),
     }
     _run([str(ROOT / "tools" / "image"), str(Path(sys.executable).parent), TAG], flags)
-    return Image(engine)
+    return Image(engine, ROOT / "dist" / f"node-hardening-agent-{__version__}.cdx.json")
 
 
 def _base_tree() -> Path:

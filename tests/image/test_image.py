@@ -17,13 +17,15 @@ import pytest
 import requests
 import yaml
 
+from agent import __version__
 from agent.sandbox.noderoot import NodeRoot
 from bench.resident import Resident
-from tests.image.conftest import ROOT, Image
+from tests.image.conftest import BASE, ROOT, TAG, Image
 from tests.support import agents, apiservers
 from tests.support.agents import eventually
 from tests.support.apiservers import ApiServer, Client
 from tests.support.cli import agent as checkout
+from tests.support.cyclonedx import sbom_problems
 
 # The first test waits for the image, which takes minutes.
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
@@ -32,6 +34,7 @@ NODE = "node-1"
 POLICY = "kubelet: {probe: false}\n"
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 LIMIT_MIB = 32.0
+SBOM = "/usr/share/sbom/node-hardening-agent.cdx.json"
 
 
 @pytest.fixture
@@ -237,9 +240,77 @@ def _podman(image: Image, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_default_command_is_the_daemonsets(image: Image) -> None:
     """The image alone starts what daemonset.yaml starts."""
-    inspected = json.loads(_podman(image, "image", "inspect", "node-hardening-agent:test").stdout)[0]
+    inspected = json.loads(_podman(image, "image", "inspect", TAG).stdout)[0]
     documents = yaml.safe_load_all((ROOT / "daemonset.yaml").read_text())
     daemonset = next(one for one in documents if one and one["kind"] == "DaemonSet")
     container = daemonset["spec"]["template"]["spec"]["containers"][0]
     assert inspected["Config"]["Cmd"] == container["args"]
     assert inspected["Config"]["Entrypoint"] == ["/usr/bin/python3", "-m", "agent"]
+
+
+# -- what it says of itself --------------------------------------------------------------------------------------------
+
+
+def test_its_labels_say_what_and_whence_it_is(image: Image) -> None:
+    """OCI's annotations: this version, this commit, and a time that does not move from build to build."""
+    inspected = json.loads(_podman(image, "image", "inspect", TAG).stdout)[0]
+    labels = {
+        name.removeprefix("org.opencontainers.image."): value for name, value in inspected["Config"]["Labels"].items()
+    }
+    assert labels["title"] == "node-hardening-agent"
+    assert labels["version"] == __version__
+    assert labels["licenses"] == "Apache-2.0"
+    if labels["revision"] != "unknown":
+        # Of this history; the checkout may have moved on while the image was built.
+        commit = labels["revision"].removesuffix("-dirty")
+        known = subprocess.run(["git", "merge-base", "--is-ancestor", commit, "HEAD"], cwd=ROOT, check=False)
+        assert (len(commit), known.returncode) == (40, 0)
+    assert labels["created"] == "2026-01-01T00:00:00Z"
+    assert labels["base.name"] == f"localhost/{BASE}"
+    assert "node" in labels["description"]
+    assert "@" not in labels.get("source", "")
+    # Podman prints fractions or none, by version.
+    assert inspected["Created"].startswith("2026-01-01T00:00:00")
+
+
+def test_its_sbom_is_valid_and_lies_beside_it(image: Image) -> None:
+    """CycloneDX's own schema, strictly; dist/ has the same file."""
+    text = image.run("-c", f"print(open({SBOM!r}).read(), end='')", options=("--entrypoint", "/usr/bin/python3")).stdout
+    assert image.sbom.read_text() == text
+    assert sbom_problems(text) == ""
+    assert json.loads(text)["metadata"]["timestamp"] == "2026-01-01T00:00:00Z"
+
+
+def test_its_sbom_names_what_is_in_it_and_no_more(image: Image) -> None:
+    """Python's distributions with their wheels' hashes, Debian's packages with their versions; what was taken out is
+    told apart."""
+    code = """
+import importlib.metadata as m, json, pathlib, re
+status = pathlib.Path('/var/lib/dpkg/status').read_text().split('\\n\\n')
+fields = [dict(re.findall(r'^(Package|Version|Status): (.*)$', one, re.M)) for one in status]
+print(json.dumps([
+    {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions(path=['/opt/node-hardening'])},
+    {f['Package']: f['Version'] for f in fields if f.get('Status', '').endswith(' installed')},
+]))
+"""
+    distributions, packages = json.loads(image.python(code))
+    document = json.loads(image.sbom.read_text())
+    told: dict[str, dict[str, Any]] = {}
+    for one in document["components"]:
+        kind, _, name = one["bom-ref"].partition(":")
+        told.setdefault(kind, {})[name] = one
+    assert {name: one["version"] for name, one in told["pypi"].items()} == distributions
+    locked = (ROOT / "requirements/run.txt").read_text()
+    for name, one in told["pypi"].items():
+        assert f"sha256:{one['hashes'][0]['content']}" in locked, name
+    gone = document["metadata"]["properties"][0]["value"].split()
+    assert {
+        **{name: one["version"] for name, one in told["deb"].items()},
+        **{name: packages[name] for name in gone},
+    } == packages
+    assert "apt" in gone
+    assert {"python3.11-minimal", "apparmor", "kmod", "libc6"} <= set(told["deb"])
+    assert [one for one in told["deb"].values() if not one.get("licenses")] == []
+    assert "changed" in told["pypi"]["certifi"]["pedigree"]["notes"]
+    assert told["agent"]["node-hardening-agent"]["version"] == __version__
+    assert told["os"]["debian-12"]["name"] == "debian"
