@@ -1,0 +1,74 @@
+"""What would hold a reboot back before any agent has said a word: the parts that need no cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.config import loads
+from agent.config.schema import Reboot
+from agent.plugin.fleet import NodeRow
+from agent.plugin.inquiry import by_locks, by_node
+from agent.plugin.locks import Lock
+from agent.reboot.cluster import LeasePhase, LeaseView
+from agent.reboot.lock import micro_time
+from agent.reboot.state import Phase
+
+NOW = 1.9e9
+WELL = NodeRow(
+    "n1", "uid-n1", "workers", True, False, "6.1", None, None, 0, 0, 0, Phase.IDLE, False, 0.0, "not required", 0, "",
+    "", "0.1.0", "p", "",
+)  # fmt: skip
+
+
+def lock(holder: str, slot: int = 0, *, stuck: str = "", last_reboot: float = 0.0) -> Lock:
+    phase = LeasePhase.HELD if holder else LeasePhase.NONE
+    view = LeaseView(
+        f"node-hardening-reboot-workers-{slot}", "1", holder, phase, acquired=micro_time(NOW - 300), stuck=stuck,
+        last_reboot=last_reboot,
+    )  # fmt: skip
+    return Lock("workers", slot, view)
+
+
+def policy(text: str) -> Reboot:
+    return loads(f"reboot: {text}", "config.yaml").reboot
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (replace(WELL, version=""), "no agent reports on this node: nobody would act"),
+        (replace(WELL, ready=False), "the node is not Ready: its agent may not be running"),
+        (replace(WELL, ready=None), "the node is not heard of"),
+        (replace(WELL, skip="disk"), "opted out on the node: disk (kubectl node-hardening skip n1 --off)"),
+        (replace(WELL, phase=Phase.FAILED, sentence="failed: x"), "back-off after a failure: failed: x"),
+        (replace(WELL, config_problem="line 3"), "has refused the newest configuration"),
+    ],
+)
+def test_what_the_node_itself_says(row: NodeRow, words: str) -> None:
+    """One sentence each; a node that is well says nothing."""
+    (said,) = by_node(row)
+    assert words in said
+    assert list(by_node(WELL)) == []
+
+
+def test_a_lock_holds_back_when_every_slot_is_anothers() -> None:
+    """Not while one is free, nor where the node itself has it; a stuck one names the way out."""
+    two = policy("{concurrency: 2, maxUnavailable: 2}")
+    other, free = lock("n2/uid-n2"), lock("", 1)
+    assert list(by_locks(WELL, Reboot(), [other], NOW)) == ["lock workers/0 is held by n2 for 5m"]
+    assert list(by_locks(WELL, two, [other, free], NOW)) == []
+    assert list(by_locks(WELL, two, [other], NOW)) == []  # a slot that nobody ever took has no Lease
+    assert len(list(by_locks(WELL, two, [other, lock("n3/uid-n3", 1)], NOW))) == 2
+    assert list(by_locks(WELL, Reboot(), [lock("n1/uid-n1")], NOW)) == []
+    (stuck,) = by_locks(WELL, Reboot(), [lock("n2/uid-n2", stuck="n3")], NOW)
+    assert stuck.endswith("which went down and did not come back (kubectl node-hardening unlock)")
+
+
+def test_a_pool_at_rest_says_until_when() -> None:
+    """The gap counts from the last reboot in any slot."""
+    rests = policy("{blockers: {minimumGap: 10m}}")
+    (said,) = by_locks(WELL, rests, [lock("", last_reboot=NOW - 60)], NOW)
+    assert said == "the pool rests after its last reboot until 2030-03-17 17:55Z (in 9m)"
+    assert list(by_locks(WELL, rests, [lock("", last_reboot=NOW - 601)], NOW)) == []
