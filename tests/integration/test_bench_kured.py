@@ -273,7 +273,7 @@ def reading() -> Iterator[Sandbox]:
     """An emulator that reads protobuf."""
     spec = {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {}}}
     readers = {protobuf.MEDIA: partial(protobuf.as_json, rest={"spec": spec})}
-    with Sandbox(Settings(readers=readers)) as sandbox:
+    with Sandbox(Settings(readers=readers, controllers=False)) as sandbox:  # nobody else writes its status meanwhile
         made = {"metadata": {"name": "kured", "namespace": "kube-system"}, "spec": spec}
         sandbox.create("daemonsets", {"kind": "DaemonSet", "apiVersion": "apps/v1", **made})
         yield sandbox
