@@ -77,6 +77,38 @@ notify:
     cluster: production
 """
 
+# With the one above, every key that is empty by default has a value somewhere: a type says less than a sight of it.
+MORE = """\
+modprobe:
+  deny: [rxrpc, algif_aead]                             # while a CVE is open
+reboot:
+  pool: {label: topology.kubernetes.io/zone}            # one node of each zone at a time
+  windows: [{start: 00:00, end: 00:00}]                 # every day, the whole day, UTC
+  blockers:
+    prometheus:
+      url: https://prometheus.monitoring:9090
+      # query: 'sum(up{job="etcd"}) < 3'                # instead of what chooses alerts: any answer blocks
+      only: ^(Etcd|Ceph).*                              # these alerts alone
+      labels: severity in (critical),team!=web
+      tokenFile: /etc/node-hardening/secrets/prometheus
+      caFile: /etc/node-hardening/secrets/prometheus-ca.crt
+  drain:
+    podSelector: app!=ingress                           # the others are left where they are
+    gracePeriod: 90s
+  hooks:
+    preDrain: [{command: [/usr/local/bin/leave-loadbalancer, --wait], timeout: 2m}]
+    preReboot: [{command: [/usr/bin/sync]}]
+    postReboot: [{command: [/usr/local/bin/smoke-test]}]
+  preferNoScheduleTaint: example.com/reboot-soon
+  nodeLabels:
+    before: {example.com/maintenance: "true"}
+    after: {example.com/maintenance: "false"}
+notify:
+  - type: pagerduty
+    keyFile: /etc/node-hardening/secrets/pagerduty
+    template: "{cluster}: {node} {event}: {message}"
+"""
+
 
 def reference() -> str:
     """The whole page."""
@@ -84,6 +116,9 @@ def reference() -> str:
         _INTRODUCTION,
         "## A policy as people write it\n",
         _fenced(EXAMPLE),
+        "## What is empty by default\n",
+        "What the policy above has not got and what is empty unless you set it: a value for each. Not to copy whole.\n",
+        _fenced(MORE),
         "## Every key with its default\n",
         _fenced(every_key()),
         "## Keys by section\n",

@@ -16,7 +16,7 @@ import yaml
 
 from agent.config import Config, fingerprint, loads
 from agent.config.jsonschema import schema
-from agent.config.reference import EXAMPLE, every_key, reference
+from agent.config.reference import EXAMPLE, MORE, every_key, reference
 from agent.config.render import document
 from agent.config.shape import camel, paths
 from agent.errors import ConfigError
@@ -86,6 +86,15 @@ def test_the_example_policy_loads_and_is_accepted_by_the_schema() -> None:
     config = loads(EXAMPLE, "f")
     assert (config.reboot.windows[0].start, config.reboot.windows[0].end) == ("22:00", "04:00")
     assert accepted_by_schema(EXAMPLE.replace("22:00", '"22:00"').replace("04:00", '"04:00"'))
+
+
+def test_what_is_empty_by_default_is_shown_with_a_value() -> None:
+    """In one of the two policies of the reference, both of which load."""
+    assert loads(MORE, "f") != Config()
+    shown = EXAMPLE + MORE
+    empty = {path for path, key in paths() if key.default in (None, "", (), {})}
+    assert len(empty) > 20
+    assert [path for path in empty if f"{path.removesuffix('[]').rpartition('.')[2]}:" not in shown] == []
 
 
 def test_the_reference_names_every_key_and_reason() -> None:
