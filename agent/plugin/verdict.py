@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.model import Severity, Status
-from agent.plugin import obstacles, render
+from agent.plugin import obstacles, render, underway
 from agent.plugin.facts import Facts
 from agent.plugin.fleet import FindingRow
-from agent.plugin.obstacles import Reason, ask
+from agent.plugin.reason import Reason, ask
 from agent.plugin.sentences import Hold, Said, understand
 from agent.reboot.state import Phase
 from agent.report.view import Standing
@@ -222,7 +222,7 @@ def _reboots(facts: Facts, said: Said, reasons: tuple[Reason, ...]) -> str:
         case Phase.RELEASING:
             return "its reboot is over" if said.hold is Hold.RELEASING else "it gives the lock back"
         case phase if phase in _ON_ITS_WAY:
-            lost = bool(reasons) and reasons[0].code == obstacles.NOT_BACK
+            lost = bool(reasons) and reasons[0].code == underway.NOT_BACK
             return "it went down to reboot and did not come back" if lost else _ON_ITS_WAY[phase]
         case _:
             return f"its reboot waits: {reasons[0].short or reasons[0].said}" if reasons else "its reboot is next"

@@ -13,142 +13,37 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from structlog.testing import capture_logs
-
 from agent import __version__
 from agent.config import Config, loads
-from agent.daemon.reboots import Told
-from agent.model import Change, Finding, Report, Severity, Status
+from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import REQUEST, SKIP
 from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.ports import Announcement, Blocker, DrainMode, Ended, Progress, SentinelReading, Tick, Verdict
+from agent.reboot.ports import Blocker, Verdict
 from agent.reboot.state import Phase
 from agent.reboot.views import lease_body, without_nulls
 from agent.reboot.window import WindowBlocker
 from agent.report import view
-from agent.report.metrics import Metrics
-from agent.report.node import NodePublisher
-from agent.report.notify import Notifier
 from agent.report.view import NodeView
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
+from tests.support import plugin_emulated as emulated
+from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
+from tests.support.plugin_findings import ANONYMOUS, SCTP, UNTOLD, report
 from tests.support.reboot_agent import rooms_of
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate
 from tests.support.reboot_world import World
 
+__all__ = [
+    "ANONYMOUS", "NAMESPACE", "SCENES", "SCTP", "UNTOLD", "WINDOWS", "Object", "Spoken", "Staged", "report",
+]  # fmt: skip
+
 Object = dict[str, Any]
-NAMESPACE = "node-hardening"
 NODES = ("node-1", "node-2", "node-3")
 BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
-_SLOWEST_SECONDS = 40.0
-_RUNNING = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-_PLACES = (
-    ("nodes", ""), ("leases", NAMESPACE), ("configmaps", NAMESPACE), ("pods", NAMESPACE), ("daemonsets", NAMESPACE),
-    ("pods", "shop"), ("poddisruptionbudgets", "shop"),
-)  # fmt: skip
-
-
-class Captured:
-    """A publisher that keeps what the node should show."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, NodeView] = {}
-
-    def offer(self, part: str, shown: NodeView) -> None:
-        """As NodePublisher's."""
-        self.parts[part] = shown
-
-    def record(self, _event: object) -> None:
-        """Events are not looked at here."""
-
-
-class Spoken:
-    """A machine's reporter: the daemon's own Told, behind it a Captured."""
-
-    def __init__(self, machine: SimMachine) -> None:
-        self.captured = Captured()
-        self.machine = machine
-        publisher: NodePublisher = self.captured  # type: ignore[assignment] # of a publisher Told uses these two calls
-        self._told = Told(publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine)
-
-    def tick(self, tick: Tick) -> None:
-        """Shown as the daemon shows it."""
-        with capture_logs():
-            self._told.tick(tick)
-
-    def event(self, announcement: Announcement) -> None:
-        """To the world's books."""
-        self.machine.heard(announcement)
-
-    def flush(self, seconds: float, *, people: bool = False) -> None:
-        """Nothing is queued."""
-
-    def ended(self, ended: Ended) -> None:
-        """To the world's books."""
-        self.machine.has_ended(ended)
-
-
-@dataclass(frozen=True, slots=True)
-class SentinelOf:
-    """The sentinel with packages for a reason, as unattended-upgrades leaves it."""
-
-    machine: SimMachine
-
-    def read(self) -> SentinelReading:
-        """The machine's."""
-        found = self.machine.read_sentinel()
-        return replace(found, reason=self.machine.stamp) if found.required else found
-
-
-class DrainOf:
-    """The machine's drain, whose last pod takes its time."""
-
-    def __init__(self, machine: SimMachine) -> None:
-        self._machine = machine
-        self._began: float | None = None
-
-    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
-        """The machine's, with the slowest pod as the real one tells it."""
-        machine = self._machine
-        began = self._began = machine.world.now if self._began is None else self._began
-        found = machine.drain_step(mode, may_go_on) if machine.world.now >= began + _SLOWEST_SECONDS else None
-        if found is None or machine.world.now < machine.pdb_until:
-            held = machine.drain_step(mode, lambda: False)
-            return replace(held, left=held.total, evicted=0, mode=mode)
-        slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
-        return replace(found, mode=mode, slowest=slowest if found.done else "")
-
-    def emptied(self) -> bool:
-        """Never before the next step."""
-        return False
-
-    def reset(self) -> None:
-        """The cycle is over."""
-        self._began = None
-
-
-@dataclass(frozen=True, slots=True)
-class KernelOf:
-    """A machine's own answers, with kernels that are called as Debian calls them."""
-
-    machine: SimMachine
-
-    def boot_id(self) -> str:
-        """The machine's."""
-        return self.machine.boot_id()
-
-    def kernel_release(self) -> str:
-        """Another one with each boot."""
-        return kernel_of(self.machine)
-
-
-def kernel_of(machine: SimMachine) -> str:
-    """The kernel that a machine runs."""
-    return f"6.1.0-{25 + machine.boots}-amd64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,72 +190,21 @@ class Staged:
 
     def put_on(self, sandbox: Sandbox) -> None:
         """Everything, onto an emulator without controllers and kubelets; another stage's objects are replaced."""
-        for plural, namespace in _PLACES:
-            for found in sandbox.list(plural, namespace):
-                sandbox.delete(plural, found["metadata"]["name"], namespace)
-        if sandbox.get("namespaces", NAMESPACE) is None:
-            sandbox.create("namespaces", {"metadata": {"name": NAMESPACE}})
-        for wanted in self.nodes():
-            name = wanted["metadata"]["name"]
-            sandbox.add_node(name)
-            sandbox.update("nodes", name, _becomes(wanted))
-            if name not in self.absent:
-                self._add_pod(sandbox, name)
-        for lease in self.leases():
-            sandbox.create("leases", lease, NAMESPACE)
-        if self.pause:
-            sandbox.create("configmaps", self.pause, NAMESPACE)
-        if any(self.machine(name).pdb_until > self.world.now for name in self.names):
-            self._add_shop(sandbox)
-        config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": self.policy}}
-        sandbox.create("configmaps", config, NAMESPACE)
-        ready = [name for name in self.names if self._agent_is_ready(name)]
-        daemons = builders.workload("DaemonSet", "node-hardening-agent", namespace=NAMESPACE)
-        sandbox.create("daemonsets", daemons)
-        status = {"desiredNumberScheduled": len(self.names), "numberReady": len(ready)}
-        sandbox.update("daemonsets", "node-hardening-agent", lambda found: found.update(status=status), NAMESPACE)
+        emulated.put(
+            sandbox,
+            emulated.Objects(
+                nodes=self.nodes(),
+                leases=self.leases(),
+                pause=self.pause,
+                policy=self.policy,
+                agents={name: self._agent(name) for name in self.names if name not in self.absent},
+                held=any(self.machine(name).pdb_until > self.world.now for name in self.names),
+            ),
+        )
 
-    def _add_shop(self, sandbox: Sandbox) -> None:
-        """Two pods on each node under a budget that lets none go, and one that goes."""
-        if sandbox.get("namespaces", "shop") is None:
-            sandbox.create("namespaces", {"metadata": {"name": "shop"}})
-        owner = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "metadata": {"name": "web", "uid": "uid-web"}}
-        for name in self.names:
-            for pod, labels in ((f"web-{name}-0", {"app": "web"}), (f"job-{name}-0", {"app": "job"})):
-                made = builders.pod(pod, namespace="shop", node=name, labels=labels, owner=owner)
-                sandbox.create("pods", made, "shop")
-                sandbox.update("pods", pod, lambda found: found.update(status=_RUNNING), "shop")
-        budget = builders.budget("web", {"app": "web"}, namespace="shop", max_unavailable=0)
-        budget["metadata"]["labels"] = {"app.kubernetes.io/instance": "shop"}
-        sandbox.create("poddisruptionbudgets", budget, "shop")
-        size = len(self.names)
-        status = {
-            "disruptionsAllowed": 0, "currentHealthy": size, "desiredHealthy": size, "expectedPods": size,
-            "observedGeneration": 1,
-        }  # fmt: skip
-        sandbox.update("poddisruptionbudgets", "web", lambda found: found.update(status=status), "shop")
-
-    def _agent_is_ready(self, name: str) -> bool:
-        return name not in self.absent | self.crashing and self.world.nodes[name].ready is True
-
-    def _add_pod(self, sandbox: Sandbox, node: str) -> None:
-        labels = {"app.kubernetes.io/name": "node-hardening-agent"}
-        name = f"node-hardening-agent-{node.rpartition('-')[2]:0>5}"
-        sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
-        ready = self._agent_is_ready(node)
-        state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}
-        if node in self.crashing:
-            state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
-
-        def told(pod: Object) -> None:
-            container = {"name": "agent", "ready": ready, "restartCount": 7 if not ready else 0, "state": state}
-            pod["status"] = {
-                "phase": "Running",
-                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
-                "containerStatuses": [container],
-            }
-
-        sandbox.update("pods", name, told, NAMESPACE)
+    def _agent(self, name: str) -> emulated.Agent:
+        ready = name not in self.crashing and self.world.nodes[name].ready is True
+        return emulated.Agent(ready=ready, crashing=name in self.crashing)
 
     def _shown(self, name: str) -> NodeView:
         if name in self.absent:
@@ -373,71 +217,6 @@ class Staged:
             last_change=view.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
         )
         return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
-
-
-def _becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:
-    def change(node: Object) -> None:
-        kept = node["metadata"]
-        node.update(wanted)
-        node["metadata"] = {**kept, **wanted["metadata"]}
-
-    return change
-
-
-# -- what a pass found -------------------------------------------------------------------------------------------------
-
-
-def report(node: str, *more: Finding, changes: tuple[Change, ...] = ()) -> Report:
-    """One pass over a node on which all is well but for these findings."""
-    passing = [
-        _passing("modprobe/sctp", "Kernel module sctp is refused"),
-        _passing("modprobe/dccp", "Kernel module dccp is refused"),
-        _passing("apparmor/profile/k8s-hardened-default", "AppArmor profile k8s-hardened-default is loaded"),
-        _passing("seccomp/profile/hardened.json", "Seccomp profile hardened.json is valid and installed"),
-        _passing("kubelet/4.2.1", "Anonymous requests are refused"),
-        _passing("kubelet/4.2.4", "The read-only port is closed"),
-    ]
-    told = {one.id for one in more}
-    return Report(node, (*(one for one in passing if one.id not in told), *more), changes)
-
-
-def _passing(name: str, title: str) -> Finding:
-    return Finding(name, name.partition("/")[0], title, Status.PASS, Severity.HIGH)
-
-
-SCTP = Finding(
-    "modprobe/sctp",
-    "modprobe",
-    "Kernel module sctp is refused",
-    Status.FAIL,
-    Severity.HIGH,
-    "not refused: loads",
-    "refused, and not in the running kernel",
-    "modprobe",
-    "Run `node-hardening-agent apply`, or set modprobe.mode to enforce.",
-)
-ANONYMOUS = Finding(
-    "kubelet/4.2.1",
-    "kubelet",
-    "Anonymous requests are refused",
-    Status.FAIL,
-    Severity.CRITICAL,
-    "true",
-    "false",
-    "/var/lib/kubelet/config.yaml",
-    "Set authentication.anonymous.enabled: false in /var/lib/kubelet/config.yaml and restart the kubelet.",
-)
-UNTOLD = Finding(
-    "kubelet/process",
-    "kubelet",
-    "The kubelet is found",
-    Status.UNKNOWN,
-    Severity.HIGH,
-    "no process named kubelet, and no unit",
-    "one running kubelet",
-    "",
-    "Name the kubelet's process in kubelet.process where it runs inside another one.",
-)
 
 
 # -- the scenes --------------------------------------------------------------------------------------------------------
