@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.plugin.commands import COMMANDS
 from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE
@@ -153,6 +154,7 @@ def reads(node: str) -> list[list[str]]:
     return [
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
+        ["report", "-O", "-"],
     ]  # fmt: skip
 
 
@@ -162,6 +164,12 @@ def changes(node: str) -> list[list[str]]:
         ["pause", "--yes"], ["pause", "--yes", "--reason", "again"], ["resume", "--yes"], ["skip", node, "--yes"],
         ["skip", node, "--off", "--yes"], ["reboot", node, "--yes"], ["unlock", "--yes", "--watch", "0.1"],
     ]  # fmt: skip
+
+
+def test_every_command_is_tried() -> None:
+    """A new one joins readers or operators; completion asks for nothing that status does not."""
+    tried = {line[0] for line in [*reads("n"), *changes("n")]}
+    assert {command.name for command in COMMANDS} - tried == {"completion"}
 
 
 def test_a_reader_can_look_at_everything(staff: Staff) -> None:
@@ -265,7 +273,8 @@ def test_no_right_is_to_spare(staff: Staff) -> None:
         mine = [one for one in sandbox.requests if one.user == staff.user(name)]
         assert [f"{one.verb} {one.path}" for one in mine if one.status == 403] == []
         for one in mine:
-            if one.group not in ("authorization.k8s.io", "authentication.k8s.io"):  # everybody may ask about themselves
+            # Everybody may ask about themselves, and for the server's version.
+            if one.resource and one.group not in ("authorization.k8s.io", "authentication.k8s.io"):
                 used.add((role, one.group, f"{one.resource}/{one.subresource}".rstrip("/"), one.verb))
     reader = {right for right, _ in granted() if right[0] == READER} - WATCHED
     assert {(READER, *right[2:]) for right in reader} == {one for one in used if one[0] == READER}
