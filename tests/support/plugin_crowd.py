@@ -204,6 +204,8 @@ def put_on(sandbox: Sandbox, stage: Staged) -> None:
         name = wanted["metadata"]["name"]
         sandbox.add_node(name)
         sandbox.update("nodes", name, _becomes(wanted))
+        if name not in stage.absent:
+            _add_agent(sandbox, stage, name)
     for lease in stage.leases():
         sandbox.create("leases", lease, NAMESPACE)
     config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": stage.policy}}
@@ -211,6 +213,17 @@ def put_on(sandbox: Sandbox, stage: Staged) -> None:
     sandbox.create("daemonsets", builders.workload("DaemonSet", "node-hardening-agent", namespace=NAMESPACE))
     agents = {"desiredNumberScheduled": len(stage.names), "numberReady": len(stage.names) - 3}
     sandbox.update("daemonsets", "node-hardening-agent", lambda found: found.update(status=agents), NAMESPACE)
+
+
+def _add_agent(sandbox: Sandbox, stage: Staged, node: str) -> None:
+    labels = {"app.kubernetes.io/name": "node-hardening-agent"}
+    name = f"node-hardening-agent-{node}"
+    sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
+    ready = node not in stage.crashing and stage.world.nodes[node].ready is True
+    state: Object = {"running": {}} if ready else {"waiting": {"reason": "CrashLoopBackOff"}}
+    container = {"name": "agent", "ready": ready, "restartCount": 0 if ready else 7, "state": state}
+    status = {"phase": "Running", "containerStatuses": [container]}
+    sandbox.update("pods", name, lambda found: found.update(status=status), NAMESPACE)
 
 
 def _becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:

@@ -24,7 +24,7 @@ def agents(shot: Snapshot, anchors: Mapping[str, str]) -> Html:
         Head("Version"),
         Head("Policy", "tight"),
         Head("Nodes", "number"),
-        Head("", "tight"),
+        Head("Compared", "tight"),
         Head("Which nodes", "words"),
     ]
     lines: list[Line] = [(PLAIN, _mix(shot, number, anchors)) for number in range(len(shot.mixes))]
@@ -40,7 +40,7 @@ def _mix(shot: Snapshot, number: int, anchors: Mapping[str, str]) -> list[Cell |
     mix = shot.mixes[number]
     word: object = Cell("all alike", blank=True)
     if len(shot.mixes) > 1:
-        word = parts.chip(Tone.WARN, "differs") if number else parts.chip(Tone.QUIET, "the most")
+        word = parts.chip(Tone.HELD, "differs") if number else parts.chip(Tone.QUIET, "the most")
     policy = said(mix.policy, 64) if mix.policy else element("span", "unknown", class_="faint")
     return [said(mix.version or "unknown", 60), policy, f"{mix.nodes.total:,}", word, parts.nodes(mix.nodes, anchors)]
 

@@ -21,7 +21,7 @@ _LISTED = 500
 _GROUPS_SHOWN = 150
 _POOLS_SHOWN = 30
 _QUIET_NAMES = 5000
-_POLICY_CHARACTERS = 12
+_POLICY_CHARACTERS = 8
 
 
 def listed(seen: Overview) -> tuple[tuple[NodeRow, ...], tuple[NodeRow, ...]]:
@@ -125,7 +125,7 @@ def _control(control: str, groups: Sequence[Group], anchors: Mapping[str, str]) 
     if len(groups) > failing:
         words.append(f"{len(groups) - failing:,} cannot be told")
     heads = [
-        Head("Finding", "name"), Head("Severity", "tight"), Head("Result", "tight"), Head("Nodes", "number"),
+        Head("Finding", "name id"), Head("Severity", "tight"), Head("Result", "tight"), Head("Nodes", "number"),
         Head("Observed", "words"), Head("Which nodes", "words"), Head("Next step", "words"),
     ]  # fmt: skip
     lines = ((PLAIN, _group(group, anchors)) for group in groups)
@@ -166,8 +166,9 @@ def nodes(shot: Snapshot, anchors: Mapping[str, str], rows: Sequence[NodeRow], q
     seen = shot.seen
     stuck = {lock.holder_uid for lock in seen.locks if lock.is_stuck}
     heads = [
-        Head("Node", "name"), Head("Pool"), Head("Hardened", "tight"), Head("Worst finding", "words"), Head("Node is"),
-        Head("Reboot", "tight"), Head("Wanted for", "tight"), Head("What its agent says", "words"), Head("Agent"),
+        Head("Node", "name"), Head("Pool", "tight"), Head("Hardened", "tight"), Head("Worst finding", "words"),
+        Head("Node is", "tight"), Head("Reboot", "tight"), Head("Wanted for", "tight"),
+        Head("What its agent says", "words"), Head("Agent", "tight"),
     ]  # fmt: skip
     lines = (
         ({"id": anchors.get(row.name), "data_stands": standing(row)[1]}, _node(row, seen, row.uid in stuck))
@@ -189,19 +190,17 @@ def nodes(shot: Snapshot, anchors: Mapping[str, str], rows: Sequence[NodeRow], q
 def _node(row: NodeRow, seen: Overview, stuck: bool) -> list[Cell | object]:
     tone, words = standing(row)
     phase = reboot(row, stuck)
-    ready = {True: "Ready", False: "not Ready", None: "not heard of"}[row.ready]
-    state = [parts.chip(Tone.QUIET if row.ready else Tone.WARN, ready)]
+    ready = {True: (Tone.QUIET, "Ready"), False: (Tone.HELD, "not Ready"), None: (Tone.WARN, "not heard of")}
+    state = [parts.chip(*ready[row.ready])]
     if row.cordoned:
         state.append(element("div", "cordoned"))
     says = [said(row.sentence)] if row.sentence else []
-    says += [element("div", "opted out: ", said(row.skip, 160))] if row.skip else []
+    says += [element("div", "opted out: ", said(row.skip, 160))] if row.skip and row.skip not in row.sentence else []
     says += [element("div", "asked for: ", said(row.requested, 160))] if row.requested else []
     says += [element("div", "configuration refused: ", said(row.config_problem))] if row.config_problem else []
-    agent = join(
-        (said(row.version or "unknown", 40), element("div", said(row.policy, _POLICY_CHARACTERS), class_="faint"))
-    )
+    agent = join((said(row.version or "unknown", 20), element("div", row.policy[:_POLICY_CHARACTERS], class_="faint")))
     return [
-        said(row.name), said(row.pool), parts.chip(tone, words), _worst(row), join(state), parts.chip(*phase),
+        said(row.name), said(row.pool, 24), parts.chip(tone, words), _worst(row), join(state), parts.chip(*phase),
         parts.age(row.since if row.wants_reboot else 0.0, seen.now),
         Cell(join(says) if says else "\u2013", blank=not says),
         Cell("\u2013", blank=True) if row.standing is None else agent,

@@ -26,7 +26,8 @@ class Tone(StrEnum):
 
     GOOD = "good"
     BAD = "bad"
-    WARN = "warn"
+    HELD = "held"
+    WARN = "warn"  # it cannot be told
     BUSY = "busy"
     QUIET = "quiet"
 
@@ -51,11 +52,14 @@ class Judgement:
     untold: tuple[str, ...]
 
 
+_URGENT = (Tone.BAD, Tone.WARN, Tone.HELD, Tone.BUSY, Tone.QUIET, Tone.GOOD)
+
+
 def judge(shot: Snapshot) -> Judgement:
     """The judgement."""
     seen = shot.seen
     untold = tuple(_untold(shot))
-    points = tuple(_points(shot))
+    points = tuple(sorted(_points(shot), key=lambda point: _URGENT.index(point.tone)))
     if not seen.rows:
         what = f"with the labels {shot.heading.selector}" if shot.heading.selector else "in this cluster"
         return Judgement(Tone.WARN, f"There is no node {what}: nothing can be said.", points, untold)
@@ -110,7 +114,7 @@ def reboot(row: NodeRow, stuck: bool) -> tuple[Tone, str]:
         case Phase.UNKNOWN:
             return Tone.WARN, "unknown"
         case Phase.BLOCKED | Phase.WAITING | Phase.WANTED as phase:
-            return Tone.WARN if phase is Phase.BLOCKED else Tone.QUIET, phase.value
+            return Tone.HELD if phase is Phase.BLOCKED else Tone.QUIET, phase.value
         case phase:
             return Tone.BUSY, phase.value
 
@@ -118,7 +122,7 @@ def reboot(row: NodeRow, stuck: bool) -> tuple[Tone, str]:
 def stands(rows: Sequence[NodeRow]) -> list[tuple[Tone, str, int]]:
     """Nodes by how they stand, in the order of a reader's interest; the words are `standing`'s."""
     found = Counter(standing(row) for row in rows)
-    order = [Tone.GOOD, Tone.BAD, Tone.WARN, Tone.BUSY, Tone.QUIET]
+    order = [Tone.GOOD, Tone.BAD, Tone.HELD, Tone.WARN, Tone.BUSY, Tone.QUIET]
     return [(*key, found[key]) for key in sorted(found, key=lambda key: (order.index(key[0]), -found[key], key[1]))]
 
 
@@ -172,7 +176,8 @@ def _hardening(shot: Snapshot) -> Iterator[Point]:
         yield Point(Tone.BAD, text, ask("why", bad[0].name), "findings")
     unknown = [row for row in rows if row.standing is Standing.UNKNOWN]
     if unknown:
-        text = f"Of {render.count(len(unknown), 'node')} it cannot be told whether they are hardened."
+        who = "it is" if len(unknown) == 1 else "they are"
+        text = f"Of {render.count(len(unknown), 'node')} it cannot be told whether {who} hardened."
         yield Point(Tone.WARN, text, ask("why", unknown[0].name), "findings")
 
 
@@ -200,8 +205,9 @@ def _silent(seen: Overview) -> Iterator[Point]:
 def _refused(seen: Overview) -> Iterator[Point]:
     refused = [row for row in seen.rows if row.config_problem]
     if refused:
-        text = f"{render.count(len(refused), 'node')} refused the configuration, and go on with the last good one."
-        yield Point(Tone.WARN, text, ask("why", refused[0].name), "agents")
+        go = "goes" if len(refused) == 1 else "go"
+        text = f"{render.count(len(refused), 'node')} refused the configuration, and {go} on with the last good one."
+        yield Point(Tone.HELD, text, ask("why", refused[0].name), "agents")
 
 
 def _rebooting(seen: Overview) -> Iterator[Point]:
@@ -210,7 +216,7 @@ def _rebooting(seen: Overview) -> Iterator[Point]:
         text = f"The reboot of {render.count(len(failed), 'node')} failed and was rolled back."
         yield Point(Tone.BAD, text, ask("why", failed[0].name), "nodes")
     if seen.pause.active and seen.pause.is_known:
-        yield Point(Tone.WARN, f"Reboots are paused {paused(seen)}.", ask("resume"), "reboots")
+        yield Point(Tone.HELD, f"Reboots are paused {paused(seen)}.", ask("resume"), "reboots")
     waits = [row for row in seen.rows if row.wants_reboot and row.phase is not Phase.FAILED]
     if waits:
         oldest = min((row.since for row in waits if row.since), default=0.0)
@@ -244,4 +250,4 @@ def _untold(shot: Snapshot) -> Iterator[str]:
         yield f"At least {render.count(shot.groups_left, 'finding')} of other kinds than the page has room for."
     unsure = [row for row in seen.rows if row.phase is Phase.UNKNOWN]
     if unsure:
-        yield f"Whether {render.count(len(unsure), 'node')} need a reboot (first {unsure[0].name})."
+        yield f"Whether {render.count(len(unsure), 'node')} {_need(len(unsure))} a reboot (first {unsure[0].name})."

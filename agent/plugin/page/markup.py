@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from agent.plugin.render import cut
 from agent.terminal import printable
 
-_VOID = frozenset({"meta", "rect", "br", "hr"})
+_VOID = frozenset({"meta"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -28,7 +28,10 @@ def text(value: object) -> Html:
     """Anything as text; Html stays what it is."""
     if isinstance(value, Html):
         return value
-    plain = html.escape(printable(str(value)), quote=True)
+    words = str(value)
+    # One space at either end is kept: parts of a sentence are put beside each other.
+    ends = (" " if words[:1].isspace() else "", " " if words[-1:].isspace() and words.strip() else "")
+    plain = html.escape(ends[0] + printable(words) + ends[1], quote=True)
     return Html(plain.encode("ascii", "xmlcharrefreplace").decode("ascii"))
 
 

@@ -11,11 +11,18 @@ from agent.plugin.page.judgement import Tone
 from agent.plugin.page.markup import Html, command, element, join, said, text
 from agent.plugin.page.tally import Named
 
-_SIGNS = {Tone.GOOD: "\u2713", Tone.BAD: "\u2715", Tone.WARN: "?", Tone.BUSY: "\u21bb", Tone.QUIET: "\u2013"}
+_SIGNS = {
+    Tone.GOOD: "\u2713",
+    Tone.BAD: "\u2715",
+    Tone.HELD: "!",
+    Tone.WARN: "?",
+    Tone.BUSY: "\u21bb",
+    Tone.QUIET: "\u2013",
+}
 _SEVERITIES = {
     Severity.CRITICAL: (Tone.BAD, "!!"),
     Severity.HIGH: (Tone.BAD, "!"),
-    Severity.MEDIUM: (Tone.WARN, "\u25b2"),
+    Severity.MEDIUM: (Tone.HELD, "\u25b2"),
     Severity.LOW: (Tone.QUIET, "\u25bd"),
     Severity.INFO: (Tone.QUIET, "i"),
 }

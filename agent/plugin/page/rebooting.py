@@ -33,7 +33,7 @@ def _pause(seen: Overview) -> Iterator[object]:
         yield parts.chip(Tone.WARN, "unknown")
         yield " Whether reboots are paused cannot be told; the agents take that for a pause."
     elif seen.pause.active:
-        yield parts.chip(Tone.WARN, "paused")
+        yield parts.chip(Tone.HELD, "paused")
         yield " Reboots are paused "
         yield element("bdi", paused(seen))
         yield "."
