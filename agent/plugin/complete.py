@@ -51,8 +51,7 @@ def candidates(top: argparse.ArgumentParser, words: Sequence[str], names: Names)
         yield from _options(current, last)
         return
     if not chosen:
-        about = _abouts(top)
-        yield from (f"{name}\t{about.get(name, '')}" for name in commands if name.startswith(last))
+        yield from (f"{one.name}\t{one.help}" for one in COMMANDS if one.name.startswith(last))
         return
     given = _positionals_given(before[before.index(chosen) + 1 :], options)
     wanted = [action for action in current._actions if not action.option_strings]
@@ -77,10 +76,6 @@ def _commands(top: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentPar
         if isinstance(action, argparse._SubParsersAction):
             return action.choices
     return {}
-
-
-def _abouts(_top: argparse.ArgumentParser) -> Mapping[str, str]:
-    return {command.name: command.help for command in COMMANDS}
 
 
 def _positionals_given(words: Sequence[str], options: Mapping[str, argparse.Action]) -> int:
