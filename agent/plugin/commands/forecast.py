@@ -22,6 +22,7 @@ from agent.plugin.fleet import Keep, NodeRow
 from agent.plugin.locks import Lock, Pause
 from agent.plugin.outlook import Finish, Pace, Roll, finish, pace_of
 from agent.plugin.policy import Policy
+from agent.plugin.progress import Progress
 from agent.plugin.render import WARN, Cell, Column, age, count, stamp, table
 from agent.reboot.pools import allowed_unavailable, usable_slots
 from agent.reboot.state import Phase
@@ -91,8 +92,10 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     pause = locks.pause(session.kube, session.namespace, now)
     holders = frozenset(lock.holder for lock in known if not lock.is_free)
     loads: dict[str, Load] = defaultdict(Load)
-    for row in fleet.rows(session.kube, rules.pool, selector=options.selector, keep=Keep(history=True)):
-        loads[row.pool].count(row, holders)
+    with Progress(session.err, live=session.live) as progress:
+        keep = Keep(history=True)
+        for row in fleet.rows(session.kube, rules.pool, selector=options.selector, keep=keep, progress=progress):
+            loads[row.pool].count(row, holders)
     everything = [seconds for load in loads.values() for seconds in load.seconds]
     outlooks = []
     for pool in sorted(loads):

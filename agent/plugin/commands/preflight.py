@@ -17,6 +17,7 @@ from agent.kube import Kube, Resource
 from agent.plugin import fleet, policy
 from agent.plugin.command import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
 from agent.plugin.policy import Policy
+from agent.plugin.progress import Progress
 from agent.plugin.render import BAD, GOOD, WARN, Cell, Column, count, table
 from agent.reboot.drain import Expected, Preflight, preflight
 
@@ -70,13 +71,10 @@ def _run(options: argparse.Namespace, session: Session) -> int:
             return OK
     ask = may_evict(session.kube)
     answers = []
-    for number, name in enumerate(names, start=1):
-        if session.live and len(names) > 1:
-            session.err.write(f"\r\x1b[K{number} of {len(names)}: {name}")
-            session.err.flush()
-        answers.append(look(session, name, drain, ask=ask))
-    if session.live and len(names) > 1:
-        session.err.write("\r\x1b[K")
+    with Progress(session.err, live=session.live) as progress:
+        for number, name in enumerate(names, start=1):
+            answers.append(look(session, name, drain, ask=ask))
+            progress(number, len(names))
     _show(session, answers, one=bool(options.node), asked=ask)
     return NOT_WELL if any(answer.held for answer in answers) or rules.config is None else OK
 
