@@ -68,6 +68,7 @@ FILES = {
     "usr/lib/beta": "b",
     "usr/share/doc/alpha/copyright": "Format: x\n\nFiles: *\nLicense: GPL-2+ or Expat\n\nLicense: Expat\n text\n",
     "usr/share/doc/beta/copyright": "Free. On Debian systems see /usr/share/common-licenses/LGPL-2.1.\n",
+    "usr/share/doc/meta/copyright": "Python's:\n\nPYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n",
     "usr/share/doc/gone/copyright": "Format: x\nLicense: MIT\n",
 }
 
@@ -134,6 +135,7 @@ def test_packages_have_version_licence_and_place(tree: Path) -> None:
     assert alpha["licenses"] == [{"license": {"name": "Expat"}}, {"license": {"name": "GPL-2+"}}]
     assert [one["value"] for one in alpha["properties"]] == ["alphas", "2 of 2"]
     assert found["deb:beta"]["licenses"] == [{"license": {"name": "LGPL-2.1"}}]
+    assert found["deb:meta"]["licenses"] == [{"license": {"name": "PSF-2"}}]
     assert found["os:debian-12"]["version"] == "12"
 
 
