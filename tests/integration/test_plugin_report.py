@@ -186,9 +186,10 @@ def test_a_browser_shows_it_at_every_width_without_complaint(config: str, tmp_pa
     path = tmp_path / "fleet.html"
     assert run(config, "-O", str(path)) == OK
     with browser.browser() as page:
-        for width in (1440, 768, 390, 360):
+        for width in (1440, 1201, 768, 390, 360):
             page.show(path, width=width)
             assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate(_STICKING_OUT) == []
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.show(path, width=1440, dark=True)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
@@ -204,6 +205,11 @@ def test_a_browser_shows_it_at_every_width_without_complaint(config: str, tmp_pa
         assert page.complaints == []
 
 
+# Parts that are wider than the column of text they stand in.
+_STICKING_OUT = (
+    "[...document.querySelectorAll('main table, main p, main ul')].filter(one => one.getBoundingClientRect().right"
+    " > document.querySelector('main').getBoundingClientRect().right).map(one => one.id || one.className)"
+)
 _SHOWN = (
     "[...document.querySelectorAll('#nodes-table tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent)"
 )

@@ -166,7 +166,7 @@ def nodes(shot: Snapshot, anchors: Mapping[str, str], rows: Sequence[NodeRow], q
     seen = shot.seen
     stuck = {lock.holder_uid for lock in seen.locks if lock.is_stuck}
     heads = [
-        Head("Node", "name"), Head("Pool", "tight"), Head("Hardened", "tight"), Head("Worst finding", "words"),
+        Head("Node", "name"), Head("Pool", "tight"), Head("Hardened"), Head("Worst finding", "words"),
         Head("Node is", "tight"), Head("Reboot", "tight"), Head("Wanted for", "tight"),
         Head("What its agent says", "words"), Head("Agent", "tight"),
     ]  # fmt: skip

@@ -91,9 +91,9 @@ def standing(row: NodeRow) -> tuple[Tone, str]:
         case Standing.HARDENED if row.is_well:
             return Tone.GOOD, "hardened"
         case Standing.HARDENED if not overview.is_trouble(row):
-            return Tone.BUSY, "hardened before its reboot"
+            return Tone.BUSY, "hardened, now down"
         case Standing.HARDENED:
-            return Tone.WARN, "hardened when last heard of"
+            return Tone.WARN, "hardened earlier"
         case Standing.UNKNOWN:
             return Tone.WARN, "unknown"
         case word:
