@@ -18,7 +18,7 @@ from dataclasses import asdict
 from bench.figure import Figure
 
 # In the order of the table; every module has figures().
-NAMES = ("audit", "resident", "idle", "reactions", "reboots")
+NAMES = ("audit", "resident", "idle", "reactions", "reboots", "fleet")
 MORE = ("kured", "savings")  # only when asked for; kured by its variable, too
 
 
