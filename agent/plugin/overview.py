@@ -21,6 +21,7 @@ from agent.terminal import Style, printable
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 _NUMBERS = re.compile(r"(\d+)")
 NO_AGENT = "no agent"
+WAS_HARDENED = "was hardened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,17 @@ def _rank(row: NodeRow) -> tuple[int, int, float, list[int | str]]:
 
 def hardened(row: NodeRow) -> Cell:
     """The node in one word."""
+    word = _word(row)
+    colours = {Standing.HARDENED.value: render.GOOD}
+    colours |= dict.fromkeys((Standing.UNKNOWN.value, WAS_HARDENED, NO_AGENT), render.WARN)
+    return Cell(word, colours.get(word, render.BAD))
+
+
+def _word(row: NodeRow) -> str:
+    """Its standing; what a silent node's agent said last is no pass today."""
     if row.standing is None:
-        return Cell(NO_AGENT, render.WARN)
-    colours = {Standing.HARDENED: render.GOOD, Standing.UNKNOWN: render.WARN}
-    return Cell(row.standing.value, colours.get(row.standing, render.BAD))
+        return NO_AGENT
+    return WAS_HARDENED if row.standing is Standing.HARDENED and row.ready is not True else row.standing.value
 
 
 def finding(row: NodeRow) -> Cell:
@@ -144,9 +152,9 @@ def condition(row: NodeRow) -> Cell:
 
 
 def counts(rows: Sequence[NodeRow]) -> dict[str, int]:
-    """Nodes by standing; `no agent` where none ever looked."""
-    found = Counter(row.standing.value if row.standing else NO_AGENT for row in rows)
-    order = [*(standing.value for standing in Standing), NO_AGENT]
+    """Nodes by standing; `no agent` where none ever looked, `was hardened` where the node has been silent since."""
+    found = Counter(map(_word, rows))
+    order = [Standing.HARDENED.value, WAS_HARDENED, *(standing.value for standing in Standing), NO_AGENT]
     return {word: found[word] for word in order if found[word]}
 
 
@@ -170,7 +178,8 @@ def footer(seen: Overview, style: Style) -> list[str]:
         lines += _line(f"Policy: {seen.rules.problem}", style, render.WARN)
     refused = [row.name for row in seen.rows if row.config_problem]
     if refused:
-        text = f"Policy: refused by {render.count(len(refused), 'node')}, which go on with the last good one"
+        goes = "goes" if len(refused) == 1 else "go"
+        text = f"Policy: refused by {render.count(len(refused), 'node')}, which {goes} on with the last good one"
         lines += _line(text, style, render.WARN, f"kubectl node-hardening why {refused[0]}")
     return lines
 
