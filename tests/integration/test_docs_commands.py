@@ -96,7 +96,7 @@ def parsed(parser: argparse.ArgumentParser, words: list[str]) -> str:
 
 def wrong_with(command: Command) -> str:
     """Unknown programs, subcommands, flags, targets, modules and files."""
-    words = words_of(command.text.split("\n", 1)[0])
+    words = words_of(re.sub(r"\$\([^)]*\)", "answer", command.text.split("\n", 1)[0]))
     match words:
         case ["kubectl", "node-hardening", *rest]:
             return parsed(PLUGIN, rest)
@@ -202,14 +202,15 @@ def test_the_quickstart_works_as_it_stands(cluster: Cluster) -> None:
     for one in story():
         if one.text.startswith(("make ", "export ", ".venv/")):
             continue
+        if "history" in one.text:  # readers look on until it is back; what comes next would hold its drain up
+            cluster.comes_to("kubectl describe node node-1 | grep node-hardening.io/reboot-history", frozenset({0}))
         cluster.comes_to(one.text.replace("[sat]", f"[{far:%a}]".lower()), codes_of(one))
         ran += 1
     assert ran > 20
-    cluster.comes_to("(kubectl node-hardening preflight || true) | grep default/never", frozenset({0}))
+    cluster.comes_to(f"({story()[-1].text} || true) | grep default/never", frozenset({0}))
     cluster.comes_to(
         "kubectl get events --field-selector involvedObject.name=node-2 | grep DriftMended", frozenset({0})
     )
-    cluster.comes_to("(kubectl node-hardening history node-1 || true) | grep node-1.*reboot", frozenset({0}))
 
 
 def stood_in(command: Command) -> str:
