@@ -2,7 +2,8 @@
 
 What a file is, it says itself: a YAML's `kind`, JSON for seccomp, anything else that holds a profile for AppArmor. The
 same texts inside a ConfigMap manifest are linted too, with the manifest's line numbers. What a valid profile leaves
-open is a warning and costs nobody their exit code. It changes nothing.
+open is a warning and costs nobody their exit code. A Helm chart's templates are passed over: what `helm template`
+makes of them can be validated. It changes nothing.
 """
 
 from __future__ import annotations
@@ -194,7 +195,9 @@ def _files(given: str) -> Iterator[str]:
         yield given
         return
     for folder, folders, names in os.walk(given):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A chart's templates are no YAML before helm has rendered them.
+        unread = ("templates",) if "Chart.yaml" in names else ()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in unread)
         for name in sorted(names):
             if not name.startswith("."):
                 yield str(Path(folder) / name)

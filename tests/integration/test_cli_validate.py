@@ -44,7 +44,21 @@ def test_a_whole_repository_may_be_walked() -> None:
     """Code, schemas and prose of others are not taken for profiles."""
     done = agent("validate", ".", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert {one["file"].split("/")[0] for one in document(done)["checked"]} <= {"profiles", "daemonset.yaml", "docs"}
+    places = {one["file"].split("/")[0] for one in document(done)["checked"]}
+    assert places <= {"profiles", "daemonset.yaml", "docs", "charts"}
+
+
+def test_the_templates_of_a_chart_are_passed_over(tmp_path: Path) -> None:
+    """They are no YAML yet; a folder of that name elsewhere is read."""
+    for folder in ("chart/templates", "templates"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").write_text(
+            "apiVersion: node-hardening.io/v1alpha1\nkind: AgentConfig\n{{ .Values.config }}\n"
+        )
+    (tmp_path / "chart/Chart.yaml").write_text("name: x\n")
+    done = agent("validate", tmp_path, "-o", "json")
+    assert done.returncode == 2
+    assert [one["file"] for one in document(done)["problems"]] == [str(tmp_path / "templates/config.yaml")]
 
 
 @pytest.mark.parametrize(("name", "text"), examples(), ids=lambda value: value if len(value) < 60 else "")
