@@ -9,6 +9,7 @@ is not a failing test.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,9 @@ def pytest_configure() -> None:
             suppress_health_check=[HealthCheck.too_slow],
         )
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+    # A shell starts what runs in the background with Ctrl-C ignored, and every child inherits that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from agent.terminal import Style, printable
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 _NUMBERS = re.compile(r"(\d+)")
 NO_AGENT = "no agent"
-WAS_HARDENED = "was hardened"
+SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def hardened(row: NodeRow) -> Cell:
     """The node in one word."""
     word = _word(row)
     colours = {Standing.HARDENED.value: render.GOOD}
-    colours |= dict.fromkeys((Standing.UNKNOWN.value, WAS_HARDENED, NO_AGENT), render.WARN)
+    colours |= dict.fromkeys((Standing.UNKNOWN.value, SILENT, NO_AGENT), render.WARN)
     return Cell(word, colours.get(word, render.BAD))
 
 
@@ -105,7 +105,7 @@ def _word(row: NodeRow) -> str:
     """Its standing; what a silent node's agent said last is no pass today."""
     if row.standing is None:
         return NO_AGENT
-    return WAS_HARDENED if row.standing is Standing.HARDENED and row.ready is not True else row.standing.value
+    return SILENT if row.standing is Standing.HARDENED and row.ready is not True else row.standing.value
 
 
 def finding(row: NodeRow) -> Cell:
@@ -152,9 +152,9 @@ def condition(row: NodeRow) -> Cell:
 
 
 def counts(rows: Sequence[NodeRow]) -> dict[str, int]:
-    """Nodes by standing; `no agent` where none ever looked, `was hardened` where the node has been silent since."""
+    """Nodes by standing; `no agent` where none ever looked, `silent` where a hardened one is not heard of any more."""
     found = Counter(map(_word, rows))
-    order = [Standing.HARDENED.value, WAS_HARDENED, *(standing.value for standing in Standing), NO_AGENT]
+    order = [Standing.HARDENED.value, SILENT, *(standing.value for standing in Standing), NO_AGENT]
     return {word: found[word] for word in order if found[word]}
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import psutil
 import pytest
 import trustme
 
@@ -24,6 +25,7 @@ from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
 from agent.reboot.blockers import PrometheusBlocker
 from agent.reboot.ports import Verdict
+from tests.support.agents import eventually
 from tests.support.daemons import daemon, free_ports, program
 from tests.support.kube import answer, scripted
 
@@ -162,6 +164,8 @@ def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: st
 def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
     """Stopped in the middle: the connection is there, the answer never comes; later it is asked again."""
     quiet.process.send_signal(signal.SIGSTOP)
+    stopped = psutil.Process(quiet.process.pid)
+    eventually(lambda: stopped.status() == psutil.STATUS_STOPPED, what="every thread of it has stopped")
     try:
         verdict = quiet.check(timeout=0.5)
     finally:

@@ -141,7 +141,7 @@ def test_what_the_agent_costs_is_read_at_each_scrape() -> None:
     assert 5e6 < memory < 5e9
     before = values(metrics, "node_hardening_process_cpu_seconds")[()]
     assert before > 0
-    while sum(os.times()[:2]) < before + 0.05:
+    while sum(os.times()[:4]) < before + 0.05:  # with those of children, as the metric has it
         pass
     assert values(metrics, "node_hardening_process_cpu_seconds")[()] > before
 
