@@ -9,7 +9,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,21 @@ class History:
         """Those of these kinds, in the server's order."""
         with self._lock:
             return sorted((one for one in self._changes if one.kind in kinds), key=lambda one: one.version)
+
+    def catch_up(self, client: Client) -> None:
+        """Returns when the watches have brought all that the API server has now: they run behind what a test reads."""
+        for kind, path in _FOLLOWED.items():
+            for one in client.get(path).json()["items"]:
+                self._await(kind, one["metadata"]["name"], int(one["metadata"]["resourceVersion"]))
+
+    def _await(self, kind: str, name: str, version: int) -> None:
+        def is_seen() -> bool:
+            with self._lock:
+                return any(
+                    one.version >= version and one.kind == kind and one.name == name for one in reversed(self._changes)
+                )
+
+        eventually(is_seen, what=f"{kind}/{name} in the watch", seconds=LONG)
 
     def _follow(self, kind: str, path: str) -> None:
         version = ""
@@ -265,7 +280,10 @@ class Site:
             except requests.RequestException:
                 return None
 
-        return eventually(asked, what=what, seconds=seconds)
+        answer = eventually(asked, what=what, seconds=seconds)
+        with suppress(requests.RequestException):
+            self.history.catch_up(self.client)
+        return answer
 
     def node(self, name: str) -> Object:
         """The Node."""
