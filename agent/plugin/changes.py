@@ -28,6 +28,7 @@ from agent.reboot.words import plain
 from agent.terminal import printable
 
 MANAGER = "kubectl-node_hardening"
+UNLOCKED = f"{PREFIX}/unlocked"
 REASON_CHARACTERS = 200
 UNKNOWN = "unknown"
 _COMPONENT = "kubectl-node-hardening"
@@ -211,6 +212,3 @@ def event(told: Told, *, who: str, when: float, suffix: str) -> dict[str, Any]:
 def listed(sentences: Sequence[str]) -> tuple[str, ...]:
     """Those that say something."""
     return tuple(sentence for sentence in sentences if sentence)
-
-
-UNLOCKED = f"{PREFIX}/unlocked"

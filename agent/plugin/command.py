@@ -118,8 +118,3 @@ def add_selector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-l", "--selector", default="", metavar="QUERY", help="only nodes with these labels, as kubectl"
     )
-
-
-def add_yes(parser: argparse.ArgumentParser) -> None:
-    """The option --yes: `options.yes`; the session has it already."""
-    parser.add_argument("-y", "--yes", action="store_true", help="change without asking, for scripts")

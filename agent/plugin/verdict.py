@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from agent.model import Severity, Status
 from agent.plugin import obstacles, render, underway
@@ -20,7 +19,7 @@ from agent.plugin.sentences import Hold, Said, understand
 from agent.reboot.state import Phase
 from agent.report.view import Standing
 
-__all__ = ["About", "Reason", "Verdict", "verdict"]
+__all__ = ["Reason", "Verdict", "verdict"]
 
 _FINDINGS_SHOWN = 8
 _ON_ITS_WAY = {
@@ -29,13 +28,6 @@ _ON_ITS_WAY = {
     Phase.REBOOTING: "it is down for its reboot",
     Phase.VERIFYING: "it is back from its reboot and not proved well yet",
 }
-
-
-class About(StrEnum):
-    """The two questions."""
-
-    HARDENING = "hardening"
-    REBOOT = "reboot"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from agent.sandbox import builders
 from agent.sandbox.faults import Fault, FaultKind
 from tests.support import alerts
 from tests.support.agents import NAMESPACE
-from tests.support.daemons import daemon, free_ports, get, program
+from tests.support.daemons import get, program, prometheus
 from tests.support.sites import LEASES, LOCK, Site, emulated, pod_on
 
 LONG = 180.0  # a bound for what should come; only a failing test waits so long
@@ -204,16 +204,7 @@ def trouble(tmp_path: Path) -> Iterator[Trouble]:
         }
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
         (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts.hurried(age_seconds=4 * EVERY_SECONDS)))
-        (port,) = free_ports(1)
-        argv = [
-            path,
-            f"--config.file={tmp_path / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=warn",
-        ]
-        url = f"http://127.0.0.1:{port}"
-        stack.enter_context(daemon(argv, f"{url}/-/ready", tmp_path / "log"))
+        url, _ = stack.enter_context(prometheus(path, tmp_path))
         yield Trouble(site, other, url)
 
 

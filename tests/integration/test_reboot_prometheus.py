@@ -26,7 +26,8 @@ from agent.config.selector import parse as selector
 from agent.reboot.blockers import PrometheusBlocker
 from agent.reboot.ports import Verdict
 from tests.support.agents import eventually
-from tests.support.daemons import daemon, free_ports, program
+from tests.support.daemons import free_ports, program
+from tests.support.daemons import prometheus as prometheus_server
 from tests.support.kube import answer, scripted
 
 LONG = 60.0  # a bound for what never happens, not a timing
@@ -84,18 +85,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         answer(request, f"trouble {int(trouble.is_set())}\n".encode(), Content_Type="text/plain")
 
     with scripted(metrics) as target:
-        (port,) = free_ports(1)
         (folder / "prometheus.yaml").write_text(CONFIG.format(target=target.url.removeprefix("http://")))
         (folder / "rules.yaml").write_text(RULES)
-        argv = [
-            path,
-            f"--config.file={folder / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=warn",
-        ]
-        url = f"http://127.0.0.1:{port}"
-        with daemon(argv, f"{url}/-/ready", folder / "log") as process:
+        with prometheus_server(path, folder) as (url, process):
             yield Running(url, trouble, process)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.agents import NAMESPACE, ROOT, eventually, manifest
-from tests.support.daemons import daemon, free_ports, get, program
+from tests.support.daemons import get, program, prometheus
 from tests.support.kube import answer, scripted
 
 SCRAPE = yaml.safe_load((ROOT / "docs/prometheus-scrape.yaml").read_text())
@@ -62,16 +62,7 @@ def test_a_real_prometheus_names_the_nodes(tmp_path: Path) -> None:
         quick = {"scrape_interval": "1s", "scrape_timeout": "1s", "static_configs": found}
         here = {key: value for key, value in job.items() if key != "kubernetes_sd_configs"} | quick
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump({"scrape_configs": [here]}))
-        (port,) = free_ports(1)
-        argv = [
-            path,
-            f"--config.file={tmp_path / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=warn",
-        ]
-        url = f"http://127.0.0.1:{port}"
-        with daemon(argv, f"{url}/-/ready", tmp_path / "log"):
+        with prometheus(path, tmp_path) as (url, _):
 
             def are_up() -> list[dict[str, Any]]:
                 active = targets(url)

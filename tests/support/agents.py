@@ -42,7 +42,9 @@ _RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "
 ALL_BUT_THE_AGENT = (*_RIGHTS, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
-def eventually(look: Callable[[], T], *, what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def eventually(
+    look: Callable[[], T], *, what: str, seconds: float = PATIENCE_SECONDS, every_seconds: float = 0.05
+) -> T:
     """The first true answer. Fails with the last one when none comes in time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -50,7 +52,7 @@ def eventually(look: Callable[[], T], *, what: str, seconds: float = PATIENCE_SE
         if seen:
             return seen
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s, last seen: {seen!r}"
-        time.sleep(0.05)
+        time.sleep(every_seconds)
 
 
 def manifest() -> list[dict[str, Any]]:

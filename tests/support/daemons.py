@@ -70,3 +70,19 @@ def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             pass
         time.sleep(0.05)
     raise RuntimeError(f"{url} did not get ready; the log ends with: {log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def prometheus(path: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A ready Prometheus by the folder's prometheus.yaml: its URL and its process. path: of the program."""
+    (port,) = free_ports(1)
+    argv = [
+        path,
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with daemon(argv, f"{url}/-/ready", folder / "log") as process:
+        yield url, process

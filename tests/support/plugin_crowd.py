@@ -7,7 +7,7 @@ writers make of that. The thousands are made of the same writers' pieces, one No
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,7 @@ from agent.report import view
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_fleet
+from tests.support.plugin_emulated import becomes
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCTP, UNTOLD, Object, Staged
 from tests.support.reboot_trouble import CommandFate
 
@@ -203,7 +204,7 @@ def put_on(sandbox: Sandbox, stage: Staged) -> None:
     for wanted in objects(stage):
         name = wanted["metadata"]["name"]
         sandbox.add_node(name)
-        sandbox.update("nodes", name, _becomes(wanted))
+        sandbox.update("nodes", name, becomes(wanted))
         if name not in stage.absent:
             _add_agent(sandbox, stage, name)
     for lease in stage.leases():
@@ -224,15 +225,6 @@ def _add_agent(sandbox: Sandbox, stage: Staged, node: str) -> None:
     container = {"name": "agent", "ready": ready, "restartCount": 0 if ready else 7, "state": state}
     status = {"phase": "Running", "containerStatuses": [container]}
     sandbox.update("pods", name, lambda found: found.update(status=status), NAMESPACE)
-
-
-def _becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:
-    def change(node: Object) -> None:
-        kept = node["metadata"]
-        node.update(wanted)
-        node["metadata"] = {**kept, **wanted["metadata"]}
-
-    return change
 
 
 # -- thousands ---------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def put(sandbox: Sandbox, objects: Objects) -> None:
     for wanted in objects.nodes:
         name = wanted["metadata"]["name"]
         sandbox.add_node(name)
-        sandbox.update("nodes", name, _becomes(wanted))
+        sandbox.update("nodes", name, becomes(wanted))
     for name, agent in objects.agents.items():
         _add_pod(sandbox, name, agent)
     for lease in objects.leases:
@@ -106,7 +106,9 @@ def _add_shop(sandbox: Sandbox, nodes: Sequence[str]) -> None:
     sandbox.update("poddisruptionbudgets", "web", lambda found: found.update(status=status), "shop")
 
 
-def _becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:
+def becomes(wanted: Mapping[str, Any]) -> Callable[[Object], None]:
+    """A change that makes a Node what it should be, and leaves it its version and uid."""
+
     def change(node: Object) -> None:
         kept = node["metadata"]
         node.update(wanted)

@@ -172,10 +172,6 @@ class Configuration:
         """The first softdep line whose pattern matches; kmod looks no further."""
         return next((line for line in self._of("softdep") if _matches(line.name, module)), None)
 
-    def blacklist_line(self, module: str) -> Line | None:
-        """The line that keeps the kernel's requests by alias away from the module. No patterns here."""
-        return next((line for line in self._of("blacklist") if line.name == module), None)
-
     def walks_around(self, module: str) -> Line | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
 

@@ -29,7 +29,6 @@ class Entry:
     last_asked: float = -math.inf
     next_at: float = -math.inf
     tries: int = 0
-    is_done: bool = False
     is_deleted: bool = False
     final: str = ""
     trouble: str = ""

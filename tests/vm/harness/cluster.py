@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,13 +43,7 @@ WantedBy=multi-user.target
 
 def eventually(look: Callable[[], T], *, what: str, seconds: float = 120.0) -> T:
     """The first true answer; a translated machine on shared cores is slow, and nothing here measures."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s, last seen: {seen!r}"
-        time.sleep(0.3)
+    return agents.eventually(look, what=what, seconds=seconds, every_seconds=0.3)
 
 
 class ClusterOfMachines:
