@@ -169,13 +169,12 @@ def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -
     seed = int(os.environ.get("NHA_VM_SEED", random.SystemRandom().randrange(1 << 32)))
     rng = random.Random(seed)
     struck: Counter[str] = Counter()
-    for _ in range(CUTS):
-        _one_under_way(pair, watcher)
-        # Counted in steps rather than in seconds, so that a slow machine is struck as evenly as a fast one.
-        watcher.await_steps(rng.randrange(9), 90.0)
-        time.sleep(rng.uniform(0.0, 3.0))
-        busy = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
-        victim = busy[0] if busy and rng.random() < 0.85 else rng.choice(sorted(pair.machines))
+    for number in range(CUTS):
+        # Every phase has its turn, or nearly all cuts would strike the one that lasts longest.
+        phase = UNDER_WAY[number % len(UNDER_WAY)]
+        busy = _under_way(pair, watcher, phase)
+        time.sleep(rng.uniform(0.0, 15.0 if phase == "rebooting" else 1.0))
+        victim = busy if rng.random() < 0.9 else next(name for name in pair.machines if name != busy)
         struck[watcher.phase(victim)] += 1
         pair.machines[victim].cut()
         watcher.power_was_cut(victim)
@@ -194,19 +193,22 @@ def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -
     assert sum(struck[phase] for phase in UNDER_WAY) >= CUTS // 2, f"hardly a cut struck a cycle: {struck}"
 
 
-def _one_under_way(pair: Pair, watcher: Watcher) -> str:
-    """Keeps asking for reboots until a node is on its way down or up; which one."""
-    asked = 0.0
+def _under_way(pair: Pair, watcher: Watcher, phase: str) -> str:
+    """Keeps asking for reboots until a node whose machine talks is in that phase; which one. When none is seen there
+    for a while (a phase may last no longer than a look), one that is under way at all."""
+    asked, begun = 0.0, time.monotonic()
 
     def look() -> str:
         nonlocal asked
-        found = [name for name in pair.machines if watcher.phase(name) in UNDER_WAY]
-        if not found and time.monotonic() - asked > 5.0:
+        found = {name: watcher.phase(name) for name in pair.machines}
+        exact = [name for name in found if found[name] == phase and pair.machines[name].boot]
+        busy = [name for name in found if found[name] in UNDER_WAY]
+        if not busy and time.monotonic() - asked > 5.0:
             pair.want()
             asked = time.monotonic()
-        return found[0] if found else ""
+        return (exact or (busy if time.monotonic() - begun > 60.0 else []) or [""])[0]
 
-    return eventually(look, what="a node under way", seconds=CYCLE_SECONDS)
+    return eventually(look, what=f"a node {phase}", seconds=CYCLE_SECONDS, every_seconds=0.02)
 
 
 def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: Watcher) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -65,12 +64,6 @@ class Watcher:
     def phase(self, node: str) -> str:
         """What the note on the Node says, idle when there is none."""
         return str(self._state(self._sandbox.get("nodes", node) or {}).get("phase", "idle"))
-
-    def await_steps(self, number: int, seconds: float) -> None:
-        """Waits until so much more was seen to change (phases, cordons, the lock, boots), or for so long."""
-        goal, deadline = len(self.seen) + number, time.monotonic() + seconds
-        while len(self.seen) < goal and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
 
     def holders(self) -> list[str]:
         """Nodes that hold a lock now."""
