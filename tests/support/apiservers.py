@@ -34,17 +34,17 @@ PATCHES = {
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Files of a throw-away CA and a server certificate for 127.0.0.1 and localhost."""
+    """Files of a throw-away CA and a server certificate."""
 
     ca: Path
     certificate: Path
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Issue them into ``folder``."""
+def make_certificates(folder: Path, *names: str) -> Certificates:
+    """Issue them into ``folder``, for this host's loopback and, it may be, more names."""
     authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost", "::1")
+    issued = authority.issue_cert("127.0.0.1", "localhost", "::1", *names)
     result = Certificates(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     authority.cert_pem.write_to_path(str(result.ca))
     result.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
@@ -143,9 +143,9 @@ class Client:
 
 
 @contextmanager
-def emulator(folder: Path, settings: Mapping[str, Any] | None = None) -> Iterator[ApiServer]:
-    """A bare emulator over https; ``settings`` change that (``controllers``, ``kubelet`` …)."""
-    certificates = make_certificates(folder)
+def emulator(folder: Path, settings: Mapping[str, Any] | None = None, *names: str) -> Iterator[ApiServer]:
+    """A bare emulator over https; ``settings`` change that (``controllers``, ``kubelet`` …), names its certificate."""
+    certificates = make_certificates(folder, *names)
     bare: dict[str, Any] = {"controllers": False, "kubelet": KubeletSettings(enabled=False)}
     wanted = Settings(certificate=certificates.certificate, key=certificates.key, **{**bare, **(settings or {})})
     with Sandbox(wanted) as sandbox:
@@ -161,9 +161,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def control_plane(assets: Path, folder: Path) -> Iterator[ApiServer]:
-    """A real etcd and kube-apiserver from ``assets`` (envtest's folder), with their state in ``folder``."""
-    certificates = make_certificates(folder)
+def control_plane(assets: Path, folder: Path, *names: str) -> Iterator[ApiServer]:
+    """A real etcd and kube-apiserver from ``assets`` (envtest's folder), with their state in ``folder``. Its
+    certificate is good for these names too."""
+    certificates = make_certificates(folder, *names)
     signing, public = folder / "sa.key", folder / "sa.pub"
     subprocess.run(["/usr/bin/openssl", "genrsa", "-out", signing, "2048"], check=True, capture_output=True, timeout=60)
     subprocess.run(

@@ -87,6 +87,20 @@ class Hands:
         with self._lock:
             self._down[node] = (time.monotonic() + down_seconds, boot_id, kernel)
 
+    def stop_kubelet(self, node: str) -> None:
+        """Its heartbeats end, and as a node controller would this says that nobody knows how it is."""
+        with self._lock:
+            self._down[node] = (float("inf"), "", "")
+        unknown = {**builders.ready_condition(datetime.now(UTC)), "status": "Unknown", "reason": "NodeStatusUnknown"}
+        self._client.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": [unknown]}}, "strategic")
+
+    def start_kubelet(self, node: str) -> None:
+        """It is Ready again."""
+        ready = {"status": {"conditions": [builders.ready_condition(datetime.now(UTC))]}}
+        self._client.patch(f"/api/v1/nodes/{node}/status", ready, "strategic")
+        with self._lock:
+            self._down.pop(node, None)
+
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_SECONDS):
             with self._lock:

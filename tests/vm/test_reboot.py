@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.sandbox import builders
 from tests.vm.conftest import Boot
 from tests.vm.harness.channel import MachineGone
 from tests.vm.harness.cluster import ClusterOfMachines, cluster, eventually
@@ -101,16 +100,14 @@ class Pair:
 def pair(boot_for_module: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two hardened nodes with pods on them; the second one's clock is an hour ahead."""
     with ExitStack() as stack:
-        api = stack.enter_context(cluster(tmp_path_factory.mktemp("api")))
+        api = stack.enter_context(cluster(tmp_path_factory.mktemp("api"), replicas=4))
         ahead = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
         machines = {"a": boot_for_module("a", wait=False), "b": boot_for_module("b", wait=False, rtc=ahead)}
         kubelets = {}
         for name, machine in machines.items():
             machine.await_up()
             api.join(machine, {"modprobe": {}, "reboot": REBOOT})
-            kubelets[name] = stack.enter_context(StandInKubelet(api.sandbox, machine))
-        api.sandbox.create("replicasets", builders.workload("ReplicaSet", "web", replicas=4, grace_seconds=2))
-        api.sandbox.create("daemonsets", builders.workload("DaemonSet", "logs"))
+            kubelets[name] = stack.enter_context(StandInKubelet(api.speaker, machine))
         made = Pair(api, machines, kubelets)
         for name in machines:
             eventually(lambda: api.annotation(name, "status") == "hardened", what=f"{name} hardened")  # noqa: B023
@@ -121,7 +118,7 @@ def pair(boot_for_module: Boot, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def watcher(pair: Pair) -> Iterator[Watcher]:
     """Looks for what must never be while a test runs; both are idle before it and after it."""
     pair.policy()
-    with Watcher(pair.api.sandbox) as made:
+    with Watcher(pair.api.api.client()) as made:
         for name, kubelet in pair.kubelets.items():
             kubelet.booted = lambda boot, name=name: made.booted(name, boot)  # type: ignore[misc]
         eventually(lambda: pair.idle(made), what="both idle at the start", seconds=CYCLE_SECONDS)
@@ -208,7 +205,7 @@ def _under_way(pair: Pair, watcher: Watcher, phase: str) -> str:
             asked = time.monotonic()
         return (exact or (busy if time.monotonic() - begun > 60.0 else []) or [""])[0]
 
-    return eventually(look, what=f"a node {phase}", seconds=CYCLE_SECONDS, every_seconds=0.02)
+    return eventually(look, what=f"a node {phase}", seconds=CYCLE_SECONDS, every_seconds=0.05)
 
 
 def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: Watcher) -> None:

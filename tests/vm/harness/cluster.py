@@ -1,20 +1,23 @@
-"""The API server that machines report to: the emulator on this host's loopback, over https; 10.0.2.2 from inside."""
+"""The API server that machines report to, on this host's loopback, over https; 10.0.2.2 from inside.
+
+It is the emulator, or a real kube-apiserver when KUBEBUILDER_ASSETS names one.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import trustme
 import yaml
 
-from agent.sandbox.server import Sandbox
-from agent.sandbox.settings import KubeletSettings, Settings
-from tests.support import agents
+from agent.sandbox import builders
+from agent.sandbox.settings import KubeletSettings
+from tests.support import agents, apiservers
 from tests.support.apiservers import ApiServer, Client
+from tests.support.hands import Hands
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import EVERYTHING_OFF, POLICY, PROGRAM
 
@@ -46,20 +49,35 @@ def eventually(look: Callable[[], T], *, what: str, seconds: float = 120.0, ever
     return agents.eventually(look, what=what, seconds=seconds, every_seconds=every_seconds)
 
 
-class ClusterOfMachines:
-    """The emulator, and what a person sees in it."""
+class Speaker(Protocol):
+    """Who speaks for the machines' kubelets: the emulator, or Hands beside a kube-apiserver."""
 
-    def __init__(self, api: ApiServer, client: Client) -> None:
+    def add_node(self, name: str, /) -> Any:
+        """A Node that is Ready."""
+
+    def set_boot_id(self, node: str, boot_id: str, /) -> Any:
+        """The kubelet says another boot id."""
+
+    def start_kubelet(self, node: str, /) -> None:
+        """Heartbeats, and Ready."""
+
+    def stop_kubelet(self, node: str, /) -> None:
+        """No heartbeat any more."""
+
+
+class ClusterOfMachines:
+    """The API server, and what a person sees in it."""
+
+    def __init__(self, api: ApiServer, client: Client, speaker: Speaker) -> None:
         self.api = api
         self.client = client
-        assert api.sandbox is not None
-        self.sandbox = api.sandbox
+        self.speaker = speaker
         agents.install(client)
 
     def join(self, machine: Machine, policy: Mapping[str, Any], *, start: bool = True) -> None:
         """Makes the machine a node: its Node, a token of the agent's service account, the agent as a service."""
-        self.sandbox.add_node(machine.name)
-        self.sandbox.set_boot_id(machine.name, str(machine.boot))
+        self.speaker.add_node(machine.name)
+        self.speaker.set_boot_id(machine.name, str(machine.boot))
         assert self.api.ca is not None
         machine.put(f"{_FOLDER}/ca.crt", self.api.ca.read_bytes())
         machine.put(f"{_FOLDER}/token", agents.token(self.client, machine.name), 0o600)
@@ -97,19 +115,20 @@ class ClusterOfMachines:
 
 
 @contextmanager
-def cluster(folder: Path, *, heartbeat_seconds: float = 2.0) -> Iterator[ClusterOfMachines]:
-    """An emulator of its own. Its kubelets keep every Node Ready until they are silenced."""
-    authority = trustme.CA()
-    issued = authority.issue_cert(_HOST, "127.0.0.1")
-    ca, certificate, key = folder / "ca.crt", folder / "server.crt", folder / "server.key"
-    authority.cert_pem.write_to_path(str(ca))
-    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(str(key))
-    kubelet = KubeletSettings(heartbeat_seconds=heartbeat_seconds)
-    with Sandbox(Settings(certificate=certificate, key=key, kubelet=kubelet)) as sandbox:
-        api = ApiServer(sandbox.url, sandbox.token, ca, sandbox)
-        client = api.client()
-        try:
-            yield ClusterOfMachines(api, client)
-        finally:
-            client.close()
+def cluster(folder: Path, *, replicas: int = 0) -> Iterator[ClusterOfMachines]:
+    """One of its own, without nodes. replicas: so many pods of a workload run on the nodes that are joined."""
+    assets = apiservers.assets()
+    if assets is None:
+        settings = {"controllers": True, "kubelet": KubeletSettings(heartbeat_seconds=2.0)}
+        with apiservers.emulator(folder, settings, _HOST) as api, closing(api.client()) as client:
+            assert api.sandbox is not None
+            if replicas:
+                web = builders.workload("ReplicaSet", "web", replicas=replicas, grace_seconds=2)
+                api.sandbox.create("replicasets", web)
+                api.sandbox.create("daemonsets", builders.workload("DaemonSet", "logs"))
+            yield ClusterOfMachines(api, client, api.sandbox)
+        return
+    with apiservers.control_plane(assets, folder, _HOST) as api, closing(api.client()) as client, Hands(api) as hands:
+        if replicas:
+            hands.add_web(replicas)
+        yield ClusterOfMachines(api, client, hands)

@@ -20,9 +20,12 @@ class Cut:
 
 _WRITE = ("controls/modprobe/__init__.py", "lambda: self._installed.install(path, content, mode=_MODE)", "lambda: None")
 _BLIND = (
-    "controls/modprobe/judge.py",
-    "answer = _refused(config, seen, one) or _effective(config, seen, one)",
-    'answer = _Answer(Status.PASS, "believed")',
+    "controls/modprobe/__init__.py",
+    "return tuple(findings(self._config, seen))",
+    (
+        'from dataclasses import replace\n        good = type(next(findings(self._config, seen)).status)("pass")\n'
+        "        return tuple(replace(one, status=good) for one in findings(self._config, seen))"
+    ),
 )
 
 ROUNDS: dict[str, tuple[Cut, ...]] = {
@@ -33,7 +36,6 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_modprobe.py::test_an_unprivileged_socket_loads_sctp_until_it_is_denied",
                 "test_modprobe.py::test_a_dccp_socket_loads_dccp_where_the_alias_is_kept_until_it_is_denied",
                 "test_modprobe.py::test_by_name_nothing_denied_is_loaded_either",
-                "test_daemon.py::test_the_node_shows_what_the_kernel_does",
             ),
             (_WRITE, _BLIND),
         ),
@@ -61,6 +63,30 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                     "controls/kubelet/units.py",
                     'shown = _show(host, unit, "FragmentPath", "DropInPaths")',
                     "shown: dict[str, str] = {}",
+                ),
+            ),
+        ),
+    ),
+    "shown": (
+        Cut(
+            "modprobe's file is not written, and the node is called hard all the same",
+            ("test_daemon.py::test_the_node_shows_what_the_kernel_does",),
+            (_WRITE, _BLIND),
+        ),
+    ),
+    "disk": (
+        Cut(
+            "a file is written in its place, not beside it",
+            ("test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[3]",),
+            (
+                (
+                    "host/tree.py",
+                    "            try:\n                fd = os.open(\n                    temporary,",
+                    (
+                        "            try:\n                with open(path, 'wb') as there:\n"
+                        "                    there.write(content)\n"
+                        "                fd = os.open(\n                    temporary,"
+                    ),
                 ),
             ),
         ),
@@ -110,21 +136,6 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                     "controls/kubelet/observe.py",
                     "if changed > launch.process.started + _TOLERANCE_SECONDS",
                     "if changed < 0",
-                ),
-            ),
-        ),
-        Cut(
-            "a file is written in its place, not beside it",
-            ("test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[0]",),
-            (
-                (
-                    "host/tree.py",
-                    "            try:\n                fd = os.open(\n                    temporary,",
-                    (
-                        "            try:\n                with open(path, 'wb') as there:\n"
-                        "                    there.write(content)\n"
-                        "                fd = os.open(\n                    temporary,"
-                    ),
                 ),
             ),
         ),

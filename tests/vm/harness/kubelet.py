@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from agent.sandbox.server import Sandbox
 from tests.vm.harness.channel import MachineGone
+from tests.vm.harness.cluster import Speaker
 from tests.vm.harness.machine import Machine
 
 _BEAT_SECONDS = 0.5
@@ -21,9 +21,9 @@ _ANSWER_SECONDS = 20.0
 class StandInKubelet:
     """One thread for one machine. `with` it."""
 
-    def __init__(self, sandbox: Sandbox, machine: Machine, booted: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, speaker: Speaker, machine: Machine, booted: Callable[[str], None] = lambda _: None) -> None:
         """booted: told each boot id that the machine has had, when it is first seen."""
-        self._sandbox = sandbox
+        self._speaker = speaker
         self._machine = machine
         self.booted = booted
         self._stop = threading.Event()
@@ -45,10 +45,10 @@ class StandInKubelet:
             if boot and boot not in self.boots:
                 self.boots.append(boot)
                 self.booted(boot)
-                self._sandbox.set_boot_id(self._machine.name, boot)
+                self._speaker.set_boot_id(self._machine.name, boot)
             if bool(boot) is not running:
                 running = bool(boot)
-                (self._sandbox.start_kubelet if running else self._sandbox.stop_kubelet)(self._machine.name)
+                (self._speaker.start_kubelet if running else self._speaker.stop_kubelet)(self._machine.name)
 
     def _ask(self) -> str:
         """The running boot's id, empty when the machine does not say."""

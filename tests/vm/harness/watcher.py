@@ -1,7 +1,7 @@
 """Looks at the cluster while nodes reboot and remembers what must never be (never two nodes down at once …).
 
-It reads the emulator's store past HTTP, a few times a second, and at every boot of a machine; what it finds is raised
-by `check`, so that a test fails with all of it.
+It asks the API server a few times a second, and at every boot of a machine; what it finds is raised by `check`, so that
+a test fails with all of it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Self
 
-from agent.sandbox.server import Sandbox
+from tests.support.apiservers import Client
 
-NAMESPACE = "node-hardening"
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/node-hardening/leases"
 STATE = "node-hardening.io/reboot-state"
 _LOOK_SECONDS = 0.1
 _UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying")
@@ -22,8 +22,10 @@ _UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying")
 class Watcher:
     """One thread for one cluster. `with` it."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, client: Client) -> None:
+        """client: its own from here on."""
+        self._client = client
+        self._asking = threading.Lock()
         self._people: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -38,6 +40,7 @@ class Watcher:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._client.close()
 
     def check(self) -> None:
         """Fails with everything that must not have been."""
@@ -63,7 +66,7 @@ class Watcher:
 
     def phase(self, node: str) -> str:
         """What the note on the Node says, idle when there is none."""
-        return str(self._state(self._sandbox.get("nodes", node) or {}).get("phase", "idle"))
+        return str(self._state(self._ask(f"/api/v1/nodes/{node}")).get("phase", "idle"))
 
     def holders(self) -> list[str]:
         """Nodes that hold a lock now."""
@@ -74,7 +77,7 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        nodes = self._sandbox.list("nodes")
+        nodes = self._ask("/api/v1/nodes")["items"]
         ours, lines = [], []
         for node in nodes:
             name, state = node["metadata"]["name"], self._state(node)
@@ -92,8 +95,15 @@ class Watcher:
         self._note("; ".join([*lines, f"lock: {','.join(self._holders()) or 'free'}"]))
 
     def _holders(self) -> list[str]:
-        leases = self._sandbox.list("leases", NAMESPACE)
+        leases = self._ask(_LEASES)["items"]
         return [holder.partition("/")[0] for one in leases if (holder := (one.get("spec") or {}).get("holderIdentity"))]
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        with self._asking:
+            answer = self._client.get(path)
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
 
     def _state(self, node: Mapping[str, Any]) -> dict[str, Any]:
         text = (node.get("metadata") or {}).get("annotations", {}).get(STATE)
