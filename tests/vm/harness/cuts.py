@@ -18,26 +18,32 @@ class Cut:
     edits: tuple[tuple[str, str, str], ...]
 
 
-_WRITE = ("controls/modprobe/__init__.py", "lambda: self._installed.install(path, content, mode=_MODE)", "lambda: None")
-_BLIND = (
+# Who believes the agent is told that all is well, as soon as a file is there: only the kernel knows better.
+_EMPTY = (
+    "controls/modprobe/__init__.py",
+    "lambda: self._installed.install(path, content, mode=_MODE)",
+    'lambda: self._installed.install(path, b"# nothing\\n", mode=_MODE)',
+)
+_BELIEVED = (
     "controls/modprobe/__init__.py",
     "return tuple(findings(self._config, seen))",
     (
-        'from dataclasses import replace\n        good = type(next(findings(self._config, seen)).status)("pass")\n'
-        "        return tuple(replace(one, status=good) for one in findings(self._config, seen))"
+        "from dataclasses import replace\n        found = tuple(findings(self._config, seen))\n"
+        '        good = type(found[0].status)("pass")\n'
+        "        return found if seen.file.content is None else tuple(replace(one, status=good) for one in found)"
     ),
 )
 
 ROUNDS: dict[str, tuple[Cut, ...]] = {
     "one": (
         Cut(
-            "modprobe's file is not written, and nobody looks whether it is",
+            "modprobe's file denies nothing, and nobody looks what it does",
             (
                 "test_modprobe.py::test_an_unprivileged_socket_loads_sctp_until_it_is_denied",
                 "test_modprobe.py::test_a_dccp_socket_loads_dccp_where_the_alias_is_kept_until_it_is_denied",
                 "test_modprobe.py::test_by_name_nothing_denied_is_loaded_either",
             ),
-            (_WRITE, _BLIND),
+            (_EMPTY, _BELIEVED),
         ),
         Cut(
             "what is loaded into AppArmor lets everything be written",
@@ -69,9 +75,9 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
     ),
     "shown": (
         Cut(
-            "modprobe's file is not written, and the node is called hard all the same",
+            "modprobe's file denies nothing, and the node is called hard all the same",
             ("test_daemon.py::test_the_node_shows_what_the_kernel_does",),
-            (_WRITE, _BLIND),
+            (_EMPTY, _BELIEVED),
         ),
     ),
     "disk": (
@@ -89,6 +95,32 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                     ),
                 ),
             ),
+        ),
+    ),
+    "space": (
+        Cut(
+            "a step that failed is called done",
+            (
+                "test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[0]",
+                "test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[1]",
+                "test_trouble.py::test_a_read_only_etc_is_said_and_the_rest_is_done",
+            ),
+            (
+                (
+                    "controls/base.py",
+                    "return replace(step.change, outcome=Outcome.FAILED, error=str(error))",
+                    "return replace(step.change, outcome=Outcome.DONE, error=str(error) * 0)",
+                ),
+            ),
+        ),
+        Cut(
+            "folders are not watched",
+            (
+                "test_daemon.py::test_drift_is_mended_while_it_runs",
+                "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
+                "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[1]",
+            ),
+            (("daemon/loop.py", "woken |= changed", "woken |= set()"),),
         ),
     ),
     "two": (
@@ -140,14 +172,6 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ),
         ),
         Cut(
-            "folders are not watched",
-            (
-                "test_daemon.py::test_drift_is_mended_while_it_runs",
-                "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
-            ),
-            (("daemon/loop.py", "woken |= changed", "woken |= set()"),),
-        ),
-        Cut(
             "SIGTERM is not heard",
             ("test_daemon.py::test_it_ends_well_and_comes_back_after_a_kill",),
             (
@@ -186,17 +210,6 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "modes are not compared",
             ("test_kubelet.py::test_modes_and_owners_of_its_files",),
             (("controls/kubelet/files.py", "excess = one.stat.mode & ~group.maximum & 0o777", "excess = 0"),),
-        ),
-        Cut(
-            "a step that failed is called done",
-            ("test_trouble.py::test_a_read_only_etc_is_said_and_the_rest_is_done",),
-            (
-                (
-                    "controls/base.py",
-                    "return replace(step.change, outcome=Outcome.FAILED, error=str(error))",
-                    "return replace(step.change, outcome=Outcome.DONE, error=str(error) * 0)",
-                ),
-            ),
         ),
         Cut(
             "the manifest is believed instead of the kernel's list of profiles, in this boot and the next",
@@ -273,7 +286,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "the file has no softdep lines",
             ("test_modprobe.py::test_a_module_with_soft_dependencies_is_refused_too",),
-            (("controls/modprobe/policy.py", "\\nsoftdep {one.name} pre:\\n", "\\n"), _BLIND),
+            (("controls/modprobe/policy.py", "\\nsoftdep {one.name} pre:\\n", "\\n"), _BELIEVED),
         ),
         Cut(
             "the kernel is not asked whether AppArmor is on",
@@ -318,10 +331,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
     "uncordon": (
         Cut(
             "the cordon is not lifted",
-            (
-                "test_reboot.py::test_two_nodes_reboot_one_after_the_other",
-                "test_reboot.py::test_power_cuts_at_random_moments_of_a_cycle",
-            ),
+            ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
             (("reboot/steps.py", "    return not is_foreign(seen)", "    return False"),),
         ),
     ),
