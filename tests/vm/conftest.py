@@ -14,13 +14,16 @@ import pytest
 
 from tests.vm.harness import accel, installed, recipe
 from tests.vm.harness.machine import Machine
+from tests.vm.harness.pair import Pair, pair_of_nodes, watched
 from tests.vm.harness.recipe import Image
+from tests.vm.harness.watcher import Watcher
 
 Boot = Callable[..., Machine]
 Ground = tuple[Image, tuple[str, ...]]
 
 _JOURNAL = ["/usr/bin/journalctl", "-b", "--no-pager", "-n", "400", "-o", "short-monotonic"]
 _TOOLS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/sbin/debootstrap", "/usr/bin/cpio")
+_FIRST = ("test_power_cuts.py", "test_reboot.py")
 _live = pytest.StashKey[list[Machine]]()
 
 
@@ -30,13 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below this folder needs a machine, and longer than other tests. The longest file goes first."""
+    """Everything below this folder needs a machine, and longer than other tests. The longest files go first."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.vm)
             item.add_marker(pytest.mark.timeout(900))
-    items.sort(key=lambda item: item.path.name != "test_reboot.py")
+    items.sort(key=lambda item: _FIRST.index(item.path.name) if item.path.name in _FIRST else len(_FIRST))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,6 +100,20 @@ def boot_for_module(ground: Ground, logs: Path, request: pytest.FixtureRequest) 
 def node(boot_for_module: Boot) -> Machine:
     """A machine that the tests of one file share; each leaves it as it found it."""
     return boot_for_module("node")
+
+
+@pytest.fixture(scope="module")
+def pair(boot_for_module: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two hardened nodes with pods on them; the second one's clock is an hour ahead."""
+    with pair_of_nodes(boot_for_module, tmp_path_factory.mktemp("api")) as made:
+        yield made
+
+
+@pytest.fixture
+def watcher(pair: Pair) -> Iterator[Watcher]:
+    """Looks for what must never be while a test runs; both are idle before it and after it."""
+    with watched(pair) as made:
+        yield made
 
 
 def _boots(ground: Ground, logs: Path, request: pytest.FixtureRequest) -> Iterator[Boot]:

@@ -299,7 +299,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "a lock that another holds is taken, and nobody counts who is down",
             (
                 "test_reboot.py::test_two_nodes_reboot_one_after_the_other",
-                "test_reboot.py::test_power_cuts_at_random_moments_of_a_cycle",
+                "test_power_cuts.py::test_power_cuts_at_random_moments_of_a_cycle",
             ),
             (
                 ("reboot/machine.py", "    if seen.holder_gone:\n        return True", "    return True"),
