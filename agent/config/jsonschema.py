@@ -14,7 +14,8 @@ from typing import Any
 from agent.config import units
 from agent.config.kinds import MEANINGS
 from agent.config.render import spelled
-from agent.config.schema import API_VERSION, KIND, Config, Kind
+from agent.config.scalars import Kind
+from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.config import selector, units
-from agent.config.schema import Kind
+from agent.config.scalars import Kind
 from agent.config.units import shown
 
 _MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(unsigned long), NUL included

@@ -16,7 +16,8 @@ from typing import Any
 from agent.config import hints, rules, units
 from agent.config.kinds import MEANINGS
 from agent.config.nodes import Items, Node, Pairs, Scalar, compose
-from agent.config.schema import API_VERSION, KIND, Config, Kind
+from agent.config.scalars import Kind
+from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 from agent.errors import ConfigError, Problem
 

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from agent.config.kinds import MEANINGS
-from agent.config.schema import Config, Kind
+from agent.config.scalars import Kind
+from agent.config.schema import Config
 from agent.config.shape import Choice, Form, Leaf, Many, Nullable, Section, Table, keys
 
 _FINGERPRINT_LENGTH = 12

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from agent.config.schema import Config, Kind
+from agent.config.scalars import Kind
+from agent.config.schema import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,12 @@ from agent.sandbox.authz import Authorizer, bootstrap_roles
 from agent.sandbox.catalog import Catalog
 from agent.sandbox.control import ControlPanel
 from agent.sandbox.controllers import Controllers
+from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
 from agent.sandbox.gateway import Doors, Gateway
 from agent.sandbox.journal import Journal, RequestRecord
 from agent.sandbox.kubelet import Kubelets
-from agent.sandbox.registry import DeleteOptions, Registry, WriteOptions
+from agent.sandbox.registry import Registry, WriteOptions
 from agent.sandbox.reviews import Reviews
 from agent.sandbox.schema import decode
 from agent.sandbox.settings import Settings

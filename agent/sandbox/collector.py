@@ -7,8 +7,9 @@ knows every kind that it stores.
 from __future__ import annotations
 
 from agent.sandbox.answers import Object
+from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.reconcile import Reconciler
-from agent.sandbox.registry import DeleteOptions, Registry
+from agent.sandbox.registry import Registry
 from agent.sandbox.store import Change, ChangeType, Item
 
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"

@@ -12,7 +12,8 @@ from typing import Any
 
 from agent.sandbox import answers
 from agent.sandbox.answers import ApiError, Cause, Object
-from agent.sandbox.registry import DeleteOptions, Registry
+from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.registry import Registry
 from agent.sandbox.selectors import SelectorError, from_object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp

@@ -12,7 +12,8 @@ from typing import Any
 
 from agent.sandbox import answers, builders
 from agent.sandbox.answers import Object
-from agent.sandbox.registry import DeleteOptions, Registry
+from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.registry import Registry
 from agent.sandbox.settings import KubeletSettings
 from agent.sandbox.store import Change, ChangeType, Item
 from agent.sandbox.strategy import for_create, stamp

@@ -1,8 +1,8 @@
 """The verbs on one object: create, replace, patch and delete, with the server's order of checks.
 
-Everything that makes a write safe lives here: optimistic concurrency, preconditions, immutability, no-op writes that
-cost no revision, finalizers and graceful deletion. It knows nothing of HTTP, users or watches. The order follows
-apiserver pkg/registry/generic/registry/store.go.
+Everything that makes a write safe lives here: optimistic concurrency, immutability, no-op writes that cost no revision;
+what a deletion asks for is deletion.py's. It knows nothing of HTTP, users or watches. The order follows apiserver
+pkg/registry/generic/registry/store.go.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from agent.sandbox import answers
 from agent.sandbox.answers import ApiError, Cause, Object
 from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
 from agent.sandbox.ownership import after_update
 from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.store import Item, Store
-from agent.sandbox.strategy import admit_node, for_create, for_update, stamp
+from agent.sandbox.strategy import admit_node, for_create, for_update
 from agent.sandbox.validation import validate
 
 Clock = Callable[[], datetime]
@@ -62,17 +63,6 @@ class WriteOptions:
         """Hand a warning to whoever asked for them."""
         for sink in self.warnings:
             sink.append(text)
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
-    """metav1.DeleteOptions; ``grace_seconds`` None is the object's own."""
-
-    grace_seconds: int | None = None
-    uid: str = ""
-    resource_version: str = ""
-    propagation: str = ""
-    dry_run: bool = False
 
 
 class Registry:
@@ -290,12 +280,12 @@ class Registry:
         existing = self.get(resource, namespace, name)
         if resource.plural == "namespaces" and name in IMMORTAL:
             raise answers.forbidden(resource.who, name, "this namespace may not be deleted")
-        self._check_preconditions(resource, existing, options)
-        graceful = self._grace(resource, existing, options)
+        check_preconditions(resource, existing, options)
+        graceful = grace(resource, existing, options)
         if graceful is None:
             return existing, False
         meta = dict(existing.meta)
-        meta["finalizers"] = self._finalizers(meta, options)
+        meta["finalizers"] = finalizers(meta, options)
         # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
         held = resource.plural == "namespaces" and bool((existing.obj.get("spec") or {}).get("finalizers"))
         stays = bool(meta["finalizers"]) or graceful > 0 or held
@@ -303,7 +293,7 @@ class Registry:
             del meta["finalizers"]
         if not stays and resource.plural != "pods":
             return existing if options.dry_run else self.store.remove(resource, (namespace, name)), True
-        obj = self._terminating(existing.obj, meta, graceful)
+        obj = terminating(existing.obj, meta, graceful, self.clock())
         if resource.plural == "namespaces":
             del obj["metadata"]["deletionGracePeriodSeconds"]
         if not stays:
@@ -313,68 +303,6 @@ class Registry:
         if _without_revision(obj) == _without_revision(existing.obj):
             return existing, False
         return self._keep(resource, obj, options.dry_run), False
-
-    def _terminating(self, obj: Object, meta: Object, grace: int) -> Object:
-        if "deletionTimestamp" in meta:
-            began = datetime.strptime(meta["deletionTimestamp"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-            began -= timedelta(seconds=meta.get("deletionGracePeriodSeconds", 0))
-        else:
-            began = self.clock()
-            if meta.get("generation"):
-                meta["generation"] += 1
-        meta["deletionTimestamp"] = stamp(began + timedelta(seconds=grace))
-        meta["deletionGracePeriodSeconds"] = grace
-        result = {**obj, "metadata": meta}
-        if "phase" in (obj.get("status") or {}) and obj["status"]["phase"] == "Active":
-            result["status"] = {**obj["status"], "phase": "Terminating"}
-        return result
-
-    def _check_preconditions(self, resource: Resource, item: Item, options: DeleteOptions) -> None:
-        meta = item.meta
-        # The kind stands where the resource should: BeforeDelete has nothing else at hand.
-        who = answers.Who(resource.group, resource.kind, resource.kind)
-        if options.uid and options.uid != meta["uid"]:
-            why = (
-                f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']})."
-                " The object might have been deleted and then recreated"
-            )
-            raise answers.conflict(who, meta["name"], why)
-        if options.resource_version and options.resource_version != meta["resourceVersion"]:
-            why = (
-                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the"
-                f" ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
-            )
-            raise answers.conflict(who, meta["name"], why)
-
-    def _grace(self, resource: Resource, item: Item, options: DeleteOptions) -> int | None:
-        """Seconds until the object may go; None when it is already going and this request changes nothing."""
-        meta = item.meta
-        if resource.plural == "namespaces":
-            return 0
-        if "deletionTimestamp" in meta:
-            pending = meta.get("deletionGracePeriodSeconds", 0)
-            if pending == 0 and not meta.get("finalizers"):
-                return 0
-            if options.grace_seconds is None or options.grace_seconds >= pending:
-                return None
-            return max(options.grace_seconds, 0)
-        if resource.plural != "pods":
-            return 0
-        spec = item.obj.get("spec") or {}
-        period = options.grace_seconds
-        if period is None:
-            period = spec.get("terminationGracePeriodSeconds", 0)
-        if not spec.get("nodeName") or (item.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            return 0
-        return 1 if period < 0 else period
-
-    def _finalizers(self, meta: Object, options: DeleteOptions) -> list[str]:
-        found = [item for item in meta.get("finalizers") or [] if item not in ("orphan", "foregroundDeletion")]
-        if options.propagation == "Orphan":
-            found.append("orphan")
-        if options.propagation == "Foreground":
-            found.append("foregroundDeletion")
-        return found
 
 
 def _without_revision(obj: Object) -> Object:

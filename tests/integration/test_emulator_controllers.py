@@ -10,7 +10,7 @@ import pytest
 
 from agent.sandbox import builders
 from agent.sandbox.answers import ApiError
-from agent.sandbox.registry import DeleteOptions
+from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.server import Sandbox
 from tests.support.apiservers import ApiServer, Client
 

@@ -91,15 +91,20 @@ class Hands:
         """Its heartbeats end, and as a node controller would this says that nobody knows how it is."""
         with self._lock:
             self._down[node] = (float("inf"), "", "")
-        unknown = {**builders.ready_condition(datetime.now(UTC)), "status": "Unknown", "reason": "NodeStatusUnknown"}
-        self._client.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": [unknown]}}, "strategic")
+        self._say(node, status="Unknown", reason="NodeStatusUnknown")
 
     def start_kubelet(self, node: str) -> None:
         """It is Ready again."""
-        ready = {"status": {"conditions": [builders.ready_condition(datetime.now(UTC))]}}
-        self._client.patch(f"/api/v1/nodes/{node}/status", ready, "strategic")
+        self._say(node)
         with self._lock:
             self._down.pop(node, None)
+
+    def _say(self, node: str, **ready: str) -> None:
+        condition = {**builders.ready_condition(datetime.now(UTC)), **ready}
+        answer = self._client.patch(
+            f"/api/v1/nodes/{node}/status", {"status": {"conditions": [condition]}}, "strategic"
+        )
+        assert answer.status_code == 200, answer.text
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_SECONDS):

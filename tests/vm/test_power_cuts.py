@@ -11,10 +11,10 @@ import pytest
 
 from tests.vm.harness.cluster import eventually
 from tests.vm.harness.pair import CYCLE_SECONDS, Pair
-from tests.vm.harness.watcher import Watcher
+from tests.vm.harness.watcher import UNDER_WAY, Watcher
 
 CUTS = int(os.environ.get("NHA_VM_CUTS", "20"))
-UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying", "released")
+PHASES = (*UNDER_WAY, "released")
 
 
 @pytest.mark.timeout(3000)
@@ -27,7 +27,7 @@ def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -
     struck: Counter[str] = Counter()
     for number in range(CUTS):
         # Every phase has its turn, or nearly all cuts would strike the one that lasts longest.
-        phase = UNDER_WAY[number % len(UNDER_WAY)]
+        phase = PHASES[number % len(PHASES)]
         busy = _under_way(pair, watcher, phase)
         until = time.monotonic() + rng.uniform(0.0, 15.0 if phase == "rebooting" else 1.0)
         while time.monotonic() < until and watcher.phase(busy) == phase:  # a fast machine is out of it before
@@ -48,7 +48,7 @@ def test_power_cuts_at_random_moments_of_a_cycle(pair: Pair, watcher: Watcher) -
     )  # fmt: skip
     watcher.check()
     assert [name for name in pair.machines if pair.cordoned(name)] == []
-    assert sum(struck[phase] for phase in UNDER_WAY) >= CUTS // 2, f"hardly a cut struck a cycle: {struck}"
+    assert sum(struck[phase] for phase in PHASES) >= CUTS // 2, f"hardly a cut struck a cycle: {struck}"
 
 
 def _under_way(pair: Pair, watcher: Watcher, phase: str) -> str:
@@ -60,7 +60,7 @@ def _under_way(pair: Pair, watcher: Watcher, phase: str) -> str:
         nonlocal asked
         found = {name: watcher.phase(name) for name in pair.machines}
         exact = [name for name in found if found[name] == phase and pair.machines[name].boot]
-        busy = [name for name in found if found[name] in UNDER_WAY]
+        busy = [name for name in found if found[name] in PHASES]
         if not busy and time.monotonic() - asked > 5.0:
             pair.want()
             asked = time.monotonic()

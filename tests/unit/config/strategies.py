@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.config import units
-from agent.config.schema import Config, Kind
+from agent.config.scalars import Kind
+from agent.config.schema import Config
 from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
 _TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Co", "Cn"), max_codepoint=0xFFFD), max_size=12)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.kinds import MEANINGS
-from agent.config.schema import Kind, Notify, NotifyType
+from agent.config.scalars import Kind
+from agent.config.schema import Notify, NotifyType
 from agent.reasons import Reason, Urgency
 from agent.report.notify.notice import ENDS, Message, Notice, messages, render
 from agent.report.notify.receivers import TELLS_ENDS, build

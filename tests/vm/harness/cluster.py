@@ -74,7 +74,7 @@ class ClusterOfMachines:
         self.speaker = speaker
         agents.install(client)
 
-    def join(self, machine: Machine, policy: Mapping[str, Any], *, start: bool = True) -> None:
+    def join(self, machine: Machine, policy: Mapping[str, Any]) -> None:
         """Makes the machine a node: its Node, a token of the agent's service account, the agent as a service."""
         self.speaker.add_node(machine.name)
         self.speaker.set_boot_id(machine.name, str(machine.boot))
@@ -92,9 +92,7 @@ class ClusterOfMachines:
         machine.put(f"{_FOLDER}/kubeconfig", json.dumps(document), 0o600)
         machine.put(POLICY, yaml.safe_dump({**EVERYTHING_OFF, **policy}))
         machine.put(f"/etc/systemd/system/{UNIT}", _SERVICE)
-        machine.sh(f"systemctl daemon-reload; systemctl enable -q {UNIT}; sync")
-        if start:
-            machine.sh(f"systemctl start {UNIT}")
+        machine.sh(f"systemctl daemon-reload; systemctl enable -q {UNIT}; sync; systemctl start {UNIT}")
 
     def node(self, name: str) -> dict[str, Any]:
         """The Node."""

@@ -16,7 +16,7 @@ from tests.support.apiservers import Client
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/node-hardening/leases"
 STATE = "node-hardening.io/reboot-state"
 _LOOK_SECONDS = 0.1
-_UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying")
+UNDER_WAY = ("cordoned", "draining", "rebooting", "verifying")
 
 
 class Watcher:
@@ -89,7 +89,7 @@ class Watcher:
             lines.append(f"{name} {state.get('phase', 'idle')}{' cordoned' if cordoned else ''}")
         if len(ours) > 1:
             self._break(f"two nodes of one pool are cordoned at once: {', '.join(ours)}")
-        under_way = [one for one in nodes if self._state(one).get("phase") in _UNDER_WAY]
+        under_way = [one for one in nodes if self._state(one).get("phase") in UNDER_WAY]
         if len(under_way) > 1:
             self._break(f"two nodes are on their way down at once: {[one['metadata']['name'] for one in under_way]}")
         self._note("; ".join([*lines, f"lock: {','.join(self._holders()) or 'free'}"]))
