@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.config.schema import Kubelet
-from agent.controls import catalogue
+from agent.controls import registry
 from agent.host import Host
 from agent.sandbox.noderoot import NodeRoot
 from bench import imaged
@@ -62,6 +62,6 @@ def _passes(root: Path) -> list[float]:
     samples = []
     for _ in range(_RUNS):
         began = time.perf_counter()
-        catalogue.run("node-1", catalogue.controls_of(config, host), catalogue.Act.AUDIT)
+        registry.run("node-1", registry.controls_of(config, host), registry.Act.AUDIT)
         samples.append(time.perf_counter() - began)
     return samples

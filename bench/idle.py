@@ -81,9 +81,9 @@ def _requests(agent: Agent) -> int:
 
 def _make_passes(agent: Agent) -> None:
     for number in range(_PASSES):
-        done = len(agent.logged("pass_done"))
+        done = len(agent.logged("reconcile_completed"))
         agent.signal(signal.SIGHUP)
-        eventually(lambda done=done: len(agent.logged("pass_done")) > done, what=f"pass {number + 1}")  # type: ignore[misc]
+        eventually(lambda done=done: len(agent.logged("reconcile_completed")) > done, what=f"pass {number + 1}")  # type: ignore[misc]
 
 
 def _cost(agent: Agent, path: str) -> float:

@@ -26,13 +26,13 @@ from typing import BinaryIO, Self
 import psutil
 import trustme
 
-from agent.sandbox.answers import Object
 from agent.sandbox.authn import User
 from agent.sandbox.journal import RequestRecord
 from agent.sandbox.machines import SOURCE, Machine
-from agent.sandbox.roll import Kubelets, furnish, most_cordoned, overlap
+from agent.sandbox.rolling_reboot import Kubelets, furnish, most_cordoned, overlap
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
+from agent.sandbox.status_errors import Object
 from bench import protobuf
 from bench.cost import LockChange, changes
 from bench.reboots import until

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.sandbox.journal import RequestRecord
-from agent.sandbox.roll import Roll, wait_until
+from agent.sandbox.rolling_reboot import Roll, wait_until
 from bench.cost import Cost, LockChange, changes, cost
 from bench.figure import Figure, spread
 

@@ -24,7 +24,9 @@ _NO_SHARE = "classes.share = lambda _: None"
 _NO_FORGET = "later.forget = lambda *_: None"
 # `classes` brings dataclasses, and so is imported behind put_off.
 _IMPORT_CLASSES = "from agent.lean import classes"
-_THEIR_TEXT = "import prometheus_client, agent.report.text as text; text.exposition = prometheus_client.generate_latest"
+_THEIR_TEXT = (
+    "import prometheus_client, agent.report.exposition as text; text.exposition = prometheus_client.generate_latest"
+)
 
 
 @dataclass(frozen=True, slots=True)

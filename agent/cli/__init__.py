@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from agent.lean import later
+from agent.lean import lazy_import
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["run"]:
         # The daemon stays, and what it imports stays with it: before anything else is imported.
-        later.put_off()
+        lazy_import.put_off()
         from agent.cli.run import run  # noqa: PLC0415
 
         return run(words)

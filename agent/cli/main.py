@@ -16,8 +16,8 @@ from agent.cli import common, options, table
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
-from agent.controls import catalogue
-from agent.controls.catalogue import Act
+from agent.controls import registry
+from agent.controls.registry import Act
 from agent.errors import AgentError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
@@ -55,17 +55,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
-    report = catalogue.run(arguments.node_name, catalogue.controls_of(config, host), Act.AUDIT)
+    report = registry.run(arguments.node_name, registry.controls_of(config, host), Act.AUDIT)
     _show(report, arguments.output, Act.AUDIT)
     return OK if report.status is Status.PASS else NOT_COMPLIANT
 
 
 def _apply(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
-    controls = catalogue.controls_of(config, host)
+    controls = registry.controls_of(config, host)
     act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
-    with contextlib.nullcontext() if arguments.dry_run else catalogue.exclusively(host):
-        report = catalogue.run(arguments.node_name, controls, act)
+    with contextlib.nullcontext() if arguments.dry_run else registry.apply_lock(host):
+        report = registry.run(arguments.node_name, controls, act)
     _show(report, arguments.output, act)
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli import common
-from agent.lean import classes, later
+from agent.lean import lazy_import, shared_methods
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ _NAMESPACE = "node-hardening"  # daemonset.yaml's
 
 # In the order in which each leaves the most to the next.
 ROOMS = (
-    "agent.config", "agent.controls.catalogue", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
+    "agent.config", "agent.controls.registry", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
     "agent.daemon",
 )  # fmt: skip
 # Only the start needs the parser, and what it brought.
@@ -30,7 +30,7 @@ _OVER = ("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwr
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CliArgs:
     """The command line. is_named: a person named the configuration file, so that it has to be there."""
 
     config: Path
@@ -48,28 +48,28 @@ def run(argv: Sequence[str]) -> int:
     return common.answer(lambda: serve(given))
 
 
-def parsed(argv: Sequence[str]) -> Given:
+def parsed(argv: Sequence[str]) -> CliArgs:
     """The command line, read by a parser that is forgotten afterwards."""
     given = _given(argv)
-    later.forget(*_OVER)
+    lazy_import.forget(*_OVER)
     return given
 
 
-def _given(argv: Sequence[str]) -> Given:
+def _given(argv: Sequence[str]) -> CliArgs:
     from agent.cli import options  # noqa: PLC0415 - to be forgotten it must not be known here
 
     return given_by(options.parser(os.environ).parse_args(argv), options.config_path)
 
 
-def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tuple[Path, bool]]) -> Given:
+def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tuple[Path, bool]]) -> CliArgs:
     """What the parser made of the command line, without the parser."""
     path, named = config_path(words.config)
-    return Given(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
+    return CliArgs(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
 
 
-def serve(given: Given) -> int:
+def serve(given: CliArgs) -> int:
     """The daemon, wired; returns its exit code. Raises AgentError."""
-    classes.load(*ROOMS)
+    shared_methods.load(*ROOMS)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
 

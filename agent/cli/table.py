@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from agent.controls.catalogue import Act
+from agent.controls.registry import Act
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
 from agent.terminal import Style, printable
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.config import units
-from agent.config.kinds import MEANINGS
 from agent.config.render import spelled
+from agent.config.scalar_types import MEANINGS
 from agent.config.scalars import Kind
 from agent.config.schema import API_VERSION, KIND, Config
-from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
 
 def schema() -> dict[str, Any]:

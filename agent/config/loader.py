@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.config import hints, rules, units
-from agent.config.kinds import MEANINGS
-from agent.config.nodes import Items, Node, Pairs, Scalar, compose
+from agent.config import suggestions, units, validation
+from agent.config.scalar_types import MEANINGS
 from agent.config.scalars import Kind
 from agent.config.schema import API_VERSION, KIND, Config
-from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
 from agent.errors import ConfigError, Problem
 
 MAX_BYTES = 256 << 10
@@ -65,7 +65,7 @@ def loads(text: str, file: str) -> Config:
         raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
     reader = _Reader(file)
     config = reader.config(compose(text, file))
-    for key, message in rules.broken(config, reader.given, reader.wrong):
+    for key, message in validation.broken(config, reader.given, reader.wrong):
         reader.report(reader.line(key), key, message)
     if reader.problems:
         raise ConfigError(reader.problems)
@@ -127,7 +127,7 @@ class _Reader:
             if header and name.text in header:
                 self._header(value, here, header[name.text])
             elif name.text not in known:
-                self.report(name.line, here, hints.unknown_key(name.text, make, path, tuple(header or ())))
+                self.report(name.line, here, suggestions.unknown_key(name.text, make, path, tuple(header or ())))
             else:
                 try:
                     values[known[name.text].attribute] = self._key(known[name.text], value, here)
@@ -225,7 +225,7 @@ class _Reader:
             text = "off"
         if text in form.words:
             return form.enum(text)
-        raise self._refused(node, path, hints.wrong_word(text, form.words))
+        raise self._refused(node, path, suggestions.wrong_word(text, form.words))
 
     def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
         scalar = self._scalar(node, path)

@@ -10,8 +10,8 @@ from typing import Any
 from agent.config.jsonschema import about
 from agent.config.render import spelled
 from agent.config.schema import API_VERSION, KIND, Config
-from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
-from agent.reasons import Reason, Urgency
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.event_reasons import Reason, Urgency
 
 _COMMENT_COLUMN = 58
 # Text that every YAML reads as text without quotes: words, paths, durations.

@@ -6,10 +6,10 @@ import hashlib
 import json
 from typing import Any
 
-from agent.config.kinds import MEANINGS
+from agent.config.scalar_types import MEANINGS
 from agent.config.scalars import Kind
 from agent.config.schema import Config
-from agent.config.shape import Choice, Form, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Leaf, Many, Nullable, Section, Table, keys
 
 _FINGERPRINT_LENGTH = 12
 

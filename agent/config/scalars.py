@@ -9,7 +9,7 @@ from agent.config.selector import Selector
 
 
 class Kind(Enum):
-    """What a scalar means, beyond its type; agent/config/kinds.py says how each is read, spelled and described."""
+    """What a scalar means, beyond its type; agent/config/scalar_types.py says how each is read, spelled and described."""
 
     FLAG = "true or false"
     TEXT = "text"
@@ -50,7 +50,7 @@ PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
 Module = Annotated[str, Kind.MODULE]
 Name = Annotated[str, Kind.NAME]
 ObjectName = Annotated[str, Kind.OBJECT]
-Address = Annotated[str, Kind.ADDRESS]  # agent.config.kinds.split_address parts it
+Address = Annotated[str, Kind.ADDRESS]  # agent.config.scalar_types.split_address parts it
 Url = Annotated[str, Kind.URL]
 TimeOfDay = Annotated[str, Kind.TIME]
 Timezone = Annotated[str, Kind.TIMEZONE]  # UTC is accepted where the machine has no time zone data, others are not

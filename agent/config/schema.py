@@ -39,7 +39,7 @@ from agent.config.scalars import (
     Words,
 )
 from agent.config.selector import Selector
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 
 API_VERSION = "node-hardening.io/v1alpha1"
 KIND = "AgentConfig"

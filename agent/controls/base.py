@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from agent.errors import AgentError
 from agent.model import Change, Finding, Outcome, Severity, Status
 
-Seen = TypeVar("Seen")
+Observed = TypeVar("Observed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Step:
     run: Callable[[], None]
 
 
-class Control(Protocol[Seen]):
+class Control(Protocol[Observed]):
     """One thing about the node that is kept true. All three are free of side effects; only a Step's `run` acts.
 
     observe: reads the node; raises AgentError only when nothing at all can be said. What cannot be told about one
@@ -41,11 +41,11 @@ class Control(Protocol[Seen]):
     def watched(self) -> Sequence[str]:
         """The node's files and folders in which somebody else's change would be drift."""
 
-    def observe(self) -> Seen: ...
+    def observe(self) -> Observed: ...
 
-    def judge(self, seen: Seen) -> Sequence[Finding]: ...
+    def judge(self, seen: Observed) -> Sequence[Finding]: ...
 
-    def plan(self, seen: Seen) -> Sequence[Step]: ...
+    def plan(self, seen: Observed) -> Sequence[Step]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Pass:
     changes: tuple[Change, ...] = ()
 
 
-def audit(control: Control[Seen]) -> Pass:
+def audit(control: Control[Observed]) -> Pass:
     """Looks and says; changes nothing."""
     try:
         return Pass(tuple(control.judge(control.observe())))
@@ -64,7 +64,7 @@ def audit(control: Control[Seen]) -> Pass:
         return Pass((_cannot_tell(control.name, error),))
 
 
-def dry_run(control: Control[Seen]) -> Pass:
+def dry_run(control: Control[Observed]) -> Pass:
     """Looks, says, and says what apply would do; changes nothing."""
     try:
         seen = control.observe()
@@ -73,7 +73,7 @@ def dry_run(control: Control[Seen]) -> Pass:
         return Pass((_cannot_tell(control.name, error),))
 
 
-def apply(control: Control[Seen]) -> Pass:
+def apply(control: Control[Observed]) -> Pass:
     """Observes, acts on the plan, and judges what is there afterwards.
 
     A step that fails does not stop the ones after it: each is safe by itself, and a node that is hardened in all but

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agent.daemon.config_store import PolicyStore
 from agent.daemon.loop import Daemon, Sink
-from agent.daemon.policy import PolicyStore
-from agent.daemon.service import serve
+from agent.daemon.main import serve
 
 __all__ = ["Daemon", "PolicyStore", "Sink", "serve"]

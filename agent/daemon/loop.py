@@ -18,16 +18,16 @@ import structlog
 from agent import __version__
 from agent.config import Config
 from agent.config.schema import Mode
-from agent.controls import catalogue
-from agent.daemon.pace import Pace
-from agent.daemon.policy import Policy, PolicyStore, fingerprint
+from agent.controls import registry
+from agent.daemon.config_store import Policy, PolicyStore, fingerprint
+from agent.daemon.rate_limit import RateLimiter
 from agent.errors import AgentError, HostError
+from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host
 from agent.model import Finding, Outcome, Report, Severity, Status
-from agent.reasons import Reason
-from agent.report import view
+from agent.report import node_status
 from agent.report.metrics import Metrics
-from agent.report.view import NodeView
+from agent.report.node_status import NodeView
 
 _MANY_PROBLEMS_PAUSE_SECONDS = 30.0
 _STUCK_SECONDS = 900.0  # longer than every timeout of one pass together
@@ -48,7 +48,7 @@ class Daemon:
 
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
-        configz: catalogue.Configz | None = None, on_config: Callable[[Config], None] | None = None,
+        configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
         on_pass: Callable[[bool], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
@@ -63,9 +63,9 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._watch = FolderWatch({})
-        self._pace = Pace(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
+        self._pace = RateLimiter(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._policy = Policy(None)
-        self._controls: tuple[catalogue.AnyControl, ...] = ()
+        self._controls: tuple[registry.AnyControl, ...] = ()
         self._fingerprint = ""
         self._settled = ""  # the policy that the last complete pass made true
         self._verified = False
@@ -103,7 +103,7 @@ class Daemon:
                 try:
                     self._pass()
                 except Exception as error:  # noqa: BLE001 - the one broad catch: a defect of ours must not end the guard
-                    self._stumbled(error)
+                    self._report_failure(error)
                 self._wait()
         finally:
             self._watch.close()
@@ -116,12 +116,14 @@ class Daemon:
             kept = "the last good one stays in force" if config else "there is none to fall back on"
             self._sink.event(Reason.CONFIG_REJECTED, f"configuration refused, {kept}: {self._policy.problem}")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
-        self._sink.offer("config", NodeView({view.CONFIG_PROBLEM: view.cut(self._policy.problem, 1024) or None}))
+        self._sink.offer(
+            "config", NodeView({node_status.CONFIG_PROBLEM: node_status.cut(self._policy.problem, 1024) or None})
+        )
         if config is None or config == before.config:
             return
         self._pace.interval_seconds = config.interval
         # Kept from pass to pass: a control may remember what it need not look at again.
-        self._controls = catalogue.controls_of(config, self._host, configz=self._configz)
+        self._controls = registry.controls_of(config, self._host, configz=self._configz)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")
@@ -139,8 +141,8 @@ class Daemon:
             return
         begun = self._clock()
         self._fingerprint = fingerprint(config)
-        with catalogue.exclusively(self._host):
-            report = catalogue.run(self._node, self._controls, catalogue.Act.APPLY)
+        with registry.apply_lock(self._host):
+            report = registry.run(self._node, self._controls, registry.Act.APPLY)
         drift = self._settled == self._fingerprint
         complete = not any(change.outcome is Outcome.FAILED for change in report.changes)
         self._settled = self._fingerprint if complete else ""
@@ -148,31 +150,33 @@ class Daemon:
         self._metrics.policy(self._fingerprint)
         mended = [change for change in report.changes if change.outcome is Outcome.DONE]
         when = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._last_change = view.change_sentence(report.changes, when) or self._last_change
+        self._last_change = node_status.change_sentence(report.changes, when) or self._last_change
         for change in report.changes:
-            self._log.info("change", **{key: value for key, value in change.document().items() if value})
+            self._log.info("node_changed", **{key: value for key, value in change.document().items() if value})
         if drift and mended:
             told = ", ".join(f"{change.action} {change.target}" for change in mended[:5])
-            self._sink.event(Reason.DRIFT_MENDED, f"the node had drifted from the policy and was mended: {told}")
-        self._publish(report, config, catalogue.enforced(config))
+            self._sink.event(Reason.DRIFT_CORRECTED, f"the node had drifted from the policy and was mended: {told}")
+        self._publish(report, config, registry.enforced(config))
 
     def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
-        self._verified = config is not None and view.verified(report, enforced)
-        shown = view.hardening(
+        self._verified = config is not None and node_status.verified(report, enforced)
+        shown = node_status.hardening(
             report, policy=self._fingerprint, version=__version__, label=config is None or config.status.label,
             last_change=self._last_change,
-            limit=config.status.findings_limit if config else view.FINDINGS_BYTES,
+            limit=config.status.findings_limit if config else node_status.FINDINGS_BYTES,
         )  # fmt: skip
         if self._on_pass is not None:
             self._on_pass(self._verified)
         lift = self._verified and config is not None and config.status.startup_taint
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
-        self._log.info("pass_done", status=report.status.value, changes=len(report.changes), verified=self._verified)
+        self._log.info(
+            "reconcile_completed", status=report.status.value, changes=len(report.changes), verified=self._verified
+        )
 
-    def _stumbled(self, error: Exception) -> None:
+    def _report_failure(self, error: Exception) -> None:
         """One pass ended in an error: said, and tried again soon."""
         expected = isinstance(error, AgentError)
-        self._log.error("pass_failed", error=str(error), exc_info=not expected)
+        self._log.error("reconcile_failed", error=str(error), exc_info=not expected)
         finding = Finding(
             "agent/pass", "agent", "A pass over the node ends", Status.UNKNOWN, Severity.HIGH,
             observed=f"{type(error).__name__}: {error}", expected="a report", source="agent",
@@ -189,7 +193,7 @@ class Daemon:
         while not self._stop.is_set():
             left = self._pace.hold_seconds() if woken else self._pace.until_due_seconds()
             if left <= 0:
-                self._log.debug("woken", by=sorted(woken) or ["interval"])
+                self._log.debug("loop_wakeup", by=sorted(woken) or ["interval"])
                 return
             changed = self._watch.wait(left)
             if self._reload.is_set() or "config" in changed:
@@ -198,7 +202,7 @@ class Daemon:
                 return  # somebody asked for it: no pace holds that back
             woken |= changed
 
-    def _watched(self, config: Config | None, controls: tuple[catalogue.AnyControl, ...]) -> Mapping[str, list[str]]:
+    def _watched(self, config: Config | None, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
         sections = (config.apparmor, config.seccomp) if config else ()
         paths: dict[str, list[str]] = {
             "config": [str(self._store.path)],
@@ -209,7 +213,7 @@ class Daemon:
             try:
                 paths["node"].append(self._host.locate(path))
             except HostError as error:
-                self._log.warning("cannot_watch", path=path, error=str(error))
+                self._log.warning("watch_setup_failed", path=path, error=str(error))
         return paths
 
 

@@ -21,8 +21,8 @@ import psutil
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
-from agent.host.tree import FileStat, Tree
-from agent.host.watch import FolderWatch
+from agent.host.filesystem import FileStat, Tree
+from agent.host.inotify import FolderWatch
 
 __all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process"]
 

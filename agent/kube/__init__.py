@@ -10,10 +10,10 @@ It refuses to know the host (exec plugins run through a callable that is handed 
 
 from __future__ import annotations
 
-from agent.kube.access import Access, direct, find, in_cluster
-from agent.kube.calls import Exchange, Patience, Surroundings
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
+from agent.kube.credentials import Access, direct, find, in_cluster
 from agent.kube.eviction import Eviction, Outcome
+from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (
     CONFIGMAPS,
     DAEMONSETS,
@@ -27,7 +27,7 @@ from agent.kube.resources import (
     field_selector,
     label_selector,
 )
-from agent.kube.watch import Change, Follow, Listing, Seen, Watch
+from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [
     "CONFIGMAPS",
@@ -42,17 +42,17 @@ __all__ = [
     "Access",
     "Change",
     "Eviction",
-    "Exchange",
-    "Follow",
+    "RequestMetric",
+    "Informer",
     "Kube",
     "Listing",
     "Object",
     "Outcome",
     "Patch",
-    "Patience",
+    "RetryPolicy",
     "Resource",
-    "Seen",
-    "Surroundings",
+    "EventType",
+    "ClientContext",
     "Watch",
     "direct",
     "field_selector",

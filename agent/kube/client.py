@@ -16,12 +16,12 @@ from typing import Any
 from agent import __version__
 from agent.errors import UsageError
 from agent.kube import eviction
-from agent.kube.access import Access
-from agent.kube.calls import JSON, Caller, Patience, Request, Surroundings
+from agent.kube.credentials import Access
 from agent.kube.errors import Malformed, Operation, Refused
 from agent.kube.eviction import Eviction
+from agent.kube.request import JSON, Caller, ClientContext, Request, RetryPolicy
 from agent.kube.resources import PODS, Resource
-from agent.kube.watch import Follow, Listing, Watch
+from agent.kube.watch import Informer, Listing, Watch
 
 FIELD_MANAGER = "node-hardening-agent"
 PAGE_SIZE = 100
@@ -54,12 +54,12 @@ class Kube:
         access: Access,
         *,
         node: str,
-        patience: Patience | None = None,
-        around: Surroundings | None = None,
+        patience: RetryPolicy | None = None,
+        around: ClientContext | None = None,
     ) -> None:
         """node: for the User-Agent, so that the API server's audit log tells the nodes apart."""
-        self._patience = patience or Patience()
-        self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or Surroundings())
+        self._patience = patience or RetryPolicy()
+        self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or ClientContext())
         self.namespace = access.namespace
         self.source = access.source
         self.user = access.user
@@ -121,13 +121,13 @@ class Kube:
 
     def follow(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
-    ) -> Follow:
+    ) -> Informer:
         """A collection as it is and as it changes, through everything that may go wrong; see Follow."""
         patient = copy.copy(self)
         # Follow has its own, longer patience.
         patient._patience = dataclasses.replace(self._patience, attempts=1)
         selected = _selected(label_selector, field_selector)
-        return Follow(
+        return Informer(
             self._caller,
             lambda: patient._list(resource, namespace, (("limit", str(PAGE_SIZE)), *selected), background=True),
             lambda version: patient._watch(resource, namespace, selected, version),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.errors import HostError
-from agent.kube.access import ClientCertificate, Runner, bearer
+from agent.kube.credentials import ClientCertificate, Runner, bearer
 from agent.kube.errors import NoCredentials
 
 API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")

@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 import yaml
 
 from agent.errors import ConfigError, Problem
-from agent.kube.access import (
+from agent.kube.credentials import (
     Access,
     Credentials,
     FileText,
     Fixed,
-    Held,
     Runner,
+    StoredCredentials,
     Text,
     Trust,
     server_problem,
@@ -315,7 +315,7 @@ def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
             plugin.blame("command", "exec plugins cannot run here; use a token or a client certificate")
         elif found is not None:
             return ExecCredentials(found, plugins.runner, plugins.now)
-    return Held(token, chain, key)
+    return StoredCredentials(token, chain, key)
 
 
 def _plugin(part: _Part, cluster: _Part, environment: Mapping[str, str]) -> ExecPlugin | None:

@@ -15,14 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube.access import Access, Trust
-from agent.kube.calls import Log, Patience, Surroundings
 from agent.kube.client import Kube
+from agent.kube.credentials import Access, Trust
 from agent.kube.errors import Malformed, NoCredentials, Operation, Unreachable
+from agent.kube.request import ClientContext, Log, RetryPolicy
 
 PATH = "/configz"
 # One try: the pass over the node waits for it, and there is a next pass.
-_PATIENCE = Patience(seconds=6.0, attempts=1, connect_seconds=2.0, read_seconds=5.0)
+_PATIENCE = RetryPolicy(seconds=6.0, attempts=1, connect_seconds=2.0, read_seconds=5.0)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 60.0, 3600.0
 _OPERATION = Operation("GET", "get", "nodes/configz", "the kubelet's /configz", PATH)
 
@@ -61,7 +61,7 @@ class KubeletConfigz:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
             if str(error) != self._said:
                 self._said = str(error)
-                self._log.warning("configz_not_read", error=self._said)
+                self._log.warning("configz_unavailable", error=self._said)
             raise
         self._said = ""
         return self._answer
@@ -91,7 +91,7 @@ class KubeletConfigz:
             replace(self._access, server=server, trust=trust, proxy="", source="the node's kubelet"),
             node=self._node,
             patience=_PATIENCE,
-            around=Surroundings(clock=self._clock, log=self._log),
+            around=ClientContext(clock=self._clock, log=self._log),
         )
         try:
             document = kubelet.get_raw(PATH)

@@ -14,10 +14,10 @@ from enum import StrEnum
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube.calls import Backoff, Caller, Patience, Request
 from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
-from agent.kube.network import NETWORK, unreachable
-from agent.kube.wire import Stream
+from agent.kube.network_errors import NETWORK, unreachable
+from agent.kube.request import Backoff, Caller, Request, RetryPolicy
+from agent.kube.transport import Stream
 
 # Long, because each end costs a request of every node; drawn between half and the whole, so that nodes spread.
 _LONGEST_SECONDS = 1800.0
@@ -31,7 +31,7 @@ _NEVER = float("inf")
 _LINE_LIMIT = 16 << 20
 
 
-class Seen(StrEnum):
+class EventType(StrEnum):
     """What was seen of a collection. A watch alone tells the first three."""
 
     ADDED = "ADDED"
@@ -42,14 +42,14 @@ class Seen(StrEnum):
     AWAY = "AWAY"  # the API server cannot be asked; what is known may be old until the next SYNCED
 
 
-_CHANGES = {seen.value: seen for seen in (Seen.ADDED, Seen.MODIFIED, Seen.DELETED)}
+_CHANGES = {seen.value: seen for seen in (EventType.ADDED, EventType.MODIFIED, EventType.DELETED)}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One thing that was seen. object is empty for LISTING, SYNCED and AWAY; error is set for AWAY alone."""
 
-    seen: Seen
+    seen: EventType
     object: dict[str, Any] = field(default_factory=dict)
     error: KubeError | None = None
 
@@ -69,7 +69,7 @@ class Watch:
         *,
         resource_version: str,
         seconds: float | None,
-        patience: Patience,
+        patience: RetryPolicy,
     ) -> None:
         """request: from a resourceVersion and a timeout in seconds to the request."""
         self.resource_version = resource_version
@@ -150,7 +150,7 @@ class Watch:
                 return
 
 
-class Follow:
+class Informer:
     """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
 
     Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. An API server that is
@@ -191,8 +191,8 @@ class Follow:
                     self._around.log.debug("kube_watch_expired", error=str(error))
                 else:
                     asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
-                    self._around.log.warning("kube_away", error=str(error))
-                    yield Change(Seen.AWAY, error=error)
+                    self._around.log.warning("api_server_unreachable", error=str(error))
+                    yield Change(EventType.AWAY, error=error)
             if self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
             if self._is_over() or self._around.pause(backoff.next(asked)):
@@ -206,11 +206,11 @@ class Follow:
         listing = self._list()
         for number, page in enumerate(listing.pages()):
             if number == 0:
-                yield Change(Seen.LISTING)
+                yield Change(EventType.LISTING)
             for found in page:
-                yield Change(Seen.ADDED, found)
+                yield Change(EventType.ADDED, found)
         self._heard_at = self._around.clock()
-        yield Change(Seen.SYNCED)
+        yield Change(EventType.SYNCED)
         return listing.resource_version
 
     def _changes(self, version: str) -> Iterator[Change]:

@@ -24,8 +24,8 @@ from agent.kube.errors import Conflict
 from agent.plugin.command import NOT_WELL, OK, Session
 from agent.reboot.cluster import PREFIX, NodeView
 from agent.reboot.views import node_view
-from agent.reboot.words import plain
 from agent.terminal import printable
+from agent.text import sanitize
 
 MANAGER = "kubectl-node_hardening"
 UNLOCKED = f"{PREFIX}/unlocked"
@@ -40,7 +40,7 @@ _REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSu
 
 
 class Deed(StrEnum):
-    """The reasons of Events that people cause. Stable, as agent.reasons' are; agents never send them, nor `notify`."""
+    """The reasons of Events that people cause. Stable, as agent.event_reasons' are; agents never send them, nor `notify`."""
 
     is_risky: bool
     meaning: str
@@ -57,8 +57,12 @@ class Deed(StrEnum):
     REBOOTS_RESUMED = "RebootsResumed", False, "Somebody lifted the pause"
     REBOOT_SKIP_SET = "RebootSkipSet", False, "Somebody opted the node out of reboots; who and why"
     REBOOT_SKIP_LIFTED = "RebootSkipLifted", False, "Somebody lifted the node's opt-out"
-    REBOOT_ASKED_FOR = "RebootAskedFor", False, "Somebody asked for a reboot of the node; who and why"
-    REBOOT_LOCK_FREED = "RebootLockFreed", True, "Somebody took the reboot lock from its holder; who, from whom and why"
+    REBOOT_ASKED_FOR = "RebootRequested", False, "Somebody asked for a reboot of the node; who and why"
+    REBOOT_LOCK_FREED = (
+        "RebootLockForceReleased",
+        True,
+        "Somebody took the reboot lock from its holder; who, from whom and why",
+    )
 
 
 class ChangedMeanwhile(AgentError):
@@ -98,7 +102,7 @@ def reason_of(options: argparse.Namespace) -> str:
     text = " ".join(str(options.reason).split())
     if len(text) > REASON_CHARACTERS:
         raise UsageError(f"--reason has {len(text)} characters: write at most {REASON_CHARACTERS}; nothing was changed")
-    return plain(text, REASON_CHARACTERS)
+    return sanitize(text, REASON_CHARACTERS)
 
 
 def person(kube: Kube) -> str:
@@ -113,7 +117,7 @@ def person(kube: Kube) -> str:
         status = None
     info = status.get("userInfo") if isinstance(status, dict) else None
     name = info.get("username") if isinstance(info, dict) else None
-    return plain(name if isinstance(name, str) and name else kube.user, _WHO_CHARACTERS) or UNKNOWN
+    return sanitize(name if isinstance(name, str) and name else kube.user, _WHO_CHARACTERS) or UNKNOWN
 
 
 def signed(reason: str, who: str) -> str:
@@ -198,14 +202,14 @@ def event(told: Told, *, who: str, when: float, suffix: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": told.namespace or "default"},
         "involvedObject": about,
         "reason": told.deed.value,
-        "message": plain(told.message, _MESSAGE_CHARACTERS),
+        "message": sanitize(told.message, _MESSAGE_CHARACTERS),
         "type": "Warning" if told.deed.is_risky else "Normal",
         "count": 1,
         "firstTimestamp": stamp,
         "lastTimestamp": stamp,
         "source": {"component": _COMPONENT},
         "reportingComponent": _COMPONENT,
-        "reportingInstance": plain(who, _WHO_CHARACTERS),
+        "reportingInstance": sanitize(who, _WHO_CHARACTERS),
     }
 
 

@@ -18,7 +18,7 @@ from agent.plugin.locks import Lock, Pause
 from agent.plugin.policy import Policy
 from agent.reboot.state import NodeState
 from agent.reboot.views import node_view
-from agent.report import view
+from agent.report import node_status
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _WHOLE = Keep(findings=True, history=True)
@@ -77,8 +77,8 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> Facts:
     return Facts(
         row,
         fleet.state_of(node_view(found).annotations),
-        _note(found, view.SUMMARY),
-        _note(found, view.LAST_CHANGE),
+        _note(found, node_status.SUMMARY),
+        _note(found, node_status.LAST_CHANGE),
         rules,
         agent_pod(kube, namespace, name),
         mine,

@@ -22,9 +22,9 @@ from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.pools import pool_of
 from agent.reboot.state import NodeState, Phase, decode
 from agent.reboot.views import node_view
-from agent.reboot.words import epoch
-from agent.report import view
-from agent.report.view import Standing
+from agent.report import node_status
+from agent.report.node_status import ComplianceStatus
+from agent.text import parse_rfc3339
 
 PAGE_SIZE = 500
 T = TypeVar("T", bound=StrEnum)
@@ -78,7 +78,7 @@ class NodeRow:
     ready: bool | None
     cordoned: bool
     kernel: str
-    standing: Standing | None
+    standing: ComplianceStatus | None
     worst: FindingRow | None
     failing: int
     unknown: int
@@ -99,7 +99,7 @@ class NodeRow:
     @property
     def is_well(self) -> bool:
         """Hardened, as far as a live kubelet's node says."""
-        return self.standing is Standing.HARDENED and self.ready is True
+        return self.standing is ComplianceStatus.HARDENED and self.ready is True
 
     @property
     def wants_reboot(self) -> bool:
@@ -160,8 +160,8 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     """A Node object as a row. Pure; never raises for what people or other controllers wrote."""
     node = node_view(found)
     notes = node.annotations
-    listed, more = findings(notes.get(view.FINDINGS, ""))
-    state, sentence = state_of(notes), notes.get(view.REBOOT, "")
+    listed, more = findings(notes.get(node_status.FINDINGS, ""))
+    state, sentence = state_of(notes), notes.get(node_status.REBOOT, "")
     required = _required(found)
     info = _part(_part(found, "status"), "nodeInfo")
     return NodeRow(
@@ -171,7 +171,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(_text(info.get("kernelVersion"))),
-        standing=standing(notes.get(view.STATUS)),
+        standing=standing(notes.get(node_status.STATUS)),
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
@@ -183,22 +183,22 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         failures=state.failures if state is not None else 0,
         skip=notes.get(SKIP, ""),
         requested=notes.get(REQUEST, ""),
-        version=sys.intern(notes.get(view.VERSION, "")),
-        policy=sys.intern(notes.get(view.POLICY, "")),
-        config_problem=sys.intern(notes.get(view.CONFIG_PROBLEM, "")),
+        version=sys.intern(notes.get(node_status.VERSION, "")),
+        policy=sys.intern(notes.get(node_status.POLICY, "")),
+        config_problem=sys.intern(notes.get(node_status.CONFIG_PROBLEM, "")),
         findings=listed if keep.findings else (),
         history=history(notes.get(HISTORY, "")) if keep.history else (),
     )
 
 
-def standing(text: str | None) -> Standing | None:
+def standing(text: str | None) -> ComplianceStatus | None:
     """The `status` annotation; a word that no agent of this version writes is unknown."""
     if not text:
         return None
     try:
-        return Standing(text)
+        return ComplianceStatus(text)
     except ValueError:
-        return Standing.UNKNOWN
+        return ComplianceStatus.UNKNOWN
 
 
 def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
@@ -213,7 +213,7 @@ def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
 def state_of(annotations: Mapping[str, str]) -> NodeState | None:
     """The `reboot-state` annotation; None when it cannot be read."""
     try:
-        return decode(annotations.get(view.REBOOT_STATE, ""))
+        return decode(annotations.get(node_status.REBOOT_STATE, ""))
     except ValueError:
         return None
 
@@ -258,7 +258,7 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
     phases = entry.get("phases")
     known = phases.items() if isinstance(phases, dict) else ()
     try:
-        at = epoch(_text(entry.get("at")))
+        at = parse_rfc3339(_text(entry.get("at")))
     except ValueError:
         at = 0.0
     return Reboot(
@@ -275,7 +275,7 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
 
 def _required(found: Mapping[str, Any]) -> bool | None:
     words = {"True": True, "False": False}
-    return words.get(condition(found, view.CONDITION_REBOOT).get("status", ""))
+    return words.get(condition(found, node_status.CONDITION_REBOOT).get("status", ""))
 
 
 def condition(found: Mapping[str, Any], kind: str) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.pools import LEASE_PREFIX
 from agent.reboot.views import lease_view
-from agent.reboot.words import epoch
+from agent.text import parse_rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,6 @@ def pause_of(found: Mapping[str, Any], now: float) -> Pause:
 def moment(text: str) -> float:
     """Epoch seconds of an RFC 3339 time, 0 for none."""
     try:
-        return epoch(text)
+        return parse_rfc3339(text)
     except ValueError:
         return 0.0

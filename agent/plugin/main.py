@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from agent import __version__
 from agent.errors import AgentError, ConfigError, UsageError
-from agent.kube import Kube, Patience, find
-from agent.kube.access import Ran
+from agent.kube import Kube, RetryPolicy, find
+from agent.kube.credentials import CommandResult
 from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
 from agent.plugin.command import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
 from agent.plugin.commands import COMMANDS
@@ -24,7 +24,7 @@ from agent.terminal import style_of
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
 # A person waits: a server that is away is said so before they give up on us.
-_PATIENCE = Patience(seconds=20.0, attempts=3, connect_seconds=5.0)
+_PATIENCE = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
 _EPILOG = """exit codes:
   0  all well
   1  something is not well
@@ -138,7 +138,7 @@ def _common(*, given: bool) -> argparse.ArgumentParser:
     return common
 
 
-def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> Ran:
+def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> CommandResult:
     """Starts a kubeconfig's exec plugin, through the door that the agent's own commands take."""
     from agent.host import Host, HostExec  # noqa: PLC0415 - few kubeconfigs need it, and it brings psutil
 

@@ -16,8 +16,8 @@ from agent.plugin.locks import Lock
 from agent.plugin.reason import Reason, ask
 from agent.plugin.sentences import Hold, Said
 from agent.plugin.underway import failed, under_way
+from agent.reboot.blockers.window import is_open, next_opening, zone
 from agent.reboot.state import Phase
-from agent.reboot.window import is_open, next_opening, zone
 
 __all__ = ["Reason", "also", "ask", "of", "over", "unreadable"]
 

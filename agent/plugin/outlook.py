@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Window
-from agent.reboot.window import closes_at, is_open, next_opening
+from agent.reboot.blockers.window import closes_at, is_open, next_opening
 
 HAND_OVER_SECONDS = 3.0  # from a released lock to the next node's cordon; docs/performance.md
 HORIZON_SECONDS = 366 * 86400.0

@@ -15,7 +15,7 @@ from agent.plugin.locks import Lock, Pause
 from agent.plugin.policy import Policy
 from agent.plugin.render import Cell
 from agent.reboot.state import Phase
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style, printable
 
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
@@ -64,20 +64,20 @@ def is_quiet(row: NodeRow) -> bool:
 
 def _is_on_its_way(row: NodeRow) -> bool:
     """Down or coming up in its own reboot: not Ready is as it should be."""
-    return row.phase in (Phase.REBOOTING, Phase.VERIFYING) and row.standing is Standing.HARDENED
+    return row.phase in (Phase.REBOOTING, Phase.VERIFYING) and row.standing is ComplianceStatus.HARDENED
 
 
 def _rank(row: NodeRow) -> tuple[int, int, float, list[int | str]]:
     severity = _SEVERITIES[row.worst.severity] if row.worst else len(_SEVERITIES)
     name: list[int | str] = [int(part) if part.isdecimal() else part for part in _NUMBERS.split(row.name)]
     waits = row.since or float("inf")
-    if row.standing is Standing.FAILED:
+    if row.standing is ComplianceStatus.FAILED:
         return 0, severity, 0.0, name
-    if row.standing is Standing.DRIFTED:
+    if row.standing is ComplianceStatus.NON_COMPLIANT:
         return 1, severity, 0.0, name
     if row.standing is None:
         return 2, 0, 0.0, name
-    if row.standing is Standing.UNKNOWN:
+    if row.standing is ComplianceStatus.UNKNOWN:
         return 3, severity, 0.0, name
     if row.phase is Phase.FAILED or (row.ready is not True and not _is_on_its_way(row)):
         return 4, 0, 0.0, name
@@ -96,8 +96,8 @@ def _rank(row: NodeRow) -> tuple[int, int, float, list[int | str]]:
 def hardened(row: NodeRow) -> Cell:
     """The node in one word."""
     word = _word(row)
-    colours = {Standing.HARDENED.value: render.GOOD}
-    colours |= dict.fromkeys((Standing.UNKNOWN.value, SILENT, NO_AGENT), render.WARN)
+    colours = {ComplianceStatus.HARDENED.value: render.GOOD}
+    colours |= dict.fromkeys((ComplianceStatus.UNKNOWN.value, SILENT, NO_AGENT), render.WARN)
     return Cell(word, colours.get(word, render.BAD))
 
 
@@ -105,7 +105,7 @@ def _word(row: NodeRow) -> str:
     """Its standing; what a silent node's agent said last is no pass today."""
     if row.standing is None:
         return NO_AGENT
-    return SILENT if row.standing is Standing.HARDENED and row.ready is not True else row.standing.value
+    return SILENT if row.standing is ComplianceStatus.HARDENED and row.ready is not True else row.standing.value
 
 
 def finding(row: NodeRow) -> Cell:
@@ -154,7 +154,7 @@ def condition(row: NodeRow) -> Cell:
 def counts(rows: Sequence[NodeRow]) -> dict[str, int]:
     """Nodes by standing; `no agent` where none ever looked, `silent` where a hardened one is not heard of any more."""
     found = Counter(map(_word, rows))
-    order = [Standing.HARDENED.value, SILENT, *(standing.value for standing in Standing), NO_AGENT]
+    order = [ComplianceStatus.HARDENED.value, SILENT, *(standing.value for standing in ComplianceStatus), NO_AGENT]
     return {word: found[word] for word in order if found[word]}
 
 

@@ -17,7 +17,7 @@ from agent.plugin.fleet import FindingRow
 from agent.plugin.reason import Reason, ask
 from agent.plugin.sentences import Hold, Said, understand
 from agent.reboot.state import Phase
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 
 __all__ = ["Reason", "Verdict", "verdict"]
 
@@ -76,7 +76,7 @@ def _hardening(facts: Facts) -> Iterator[Reason]:
                 "node-hardening-agent validate FILE says every problem at once",
             ),
         )
-    if row.standing is Standing.FAILED:
+    if row.standing is ComplianceStatus.FAILED:
         yield Reason(
             "apply-failed",
             "a change that the policy asks for could not be made",
@@ -87,9 +87,9 @@ def _hardening(facts: Facts) -> Iterator[Reason]:
     if left > 0:
         listed = f"{ask('diff', row.name)}" if not row.more else _logs(facts)
         yield Reason("more-findings", f"{render.count(left, 'more finding')} below these", (listed,))
-    if row.standing is Standing.UNKNOWN and not row.findings:
+    if row.standing is ComplianceStatus.UNKNOWN and not row.findings:
         yield Reason("cannot-tell", "the last pass could not tell; nothing is known to be wrong", (_logs(facts),))
-    if row.standing is Standing.DRIFTED and not row.findings:
+    if row.standing is ComplianceStatus.NON_COMPLIANT and not row.findings:
         yield Reason("findings-missing", "it does not comply, and the Node does not say in what", (_logs(facts),))
 
 
@@ -148,10 +148,10 @@ def _is_hardened(facts: Facts) -> str:
     match row.standing:
         case None:
             return "has no agent that ever looked"
-        case Standing.HARDENED:
+        case ComplianceStatus.HARDENED:
             sure = row.ready is True and facts.pod.ready is not False
             return "is hardened" if sure else "was hardened when its agent last looked"
-        case Standing.DRIFTED | Standing.FAILED:
+        case ComplianceStatus.NON_COMPLIANT | ComplianceStatus.FAILED:
             number = row.failing + row.more
             worst = f", worst {row.worst.severity.value}" if row.worst else ""
             return f"is not hardened ({render.count(number, 'finding')}{worst})"

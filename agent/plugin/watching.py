@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from agent.errors import AgentError
-from agent.kube import CONFIGMAPS, LEASES, NODES, Change, Seen, field_selector
+from agent.kube import CONFIGMAPS, LEASES, NODES, Change, EventType, field_selector
 from agent.plugin import fleet, locks, overview, policy
 from agent.plugin.command import OK, Session
 from agent.plugin.fleet import NodeRow
@@ -49,18 +49,18 @@ class Picture:
         """Told by the watch of nodes."""
         with self._lock:
             match change.seen:
-                case Seen.LISTING:
+                case EventType.LISTING:
                     self._rows.clear()
-                case Seen.ADDED | Seen.MODIFIED:
+                case EventType.ADDED | EventType.MODIFIED:
                     row = fleet.row(change.object, self.rules.pool)
                     if self._rows.get(row.name) != row:
                         self._rows[row.name] = row
                         self.changes.append(row)
-                case Seen.DELETED:
+                case EventType.DELETED:
                     name = str(change.object.get("metadata", {}).get("name", ""))
                     if self._rows.pop(name, None) is not None:
                         self.changes.append(name)
-                case Seen.SYNCED:
+                case EventType.SYNCED:
                     self.ready.set()
                 case _:
                     pass
@@ -70,10 +70,10 @@ class Picture:
     def leases(self, change: Change) -> None:
         """Told by the watch of the locks."""
         with self._lock:
-            if change.seen is Seen.LISTING:
+            if change.seen is EventType.LISTING:
                 self._locks.clear()
             lock = locks.lock_of(change.object) if change.object else None
-            if lock is not None and change.seen is Seen.DELETED:
+            if lock is not None and change.seen is EventType.DELETED:
                 self._locks.pop(lock.name, None)
             elif lock is not None:
                 self._locks[lock.name] = lock
@@ -83,9 +83,9 @@ class Picture:
     def pauses(self, change: Change) -> None:
         """Told by the watch of the pause."""
         with self._lock:
-            if change.seen in (Seen.LISTING, Seen.DELETED):
+            if change.seen in (EventType.LISTING, EventType.DELETED):
                 self._pause.clear()
-            elif change.seen in (Seen.ADDED, Seen.MODIFIED):
+            elif change.seen in (EventType.ADDED, EventType.MODIFIED):
                 self._pause[PAUSE] = locks.pause_of(change.object, self._session.now())
             self._note_away("pause", change)
         self.changed.set()
@@ -109,11 +109,11 @@ class Picture:
         return taken
 
     def _note_away(self, what: str, change: Change) -> None:
-        if change.seen is Seen.AWAY:
+        if change.seen is EventType.AWAY:
             self._away[what] = f"{what} may be old: {change.error}"
             if not self.ready.is_set() and what == "nodes":
                 self.ready.set()
-        elif change.seen is Seen.SYNCED:
+        elif change.seen is EventType.SYNCED:
             self._away.pop(what, None)
 
 

@@ -36,7 +36,7 @@ from agent.reboot.seen import (
 )
 from agent.reboot.state import NodeState, Phase
 from agent.reboot.steps import fence_seconds
-from agent.reboot.words import epoch
+from agent.text import parse_rfc3339
 
 __all__ = ["Coordinator", "Rooms"]
 
@@ -290,7 +290,7 @@ def _lock_since(seen: Seen, waits_for: str) -> float:
     """Wall seconds at which the lock was taken that this node has, or waits for; 0 for neither, and when unreadable."""
     slots = [seen.mine] if seen.mine else [slot for slot in seen.slots if waits_for and slot.holder == waits_for]
     try:
-        return epoch(slots[0].view.acquired) if slots else 0.0
+        return parse_rfc3339(slots[0].view.acquired) if slots else 0.0
     except ValueError:
         return 0.0
 

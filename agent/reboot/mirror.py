@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube import Follow, Seen
+from agent.kube import EventType, Informer
 
 Object = dict[str, Any]
 
@@ -20,7 +20,7 @@ Object = dict[str, Any]
 class Mirror:
     """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
 
-    def __init__(self, follow: Follow, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
+    def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
         """wake: something has changed. keep: what is kept of an object; the rest would only cost memory."""
         self._follow = follow
         self._wake = wake
@@ -70,16 +70,16 @@ class Mirror:
         with self._lock:
             self._is_whole = False
 
-    def _take(self, seen: Seen, found: Object) -> bool:
+    def _take(self, seen: EventType, found: Object) -> bool:
         """Whether somebody should look."""
         with self._lock:
-            if seen is Seen.LISTING:
+            if seen is EventType.LISTING:
                 self._listed = {}
                 return False
-            if seen is Seen.AWAY:
+            if seen is EventType.AWAY:
                 self._is_whole = False
                 return False
-            if seen is Seen.SYNCED:
+            if seen is EventType.SYNCED:
                 self._settle(self._listed)
                 self._listed = None
                 self._is_whole = True
@@ -89,7 +89,7 @@ class Mirror:
                 self._listed[name] = self._keep(found)
                 return False
             known = self._objects.get(name)
-            if seen is Seen.DELETED:
+            if seen is EventType.DELETED:
                 if known is not None and not _is_older(found, known):
                     del self._objects[name]
                 return True

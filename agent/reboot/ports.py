@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Protocol
 
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 
 # -- clocks and the machine under us -----------------------------------------------------------------------------------
 

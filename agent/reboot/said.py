@@ -6,7 +6,7 @@ Event loses nothing; the key makes a repetition harmless. Nothing here sends.
 
 from __future__ import annotations
 
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.cluster import LeaseView
 from agent.reboot.ports import About, Announcement, Outcome
 from agent.reboot.seen import Seen, Slot, duration

@@ -19,7 +19,7 @@ from agent.config.schema import Sentinel as SentinelPolicy
 from agent.errors import AgentError, CommandMissing, HostFileError, HostFileMissing
 from agent.host import Completed, Host
 from agent.reboot.ports import Clock, SentinelReading
-from agent.reboot.words import last_line, plain, several
+from agent.text import join_limited, last_line, sanitize
 
 _CONTENT_LIMIT = 1 << 20
 _PACKAGES_SHOWN = 8
@@ -116,8 +116,8 @@ class FileSentinel:
         except HostFileMissing:
             lines = []
         except HostFileError as error:
-            return plain(f"packages unknown: {error}")
-        return several(lines, _PACKAGES_SHOWN) or f"{self._path} is there"
+            return sanitize(f"packages unknown: {error}")
+        return join_limited(lines, _PACKAGES_SHOWN) or f"{self._path} is there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,4 +209,4 @@ def _said(output: str) -> str:
     """The bullet points of an output (`needs-restarting -r` names packages so), else its last line."""
     lines = [line.strip() for line in output.splitlines()]
     bullets = [line[1:].strip() for line in lines if line[:1] in ("*", "-") and line[1:2] == " "]
-    return several(bullets, _PACKAGES_SHOWN) or last_line(output)
+    return join_limited(bullets, _PACKAGES_SHOWN) or last_line(output)

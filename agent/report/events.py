@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import structlog
 
 from agent.errors import KubeError
+from agent.event_reasons import Reason, Urgency
 from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
-from agent.reasons import Reason, Urgency
-from agent.report.view import cut
+from agent.report.node_status import cut
 
 _COMPONENT = "node-hardening-agent"
 _MESSAGE_CHARACTERS = 1024  # the API server's own limit
@@ -121,7 +121,7 @@ class Recorder:
                 first.tries += 1
                 given_up = first.tries >= _TRIES or _is_final(error)
                 reason = first.event.reason.value
-                self._log.warning("event_not_delivered", reason=reason, error=str(error), given_up=given_up)
+                self._log.warning("event_delivery_failed", reason=reason, error=str(error), given_up=given_up)
                 if not given_up:
                     return False
                 self._dropped()

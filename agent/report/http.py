@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from agent.errors import UsageError
-from agent.report import text
+from agent.report import exposition
 
 _TEXT = "text/plain; charset=utf-8"
 _FOR_EVER = 3600.0  # serve_forever wakes this often when nobody asks; half a second is its default
@@ -69,7 +69,7 @@ def _handler(registry: CollectorRegistry, healthy: Probe, ready: Probe) -> type[
         def _get(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
-                self._answer(200, text.exposition(registry), text.CONTENT_TYPE)
+                self._answer(200, exposition.exposition(registry), exposition.CONTENT_TYPE)
             elif path in probes:
                 good, why = probes[path]()
                 self._answer(200 if good else 503, f"{why}\n".encode(), _TEXT)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_c
 
 from agent import __version__
 from agent.model import Outcome, Report, Severity, Status
-from agent.report.process import OwnCost
+from agent.report.process_metrics import ProcessCollector
 
 _P = "node_hardening"
 
@@ -22,7 +22,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         registry = self.registry
-        registry.register(OwnCost())
+        registry.register(ProcessCollector())
         self._findings = Gauge(
             f"{_P}_findings",
             "Checks of the last pass over this node, by control, status and severity.",
@@ -43,7 +43,7 @@ class Metrics:
             f"{_P}_changes", "Changes that the agent made to the node, by control.", ["control"], registry=registry
         )
         self._mended = Counter(
-            f"{_P}_drift_mended",
+            f"{_P}_drift_corrected",
             "Changes that were needed although the policy was the same as before: somebody else had changed the node.",
             ["control"],
             registry=registry,

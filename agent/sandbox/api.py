@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from agent.sandbox import answers, listing, patches, wire
-from agent.sandbox.answers import Cause, Object
+from agent.sandbox import listing, patches, status_errors, wire
 from agent.sandbox.apply import Applier
 from agent.sandbox.authn import User
 from agent.sandbox.catalog import Resource
@@ -20,6 +19,7 @@ from agent.sandbox.eviction import Evictor, delete_options, read_eviction
 from agent.sandbox.registry import Registry, Target, WriteOptions
 from agent.sandbox.reviews import REVIEWS, Reviews
 from agent.sandbox.routing import RequestInfo
+from agent.sandbox.status_errors import Cause, Object
 from agent.sandbox.store import Item, Store
 from agent.sandbox.tables import partial as metadata_only
 from agent.sandbox.tables import table
@@ -82,9 +82,9 @@ class Api:
         """
         resource = self._registry.catalog.find(info.group, info.version, info.resource)
         if resource is None or (not resource.namespaced and info.namespace and info.resource != "namespaces"):
-            raise answers.unknown_path()
+            raise status_errors.unknown_path()
         if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
-            raise answers.unknown_path() if info.name else answers.method_not_allowed()
+            raise status_errors.unknown_path() if info.name else status_errors.method_not_allowed()
         return resource
 
     def answer(self, call: Call) -> Answer:
@@ -98,17 +98,17 @@ class Api:
             return self._plain(call)
         if info.resource in REVIEWS:
             if info.verb != "create":
-                raise answers.method_not_allowed()
+                raise status_errors.method_not_allowed()
             body = wire.parse_body(call.body, call.content_type)
             return wire.document(self._reviews.review(info.resource, body, call.user), 201)
         resource = self.resource(info)
         if info.subresource not in ("", "status"):
             return self._subresource(call, resource)
         if info.subresource == "status" and (not resource.status or info.verb == "delete"):
-            raise answers.unknown_path() if not resource.status else answers.method_not_allowed()
+            raise status_errors.unknown_path() if not resource.status else status_errors.method_not_allowed()
         verbs = _COLLECTION_VERBS if info.verb in ("list", "deletecollection") or not info.name else _OBJECT_VERBS
         if info.verb not in verbs:
-            raise answers.method_not_allowed()
+            raise status_errors.method_not_allowed()
         handler: Callable[[Call, Resource], Answer] = getattr(self, f"_{info.verb}")
         return handler(call, resource)
 
@@ -116,7 +116,7 @@ class Api:
         if call.info.path in _HEALTH:
             return Answer(200, b"ok", "text/plain")
         if call.info.verb != "get":
-            raise answers.method_not_allowed()
+            raise status_errors.method_not_allowed()
         found = self._discovery.document(call.info.path)
         return wire.document(found) if found is not None else wire.NO_PAGE
 
@@ -148,7 +148,7 @@ class Api:
         if validation not in ("Ignore", "Warn", "Strict"):
             allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
             cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
-            raise answers.invalid(_options(call.info.verb), "", [cause])
+            raise status_errors.invalid(_options(call.info.verb), "", [cause])
         return WriteOptions(_dry_run(call), validation, (call.warnings,))
 
     def _create(self, call: Call, resource: Resource) -> Answer:
@@ -178,7 +178,7 @@ class Api:
         if not values and "gracePeriodSeconds" in query:
             seconds = query["gracePeriodSeconds"]
             if not seconds.lstrip("-").isdecimal():
-                raise answers.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
+                raise status_errors.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
             values["gracePeriodSeconds"] = int(seconds)
         if "propagationPolicy" in query:
             values.setdefault("propagationPolicy", query["propagationPolicy"])
@@ -189,7 +189,7 @@ class Api:
         options = delete_options(self._delete_body(call), dry_run=_dry_run(call))
         item, gone = self._registry.delete(resource, target.namespace, target.name, options)
         if gone and not resource.returns_deleted:
-            return wire.document(answers.success(resource.who, target.name, item.meta["uid"]))
+            return wire.document(status_errors.success(resource.who, target.name, item.meta["uid"]))
         return self._one(call, resource, item)
 
     def _deletecollection(self, call: Call, resource: Resource) -> Answer:
@@ -215,21 +215,21 @@ class Api:
             case ("nodes", "proxy", "get"):
                 return wire.document(self._kubelets.proxied(info.name, info.rest))
             case ("pods", "eviction", _) | ("serviceaccounts", "token", _) | ("nodes", "proxy", _):
-                raise answers.method_not_allowed()
+                raise status_errors.method_not_allowed()
             case _:
-                raise answers.unknown_path()
+                raise status_errors.unknown_path()
 
 
-def _options(verb: str) -> answers.Who:
+def _options(verb: str) -> status_errors.Who:
     kind = {"create": "Create", "update": "Update", "patch": "Patch"}.get(verb, "Delete")
-    return answers.Who("meta.k8s.io", "", f"{kind}Options")
+    return status_errors.Who("meta.k8s.io", "", f"{kind}Options")
 
 
 def _dry_run(call: Call) -> bool:
     value = call.query.get("dryRun", "")
     if value not in ("", "All"):
         cause = Cause("FieldValueNotSupported", f'Unsupported value: ["{value}"]: supported values: "All"', "dryRun")
-        raise answers.invalid(_options(call.info.verb), "", [cause])
+        raise status_errors.invalid(_options(call.info.verb), "", [cause])
     return value == "All"
 
 
@@ -240,7 +240,7 @@ def _patcher(media: str, resource: Resource) -> Callable[[Any, Object], Any]:
         return lambda patch, obj: patches.json_patch(obj, patch)
     if media == "application/strategic-merge-patch+json":
         return lambda patch, obj: patches.strategic(obj, patch, resource.kind)
-    raise answers.ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    raise status_errors.ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
 
 
 def _merge_patch(patch: Any, obj: Object) -> Any:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.sandbox import answers, ownership
-from agent.sandbox.answers import ApiError, Cause, Object
+from agent.sandbox import ownership, status_errors
 from agent.sandbox.ownership import Owner, Path
 from agent.sandbox.patches import PatchError, strategic
 from agent.sandbox.registry import Registry, Target, WriteOptions
+from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp
 
@@ -35,7 +35,7 @@ class Applier:
         manager, force = query.get("fieldManager", ""), query.get("force", "").lower() in ("true", "1")
         if not manager:
             cause = Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
-            raise answers.invalid(answers.Who("meta.k8s.io", "", "PatchOptions"), "", [cause])
+            raise status_errors.invalid(status_errors.Who("meta.k8s.io", "", "PatchOptions"), "", [cause])
         resource = target.resource
         body = self._read(body, target)
         existing = self._registry.store.get(resource, target.key)
@@ -44,7 +44,7 @@ class Applier:
         owner = Owner(manager, target.subresource, wanted, stamp(self._registry.clock()))
         if existing is None:
             if target.subresource:
-                raise answers.not_found(resource.who, target.name)
+                raise status_errors.not_found(resource.who, target.name)
             item = self._registry.create(resource, target.namespace, body, options)
             if options.dry_run:
                 return item, True
@@ -68,19 +68,19 @@ class Applier:
 
     def _read(self, body: Any, target: Target) -> Object:
         if not isinstance(body, dict):
-            raise answers.bad_request("error decoding YAML: the document is not an object")
+            raise status_errors.bad_request("error decoding YAML: the document is not an object")
         if not body.get("kind") or not body.get("apiVersion"):
-            raise answers.bad_request("invalid object type: /, Kind=")
+            raise status_errors.bad_request("invalid object type: /, Kind=")
         meta = body.get("metadata") or {}
         if meta.get("managedFields"):
-            raise answers.bad_request("metadata.managedFields must be nil")
+            raise status_errors.bad_request("metadata.managedFields must be nil")
         meta = {"name": target.name, **meta}
         if target.resource.namespaced:
             meta.setdefault("namespace", target.namespace)
         try:
             strategic({}, body, target.resource.kind)
         except PatchError as error:
-            raise answers.bad_request(str(error)) from error
+            raise status_errors.bad_request(str(error)) from error
         return {**body, "metadata": meta}
 
     def _others(self, existing: Item, owner: Owner, body: Object, *, force: bool) -> list[Owner]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from agent.sandbox import answers
+from agent.sandbox import status_errors
 
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
@@ -80,11 +80,11 @@ class Authenticator:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             if self._anonymous is None:
-                raise answers.unauthorized()
+                raise status_errors.unauthorized()
             return self._anonymous
         grant = self._grants.get(token)
         if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
-            raise answers.unauthorized()
+            raise status_errors.unauthorized()
         return grant.user
 
 

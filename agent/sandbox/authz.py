@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Object
+from agent.sandbox import status_errors
 from agent.sandbox.authn import MASTERS, User
 from agent.sandbox.catalog import Catalog
 from agent.sandbox.routing import RequestInfo
+from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.store import Store
 
 _DISCOVERY = ["/healthz", "/livez", "/readyz", "/version", "/version/"]
@@ -139,8 +139,8 @@ def _path_matches(pattern: str, path: str) -> bool:
 def _refusal(user: User, info: RequestInfo) -> ApiError:
     who = f'User "{user.name}" cannot {info.verb}'
     if not info.is_resource:
-        return answers.forbidden_path(f'{who} path "{info.path}"')
+        return status_errors.forbidden_path(f'{who} path "{info.path}"')
     combined = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
     where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
     why = f'{who} resource "{combined}" in API group "{info.group}" {where}'
-    return answers.forbidden(answers.Who(info.group, info.resource, ""), info.name, why)
+    return status_errors.forbidden(status_errors.Who(info.group, info.resource, ""), info.name, why)

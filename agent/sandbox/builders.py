@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime
 
-from agent.sandbox.answers import Object
+from agent.sandbox.status_errors import Object
 from agent.sandbox.strategy import micro_stamp, stamp
 
 KUBELET_VERSION = "v1.32.4"

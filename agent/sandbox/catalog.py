@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.sandbox.answers import Who
+from agent.sandbox.status_errors import Who
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 

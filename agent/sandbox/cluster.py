@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from agent.sandbox import builders
-from agent.sandbox.answers import Object
 from agent.sandbox.api import Api
 from agent.sandbox.authn import ADMIN, Authenticator, User
 from agent.sandbox.authz import Authorizer, bootstrap_roles
@@ -31,6 +30,7 @@ from agent.sandbox.registry import Registry, WriteOptions
 from agent.sandbox.reviews import Reviews
 from agent.sandbox.schema import decode
 from agent.sandbox.settings import Settings
+from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Store
 from agent.sandbox.strategy import for_create
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.sandbox.answers import ApiError
 from agent.sandbox.faults import Fault, FaultBox
 from agent.sandbox.gateway import Gateway
 from agent.sandbox.journal import Journal
 from agent.sandbox.kubelet import Kubelets
+from agent.sandbox.status_errors import ApiError
 from agent.sandbox.store import Store
 
 

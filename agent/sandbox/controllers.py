@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from agent.sandbox.answers import Object
 from agent.sandbox.builders import condition
-from agent.sandbox.collector import Collector
 from agent.sandbox.disruption import DisruptionController
+from agent.sandbox.garbage_collector import Collector
 from agent.sandbox.kubelet import Kubelets
 from agent.sandbox.reconcile import Reconciler
 from agent.sandbox.registry import Registry
 from agent.sandbox.settings import Settings
+from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp
 from agent.sandbox.workloads import Workloads

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from agent.sandbox import answers
-from agent.sandbox.answers import Object
+from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
+from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp
 
@@ -34,19 +34,19 @@ def check_preconditions(resource: Resource, item: Item, options: DeleteOptions) 
     """
     meta = item.meta
     # The kind stands where the resource should: BeforeDelete has nothing else at hand.
-    who = answers.Who(resource.group, resource.kind, resource.kind)
+    who = status_errors.Who(resource.group, resource.kind, resource.kind)
     if options.uid and options.uid != meta["uid"]:
         why = (
             f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']})."
             " The object might have been deleted and then recreated"
         )
-        raise answers.conflict(who, meta["name"], why)
+        raise status_errors.conflict(who, meta["name"], why)
     if options.resource_version and options.resource_version != meta["resourceVersion"]:
         why = (
             f"the ResourceVersion in the precondition ({options.resource_version}) does not match the"
             f" ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
         )
-        raise answers.conflict(who, meta["name"], why)
+        raise status_errors.conflict(who, meta["name"], why)
 
 
 def grace(resource: Resource, item: Item, options: DeleteOptions) -> int | None:

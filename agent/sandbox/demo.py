@@ -20,15 +20,15 @@ from typing import Any
 
 from agent.config import Config
 from agent.config.schema import Kubelet
-from agent.controls import catalogue
-from agent.controls.catalogue import Act
+from agent.controls import registry
+from agent.controls.registry import Act
 from agent.host import Host
 from agent.model import Outcome, Report, Status
 from agent.sandbox.describe import describe
+from agent.sandbox.live_table import Screen
 from agent.sandbox.noderoot import NodeRoot
 from agent.sandbox.playground import play
-from agent.sandbox.roll import Roll, wait_until
-from agent.sandbox.screen import Screen
+from agent.sandbox.rolling_reboot import Roll, wait_until
 
 _DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 _READY_SECONDS = 60.0
@@ -67,7 +67,7 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
 
     def run(act: Act) -> Report:
-        return catalogue.run(root.name, catalogue.controls_of(config, host), act)
+        return registry.run(root.name, registry.controls_of(config, host), act)
 
     story.say(f"1. A fresh node, and the default policy: node-hardening-agent apply --host-root {root.path}")
     report = run(Act.APPLY)

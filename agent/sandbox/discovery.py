@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-from agent.sandbox.answers import Object
 from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.status_errors import Object
 
 VERSION: Object = {
     "major": "1", "minor": "36", "gitVersion": "v1.36.2-sandbox", "gitCommit": "", "gitTreeState": "clean",

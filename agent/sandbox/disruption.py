@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from agent.sandbox.answers import Object
 from agent.sandbox.eviction import disruption_condition, pod_is_ready, selects
 from agent.sandbox.reconcile import Reconciler
 from agent.sandbox.registry import Registry
+from agent.sandbox.status_errors import Object
 
 DISRUPTED_FOR = timedelta(minutes=2)
 _SCALED = {"ReplicaSet": "replicasets", "Deployment": "deployments", "StatefulSet": "statefulsets"}

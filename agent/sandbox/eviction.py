@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Cause, Object
+from agent.sandbox import status_errors
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.registry import Registry
 from agent.sandbox.selectors import SelectorError, from_object
+from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp
 
@@ -70,15 +70,17 @@ def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
         ApiError: 400 for another kind or name, or dry-run options that contradict each other.
     """
     if not isinstance(body, dict):
-        raise answers.bad_request("the request body is not an object")
+        raise status_errors.bad_request("the request body is not an object")
     if body.get("kind", "Eviction") != "Eviction":
         kind, version = body["kind"], str(body.get("apiVersion", "")).rpartition("/")[2]
         what = f'{kind} in version "{version}" cannot be handled as a Eviction'
-        raise answers.bad_request(f"{what}: converting ({version}.{kind}) to (policy.Eviction): unknown conversion")
+        raise status_errors.bad_request(
+            f"{what}: converting ({version}.{kind}) to (policy.Eviction): unknown conversion"
+        )
     if body.get("apiVersion", "policy/v1") not in ("policy/v1", "policy/v1beta1"):
-        raise answers.bad_request(f'no kind "Eviction" is registered for version "{body.get("apiVersion")}"')
+        raise status_errors.bad_request(f'no kind "Eviction" is registered for version "{body.get("apiVersion")}"')
     if (body.get("metadata") or {}).get("name", "") != name:
-        raise answers.bad_request("name in URL does not match name in Eviction object")
+        raise status_errors.bad_request("name in URL does not match name in Eviction object")
     return delete_options(body.get("deleteOptions") or {}, dry_run=dry_run)
 
 
@@ -89,12 +91,12 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
         ApiError: 400 for wrong types.
     """
     if not isinstance(values, dict):
-        raise answers.bad_request("the delete options are not an object")
+        raise status_errors.bad_request("the delete options are not an object")
     grace = values.get("gracePeriodSeconds")
     if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
         name = {str: "string", bool: "bool", dict: "object", list: "array"}.get(type(grace), "number")
         field = "Go struct field DeleteOptions.gracePeriodSeconds of type int64"
-        raise answers.bad_request(f"json: cannot unmarshal {name} into {field}")
+        raise status_errors.bad_request(f"json: cannot unmarshal {name} into {field}")
     preconditions = values.get("preconditions") or {}
     return DeleteOptions(
         grace_seconds=grace,
@@ -155,7 +157,7 @@ class Evictor:
             self._registry.write(self._pods, {**pod.obj, "status": {**status, "conditions": [*others, mark]}})
             # Its version was compared above, and the mark has moved it.
             self._registry.delete(self._pods, *key, replace(options, resource_version=""))
-        return 201, {**answers.success(), "code": 201}
+        return 201, {**status_errors.success(), "code": 201}
 
     def _held(self, budget: Item, pod: Item) -> bool:
         """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""
@@ -174,7 +176,7 @@ class Evictor:
             raise _refusal(f"The disruption budget {name} is still being processed by the server.", _LAG_SECONDS)
         allowed = status.get("disruptionsAllowed", 0)
         if allowed < 0:
-            raise answers.forbidden(self._budgets.who, name, "pdb disruptions allowed is negative")
+            raise status_errors.forbidden(self._budgets.who, name, "pdb disruptions allowed is negative")
         if allowed == 0:
             needs, has = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
             raise _refusal(f"The disruption budget {name} needs {needs} healthy pods and has {has} currently", 0)
@@ -191,4 +193,4 @@ class Evictor:
 
 
 def _refusal(text: str, retry_after: int) -> ApiError:
-    return answers.too_many_requests(_REFUSED, retry_after, (Cause(_CAUSE, text),))
+    return status_errors.too_many_requests(_REFUSED, retry_after, (Cause(_CAUSE, text),))

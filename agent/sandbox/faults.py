@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-from agent.sandbox.answers import ApiError
 from agent.sandbox.routing import RequestInfo
+from agent.sandbox.status_errors import ApiError
 
 
 class FaultKind(Enum):

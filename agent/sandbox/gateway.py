@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agent.sandbox import answers, watching, wire
-from agent.sandbox.answers import ApiError
+from agent.sandbox import status_errors, watching, wire
 from agent.sandbox.api import Api, Call
 from agent.sandbox.authn import Authenticator, User
 from agent.sandbox.authz import Authorizer
@@ -21,6 +20,7 @@ from agent.sandbox.faults import Fault, FaultBox, FaultKind
 from agent.sandbox.journal import Journal, RequestRecord
 from agent.sandbox.registry import Clock
 from agent.sandbox.routing import RequestInfo, parse
+from agent.sandbox.status_errors import ApiError
 from agent.sandbox.watching import Watch
 
 CONTROL_PREFIX = "/_sandbox"
@@ -111,7 +111,7 @@ class Gateway:
         try:
             return read(body), "application/json"
         except ValueError as error:
-            raise answers.bad_request(f"cannot read a body of {content_type}: {error}") from error
+            raise status_errors.bad_request(f"cannot read a body of {content_type}: {error}") from error
 
     def _identify(self, request: web.BaseRequest) -> tuple[User | None, ApiError | None]:
         """The user, or the refusal that comes after the faults: a proxy in between does not know tokens."""

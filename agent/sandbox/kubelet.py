@@ -10,11 +10,11 @@ import asyncio
 import uuid
 from typing import Any
 
-from agent.sandbox import answers, builders
-from agent.sandbox.answers import Object
+from agent.sandbox import builders, status_errors
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.registry import Registry
 from agent.sandbox.settings import KubeletSettings
+from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Change, ChangeType, Item
 from agent.sandbox.strategy import for_create, stamp
 
@@ -118,9 +118,9 @@ class Kubelets:
         """
         self._registry.get(self._nodes, "", node.partition(":")[0])
         if not self.running(node):
-            raise answers.ApiError(503, "ServiceUnavailable", "error trying to reach service: connection refused")
+            raise status_errors.ApiError(503, "ServiceUnavailable", "error trying to reach service: connection refused")
         if path.strip("/") != "configz":
-            raise answers.unknown_path()
+            raise status_errors.unknown_path()
         default: Object = {"authentication": {"anonymous": {"enabled": False}}, "authorization": {"mode": "Webhook"}}
         return {"kubeletconfig": self._configs.get(node, default)}
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.sandbox import answers
-from agent.sandbox.answers import Cause, Object, Who, encode
+from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
 from agent.sandbox.selectors import Filter, read_filter
+from agent.sandbox.status_errors import Cause, Object, Who, encode
 from agent.sandbox.store import Item, Key, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -74,17 +74,17 @@ def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
     """
     limit = query.get("limit", "") or "0"
     if not limit.lstrip("-").isdecimal():
-        raise answers.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
+        raise status_errors.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
     selected = read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource)
     revision, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
     if revision and not revision.isdecimal():
-        raise answers.bad_request(f"invalid resource version: {bad_revision(revision)}")
+        raise status_errors.bad_request(f"invalid resource version: {bad_revision(revision)}")
     token = query.get("continue", "")
     if token and revision not in ("", "0"):
-        raise answers.bad_request("specifying resource version is not allowed when using continue")
+        raise status_errors.bad_request("specifying resource version is not allowed when using continue")
     if match and not revision:
         text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise answers.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
+        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return ListOptions(selected, max(int(limit), 0), token, revision, match)
 
 
@@ -100,7 +100,7 @@ def _decode_token(token: str) -> tuple[int, Key]:
         namespace, name = raw["start"]
         return int(raw["rv"]), (str(namespace), str(name))
     except (ValueError, KeyError, TypeError) as error:
-        raise answers.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
+        raise status_errors.bad_request(f"invalid continue token: continue key is not valid: {error}") from error
 
 
 def check_not_future(store: Store, revision: str) -> None:
@@ -112,7 +112,7 @@ def check_not_future(store: Store, revision: str) -> None:
     if revision and int(revision) > store.revision:
         cause = Cause("ResourceVersionTooLarge", "Too large resource version")
         message = f"Too large resource version: {revision}, current: {store.revision}"
-        raise answers.timeout(message, 1, (cause,))
+        raise status_errors.timeout(message, 1, (cause,))
 
 
 def find(store: Store, resource: Resource, namespace: str, options: ListOptions) -> Page:
@@ -147,8 +147,8 @@ def _past(store: Store, resource: Resource, namespace: str, at: int, after: Key 
         found = store.snapshot(resource, at)
     except TooOldError as error:
         if after is None:
-            raise answers.expired(f"The resourceVersion for the provided list is too old: {at}") from error
-        raise answers.expired(_EXPIRED, encode_token(-1, after)) from error
+            raise status_errors.expired(f"The resourceVersion for the provided list is too old: {at}") from error
+        raise status_errors.expired(_EXPIRED, encode_token(-1, after)) from error
     keys = sorted(key for key in found if not namespace or key[0] == namespace)
     start = bisect.bisect_right(keys, after) if after else 0
     return ((key, found[key]) for key in keys[start:])

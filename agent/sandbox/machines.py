@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Protocol
 
 import yaml
 
+from agent.sandbox.fake_reboot import MARK
 from agent.sandbox.noderoot import NodeRoot
-from agent.sandbox.powerdown import MARK
 
 _LOOK_EVERY_SECONDS = 0.05
 SOURCE = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ class Machine:
     @property
     def reboot_command(self) -> list[str]:
         """What `reboot.command` has to be for this machine to go down."""
-        return [sys.executable, "-m", "agent.sandbox.powerdown", str(self.root.path)]
+        return [sys.executable, "-m", "agent.sandbox.fake_reboot", str(self.root.path)]
 
     def configure(self, policy: Mapping[str, Any]) -> None:
         """Replaces the policy in one step; the reboot command is this machine's unless the policy names another."""

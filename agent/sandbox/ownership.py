@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agent.sandbox.answers import Object
 from agent.sandbox.patches import MERGE_KEYS, PRIMITIVE_SETS
+from agent.sandbox.status_errors import Object
 
 Path = tuple[str, ...]
 """Steps as FieldsV1 names them: ``f:name``, ``k:{"type":"Ready"}``, ``v:"x"``; ``.`` is the element itself."""

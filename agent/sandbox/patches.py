@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from agent.sandbox.answers import Object
+from agent.sandbox.status_errors import Object
 
 MERGE_KEYS = {
     "conditions": "type",

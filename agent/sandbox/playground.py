@@ -20,15 +20,15 @@ import yaml
 
 from agent.config import Config, loads
 from agent.config.schema import Kubelet
-from agent.controls import catalogue
-from agent.controls.catalogue import Act
+from agent.controls import registry
+from agent.controls.registry import Act
 from agent.errors import ConfigError, UsageError
 from agent.host import Host
 from agent.model import Status
 from agent.sandbox.authn import ADMIN
 from agent.sandbox.machines import Machine
 from agent.sandbox.noderoot import NodeRoot
-from agent.sandbox.roll import NAMESPACE, furnish
+from agent.sandbox.rolling_reboot import NAMESPACE, furnish
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 
@@ -131,7 +131,10 @@ class Playground:
             if folder is not None:
                 asked[name] = {**(asked.get(name) or {}), "profiles": str(folder)}
         # One command on every node, so that they show the hash of one policy.
-        asked["reboot"] = {"command": [sys.executable, "-m", "agent.sandbox.powerdown"], **(asked.get("reboot") or {})}
+        asked["reboot"] = {
+            "command": [sys.executable, "-m", "agent.sandbox.fake_reboot"],
+            **(asked.get("reboot") or {}),
+        }
         for name in self.off:
             asked[name] = {**(asked.get(name) or {}), "mode": "off"}
         return asked
@@ -161,7 +164,7 @@ class Playground:
 def untold(root: NodeRoot) -> frozenset[str]:
     """The controls that cannot tell everything here, for want of their tools on this machine."""
     config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
-    report = catalogue.run(root.name, catalogue.controls_of(config, host), Act.AUDIT)
+    report = registry.run(root.name, registry.controls_of(config, host), Act.AUDIT)
     return frozenset(finding.control for finding in report.findings if finding.status is Status.UNKNOWN)
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Cause, Object
+from agent.sandbox import status_errors
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
 from agent.sandbox.ownership import after_update
 from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
 from agent.sandbox.schema import DecodeError, decode
+from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item, Store
 from agent.sandbox.strategy import admit_node, for_create, for_update
 from agent.sandbox.validation import validate
@@ -82,7 +82,7 @@ class Registry:
         """
         item = self.store.get(resource, (namespace, name))
         if item is None:
-            raise answers.not_found(resource.who, name)
+            raise status_errors.not_found(resource.who, name)
         return item
 
     def decode(self, body: Any, resource: Resource, options: WriteOptions) -> Object:
@@ -92,10 +92,10 @@ class Registry:
             ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
         """
         if not isinstance(body, dict):
-            raise answers.bad_request("the request body is not an object")
+            raise status_errors.bad_request("the request body is not an object")
         kind, version = body.get("kind") or resource.kind, body.get("apiVersion") or resource.api_version
         if (kind, version) != (resource.kind, resource.api_version):
-            raise answers.bad_request(
+            raise status_errors.bad_request(
                 f'{kind} in version "{version}" cannot be handled as a {resource.kind}: no kind "{kind}" is registered'
                 f' for version "{version}" at this path'
             )
@@ -103,10 +103,10 @@ class Registry:
         try:
             obj, unknown = decode(body, resource.kind)
         except DecodeError as error:
-            raise answers.bad_request(f"{prefix}{error}") from error
+            raise status_errors.bad_request(f"{prefix}{error}") from error
         if unknown and options.validation == "Strict":
             listed = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise answers.bad_request(f"{prefix}strict decoding error: {listed}")
+            raise status_errors.bad_request(f"{prefix}strict decoding error: {listed}")
         if options.validation == "Warn":
             for path in unknown:
                 options.warn(f'unknown field "{path}"')
@@ -133,14 +133,14 @@ class Registry:
         meta = obj["metadata"]
         causes = validate(obj, None, resource)
         if causes:
-            raise answers.invalid(resource.who, meta.get("name", ""), causes)
+            raise status_errors.invalid(resource.who, meta.get("name", ""), causes)
         if meta.pop("resourceVersion", ""):
             message = "resourceVersion should not be set on objects to be created"
             raise ApiError(500, "", message, details=False)
         existing = self.store.get(resource, (namespace, meta["name"]))
         if existing is not None:
             deleting = "deletionTimestamp" in existing.meta
-            raise answers.already_exists(resource.who, meta["name"], deleting=deleting)
+            raise status_errors.already_exists(resource.who, meta["name"], deleting=deleting)
         return self._keep(resource, obj, options.dry_run)
 
     def _settle_namespace(self, meta: Object, resource: Resource, namespace: str) -> None:
@@ -149,7 +149,7 @@ class Registry:
             return
         if meta.setdefault("namespace", namespace) != namespace:
             message = "the namespace of the provided object does not match the namespace sent on the request"
-            raise answers.bad_request(message)
+            raise status_errors.bad_request(message)
 
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         """What the NamespaceLifecycle admission asks of a create: the namespace is there and stays.
@@ -162,12 +162,12 @@ class Registry:
         namespaces = self.catalog.named("namespaces")
         home = self.store.get(namespaces, ("", namespace))
         if home is None:
-            raise answers.not_found(namespaces.who, namespace)
+            raise status_errors.not_found(namespaces.who, namespace)
         if "deletionTimestamp" in home.meta:
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             text = f"namespace {namespace} is being terminated"
             cause = Cause("NamespaceTerminating", text, "metadata.namespace")
-            raise answers.forbidden(resource.who, name, why, (cause,))
+            raise status_errors.forbidden(resource.who, name, why, (cause,))
 
     def _keep(self, resource: Resource, obj: Object, dry_run: bool) -> Item:
         return Item(obj, self.store.revision) if dry_run else self.store.commit(resource, obj)
@@ -185,7 +185,7 @@ class Registry:
         self._settle_namespace(meta, resource, namespace)
         existing = self.store.get(resource, target.key)
         if existing is None and not (resource.create_on_update and not target.subresource):
-            raise answers.not_found(resource.who, name)
+            raise status_errors.not_found(resource.who, name)
         uid = meta.get("uid", "")
         stored_uid = existing.meta["uid"] if existing else ""
         if uid and uid != stored_uid:
@@ -194,7 +194,7 @@ class Registry:
                 f" ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid},"
                 f" UID in object meta: {stored_uid}"
             )
-            raise answers.conflict(resource.who, name, why)
+            raise status_errors.conflict(resource.who, name, why)
         if existing is None:
             meta.pop("resourceVersion", None)
             return self._create(resource, namespace, obj, options), True
@@ -211,17 +211,17 @@ class Registry:
         try:
             patched = change(json.loads(existing.full(resource)))
         except PatchError as error:
-            raise answers.bad_request(str(error)) from error
+            raise status_errors.bad_request(str(error)) from error
         except MergeKeyError as error:
             raise ApiError(500, "", str(error), details=False) from error
         except UnprocessablePatchError as error:
-            raise answers.unprocessable() from error
+            raise status_errors.unprocessable() from error
         try:
             obj = self.decode(patched, resource, options)
         except ApiError as error:
             shown = json.dumps(json.dumps(patched, sort_keys=True, separators=(",", ":")))
             cause = Cause("FieldValueInvalid", f"Invalid value: {shown}: {error.message}", "patch")
-            raise answers.invalid(answers.Who("", "", ""), "", [cause]) from error
+            raise status_errors.invalid(status_errors.Who("", "", ""), "", [cause]) from error
         _check_name(obj["metadata"], target.name)
         self._settle_namespace(obj["metadata"], resource, target.namespace)
         return self._update(target, existing, obj, options)
@@ -232,19 +232,19 @@ class Registry:
         if not revision and not resource.unconditional_update:
             cause = Cause("FieldValueInvalid", "Invalid value: 0x0: must be specified for an update",
                           "metadata.resourceVersion")  # fmt: skip
-            who = answers.Who(resource.group, resource.plural, resource.plural)
-            raise answers.invalid(who, name, [cause])
+            who = status_errors.Who(resource.group, resource.plural, resource.plural)
+            raise status_errors.invalid(who, name, [cause])
         if revision and not revision.isdecimal():
             message = f'strconv.ParseUint: parsing "{revision}": invalid syntax'
             raise ApiError(500, "", message, details=False)
         if revision and revision != existing.meta["resourceVersion"]:
-            raise answers.conflict(resource.who, name)
+            raise status_errors.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
         if not options.applied:
             after_update(obj, existing.obj, resource.api_version)
         causes = validate(obj, existing.obj, resource)
         if causes:
-            raise answers.invalid(resource.who, name, causes)
+            raise status_errors.invalid(resource.who, name, causes)
         return self._settle(resource, existing, obj, options.dry_run)
 
     def _settle(self, resource: Resource, existing: Item, obj: Object, dry_run: bool) -> Item:
@@ -279,7 +279,7 @@ class Registry:
         """
         existing = self.get(resource, namespace, name)
         if resource.plural == "namespaces" and name in IMMORTAL:
-            raise answers.forbidden(resource.who, name, "this namespace may not be deleted")
+            raise status_errors.forbidden(resource.who, name, "this namespace may not be deleted")
         check_preconditions(resource, existing, options)
         graceful = grace(resource, existing, options)
         if graceful is None:
@@ -320,9 +320,9 @@ def _check_name(meta: Object, name: str) -> None:
     found = meta.get("name", "")
     if not found:
         message = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        raise answers.bad_request(message)
+        raise status_errors.bad_request(message)
     if found != name:
-        raise answers.bad_request(f"the name of the object ({found}) does not match the name on the URL ({name})")
+        raise status_errors.bad_request(f"the name of the object ({found}) does not match the name on the URL ({name})")
 
 
 def _suffix() -> str:

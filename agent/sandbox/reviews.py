@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Object
+from agent.sandbox import status_errors
 from agent.sandbox.authn import Authenticator, User, service_account
 from agent.sandbox.authz import Authorizer
 from agent.sandbox.registry import Registry
 from agent.sandbox.routing import RequestInfo
+from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.strategy import stamp
 
 REVIEWS = frozenset({"selfsubjectaccessreviews", "subjectaccessreviews", "selfsubjectreviews", "tokenreviews"})
@@ -37,7 +37,7 @@ class Reviews:
             ApiError: 400.
         """
         if not isinstance(body, dict):
-            raise answers.bad_request("the request body is not an object")
+            raise status_errors.bad_request("the request body is not an object")
         body = {"metadata": {}, **body}
         spec = body.get("spec") or {}
         if resource == "selfsubjectaccessreviews":
@@ -82,9 +82,9 @@ class Reviews:
         seconds = spec.get("expirationSeconds") or 3600
         if seconds < _LEAST_SECONDS:
             text = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
-            cause = answers.Cause("FieldValueInvalid", text, "spec.expirationSeconds")
-            who = answers.Who("authentication.k8s.io", "tokenrequests", "TokenRequest")
-            raise answers.invalid(who, "", [cause])
+            cause = status_errors.Cause("FieldValueInvalid", text, "spec.expirationSeconds")
+            who = status_errors.Who("authentication.k8s.io", "tokenrequests", "TokenRequest")
+            raise status_errors.invalid(who, "", [cause])
         extra = self._bound(namespace, spec.get("boundObjectRef") or {})
         token, expires = self._authenticator.issue(
             service_account(namespace, name, account.meta["uid"], extra), seconds

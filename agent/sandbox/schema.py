@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent.sandbox.answers import Object
+from agent.sandbox.status_errors import Object
 
 Shape = str | list[Any] | dict[str, Any]
 

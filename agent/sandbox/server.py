@@ -25,9 +25,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from agent.sandbox import wire
-from agent.sandbox.answers import Object
 from agent.sandbox.cluster import Cluster
 from agent.sandbox.settings import Settings
+from agent.sandbox.status_errors import Object
 
 _START_SECONDS = 10.0
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
-from agent.sandbox.answers import Object, encode
 from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.status_errors import Object, encode
 
 Key = tuple[str, str]
 """Namespace (empty for cluster-wide resources) and name."""

@@ -11,8 +11,8 @@ import copy
 import uuid
 from datetime import UTC, datetime
 
-from agent.sandbox.answers import Object
 from agent.sandbox.catalog import Resource
+from agent.sandbox.status_errors import Object
 
 NOT_READY_TAINT: Object = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 _SYSTEM_META = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.sandbox.answers import Object
 from agent.sandbox.catalog import Resource
+from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Item
 
 Cell = str | int | None

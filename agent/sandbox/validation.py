@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent.sandbox.answers import Cause, Object
 from agent.sandbox.catalog import RBAC_GROUP, Resource
 from agent.sandbox.selectors import SelectorError, from_object
+from agent.sandbox.status_errors import Cause, Object
 
 ANNOTATIONS_LIMIT = 256 * 1024
 CONFIGMAP_LIMIT = 1024 * 1024

@@ -13,11 +13,11 @@ from datetime import datetime
 
 from aiohttp import web
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Cause, Object, encode
+from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
 from agent.sandbox.listing import LIST_OPTIONS, bad_revision
 from agent.sandbox.selectors import Filter, read_filter
+from agent.sandbox.status_errors import ApiError, Cause, Object, encode
 from agent.sandbox.store import Change, ChangeType, Item, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -49,11 +49,11 @@ def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> Wa
         raise ApiError(500, "", bad_revision(revision), details=False)
     timeout = query.get("timeoutSeconds", "")
     if timeout and not timeout.isdecimal():
-        raise answers.bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
+        raise status_errors.bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
     initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
     if initial and query.get("resourceVersionMatch") != "NotOlderThan":
         text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise answers.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
+        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return WatchOptions(
         read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource),
         revision,
@@ -187,4 +187,4 @@ class Watch:
 
 def too_old(revision: str) -> ApiError:
     """The 410 of a watch whose revision has left the window."""
-    return answers.expired(f"too old resource version: {revision}")
+    return status_errors.expired(f"too old resource version: {revision}")

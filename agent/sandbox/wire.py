@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from agent.sandbox import answers
-from agent.sandbox.answers import ApiError, Object, encode
+from agent.sandbox import status_errors
+from agent.sandbox.status_errors import ApiError, Object, encode
 
 BODY_LIMIT = 3 * 1024 * 1024
 GZIP_FROM = 128 * 1024
@@ -58,7 +58,7 @@ def negotiate(accept: str) -> Accepted:
         known = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
         if shape in known and options.get("g") == "meta.k8s.io" and options.get("v") == "v1":
             return Accepted(shape)
-    raise answers.not_acceptable(JSON_TYPES)
+    raise status_errors.not_acceptable(JSON_TYPES)
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
@@ -82,7 +82,7 @@ def parse_body(raw: bytes, content_type: str) -> Any:
     """
     media = content_type.partition(";")[0].strip()
     if media not in ("", "application/json", "application/yaml", "application/octet-stream", "*/*"):
-        raise answers.unsupported_media_type(JSON_TYPES)
+        raise status_errors.unsupported_media_type(JSON_TYPES)
     if not raw.strip():
         return None
     if media != "application/yaml":
@@ -90,7 +90,7 @@ def parse_body(raw: bytes, content_type: str) -> Any:
     values = parse_yaml(raw)
     # The JSON decoder takes the kind from the path; the YAML one wants to read it.
     if not isinstance(values, dict) or not values.get("kind") or not values.get("apiVersion"):
-        raise answers.bad_request("Object 'Kind' is missing in the document")
+        raise status_errors.bad_request("Object 'Kind' is missing in the document")
     return values
 
 
@@ -103,7 +103,7 @@ def parse_json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise answers.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+        raise status_errors.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
 
 
 def parse_yaml(raw: bytes) -> Any:
@@ -115,7 +115,7 @@ def parse_yaml(raw: bytes) -> Any:
     try:
         return yaml.safe_load(raw)
     except yaml.YAMLError as error:
-        raise answers.bad_request(f"error decoding YAML: {error}") from error
+        raise status_errors.bad_request(f"error decoding YAML: {error}") from error
 
 
 def refusal(error: ApiError) -> Answer:

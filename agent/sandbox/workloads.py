@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 
-from agent.sandbox.answers import ApiError, Object
 from agent.sandbox.builders import owner_reference
 from agent.sandbox.catalog import Resource
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.eviction import pod_is_ready
 from agent.sandbox.reconcile import Reconciler
 from agent.sandbox.registry import Registry, WriteOptions
+from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.store import Item
 
 _DAEMON_TOLERATIONS: list[Object] = [

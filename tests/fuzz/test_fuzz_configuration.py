@@ -9,8 +9,8 @@ import pytest
 
 from agent.config import Config, load
 from agent.config.schema import Kubelet
-from agent.controls import catalogue
-from agent.controls.catalogue import Act
+from agent.controls import registry
+from agent.controls.registry import Act
 from agent.errors import ConfigError
 from agent.host import Host
 from agent.sandbox.noderoot import NodeRoot
@@ -82,6 +82,6 @@ def apply(config: Config, root: Path) -> None:
     """All that the policy asks for, on the tree; of the kubelet no port is asked."""
     host = Host(root)
     policy = replace(config, kubelet=Kubelet(mode=config.kubelet.mode, probe=False))
-    report = catalogue.run("node", catalogue.controls_of(policy, host), Act.APPLY)
+    report = registry.run("node", registry.controls_of(policy, host), Act.APPLY)
     assert report.findings
     assert report.document()["status"]

@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.schema import Modprobe
 from agent.controls import base
-from agent.controls.modprobe import ModprobeControl, kmod, modprobe_d, proof
+from agent.controls.modprobe import ModprobeControl, kmod, modprobe_d, show_depends
 from agent.host import Completed, Host
 from agent.model import Outcome
 from agent.sandbox.kernel_modules import RELEASE
@@ -87,12 +87,12 @@ def test_ten_thousand_answers_of_modprobe(scratch: Path) -> None:
             text = content.decode(errors="replace")
             other = mutator.bent().decode(errors="replace")
             check_readers(text)
-            asked = proof.Modprobe(Told(root, (text, other), number % 2)).ask(
+            asked = show_depends.Modprobe(Told(root, (text, other), number % 2)).ask(
                 ("sctp", "dccp", "dccp_ipv4"), RELEASE, {}
             )
             assert bool(asked.answers) != bool(asked.problem)
             if "/bin/false" not in text + other:
-                refused = [one for one in asked.answers.values() if one.verdict is proof.Verdict.REFUSED]
+                refused = [one for one in asked.answers.values() if one.verdict is show_depends.LoadOutcome.REFUSED]
                 assert not refused or "install" in text + other
             if number % 20 == 0:
                 check_apply(root, content, Told(root, (text, other)))

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.bundled_profiles import shipped_profiles
 from agent.config.schema import Seccomp
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl, advise, lint
-from agent.controls.seccomp.reading import read
-from agent.controls.seccomp.resolving import Platform, resolve
+from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.resolver import Platform, resolve
 from agent.errors import ConfigError
 from agent.host import Host
 from agent.model import Outcome, Status
 from agent.sandbox.noderoot import NodeRoot
-from agent.shipped import shipped_profiles
 from tests.support.mutation import Fence, Mutator
 
 pytestmark = pytest.mark.fuzz

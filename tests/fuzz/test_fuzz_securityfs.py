@@ -8,8 +8,8 @@ import pytest
 
 from agent.config.schema import Apparmor
 from agent.controls import base
-from agent.controls.apparmor import ApparmorControl, kernel
-from agent.controls.apparmor.kernel import Lsm
+from agent.controls.apparmor import ApparmorControl, securityfs
+from agent.controls.apparmor.securityfs import Lsm
 from agent.host import Host
 from agent.model import Status
 from tests.support.apparmor_kernel import StandIn
@@ -47,12 +47,12 @@ def test_ten_thousand_texts_of_securityfs(scratch: Path) -> None:
             check_readers(content.decode(errors="replace"))
             (node.apparmorfs / "profiles").write_bytes(content)
             (node.root / "proc/1/attr/current").write_bytes(content)
-            seen = kernel.look(host)
+            seen = securityfs.look(host)
             assert seen.lsm is Lsm.ON
             if number % 10 == 0:
                 (node.root / "sys/module/apparmor/parameters/enabled").write_bytes(content)
                 says_yes = len(content) <= 64 and content.decode(errors="replace").strip() == "Y"
-                assert (kernel.look(host).lsm is Lsm.ON) == says_yes
+                assert (securityfs.look(host).lsm is Lsm.ON) == says_yes
                 (node.root / "sys/module/apparmor/parameters/enabled").write_text("Y\n")
             if number % 50 == 0:
                 check_pass(base.apply(control) if number % 200 == 0 else base.audit(control))
@@ -61,10 +61,10 @@ def test_ten_thousand_texts_of_securityfs(scratch: Path) -> None:
 
 def check_readers(text: str) -> None:
     """Pure: every name and mode stands in the text; the stack of a process has no empty member."""
-    for name, mode in kernel.parse_profiles(text).items():
+    for name, mode in securityfs.parse_profiles(text).items():
         assert mode in text
         assert name.replace("://", ":") in text.replace("://", ":")
-    for name in kernel.confined_by(text):
+    for name in securityfs.confined_by(text):
         assert name
 
 

@@ -43,7 +43,7 @@ NAMED = {
     "NodeHardeningKubeletInsecure": {"loop"},
     "NodeHardeningUnknown": {"failing", "ill"},
     "NodeHardeningApplyFailed": {"ill"},
-    "NodeHardeningDriftMendedAgain": {"steady"},
+    "NodeHardeningDriftCorrectedAgain": {"steady"},
     "NodeHardeningRebootLockStuck": {"gone"},
     "NodeHardeningRebootUnproved": {"ill"},
     "NodeHardeningRebootFailed": {"failing"},

@@ -96,7 +96,7 @@ def test_the_startup_taint_goes_only_after_verification(make: Make, client: Clie
         eventually(lambda: len(agent.shown()["spec"].get("taints", [])) == 1, what="our taint lifted")
         assert agent.shown()["spec"]["taints"][0]["key"] == "dedicated"
         eventually(lambda: agent.probe("/readyz") == 200, what="ready")
-        eventually(lambda: agent.events("StartupTaintLifted"), what="event")
+        eventually(lambda: agent.events("StartupTaintRemoved"), what="event")
 
 
 def test_kubectl_describe_shows_the_events(agent: Agent, tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_drift_is_mended_and_counted(agent: Agent) -> None:
     wanted = agent.root.at(DENY_FILE).read_text()
     agent.root.write(DENY_FILE, "# nothing is denied\n")
     eventually(lambda: agent.root.at(DENY_FILE).read_text() == wanted, what="mended")
-    eventually(lambda: agent.events("DriftMended"), what="event")
+    eventually(lambda: agent.events("DriftCorrected"), what="event")
     eventually(
-        lambda: agent.metrics()['node_hardening_drift_mended_total{control="modprobe"}'] == 1, what="counted once"
+        lambda: agent.metrics()['node_hardening_drift_corrected_total{control="modprobe"}'] == 1, what="counted once"
     )
 
 
@@ -250,7 +250,7 @@ def test_the_api_server_away_for_a_minute(make: Make) -> None:
         sandbox.away(60)
         agent.root.write(DENY_FILE, "# nothing is denied\n")
         eventually(lambda: "sctp" in agent.root.at(DENY_FILE).read_text(), what="mended while it is away")
-        eventually(lambda: _try(lambda: agent.events("DriftMended")), what="told afterwards", seconds=150)
+        eventually(lambda: _try(lambda: agent.events("DriftCorrected")), what="told afterwards", seconds=150)
         assert agent.is_running
 
 
@@ -305,7 +305,7 @@ def test_five_hundred_faults(api: ApiServer, client: Client, unique: str, tmp_pa
             eventually(lambda: _reported(agent), what="the last report", seconds=120)  # noqa: B023
             assert agent.annotation("status") == "hardened"
             assert agent.is_running
-            assert not [*agent.logged("thread_died"), *agent.logged("pass_failed")]
+            assert not [*agent.logged("thread_crashed"), *agent.logged("reconcile_failed")]
 
 
 def _reported(agent: Agent) -> bool:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from agent.sandbox.demo import Story, rolling
-from agent.sandbox.screen import Screen
+from agent.sandbox.live_table import Screen
 
 ARGV = [sys.executable, "-m", "agent", "demo", "--nodes", "2"]
 VERDICT = "Everything above held."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.reasons import Reason, Urgency
-from agent.report import view
+from agent.event_reasons import Reason, Urgency
+from agent.report import node_status
 from agent.report.metrics import Metrics
 from tests.integration.test_manifest import RIGHTS
 from tests.support.agents import ROOT
@@ -48,15 +48,15 @@ def test_every_reason_is_explained() -> None:
 def test_every_annotation_and_condition_is_explained() -> None:
     """Those that the code writes."""
     keys = (
-        view.STATUS, view.SUMMARY, view.FINDINGS, view.POLICY, view.VERSION, view.LAST_CHANGE, view.CONFIG_PROBLEM,
-        view.REBOOT, view.REBOOT_HISTORY, view.REBOOT_STATE,
+        node_status.STATUS, node_status.SUMMARY, node_status.FINDINGS, node_status.POLICY, node_status.VERSION, node_status.LAST_CHANGE, node_status.CONFIG_PROBLEM,
+        node_status.REBOOT, node_status.REBOOT_HISTORY, node_status.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}
-    assert told == {key.removeprefix(view.PREFIX) for key in keys}
+    assert told == {key.removeprefix(node_status.PREFIX) for key in keys}
     conditions = {cells[0].strip("` ") for cells in rows(OPERATIONS, "condition")}
-    assert conditions == {view.CONDITION_HARDENED, view.CONDITION_REBOOT}
-    assert view.LABEL in OPERATIONS
-    assert view.TAINT in OPERATIONS
+    assert conditions == {node_status.CONDITION_HARDENED, node_status.CONDITION_REBOOT}
+    assert node_status.LABEL in OPERATIONS
+    assert node_status.TAINT in OPERATIONS
 
 
 def test_security_speaks_of_everything_that_is_granted() -> None:

@@ -216,7 +216,7 @@ def test_the_quickstart_works_as_it_stands(cluster: Cluster) -> None:
     assert ran > 20
     cluster.comes_to(f"({story()[-1].text} || true) | grep default/never", frozenset({0}))
     cluster.comes_to(
-        "kubectl get events --field-selector involvedObject.name=node-2 | grep DriftMended", frozenset({0})
+        "kubectl get events --field-selector involvedObject.name=node-2 | grep DriftCorrected", frozenset({0})
     )
 
 

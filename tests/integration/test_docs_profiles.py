@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.shipped import shipped_profiles
+from agent.bundled_profiles import shipped_profiles
 from tests.support.pages import ROOT, Block, blocks
 
 PAGE = list(blocks(ROOT / "docs/profiles.md"))

@@ -14,8 +14,8 @@ import requests
 import yaml
 from _pytest.mark import ParameterSet
 
-from agent.config.shape import paths
-from agent.reasons import Reason, Urgency
+from agent.config.schema_tree import paths
+from agent.event_reasons import Reason, Urgency
 from agent.reboot.state import Phase
 from agent.reboot.views import lease_view
 from agent.sandbox.server import Sandbox
@@ -93,7 +93,7 @@ def test_every_reason_of_a_reboot_is_in_the_table() -> None:
         reason.value: kinds[reason.urgency]
         for reason in Reason
         if reason.value.startswith(("Reboot", "Drain", "NodeCordoned", "NodeUncordoned"))
-        and reason.value != "DriftMended"
+        and reason.value != "DriftCorrected"
     }
     table = REBOOTS[REBOOTS.index("\n## Events") :]
     told = {row[0].strip("`"): row[1] for row in table_rows(table) if row[0].startswith("`")}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.sandbox import builders
-from agent.sandbox.answers import ApiError
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.server import Sandbox
+from agent.sandbox.status_errors import ApiError
 from tests.support.apiservers import ApiServer, Client
 
 pytestmark = pytest.mark.emulator_only

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, Kube, Object, Outcome, Patch, Surroundings, direct
-from agent.kube.access import Access, FileText, Held
+from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, Patch, direct
+from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
     Conflict,
     Malformed,
@@ -256,7 +256,7 @@ def test_a_silent_server_is_given_up_on(sandbox: Sandbox, seams: Seams) -> None:
 def test_stopping_ends_a_wait_and_does_not_try_again(sandbox: Sandbox) -> None:
     """Nobody sits out a Retry-After of twenty seconds when the agent has to end within five."""
     stop = threading.Event()
-    around = Surroundings(stop=stop, on_request=lambda _: stop.set())
+    around = ClientContext(stop=stop, on_request=lambda _: stop.set())
     kube = Kube(direct(sandbox.url, token=sandbox.token), node="worker-1", around=around)
     sandbox.add_fault(Fault(FaultKind.STATUS, code=503, retry_after=20))
     with pytest.raises(ServerError) as caught:
@@ -270,7 +270,7 @@ def test_a_rotated_token_is_picked_up_on_a_401(sandbox: Sandbox, tmp_path: Path,
     sandbox.add_token("old-token", user)
     file = tmp_path / "token"
     file.write_text("old-token")
-    access = Access(sandbox.url, credentials=Held(FileText(file)))
+    access = Access(sandbox.url, credentials=StoredCredentials(FileText(file)))
     kube = Kube(access, node="worker-1", around=seams.around())
     kube.get_raw("/version")
 

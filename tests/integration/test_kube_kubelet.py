@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from agent.config import schema
 from agent.controls.kubelet import KubeletControl
-from agent.kube.access import Access, FileText, Fixed, Held, Trust
+from agent.kube.credentials import Access, FileText, Fixed, StoredCredentials, Trust
 from agent.kube.errors import CallFailed, Forbidden, Malformed, NoCredentials, Unreachable
 from agent.kube.kubelet import KubeletConfigz
 from agent.model import Status
@@ -76,7 +76,7 @@ def port_of(server: Scripted) -> int:
 def configz(authority: trustme.CA | None, log: LogCapture, time: Time | None = None, **trust: Any) -> KubeletConfigz:
     """As the daemon makes it, on a pod's service account."""
     held = Trust(Fixed(authority.cert_pem.bytes()) if authority else None, **trust)
-    access = Access("https://10.96.0.1:443", held, Held(Fixed(TOKEN.encode())))
+    access = Access("https://10.96.0.1:443", held, StoredCredentials(Fixed(TOKEN.encode())))
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[log])
     return KubeletConfigz(access, NODE, "127.0.0.1", clock=(time or Time()).clock, log=logger)
 
@@ -115,7 +115,7 @@ def test_the_token_goes_to_nobody_who_is_not_this_nodes_kubelet(
                 ask(port_of(server), "run 1")
             time.now += 4000
         assert server.seen == []
-    assert [line["event"] for line in log.entries] == ["configz_not_read"]
+    assert [line["event"] for line in log.entries] == ["configz_unavailable"]
     assert "is not trusted" in log.entries[0]["error"]
 
 
@@ -177,7 +177,7 @@ def test_nobody_listens(server: Scripted, authority: trustme.CA, log: LogCapture
     with pytest.raises(CallFailed, match="configz"):
         # A port that was free a moment ago, on an address where this server does not listen.
         KubeletConfigz(
-            Access("https://x", Trust(Fixed(authority.cert_pem.bytes())), Held()), NODE, "127.0.0.2",
+            Access("https://x", Trust(Fixed(authority.cert_pem.bytes())), StoredCredentials()), NODE, "127.0.0.2",
             clock=Time().clock, log=structlog.wrap_logger(structlog.PrintLogger(), processors=[log]),
         )(port, "run 1")  # fmt: skip
 
@@ -186,7 +186,7 @@ def test_a_rotated_token_is_used(server: Scripted, authority: trustme.CA, log: L
     """The file is read for each question, as for the API server."""
     path = tmp_path / "token"
     path.write_text("first")
-    access = Access("https://x", Trust(Fixed(authority.cert_pem.bytes())), Held(FileText(path)))
+    access = Access("https://x", Trust(Fixed(authority.cert_pem.bytes())), StoredCredentials(FileText(path)))
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[log])
     ask = KubeletConfigz(access, NODE, "127.0.0.1", clock=Time().clock, log=logger)
     ask(port_of(server), "run 1")

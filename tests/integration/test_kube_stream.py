@@ -11,7 +11,7 @@ from queue import Queue
 
 import pytest
 
-from agent.kube import NODES, Kube, Object, Seen, Watch
+from agent.kube import NODES, EventType, Kube, Object, Watch
 from agent.kube.errors import Gone, Malformed, ServerError, Unreachable
 from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, door, scripted, told
 
@@ -54,17 +54,17 @@ def node(version: int) -> Object:
     return {"metadata": {"name": f"n{version}", "resourceVersion": str(version)}}
 
 
-def watched(url: str, seams: Seams) -> list[tuple[Seen, str]]:
+def watched(url: str, seams: Seams) -> list[tuple[EventType, str]]:
     """What a watch tells until it is gone."""
     kube = door(url, "token", seams=seams)
-    changes: list[tuple[Seen, str]] = []
+    changes: list[tuple[EventType, str]] = []
     with pytest.raises(Gone):
         collect(kube, changes)
     kube.close()
     return changes
 
 
-def collect(kube: Kube, into: list[tuple[Seen, str]]) -> None:
+def collect(kube: Kube, into: list[tuple[EventType, str]]) -> None:
     """One by one, because what came before an error counts."""
     for change in kube.watch(NODES, resource_version="1"):
         into.append(told(change))  # noqa: PERF401 - see above
@@ -75,7 +75,7 @@ def test_events_arrive_whole_however_they_are_cut_into_packets(seams: Seams, chu
     """In pieces, several at once, with empty lines between; also from a proxy that speaks no chunks."""
     first, second, third = (event("ADDED", node(number)) for number in (2, 3, 4))
     with streaming([first[:7], first[7:] + second + b"\n" + third[:-1], b"\n"], chunked=chunked) as url:
-        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3"), (Seen.ADDED, "n4")]
+        assert watched(url, seams) == [(EventType.ADDED, "n2"), (EventType.ADDED, "n3"), (EventType.ADDED, "n4")]
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -83,7 +83,7 @@ def test_half_an_event_is_asked_for_again(seams: Seams, chunked: bool) -> None:
     """A connection that ends in the middle of a line: the watch resumes from the last whole one."""
     half, whole = [event("ADDED", node(2)), event("ADDED", node(3))[:10]], [event("ADDED", node(3))]
     with streaming(half, whole, chunked=chunked) as url:
-        assert watched(url, seams) == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3")]
+        assert watched(url, seams) == [(EventType.ADDED, "n2"), (EventType.ADDED, "n3")]
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -94,7 +94,7 @@ def test_an_event_is_told_before_the_next_one_arrives(chunked: bool) -> None:
         kube = door(url, "token")
         watch = kube.watch(NODES, resource_version="1")
         reader = Reader(watch)
-        assert told(reader.next()) == (Seen.ADDED, "n2")
+        assert told(reader.next()) == (EventType.ADDED, "n2")
         watch.close()
         reader.assert_ended()
         hold.set()
@@ -117,10 +117,10 @@ def test_what_is_no_event_ends_a_watch(seams: Seams, line: bytes, branch: type[E
     """A watch that does not understand must not pretend to see."""
     with streaming([event("ADDED", node(2)), line]) as url:
         kube = door(url, "token", seams=seams)
-        seen: list[tuple[Seen, str]] = []
+        seen: list[tuple[EventType, str]] = []
         with pytest.raises(branch):
             collect(kube, seen)
-        assert seen == [(Seen.ADDED, "n2")]
+        assert seen == [(EventType.ADDED, "n2")]
         kube.close()
 
 
@@ -157,7 +157,7 @@ def test_a_reader_that_closes_its_watch_hears_no_more(seams: Seams) -> None:
             seen.append(told(change))
             if len(seen) == 2:
                 watch.close()
-        assert seen == [(Seen.ADDED, "n2"), (Seen.ADDED, "n3")]
+        assert seen == [(EventType.ADDED, "n2"), (EventType.ADDED, "n3")]
         assert watch.resource_version == "3"
         kube.close()
 

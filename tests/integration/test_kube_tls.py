@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import trustme
 
-from agent.kube import NODES, Kube, Patience
-from agent.kube.access import Access, FileText, Fixed, Held, Trust
+from agent.kube import NODES, Kube, RetryPolicy
+from agent.kube.credentials import Access, FileText, Fixed, StoredCredentials, Trust
 from agent.kube.errors import NoCredentials, Unreachable
 from agent.kube.kubeconfig import load
 from tests.support.kube import Scripted, Seams, answer, scripted
 
-QUICK = Patience(seconds=2)
+QUICK = RetryPolicy(seconds=2)
 
 
 def whole(request: BaseHTTPRequestHandler) -> None:
@@ -219,7 +219,7 @@ def test_a_client_certificate_that_rotates_is_followed(authority: trustme.CA, tm
     """New connections show the new one."""
     clients = trustme.CA()
     chain, key = tmp_path / "chain", tmp_path / "key"
-    access = Held(chain=FileText(chain), key=FileText(key))
+    access = StoredCredentials(chain=FileText(chain), key=FileText(key))
     with scripted(whole, tls=server_context(authority, "127.0.0.1", clients=clients)) as server:
         kube = kube_of(server.url, Trust(pem(authority)), credentials=access)
         for name in ("first", "second"):
@@ -232,7 +232,7 @@ def test_a_client_certificate_that_rotates_is_followed(authority: trustme.CA, tm
 def test_a_client_certificate_that_is_broken_sends_nothing(server: Scripted, authority: trustme.CA) -> None:
     """NoCredentials, and it counts as an error of the API that on-call sees."""
     seams = Seams()
-    held = Held(chain=Fixed(b"no"), key=Fixed(b"PEM"))
+    held = StoredCredentials(chain=Fixed(b"no"), key=Fixed(b"PEM"))
     kube = kube_of(server.url, Trust(pem(authority)), seams, credentials=held)
     with pytest.raises(NoCredentials, match="have to be PEM"):
         kube.get(NODES, "a")
@@ -261,7 +261,7 @@ def tunnel(request: BaseHTTPRequestHandler) -> None:
 def test_a_proxy_that_the_kubeconfig_names_is_used(server: Scripted, authority: trustme.CA) -> None:
     """Through a tunnel, with the server's own certificate checked at its end, and our headers unseen on the way."""
     with scripted(tunnel) as proxy:
-        held = Held(Fixed(b"hush-token"))
+        held = StoredCredentials(Fixed(b"hush-token"))
         kube = kube_of(server.url, Trust(pem(authority)), credentials=held, proxy=proxy.url)
         assert kube.get(NODES, "a") == {"client": ""}
         assert [method for method, _, _ in proxy.seen] == ["CONNECT"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.kube import CONFIGMAPS, NODES, PODS, Change, Kube, Object, Seen
+from agent.kube import CONFIGMAPS, NODES, PODS, Change, EventType, Kube, Object
 from agent.kube.errors import Forbidden, Gone, Invalid, Unreachable
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
@@ -30,7 +30,7 @@ def configmap(name: str, **data: str) -> Object:
     return {"metadata": {"name": name}, "data": data}
 
 
-def apart(changes: Iterable[Change]) -> list[tuple[Seen, str]]:
+def apart(changes: Iterable[Change]) -> list[tuple[EventType, str]]:
     """Without what every namespace of a real cluster gets."""
     return [one for one in map(told, changes) if one[1] != "kube-root-ca.crt"]
 
@@ -40,14 +40,14 @@ def test_follow_tells_what_there_is_and_what_changes(kube: Kube, namespace: str)
     kube.create(CONFIGMAPS, configmap("a"), namespace)
     following = kube.follow(CONFIGMAPS, namespace)
     reader = Reader(following)
-    before = reader.until(Seen.SYNCED)
+    before = reader.until(EventType.SYNCED)
     kube.create(CONFIGMAPS, configmap("b"), namespace)
     kube.patch(CONFIGMAPS, "a", {"data": {"k": "v"}}, namespace)
     kube.delete(CONFIGMAPS, "b", namespace)
-    after = reader.until(Seen.DELETED, "b")
-    assert apart(before) == [(Seen.LISTING, ""), (Seen.ADDED, "a"), (Seen.SYNCED, "")]
-    assert apart(after) == [(Seen.ADDED, "b"), (Seen.MODIFIED, "a"), (Seen.DELETED, "b")]
-    assert [change.object["data"] for change in after if told(change) == (Seen.MODIFIED, "a")] == [{"k": "v"}]
+    after = reader.until(EventType.DELETED, "b")
+    assert apart(before) == [(EventType.LISTING, ""), (EventType.ADDED, "a"), (EventType.SYNCED, "")]
+    assert apart(after) == [(EventType.ADDED, "b"), (EventType.MODIFIED, "a"), (EventType.DELETED, "b")]
+    assert [change.object["data"] for change in after if told(change) == (EventType.MODIFIED, "a")] == [{"k": "v"}]
     following.close()
     reader.assert_ended()
 
@@ -56,10 +56,14 @@ def test_follow_honours_selectors(kube: Kube, namespace: str, node: str) -> None
     """One pod of two, one node of many."""
     following = kube.follow(NODES, field_selector=f"metadata.name={node}")
     reader = Reader(following)
-    assert apart(reader.until(Seen.SYNCED)) == [(Seen.LISTING, ""), (Seen.ADDED, node), (Seen.SYNCED, "")]
+    assert apart(reader.until(EventType.SYNCED)) == [
+        (EventType.LISTING, ""),
+        (EventType.ADDED, node),
+        (EventType.SYNCED, ""),
+    ]
     kube.create(NODES, {"metadata": {"name": f"{node}-other"}})
     kube.patch(NODES, node, {"metadata": {"labels": {"a": "b"}}})
-    assert told(reader.next()) == (Seen.MODIFIED, node)
+    assert told(reader.next()) == (EventType.MODIFIED, node)
     following.close()
     reader.assert_ended()
 
@@ -71,7 +75,7 @@ def test_a_watch_begins_after_the_version_that_was_read(kube: Kube, namespace: s
     kube.create(CONFIGMAPS, configmap("between"), namespace)
     watch = kube.watch(CONFIGMAPS, namespace, resource_version=listing.resource_version)
     reader = Reader(watch)
-    assert apart(reader.until(Seen.ADDED, "between")) == [(Seen.ADDED, "between")]
+    assert apart(reader.until(EventType.ADDED, "between")) == [(EventType.ADDED, "between")]
     watch.close()
     reader.assert_ended()
 
@@ -81,14 +85,14 @@ def test_a_watch_for_some_seconds_ends_by_itself(kube: Kube, namespace: str) -> 
     version = kube.create(CONFIGMAPS, configmap("a"), namespace)["metadata"]["resourceVersion"]
     kube.create(CONFIGMAPS, configmap("b"), namespace)
     seen = kube.watch(CONFIGMAPS, namespace, resource_version=version, seconds=1)
-    assert [one for one in apart(seen) if one[1] == "b"] == [(Seen.ADDED, "b")]
+    assert [one for one in apart(seen) if one[1] == "b"] == [(EventType.ADDED, "b")]
 
 
 def test_stop_ends_every_watch_at_once(kube: Kube, namespace: str) -> None:
     """From another thread, while nothing happens: SIGTERM has five seconds, not the watch's half hour."""
     readers = [Reader(kube.follow(CONFIGMAPS, namespace)), Reader(kube.follow(NODES))]
     for reader in readers:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
     kube.stop()
     for reader in readers:
         reader.assert_ended()
@@ -151,12 +155,12 @@ def test_a_cut_watch_misses_and_repeats_nothing(quiet: Sandbox, seams: Seams) ->
     """Cut in the middle of changes, again and again: each is told once, in order."""
     quiet.add_fault(Fault(FaultKind.CUT_WATCH, seconds=0.02, count=10))
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         for number in range(60):
             quiet.add_node(f"n{number}")
             threading.Event().wait(0.005)
-        changes = reader.until(Seen.ADDED, "n59")
-    assert [told(change) for change in changes] == [(Seen.ADDED, f"n{number}") for number in range(60)]
+        changes = reader.until(EventType.ADDED, "n59")
+    assert [told(change) for change in changes] == [(EventType.ADDED, f"n{number}") for number in range(60)]
     assert sum(record.verb == "list" for record in quiet.requests) == 1
 
 
@@ -165,7 +169,7 @@ def test_a_bookmark_moves_the_version_on(quiet: Sandbox, seams: Seams) -> None:
     """Changes elsewhere let versions pass; without bookmarks a quiet watch would resume from one long gone."""
     quiet.add_node("a")
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         await_watch(quiet)
         for number in range(5):
             quiet.create("configmaps", configmap(f"c{number}"), "default")
@@ -174,7 +178,7 @@ def test_a_bookmark_moves_the_version_on(quiet: Sandbox, seams: Seams) -> None:
         quiet.cut_watches()
         await_watch(quiet, 2)
         quiet.add_node("b")
-        assert told(reader.next()) == (Seen.ADDED, "b")
+        assert told(reader.next()) == (EventType.ADDED, "b")
     again = [record.query for record in quiet.requests if record.verb == "watch"][1]
     version = next(part for part in again.split("&") if part.startswith("resourceVersion="))
     assert int(version.partition("=")[2]) >= reached
@@ -187,25 +191,25 @@ def test_after_a_410_everything_is_listed_again(quiet: Sandbox, seams: Seams) ->
     quiet.add_node("stays")
     quiet.add_node("goes")
     with following(quiet, seams) as reader:
-        first = reader.until(Seen.SYNCED)
+        first = reader.until(EventType.SYNCED)
         await_watch(quiet)
         quiet.away()
         quiet.delete("nodes", "goes")
         quiet.add_node("comes")
         quiet.compact()
         quiet.back()
-        again = reader.until(Seen.SYNCED)
+        again = reader.until(EventType.SYNCED)
     assert [told(change) for change in first] == [
-        (Seen.LISTING, ""),
-        (Seen.ADDED, "goes"),
-        (Seen.ADDED, "stays"),
-        (Seen.SYNCED, ""),
+        (EventType.LISTING, ""),
+        (EventType.ADDED, "goes"),
+        (EventType.ADDED, "stays"),
+        (EventType.SYNCED, ""),
     ]
-    assert [told(change) for change in again if change.seen is not Seen.AWAY][-4:] == [
-        (Seen.LISTING, ""),
-        (Seen.ADDED, "comes"),
-        (Seen.ADDED, "stays"),
-        (Seen.SYNCED, ""),
+    assert [told(change) for change in again if change.seen is not EventType.AWAY][-4:] == [
+        (EventType.LISTING, ""),
+        (EventType.ADDED, "comes"),
+        (EventType.ADDED, "stays"),
+        (EventType.SYNCED, ""),
     ]
 
 
@@ -213,16 +217,16 @@ def test_after_a_410_everything_is_listed_again(quiet: Sandbox, seams: Seams) ->
 def test_a_server_that_goes_away_is_told_and_so_is_its_return(quiet: Sandbox, seams: Seams) -> None:
     """AWAY with the reason, and everything anew when it is back: SYNCED always means that what was told is whole."""
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         await_watch(quiet)
         quiet.away()
         away = reader.next()
         quiet.add_node("meanwhile")
         quiet.back()
-        after = [told(change) for change in reader.until(Seen.SYNCED) if change.seen is not Seen.AWAY]
-    assert away.seen is Seen.AWAY
+        after = [told(change) for change in reader.until(EventType.SYNCED) if change.seen is not EventType.AWAY]
+    assert away.seen is EventType.AWAY
     assert isinstance(away.error, Unreachable)
-    assert after[-3:] == [(Seen.LISTING, ""), (Seen.ADDED, "meanwhile"), (Seen.SYNCED, "")]
+    assert after[-3:] == [(EventType.LISTING, ""), (EventType.ADDED, "meanwhile"), (EventType.SYNCED, "")]
 
 
 @pytest.mark.emulator_only
@@ -230,11 +234,14 @@ def test_a_permission_that_is_missing_may_come(quiet: Sandbox, seams: Seams) -> 
     """A Forbidden is AWAY too: somebody mends the RBAC, and nobody has to restart 5,000 agents."""
     number = quiet.add_fault(Fault(FaultKind.STATUS, code=403, verbs=frozenset({"list"})))
     with following(quiet, seams) as reader:
-        away = reader.until(Seen.AWAY)[-1]
+        away = reader.until(EventType.AWAY)[-1]
         quiet.remove_fault(number)
-        after = reader.until(Seen.SYNCED)
+        after = reader.until(EventType.SYNCED)
     assert isinstance(away.error, Forbidden)
-    assert [change.seen for change in after if change.seen is not Seen.AWAY][-2:] == [Seen.LISTING, Seen.SYNCED]
+    assert [change.seen for change in after if change.seen is not EventType.AWAY][-2:] == [
+        EventType.LISTING,
+        EventType.SYNCED,
+    ]
 
 
 @pytest.mark.emulator_only
@@ -242,7 +249,7 @@ def test_watches_that_always_die_young_are_followed_by_growing_waits(quiet: Sand
     """No hot loop against a server, or a proxy, that accepts and cuts."""
     quiet.add_fault(Fault(FaultKind.CUT_WATCH, seconds=0))
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         await_watch(quiet, 12)
     waits = seams.time.waits[:11]
     assert all(wait >= 0.5 for wait in waits)
@@ -255,7 +262,7 @@ def test_an_api_server_that_throttles_watches_is_left_alone_for_so_long(quiet: S
     """Retry-After holds for following too."""
     quiet.add_fault(Fault(FaultKind.STATUS, code=429, retry_after=40, verbs=frozenset({"list"}), count=1))
     with following(quiet, seams) as reader:
-        assert Seen.AWAY in [change.seen for change in reader.until(Seen.SYNCED)]
+        assert EventType.AWAY in [change.seen for change in reader.until(EventType.SYNCED)]
     assert 40 <= seams.time.waits[0] <= 50
 
 
@@ -266,7 +273,7 @@ def test_a_watch_that_cannot_be_resumed_raises(quiet: Sandbox, seams: Seams) -> 
     watch = kube.watch(NODES, resource_version="1")
     reader = Reader(watch)
     quiet.add_node("a")
-    assert told(reader.next()) == (Seen.ADDED, "a")
+    assert told(reader.next()) == (EventType.ADDED, "a")
     quiet.away()
     with pytest.raises(Unreachable, match=r"watch nodes: .* attempts"):
         reader.next()
@@ -280,13 +287,13 @@ def test_a_token_that_ends_does_not_end_the_following(quiet: Sandbox, seams: Sea
     quiet.add_token("mine", User("me", ("system:masters",)))
     kube = door(quiet.url, "mine", seams=seams)
     reader = Reader(kube.follow(NODES))
-    reader.until(Seen.SYNCED)
+    reader.until(EventType.SYNCED)
     await_watch(quiet)
     quiet.revoke_token("mine")
     quiet.cut_watches()
-    assert reader.next().seen is Seen.AWAY
+    assert reader.next().seen is EventType.AWAY
     quiet.add_token("mine", User("me", ("system:masters",)))
-    reader.until(Seen.SYNCED)
+    reader.until(EventType.SYNCED)
     kube.close()
     reader.assert_ended()
 
@@ -296,12 +303,16 @@ def test_following_lists_again_at_a_410_without_a_word_of_absence(quiet: Sandbox
     """The server was there all the time: LISTING, and no AWAY."""
     quiet.add_node("a")
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         await_watch(quiet)
         quiet.add_fault(Fault(FaultKind.STATUS, code=410, verbs=frozenset({"watch"}), count=1))
         quiet.cut_watches()
-        again = reader.until(Seen.SYNCED)
-    assert [told(change) for change in again] == [(Seen.LISTING, ""), (Seen.ADDED, "a"), (Seen.SYNCED, "")]
+        again = reader.until(EventType.SYNCED)
+    assert [told(change) for change in again] == [
+        (EventType.LISTING, ""),
+        (EventType.ADDED, "a"),
+        (EventType.SYNCED, ""),
+    ]
 
 
 @pytest.mark.emulator_only
@@ -309,13 +320,13 @@ def test_following_that_went_well_for_long_begins_its_delays_anew(quiet: Sandbox
     """An absence next week does not pay for the one of today."""
     quiet.add_fault(Fault(FaultKind.STATUS, code=503, verbs=frozenset({"list"}), count=6))
     with following(quiet, seams) as reader:
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
         await_watch(quiet)
         grown = seams.time.waits[-1]
         seams.time.now += 3600
         quiet.add_fault(Fault(FaultKind.STATUS, code=503, verbs=frozenset({"watch"}), count=1))
         quiet.cut_watches()
-        reader.until(Seen.SYNCED)
+        reader.until(EventType.SYNCED)
     assert grown > 8
     assert seams.time.waits[-1] <= 1.0
 
@@ -326,7 +337,7 @@ def test_a_caller_that_breaks_off_leaves_nothing_behind(quiet: Sandbox) -> None:
     quiet.add_node("a")
     kube = door(quiet.url, quiet.token)
     for change in kube.watch(NODES, resource_version="1"):
-        assert told(change) == (Seen.ADDED, "a")
+        assert told(change) == (EventType.ADDED, "a")
         break
     kube.close()
     for _ in range(2000):

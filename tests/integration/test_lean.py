@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-from agent.lean import later
+from agent.lean import lazy_import
 from agent.sandbox.noderoot import NodeRoot
 from tests.support.agents import ROOT
 
@@ -55,4 +55,4 @@ def test_run_loads_nothing_that_it_put_off(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     waiting, left = json.loads(done.stdout)
-    assert (sorted(set(later.PUT_OFF) - set(waiting)), left) == ([], [])
+    assert (sorted(set(lazy_import.PUT_OFF) - set(waiting)), left) == ([], [])

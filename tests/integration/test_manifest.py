@@ -14,7 +14,7 @@ import yaml
 
 from agent import __version__
 from agent.config import Config, load
-from agent.controls.installed import STATE_FOLDER
+from agent.controls.manifest import STATE_FOLDER
 from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
@@ -204,14 +204,14 @@ def test_reporting_uses_the_rights_that_it_has_and_no_others(
     assert sandbox is not None
     agent = Agent(api, client, node, tmp_path / node)
     with running(agent):
-        eventually(lambda: agent.events("StartupTaintLifted"), what="first report")
+        eventually(lambda: agent.events("StartupTaintRemoved"), what="first report")
         for count in (1, 2):
             agent.root.write("/etc/modprobe.d/kubernetes-blacklist.conf", "# nothing is denied\n")
-            eventually(lambda: [one["count"] for one in agent.events("DriftMended")] == [count], what="mended")  # noqa: B023
+            eventually(lambda: [one["count"] for one in agent.events("DriftCorrected")] == [count], what="mended")  # noqa: B023
             agent.stop()
-            passes = len(agent.logged("pass_done"))
+            passes = len(agent.logged("reconcile_completed"))
             agent.start()
-            eventually(lambda: len(agent.logged("pass_done")) > passes, what="a pass after the restart")  # noqa: B023
+            eventually(lambda: len(agent.logged("reconcile_completed")) > passes, what="a pass after the restart")  # noqa: B023
     sent = [one for one in sandbox.requests if f"({node})" in one.user_agent]
     assert {one.user for one in sent} == {USER}
     assert [(one.verb, one.path) for one in sent if one.status in (401, 403)] == []

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from agent.config.schema import Notify, NotifyType
-from agent.reasons import Reason
-from agent.report.notify import Delivery, Means, Notice, Notifier
+from agent.event_reasons import Reason
+from agent.report.notify import Delivery, DeliveryContext, Notification, Notifier
 from tests.support.daemons import daemon, free_ports, get, program
 from tests.support.kube import answer, scripted
 
@@ -88,7 +88,7 @@ class Agent:
     node: str
 
     def say(self, reason: Reason, message: str = "m", lease: str = "") -> None:
-        self.notifier.send(Notice(reason, message, self.node, lease=lease))
+        self.notifier.send(Notification(reason, message, self.node, lease=lease))
         assert self.notifier.flush(LONG)
         assert {delivery.outcome for delivery in self.told} == {"sent"}
 
@@ -101,7 +101,7 @@ def agent(alertmanager: Running, tmp_path: Path) -> Callable[[str], Agent]:
     def make(node: str) -> Agent:
         told: list[Delivery] = []
         receiver = Notify(type=NotifyType.ALERTMANAGER, url_file=str(file), cluster="prod")
-        return Agent(Notifier([receiver], Means(told=told.append, environment={})), told, node)
+        return Agent(Notifier([receiver], DeliveryContext(told=told.append, environment={})), told, node)
 
     return make
 

@@ -21,9 +21,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from agent.config.schema import Notify, NotifyType
+from agent.event_reasons import Reason
 from agent.host import Host, HostExec
-from agent.reasons import Reason
-from agent.report.notify import Delivery, Means, Notice, Notifier, apprise_child, others
+from agent.report.notify import Delivery, DeliveryContext, Notification, Notifier, apprise, apprise_child
 from tests.support.daemons import free_ports
 from tests.support.kube import Scripted, answer, scripted
 
@@ -72,7 +72,7 @@ class Sender:
     told: list[Delivery] = field(default_factory=list)
 
     def say(self, message: str, reason: Reason = Reason.REBOOT_FAILED, key: str = "") -> None:
-        self.notifier.send(Notice(reason, message, "worker-1", key=key))
+        self.notifier.send(Notification(reason, message, "worker-1", key=key))
 
     def flush(self) -> list[str]:
         assert self.notifier.flush(LONG)
@@ -91,7 +91,7 @@ def sender(file: Path) -> Iterator[Callable[..., Sender]]:
 
     def make(*receivers: Notify, **receiver: Any) -> Sender:
         told: list[Delivery] = []
-        means = Means(
+        means = DeliveryContext(
             run=partial(Host("/").run, how=HostExec.DIRECT),
             told=told.append,
             chance=random.Random(1),
@@ -313,7 +313,7 @@ needs_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="apprise
 def test_both_sides_agree_on_exit_codes() -> None:
     """The child imports nothing of ours."""
     names = ("SENT", "NOT_SENT", "NOT_UNDERSTOOD", "NO_APPRISE")
-    assert [getattr(apprise_child, name) for name in names] == [getattr(others, name) for name in names]
+    assert [getattr(apprise_child, name) for name in names] == [getattr(apprise, name) for name in names]
 
 
 @pytest.mark.skipif(find_spec("apprise") is not None, reason="apprise is installed here")

@@ -280,7 +280,7 @@ def test_a_reboot_is_asked_for_and_says_what_will_hold_it_up(
         assert f"holds it back now: {words}" in typed.err
     assert "expect it to begin" not in typed.err
     assert note(client, node, "reboot-request") == f"new firmware (by {me})"
-    assert told(client, node) == [("RebootAskedFor", f"{me} asked for a reboot: new firmware")]
+    assert told(client, node) == [("RebootRequested", f"{me} asked for a reboot: new firmware")]
 
 
 def test_asking_twice_asks_once_and_never_during_a_reboot(

@@ -58,7 +58,7 @@ def test_a_freed_lock_is_what_an_agent_leaves_behind(
     assert " from gone: scrapped (by " in note
     events = client.get(f"/api/v1/namespaces/{namespace}/events").json()["items"]
     assert [(one["reason"], one["type"], one["involvedObject"]["name"]) for one in events] == [
-        ("RebootLockFreed", "Warning", name)
+        ("RebootLockForceReleased", "Warning", name)
     ]
     assert Person(api).types("-n", namespace, "unlock").out == "no lock is held\n"
     assert Person(api).types("-n", namespace, "unlock", "workers/0").out == "lock workers/0 is free\n"
@@ -209,7 +209,9 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     for name in ("node-1", "node-2"):
         assert site.history.cordons(name) == [False, True, False]
     assert "RebootLockReleased" not in site.history.told("node-1")
-    freed_by = [one.object for one in site.history.changes("events") if one.object["reason"] == "RebootLockFreed"]
+    freed_by = [
+        one.object for one in site.history.changes("events") if one.object["reason"] == "RebootLockForceReleased"
+    ]
     assert {one["involvedObject"]["kind"] for one in freed_by} == {"Lease", "Node"}
     assert all("its console is dark" in one["message"] for one in freed_by)
 

@@ -13,11 +13,11 @@ from agent.kube import CONFIGMAPS, DAEMONSETS, PODS, Kube, Object
 from agent.reboot.blockers import KuredBlocker, PauseBlocker, PodBlocker, make_blockers
 from agent.reboot.blockers.pause import PAUSE
 from agent.reboot.ports import Verdict
-from agent.reboot.words import moment
+from agent.text import format_rfc3339
 from tests.support.apiservers import ApiServer, Client
+from tests.support.bundled_profiles import agents_token, door_with, token_with
 from tests.support.kube import door, door_of
 from tests.support.rooms import Clocks
-from tests.support.shipped import agents_token, door_with, token_with
 
 KURED = "weave.works/kured-node-lock"
 
@@ -61,7 +61,7 @@ def test_the_pause_is_seen_as_it_comes_ends_and_goes(admin: Kube, kube: Kube, na
     clock = Clocks()
     blocker = PauseBlocker(kube, namespace, clock)
     assert blocker.check() == Verdict(blocked=False)
-    data = {"until": moment(clock.epoch + 100), "reason": "release week", "by": "alice"}
+    data = {"until": format_rfc3339(clock.epoch + 100), "reason": "release week", "by": "alice"}
     admin.create(CONFIGMAPS, {"metadata": {"name": PAUSE}, "data": data}, namespace)
     assert blocker.check().by == f"the cluster's pause by alice until {data['until']}: release week"
     clock.sleep(100)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from agent.kube import LEASES, NODES, Exchange, Kube, Surroundings
+from agent.kube import LEASES, NODES, ClientContext, Kube, RequestMetric
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
 from agent.reboot.cluster import FIELD_MANAGER, STATE, LeasePhase, LeaseView, NodePatch
 from agent.reboot.kubecluster import KubeCluster
 from agent.reboot.pools import lease_names
 from tests.support.apiservers import ApiServer, Client
+from tests.support.bundled_profiles import agents_token, door_with
 from tests.support.kube import door_of
-from tests.support.shipped import agents_token, door_with
 
 BOUND_SECONDS = 20.0  # for what should come at once; only a failing test waits so long
 NAME = lease_names("workers", 1)[0]
@@ -32,7 +32,7 @@ class Place:
     namespace: str
     admin: Kube
     kube: Kube
-    sent: list[Exchange]
+    sent: list[RequestMetric]
     woken: threading.Event = field(default_factory=threading.Event)
 
     def cluster(self) -> KubeCluster:
@@ -50,8 +50,8 @@ def place(api: ApiServer, client: Client) -> Iterator[Place]:
     client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     labels = {"kubernetes.io/hostname": name}
     admin.create(NODES, {"metadata": {"name": name, "labels": labels, "annotations": {"example.com/theirs": "kept"}}})
-    sent: list[Exchange] = []
-    kube = door_with(api, agents_token(client, namespace), Surroundings(on_request=sent.append))
+    sent: list[RequestMetric] = []
+    kube = door_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
     yield Place(name, namespace, admin, kube, sent)
     admin.delete(NODES, name)
     kube.close()

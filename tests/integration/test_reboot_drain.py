@@ -16,14 +16,14 @@ import pytest
 
 from agent.config.schema import Drain
 from agent.config.selector import parse as selector
-from agent.kube import DAEMONSETS, NAMESPACES, PDBS, PODS, Exchange, Kube, Object, Patch, Surroundings
+from agent.kube import DAEMONSETS, NAMESPACES, PDBS, PODS, ClientContext, Kube, Object, Patch, RequestMetric
 from agent.kube.errors import NotFound
 from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
 from agent.reboot.ports import DrainMode, Progress
 from tests.support.apiservers import ApiServer, Client
+from tests.support.bundled_profiles import agents_token, door_with, shipped_rules, token_with
 from tests.support.kube import door_of
 from tests.support.rooms import Clocks
-from tests.support.shipped import agents_token, door_with, shipped_rules, token_with
 
 LONG = 20.0  # a bound for what never happens, not a timing
 CONTROLLED = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "r-1", "controller": True}
@@ -41,7 +41,7 @@ class Node:
     namespace: str
     admin: Kube
     kube: Kube
-    sent: list[Exchange]
+    sent: list[RequestMetric]
     clock: Clocks = field(default_factory=Clocks)
     woken: threading.Event = field(default_factory=threading.Event)
     drains: list[NodeDrain] = field(default_factory=list)
@@ -125,9 +125,9 @@ class Node:
 
 @pytest.fixture
 def world(api: ApiServer, client: Client, namespace: str, node: str) -> Iterator[Node]:
-    sent: list[Exchange] = []
+    sent: list[RequestMetric] = []
     admin = door_of(api)
-    kube = door_with(api, agents_token(client, namespace), Surroundings(on_request=sent.append))
+    kube = door_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
     made = Node(node, namespace, admin, kube, sent)
     yield made
     for drain in made.drains:
@@ -421,9 +421,9 @@ def test_a_workload_that_ignores_the_cordon_is_not_followed_for_ever(world: Node
 def test_a_missing_right_is_told_and_not_tried_for_ever(world: Node, api: ApiServer, client: Client) -> None:
     """RBAC without pods/eviction: the line says so, and the API server is not hammered."""
     rules = [rule for rule in shipped_rules("ClusterRole") if rule["resources"] != ["pods/eviction"]]
-    sent: list[Exchange] = []
+    sent: list[RequestMetric] = []
     token = token_with(client, world.namespace, "poor", rules, [])
-    kube = door_with(api, token, Surroundings(on_request=sent.append))
+    kube = door_with(api, token, ClientContext(on_request=sent.append))
     world.pod("a")
     drain = world.drain(kube)
     progress = world.until(drain, lambda progress: bool(progress.misconfigured))

@@ -17,7 +17,7 @@ from agent.config.schema import Hook, Hooks, Reboot, RebootMethod
 from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host
 from agent.reboot.ports import HookProgress, HookStage
-from agent.reboot.power import REBOOT_SIGNAL, CommandPower, HostHooks, SignalPower, make_power
+from agent.reboot.rebooters import REBOOT_SIGNAL, CommandPower, HostHooks, SignalPower, make_power
 from agent.sandbox.noderoot import NodeRoot
 
 LONG = 20.0  # a bound for what never happens, not a timing

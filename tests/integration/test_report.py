@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.event_reasons import Reason
 from agent.kube import Kube
-from agent.reasons import Reason
 from agent.report.api import KubeReport
 from agent.report.events import Event, Recorder, Regarding
 from tests.support import agents
@@ -48,13 +48,15 @@ def test_events_count_up_over_restarts(agent: Agent) -> None:
     with running(agent):
         eventually(lambda: agent.condition("NodeHardened"), what="report")
         drift(agent)
-        before = eventually(lambda: agent.events("DriftMended"), what="event")
+        before = eventually(lambda: agent.events("DriftCorrected"), what="event")
         agent.stop()
-        passes = len(agent.logged("pass_done"))
+        passes = len(agent.logged("reconcile_completed"))
         agent.start()
-        eventually(lambda: len(agent.logged("pass_done")) > passes, what="a pass after the restart")
+        eventually(lambda: len(agent.logged("reconcile_completed")) > passes, what="a pass after the restart")
         drift(agent)
-        (after,) = eventually(lambda: [one for one in agent.events("DriftMended") if one["count"] == 2], what="count 2")
+        (after,) = eventually(
+            lambda: [one for one in agent.events("DriftCorrected") if one["count"] == 2], what="count 2"
+        )
     assert after["metadata"]["uid"] == before[0]["metadata"]["uid"]
     assert after["firstTimestamp"] == before[0]["firstTimestamp"]
 
@@ -96,7 +98,7 @@ def test_a_node_that_is_deleted_and_registered_again(agent: Agent, client: Clien
     with running(agent):
         eventually(lambda: agent.condition("NodeHardened"), what="report")
         assert client.delete(path).status_code == 200
-        eventually(lambda: agent.logged("node_not_there"), what="noticed")
+        eventually(lambda: agent.logged("node_not_found"), what="noticed")
         taint = {"key": "node-hardening.io/not-hardened", "effect": "NoSchedule"}
         body = {"metadata": {"name": agent.node}, "spec": {"taints": [taint]}}
         assert client.post("/api/v1/nodes", body).status_code == 201
@@ -112,7 +114,7 @@ def test_a_node_that_is_not_registered_yet(agent: Agent, client: Client) -> None
     path = f"/api/v1/nodes/{agent.node}"
     assert client.delete(path).status_code == 200
     with running(agent):
-        eventually(lambda: agent.logged("node_not_there"), what="waits for the Node")
+        eventually(lambda: agent.logged("node_not_found"), what="waits for the Node")
         eventually(agent.root.at(DENY_FILE).exists, what="hardened meanwhile")
         assert client.post("/api/v1/nodes", {"metadata": {"name": agent.node}}).status_code == 201
         eventually(lambda: agent.annotation("status") == "hardened", what="reported")
@@ -169,7 +171,7 @@ class Scene:
         about = Regarding.node(self.node)
         if namespace:
             about = Regarding("Lease", "a-lock", "", namespace, "coordination.k8s.io/v1")
-        self.recorder.record(Event(about, Reason.DRIFT_MENDED, "mended"))
+        self.recorder.record(Event(about, Reason.DRIFT_CORRECTED, "mended"))
         return self.recorder.deliver()
 
 

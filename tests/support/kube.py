@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 
-from agent.kube import Change, Exchange, Follow, Kube, Patience, Seen, Surroundings, Watch, direct
+from agent.kube import Change, ClientContext, EventType, Informer, Kube, RequestMetric, RetryPolicy, Watch, direct
 from tests.support.apiservers import ApiServer
 
 # How long a thread may take to do what it does at once; only a failing test waits so long.
@@ -44,18 +44,18 @@ class Seams:
     """What a test holds of a door: the time, what was sent, the stop."""
 
     time: Time = field(default_factory=Time)
-    sent: list[Exchange] = field(default_factory=list)
+    sent: list[RequestMetric] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def around(self) -> Surroundings:
-        return Surroundings(stop=self.stop, clock=self.time.clock, wait=self.time.wait, on_request=self.sent.append)
+    def around(self) -> ClientContext:
+        return ClientContext(stop=self.stop, clock=self.time.clock, wait=self.time.wait, on_request=self.sent.append)
 
 
 def door(url: str, token: str, authority: bytes = b"", seams: Seams | None = None, **patience: float) -> Kube:
     """A door onto a server; without seams it lives in real time."""
     access = direct(url, token=token, authority=authority)
     around = seams.around() if seams else None
-    return Kube(access, node="worker-1", patience=Patience(**patience) if patience else None, around=around)  # type: ignore[arg-type]
+    return Kube(access, node="worker-1", patience=RetryPolicy(**patience) if patience else None, around=around)  # type: ignore[arg-type]
 
 
 def door_of(server: ApiServer, seams: Seams | None = None) -> Kube:
@@ -68,19 +68,19 @@ def authority_of(server: ApiServer) -> bytes:
     return server.ca.read_bytes() if server.ca else b""
 
 
-def told(change: Change) -> tuple[Seen, str]:
+def told(change: Change) -> tuple[EventType, str]:
     return change.seen, change.object.get("metadata", {}).get("name", "")
 
 
 class Reader:
     """Reads a watch in a thread; `next` is what it told."""
 
-    def __init__(self, source: Watch | Follow) -> None:
+    def __init__(self, source: Watch | Informer) -> None:
         self._told: Queue[Change | BaseException | None] = Queue()
         self.thread = threading.Thread(target=self._run, args=(source,), daemon=True)
         self.thread.start()
 
-    def _run(self, source: Watch | Follow) -> None:
+    def _run(self, source: Watch | Informer) -> None:
         try:
             for change in source:
                 self._told.put(change)
@@ -95,7 +95,7 @@ class Reader:
         assert found is not None, "the watch has ended"
         return found
 
-    def until(self, seen: Seen, name: str = "") -> list[Change]:
+    def until(self, seen: EventType, name: str = "") -> list[Change]:
         """Everything up to this."""
         changes = []
         while True:

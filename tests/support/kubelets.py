@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import schema
-from agent.controls.kubelet import KubeletControl, argv, effective
+from agent.controls.kubelet import KubeletControl, effective
+from agent.controls.kubelet import flags as kubelet_flags
+from agent.controls.kubelet.check import Facts
 from agent.controls.kubelet.checks import CHECKS
-from agent.controls.kubelet.probe import Answer
-from agent.controls.kubelet.verdict import Facts
+from agent.controls.kubelet.probe import ProbeResult
 from agent.host import Host, Process
 from agent.model import Finding, Status
 
@@ -41,13 +42,13 @@ class StagedHost(Host):
 class StagedProber:
     """Answers that are said to come from the kubelet's ports."""
 
-    to_secure: Answer
-    to_plain: Answer
+    to_secure: ProbeResult
+    to_plain: ProbeResult
 
-    def secure(self, _address: str, _port: int, /) -> Answer:
+    def secure(self, _address: str, _port: int, /) -> ProbeResult:
         return self.to_secure
 
-    def plain(self, _address: str, _port: int, /) -> Answer:
+    def plain(self, _address: str, _port: int, /) -> ProbeResult:
         return self.to_plain
 
 
@@ -72,12 +73,12 @@ def config(body: str) -> str:
 
 def settings(root: Path, args: Iterable[str], cwd: str = "/") -> dict[str, Finding]:
     """The findings of the settings' checks for a kubelet with these arguments, by id."""
-    told = effective.read(Host(root), argv.parse(argv.arguments(args)), cwd)
+    told = effective.read(Host(root), kubelet_flags.parse(kubelet_flags.arguments(args)), cwd)
     facts = Facts(told, "the kubelet's command line")
     return {check.id: check.finding(check.judge(facts)) for check in CHECKS}
 
 
-QUIET = StagedProber(Answer(401), Answer(refused=True))
+QUIET = StagedProber(ProbeResult(401), ProbeResult(refused=True))
 HARDENED = config(
     "authentication: {x509: {clientCAFile: ca.crt}}\nrotateCertificates: true\nserverTLSBootstrap: true\n"
     "podPidsLimit: 4096\nseccompDefault: true\nprotectKernelDefaults: true\nenableProfilingHandler: false\n"

@@ -21,7 +21,7 @@ from agent.plugin.page.tally import Heading, Snapshot, Tally
 from agent.reboot.cluster import HISTORY
 from agent.reboot.history import with_entry
 from agent.reboot.state import NodeState, Phase
-from agent.report import view
+from agent.report import node_status
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_fleet
@@ -170,10 +170,10 @@ def objects(stage: Staged) -> list[Object]:
     for node in found:
         notes = node["metadata"]["annotations"]
         if node["metadata"]["name"] == "edge-01":
-            notes.update({view.VERSION: "0.0.9", view.POLICY: "b7709f2e61c04d53"})
+            notes.update({node_status.VERSION: "0.0.9", node_status.POLICY: "b7709f2e61c04d53"})
         if node["metadata"]["name"] == "worker-16":
             refused = "config.yaml: line 4: reboot.windows[0].start: '25:00' is no time of day; write HH:MM"
-            notes.update({view.CONFIG_PROBLEM: refused, view.POLICY: "11c94a80d2f5e7b6"})
+            notes.update({node_status.CONFIG_PROBLEM: refused, node_status.POLICY: "11c94a80d2f5e7b6"})
     return found
 
 
@@ -237,19 +237,19 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
         name = f"node-{index:05}"
         made = builders.node(name, at, control_plane=index < 5)
         told = plugin_fleet.report(name, *_found(index))
-        shown = view.hardening(
+        shown = node_status.hardening(
             told, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
         )
         sentence = "waiting for the lock held by node-00007" if index % 20 == 7 else "not required"
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
         required = "True" if index % 20 == 7 else "False"
         if index % 97 != 13:
-            made["metadata"]["annotations"] = {**notes, view.REBOOT: sentence, HISTORY: _past(index, moment)}
+            made["metadata"]["annotations"] = {**notes, node_status.REBOOT: sentence, HISTORY: _past(index, moment)}
             if required == "True":
                 state = NodeState(Phase.WANTED, since=moment - index)
-                made["metadata"]["annotations"][view.REBOOT_STATE] = state.encode()
+                made["metadata"]["annotations"][node_status.REBOOT_STATE] = state.encode()
             made["status"]["conditions"].append(
-                builders.condition(view.CONDITION_REBOOT, required, "Required", sentence, at)
+                builders.condition(node_status.CONDITION_REBOOT, required, "Required", sentence, at)
             )
         yield made
 

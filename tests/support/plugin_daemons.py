@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from structlog.testing import capture_logs
 
-from agent.daemon.reboots import Told
+from agent.daemon.reboot_thread import NodeReporter
 from agent.reboot.ports import Announcement, DrainMode, Ended, Progress, SentinelReading, Tick
 from agent.report.metrics import Metrics
-from agent.report.node import NodePublisher
+from agent.report.node_status import NodeView
 from agent.report.notify import Notifier
-from agent.report.view import NodeView
+from agent.report.publisher import NodePublisher
 from tests.support.reboot_machine import SimMachine
 
 NAMESPACE = "node-hardening"
@@ -43,7 +43,9 @@ class Spoken:
         self.captured = Captured()
         self.machine = machine
         publisher: NodePublisher = self.captured  # type: ignore[assignment] # of a publisher Told uses these two calls
-        self._told = Told(publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine)
+        self._told = NodeReporter(
+            publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine
+        )
 
     def tick(self, tick: Tick) -> None:
         """Shown as the daemon shows it."""

@@ -17,14 +17,14 @@ from agent import __version__
 from agent.config import Config, loads
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
+from agent.reboot.blockers.window import WindowBlocker
 from agent.reboot.cluster import REQUEST, SKIP
 from agent.reboot.coordinator import Coordinator, Rooms
 from agent.reboot.ports import Blocker, Verdict
 from agent.reboot.state import Phase
 from agent.reboot.views import lease_body, without_nulls
-from agent.reboot.window import WindowBlocker
-from agent.report import view
-from agent.report.view import NodeView
+from agent.report import node_status
+from agent.report.node_status import NodeView
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_emulated as emulated
@@ -209,12 +209,12 @@ class Staged:
     def _shown(self, name: str) -> NodeView:
         if name in self.absent:
             return NodeView()
-        told = view.hardening(
+        told = node_status.hardening(
             self.reports[name],
             policy=_POLICY_HASH,
             version=__version__,
             label=True,
-            last_change=view.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
+            last_change=node_status.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
         )
         return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.cluster import SKIP, LeasePhase
 from agent.reboot.coordinator import Coordinator
 from agent.reboot.ports import Announcement

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lean import classes, later
+from agent.lean import lazy_import, shared_methods
 
 PutOff = Callable[[Mapping[str, Sequence[str]]], None]
 
@@ -39,7 +39,7 @@ def put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PutOff]
         (tmp_path / name).write_text(_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield later.put_off
+    yield lazy_import.put_off
     for name in [name for name in sys.modules if name.startswith("nha_lean_")]:
         del sys.modules[name]
 
@@ -58,9 +58,9 @@ def test_a_module_is_loaded_when_it_is_looked_into(put_off: PutOff) -> None:
     """Importing it twice runs nothing of it; the first attribute does, once, and for everybody who holds it."""
     put_off({"nha_lean_a": ()})
     first, second = module("nha_lean_a"), module("nha_lean_a")
-    assert (first is second, loaded(), later.waiting().count("nha_lean_a")) == (True, [], 1)
+    assert (first is second, loaded(), lazy_import.waiting().count("nha_lean_a")) == (True, [], 1)
     assert (first.VALUE, second.double(4), loaded()) == (42, 8, ["nha_lean_a"])
-    assert "nha_lean_a" not in later.waiting()
+    assert "nha_lean_a" not in lazy_import.waiting()
     assert "__getattr__" not in vars(first)
 
 
@@ -117,7 +117,7 @@ def test_what_is_forgotten_can_be_had_again(put_off: PutOff) -> None:
     """Neither sys.modules nor the package keeps it."""
     put_off({})
     before = module("nha_lean_p.inside")
-    later.forget("nha_lean_p.inside", "nha_lean_never_imported")
+    lazy_import.forget("nha_lean_p.inside", "nha_lean_never_imported")
     assert not hasattr(module("nha_lean_p"), "inside")
     assert module("nha_lean_p.inside") is not before
 
@@ -139,7 +139,7 @@ def make(*, shared: bool) -> type:
             return self.number
 
     if shared:
-        classes.share(Sample)
+        shared_methods.share(Sample)
     return Sample
 
 
@@ -195,7 +195,7 @@ def test_what_a_class_defines_itself_stays() -> None:
         def __hash__(self) -> int:
             return 7
 
-    classes.share(Loud)
+    shared_methods.share(Loud)
     assert (repr(Loud(1)), Loud(1) == 1, hash(Loud(1))) == ("loud", True, 7)
 
 
@@ -206,7 +206,7 @@ def test_a_changeable_class_stays_changeable_and_unhashable() -> None:
     class Open:
         number: int
 
-    classes.share(Open)
+    shared_methods.share(Open)
     value = Open(1)
     value.number = 2
     assert value == Open(2)
@@ -230,7 +230,7 @@ def test_the_class_that_slots_replaced_is_given_up() -> None:
     first = weakref.ref(Plain)
     second = dataclasses.dataclass(frozen=True, slots=True)(Plain)
     del Plain
-    classes.share(second)
+    shared_methods.share(second)
     gc.collect()
     assert first() is None
     assert second(3).number == 3  # type: ignore[attr-defined,call-arg]
@@ -243,7 +243,7 @@ def test_loading_shares_the_methods_of_every_room(put_off: PutOff, tmp_path: Pat
     (tmp_path / "nha_lean_p" / "room.py").write_text("import nha_lean_a\nfrom nha_lean_p.inside import Value\n")
     (tmp_path / "nha_lean_a.py").write_text(text)
     put_off({})
-    classes.load("nha_lean_p.room")
+    shared_methods.load("nha_lean_p.room")
     ours, theirs = module("nha_lean_p.room").Value, module("nha_lean_a").Value
-    assert [vars(cls)["__eq__"].__module__ == "agent.lean.classes" for cls in (ours, theirs)] == [True, False]
+    assert [vars(cls)["__eq__"].__module__ == "agent.lean.shared_methods" for cls in (ours, theirs)] == [True, False]
     assert ours(1) == ours(1)

@@ -33,7 +33,7 @@ def written(level: LogLevel, form: LogFormat, stream: io.StringIO) -> list[str]:
     log.configure(level, form, "node-1", stream)
     logger = structlog.get_logger()
     logger.debug("looked", path="/x")
-    logger.warning("drifted", control="modprobe")
+    logger.warning("non-compliant", control="modprobe")
     try:
         int("broken")
     except ValueError:
@@ -45,7 +45,7 @@ def test_json_carries_node_level_and_time_on_one_line() -> None:
     """A traceback too: one line an event, so that no collector tears it apart."""
     lines = [json.loads(line) for line in written(LogLevel.INFO, LogFormat.AUTO, io.StringIO())]
     assert [(line["event"], line["level"], line["node"]) for line in lines] == [
-        ("drifted", "warning", "node-1"),
+        ("non-compliant", "warning", "node-1"),
         ("failed", "error", "node-1"),
     ]
     assert lines[0]["control"] == "modprobe"
@@ -62,5 +62,5 @@ def test_the_level_decides_what_is_said(level: LogLevel, events: int) -> None:
 def test_a_terminal_gets_text_and_a_file_gets_it_when_asked() -> None:
     """`auto` looks at the stream; `text` and `json` do not."""
     assert not written(LogLevel.INFO, LogFormat.AUTO, Terminal())[0].startswith("{")
-    assert "drifted" in written(LogLevel.INFO, LogFormat.TEXT, io.StringIO())[0]
+    assert "non-compliant" in written(LogLevel.INFO, LogFormat.TEXT, io.StringIO())[0]
     assert written(LogLevel.INFO, LogFormat.JSON, Terminal())[0].startswith("{")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.event_reasons import Reason
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
-from agent.reasons import Reason
 from tests.support.alerts import ROOT, RULES, alerts
 
 RUNBOOK = ROOT / "docs/runbook.md"

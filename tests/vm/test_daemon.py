@@ -47,7 +47,7 @@ def test_drift_is_mended_while_it_runs(served: Machine, api: ClusterOfMachines) 
     """The file that somebody removed is back without waiting for the next full pass, and the Event says so."""
     served.sh(f"rm {DENY_FILE}")
     served.eventually(f"test -s {DENY_FILE}")
-    eventually(lambda: api.events(NAME, "DriftMended"), what="Event")
+    eventually(lambda: api.events(NAME, "DriftCorrected"), what="Event")
     assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
 
 
@@ -55,7 +55,7 @@ def test_a_module_that_gets_in_is_reported(served: Machine, api: ClusterOfMachin
     """Loaded past every rule: the Node says drifted at the next pass, and hardened again when it is gone."""
     served.run(["/sbin/modprobe", "--ignore-install", "tipc"])
     served.sh(f"systemctl kill -s HUP {UNIT}")
-    eventually(lambda: api.annotation(NAME, "status") == "drifted", what="drifted")
+    eventually(lambda: api.annotation(NAME, "status") == "non-compliant", what="non-compliant")
     assert "tipc" in api.annotation(NAME, "findings")
     served.sh(f"rmmod tipc; systemctl kill -s HUP {UNIT}")
     eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")

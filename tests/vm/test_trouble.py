@@ -89,4 +89,4 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(boot: Boot, tmp_path: Path,
         cluster.eventually(lambda: api.events(machine.name, "NodeHardened"), what="Event")
         machine.sh(f"rm {DENY_FILE}")
         cluster.eventually(lambda: machine.sh(f"test -s {DENY_FILE}", check=False).code == 0, what="mended")
-        cluster.eventually(lambda: api.events(machine.name, "DriftMended"), what="Event")
+        cluster.eventually(lambda: api.events(machine.name, "DriftCorrected"), what="Event")

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.config.schema import Apparmor, Mode
-from agent.controls.apparmor import kernel as kernels
-from agent.controls.apparmor import source as sources
-from agent.controls.apparmor.decide import (
-    Leaver,
+from agent.controls.apparmor import profile_dir as sources
+from agent.controls.apparmor import securityfs as kernels
+from agent.controls.apparmor.diff import (
     Leaving,
+    Observation,
+    ProfileFile,
     Refused,
-    Seen,
+    RemovedProfile,
     State,
-    Unit,
     leavers,
     leaving_names,
     parent_of,
@@ -27,10 +27,10 @@ from agent.controls.apparmor.decide import (
     verdicts,
 )
 from agent.controls.apparmor.findings import CONTROL, judge
-from agent.controls.apparmor.kernel import Kernel, Lsm
 from agent.controls.apparmor.parser import Linted, Parser, Tool
+from agent.controls.apparmor.securityfs import Kernel, Lsm
 from agent.controls.base import Step
-from agent.controls.installed import STATE_FOLDER, Entry, Installed, digest
+from agent.controls.manifest import STATE_FOLDER, Entry, Installed, digest
 from agent.errors import AgentError, CommandMissing, HostError, HostFileError
 from agent.host import Host
 from agent.model import Change, Finding
@@ -59,18 +59,18 @@ class ApparmorControl:
         """Nothing: what is loaded is the kernel's, and securityfs tells no watcher."""
         return ()
 
-    def observe(self) -> Seen:
+    def observe(self) -> Observation:
         """Kernel, folder, manifest, and what they need to be compared. Raises HostError when there is no boot id."""
         kernel = kernels.look(self._host)
         entries, manifest_error = self._entries()
         try:
             source = sources.read(self._config.profiles)
         except AgentError as error:
-            return Seen(kernel, blocked=str(error), entries=entries, manifest_error=manifest_error)
+            return Observation(kernel, blocked=str(error), entries=entries, manifest_error=manifest_error)
         try:
             linted, broken = self._lint(source)
         except CommandMissing as error:
-            return Seen(
+            return Observation(
                 kernel,
                 folder=source.folder,
                 blocked=str(error) if source.files else "",
@@ -85,7 +85,7 @@ class ApparmorControl:
         wanted = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
         users, users_error = self._users(kernel, wanted, refused, entries)
         copied = frozenset(name for unit in good for name in self._lost(unit, kernel, entries or {}))
-        return Seen(
+        return Observation(
             kernel,
             folder=source.folder,
             shipped=source.shipped,
@@ -107,11 +107,11 @@ class ApparmorControl:
         except HostError as error:
             return None, str(error)
 
-    def _lint(self, source: sources.Source) -> tuple[list[Unit], list[Refused]]:
+    def _lint(self, source: sources.Source) -> tuple[list[ProfileFile], list[Refused]]:
         parser = Parser(self._host, include=source.folder, tool=self._tool)
         stamp = sources.stamp(parser.include_folders()) if source.files else ()
         before, self._linted = self._linted, {}
-        units: list[Unit] = []
+        units: list[ProfileFile] = []
         refused: list[Refused] = []
         for file in source.files:
             if file.problem is not None:
@@ -123,12 +123,12 @@ class ApparmorControl:
             if linted.problems:
                 refused.append(Refused(file.name, file.shown, linted.problems))
             else:
-                units.append(Unit(file.name, file.shown, linted.names, linted.digest, linted.flat))
+                units.append(ProfileFile(file.name, file.shown, linted.names, linted.digest, linted.flat))
         return units, refused
 
     def _last_good(
-        self, refused: Sequence[Refused], good: Sequence[Unit], entries: Mapping[str, Entry]
-    ) -> tuple[Unit, ...]:
+        self, refused: Sequence[Refused], good: Sequence[ProfileFile], entries: Mapping[str, Entry]
+    ) -> tuple[ProfileFile, ...]:
         """For each refused file that was loaded once: what was loaded, unless another file defines it now."""
         taken = {name for unit in good for name in unit.names}
         found = []
@@ -140,10 +140,10 @@ class ApparmorControl:
             wanted = next((own[name].hashes[0] for name in names if own[name].hashes), "")
             flat = self._copy(one.file)
             intact = flat is not None and digest(flat) == wanted and len(names) == len(own)
-            found.append(Unit(one.file, one.shown, names, wanted, flat if intact else None, last_good=True))
+            found.append(ProfileFile(one.file, one.shown, names, wanted, flat if intact else None, last_good=True))
         return tuple(found)
 
-    def _lost(self, unit: Unit, kernel: Kernel, entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    def _lost(self, unit: ProfileFile, kernel: Kernel, entries: Mapping[str, Entry]) -> tuple[str, ...]:
         """Which of the unit's profiles our copy of its file defines, where the kernel knows more than the manifest."""
         if all(name in entries or name not in kernel.profiles for name in unit.names):
             return ()
@@ -159,7 +159,7 @@ class ApparmorControl:
     def _users(
         self,
         kernel: Kernel,
-        wanted: Sequence[Unit],
+        wanted: Sequence[ProfileFile],
         refused: Sequence[Refused],
         entries: Mapping[str, Entry] | None,
     ) -> tuple[Mapping[str, tuple[int, ...]] | None, str]:
@@ -183,13 +183,13 @@ class ApparmorControl:
 
     # -- judge, plan -----------------------------------------------------------------------------------------------
 
-    def judge(self, seen: Seen) -> Sequence[Finding]:
+    def judge(self, seen: Observation) -> Sequence[Finding]:
         return judge(seen)
 
-    def plan(self, seen: Seen) -> Sequence[Step]:
+    def plan(self, seen: Observation) -> Sequence[Step]:
         if self._config.mode is not Mode.ENFORCE or seen.kernel.lsm is not Lsm.ON:
             return ()
-        stale: dict[str, tuple[Unit, str, bool]] = {}
+        stale: dict[str, tuple[ProfileFile, str, bool]] = {}
         for verdict in verdicts(seen):
             if verdict.state is State.LOAD and verdict.unit.file not in stale:
                 stale[verdict.unit.file] = (verdict.unit, verdict.reason, bool(verdict.mode))
@@ -200,7 +200,7 @@ class ApparmorControl:
         return (*steps, *(self._sweeping(file) for file in seen.orphans if file not in fresh))
 
     @staticmethod
-    def _acts(leaver: Leaver, leaving: Sequence[Leaver]) -> bool:
+    def _acts(leaver: RemovedProfile, leaving: Sequence[RemovedProfile]) -> bool:
         """A child goes with its parent: in the same step when both go, and not before it when the parent stays."""
         if leaver.fate not in (Leaving.REMOVE, Leaving.FORGET):
             return False
@@ -209,12 +209,12 @@ class ApparmorControl:
 
     # -- acts ------------------------------------------------------------------------------------------------------
 
-    def _loading(self, unit: Unit, reason: str, again: bool, boot_id: str) -> Step:
+    def _loading(self, unit: ProfileFile, reason: str, again: bool, boot_id: str) -> Step:
         why = f"{reason}; its file {unit.file} is broken, the last good content is used" if unit.last_good else reason
         change = Change(CONTROL, "reload" if again else "load", ", ".join(tops(unit.names)), why)
         return Step(change, lambda: self._load(unit, boot_id))
 
-    def _load(self, unit: Unit, boot_id: str) -> None:
+    def _load(self, unit: ProfileFile, boot_id: str) -> None:
         """Copy, manifest, kernel, manifest: a crash after any of them is seen by the next pass, which loads again."""
         if unit.flat is None:
             raise HostError(f"{unit.file}: there is no good content to load")
@@ -247,7 +247,7 @@ class ApparmorControl:
         if kernel.lsm is Lsm.ON:
             self._forget([name for name in names if name not in kernel.profiles and name not in before])
 
-    def _leaving(self, leaver: Leaver, leaving: Sequence[Leaver]) -> Step:
+    def _leaving(self, leaver: RemovedProfile, leaving: Sequence[RemovedProfile]) -> Step:
         names = [one.name for one in leaving if kernels.covers(leaver.name, one.name)]
         if leaver.fate is Leaving.FORGET:
             change = Change(CONTROL, "forget", leaver.name, leaver.reason)

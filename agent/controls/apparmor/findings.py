@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.controls.apparmor.decide import (
+from agent.controls.apparmor.diff import (
     ENFORCING,
-    Leaver,
     Leaving,
+    Observation,
+    ProfileFile,
+    ProfileState,
     Refused,
-    Seen,
+    RemovedProfile,
     State,
-    Unit,
-    Verdict,
     leavers,
     tops,
     verdicts,
 )
-from agent.controls.apparmor.kernel import APPARMORFS, Lsm
+from agent.controls.apparmor.securityfs import APPARMORFS, Lsm
 from agent.model import Finding, Severity, Status
 
 CONTROL = "apparmor"
@@ -27,12 +27,12 @@ _PIDS_SHOWN = 8
 _LENIENT = {"complain": "what it has no rule for is allowed and logged", "unconfined": "it confines nothing yet"}
 
 
-def judge(seen: Seen) -> tuple[Finding, ...]:
+def judge(seen: Observation) -> tuple[Finding, ...]:
     """Every finding of one observation."""
     return tuple(_all(seen))
 
 
-def _all(seen: Seen) -> Iterable[Finding]:
+def _all(seen: Observation) -> Iterable[Finding]:
     yield _kernel(seen)
     if seen.parser_missing:
         yield _finding(
@@ -98,7 +98,7 @@ def _all(seen: Seen) -> Iterable[Finding]:
     yield from (_leaving(leaver) for leaver in everyone if leaver.name in shown and leaver.fate is not Leaving.FORGET)
 
 
-def _kernel(seen: Seen) -> Finding:
+def _kernel(seen: Observation) -> Finding:
     kernel = seen.kernel
     status = {Lsm.ON: Status.PASS, Lsm.OFF: Status.NOT_APPLICABLE, Lsm.UNSEEN: Status.UNKNOWN}[kernel.lsm]
     observed = f"on, {len(kernel.profiles)} profiles loaded" if kernel.lsm is Lsm.ON else kernel.reason
@@ -114,7 +114,7 @@ def _kernel(seen: Seen) -> Finding:
     )
 
 
-def _refused(refused: Refused, seen: Seen) -> Finding:
+def _refused(refused: Refused, seen: Observation) -> Finding:
     shown = [str(problem).removeprefix(f"{refused.shown}:").strip() for problem in refused.problems[:_PROBLEMS_SHOWN]]
     shown = [f"line {text}" if text[:1].isdigit() else text for text in shown]
     if len(refused.problems) > _PROBLEMS_SHOWN:
@@ -134,7 +134,7 @@ def _refused(refused: Refused, seen: Seen) -> Finding:
     )
 
 
-def _profile(verdict: Verdict) -> Finding:
+def _profile(verdict: ProfileState) -> Finding:
     status, severity, observed, remediation = _standing(verdict)
     if verdict.unit.last_good:
         observed += f"; from the last good content of {verdict.unit.file}"
@@ -150,7 +150,7 @@ def _profile(verdict: Verdict) -> Finding:
     )
 
 
-def _standing(verdict: Verdict) -> tuple[Status, Severity, str, str]:
+def _standing(verdict: ProfileState) -> tuple[Status, Severity, str, str]:
     match verdict.state:
         case State.HELD if verdict.mode in ENFORCING:
             return Status.PASS, Severity.HIGH, f"loaded ({verdict.mode})", ""
@@ -189,7 +189,7 @@ def _standing(verdict: Verdict) -> tuple[Status, Severity, str, str]:
             )
 
 
-def _unheld(name: str, unit: Unit, seen: Seen) -> Finding:
+def _unheld(name: str, unit: ProfileFile, seen: Observation) -> Finding:
     off = seen.kernel.lsm is Lsm.OFF
     return _finding(
         f"profile/{name}",
@@ -203,7 +203,7 @@ def _unheld(name: str, unit: Unit, seen: Seen) -> Finding:
     )
 
 
-def _leaving(leaver: Leaver) -> Finding:
+def _leaving(leaver: RemovedProfile) -> Finding:
     status, observed, remediation = {
         Leaving.IN_USE: (
             Status.INFO,

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.controls.apparmor import messages
-from agent.controls.apparmor.kernel import APPARMORFS
-from agent.controls.apparmor.source import has_folders
-from agent.controls.installed import digest
+from agent.controls.apparmor import parser_errors
+from agent.controls.apparmor.profile_dir import has_folders
+from agent.controls.apparmor.securityfs import APPARMORFS
+from agent.controls.manifest import digest
 from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError, HostFileError, Problem
 from agent.host import Completed, Host, HostExec
 
@@ -91,8 +91,8 @@ class Parser:
             return Linted(problems=(Problem(file, 0, "", message),))
         if listed.code != 0:
             silent = Problem(file, 0, "", f"apparmor_parser ended with exit code {listed.code} and said nothing")
-            return Linted(problems=messages.problems(listed.stderr, file, text) or (silent,))
-        names = messages.names(listed.stdout)
+            return Linted(problems=parser_errors.problems(listed.stderr, file, text) or (silent,))
+        names = parser_errors.names(listed.stdout)
         problems = _of_names(names, file, text)
         return Linted(names, b"" if problems else self._flat(content, names), problems)
 
@@ -116,7 +116,7 @@ class Parser:
         tool = self.tool()
         includes = [] if tool.how is HostExec.NSENTER else [f"-I{folder}" for folder in self._own_includes()]
         return self._host.run(
-            [tool.path, "-K", *includes, *options, messages.STDIN],
+            [tool.path, "-K", *includes, *options, parser_errors.STDIN],
             timeout_seconds=timeout_seconds,
             input_bytes=content,
             limit_bytes=_OUTPUT_LIMIT_BYTES,
@@ -125,7 +125,7 @@ class Parser:
 
     def _done(self, completed: Completed) -> None:
         if completed.code != 0:
-            said = messages.words(completed.stderr)
+            said = parser_errors.words(completed.stderr)
             raise CommandFailed(completed.argv, completed.code, said)
 
     def _flat(self, content: bytes, names: tuple[str, ...]) -> bytes:
@@ -136,7 +136,7 @@ class Parser:
         if flat.code != 0 or flat.cut or "\ufffd" in flat.stdout:
             return content
         again = self._run(["-N"], flat.stdout.encode(), _LINT_SECONDS)
-        same = again.code == 0 and set(messages.names(again.stdout)) == set(names)
+        same = again.code == 0 and set(parser_errors.names(again.stdout)) == set(names)
         return flat.stdout.encode() if same else content
 
     def _own_includes(self) -> tuple[Path, ...]:
@@ -179,7 +179,7 @@ def _of_names(names: Sequence[str], file: str, text: str) -> tuple[Problem, ...]
         return (Problem(file, 0, "", "defines no profile; apparmor_parser takes such a file without a word"),)
     found = []
     for name in names:
-        line = messages.defining_line(text, name)
+        line = parser_errors.defining_line(text, name)
         if name == "unconfined":
             found.append(Problem(file, line, "", "the name `unconfined` is the kernel's own"))
         elif _AWKWARD.search(name):

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 from agent.config import schema
 from agent.controls.base import Step
-from agent.controls.kubelet import files, live, proxy
+from agent.controls.kubelet import files, http_findings, proxy
+from agent.controls.kubelet.check import CONTROL, CheckResult, Row
 from agent.controls.kubelet.checks import CHECKS
-from agent.controls.kubelet.embeddings import LOOKED_FOR
-from agent.controls.kubelet.observe import Configz, Kubelet, Seen, observe
+from agent.controls.kubelet.discovery import LOOKED_FOR
+from agent.controls.kubelet.observe import Configz, Kubelet, Observation, observe
 from agent.controls.kubelet.probe import HttpProber, Prober
-from agent.controls.kubelet.verdict import CONTROL, Row, Verdict
 from agent.host import Host
 from agent.model import Finding, Severity, Status, worst_first
 
@@ -29,7 +29,7 @@ _DRIFT = Row("drift", "The kubelet runs with the configuration that is there", S
 
 CHECK_IDS: tuple[str, ...] = (
     *(check.id for check in CHECKS),
-    *(row.id for row in (proxy.ROW, live.SECURE, live.READ_ONLY, _PROCESS, _CONFIG, _DRIFT)),
+    *(row.id for row in (proxy.ROW, http_findings.SECURE, http_findings.READ_ONLY, _PROCESS, _CONFIG, _DRIFT)),
     *files.IDS,
 )
 
@@ -56,17 +56,17 @@ class KubeletControl:
         """Nothing: it is only looked at, and takes effect only when the kubelet starts anew."""
         return ()
 
-    def observe(self) -> Seen:
+    def observe(self) -> Observation:
         return observe(self._host, prober=self._prober, configz=self._configz)
 
-    def judge(self, seen: Seen) -> Sequence[Finding]:
+    def judge(self, seen: Observation) -> Sequence[Finding]:
         running = [one for one in seen.kubelets if not one.ended]
         settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
         modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
         found = [_process(seen), *_worst_of_each(settings), proxy.judge(seen.proxy), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
 
-    def plan(self, seen: Seen) -> Sequence[Step]:
+    def plan(self, seen: Observation) -> Sequence[Step]:
         del seen  # audit only: the kubelet is somebody else's to configure
         return ()
 
@@ -81,35 +81,37 @@ class KubeletControl:
             meant = f"Did you mean {close[0]}?" if close else f"The ids are {', '.join(CHECK_IDS)}."
             row = Row(f"skip/{id_}", "Skipped checks are checks", Severity.LOW, "an id of a check")
             observed = f"{id_!r} is no check: nothing is skipped"
-            yield row.finding(Verdict(Status.UNKNOWN, observed, "kubelet.skip", meant))
+            yield row.finding(CheckResult(Status.UNKNOWN, observed, "kubelet.skip", meant))
 
 
 def _judge(one: Kubelet) -> list[Finding]:
     found = [check.finding(check.judge(one.facts)) for check in CHECKS]
     anonymous = f"{CONTROL}/4.2.1"
-    settings = [live.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found]
+    settings = [
+        http_findings.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found
+    ]
     modes = [finding for group, looks in one.looks for finding in files.judge(group, looks)]
-    return [_configuration(one), *settings, *live.judge(one.answers), _drift(one), *modes]
+    return [_configuration(one), *settings, *http_findings.judge(one.answers), _drift(one), *modes]
 
 
-def _process(seen: Seen) -> Finding:
+def _process(seen: Observation) -> Finding:
     running = [one.launch for one in seen.kubelets if not one.ended]
     aside = "".join(f"; {line}" for line in seen.search.aside)
     if len(running) == 1:
         only = running[0]
         observed = f"{only.called}, since {_time(only.process.started)}{aside}"
-        return _PROCESS.finding(Verdict(Status.PASS, observed, "processes"))
+        return _PROCESS.finding(CheckResult(Status.PASS, observed, "processes"))
     if running:
         names = ", ".join(launch.called for launch in running)
         observed = f"{len(running)} kubelets: {names}; each check shows the worst answer of them{aside}"
         step = "See which of them is the node's own, and end or ignore the others."
-        return _PROCESS.finding(Verdict(Status.INFO, observed, "processes", step))
+        return _PROCESS.finding(CheckResult(Status.INFO, observed, "processes", step))
     if seen.kubelets:
         observed = f"{seen.kubelets[0].launch.called} ended while it was being looked at{aside}"
-        return _PROCESS.finding(Verdict(Status.UNKNOWN, observed, "processes", "Look again when the kubelet runs."))
+        return _PROCESS.finding(CheckResult(Status.UNKNOWN, observed, "processes", "Look again when the kubelet runs."))
     observed = f"none of {LOOKED_FOR} among {seen.processes} processes{aside}"
     step = "Start the kubelet, or look from the host's PID namespace (hostPID: true)."
-    return _PROCESS.finding(Verdict(Status.UNKNOWN, observed, "processes", step))
+    return _PROCESS.finding(CheckResult(Status.UNKNOWN, observed, "processes", step))
 
 
 def _configuration(one: Kubelet) -> Finding:
@@ -118,10 +120,10 @@ def _configuration(one: Kubelet) -> Finding:
     problem = told.doubt or told.trouble
     if problem and told.configz is None:
         step = "Mend what is named so that the kubelet can read it, and restart the kubelet."
-        return _CONFIG.finding(Verdict(Status.UNKNOWN, f"{problem}{aside}", one.launch.called, step))
+        return _CONFIG.finding(CheckResult(Status.UNKNOWN, f"{problem}{aside}", one.launch.called, step))
     parts = ["command line", *told.files, *(["configz"] if told.configz is not None else [])]
     observed = f"read from {', '.join(parts)}{f' ({problem})' if problem else ''}{aside}"
-    return _CONFIG.finding(Verdict(Status.PASS, observed, one.launch.called))
+    return _CONFIG.finding(CheckResult(Status.PASS, observed, one.launch.called))
 
 
 def _drift(one: Kubelet) -> Finding:
@@ -130,13 +132,13 @@ def _drift(one: Kubelet) -> Finding:
     lines += one.facts.effective.differences()
     if lines:
         step = "Restart the kubelet, so that it runs with what its files say, or undo the change."
-        return _DRIFT.finding(Verdict(Status.FAIL, "; ".join(lines[:8]), one.launch.called, step))
+        return _DRIFT.finding(CheckResult(Status.FAIL, "; ".join(lines[:8]), one.launch.called, step))
     problem = one.facts.effective.doubt or one.facts.effective.trouble
     if one.undated or problem:
         observed = problem or f"it cannot be told when {', '.join(one.undated)} was changed"
         step = "Mend what is named and look again."
-        return _DRIFT.finding(Verdict(Status.UNKNOWN, observed, one.launch.called, step))
-    return _DRIFT.finding(Verdict(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))
+        return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
+    return _DRIFT.finding(CheckResult(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))
 
 
 def _named(one: Kubelet, finding: Finding, running: int) -> Finding:

@@ -9,9 +9,9 @@ import ipaddress
 from collections.abc import Mapping
 
 from agent.controls.kubelet import fields
+from agent.controls.kubelet.check import Check, CheckResult, Facts, FileFact, remedy, setting_check, shown, untold
 from agent.controls.kubelet.effective import Setting
 from agent.controls.kubelet.fields import spelled
-from agent.controls.kubelet.verdict import Check, Facts, FileFact, Verdict, remedy, setting_check, shown, untold
 from agent.model import Severity, Status
 
 # The six with forward secrecy and AEAD, both spellings of ChaCha20; those of TLS 1.3 are always on and do no harm.
@@ -47,40 +47,40 @@ def is_loopback(address: str) -> bool | None:
         return None
 
 
-def _client_ca(facts: Facts) -> Verdict:
+def _client_ca(facts: Facts) -> CheckResult:
     field, setting = fields.CLIENT_CA, facts.effective.get(fields.CLIENT_CA)
     fix = "authentication.x509.clientCAFile: /etc/kubernetes/pki/ca.crt"
     if setting.problem:
         return untold(setting)
     if not setting.value:
-        return Verdict(Status.FAIL, shown(field, setting), setting.source, remedy(facts, field, setting, fix))
+        return CheckResult(Status.FAIL, shown(field, setting), setting.source, remedy(facts, field, setting, fix))
     file = facts.client_ca
     if file.missing:
         step = f"Put the cluster's CA at {file.path}, or name the file where it is at {setting.source}."
-        return Verdict(Status.FAIL, f"{shown(field, setting)}, and {file.path} is not there", setting.source, step)
+        return CheckResult(Status.FAIL, f"{shown(field, setting)}, and {file.path} is not there", setting.source, step)
     if file.problem:
         step = "Mend what is named and look again."
-        return Verdict(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source, step)
-    return Verdict(Status.PASS, shown(field, setting), setting.source)
+        return CheckResult(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source, step)
+    return CheckResult(Status.PASS, shown(field, setting), setting.source)
 
 
-def _streaming(facts: Facts) -> Verdict:
+def _streaming(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.STREAMING)
     if setting.problem:
         return untold(setting)
-    return Verdict(Status.INFO, f"{shown(fields.STREAMING, setting)} (has no effect)", setting.source)
+    return CheckResult(Status.INFO, f"{shown(fields.STREAMING, setting)} (has no effect)", setting.source)
 
 
-def _hostname(facts: Facts) -> Verdict:
+def _hostname(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.HOSTNAME)
     if setting.problem:
         return untold(setting)
     if not setting.value:
-        return Verdict(Status.PASS, "--hostname-override is not set", setting.source)
-    return Verdict(Status.INFO, f"--hostname-override={setting.value}", setting.source)
+        return CheckResult(Status.PASS, "--hostname-override is not set", setting.source)
+    return CheckResult(Status.INFO, f"--hostname-override={setting.value}", setting.source)
 
 
-def _certificate(facts: Facts) -> Verdict:
+def _certificate(facts: Facts) -> CheckResult:
     certificate, key, bootstrap = (
         facts.effective.get(field) for field in (fields.CERTIFICATE, fields.PRIVATE_KEY, fields.SERVER_TLS)
     )
@@ -91,26 +91,26 @@ def _certificate(facts: Facts) -> Verdict:
     if certificate.value and key.value:
         return _given_certificate(certificate, facts.certificate)
     if bootstrap.value:
-        return Verdict(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
+        return CheckResult(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
     half = "tlsCertFile alone" if certificate.value else "tlsPrivateKeyFile alone" if key.value else "no tlsCertFile"
     observed = f"self-signed ({half}, serverTLSBootstrap: false)"
     step = remedy(facts, fields.SERVER_TLS, bootstrap, fix) + " Its certificate requests need an approver."
-    return Verdict(Status.FAIL, observed, bootstrap.source, step)
+    return CheckResult(Status.FAIL, observed, bootstrap.source, step)
 
 
-def _given_certificate(setting: Setting, file: FileFact) -> Verdict:
+def _given_certificate(setting: Setting, file: FileFact) -> CheckResult:
     observed = shown(fields.CERTIFICATE, setting)
     if file.missing or file.problem:
         why = "is not there" if file.missing else file.problem
         step = "Mend what is named; the kubelet does not start without it."
-        return Verdict(Status.UNKNOWN, f"{observed}: {file.path} {why}", setting.source, step)
+        return CheckResult(Status.UNKNOWN, f"{observed}: {file.path} {why}", setting.source, step)
     if file.self_signed:
         step = f"Put a certificate of the cluster's CA at {file.path}, or set `serverTLSBootstrap: true` instead."
-        return Verdict(Status.FAIL, f"{observed}, self-signed", setting.source, step)
-    return Verdict(Status.PASS, f"{observed}, issued by a CA", setting.source)
+        return CheckResult(Status.FAIL, f"{observed}, self-signed", setting.source, step)
+    return CheckResult(Status.PASS, f"{observed}, issued by a CA", setting.source)
 
 
-def _server_rotation(facts: Facts) -> Verdict:
+def _server_rotation(facts: Facts) -> CheckResult:
     bootstrap, certificate, key = (
         facts.effective.get(field) for field in (fields.SERVER_TLS, fields.CERTIFICATE, fields.PRIVATE_KEY)
     )
@@ -120,32 +120,32 @@ def _server_rotation(facts: Facts) -> Verdict:
             return untold(setting)
     if gate.value is False:
         step = "Take RotateKubeletServerCertificate=false out of the feature gates and restart the kubelet."
-        return Verdict(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gate.source, step)
+        return CheckResult(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gate.source, step)
     if bootstrap.value:
-        return Verdict(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
+        return CheckResult(Status.PASS, shown(fields.SERVER_TLS, bootstrap), bootstrap.source)
     if certificate.value and key.value:
         observed = f"{shown(fields.CERTIFICATE, certificate)}: a managed certificate"
-        return Verdict(Status.PASS, observed, certificate.source)
+        return CheckResult(Status.PASS, observed, certificate.source)
     step = remedy(facts, fields.SERVER_TLS, bootstrap, "serverTLSBootstrap: true") + " An approver has to sign."
-    return Verdict(Status.FAIL, shown(fields.SERVER_TLS, bootstrap), bootstrap.source, step)
+    return CheckResult(Status.FAIL, shown(fields.SERVER_TLS, bootstrap), bootstrap.source, step)
 
 
-def _ciphers(facts: Facts) -> Verdict:
+def _ciphers(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.CIPHERS)
     if setting.problem:
         return untold(setting)
     if not setting.value:
         observed = "tlsCipherSuites is not set: Go's own list"
-        return Verdict(Status.INFO, observed, setting.source, severity=Severity.INFO)
+        return CheckResult(Status.INFO, observed, setting.source, severity=Severity.INFO)
     weak = [name for name in setting.value if name not in STRONG_CIPHERS]
     if not weak:
-        return Verdict(Status.PASS, shown(fields.CIPHERS, setting), setting.source)
+        return CheckResult(Status.PASS, shown(fields.CIPHERS, setting), setting.source)
     kept = [name for name in setting.value if name in STRONG_CIPHERS] or ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
     step = remedy(facts, fields.CIPHERS, setting, f"tlsCipherSuites: [{', '.join(kept)}]")
-    return Verdict(Status.FAIL, f"weak: {', '.join(weak)}", setting.source, step)
+    return CheckResult(Status.FAIL, f"weak: {', '.join(weak)}", setting.source, step)
 
 
-def _tls_minimum(facts: Facts) -> Verdict:
+def _tls_minimum(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.TLS_MINIMUM)
     if setting.problem:
         return untold(setting)
@@ -154,24 +154,24 @@ def _tls_minimum(facts: Facts) -> Verdict:
         problem = f"{shown(fields.TLS_MINIMUM, setting)} is none of {', '.join(_TLS_VERSIONS)}; the kubelet refuses it"
         return untold(Setting(None, setting.source, problem))
     if good:
-        return Verdict(Status.PASS, shown(fields.TLS_MINIMUM, setting), setting.source)
+        return CheckResult(Status.PASS, shown(fields.TLS_MINIMUM, setting), setting.source)
     step = remedy(facts, fields.TLS_MINIMUM, setting, "tlsMinVersion: VersionTLS12")
-    return Verdict(Status.FAIL, shown(fields.TLS_MINIMUM, setting), setting.source, step)
+    return CheckResult(Status.FAIL, shown(fields.TLS_MINIMUM, setting), setting.source, step)
 
 
-def _sysctls(facts: Facts) -> Verdict:
+def _sysctls(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.SYSCTLS)
     if setting.problem:
         return untold(setting)
     if not setting.value:
-        return Verdict(Status.PASS, shown(fields.SYSCTLS, setting), setting.source)
+        return CheckResult(Status.PASS, shown(fields.SYSCTLS, setting), setting.source)
     wild = any("*" in name for name in setting.value)
     step = remedy(facts, fields.SYSCTLS, setting, "allowedUnsafeSysctls: []")
     severity = Severity.HIGH if wild else Severity.MEDIUM
-    return Verdict(Status.FAIL, shown(fields.SYSCTLS, setting), setting.source, step, severity)
+    return CheckResult(Status.FAIL, shown(fields.SYSCTLS, setting), setting.source, step, severity)
 
 
-def _pull_policy(facts: Facts) -> Verdict:
+def _pull_policy(facts: Facts) -> CheckResult:
     field, setting = fields.PULL_POLICY, facts.effective.get(fields.PULL_POLICY)
     if setting.problem:
         return untold(setting)
@@ -179,18 +179,18 @@ def _pull_policy(facts: Facts) -> Verdict:
         problem = f"{shown(field, setting)} is none of {', '.join(_PULL_POLICIES)}; the kubelet refuses it"
         return untold(Setting(None, setting.source, problem))
     if setting.value != "NeverVerify":
-        return Verdict(Status.PASS, shown(field, setting), setting.source)
+        return CheckResult(Status.PASS, shown(field, setting), setting.source)
     step = remedy(facts, field, setting, f"{field.path}: NeverVerifyPreloadedImages")
-    return Verdict(Status.FAIL, shown(field, setting), setting.source, step)
+    return CheckResult(Status.FAIL, shown(field, setting), setting.source, step)
 
 
-def _profiling(facts: Facts) -> Verdict:
+def _profiling(facts: Facts) -> CheckResult:
     """Both handlers are only there while enableDebuggingHandlers is on (pkg/kubelet/server, PR 87273)."""
     debugging = facts.effective.get(fields.DEBUGGING)
     if debugging.problem:
         return untold(debugging)
     if not debugging.value:
-        return Verdict(Status.PASS, shown(fields.DEBUGGING, debugging), debugging.source)
+        return CheckResult(Status.PASS, shown(fields.DEBUGGING, debugging), debugging.source)
     handlers = [(field, facts.effective.get(field)) for field in (fields.PROFILING, fields.DEBUG_FLAGS)]
     for _, setting in handlers:
         if setting.problem:
@@ -199,37 +199,37 @@ def _profiling(facts: Facts) -> Verdict:
     source = ", ".join(dict.fromkeys(setting.source for _, setting in handlers))
     on = [(field, setting) for field, setting in handlers if setting.value]
     if not on:
-        return Verdict(Status.PASS, observed, source)
+        return CheckResult(Status.PASS, observed, source)
     step = " ".join(remedy(facts, field, setting, f"{field.path}: false") for field, setting in on)
-    return Verdict(Status.FAIL, observed, source, step)
+    return CheckResult(Status.FAIL, observed, source, step)
 
 
-def _healthz(facts: Facts) -> Verdict:
+def _healthz(facts: Facts) -> CheckResult:
     address, port = facts.effective.get(fields.HEALTHZ), facts.effective.get(fields.HEALTHZ_PORT)
     for setting in (address, port):
         if setting.problem:
             return untold(setting)
     if port.value == 0:
-        return Verdict(Status.PASS, "healthzPort: 0 (off)", port.source)
+        return CheckResult(Status.PASS, "healthzPort: 0 (off)", port.source)
     loopback = is_loopback(address.value)
     if loopback is None:
         problem = f"{shown(fields.HEALTHZ, address)} is not an address; the kubelet refuses it"
         return untold(Setting(None, address.source, problem))
     if loopback:
-        return Verdict(Status.PASS, shown(fields.HEALTHZ, address), address.source)
+        return CheckResult(Status.PASS, shown(fields.HEALTHZ, address), address.source)
     step = remedy(facts, fields.HEALTHZ, address, "healthzBindAddress: 127.0.0.1")
-    return Verdict(Status.FAIL, shown(fields.HEALTHZ, address), address.source, step)
+    return CheckResult(Status.FAIL, shown(fields.HEALTHZ, address), address.source, step)
 
 
-def _gates(facts: Facts) -> Verdict:
+def _gates(facts: Facts) -> CheckResult:
     setting = facts.effective.gate("AllAlpha")
     if setting.problem:
         return untold(setting)
     observed = "AllAlpha is not set" if setting.value is None else f"AllAlpha: {spelled(setting.value)}"
     if not setting.value:
-        return Verdict(Status.PASS, observed, setting.source)
+        return CheckResult(Status.PASS, observed, setting.source)
     step = "Take AllAlpha out of the feature gates, name the few that are needed, and restart the kubelet."
-    return Verdict(Status.FAIL, observed, setting.source, step)
+    return CheckResult(Status.FAIL, observed, setting.source, step)
 
 
 def _positive(value: object) -> bool:

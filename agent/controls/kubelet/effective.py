@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.controls.kubelet import document, fields
-from agent.controls.kubelet.argv import Flags
-from agent.controls.kubelet.document import DocumentRefused, Tree, Value
+from agent.controls.kubelet import fields, yaml_tree
 from agent.controls.kubelet.fields import FIELDS, Field, Kind, Wrong
+from agent.controls.kubelet.flags import Flags
+from agent.controls.kubelet.yaml_tree import DocumentRefused, Tree, Value
 from agent.errors import HostError
 from agent.host import Host
 
@@ -84,7 +84,7 @@ class Effective:
             return source
         if last is not None and name in fields.from_flags(fields.GATES, self.flags):
             return last.source
-        found = document.find(self.tree, fields.GATES.path)
+        found = yaml_tree.find(self.tree, fields.GATES.path)
         below = found.data if found is not None and isinstance(found.data, Mapping) else {}
         return below[name].source if name in below else source
 
@@ -113,7 +113,7 @@ class Effective:
     def _running(self, wanted: Field) -> Setting | None:
         if self.configz is None or not wanted.path:
             return None
-        found = document.find(self.configz, wanted.path)
+        found = yaml_tree.find(self.configz, wanted.path)
         if found is None:
             # omitempty leaves out what is zero; a field whose default is not zero would be there if it were known.
             setting = None if wanted.default else Setting(_zero(wanted), CONFIGZ)
@@ -141,7 +141,7 @@ class Effective:
             return Setting(wanted.default, UNSET)
         if self.trouble:
             return Setting(None, "", self.trouble)
-        found = document.find(self.tree, wanted.path)
+        found = yaml_tree.find(self.tree, wanted.path)
         if found is not None:
             value = fields.from_file(wanted, found)  # cannot be wrong: that would be trouble
             if value or not wanted.zero_is_unset:
@@ -186,10 +186,10 @@ def read(view: Host, flags: Flags, cwd: str, *, doubt: str = "") -> Effective:
             path = effective.absolute(effective.config)
             files.append(path)
             tree = _load(view, path, "", posixpath.dirname(path))
-            tree = document.merge({}, tree)  # nulls are unset
+            tree = yaml_tree.merge({}, tree)  # nulls are unset
         for path in drop_ins(view, effective):
             files.append(path)
-            tree = document.merge(tree, _load(view, path, "drop-in ", ""))
+            tree = yaml_tree.merge(tree, _load(view, path, "drop-in ", ""))
         trouble = _trouble(tree)
     except (HostError, DocumentRefused) as error:
         trouble = str(error)
@@ -230,13 +230,13 @@ def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effe
     if answer is None:
         return effective
     inner = answer.get("kubeletconfig", answer)
-    grafted = document.graft(inner, CONFIGZ).data
+    grafted = yaml_tree.graft(inner, CONFIGZ).data
     return replace(effective, configz=grafted) if isinstance(grafted, Mapping) else effective
 
 
 def _load(view: Host, path: str, label: str, folder: str) -> Tree:
-    tree = document.load(view.read_text(path), path, label=label, folder=folder)
-    document.require_kind(tree, path)
+    tree = yaml_tree.load(view.read_text(path), path, label=label, folder=folder)
+    yaml_tree.require_kind(tree, path)
     return tree
 
 
@@ -250,7 +250,7 @@ def _legacy() -> Tree:
         for key in reversed(known.path.split(".")):
             value = Value({key: value}, FLAGS_ONLY)
         assert isinstance(value.data, Mapping)  # noqa: S101 - wrapped in a mapping just above
-        tree = document.merge(tree, value.data)
+        tree = yaml_tree.merge(tree, value.data)
     return tree
 
 
@@ -258,7 +258,7 @@ def _trouble(tree: Tree) -> str:
     """What the kubelet would refuse in the merged configuration, or reads where we would not."""
     refused = []
     for known in (one for one in FIELDS if one.path):
-        value = document.find(tree, known.path)
+        value = yaml_tree.find(tree, known.path)
         if value is not None:
             try:
                 fields.from_file(known, value)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from agent.controls.kubelet import argv
-from agent.controls.kubelet.document import Value, plain, shown
+from agent.controls.kubelet import flags as kubelet_flags
+from agent.controls.kubelet.yaml_tree import Value, plain, shown
 
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 _CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
@@ -116,7 +116,7 @@ def from_file(field: Field, value: Value) -> Any:
     return decoded
 
 
-def from_flags(field: Field, flags: argv.Flags) -> Any:
+def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
     """What the command line sets, None when it does not set the field. Raises Wrong."""
     given = flags.all(field.flag) if field.flag else ()
     if not given:
@@ -159,7 +159,7 @@ def _gates(texts: Sequence[str]) -> Mapping[str, bool]:
     gates: dict[str, bool] = {}
     for pair in (pair for text in texts for pair in text.split(",") if pair.strip()):
         name, equals, value = pair.partition("=")
-        parsed = argv.boolean(value.strip())
+        parsed = kubelet_flags.boolean(value.strip())
         if not equals or parsed is None:
             raise Wrong(f"--feature-gates has {pair.strip()[:80]!r}, it has to be NAME=true or NAME=false")
         gates[name.strip()] = parsed
@@ -221,7 +221,7 @@ _DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.GATES: _gate_map,
 }
 _PARSERS: Mapping[Kind, Callable[[str], Any]] = {
-    Kind.BOOLEAN: argv.boolean,
+    Kind.BOOLEAN: kubelet_flags.boolean,
     Kind.INT32: _parse_number(_INT32),
     Kind.INT64: _parse_number(_INT64),
     Kind.TEXT: _text,

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.controls.kubelet import fields, units
+from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.effective import Effective
-from agent.controls.kubelet.embeddings import Launch
-from agent.controls.kubelet.verdict import Row, Verdict
 from agent.errors import HostError, HostFileMissing
 from agent.host import FileStat, Host
 from agent.model import Finding, Severity, Status
@@ -60,7 +60,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FoundFile:
     """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
 
     path: str
@@ -114,12 +114,12 @@ def proxy_group(kubeconfig: str) -> Group:
     return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, _some(kubeconfig))
 
 
-def look(view: Host, group: Group) -> tuple[Look, ...]:
+def look(view: Host, group: Group) -> tuple[FoundFile, ...]:
     """Each file of the group as it is. Never raises."""
     return tuple(_look(view, path) for path in dict.fromkeys(group.paths))
 
 
-def judge(group: Group, looks: Sequence[Look]) -> tuple[Finding, ...]:
+def judge(group: Group, looks: Sequence[FoundFile]) -> tuple[Finding, ...]:
     """One finding for the modes and one for the owners, or one for both. Pure."""
     if group.owner_id:
         return (
@@ -129,7 +129,7 @@ def judge(group: Group, looks: Sequence[Look]) -> tuple[Finding, ...]:
     return (_finding(group, group.mode_id, looks, mode=True, owner=True),)
 
 
-def _finding(group: Group, id_: str, looks: Sequence[Look], *, mode: bool, owner: bool) -> Finding:
+def _finding(group: Group, id_: str, looks: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
     owned = "root" if group.any_group else "root:root"
     allowed = "not world-writable" if group.any_group else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
@@ -138,7 +138,7 @@ def _finding(group: Group, id_: str, looks: Sequence[Look], *, mode: bool, owner
     return row.finding(_verdict(group, looks, mode=mode, owner=owner))
 
 
-def _verdict(group: Group, looks: Sequence[Look], *, mode: bool, owner: bool) -> Verdict:
+def _verdict(group: Group, looks: Sequence[FoundFile], *, mode: bool, owner: bool) -> CheckResult:
     wrong: list[str] = []
     closed: list[str] = []
     good: list[str] = []
@@ -161,13 +161,13 @@ def _verdict(group: Group, looks: Sequence[Look], *, mode: bool, owner: bool) ->
         if not (mode and excess) and not (owner and foreign):
             good.append(f"{one.path} is {one.stat.mode:04o}" if mode else f"{one.path} is root's")
     if wrong:
-        return Verdict(Status.FAIL, _few([*wrong, *problems]), "stat", "; ".join(steps[:8]))
+        return CheckResult(Status.FAIL, _few([*wrong, *problems]), "stat", "; ".join(steps[:8]))
     if problems:
-        return Verdict(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or mend what is named.")
+        return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or mend what is named.")
     if closed or good:
-        return Verdict(Status.PASS, _few([*closed, *good]), "stat")
+        return CheckResult(Status.PASS, _few([*closed, *good]), "stat")
     missing = [one.path for one in looks if one.missing]
-    return Verdict(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
+    return CheckResult(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
 
 
 def _few(lines: Sequence[str]) -> str:
@@ -175,14 +175,14 @@ def _few(lines: Sequence[str]) -> str:
     return ", ".join(lines[:5]) + more
 
 
-def _look(view: Host, path: str) -> Look:
+def _look(view: Host, path: str) -> FoundFile:
     try:
         found = view.stat(path)
-        return Look(path, found, closed_by=_closed_by(view, path))
+        return FoundFile(path, found, closed_by=_closed_by(view, path))
     except HostFileMissing:
-        return Look(path, missing=True)
+        return FoundFile(path, missing=True)
     except HostError as error:
-        return Look(path, problem=str(error))
+        return FoundFile(path, problem=str(error))
 
 
 def _closed_by(view: Host, path: str) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.controls.kubelet import effective, embeddings, fields, files, live, proxy, units
+from agent.controls.kubelet import discovery, effective, fields, files, http_findings, proxy, units
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
+from agent.controls.kubelet.check import Facts, FileFact
+from agent.controls.kubelet.discovery import Launch, Search
 from agent.controls.kubelet.effective import Effective
-from agent.controls.kubelet.embeddings import Launch, Search
-from agent.controls.kubelet.files import Group, Look
+from agent.controls.kubelet.files import FoundFile, Group
 from agent.controls.kubelet.probe import Prober
-from agent.controls.kubelet.verdict import Facts, FileFact
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host
 
@@ -38,29 +38,29 @@ class Kubelet:
 
     launch: Launch
     facts: Facts
-    looks: tuple[tuple[Group, tuple[Look, ...]], ...]
+    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
     newer: tuple[str, ...] = ()
     undated: tuple[str, ...] = ()
-    answers: live.Answers | None = None
+    answers: http_findings.ProbeResults | None = None
     ended: bool = False
     configz: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """The node's kubelets, kube-proxy, and files. looks: of the usual places, when no kubelet runs."""
 
     search: Search
     processes: int
     kubelets: tuple[Kubelet, ...]
-    proxy: proxy.Seen
-    looks: tuple[tuple[Group, tuple[Look, ...]], ...] = ()
+    proxy: proxy.ProxyObservation
+    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
 
 
-def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Seen:
+def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
     """One look at the node. prober: None when nothing is to be asked of ports. Raises nothing of its own."""
     processes = tuple(host.processes())
-    search = embeddings.search(host, processes)
+    search = discovery.search(host, processes)
     # Of several, nobody can tell whose answer it is.
     ask = configz if len(search.launches) == 1 else None
     kubelets = tuple(_kubelet(host, launch, prober, ask) for launch in search.launches)
@@ -73,7 +73,7 @@ def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Se
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
     looks = tuple((group, files.look(host, group)) for group in groups)
-    return Seen(search, len(processes), kubelets, found, looks)
+    return Observation(search, len(processes), kubelets, found, looks)
 
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
@@ -90,7 +90,7 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
     groups = files.groups(host, view, launch, told)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
     newer, undated = _newer(host, view, launch, told)
-    answers = live.ask(told, prober) if prober is not None else None
+    answers = http_findings.ask(told, prober) if prober is not None else None
     return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
 
 

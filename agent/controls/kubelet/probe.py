@@ -17,7 +17,7 @@ PATH = "/pods"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     """What came back. status: of HTTP, None when there was none. refused: nothing listens there. error: why not."""
 
     status: int | None = None
@@ -31,10 +31,10 @@ class Answer:
 class Prober(Protocol):
     """Sends one anonymous GET /pods."""
 
-    def secure(self, address: str, port: int, /) -> Answer:
+    def secure(self, address: str, port: int, /) -> ProbeResult:
         """Over TLS, as to port 10250. Never raises."""
 
-    def plain(self, address: str, port: int, /) -> Answer:
+    def plain(self, address: str, port: int, /) -> ProbeResult:
         """Over plain HTTP, as to port 10255. Never raises."""
 
 
@@ -44,29 +44,29 @@ class HttpProber:
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._timeout = timeout_seconds
 
-    def secure(self, address: str, port: int) -> Answer:
+    def secure(self, address: str, port: int) -> ProbeResult:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return _ask(http.client.HTTPSConnection(address, port, timeout=self._timeout, context=context))
 
-    def plain(self, address: str, port: int) -> Answer:
+    def plain(self, address: str, port: int) -> ProbeResult:
         return _ask(http.client.HTTPConnection(address, port, timeout=self._timeout))
 
 
-def _ask(connection: http.client.HTTPConnection) -> Answer:
+def _ask(connection: http.client.HTTPConnection) -> ProbeResult:
     try:
         connection.request("GET", PATH, headers={"Connection": "close", "User-Agent": "node-hardening-agent"})
-        return Answer(connection.getresponse().status)
+        return ProbeResult(connection.getresponse().status)
     except ConnectionRefusedError:
-        return Answer(refused=True, error="refused")
+        return ProbeResult(refused=True, error="refused")
     except TimeoutError:
-        return Answer(error="no answer in time")
+        return ProbeResult(error="no answer in time")
     except ssl.SSLError as error:
-        return Answer(error=f"TLS: {error.reason or error}")
+        return ProbeResult(error=f"TLS: {error.reason or error}")
     except OSError as error:
-        return Answer(error=errno.errorcode.get(error.errno or 0, type(error).__name__))
+        return ProbeResult(error=errno.errorcode.get(error.errno or 0, type(error).__name__))
     except (http.client.HTTPException, ValueError) as error:
-        return Answer(error=f"not HTTP ({type(error).__name__})")
+        return ProbeResult(error=f"not HTTP ({type(error).__name__})")
     finally:
         connection.close()

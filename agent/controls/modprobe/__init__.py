@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.bundled_profiles import shipped_profiles
 from agent.config.schema import Mode, Modprobe
 from agent.controls.base import Step
-from agent.controls.installed import Entry, Installed, digest
-from agent.controls.modprobe.judge import findings
-from agent.controls.modprobe.lists import KIND, DeniedModule, DenyList, load_list
+from agent.controls.manifest import Entry, Installed, digest
+from agent.controls.modprobe.denylists import KIND, DeniedModule, DenyList, load_list
+from agent.controls.modprobe.environment import CONTROL, leftovers
+from agent.controls.modprobe.findings import findings
 from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
-from agent.controls.modprobe.observe import Seen, observe, read_file
+from agent.controls.modprobe.observe import Observation, observe, read_file
 from agent.controls.modprobe.plan import unload_order
 from agent.controls.modprobe.policy import render, resolve
-from agent.controls.modprobe.surroundings import CONTROL, leftovers
 from agent.errors import CommandMissing, HostError
 from agent.host import Host
 from agent.model import Change, Finding
-from agent.shipped import shipped_profiles
 
 __all__ = ["KIND", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
 
@@ -48,7 +48,7 @@ class ModprobeControl:
         """Every modprobe.d: a line in any of them may win over ours. A new kernel comes with a boot or a pass."""
         return FOLDERS
 
-    def observe(self) -> Seen:
+    def observe(self) -> Observation:
         """Reads policy and node. Raises AgentError when the shipped lists are missing."""
         folder = self._lists or shipped_profiles("modprobe")
         return observe(self._host, resolve(self._config, folder, self._denied_now()), self._config.file)
@@ -62,17 +62,17 @@ class ModprobeControl:
         contents = ((path, read_file(self._host, path).content or b"") for path in dict.fromkeys(paths))
         return tuple(name for path, text in contents for name in denied_by(parse(text.decode(errors="replace"), path)))
 
-    def judge(self, seen: Seen) -> Sequence[Finding]:
+    def judge(self, seen: Observation) -> Sequence[Finding]:
         """A finding for each denied module, and for what stands in the way."""
         return tuple(findings(self._config, seen))
 
-    def plan(self, seen: Seen) -> Sequence[Step]:
+    def plan(self, seen: Observation) -> Sequence[Step]:
         """The new file first, then what it replaces, then unloading: at no moment is less denied than before."""
         if self._config.mode is not Mode.ENFORCE:
             return ()
         return (*self._write(seen), *self._remove(seen), *self._unload(seen))
 
-    def _write(self, seen: Seen) -> Sequence[Step]:
+    def _write(self, seen: Observation) -> Sequence[Step]:
         path = self._config.file
         if not seen.policy.denied or file_problem(path):
             return ()
@@ -89,7 +89,7 @@ class ModprobeControl:
             ),
         )
 
-    def _remove(self, seen: Seen) -> Sequence[Step]:
+    def _remove(self, seen: Observation) -> Sequence[Step]:
         return tuple(self._remove_one(path, seen.installed[path]) for path in leftovers(self._config, seen))
 
     def _remove_one(self, path: str, entry: Entry) -> Step:
@@ -104,7 +104,7 @@ class ModprobeControl:
 
         return Step(change, take_away)
 
-    def _unload(self, seen: Seen) -> Sequence[Step]:
+    def _unload(self, seen: Observation) -> Sequence[Step]:
         if not self._config.unload or seen.running is None or not seen.running.may_unload or seen.running.disabled:
             return ()
         return tuple(self._unload_one(name) for name in unload_order(seen.running.loaded or {}, seen.policy.names))

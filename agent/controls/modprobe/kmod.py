@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.controls.modprobe.lists import normal_name
+from agent.controls.modprobe.denylists import normal_name
 
 _INSMOD = re.compile(r"insmod (?P<path>/.*?\.ko(?:\.(?:gz|xz|zst))?)(?: .*)?")
 _OBJECT = re.compile(r"(?P<name>[^/]+)\.ko(?:\.(?:gz|xz|zst))?")
@@ -60,7 +60,7 @@ def module_of(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ShowDepends:
     """What `modprobe --show-depends` printed: what would be done, in that order.
 
     insmods: modules whose object would be loaded. commands: install commands that would run. builtins: modules that are
@@ -73,7 +73,7 @@ class Answer:
     not_found: tuple[str, ...] = ()
 
 
-def answer(stdout: str, stderr: str) -> Answer:
+def answer(stdout: str, stderr: str) -> ShowDepends:
     """Reads `modprobe -n -v` or `--show-depends`; lines of other kinds are left out."""
     insmods, commands, builtins = [], [], []
     for line in stdout.splitlines():
@@ -83,12 +83,12 @@ def answer(stdout: str, stderr: str) -> Answer:
             commands.append(line.removeprefix("install ").strip())
         elif line.startswith("builtin "):
             builtins.append(normal_name(line.removeprefix("builtin ").strip()))
-    return Answer(tuple(insmods), tuple(commands), tuple(builtins), tuple(_NOT_FOUND.findall(stderr)))
+    return ShowDepends(tuple(insmods), tuple(commands), tuple(builtins), tuple(_NOT_FOUND.findall(stderr)))
 
 
-def joined(parts: Sequence[Answer]) -> Answer:
+def joined(parts: Sequence[ShowDepends]) -> ShowDepends:
     """Several answers as one."""
-    return Answer(
+    return ShowDepends(
         tuple(name for part in parts for name in part.insmods),
         tuple(command for part in parts for command in part.commands),
         tuple(name for part in parts for name in part.builtins),

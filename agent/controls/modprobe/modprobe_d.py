@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from agent.controls.modprobe.lists import normal_name
+from agent.controls.modprobe.denylists import normal_name
 
 # kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
 FOLDERS = (

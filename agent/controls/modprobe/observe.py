@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent.controls.installed import Entry, Installed, ManifestError
+from agent.controls.manifest import Entry, Installed, ManifestError
 from agent.controls.modprobe import kmod
 from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Hidden, Line, in_order, parse
 from agent.controls.modprobe.policy import Policy
-from agent.controls.modprobe.proof import Modprobe, Proof
+from agent.controls.modprobe.show_depends import Modprobe, Proof
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host, HostExec
 
@@ -71,7 +71,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """Everything that the judgement needs."""
 
     policy: Policy
@@ -83,11 +83,11 @@ class Seen:
     manifest_problem: str = ""
 
 
-def observe(host: Host, policy: Policy, path: str) -> Seen:
+def observe(host: Host, policy: Policy, path: str) -> Observation:
     """Reads the node. Raises HostError only when not even the release of the running kernel can be told."""
     installed, problem = _manifest(host)
     running = _running(host, policy)
-    return Seen(
+    return Observation(
         policy=policy,
         file=read_file(host, path),
         configuration=_configuration(host),

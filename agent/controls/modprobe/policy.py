@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.config.schema import Modprobe
-from agent.controls.modprobe.lists import DenyList, load_list, name_problem, near, normal_name
+from agent.controls.modprobe.denylists import DenyList, load_list, name_problem, near, normal_name
 from agent.errors import ConfigError
 
 REFUSED_BY = "/bin/false"

@@ -13,19 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from agent.bundled_profiles import shipped_profiles
 from agent.config import schema
 from agent.controls.base import Step
-from agent.controls.installed import Entry, Installed
-from agent.controls.seccomp import folder, place
+from agent.controls.manifest import Entry, Installed
+from agent.controls.seccomp import kubelet_root, profile_dir
+from agent.controls.seccomp.equivalent_syscalls import unknown_to
 from agent.controls.seccomp.findings import findings
-from agent.controls.seccomp.reading import read
-from agent.controls.seccomp.resolving import Platform, Resolved, resolve
-from agent.controls.seccomp.seen import MODE, Item, Present, Seen, Stale, drift
-from agent.controls.seccomp.twins import unknown_to
+from agent.controls.seccomp.observation import MODE, Item, Observation, Present, Stale, drift
+from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.resolver import Platform, Resolved, resolve
 from agent.errors import ConfigError, HostError, HostFileError, HostFileMissing, Problem
 from agent.host import Host
 from agent.model import Change, Finding
-from agent.shipped import shipped_profiles
 
 _NOTE: Final = "directory"  # in the manifest: the folder that an entry was installed for
 
@@ -42,9 +42,9 @@ class SeccompControl:
 
     def watched(self) -> Sequence[str]:
         """The kubelet's folder of profiles."""
-        return (place.find(self._config.directory, self._host, "").path,)
+        return (kubelet_root.find(self._config.directory, self._host, "").path,)
 
-    def observe(self) -> Seen:
+    def observe(self) -> Observation:
         """Reads the profiles and what is installed. Raises AgentError when the shipped profiles are gone."""
         manifest_error = ""
         entries: dict[str, Entry] = {}
@@ -53,9 +53,9 @@ class SeccompControl:
         except HostError as error:
             manifest_error = str(error)
         given = Path(self._config.profiles)
-        found = folder.sources(given if _is_there(given) else shipped_profiles(self.name))
+        found = profile_dir.sources(given if _is_there(given) else shipped_profiles(self.name))
         last = next((entry.notes[_NOTE] for entry in entries.values() if entry.notes.get(_NOTE)), "")
-        where = place.find(self._config.directory, self._host, last)
+        where = kubelet_root.find(self._config.directory, self._host, last)
         platform = Platform.of(self._host.machine(), self._host.kernel_release())
         items = tuple(self._item(source, where, platform, entries) for source in found.files)
         paths = {item.path for item in items}
@@ -65,14 +65,14 @@ class SeccompControl:
             if entry.key not in paths and not found.error
         )
         young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
-        library = place.libseccomp_of(self._host) if young else None
-        return Seen(where, found, items, stale, platform, os.geteuid(), manifest_error, library)
+        library = kubelet_root.libseccomp_of(self._host) if young else None
+        return Observation(where, found, items, stale, platform, os.geteuid(), manifest_error, library)
 
-    def judge(self, seen: Seen) -> Sequence[Finding]:
+    def judge(self, seen: Observation) -> Sequence[Finding]:
         """A finding for the folder, one a profile, and one for each that can be walked around."""
         return findings(seen)
 
-    def plan(self, seen: Seen) -> Sequence[Step]:
+    def plan(self, seen: Observation) -> Sequence[Step]:
         """Writes what is missing or differs, then removes what left. Nothing in audit mode."""
         if self._config.mode is not schema.Mode.ENFORCE:
             return ()
@@ -89,7 +89,9 @@ class SeccompControl:
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
-    def _item(self, source: folder.Source, where: place.Place, platform: Platform, entries: dict[str, Entry]) -> Item:
+    def _item(
+        self, source: profile_dir.Source, where: kubelet_root.Place, platform: Platform, entries: dict[str, Entry]
+    ) -> Item:
         path = posixpath.join(where.path, source.name)
         resolved: Resolved | None = None
         problems: tuple[Problem, ...] = ()
@@ -122,7 +124,7 @@ class SeccompControl:
     # -- acting ----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _reason(item: Item, seen: Seen) -> str:
+    def _reason(item: Item, seen: Observation) -> str:
         """Why the file is to be written; empty when it is as it should be, or when that cannot be told."""
         if item.present.error:
             return ""

@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.controls.seccomp import syscalls
-from agent.controls.seccomp.seen import MODE, Item, Seen, Stale, drift
-from agent.controls.seccomp.twins import gaps, unknown_to
+from agent.controls.seccomp.equivalent_syscalls import gaps, unknown_to
+from agent.controls.seccomp.observation import MODE, Item, Observation, Stale, drift
 from agent.model import Finding, Severity, Status
 
 _CONTROL: Final = "seccomp"
 _PROBLEMS_SHOWN: Final = 5
 
 
-def findings(seen: Seen) -> tuple[Finding, ...]:
+def findings(seen: Observation) -> tuple[Finding, ...]:
     """Every finding, in a stable order."""
     found = [_directory(seen)]
     if seen.manifest_error:
@@ -37,7 +37,7 @@ def _finding(thing: str, title: str, status: Status, severity: Severity, **field
     return Finding(id=f"{_CONTROL}/{thing}", control=_CONTROL, title=title, status=status, severity=severity, **fields)
 
 
-def _directory(seen: Seen) -> Finding:
+def _directory(seen: Observation) -> Finding:
     place = seen.place
     title = "Profiles go where the kubelet looks for them"
     if place.elsewhere:
@@ -63,7 +63,7 @@ def _directory(seen: Seen) -> Finding:
     )
 
 
-def _manifest(seen: Seen) -> Finding:
+def _manifest(seen: Observation) -> Finding:
     return _finding(
         "manifest",
         "What was installed before is known",
@@ -76,7 +76,7 @@ def _manifest(seen: Seen) -> Finding:
     )
 
 
-def _sources(seen: Seen) -> Finding:
+def _sources(seen: Observation) -> Finding:
     sources = seen.sources
     if sources.error:
         return _finding(
@@ -103,7 +103,7 @@ def _sources(seen: Seen) -> Finding:
     )
 
 
-def _profile(item: Item, seen: Seen) -> Finding:
+def _profile(item: Item, seen: Observation) -> Finding:
     id_, title = f"profile/{item.name}", f"Seccomp profile {item.name} is valid and installed"
     expected = f"{item.path}, mode {MODE:04o}, for pods with localhostProfile: {item.name}"
     if item.resolved is None:
@@ -163,7 +163,7 @@ def _profile(item: Item, seen: Seen) -> Finding:
     )
 
 
-def _ways_around(item: Item, seen: Seen) -> Iterable[Finding]:
+def _ways_around(item: Item, seen: Observation) -> Iterable[Finding]:
     if item.resolved is None:
         return
     if open_ways := gaps(item.resolved):

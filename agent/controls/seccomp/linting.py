@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.controls.seccomp.reading import read
-from agent.controls.seccomp.resolving import Platform, resolve
-from agent.controls.seccomp.twins import gaps
+from agent.controls.seccomp.equivalent_syscalls import gaps
+from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.resolver import Platform, resolve
 from agent.errors import ConfigError, Problem
 
 # What most nodes are; one folder of profiles goes to all of them, so each profile has to be right on both.

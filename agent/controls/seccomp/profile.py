@@ -51,7 +51,7 @@ class Arg:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class RuleCondition:
     """Docker's `includes` or `excludes`. arches: libseccomp's names. min_kernel: (major, minor)."""
 
     caps: tuple[str, ...] = ()
@@ -69,8 +69,8 @@ class Rule:
     args: tuple[Arg, ...] = ()
     line: int = 0
     key: str = ""
-    includes: Gate | None = None
-    excludes: Gate | None = None
+    includes: RuleCondition | None = None
+    excludes: RuleCondition | None = None
 
     @property
     def effect(self) -> tuple[str, int | None]:

@@ -10,7 +10,7 @@ from agent.model import Status
 from agent.plugin import fleet, overview, policy, render
 from agent.plugin.command import NOT_WELL, OK, Command, Session, add_node
 from agent.plugin.fleet import FindingRow, Keep, NodeRow
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style, printable
 
 _IS, _SHOULD = "31", "32"
@@ -38,11 +38,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         )
     else:
         session.write("\n".join(_lines(row, session.style)))
-    return OK if row.standing is Standing.HARDENED else NOT_WELL
+    return OK if row.standing is ComplianceStatus.HARDENED else NOT_WELL
 
 
 def _lines(row: NodeRow, style: Style) -> Iterator[str]:
-    if row.standing is Standing.HARDENED:
+    if row.standing is ComplianceStatus.HARDENED:
         yield style.paint(f"{row.name} is as the policy {row.policy} asks for.", render.GOOD)
         return
     parts = [

@@ -26,7 +26,7 @@ from agent.plugin.progress import Progress
 from agent.plugin.render import WARN, Cell, Column, age, count, stamp, table
 from agent.reboot.pools import allowed_unavailable, usable_slots
 from agent.reboot.state import Phase
-from agent.reboot.words import several
+from agent.text import join_limited
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ def assumptions(outlooks: Sequence[Outlook], rules: Policy, pause: Pause) -> lis
             (one.load.failed, "in back-off after a failure, counted as if the next try went well"),
         ):
             if names:
-                told.append(f"{one.pool}: {several(names)}: {what}")
+                told.append(f"{one.pool}: {join_limited(names)}: {what}")
         if one.load.untold and one.typical.at is not None:
             told.append(f"{one.pool}: of {count(one.load.untold, 'node')} nobody can tell: not counted")
     return told
@@ -205,7 +205,7 @@ def _show(session: Session, outlooks: Sequence[Outlook], assumed: Sequence[str],
     for one in outlooks:
         seen = f"{one.pace.seen} seen" if one.pace and one.pace.seen else "as you say"
         pace = f"{age(one.pace.typical)} ({seen})" if one.pace else "unknown"
-        under_way = several(one.under_way, most=2) or "-"
+        under_way = join_limited(one.under_way, most=2) or "-"
         rows.append([
             one.pool, str(one.load.waiting), under_way, pace, _when(one, one.typical, now),
             _when(one, one.cautious, now) if one.typical.at is not None else "",

@@ -19,7 +19,7 @@ from agent.plugin.command import Command, Session
 from agent.plugin.locks import Lock, Pause
 from agent.plugin.render import age
 from agent.reboot.blockers.pause import PAUSE
-from agent.reboot.words import moment
+from agent.text import format_rfc3339
 
 _LABELS = {"app.kubernetes.io/name": "node-hardening-agent"}
 
@@ -99,7 +99,7 @@ def _until(duration: str, now: float) -> str:
         raise UsageError(f"--for: {error}; nothing was changed") from error
     if not 1 <= seconds <= units.YEAR_SECONDS:
         raise UsageError(f"--for {duration}: write 1s to 366d, or leave it out for no end; nothing was changed")
-    return moment(now + seconds)
+    return format_rfc3339(now + seconds)
 
 
 def _standing(session: Session) -> Pause | None:

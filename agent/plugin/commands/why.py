@@ -11,7 +11,7 @@ from agent.plugin.command import NOT_WELL, OK, Command, Session, add_node
 from agent.plugin.facts import Facts
 from agent.plugin.verdict import Reason, Verdict, verdict
 from agent.reboot.state import Phase
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 from agent.terminal import printable
 
 _INDENT = 4
@@ -64,7 +64,7 @@ def text(known: Facts, found: Verdict, session: Session) -> str:
         style.paint(line, render.GOOD if found.well else render.BOLD) for line in style.wrap(printable(found.headline))
     ]
     if found.hardening:
-        sure = known.row.standing is Standing.HARDENED
+        sure = known.row.standing is ComplianceStatus.HARDENED
         title = "What makes that doubtful" if sure else "Why it is not hardened"
         lines += ["", style.paint(title, render.BOLD)]
         lines += _reasons(found.hardening, session)

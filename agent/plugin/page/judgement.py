@@ -18,7 +18,7 @@ from agent.plugin.obstacles import ask
 from agent.plugin.overview import Overview
 from agent.plugin.page.tally import Group, Snapshot
 from agent.reboot.state import Phase
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 
 
 class Tone(StrEnum):
@@ -88,13 +88,13 @@ def standing(row: NodeRow) -> tuple[Tone, str]:
     match row.standing:
         case None:
             return Tone.WARN, overview.NO_AGENT
-        case Standing.HARDENED if row.is_well:
+        case ComplianceStatus.HARDENED if row.is_well:
             return Tone.GOOD, "hardened"
-        case Standing.HARDENED if not overview.is_trouble(row):
+        case ComplianceStatus.HARDENED if not overview.is_trouble(row):
             return Tone.BUSY, "hardened, now down"
-        case Standing.HARDENED:
+        case ComplianceStatus.HARDENED:
             return Tone.WARN, "hardened earlier"
-        case Standing.UNKNOWN:
+        case ComplianceStatus.UNKNOWN:
             return Tone.WARN, "unknown"
         case word:
             return Tone.BAD, word.value
@@ -128,7 +128,7 @@ def stands(rows: Sequence[NodeRow]) -> list[tuple[Tone, str, int]]:
 
 def _is_known_bad(row: NodeRow) -> bool:
     """Known to be wrong, rather than unknown."""
-    return row.standing in (Standing.DRIFTED, Standing.FAILED) or row.phase is Phase.FAILED
+    return row.standing in (ComplianceStatus.NON_COMPLIANT, ComplianceStatus.FAILED) or row.phase is Phase.FAILED
 
 
 def _need(number: int) -> str:
@@ -168,13 +168,13 @@ def _stuck(lock: Lock, seen: Overview) -> Point:
 
 def _hardening(shot: Snapshot) -> Iterator[Point]:
     rows = shot.seen.rows
-    bad = [row for row in rows if row.standing in (Standing.DRIFTED, Standing.FAILED)]
+    bad = [row for row in rows if row.standing in (ComplianceStatus.NON_COMPLIANT, ComplianceStatus.FAILED)]
     if bad:
         failing = [group for group in shot.groups if group.status is Status.FAIL]
         worst = f" The worst: {_worst(failing[0])}." if failing else " They do not say in what."
         text = f"{render.count(len(bad), 'node')} {_are(len(bad))} not hardened.{worst}"
         yield Point(Tone.BAD, text, ask("why", bad[0].name), "findings")
-    unknown = [row for row in rows if row.standing is Standing.UNKNOWN]
+    unknown = [row for row in rows if row.standing is ComplianceStatus.UNKNOWN]
     if unknown:
         who = "it is" if len(unknown) == 1 else "they are"
         text = f"Of {render.count(len(unknown), 'node')} it cannot be told whether {who} hardened."

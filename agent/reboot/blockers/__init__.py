@@ -13,8 +13,8 @@ from agent.reboot.blockers.kured import KuredBlocker
 from agent.reboot.blockers.pause import PauseBlocker
 from agent.reboot.blockers.pods import PodBlocker
 from agent.reboot.blockers.prometheus import PrometheusBlocker
+from agent.reboot.blockers.window import WindowBlocker
 from agent.reboot.ports import Blocker, Clock
-from agent.reboot.window import WindowBlocker
 
 __all__ = ["KuredBlocker", "PauseBlocker", "PodBlocker", "PrometheusBlocker", "WindowBlocker", "make_blockers"]
 

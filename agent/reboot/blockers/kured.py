@@ -18,7 +18,7 @@ from agent.errors import KubeError
 from agent.kube import DAEMONSETS, Kube
 from agent.kube.errors import Forbidden, NotFound
 from agent.reboot.ports import Clock, Verdict
-from agent.reboot.words import epoch, moment, plain, several
+from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
 _SKEW_SECONDS = 30.0
@@ -76,8 +76,8 @@ def judge(text: str, node: str, now: float, where: str) -> Verdict:
         by = f"kured's lock, held by kured on this very node; where kured is gone for good, remove the {where}"
         return Verdict(blocked=True, by=by)
     ends = [one.expires for one in holders if one.expires is not None]
-    until = f" until {moment(max(ends))} at the latest" if len(ends) == len(holders) else ""
-    return Verdict(blocked=True, by=f"kured's lock, held by {several(one.node for one in holders)}{until}")
+    until = f" until {format_rfc3339(max(ends))} at the latest" if len(ends) == len(holders) else ""
+    return Verdict(blocked=True, by=f"kured's lock, held by {join_limited(one.node for one in holders)}{until}")
 
 
 def parse(text: str) -> tuple[KuredHolder, ...]:
@@ -87,9 +87,9 @@ def parse(text: str) -> tuple[KuredHolder, ...]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{plain(text, 60)!r} is no JSON") from error
+        raise ValueError(f"{sanitize(text, 60)!r} is no JSON") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{plain(text, 60)!r} is no JSON object")  # noqa: TRY004 - a document's fault, not a caller's
+        raise ValueError(f"{sanitize(text, 60)!r} is no JSON object")  # noqa: TRY004 - a document's fault, not a caller's
     if "locks" in value or "maxOwners" in value:
         locks = value.get("locks")
         if locks is None:
@@ -105,10 +105,10 @@ def _holder(value: Mapping[str, Any]) -> KuredHolder:
     if not isinstance(node, str) or not node:
         raise ValueError("it has no nodeID")
     if not isinstance(ttl, int | float) or isinstance(ttl, bool) or ttl != ttl:  # noqa: PLR0124 - NaN is JSON to Python
-        raise ValueError(f"its TTL is no number: {plain(str(ttl), 40)}")
+        raise ValueError(f"its TTL is no number: {sanitize(str(ttl), 40)}")
     if ttl <= 0:
         return KuredHolder(node)
     created = value.get("created")
     if not isinstance(created, str):
         raise ValueError("it has a TTL and no time of creation")  # noqa: TRY004 - as above
-    return KuredHolder(node, epoch(created) + ttl / 1e9)
+    return KuredHolder(node, parse_rfc3339(created) + ttl / 1e9)

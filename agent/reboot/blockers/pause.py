@@ -12,7 +12,7 @@ from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, Kube
 from agent.kube.errors import Forbidden, NotFound
 from agent.reboot.ports import Clock, Verdict
-from agent.reboot.words import epoch, moment, plain
+from agent.text import format_rfc3339, parse_rfc3339, sanitize
 
 PAUSE = "node-hardening-pause"
 # A pause may be lifted before its time, so only its last minute is slept through.
@@ -51,16 +51,16 @@ def judge(pause: Mapping[str, Any], now: float) -> Verdict:
     data = pause.get("data")
     data = data if isinstance(data, dict) else {}
     until = str(data.get("until") or "").strip()
-    who, why = plain(str(data.get("by") or ""), 80), plain(str(data.get("reason") or ""))
+    who, why = sanitize(str(data.get("by") or ""), 80), sanitize(str(data.get("reason") or ""))
     by = "the cluster's pause" + (f" by {who}" if who else "")
     again = 0.0
     if until:
         try:
-            left = epoch(until) - now
+            left = parse_rfc3339(until) - now
         except ValueError as error:
             return Verdict(blocked=True, by=f"{by}, whose end is not understood: {error}")
         if left <= 0:
             return Verdict(blocked=False)
-        by += f" until {moment(now + left)}"
+        by += f" until {format_rfc3339(now + left)}"
         again = left if left < _LAST_MINUTE_SECONDS else 0.0
     return Verdict(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)

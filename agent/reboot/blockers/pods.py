@@ -11,7 +11,7 @@ from agent.config.selector import Selector
 from agent.errors import KubeError
 from agent.kube import PODS, Kube
 from agent.reboot.ports import Verdict
-from agent.reboot.words import several
+from agent.text import join_limited
 
 _ENOUGH = 6
 
@@ -41,5 +41,5 @@ class PodBlocker:
             if page:
                 names = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in page]
                 more = " and more" if len(names) == _ENOUGH else ""
-                return Verdict(blocked=True, by=f"pods with {selector}: {several(names[:5])}{more}")
+                return Verdict(blocked=True, by=f"pods with {selector}: {join_limited(names[:5])}{more}")
         return Verdict(blocked=False)

@@ -17,10 +17,10 @@ import requests
 
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
-from agent.kube.access import bearer
-from agent.kube.network import NETWORK, words
+from agent.kube.credentials import bearer
+from agent.kube.network_errors import NETWORK, words
 from agent.reboot.ports import Clock, Verdict
-from agent.reboot.words import plain, several
+from agent.text import join_limited, sanitize
 
 _ANSWER_LIMIT = 4 << 20
 _CHUNK = 1 << 16
@@ -50,12 +50,12 @@ class PrometheusBlocker:
         try:
             if policy.query:
                 names = series(self._ask("/api/v1/query", {"query": policy.query}))
-                return Verdict(bool(names), f"the Prometheus query, which found {several(names)}" if names else "")
+                return Verdict(bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else "")
             found = self._ask("/api/v1/alerts", {})
             names = alerts(found, firing_only=policy.firing_only, counts=self._counts)
         except NotTold as error:
             return Verdict(blocked=True, by=f"Prometheus at {policy.url}, which cannot be told: {error}")
-        return Verdict(bool(names), f"alerts: {several(names)}" if names else "")
+        return Verdict(bool(names), f"alerts: {join_limited(names)}" if names else "")
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
         name = labels.get("alertname", "")
@@ -85,7 +85,7 @@ class PrometheusBlocker:
             except NETWORK as error:
                 raise NotTold(self._trouble(error)) from error
             except ValueError as error:
-                raise NotTold(f"the URL is none: {plain(str(error))}") from error
+                raise NotTold(f"the URL is none: {sanitize(str(error))}") from error
 
     def _authorization(self) -> Mapping[str, str]:
         """The token, read anew each time: it rotates."""
@@ -125,7 +125,7 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
         document = None
     document = document if isinstance(document, dict) else {}
     if status != 200 or document.get("status") != "success":
-        said = plain(str(document.get("error") or ""))
+        said = sanitize(str(document.get("error") or ""))
         if status in (401, 403):
             raise NotTold(f"it refuses us ({status}): is tokenFile right?")
         if 300 <= status < 400:
@@ -136,7 +136,7 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
     warnings = document.get("warnings")
     if warnings:
         first = warnings[0] if isinstance(warnings, list) else warnings
-        raise NotTold(f"it warns of its own answer: {plain(str(first))}")
+        raise NotTold(f"it warns of its own answer: {sanitize(str(first))}")
     data = document.get("data")
     if not isinstance(data, dict):
         raise NotTold("an answer without data")
@@ -155,7 +155,7 @@ def alerts(
         labels = _labels(alert.get("labels")) if isinstance(alert, dict) else None
         state = alert.get("state") if isinstance(alert, dict) else None
         if labels is None or state not in _STATES:
-            raise NotTold(f"an alert that is not understood: {plain(json.dumps(alert), 80)}")
+            raise NotTold(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
         if state == "inactive" or (firing_only and state == "pending"):
             continue
         if counts(labels):
@@ -169,7 +169,7 @@ def series(data: Mapping[str, Any]) -> tuple[str, ...]:
     if kind in ("scalar", "string"):
         raise NotTold(f"the query gives a {kind}, which is there always: compare it, as in `vector(…) > 0`")
     if kind not in ("vector", "matrix") or not isinstance(found, list):
-        raise NotTold(f"a result that is not understood: {plain(str(kind), 40)}")
+        raise NotTold(f"a result that is not understood: {sanitize(str(kind), 40)}")
     return tuple(_series_name(one) for one in found)
 
 

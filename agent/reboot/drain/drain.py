@@ -15,12 +15,12 @@ from typing import assert_never
 from agent.config.schema import Drain as DrainPolicy
 from agent.kube import DAEMONSETS, PODS, Eviction, Kube, Outcome
 from agent.kube.errors import Conflict, Forbidden, Invalid, NotFound, ServerError
-from agent.reboot.drain.budgets import Budget, Budgets, misconfigured
+from agent.reboot.drain.eviction_queue import Entry, EvictionQueue
 from agent.reboot.drain.filters import Controller, Fate, Judgement, Pod, asks_daemon, grace_seconds, judge
-from agent.reboot.drain.ledger import Entry, Ledger
-from agent.reboot.drain.pods import PodWatch
+from agent.reboot.drain.pdb import Budget, Budgets, misconfigured
+from agent.reboot.drain.pod_informer import PodWatch
 from agent.reboot.ports import Clock, DrainMode, Progress
-from agent.reboot.words import plain
+from agent.text import sanitize
 
 _CALL_SECONDS = 8.0
 _STEP_SECONDS = 4.0
@@ -60,7 +60,7 @@ class NodeDrain:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._ledger = Ledger(self._chance)
+        self._ledger = EvictionQueue(self._chance)
         self._first: frozenset[str] | None = None
         self._awaited: set[str] = set()
         self._daemons: dict[str, bool] = {}
@@ -174,11 +174,11 @@ class NodeDrain:
                 ledger.postponed(entry, _RACE_SECONDS, self._clock.monotonic())
         except (Forbidden, Invalid) as error:
             # RBAC, admission: the same answer to the same question, until somebody changes the rules.
-            ledger.hopeless(
-                entry, f"{pod.full_name} may not be removed: {plain(error.message)}", self._clock.monotonic()
+            ledger.mark_permanent(
+                entry, f"{pod.full_name} may not be removed: {sanitize(error.message)}", self._clock.monotonic()
             )
         except ServerError as error:
-            trouble = f"{pod.full_name}: the API server fails: {plain(error.message)}"
+            trouble = f"{pod.full_name}: the API server fails: {sanitize(error.message)}"
             ledger.postponed(entry, _TROUBLE_SECONDS, self._clock.monotonic(), trouble)
 
     def _note(self, entry: Entry, eviction: Eviction) -> None:
@@ -191,7 +191,7 @@ class NodeDrain:
             case Outcome.BLOCKED:
                 ledger.refused(entry, self._budget(pod, eviction.budget), now, eviction.retry_after_seconds)
             case Outcome.MISCONFIGURED:
-                ledger.hopeless(entry, misconfigured(pod, self._budgets.over(pod)), now)
+                ledger.mark_permanent(entry, misconfigured(pod, self._budgets.over(pod)), now)
             case Outcome.THROTTLED:
                 entry.next_at = now
                 ledger.pause_until = now + (eviction.retry_after_seconds or 1.0) * self._chance.uniform(1.0, 1.5)

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from agent.config.schema import Drain as DrainPolicy
-from agent.reboot.words import epoch
+from agent.text import parse_rfc3339
 
 _MIRROR = "kubernetes.io/config.mirror"
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-unschedulable
@@ -136,7 +136,7 @@ def _epoch_or_now(text: object) -> float | None:
     if not text:
         return None
     try:
-        return epoch(str(text))
+        return parse_rfc3339(str(text))
     except ValueError:
         return math.inf  # terminating since it cannot be told when: waited for
 

@@ -16,10 +16,10 @@ from agent.config.schema import Drain as DrainPolicy
 from agent.errors import KubeError
 from agent.kube import PDBS, PODS, Eviction, Kube, Outcome, field_selector
 from agent.kube.errors import CallFailed, Stopped, Unauthorized, Unreachable
-from agent.reboot.drain.budgets import Budget, Budgets, budget_of, misconfigured
 from agent.reboot.drain.drain import daemon_is_there
 from agent.reboot.drain.filters import Fate, Pod, asks_daemon, judge, pod_of
-from agent.reboot.words import plain
+from agent.reboot.drain.pdb import Budget, Budgets, budget_of, misconfigured
+from agent.text import sanitize
 
 
 class Expected(StrEnum):
@@ -91,7 +91,9 @@ class Estimate:
             return Preflight(pod.full_name, Expected.GOES)
         known = self._budgets(pod.namespace)
         if isinstance(known, KubeError):
-            return Preflight(pod.full_name, Expected.UNKNOWN, plain(f"its disruption budgets cannot be read: {known}"))
+            return Preflight(
+                pod.full_name, Expected.UNKNOWN, sanitize(f"its disruption budgets cannot be read: {known}")
+            )
         covering = tuple(budget for budget in known if budget.covers(pod))
         if len(covering) > 1:
             named = ", ".join(str(budget) for budget in covering)
@@ -122,14 +124,14 @@ def _asked(kube: Kube, pod: Pod, budgets: Budgets) -> Preflight:
         raise
     except CallFailed as error:
         expected = Expected.UNKNOWN if error.status >= 500 else Expected.NEVER
-        return Preflight(pod.full_name, expected, plain(error.message))
+        return Preflight(pod.full_name, expected, sanitize(error.message))
 
 
 def _meaning(pod: Pod, eviction: Eviction, budgets: Budgets) -> Preflight:
     match eviction.outcome:
         case Outcome.BLOCKED:
             budget = str(budgets.named(pod.namespace, eviction.budget)) if eviction.budget else ""
-            return Preflight(pod.full_name, Expected.WAITS, plain(eviction.message), budget)
+            return Preflight(pod.full_name, Expected.WAITS, sanitize(eviction.message), budget)
         case Outcome.MISCONFIGURED:
             covering = budgets.over(pod)
             named = ", ".join(str(budget) for budget in covering)

@@ -9,7 +9,7 @@ and keys are secrets: read from their files for each try, and never in a log.
 
 from __future__ import annotations
 
-from agent.report.notify.notice import Notice
-from agent.report.notify.notifier import Delivery, Means, Notifier
+from agent.report.notify.notice import Notification
+from agent.report.notify.notifier import Delivery, DeliveryContext, Notifier
 
-__all__ = ["Delivery", "Means", "Notice", "Notifier"]
+__all__ = ["Delivery", "DeliveryContext", "Notification", "Notifier"]

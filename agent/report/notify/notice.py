@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.config.schema import Notify
-from agent.reasons import Reason, Urgency
-from agent.report.view import cut
+from agent.event_reasons import Reason, Urgency
+from agent.report.node_status import cut
 
 _MESSAGE_CHARACTERS = 1024
 _SEVERITIES = {Urgency.ON_CALL: "critical", Urgency.WARNING: "warning", Urgency.NORMAL: "info"}
@@ -21,8 +21,8 @@ _SEVERITIES = {Urgency.ON_CALL: "critical", Urgency.WARNING: "warning", Urgency.
 _OF_THE_LOCK = frozenset((Reason.REBOOT_LOCK_STUCK, Reason.REBOOT_LOCK_RELEASED, Reason.REBOOT_LOCK_TAKEN_OVER))
 
 ENDS: Mapping[Reason, tuple[Reason, ...]] = {
-    Reason.NODE_HARDENED: (Reason.NODE_DRIFTED, Reason.HARDENING_FAILED),
-    Reason.DRIFT_MENDED: (Reason.NODE_DRIFTED,),
+    Reason.NODE_HARDENED: (Reason.NODE_NON_COMPLIANT, Reason.HARDENING_FAILED),
+    Reason.DRIFT_CORRECTED: (Reason.NODE_NON_COMPLIANT,),
     Reason.CONFIG_RELOADED: (Reason.CONFIG_REJECTED,),
     # The lock is taken by another, or free: then its last holder stands in nobody's way.
     Reason.REBOOT_LOCK_ACQUIRED: (Reason.REBOOT_BLOCKED, Reason.REBOOT_LOCK_STUCK),
@@ -41,7 +41,7 @@ HAS_END = frozenset(reason for ended in ENDS.values() for reason in ended)
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """One thing that happened. node: where. key: equal keys are one event. lease: the lock it is about. at: epoch."""
 
     reason: Reason
@@ -60,7 +60,7 @@ class Message:
     problem and for its end. text: the whole sentence.
     """
 
-    notice: Notice
+    notice: Notification
     event: Reason
     is_end: bool
     severity: str
@@ -69,7 +69,7 @@ class Message:
     cluster: str
 
 
-def messages(notice: Notice, receiver: Notify, *, tells_ends: bool) -> tuple[Message, ...]:
+def messages(notice: Notification, receiver: Notify, *, tells_ends: bool) -> tuple[Message, ...]:
     """What a receiver is told of a notice: the event, if it is one of its events, and the ends of its problems.
 
     tells_ends: whether the receiver knows problems that end (pagers and alert managers) or just reads along.
@@ -88,12 +88,12 @@ def is_wanted(reason: Reason, receiver: Notify) -> bool:
     return reason in receiver.events if receiver.events else reason.urgency is Urgency.ON_CALL
 
 
-def is_about_lock(event: Reason, notice: Notice) -> bool:
+def is_about_lock(event: Reason, notice: Notification) -> bool:
     """Whether the problem is the lock's and not the node's."""
     return bool(notice.lease) and event in _OF_THE_LOCK
 
 
-def _message(notice: Notice, receiver: Notify, event: Reason, *, is_end: bool) -> Message:
+def _message(notice: Notification, receiver: Notify, event: Reason, *, is_end: bool) -> Message:
     subject = f"lease/{notice.lease}" if is_about_lock(event, notice) else f"node/{notice.node}"
     severity = _SEVERITIES[event.urgency]
     fields = {

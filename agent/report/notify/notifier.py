@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent.config.schema import Notify, NotifyType
-from agent.report.notify import others, sending
-from agent.report.notify.notice import Message, Notice, messages
-from agent.report.notify.others import Runner
+from agent.report.notify import apprise, http
+from agent.report.notify.apprise import Runner
+from agent.report.notify.http import NotSent
+from agent.report.notify.notice import Message, Notification, messages
 from agent.report.notify.receivers import TELLS_ENDS, build
-from agent.report.notify.sending import NotSent
 
 _QUEUE = 100
 _REMEMBERED = 512
@@ -37,7 +37,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class DeliveryContext:
     """What a delivery works with; everything that a test has in hand."""
 
     run: Runner | None = None
@@ -51,23 +51,25 @@ class Means:
 class Notifier:
     """Takes notices in from any thread, at once."""
 
-    def __init__(self, receivers: Sequence[Notify], means: Means | None = None) -> None:
-        self._means = means or Means()
+    def __init__(self, receivers: Sequence[Notify], means: DeliveryContext | None = None) -> None:
+        self._means = means or DeliveryContext()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._lanes: list[_Lane] = []
+        self._lanes: list[_ReceiverWorker] = []
         self.update(receivers)
 
     def update(self, receivers: Sequence[Notify]) -> None:
         """Another configuration; what is under way by the old one is still delivered."""
-        lanes = [_Lane(f"notify[{number}]", one, self._means, self._stop) for number, one in enumerate(receivers)]
+        lanes = [
+            _ReceiverWorker(f"notify[{number}]", one, self._means, self._stop) for number, one in enumerate(receivers)
+        ]
         with self._lock:
             before = {lane.receiver: lane for lane in self._lanes}
             # A receiver that stays keeps its queue, and with it its order.
             self._lanes = [before.pop(lane.receiver, lane) for lane in lanes]
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notice: Notification) -> None:
         """Queues what each receiver is to be told. A key that was told by this process already is not told again."""
         with self._lock:
             if notice.key:
@@ -92,10 +94,10 @@ class Notifier:
         self._stop.set()
 
 
-class _Lane:
+class _ReceiverWorker:
     """One receiver's queue and, while there is something in it, its thread."""
 
-    def __init__(self, name: str, receiver: Notify, means: Means, stop: threading.Event) -> None:
+    def __init__(self, name: str, receiver: Notify, means: DeliveryContext, stop: threading.Event) -> None:
         self.receiver = receiver
         self.idle = threading.Event()
         self.idle.set()
@@ -106,7 +108,7 @@ class _Lane:
         self._label = receiver.type.value
         self._log = structlog.get_logger().bind(receiver=f"{name} ({self._label})")
 
-    def put(self, notice: Notice) -> None:
+    def put(self, notice: Notification) -> None:
         found = messages(notice, self.receiver, tells_ends=self.receiver.type in TELLS_ENDS)
         if not found or self._stop.is_set():
             return
@@ -142,7 +144,7 @@ class _Lane:
                 self._try_quietly(message)
             except NotSent as error:
                 is_last = error.is_final or tried == self.receiver.retries or self._stop.is_set()
-                self._log.warning("notification_not_sent", error=str(error), tried=tried + 1, given_up=is_last, **said)
+                self._log.warning("notification_failed", error=str(error), tried=tried + 1, given_up=is_last, **said)
                 if is_last or self._stop.wait(self._delay(tried, error.after_seconds)):
                     break
             else:
@@ -162,19 +164,19 @@ class _Lane:
 
     def _try(self, message: Message) -> None:
         receiver, means = self.receiver, self._means
-        url = sending.secret(receiver.url_file) if receiver.type is NotifyType.APPRISE else self._url()
+        url = http.secret(receiver.url_file) if receiver.type is NotifyType.APPRISE else self._url()
         if receiver.type is NotifyType.APPRISE:
             if means.run is None:
                 raise NotSent("nothing to start apprise with", is_final=True)
-            others.send(message, url, means.run, timeout_seconds=receiver.timeout, environment=means.environment)
+            apprise.send(message, url, means.run, timeout_seconds=receiver.timeout, environment=means.environment)
             return
-        key = sending.secret(receiver.key_file) if receiver.key_file else ""
+        key = http.secret(receiver.key_file) if receiver.key_file else ""
         post = build(receiver.type, message, url, key, means.wall())
-        sending.send(post, timeout_seconds=receiver.timeout, environment=means.environment)
+        http.send(post, timeout_seconds=receiver.timeout, environment=means.environment)
 
     def _url(self) -> str:
         """Empty where the receiver has a well-known one."""
-        return sending.url_in(self.receiver.url_file) if self.receiver.url_file else ""
+        return http.url_in(self.receiver.url_file) if self.receiver.url_file else ""
 
     def _delay(self, tried: int, asked_seconds: float) -> float:
         means = self._means

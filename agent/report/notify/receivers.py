@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.config.schema import NotifyType
+from agent.report.node_status import cut
 from agent.report.notify.notice import HAS_END, Message, is_about_lock
-from agent.report.view import cut
 
 _PRODUCT = "node-hardening-agent"
 _PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"

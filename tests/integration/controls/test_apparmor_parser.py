@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.bundled_profiles import shipped_profiles
 from agent.controls.apparmor import lint
 from agent.controls.apparmor.parser import Parser, Tool
 from agent.errors import CommandMissing, HostError
 from agent.host import Host, HostExec
-from agent.shipped import shipped_profiles
 from tests.support.apparmor_kernel import PARSER, StandIn
 
 pytestmark = pytest.mark.skipif(not Path(PARSER).exists(), reason="needs Debian's apparmor (apparmor_parser)")

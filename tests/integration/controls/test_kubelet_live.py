@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 from agent.config import schema
 from agent.controls import base
 from agent.controls.kubelet import KubeletControl
-from agent.controls.kubelet.probe import Answer, HttpProber
+from agent.controls.kubelet.probe import HttpProber, ProbeResult
 from agent.host import Host
 from agent.model import Finding, Status
 from tests.support.agents import eventually
@@ -284,8 +284,8 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
     prober = HttpProber(timeout_seconds=0.2)
     listening, port = silent()
     with listening:
-        assert prober.plain("127.0.0.1", port) == Answer(error="no answer in time")
-        assert prober.secure("127.0.0.1", port) == Answer(error="no answer in time")
+        assert prober.plain("127.0.0.1", port) == ProbeResult(error="no answer in time")
+        assert prober.secure("127.0.0.1", port) == ProbeResult(error="no answer in time")
     with answering(200, tls=False) as plain:
         assert prober.secure("127.0.0.1", plain).error.startswith("TLS: ")
     with answering(200, tls=True) as secure:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.bundled_profiles import shipped_profiles
 from agent.config import schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
 from agent.host import Host
 from agent.model import Finding, Status
-from agent.shipped import shipped_profiles
 
 if ctypes.util.find_library("seccomp") is None:
     pytest.skip("libseccomp.so.2 is not on this machine", allow_module_level=True)

@@ -16,7 +16,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
-from agent.controls.seccomp.place import libseccomp_of
+from agent.controls.seccomp.kubelet_root import libseccomp_of
 from agent.host import Host
 from agent.model import Finding, Outcome, Status
 

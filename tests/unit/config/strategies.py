@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.config import units
 from agent.config.scalars import Kind
 from agent.config.schema import Config
-from agent.config.shape import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
 _TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Co", "Cn"), max_codepoint=0xFFFD), max_size=12)
 _PATH = st.from_regex(r"/[a-z]{1,8}(/[a-z0-9.-]{0,8}[a-z])?", fullmatch=True)

@@ -18,9 +18,9 @@ from agent.config import Config, fingerprint, loads
 from agent.config.jsonschema import schema
 from agent.config.reference import EXAMPLE, MORE, every_key, reference
 from agent.config.render import document
-from agent.config.shape import camel, paths
+from agent.config.schema_tree import camel, paths
 from agent.errors import ConfigError
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 
 DOCS = Path(__file__).parents[3] / "docs"
 VALIDATOR = jsonschema.Draft202012Validator(schema())

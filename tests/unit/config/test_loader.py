@@ -27,7 +27,7 @@ from agent.config.schema import (
 )
 from agent.config.selector import parse
 from agent.errors import ConfigError, Problem
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 
 
 def problems(text: str) -> tuple[Problem, ...]:

@@ -12,7 +12,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.kubelet import CHECK_IDS, KubeletControl, files
-from agent.controls.kubelet.probe import Answer
+from agent.controls.kubelet.probe import ProbeResult
 from agent.errors import HostError, KubeError
 from agent.host import Host, Process
 from agent.model import Severity, Status
@@ -110,20 +110,22 @@ def test_a_users_program_called_kubelet_is_not_the_nodes(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("answer", "status", "severity"),
     [
-        (Answer(401), Status.PASS, Severity.CRITICAL),
-        (Answer(403), Status.FAIL, Severity.HIGH),
-        (Answer(200), Status.FAIL, Severity.CRITICAL),
-        (Answer(404), Status.UNKNOWN, Severity.CRITICAL),
-        (Answer(refused=True), Status.UNKNOWN, Severity.CRITICAL),
-        (Answer(error="no answer in time"), Status.UNKNOWN, Severity.CRITICAL),
+        (ProbeResult(401), Status.PASS, Severity.CRITICAL),
+        (ProbeResult(403), Status.FAIL, Severity.HIGH),
+        (ProbeResult(200), Status.FAIL, Severity.CRITICAL),
+        (ProbeResult(404), Status.UNKNOWN, Severity.CRITICAL),
+        (ProbeResult(refused=True), Status.UNKNOWN, Severity.CRITICAL),
+        (ProbeResult(error="no answer in time"), Status.UNKNOWN, Severity.CRITICAL),
     ],
 )
-def test_three_live_answers_are_read_apart(answer: Answer, status: Status, severity: Severity, tmp_path: Path) -> None:
+def test_three_live_answers_are_read_apart(
+    answer: ProbeResult, status: Status, severity: Severity, tmp_path: Path
+) -> None:
     """401 is off, 403 on behind authorization, 200 open; all else says nothing. What answers decides 4.2.1."""
     found = audit(
         hardened(tmp_path),
         [process("kubelet", f"--config={CONFIG}")],
-        prober=StagedProber(answer, Answer(refused=True)),
+        prober=StagedProber(answer, ProbeResult(refused=True)),
     )
     assert (found["live"].status, found["live"].severity) == (status, severity)
     assert found["live"].source == "https://127.0.0.1:10250/pods"
@@ -134,16 +136,16 @@ def test_three_live_answers_are_read_apart(answer: Answer, status: Status, sever
 @pytest.mark.parametrize(
     ("plain", "status"),
     [
-        (Answer(refused=True), Status.PASS),
-        (Answer(200), Status.FAIL),
-        (Answer(404), Status.FAIL),
-        (Answer(error="no answer in time"), Status.UNKNOWN),
+        (ProbeResult(refused=True), Status.PASS),
+        (ProbeResult(200), Status.FAIL),
+        (ProbeResult(404), Status.FAIL),
+        (ProbeResult(error="no answer in time"), Status.UNKNOWN),
     ],
 )
-def test_whatever_answers_on_the_read_only_port_fails(plain: Answer, status: Status, tmp_path: Path) -> None:
+def test_whatever_answers_on_the_read_only_port_fails(plain: ProbeResult, status: Status, tmp_path: Path) -> None:
     """Only a refusal is good news."""
     found = audit(
-        hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], prober=StagedProber(Answer(401), plain)
+        hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], prober=StagedProber(ProbeResult(401), plain)
     )
     assert found["live-read-only"].status is status
 
@@ -160,7 +162,7 @@ def test_the_ports_asked_are_the_kubelets_own(tmp_path: Path) -> None:
         found = audit(tmp_path, [process("kubelet", odd)])
         assert {found["live"].status, found["live-read-only"].status} == {Status.UNKNOWN}
         assert "not asked" in found["live"].observed
-    failing = StagedProber(Answer(403), Answer(refused=True))
+    failing = StagedProber(ProbeResult(403), ProbeResult(refused=True))
     legacy = audit(tmp_path, [process("kubelet")], prober=failing)["4.2.1"]
     assert legacy.source == "default (flags only)"
     assert legacy.observed.endswith("without credentials: HTTP 403)")

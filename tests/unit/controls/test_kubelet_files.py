@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.controls.kubelet import argv, effective, files, units
+from agent.controls.kubelet import effective, files, units
+from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
-from agent.controls.kubelet.embeddings import Launch
+from agent.controls.kubelet.discovery import Launch
 from agent.host import Host, Process
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, DROP_INS, config, plant, process
@@ -24,7 +25,7 @@ def judged(root: Path, *args: str) -> Mapping[str, Finding]:
     host = Host(root)
     launch, told = None, None
     if args:
-        flags = argv.parse(argv.arguments(args))
+        flags = kubelet_flags.parse(kubelet_flags.arguments(args))
         launch = Launch(process("kubelet", *args), "kubelet", flags, "here", "kubelet.service")
         told = effective.read(host, flags, "/")
     groups = files.groups(host, host, launch, told)
@@ -179,5 +180,5 @@ def test_a_file_without_certificate_is_said_to_be_none(pem: bytes) -> None:
 
 def test_the_process_of_a_launch_is_called_as_people_find_it() -> None:
     """By name and pid."""
-    launch = Launch(Process(7, "k3s", (), "", "/", 0, 0.0), "k3s", argv.Flags(()), "")
+    launch = Launch(Process(7, "k3s", (), "", "/", 0, 0.0), "k3s", kubelet_flags.Flags(()), "")
     assert launch.called == "the kubelet in k3s (pid 7)"

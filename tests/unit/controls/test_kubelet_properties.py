@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import schema
-from agent.controls.kubelet import CHECK_IDS, KubeletControl, argv, document
+from agent.controls.kubelet import CHECK_IDS, KubeletControl, yaml_tree
+from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
-from agent.controls.kubelet.document import DocumentRefused
 from agent.controls.kubelet.fields import FIELDS
-from agent.controls.kubelet.probe import Answer
+from agent.controls.kubelet.probe import ProbeResult
+from agent.controls.kubelet.yaml_tree import DocumentRefused
 from agent.model import Status
 from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process, settings
 
-NAMES = sorted(argv.BOOLEAN | argv.VALUED)
+NAMES = sorted(kubelet_flags.BOOLEAN | kubelet_flags.VALUED)
 KEYS = sorted({part for field in FIELDS for part in field.path.split(".") if part} | {"apiVersion", "kind", "<<"})
 WORDS = st.sampled_from(
     ["true", "false", "0", "-1", "10255", "Webhook", "", "null", "AllAlpha=true", "a,b", '"', "/x", "4h", "::", "~"]
@@ -76,7 +77,7 @@ def test_any_configuration_drop_in_and_arguments_are_judged(
 def test_any_kubelet_gives_every_finding_and_writes_nothing(root: Path, args: list[str]) -> None:
     """The control as a whole over one staged kubelet: every id once, the tree the same afterwards."""
     before = sorted(root.rglob("*"))
-    prober = StagedProber(Answer(401), Answer(refused=True))
+    prober = StagedProber(ProbeResult(401), ProbeResult(refused=True))
     control = KubeletControl(schema.Kubelet(), StagedHost(root, [process("kubelet", *args)]), prober=prober)
     found = control.judge(control.observe())
     assert sorted(finding.id.removeprefix("kubelet/") for finding in found) == sorted(CHECK_IDS)
@@ -88,7 +89,7 @@ def test_any_text_is_a_document_or_refused(text: str) -> None:
     """One kind of error, and it names the file."""
     refused = ""
     try:
-        document.load(text, "/f")
+        yaml_tree.load(text, "/f")
     except DocumentRefused as error:
         refused = str(error)
     assert refused.startswith("/f") or not refused
@@ -108,7 +109,7 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
     tree.pop("<<", None)
     text = dumped(tree)
     try:
-        found = {key: document.plain(value) for key, value in document.load(text, "/f").items()}
+        found = {key: yaml_tree.plain(value) for key, value in yaml_tree.load(text, "/f").items()}
     except DocumentRefused:
         assert "\\ud" in text.lower() or any(not char.isprintable() for char in text.replace("\n", "")) or "<<" in text
         return
@@ -119,8 +120,8 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
 @given(st.lists(ARGUMENT | st.just("--"), max_size=12))
 def test_any_arguments_are_parsed(args: list[str]) -> None:
     """Names are normal, and a bare boolean never takes what comes after it."""
-    flags = argv.parse(argv.arguments(args))
-    for name in argv.BOOLEAN:
+    flags = kubelet_flags.parse(kubelet_flags.arguments(args))
+    for name in kubelet_flags.BOOLEAN:
         if f"--{name}" in args and "--" not in args and (found := flags.last(name)) is not None:
             assert found.value in {arg.partition("=")[2] for arg in args if arg.startswith(f"--{name}=")} | {"true"}
 
@@ -154,7 +155,7 @@ def test_any_bytes_are_a_certificate_or_not(content: bytes) -> None:
 )
 def test_merging_is_rfc_7386(main: object, patch: object, merged: object) -> None:
     """The examples of its appendix A that hold mappings."""
-    base, over = document.graft(main, "x").data, document.graft(patch, "y").data
+    base, over = yaml_tree.graft(main, "x").data, yaml_tree.graft(patch, "y").data
     assert isinstance(base, dict)
     assert isinstance(over, dict)
-    assert {key: document.plain(value) for key, value in document.merge(base, over).items()} == merged
+    assert {key: yaml_tree.plain(value) for key, value in yaml_tree.merge(base, over).items()} == merged

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.modprobe import kmod
-from agent.controls.modprobe.kmod import Answer, Loaded
+from agent.controls.modprobe.kmod import Loaded, ShowDepends
 from agent.controls.modprobe.plan import unload_order
 
 SHOW_CONFIG = """\
@@ -39,7 +39,7 @@ def test_show_depends_is_read_as_what_would_be_done() -> None:
         "something else\n"
     )
     stderr = "modprobe: WARNING: Module no-where not found in directory /lib/modules/6.1\nmodprobe: ERROR: x\n"
-    expected = Answer(("libcrc32c", "sctp_diag"), ("/bin/false debug=1",), ("tipc",), ("no-where",))
+    expected = ShowDepends(("libcrc32c", "sctp_diag"), ("/bin/false debug=1",), ("tipc",), ("no-where",))
     assert expected == kmod.answer(stdout, stderr)
 
 

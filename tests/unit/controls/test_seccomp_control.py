@@ -12,7 +12,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
-from agent.controls.seccomp.resolving import Platform
+from agent.controls.seccomp.resolver import Platform
 from agent.host import Host
 from agent.model import Finding, Outcome, Severity, Status
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.seccomp import advise, lint
+from agent.controls.seccomp.equivalent_syscalls import gaps, unknown_to
+from agent.controls.seccomp.parser import read
 from agent.controls.seccomp.profile import ACTIONS, FLAGS, OPERATORS
-from agent.controls.seccomp.reading import read
-from agent.controls.seccomp.resolving import Platform, resolve
+from agent.controls.seccomp.resolver import Platform, resolve
 from agent.controls.seccomp.syscalls import ARCHITECTURES
-from agent.controls.seccomp.twins import gaps, unknown_to
 from agent.errors import ConfigError, Problem
 
 _KEYS = """

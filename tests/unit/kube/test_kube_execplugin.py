@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.errors import CommandTimeout, ConfigError
-from agent.kube.access import Access
+from agent.kube.credentials import Access
 from agent.kube.errors import NoCredentials
 from agent.kube.kubeconfig import load
 

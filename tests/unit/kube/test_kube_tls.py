@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from agent.kube.access import ClientCertificate, Fixed, Trust
+from agent.kube.credentials import ClientCertificate, Fixed, Trust
 from agent.kube.errors import NoCredentials
-from agent.kube.wire import tls_context
+from agent.kube.transport import tls_context
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.kube.access import Access, Fixed
+from agent.kube.credentials import Access, Fixed
 from agent.kube.kubeconfig import load
 
 PEM = base64.b64encode(b"PEM").decode()

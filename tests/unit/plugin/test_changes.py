@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
+from agent.event_reasons import Reason
 from agent.kube import LEASES, NODES, Kube
 from agent.plugin import changes
 from agent.plugin.changes import Change, Deed, Told
 from agent.plugin.command import NOT_WELL, Form, Session
-from agent.reasons import Reason
 from agent.reboot.state import tidy
 from agent.terminal import Style
 
 ROOT = Path(__file__).resolve().parents[3]
-STABLE = "RebootsPaused RebootsResumed RebootSkipSet RebootSkipLifted RebootAskedFor RebootLockFreed"
+STABLE = "RebootsPaused RebootsResumed RebootSkipSet RebootSkipLifted RebootRequested RebootLockForceReleased"
 
 
 def _nowhere() -> NoReturn:

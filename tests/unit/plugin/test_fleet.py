@@ -16,7 +16,7 @@ from agent.plugin.fleet import Keep, NodeRow
 from agent.plugin.overview import Overview
 from agent.plugin.policy import Policy
 from agent.reboot.state import Phase
-from agent.report.view import Standing
+from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style
 from tests.support.plugin_fleet import ANONYMOUS, SCENES, SCTP, report
 
@@ -57,7 +57,7 @@ def test_a_node_without_annotations_has_no_agent() -> None:
 def test_only_hardened_is_well(word: str, well: bool) -> None:
     """A word of a later version is unknown."""
     assert row(status=word).is_well is well
-    assert row(status="new word").standing is Standing.UNKNOWN
+    assert row(status="new word").standing is ComplianceStatus.UNKNOWN
 
 
 @pytest.mark.parametrize("ready", ["False", "Unknown", None])

@@ -21,7 +21,7 @@ from agent.plugin.page.tally import NAMES_KEPT, Heading, Snapshot, Tally
 from agent.plugin.policy import Policy
 from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.state import Phase
-from agent.report import view
+from agent.report import node_status
 from tests.support import plugin_crowd
 from tests.support.html import Sound
 from tests.support.plugin_fleet import SCENES, Staged
@@ -60,9 +60,19 @@ def hostile(stage: Staged) -> list[dict[str, Any]]:
         notes = node["metadata"]["annotations"]
         finding = {"id": f"{_ALL}/x", "status": "fail", "severity": "high", "observed": _ALL, "expected": _ALL}
         entry = {"at": _ALL, "reason": _ALL, "kernelBefore": _ALL, "kernelAfter": _ALL, "seconds": 5, "pods": 1}
-        notes[view.FINDINGS] = view._compact([{**finding, "remediation": _ALL}])  # the annotation's own encoding
-        notes[HISTORY] = view._compact([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
-        for key in (view.STATUS, view.VERSION, view.POLICY, view.CONFIG_PROBLEM, view.REBOOT, SKIP, REQUEST):
+        notes[node_status.FINDINGS] = node_status._compact(
+            [{**finding, "remediation": _ALL}]
+        )  # the annotation's own encoding
+        notes[HISTORY] = node_status._compact([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
+        for key in (
+            node_status.STATUS,
+            node_status.VERSION,
+            node_status.POLICY,
+            node_status.CONFIG_PROBLEM,
+            node_status.REBOOT,
+            SKIP,
+            REQUEST,
+        ):
             notes[key] = _ALL
         node["metadata"]["name"] += _ALL
         node["metadata"]["uid"] += _ALL

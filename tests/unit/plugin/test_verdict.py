@@ -14,8 +14,8 @@ from agent.plugin.policy import Policy
 from agent.plugin.verdict import Verdict, verdict
 from agent.reboot.state import Phase
 from agent.reboot.views import node_view
-from agent.report import view
-from agent.report.view import Standing
+from agent.report import node_status
+from agent.report.node_status import ComplianceStatus
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCENES, SCTP, UNTOLD, WINDOWS, Staged, report
 
 _RUNS = AgentPod("node-hardening-agent-x", ready=True)
@@ -30,8 +30,8 @@ def facts(fleet_: Staged, name: str, **more: object) -> Facts:
     known = Facts(
         row=fleet.row(found, rules.pool, Keep(findings=True, history=True)),
         state=fleet.state_of(seen.annotations),
-        summary=seen.annotations.get(view.SUMMARY, ""),
-        last_change=seen.annotations.get(view.LAST_CHANGE, ""),
+        summary=seen.annotations.get(node_status.SUMMARY, ""),
+        last_change=seen.annotations.get(node_status.LAST_CHANGE, ""),
         rules=rules,
         pod=_RUNS,
         locks=held,
@@ -327,7 +327,7 @@ def test_a_change_that_could_not_be_made_is_told() -> None:
     """Failed is worse than drifted: the agent tried."""
     staged = SCENES["calm"]()
     known = facts(staged, "node-1")
-    failed = replace(known.row, standing=Standing.FAILED)
+    failed = replace(known.row, standing=ComplianceStatus.FAILED)
     assert codes(verdict(replace(known, row=failed)))[0] == ["apply-failed"]
 
 

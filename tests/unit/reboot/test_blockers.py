@@ -14,11 +14,11 @@ from agent.config.selector import parse as selector
 from agent.reboot.blockers import kured, pause
 from agent.reboot.blockers.prometheus import NotTold, PrometheusBlocker, alerts, series, understood
 from agent.reboot.ports import Verdict
-from agent.reboot.words import epoch, moment
+from agent.text import format_rfc3339, parse_rfc3339
 from tests.support.alerts import alerts as shipped_alerts
 from tests.support.rooms import Clocks
 
-NOW = epoch("2030-01-31T22:00:00Z")
+NOW = parse_rfc3339("2030-01-31T22:00:00Z")
 
 # -- the cluster's pause -----------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ def test_a_pause_that_is_not_understood_holds(until: str) -> None:
 @given(st.integers(-100_000, 100_000))
 def test_a_pause_holds_exactly_until_its_end(seconds: int) -> None:
     """And only its last minute is slept through, because it may be lifted before."""
-    verdict = paused(until=moment(NOW + seconds))
+    verdict = paused(until=format_rfc3339(NOW + seconds))
     assert verdict.blocked is (seconds > 0)
     assert verdict.again_seconds == (seconds if 0 < seconds < 60 else 0)
 

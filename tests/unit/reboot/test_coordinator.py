@@ -12,11 +12,11 @@ import pytest
 from agent.config import schema
 from agent.config.schema import Mode, OnLostHolder, Reboot
 from agent.errors import HostError
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.cluster import FIELD_MANAGER, HISTORY, REQUEST, SKIP, STATE, LeasePhase, LeaseView
 from agent.reboot.ports import HookStage, Outcome, SentinelReading, Tick
 from agent.reboot.state import NodeState, Phase, decode
-from agent.reboot.words import epoch
+from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate, Trouble
@@ -286,7 +286,7 @@ def test_how_long_the_lock_is_held_is_told_by_its_holder_and_by_who_waits() -> N
     world.pass_time(10.0)
     world.machines["n1"].want("s")
     world.pass_time(60.0)
-    taken = epoch(world.leases[LEASE].acquired)
+    taken = parse_rfc3339(world.leases[LEASE].acquired)
     assert taken > 0
     assert [_tick(world, name).lock_since for name in ("n0", "n1", "n2")] == [taken, taken, 0.0]
     assert (_tick(world, "n0").blocked_by, _tick(world, "n1").holder) == ("drain", "n0")

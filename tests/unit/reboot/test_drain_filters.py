@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.schema import Drain
-from agent.reboot.drain.budgets import Budget, budget_of, misconfigured, selects
 from agent.reboot.drain.filters import Controller, Fate, Pod, asks_daemon, grace_seconds, judge, pod_of
-from agent.reboot.words import epoch, moment
+from agent.reboot.drain.pdb import Budget, budget_of, misconfigured, selects
+from agent.text import format_rfc3339, parse_rfc3339
 
-NOW = epoch("2030-01-31T22:00:00Z")
+NOW = parse_rfc3339("2030-01-31T22:00:00Z")
 DEPLOYED = Pod("shop", "web-1", "u1", controller=Controller("ReplicaSet", "web", "r1"))
 DAEMON = Pod("shop", "agent-1", "u2", controller=Controller("DaemonSet", "agent", "d1"))
 ALONE = Pod("shop", "debug", "u3")
@@ -122,7 +122,7 @@ def test_a_pod_is_read_from_its_object() -> None:
     """Everything that decides its fate, and nothing that is merely missing makes it fail."""
     found = obj(
         labels={"app": "web"},
-        deletionTimestamp=moment(NOW),
+        deletionTimestamp=format_rfc3339(NOW),
         annotations={"kubernetes.io/config.mirror": "x"},
         ownerReferences=[
             {"kind": "Node", "name": "n", "uid": "n1"},

@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import schema
 from agent.config.schema import Reboot
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.cluster import STATE
 from agent.reboot.state import NodeState, Phase, decode
 from tests.support.reboot_agent import Agents

@@ -14,7 +14,7 @@ import pytest
 
 from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.cluster import HISTORY, SKIP, LeasePhase
 from agent.reboot.ports import HookStage
 from agent.reboot.state import Phase

@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import schema
 from agent.config.schema import Reboot
-from agent.reasons import Reason
+from agent.event_reasons import Reason
 from agent.reboot.lock import freed
 from agent.reboot.state import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play

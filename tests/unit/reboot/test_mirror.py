@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.errors import KubeError
-from agent.kube import Change, Seen
+from agent.kube import Change, EventType
 from agent.reboot.mirror import Mirror
 
 BOUND_SECONDS = 20.0
@@ -30,7 +30,7 @@ class _Told:
             yield change
             self._taken.release()
 
-    def tell(self, seen: Seen, version: str = "", **meta: Any) -> None:
+    def tell(self, seen: EventType, version: str = "", **meta: Any) -> None:
         found = {"metadata": {"name": "x", "resourceVersion": version, **meta}} if version else {}
         self._changes.put(Change(seen, found))
         assert self._taken.acquire(timeout=BOUND_SECONDS)
@@ -73,26 +73,26 @@ def mirrored() -> Iterator[_Mirrored]:
 
 
 def _synced(mirrored: _Mirrored, version: str = "5") -> None:
-    mirrored.told.tell(Seen.LISTING)
-    mirrored.told.tell(Seen.ADDED, version)
-    mirrored.told.tell(Seen.SYNCED)
+    mirrored.told.tell(EventType.LISTING)
+    mirrored.told.tell(EventType.ADDED, version)
+    mirrored.told.tell(EventType.SYNCED)
 
 
 def test_nothing_is_known_before_the_list_is_whole(mirrored: _Mirrored) -> None:
     """Half a list says nothing of what is absent."""
-    mirrored.told.tell(Seen.LISTING)
-    mirrored.told.tell(Seen.ADDED, "5")
+    mirrored.told.tell(EventType.LISTING)
+    mirrored.told.tell(EventType.ADDED, "5")
     assert mirrored.version() is None
-    mirrored.told.tell(Seen.SYNCED)
+    mirrored.told.tell(EventType.SYNCED)
     assert (mirrored.version(), mirrored.woken) == ("5", 1)
 
 
 def test_changes_are_followed_and_wake(mirrored: _Mirrored) -> None:
     """A modification, and a deletion."""
     _synced(mirrored)
-    mirrored.told.tell(Seen.MODIFIED, "7")
+    mirrored.told.tell(EventType.MODIFIED, "7")
     assert (mirrored.version(), mirrored.woken) == ("7", 2)
-    mirrored.told.tell(Seen.DELETED, "9")
+    mirrored.told.tell(EventType.DELETED, "9")
     assert (mirrored.version(), mirrored.woken) == ("", 3)
 
 
@@ -100,29 +100,29 @@ def test_an_event_from_before_ones_own_write_is_passed_over(mirrored: _Mirrored)
     """The watch is behind: what was just written stays, and nobody is woken for the past."""
     _synced(mirrored)
     mirrored.mirror.put("x", _object("10"))
-    mirrored.told.tell(Seen.MODIFIED, "8")
+    mirrored.told.tell(EventType.MODIFIED, "8")
     assert (mirrored.version(), mirrored.woken) == ("10", 1)
-    mirrored.told.tell(Seen.DELETED, "9")
+    mirrored.told.tell(EventType.DELETED, "9")
     assert mirrored.version() == "10"
-    mirrored.told.tell(Seen.MODIFIED, "11")
+    mirrored.told.tell(EventType.MODIFIED, "11")
     assert mirrored.version() == "11"
 
 
 def test_a_list_from_before_ones_own_write_does_not_undo_it(mirrored: _Mirrored) -> None:
     """A relist that began earlier."""
     _synced(mirrored)
-    mirrored.told.tell(Seen.LISTING)
-    mirrored.told.tell(Seen.ADDED, "6")
+    mirrored.told.tell(EventType.LISTING)
+    mirrored.told.tell(EventType.ADDED, "6")
     mirrored.mirror.put("x", _object("10"))
-    mirrored.told.tell(Seen.SYNCED)
+    mirrored.told.tell(EventType.SYNCED)
     assert mirrored.version() == "10"
 
 
 def test_what_a_new_list_lacks_is_gone(mirrored: _Mirrored) -> None:
     """Deleted while the watch was cut."""
     _synced(mirrored)
-    mirrored.told.tell(Seen.LISTING)
-    mirrored.told.tell(Seen.SYNCED)
+    mirrored.told.tell(EventType.LISTING)
+    mirrored.told.tell(EventType.SYNCED)
     assert mirrored.version() == ""
 
 
@@ -131,7 +131,7 @@ def test_after_a_lost_answer_it_is_not_known_until_it_was_read(mirrored: _Mirror
     _synced(mirrored)
     mirrored.mirror.forget("x")
     assert mirrored.version() is None
-    mirrored.told.tell(Seen.MODIFIED, "6")
+    mirrored.told.tell(EventType.MODIFIED, "6")
     assert mirrored.version() is None
     mirrored.mirror.put("x", _object("7"))
     assert mirrored.version() == "7"
@@ -143,9 +143,9 @@ def test_after_a_lost_answer_it_is_not_known_until_it_was_read(mirrored: _Mirror
 def test_while_the_api_server_is_away_nothing_is_known(mirrored: _Mirrored) -> None:
     """Each look is a request then, and fails as one."""
     _synced(mirrored)
-    mirrored.told.tell(Seen.AWAY)
+    mirrored.told.tell(EventType.AWAY)
     assert mirrored.version() is None
-    mirrored.told.tell(Seen.SYNCED)
+    mirrored.told.tell(EventType.SYNCED)
     assert mirrored.version() == "5"
 
 

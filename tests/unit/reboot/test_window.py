@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.config.schema import Weekday, Window
-from agent.reboot.window import WindowBlocker, closes_at, is_open, moment_of, next_opening
+from agent.reboot.blockers.window import WindowBlocker, closes_at, is_open, moment_of, next_opening
 from tests.support.rooms import Clocks
 
 DAYS = tuple(Weekday)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.event_reasons import Reason
 from agent.kube.errors import Conflict, Forbidden, Invalid, NotFound, Operation, Refused, ServerError, Unreachable
-from agent.reasons import Reason
 from agent.report.events import Event, Recorder, Regarding
 from tests.support.report import EventsInMemory
 
 POST = Operation("POST", "create", "events", "events in default", "/api/v1/namespaces/default/events")
-MENDED = Event(Regarding.node("n1"), Reason.DRIFT_MENDED, "mended: write /etc/x")
+MENDED = Event(Regarding.node("n1"), Reason.DRIFT_CORRECTED, "mended: write /etc/x")
 
 
 @dataclass
@@ -54,7 +54,7 @@ def test_an_event_as_kubectl_describe_finds_it() -> None:
     (event,) = scene.api.events.values()
     assert event["metadata"]["namespace"] == "default"
     assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1"}
-    assert (event["type"], event["reason"], event["count"]) == ("Normal", "DriftMended", 1)
+    assert (event["type"], event["reason"], event["count"]) == ("Normal", "DriftCorrected", 1)
     assert event["source"] == {"component": "node-hardening-agent", "host": "n1"}
 
 
@@ -192,7 +192,7 @@ NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{
 def test_any_event_is_one_that_the_api_server_takes(name: str, message: str) -> None:
     """A name of at most 253 characters that is a DNS subdomain, a message of at most 1024 that can be stored."""
     scene = Scene()
-    scene.tell(Event(Regarding.node(name), Reason.NODE_DRIFTED, message))
+    scene.tell(Event(Regarding.node(name), Reason.NODE_NON_COMPLIANT, message))
     (event,) = scene.api.events.values()
     called = event["metadata"]["name"]
     assert len(called) <= 253

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.model import Outcome, Severity, Status
 from agent.report.metrics import Metrics
-from agent.report.process import OwnCost
+from agent.report.process_metrics import ProcessCollector
 from tests.support.report import change, finding, report
 
 _CONTROLS = ("modprobe", "apparmor", "seccomp", "kubelet", "policy", "agent")
@@ -91,13 +91,13 @@ def test_drift_is_what_had_to_be_changed_again() -> None:
     metrics.observe(report(changes=(change(),)), seconds=1, now=1, drift=False)
     metrics.observe(report(changes=(change(), change(Outcome.PLANNED))), seconds=1, now=2, drift=True)
     assert values(metrics, "node_hardening_changes")["modprobe",] == 2
-    assert values(metrics, "node_hardening_drift_mended")["modprobe",] == 1
+    assert values(metrics, "node_hardening_drift_corrected")["modprobe",] == 1
 
 
 def test_counters_are_there_before_anything_has_happened() -> None:
     """rate() over a series that begins with its first increment misses that one."""
     metrics = Metrics()
-    for name in ("changes", "drift_mended", "apply_failures"):
+    for name in ("changes", "drift_corrected", "apply_failures"):
         assert {("modprobe",), ("apparmor",), ("seccomp",), ("kubelet",)} == set(
             values(metrics, f"node_hardening_{name}")
         )
@@ -151,10 +151,10 @@ def test_memory_that_the_kernel_does_not_tell_is_left_out(tmp_path: Path) -> Non
     for text in ("", "12\n", "12 x 3\n", None):
         if text is not None:
             (tmp_path / "statm").write_text(text)
-        memory, cpu = OwnCost(tmp_path / ("statm" if text is not None else "missing")).collect()
+        memory, cpu = ProcessCollector(tmp_path / ("statm" if text is not None else "missing")).collect()
         assert (list(memory.samples), len(cpu.samples)) == ([], 1)
     (tmp_path / "statm").write_text("100 7 3 1 0 2 0\n")
-    memory, _ = OwnCost(tmp_path / "statm").collect()
+    memory, _ = ProcessCollector(tmp_path / "statm").collect()
     assert memory.samples[0].value == 7 * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -12,30 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.kinds import MEANINGS
+from agent.config.scalar_types import MEANINGS
 from agent.config.scalars import Kind
 from agent.config.schema import Notify, NotifyType
-from agent.reasons import Reason, Urgency
-from agent.report.notify.notice import ENDS, Message, Notice, messages, render
+from agent.event_reasons import Reason, Urgency
+from agent.report.notify.http import proxies
+from agent.report.notify.notice import ENDS, Message, Notification, messages, render
 from agent.report.notify.receivers import TELLS_ENDS, build
-from agent.report.notify.sending import proxies
 
 AT = 1_900_000_000.25
-FAILED = Notice(
+FAILED = Notification(
     Reason.REBOOT_FAILED, "the reboot command failed: exit code 1", "worker-1", key="c1-RebootFailed", at=AT
 )
-SUCCEEDED = Notice(Reason.REBOOT_SUCCEEDED, "Rebooted and proved well", "worker-1", at=AT)
-STUCK = Notice(Reason.REBOOT_LOCK_STUCK, "worker-2 holds the lock", "worker-1", lease="workers-0", at=AT)
-RELEASED = Notice(Reason.REBOOT_LOCK_RELEASED, "The lock is released", "worker-2", lease="workers-0", at=AT)
+SUCCEEDED = Notification(Reason.REBOOT_SUCCEEDED, "Rebooted and proved well", "worker-1", at=AT)
+STUCK = Notification(Reason.REBOOT_LOCK_STUCK, "worker-2 holds the lock", "worker-1", lease="workers-0", at=AT)
+RELEASED = Notification(Reason.REBOOT_LOCK_RELEASED, "The lock is released", "worker-2", lease="workers-0", at=AT)
 FIELDS = {"node": "worker-1", "event": "RebootFailed", "message": "m {node}", "cluster": "prod", "severity": "critical"}
 
 
-def told(notice: Notice, kind: NotifyType = NotifyType.WEBHOOK, **receiver: Any) -> Sequence[Message]:
+def told(notice: Notification, kind: NotifyType = NotifyType.WEBHOOK, **receiver: Any) -> Sequence[Message]:
     return messages(notice, Notify(type=kind, **receiver), tells_ends=kind in TELLS_ENDS)
 
 
 def posted(
-    notice: Notice, kind: NotifyType, url: str = "https://hooks.example.com/secret", **receiver: Any
+    notice: Notification, kind: NotifyType, url: str = "https://hooks.example.com/secret", **receiver: Any
 ) -> list[Any]:
     """The bodies that a receiver gets."""
     return [build(kind, message, url, "routing-key", AT + 60).body for message in told(notice, kind, **receiver)]
@@ -47,7 +47,7 @@ def posted(
 @pytest.mark.parametrize("reason", Reason)
 def test_without_a_list_of_events_on_call_is_told_what_it_must_see(reason: Reason) -> None:
     """The urgency of each reason decides, and nothing else."""
-    assert bool(told(Notice(reason, "m", "n"))) is (reason.urgency is Urgency.ON_CALL)
+    assert bool(told(Notification(reason, "m", "n"))) is (reason.urgency is Urgency.ON_CALL)
 
 
 @given(st.sets(st.sampled_from(Reason), min_size=1), st.sampled_from(Reason), st.sampled_from(NotifyType))
@@ -55,7 +55,7 @@ def test_a_receiver_is_told_its_events_and_a_pager_their_ends(
     wanted: set[Reason], reason: Reason, kind: NotifyType
 ) -> None:
     """An end is told to whom the problem was told, whether or not the ending event is in the list."""
-    found = told(Notice(reason, "m", "n", lease="l"), kind, events=tuple(wanted))
+    found = told(Notification(reason, "m", "n", lease="l"), kind, events=tuple(wanted))
     expected = [(reason, False)] if reason in wanted else []
     if kind in (NotifyType.PAGERDUTY, NotifyType.ALERTMANAGER):
         expected += [(ended, True) for ended in ENDS.get(reason, ()) if ended in wanted]
@@ -74,7 +74,7 @@ def test_an_end_finds_its_problem() -> None:
 
 def test_the_lock_is_no_longer_stuck_once_another_node_has_it() -> None:
     """On-call cleared it by hand: nobody says that it was released."""
-    taken = Notice(Reason.REBOOT_LOCK_ACQUIRED, "worker-3 has the lock", "worker-3", lease="workers-0")
+    taken = Notification(Reason.REBOOT_LOCK_ACQUIRED, "worker-3 has the lock", "worker-3", lease="workers-0")
     (stuck,), (over,) = told(STUCK, NotifyType.PAGERDUTY), told(taken, NotifyType.PAGERDUTY)
     assert (over.problem, over.is_end) == (stuck.problem, True)
 
@@ -135,7 +135,7 @@ def test_what_the_reader_refuses_is_never_filled_in(text: str) -> None:
 
 def test_a_long_message_is_cut() -> None:
     """Receivers refuse what is too long, and then nobody reads anything."""
-    assert len(told(Notice(Reason.REBOOT_FAILED, "x" * 9000, "n"))[0].text) < 1100
+    assert len(told(Notification(Reason.REBOOT_FAILED, "x" * 9000, "n"))[0].text) < 1100
 
 
 # -- forms -------------------------------------------------------------------------------------------------------------
@@ -143,14 +143,14 @@ def test_a_long_message_is_cut() -> None:
 
 def test_slack_gets_text_that_mentions_nobody() -> None:
     """`<!channel>` in a package's name stays what it is."""
-    notice = Notice(Reason.REBOOT_FAILED, "<!channel> a & b", "n")
+    notice = Notification(Reason.REBOOT_FAILED, "<!channel> a & b", "n")
     (body,) = posted(notice, NotifyType.SLACK)
     assert body == {"text": "critical: RebootFailed on n: &lt;!channel&gt; a &amp; b"}
 
 
 def test_teams_gets_a_card_with_plain_text() -> None:
     """A text run: Markdown in a message makes no links."""
-    (body,) = posted(Notice(Reason.REBOOT_FAILED, "[click](http://x)", "n"), NotifyType.TEAMS)
+    (body,) = posted(Notification(Reason.REBOOT_FAILED, "[click](http://x)", "n"), NotifyType.TEAMS)
     assert body["type"] == "message"
     (attachment,) = body["attachments"]
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
@@ -168,7 +168,7 @@ def test_pagerduty_gets_one_incident_a_problem() -> None:
     assert payload["timestamp"] == "2030-03-17T17:46:40.250Z"
     (end,) = posted(SUCCEEDED, NotifyType.PAGERDUTY, cluster="prod")
     assert end == {"routing_key": "routing-key", "event_action": "resolve", "dedup_key": body["dedup_key"]}
-    (long,) = posted(Notice(Reason.REBOOT_FAILED, "m", "n" * 253), NotifyType.PAGERDUTY, cluster="c" * 300)
+    (long,) = posted(Notification(Reason.REBOOT_FAILED, "m", "n" * 253), NotifyType.PAGERDUTY, cluster="c" * 300)
     assert len(long["dedup_key"]) <= 255
 
 
@@ -239,7 +239,7 @@ def test_a_webhook_gets_everything_under_stable_names() -> None:
 )
 def test_any_message_becomes_json(message: str, kind: NotifyType) -> None:
     """Also with halves of surrogate pairs from a command's output."""
-    for body in posted(Notice(Reason.REBOOT_FAILED, message, "n"), kind):
+    for body in posted(Notification(Reason.REBOOT_FAILED, message, "n"), kind):
         assert json.loads(json.dumps(body)) == body
 
 

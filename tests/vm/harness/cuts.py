@@ -59,7 +59,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "the seccomp profile's rules are about another syscall",
             ("test_seccomp.py::test_chmod_is_refused_in_all_its_forms_and_without_the_profile_in_none",),
-            (("controls/seccomp/resolving.py", '{"names": list(rule.names)', '{"names": ["kexec_load"]'),),
+            (("controls/seccomp/resolver.py", '{"names": list(rule.names)', '{"names": ["kexec_load"]'),),
         ),
         Cut(
             "systemd is not asked for the unit's files",
@@ -86,7 +86,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_trouble.py::test_a_disk_that_fills_up_leaves_the_last_good_state[3]",),
             (
                 (
-                    "host/tree.py",
+                    "host/filesystem.py",
                     "            try:\n                fd = os.open(\n                    temporary,",
                     (
                         "            try:\n                with open(path, 'wb') as there:\n"
@@ -131,14 +131,14 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_daemon.py::test_a_module_that_gets_in_is_reported",
                 "test_in_container.py::test_a_module_that_is_loaded_later_is_seen_from_the_container",
             ),
-            (("controls/modprobe/judge.py", "if one.name in seen.running.loaded:", "if one.name in {}:"),),
+            (("controls/modprobe/findings.py", "if one.name in seen.running.loaded:", "if one.name in {}:"),),
         ),
         Cut(
             "the content of a loaded profile is not compared",
             ("test_apparmor.py::test_changed_content_under_the_same_name_takes_effect",),
             (
                 (
-                    "controls/apparmor/decide.py",
+                    "controls/apparmor/diff.py",
                     '(entry.hashes[:1] == (unit.digest,), "its content has changed")',
                     '(True, "")',
                 ),
@@ -176,7 +176,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_daemon.py::test_it_ends_well_and_comes_back_after_a_kill",),
             (
                 (
-                    "daemon/service.py",
+                    "daemon/main.py",
                     "Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})",
                     "Signals((signal.SIGINT,), {signal.SIGHUP: daemon.reload, signal.SIGTERM: daemon.reload})",
                 ),
@@ -202,8 +202,8 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "the mode of a loaded profile is not looked at",
             ("test_apparmor.py::test_complain_mode_is_never_called_enforced",),
             (
-                ("controls/apparmor/decide.py", '(noted["mode"] == mode,', "(True,"),
-                ("controls/apparmor/decide.py", 'not noted.get("kernel") or', "True or"),
+                ("controls/apparmor/diff.py", '(noted["mode"] == mode,', "(True,"),
+                ("controls/apparmor/diff.py", 'not noted.get("kernel") or', "True or"),
             ),
         ),
         Cut(
@@ -216,14 +216,14 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_daemon.py::test_after_a_power_cut_the_node_is_hard_before_anybody_asks",),
             (
                 (
-                    "controls/apparmor/decide.py",
+                    "controls/apparmor/diff.py",
                     "    mode = seen.kernel.profiles.get(name)\n    entry = (seen.entries or {}).get(name)\n",
                     (
                         "    entry = (seen.entries or {}).get(name)\n"
                         "    mode = entry.notes.get('mode') if entry else seen.kernel.profiles.get(name)\n"
                     ),
                 ),
-                ("controls/apparmor/decide.py", '(noted.get("boot") == seen.boot_id,', "(True,"),
+                ("controls/apparmor/diff.py", '(noted.get("boot") == seen.boot_id,', "(True,"),
             ),
         ),
     ),
@@ -236,7 +236,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ),
             (
                 (
-                    "controls/modprobe/judge.py",
+                    "controls/modprobe/findings.py",
                     "    for kernel in seen.kernels:\n        asked =",
                     "    for kernel in ():\n        asked =",
                 ),
@@ -252,7 +252,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_seccomp.py::test_every_shipped_profile_starts_a_container",),
             (
                 (
-                    "controls/seccomp/resolving.py",
+                    "controls/seccomp/resolver.py",
                     "architectures = _architectures(profile, platform, notes)",
                     'architectures = ("SCMP_ARCH_S390X",)',
                 ),
@@ -275,7 +275,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "a broken file counts as one that left",
             ("test_apparmor.py::test_a_broken_profile_leaves_the_old_one_enforcing",),
             (
-                ("controls/apparmor/decide.py", "held = {one.file for one in refused}", "held: set[str] = set()"),
+                ("controls/apparmor/diff.py", "held = {one.file for one in refused}", "held: set[str] = set()"),
                 (
                     "controls/apparmor/control.py",
                     "for one in refused:\n            own =",
@@ -291,7 +291,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "the kernel is not asked whether AppArmor is on",
             ("test_apparmor.py::test_without_apparmor_in_the_kernel_it_is_not_applicable",),
-            (("controls/apparmor/kernel.py", 'if enabled != "Y":', 'if enabled == "?":'),),
+            (("controls/apparmor/securityfs.py", 'if enabled != "Y":', 'if enabled == "?":'),),
         ),
     ),
     "lock": (

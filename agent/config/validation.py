@@ -1,0 +1,141 @@
+"""What has to hold between keys: each rule on values that are right by themselves.
+
+A contradiction is refused even where one key could simply win, because the person who wrote both believes in both.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+
+from agent.config.schema import (
+    Config,
+    Hooks,
+    Modprobe,
+    Notify,
+    NotifyType,
+    Prometheus,
+    Reboot,
+    RebootMethod,
+    Required,
+    Sentinel,
+    Window,
+)
+from agent.config.schema_tree import keys
+
+Broken = Iterator[tuple[str, str]]  # (key path, message)
+
+
+def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> Broken:
+    """Key path and message of each broken rule. given: paths that stand in the file. wrong: those with a problem.
+
+    A key that has a problem of its own holds its default here, and no rule says more about it.
+    """
+    touched = {around for key in wrong for around in _around(key)}
+    for key, message in _all(config, given):
+        if key not in touched:
+            yield key, message
+
+
+def _around(key: str) -> Iterator[str]:
+    """The key and every section and list that it is in."""
+    while key:
+        yield key
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+
+
+def _all(config: Config, given: AbstractSet[str]) -> Broken:
+    yield from _modprobe(config.modprobe)
+    yield from _sentinel(config.reboot.sentinel, given)
+    for index, window in enumerate(config.reboot.windows):
+        yield from _window(window, f"reboot.windows[{index}]")
+    yield from _prometheus(config.reboot.blockers.prometheus)
+    for index, pods in enumerate(config.reboot.blockers.pods):
+        if not pods:
+            yield f"reboot.blockers.pods[{index}]", "is empty: every pod would block every reboot"
+    yield from _reboot(config.reboot, given)
+    yield from _hooks(config.reboot.hooks)
+    for index, receiver in enumerate(config.notify):
+        yield from _notify(receiver, f"notify[{index}]")
+
+
+def _modprobe(modprobe: Modprobe) -> Broken:
+    folder, name = posixpath.split(modprobe.file)
+    if posixpath.basename(folder) != "modprobe.d" or not name.endswith(".conf") or name == ".conf":
+        yield "modprobe.file", f"{modprobe.file} is not read by modprobe: write NAME.conf in a folder modprobe.d"
+    denied = {module.replace("-", "_") for module in modprobe.deny}
+    for index, module in enumerate(modprobe.allow):
+        if module.replace("-", "_") in denied:
+            yield f"modprobe.allow[{index}]", f"{module} is in modprobe.deny too: write it in one of them"
+
+
+def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
+    here = "reboot.sentinel"
+    if f"{here}.file" in given and sentinel.command:
+        yield f"{here}.command", "stands beside file: the sentinel is a file or a command, write one of them"
+    if not sentinel.command and sentinel.exit_codes != Sentinel().exit_codes:
+        yield f"{here}.exitCodes", "without a command has no meaning: write command too, or leave it out"
+    if Required.REQUIRED not in sentinel.exit_codes.values():
+        yield f"{here}.exitCodes", "has no code that means required: the node would never reboot"
+
+
+def _window(window: Window, here: str) -> Broken:
+    if not window.days:
+        yield f"{here}.days", "is empty: the window would never open"
+    if window.start == window.end != "00:00":
+        yield f"{here}.end", f"start and end are both {window.end}: leave both out for the whole day"
+
+
+def _prometheus(prometheus: Prometheus) -> Broken:
+    here = "reboot.blockers.prometheus"
+    plain = Prometheus()
+    names = [
+        name
+        for name, key in keys(Prometheus).items()
+        if getattr(prometheus, key.attribute) != getattr(plain, key.attribute)
+    ]
+    if not prometheus.url and names:
+        yield f"{here}.url", f"is empty while {names[0]} is given: no alert would ever block"
+    if prometheus.query:
+        for name in names:
+            if name in ("ignore", "only", "labels", "firingOnly"):
+                yield f"{here}.{name}", "filters alerts, but query asks for series instead: write one of them"
+    if prometheus.ca_file and prometheus.url.startswith("http:"):
+        yield f"{here}.caFile", "has no meaning for an http URL: write https, or leave it out"
+
+
+def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
+    unavailable = reboot.max_unavailable
+    if not unavailable.endswith("%") and int(unavailable) < reboot.concurrency:
+        key = "maxUnavailable" if "reboot.maxUnavailable" in given else "concurrency"
+        yield f"reboot.{key}", f"concurrency {reboot.concurrency} needs maxUnavailable of as many: it is {unavailable}"
+    drain = reboot.drain
+    if drain.grace_period is not None and drain.grace_period > drain.timeout:
+        yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would never end well"
+    if reboot.method is RebootMethod.COMMAND and not reboot.command:
+        yield "reboot.command", "is empty: nothing would reboot the node"
+    if reboot.method is RebootMethod.SIGNAL and reboot.command != Reboot().command:
+        yield "reboot.command", "is never run with method signal: write method: command, or leave it out"
+
+
+def _hooks(hooks: Hooks) -> Broken:
+    for name, several in (
+        ("preDrain", hooks.pre_drain),
+        ("preReboot", hooks.pre_reboot),
+        ("postReboot", hooks.post_reboot),
+    ):
+        for index, hook in enumerate(several):
+            if not hook.command:
+                yield f"reboot.hooks.{name}[{index}].command", "is missing: nothing would run"
+
+
+def _notify(receiver: Notify, here: str) -> Broken:
+    if receiver.type is NotifyType.PAGERDUTY:
+        if not receiver.key_file:
+            yield f"{here}.keyFile", "is missing: pagerduty needs the file that holds its routing key"
+        return
+    if not receiver.url_file:
+        yield f"{here}.urlFile", f"is missing: {receiver.type.value} needs the file that holds its URL"
+    if receiver.key_file:
+        yield f"{here}.keyFile", f"is for pagerduty, not for {receiver.type.value}: leave it out"

@@ -1,0 +1,242 @@
+"""What an observation of the node means, profile by profile. Pure: findings and steps are both made from its answers.
+
+Two rules stand above the others. A profile in the kernel that this agent did not load is never replaced and never
+removed: it may confine the runtime or the distribution's services. And a profile that left the configuration stays
+while processes run under it: the kernel would let them go on unconfined (aa_label_remove() in
+security/apparmor/label.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from agent.controls.apparmor.securityfs import Kernel, Lsm, covers
+from agent.controls.manifest import Entry
+from agent.errors import Problem
+
+ENFORCING = ("enforce", "kill")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFile:
+    """One file's profiles: what is loaded together. flat: its content with includes; None where it is lost.
+
+    last_good: not what the folder holds now but the copy of what was last loaded from there.
+    """
+
+    file: str
+    shown: str
+    names: tuple[str, ...]
+    digest: str
+    flat: bytes | None = None
+    last_good: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that is not loaded, and why."""
+
+    file: str
+    shown: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One observation.
+
+    wanted: good files of the folder, and last good copies of those that are refused. entries: the manifest by profile
+    name, None when it cannot be read (manifest_error). hashes: the kernel's own of our profiles. users: PIDs by
+    profile for what left the configuration, None when that could not be told (users_error). blocked: why the folder's
+    profiles are not known at all (no parser, no folder): then nothing is removed. copied: profiles that the manifest
+    lost but of which our own copy is there, which only a load of ours writes.
+    """
+
+    kernel: Kernel
+    folder: Path | None = None
+    shipped: bool = False
+    blocked: str = ""
+    parser_missing: str = ""
+    unlinted: tuple[str, ...] = ()
+    wanted: tuple[ProfileFile, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    entries: Mapping[str, Entry] | None = field(default_factory=dict)
+    manifest_error: str = ""
+    boot_id: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, tuple[int, ...]] | None = field(default_factory=dict)
+    users_error: str = ""
+    copied: frozenset[str] = frozenset()
+    orphans: tuple[str, ...] = ()
+
+
+class State(Enum):
+    """Where a wanted profile stands."""
+
+    HELD = "in the kernel as asked for"
+    LOAD = "to be loaded"
+    FOREIGN = "loaded by somebody else"
+    UNTOLD = "cannot tell whose it is"
+    LOST = "not in the kernel, and no good copy to load"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileState:
+    """A profile with its children. mode: as the kernel says it, empty when it is not there. reason: why not HELD."""
+
+    name: str
+    unit: ProfileFile
+    state: State
+    mode: str = ""
+    reason: str = ""
+
+
+class Leaving(Enum):
+    """What becomes of a profile that left the configuration."""
+
+    REMOVE = "to be removed"
+    FORGET = "not in the kernel as ours any more"
+    IN_USE = "kept while processes run under it"
+    UNTOLD = "kept because it cannot be told who runs under it"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedProfile:
+    """A profile of the manifest that nothing asks for any more."""
+
+    name: str
+    entry: Entry
+    fate: Leaving
+    reason: str = ""
+    pids: tuple[int, ...] = ()
+
+
+def sort_out(
+    linted: Sequence[ProfileFile], entries: Mapping[str, Entry] | None
+) -> tuple[tuple[ProfileFile, ...], tuple[Refused, ...]]:
+    """Takes apart files that define the same profile. The file that it was loaded from wins, else the first by name."""
+    owner: dict[str, ProfileFile] = {}
+    refused: dict[str, Refused] = {}
+    loaded_from = {name: entry.notes.get("file", "") for name, entry in (entries or {}).items()}
+    # Winners first: those that the manifest names, then by file name; a refused file claims nothing.
+    ranked = sorted(linted, key=lambda unit: (not any(loaded_from.get(n) == unit.file for n in unit.names), unit.file))
+    for unit in ranked:
+        clashes = [name for name in unit.names if name in owner]
+        if clashes:
+            refused[unit.file] = Refused(
+                unit.file,
+                unit.shown,
+                tuple(
+                    Problem(unit.shown, 0, "", f"defines profile {name!r}, as does {owner[name].shown}; rename one")
+                    for name in clashes
+                ),
+            )
+        else:
+            owner.update(dict.fromkeys(unit.names, unit))
+    kept = tuple(unit for unit in linted if unit.file not in refused)
+    return kept, tuple(refused[file] for file in sorted(refused))
+
+
+def parent_of(name: str) -> str:
+    """The parent profile of `parent//child`, empty for a profile of its own. A namespace's `://` is no child."""
+    start = name.find("://") + 3 if name.startswith(":") and "://" in name else 0
+    cut = name.rfind("//", start)
+    return name[:cut] if cut > start else ""
+
+
+def tops(names: Sequence[str]) -> tuple[str, ...]:
+    """The names whose parent is not among them, sorted."""
+    return tuple(sorted(name for name in names if parent_of(name) not in names))
+
+
+def verdicts(seen: Observation) -> tuple[ProfileState, ...]:
+    """One for each wanted profile of its own, by file and name; empty unless AppArmor is on."""
+    if seen.kernel.lsm is not Lsm.ON:
+        return ()
+    return tuple(verdict for unit in seen.wanted for verdict in _of_unit(unit, seen))
+
+
+def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
+    entries = seen.entries
+    known = (entries or {}).keys() | seen.copied
+    strangers = [name for name in unit.names if name in seen.kernel.profiles and name not in known]
+    reasons = {name: _reason(name, unit, seen) for name in unit.names}
+    found = []
+    for top in tops(unit.names):
+        mode = seen.kernel.profiles.get(top, "")
+        own = [name for name in unit.names if covers(top, name)]
+        reason = next((reasons[name] for name in own if reasons[name]), "")
+        if strangers:
+            state = State.UNTOLD if entries is None else State.FOREIGN
+            named = ", ".join(repr(name) for name in strangers)
+            reason = f"profile {named} is in the kernel, and this agent did not load it"
+        elif not reason:
+            state = State.HELD
+        elif unit.flat is None:
+            state = State.LOST
+        else:
+            state = State.LOAD
+        found.append(ProfileState(top, unit, state, mode, reason))
+    return found
+
+
+def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
+    """Why this name of the unit has to be loaded (again); empty when it is as it was loaded."""
+    mode = seen.kernel.profiles.get(name)
+    entry = (seen.entries or {}).get(name)
+    if mode is None:
+        was = entry is not None and entry.notes.get("boot") == seen.boot_id and "mode" in entry.notes
+        return "no longer loaded" if was else "not loaded"
+    if entry is None:
+        return "the manifest has lost it"
+    noted = entry.notes
+    if "mode" not in noted:
+        return "the last load was cut short"
+    checks = (
+        (noted.get("boot") == seen.boot_id, "loaded by somebody else since the boot"),
+        (entry.hashes[:1] == (unit.digest,), "its content has changed"),
+        (noted.get("file") == unit.file, f"it moved here from {noted.get('file')}"),
+        (noted["mode"] == mode, f"in {mode} mode; it was loaded in {noted['mode']} mode"),
+        (
+            not noted.get("kernel") or seen.hashes.get(name) in (None, "", noted["kernel"]),
+            "somebody replaced it with other content",
+        ),
+    )
+    return next((reason for good, reason in checks if not good), "")
+
+
+def leavers(seen: Observation) -> tuple[RemovedProfile, ...]:
+    """What the manifest holds and nothing asks for. Children go with their parents. Empty while anything is unknown."""
+    if seen.kernel.lsm is not Lsm.ON or seen.entries is None or seen.blocked:
+        return ()
+    gone = leaving_names(seen.wanted, seen.refused, seen.entries)
+    return tuple(_leaver(name, seen.entries[name], seen) for name in gone)
+
+
+def leaving_names(
+    wanted: Sequence[ProfileFile], refused: Sequence[Refused], entries: Mapping[str, Entry]
+) -> tuple[str, ...]:
+    """Names that the manifest holds, that no good file defines and that come from no refused file."""
+    names = {name for unit in wanted for name in unit.names}
+    held = {one.file for one in refused}
+    return tuple(
+        sorted(name for name, entry in entries.items() if name not in names and entry.notes.get("file") not in held)
+    )
+
+
+def _leaver(name: str, entry: Entry, seen: Observation) -> RemovedProfile:
+    if name not in seen.kernel.profiles:
+        return RemovedProfile(name, entry, Leaving.FORGET, "not in the kernel")
+    if entry.notes.get("boot") != seen.boot_id:
+        return RemovedProfile(name, entry, Leaving.FORGET, "loaded by somebody else since the boot; left alone")
+    if entry.notes.get("kernel", "") != seen.hashes.get(name, "") and entry.notes.get("kernel"):
+        return RemovedProfile(name, entry, Leaving.FORGET, "somebody replaced it with other content; left alone")
+    if seen.users is None:
+        return RemovedProfile(name, entry, Leaving.UNTOLD, seen.users_error)
+    pids = seen.users.get(name, ())
+    if pids:
+        return RemovedProfile(name, entry, Leaving.IN_USE, "processes run under it", pids)
+    return RemovedProfile(name, entry, Leaving.REMOVE, "left the configuration")

@@ -1,0 +1,113 @@
+"""The folder of raw profiles, where the agent itself runs: a ConfigMap's mount, or the shipped profiles.
+
+Reads and nothing else. It refuses files that are no profiles by their name, more than a folder of profiles can sensibly
+hold, and to take a folder that cannot be read for an empty one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.bundled_profiles import shipped_profiles
+from agent.errors import HostFileError, Problem
+
+FILES_LIMIT = 256
+BYTES_LIMIT = 512 << 10
+# What apparmor_parser itself skips in a folder (aa_parser's man page), and prose.
+_SKIPPED_ENDINGS = (
+    ".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-bak", ".dpkg-remove",
+    ".pacsave", ".pacnew", ".rpmnew", ".rpmsave", ".orig", ".rej", "~", ".md",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of the folder. shown: its path as people know it. problem: why there is no content."""
+
+    name: str
+    shown: str
+    content: bytes = b""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The folder as it was read. folder: where that was; shipped: whether it is the shipped one."""
+
+    folder: Path
+    shipped: bool
+    files: tuple[SourceFile, ...]
+
+
+def read(configured: str) -> Source:
+    """Every profile file, by name. A folder that is not there means the shipped profiles; an empty one means none.
+
+    Names with a leading dot are skipped, `..data` of a ConfigMap's mount among them; so are folders, which hold what
+    profiles include. Raises HostFileError when the folder cannot be read, AgentError when the shipped ones are lost.
+    """
+    folder = Path(configured)
+    try:
+        shipped = not _is_there(folder)
+        if shipped:
+            folder = shipped_profiles("apparmor")
+        names = sorted(entry.name for entry in folder.iterdir() if _is_candidate(entry))
+    except OSError as error:
+        raise HostFileError("list", str(folder), error) from error
+    if len(names) > FILES_LIMIT:
+        raise HostFileError("list", str(folder), f"holds {len(names)} files; no more than {FILES_LIMIT} are read")
+    return Source(folder, shipped, tuple(_read(folder / name) for name in names))
+
+
+def has_folders(folder: Path) -> bool:
+    """Whether there is anything that profiles of this folder could include from it."""
+    try:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir())
+    except OSError:
+        return False
+
+
+def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and mtime of everything below the folders: equal stamps mean that no included file has changed."""
+    found: list[tuple[str, int, int]] = []
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(place, name)  # noqa: PTH118 - hundreds of them in every pass
+                try:
+                    seen = os.stat(path)  # noqa: PTH116
+                except OSError:
+                    continue
+                found.append((path, seen.st_size, seen.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_candidate(entry: Path) -> bool:
+    return not entry.name.startswith(".") and not entry.name.endswith(_SKIPPED_ENDINGS) and not entry.is_dir()
+
+
+def _read(path: Path) -> SourceFile:
+    shown = str(path)
+    try:
+        # O_NONBLOCK: a FIFO in place of a file must not hold the agent up.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return SourceFile(path.name, shown, problem=Problem(shown, 0, "", "not a regular file"))
+            content = file.read(BYTES_LIMIT + 1)
+    except OSError as error:
+        return SourceFile(path.name, shown, problem=Problem(shown, 0, "", f"cannot be read: {error.strerror}"))
+    if len(content) > BYTES_LIMIT:
+        return SourceFile(path.name, shown, problem=Problem(shown, 0, "", f"larger than {BYTES_LIMIT} bytes"))
+    return SourceFile(path.name, shown, content)

@@ -1,0 +1,143 @@
+"""What a check is and what it says: the row that does not change, and the answer for one kubelet.
+
+Findings are made here, so that every one names observed value, source, what was expected and the next step alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.controls.kubelet.effective import Effective, Setting
+from agent.controls.kubelet.fields import Field, spelled
+from agent.model import Finding, Severity, Status
+
+CONTROL = "kubelet"
+_LONGEST = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A file that a setting names. problem: why it cannot be read; self_signed: for certificates, None untold."""
+
+    path: str = ""
+    missing: bool = False
+    problem: str = ""
+    self_signed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known about one kubelet's settings. place: where people set its flags."""
+
+    effective: Effective
+    place: str
+    client_ca: FileFact = FileFact()
+    certificate: FileFact = FileFact()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The answer of one check. severity: only where it differs from the row's."""
+
+    status: Status
+    observed: str
+    source: str = ""
+    remediation: str = ""
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What does not change about a check. id: without the control's name."""
+
+    id: str
+    title: str
+    severity: Severity
+    expected: str
+
+    def finding(self, verdict: CheckResult) -> Finding:
+        """The verdict as people read it."""
+        return Finding(
+            id=f"{CONTROL}/{self.id}",
+            control=CONTROL,
+            title=self.title,
+            status=verdict.status,
+            severity=verdict.severity or self.severity,
+            observed=_fit(verdict.observed),
+            expected=self.expected,
+            source=_fit(verdict.source),
+            remediation=_fit(verdict.remediation),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Row):
+    """A row that is judged from the settings alone. judge: pure."""
+
+    judge: Callable[[Facts], CheckResult]
+
+
+def _fit(text: str) -> str:
+    """Text of the node's processes and files, made fit to be shown: nothing that moves a terminal's cursor, no half
+    characters of arguments that are not UTF-8, and bounded."""
+    if text.isprintable() and len(text) <= _LONGEST:
+        return text
+    clean = "".join(char if char.isprintable() else "\ufffd" for char in text[:_LONGEST])
+    return clean if len(text) <= _LONGEST else f"{clean}…"
+
+
+def setting_check(
+    id_: str,
+    title: str,
+    severity: Severity,
+    expected: str,
+    *,
+    field: Field,
+    fix: str,
+    good: Callable[[object], bool],
+) -> Check:
+    """A check of one setting: `good` says whether a value passes; `fix` is the YAML that would."""
+
+    def judge(facts: Facts) -> CheckResult:
+        setting = facts.effective.get(field)
+        if setting.problem:
+            return untold(setting)
+        observed = shown(field, setting)
+        if good(setting.value):
+            return CheckResult(Status.PASS, observed, setting.source)
+        return CheckResult(Status.FAIL, observed, setting.source, remedy(facts, field, setting, fix))
+
+    return Check(id_, title, severity, expected, judge)
+
+
+def shown(field: Field, setting: Setting) -> str:
+    """`readOnlyPort: 10255`."""
+    return f"{field.path or '--' + field.flag}: {spelled(setting.value)}"
+
+
+def untold(setting: Setting) -> CheckResult:
+    """The value cannot be told, and why."""
+    step = "Mend what is named so that the kubelet can read it, restart the kubelet, and look again."
+    return CheckResult(Status.UNKNOWN, setting.problem, setting.source, step)
+
+
+def remedy(facts: Facts, field: Field, setting: Setting, fix: str) -> str:
+    """Where to set what: the line that wins now, or the file that is read; a flag that hides it goes first."""
+    target = _target(facts)
+    if setting.source.startswith("flag"):
+        if field.path:
+            return f"Remove --{field.flag} from {facts.place}, set `{fix}` in {target}, and restart the kubelet."
+        return f"Change --{field.flag} in {facts.place} and restart the kubelet."
+    if setting.source.startswith(("/", "drop-in ")):
+        return f"Set `{fix}` at {setting.source} and restart the kubelet."
+    return f"Set `{fix}` in {target} and restart the kubelet."
+
+
+def _target(facts: Facts) -> str:
+    effective = facts.effective
+    if effective.config:
+        return effective.absolute(effective.config)
+    if effective.config_dir:
+        return f"a drop-in in {effective.absolute(effective.config_dir)}"
+    return "a configuration file given with --config"

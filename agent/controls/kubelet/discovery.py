@@ -1,0 +1,244 @@
+"""Which processes are kubelets, and with which arguments each was really started.
+
+A kubelet of its own (kubeadm, RKE2, k0s, EKS …) says so on its command line. K3s runs it inside `k3s server|agent`,
+which wipes its own arguments from /proc, and MicroK8s inside `kubelite`, which reads them from a file: there the
+arguments are put together as those programs do it. Where they cannot be read nothing is believed.
+https://github.com/k3s-io/k3s (pkg/daemons/agent, pkg/configfilearg, pkg/util/args.go), https://github.com/canonical/microk8s
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.controls.kubelet import flags as kubelet_flags
+from agent.controls.kubelet import units, yaml_tree
+from agent.controls.kubelet.flags import Argument, Flags
+from agent.controls.kubelet.yaml_tree import DocumentRefused, Value
+from agent.errors import HostError
+from agent.host import Host, Process
+
+LOOKED_FOR = "kubelet, k3s server or agent, MicroK8s' kubelite"
+K3S_DATA = "/var/lib/rancher/k3s"
+K3S_CONFIG = "/etc/rancher/k3s/config.yaml"
+MICROK8S_ARGS = "/var/snap/microk8s/current/args"
+
+_K3S_VALUED = frozenset(("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg"))
+_K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
+_VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kubelet and how it was started.
+
+    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where people
+    set its flags. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
+    proxy: the flags of a kube-proxy in the same process, None where there is none. told_by: files that hold its flags.
+    """
+
+    process: Process
+    kind: str
+    flags: Flags
+    place: str
+    unit: str = ""
+    doubt: str = ""
+    generated: tuple[str, ...] = ()
+    proxy: Flags | None = None
+    told_by: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """The kubelet as people find it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
+        named = "kubelet" if self.kind == "kubelet" else f"the kubelet in {self.kind}"
+        return f"{named} (pid {self.process.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a look at the processes gave. aside: processes that carry the name and were not taken, with the reason."""
+
+    launches: tuple[Launch, ...]
+    aside: tuple[str, ...] = ()
+
+
+def search(host: Host, processes: Sequence[Process]) -> Search:
+    """Every kubelet among the processes. One that runs as another user than root counts only when none is root's:
+    anybody may call a program kubelet, and its arguments say which files are read."""
+    found = [launch for process in processes if (launch := _launch(host, process)) is not None]
+    roots = [launch for launch in found if launch.process.uid in (0, None)]
+    aside = [f"pid {one.process.pid} belongs to uid {one.process.uid}" for one in found if roots and one not in roots]
+    aside += [
+        f"rke2 (pid {process.pid}) runs without a kubelet below it"
+        for process in processes
+        if not found and (process.name == "rke2" or process.name.startswith("rke2-"))
+    ]
+    return Search(tuple(sorted(roots or found, key=lambda one: (one.process.started, one.process.pid))), tuple(aside))
+
+
+def _launch(host: Host, process: Process) -> Launch | None:
+    words = _words(process)
+    if not words:
+        return None  # a kernel thread, or dead already
+    names = [posixpath.basename(word) for word in words[:3]]
+    if "kubelet" in (process.name, names[0]) or (names[0] == "hyperkube" and "kubelet" in names[1:2]):
+        start = names.index("kubelet") + 1 if "kubelet" in names else 1
+        flags = kubelet_flags.parse(kubelet_flags.arguments(words[start:]))
+        unit = units.of_process(host, process.pid) or "kubelet.service"
+        return Launch(process, "kubelet", flags, f"the kubelet's command line ({unit})", unit)
+    if names[0] == "kubelite" or process.name == "kubelite":
+        return _microk8s(host, process, kubelet_flags.parse(kubelet_flags.arguments(words[1:])))
+    if names[0] == "k3s" and names[1:2] in (["server"], ["agent"]):
+        return _k3s(host, process, words[1], words[2:])
+    return None
+
+
+def _words(process: Process) -> list[str]:
+    """The arguments; a title that the process has written over them is taken apart at its blanks."""
+    if process.argv and " " in process.argv[0] and not any(process.argv[1:]):
+        return process.argv[0].split()
+    return list(process.argv) if any(process.argv) else []
+
+
+# -- MicroK8s ----------------------------------------------------------------------------------------------------------
+
+
+def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
+    path = own.text("kubelet-args-file", default=f"{MICROK8S_ARGS}/kubelet")
+    proxy_path = own.text("proxy-args-file", default=f"{MICROK8S_ARGS}/kube-proxy")
+    unit = units.of_process(host, process.pid) or "snap.microk8s.daemon-kubelite.service"
+    doubt, flags, proxy = "", Flags(()), None
+    try:
+        flags = kubelet_flags.parse(tuple(_args_file(host, path)))
+    except HostError as error:
+        doubt = f"the arguments of {process.name} cannot be read: {error}"
+    with contextlib.suppress(HostError):  # without it the kube-proxy check knows of none
+        proxy = kubelet_flags.parse(tuple(_args_file(host, proxy_path)))
+    return Launch(process, "microk8s", flags, path, unit, doubt, proxy=proxy, told_by=(path,))
+
+
+def _args_file(host: Host, path: str) -> Iterator[Argument]:
+    """One or more arguments a line; quotes are dropped, `#` begins a comment line, ${SNAP_DATA} is put in."""
+    data = posixpath.dirname(posixpath.dirname(path))
+    known = {"SNAP_DATA": data, "SNAP_COMMON": posixpath.join(posixpath.dirname(data), "common")}
+    for number, line in enumerate(host.read_text(path).splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            for word in line.replace('"', "").replace("'", "").split():
+                text = _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), word)
+                yield Argument(text, f"{path}:{number}")
+
+
+# -- K3s ---------------------------------------------------------------------------------------------------------------
+
+
+def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Launch | None:
+    unit = units.of_process(host, process.pid) or ("k3s.service" if role == "server" else "k3s-agent.service")
+    doubt = ""
+    own: Sequence[str] | None = visible or units.exec_start(host, unit)
+    if own is None:
+        doubt = f"k3s hides its arguments in /proc, and those of {unit} cannot be read"
+        own = ()
+    elif not visible:
+        own = own[own.index(role) + 1 :] if role in own else ()
+        doubt = (
+            f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
+        )
+    cli = kubelet_flags.parse(
+        kubelet_flags.arguments(own), boolean=frozenset(("disable-agent", "disable-kube-proxy")), valued=_K3S_VALUED
+    )
+    if cli.text("disable-agent") == "true":
+        return None
+    config = cli.text("config", "c", default=K3S_CONFIG)
+    data_dir = cli.text("data-dir", "d")
+    extra: Mapping[str, Sequence[Argument]] = {}
+    told_by: tuple[str, ...] = ()
+    try:
+        told_by = _k3s_files(host, config)
+        settings = _k3s_config(host, told_by)
+        data_dir = data_dir or "".join(argument.text for argument in settings.get("data-dir", ())[-1:])
+        extra = {
+            name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ())
+            for name in ("kubelet-arg", "kube-proxy-arg")
+        }
+        flags = _k3s_flags(host, posixpath.normpath(data_dir or K3S_DATA), extra["kubelet-arg"])
+    except (HostError, DocumentRefused) as error:
+        doubt, flags = doubt or f"the configuration of k3s cannot be read: {error}", Flags(())
+    disabled = cli.text("disable-kube-proxy") == "true" or bool(doubt)
+    proxy = None if disabled else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
+    place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
+    return Launch(process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, told_by)
+
+
+def _k3s_files(host: Host, path: str) -> tuple[str, ...]:
+    """config.yaml, then what is in config.yaml.d. Raises HostError."""
+    own = [path] if host.exists(path) else []
+    names = host.names(f"{path}.d") if host.exists(f"{path}.d") else ()
+    return (*own, *(f"{path}.d/{name}" for name in names if name.lower().endswith((".yaml", ".yml"))))
+
+
+def _k3s_config(host: Host, files: Sequence[str]) -> Mapping[str, Sequence[Argument]]:
+    """What the files set: a later key replaces, `key+` appends. Raises HostError, DocumentRefused."""
+    found: dict[str, tuple[Argument, ...]] = {}
+    for file in files:
+        text = host.read_text(file)
+        for key, value in yaml_tree.load(text, file).items() if text.strip() else ():
+            texts = tuple(_texts(value))
+            name = key.removesuffix("+")
+            found[name] = (*found.get(name, ()), *texts) if key.endswith("+") else texts
+    return found
+
+
+def _texts(value: Value) -> Iterator[Argument]:
+    for item in value.data if isinstance(value.data, tuple) else (value,):
+        if not isinstance(item.data, Mapping | tuple) and item.data is not None:
+            text = str(item.data).lower() if isinstance(item.data, bool) else str(item.data)
+            yield Argument(text, item.source)
+
+
+def _k3s_flags(host: Host, data: str, extra: Sequence[Argument]) -> Flags:
+    """The kubelet's flags as k3s builds them: its own defaults, each replaced by an extra one of that name."""
+    agent = f"{data}/agent"
+    own = {"kubeconfig": f"{agent}/kubelet.kubeconfig", "read-only-port": "0"}
+    drop_ins = f"{agent}/etc/kubelet.conf.d"
+    if host.exists(f"{drop_ins}/{_K3S_GENERATED[0]}"):
+        own["config-dir"] = drop_ins
+        # From 1.32 on both are copied into that folder instead (10-cli-config.conf, 20-cli-config-dir).
+        names = ("config", "config-dir")
+        extra = [
+            one for one in extra if kubelet_flags.normal(one.text.removeprefix("--").partition("=")[0]) not in names
+        ]
+    else:
+        own |= {
+            "anonymous-auth": "false",
+            "authentication-token-webhook": "true",
+            "authorization-mode": "Webhook",
+            "client-ca-file": f"{agent}/client-ca.crt",
+            "healthz-bind-address": "127.0.0.1",
+            "tls-cert-file": f"{agent}/serving-kubelet.crt",
+            "tls-private-key-file": f"{agent}/serving-kubelet.key",
+        }
+    return kubelet_flags.parse(_put_together(own, extra))
+
+
+def _put_together(own: Mapping[str, str], extra: Sequence[Argument]) -> tuple[Argument, ...]:
+    """util.GetArgs: `name=value` replaces the default, `name+=` comes after it, `name-=` before it."""
+    values: dict[str, list[Argument]] = {
+        name: [Argument(f"--{name}={value}", "set by k3s")] for name, value in own.items()
+    }
+    touched: set[str] = set()
+    for argument in extra:
+        name, equals, value = argument.text.removeprefix("--").partition("=")
+        cleaned = name.rstrip("-+")
+        origin = argument.origin or "kubelet-arg of k3s"
+        made = Argument(f"--{cleaned}={value if equals else 'true'}", origin)
+        if name.endswith("-"):
+            values[cleaned] = [made, *values.get(cleaned, [])]
+        elif name.endswith("+") or cleaned in touched:
+            values[cleaned] = [*values.get(cleaned, []), made]
+        else:
+            values[cleaned] = [made]
+        touched.add(cleaned)
+    return tuple(argument for _, several in sorted(values.items()) for argument in several)

@@ -1,0 +1,120 @@
+"""What the running kubelet's answers mean, and what they say about 4.2.1.
+
+401 is anonymous off. 403 is anonymous on with only authorization in the way. 200 is every pod for everybody. Nothing
+else proves anything; a refused read-only port is good news only where the secure port was reached, because an agent in
+another network namespace would be refused everywhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, replace
+
+from agent.controls.kubelet import fields
+from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.effective import Effective
+from agent.controls.kubelet.probe import PATH, Prober, ProbeResult
+from agent.model import Finding, Severity, Status
+
+READ_ONLY_PORT = 10255
+
+
+SECURE = Row("live", "The running kubelet refuses anonymous requests", Severity.CRITICAL, "HTTP 401")
+READ_ONLY = Row("live-read-only", "Nothing answers on the read-only port", Severity.CRITICAL, "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResults:
+    """What both ports said. problem: why they were not asked."""
+
+    secure_url: str = ""
+    secure: ProbeResult = field(default_factory=ProbeResult)
+    plain_url: str = ""
+    plain: ProbeResult = field(default_factory=ProbeResult)
+    problem: str = ""
+
+
+def ask(effective: Effective, prober: Prober) -> ProbeResults:
+    """Sends both requests to the address and ports that the kubelet was told to use."""
+    known = (fields.ADDRESS, fields.PORT, fields.READ_ONLY_PORT)
+    address, port, read_only = (effective.get(one) for one in known)
+    for setting in (address, port):
+        if setting.problem:
+            return ProbeResults(problem=f"its address is not known: {setting.problem}")
+    try:
+        ip = ipaddress.ip_address(address.value)
+    except ValueError:
+        return ProbeResults(problem=f"its address {address.value!r} is none")
+    if ip.is_unspecified:
+        ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    plain_port = READ_ONLY_PORT if read_only.problem or not read_only.value else int(read_only.value)
+    ports = (int(port.value), plain_port)
+    if not all(0 < number < 1 << 16 for number in ports):
+        return ProbeResults(problem=f"{ports[0]} and {ports[1]} are not both ports")
+    host = f"[{ip}]" if ip.version == 6 else str(ip)
+    return ProbeResults(
+        f"https://{host}:{ports[0]}{PATH}",
+        prober.secure(str(ip), ports[0]),
+        f"http://{host}:{ports[1]}{PATH}",
+        prober.plain(str(ip), ports[1]),
+    )
+
+
+def judge(answers: ProbeResults | None) -> tuple[Finding, ...]:
+    """Both findings; None when probing is off. Pure."""
+    if answers is None:
+        off = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
+        return SECURE.finding(off), READ_ONLY.finding(off)
+    if answers.problem:
+        step = "Mend what is named, so that the kubelet's address is known, and look again."
+        untold = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
+        return SECURE.finding(untold), READ_ONLY.finding(untold)
+    return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
+
+
+def correct(finding: Finding, answers: ProbeResults | None) -> Finding:
+    """4.2.1 in the light of the live answer: a kubelet that lets anonymous requests in has anonymous on, whatever the
+    files say by now."""
+    if answers is None or answers.secure.status not in (200, 403):
+        return finding
+    seen = f"GET {answers.secure_url} without credentials: {answers.secure}"
+    if finding.status is Status.FAIL:
+        return replace(finding, observed=f"{finding.observed} ({seen})")
+    return replace(
+        finding,
+        status=Status.FAIL,
+        observed=f"anonymous requests are let in ({seen}), though by its settings: {finding.observed}",
+        source=f"{answers.secure_url}; {finding.source}",
+        remediation="Restart the kubelet so that it takes up its configuration, then look again.",
+    )
+
+
+def _secure(answers: ProbeResults) -> CheckResult:
+    status, source = answers.secure.status, answers.secure_url
+    observed = f"GET {source}: {answers.secure}"
+    if status == 401:
+        return CheckResult(Status.PASS, f"{observed}, anonymous is off", source)
+    if status == 403:
+        step = "Set `authentication.anonymous.enabled: false` and restart the kubelet."
+        return CheckResult(Status.FAIL, f"{observed}, anonymous is on and only authorization stands in the way", source,
+                       step, Severity.HIGH)  # fmt: skip
+    if status == 200:
+        step = "At once: set `authentication.anonymous.enabled: false` and `authorization.mode: Webhook`, restart it."
+        return CheckResult(Status.FAIL, f"{observed}, everybody who reaches this port reads every pod", source, step)
+    step = f"Look with `curl -k {source}` on the node, in the kubelet's network namespace."
+    return CheckResult(Status.UNKNOWN, observed, source, step)
+
+
+def _read_only(answers: ProbeResults) -> CheckResult:
+    source = answers.plain_url
+    observed = f"GET {source}: {answers.plain}"
+    if answers.plain.status is not None:
+        step = "Set `readOnlyPort: 0` (or --read-only-port=0) and restart the kubelet."
+        return CheckResult(Status.FAIL, observed, source, step)
+    step = f"Look with `curl {source}` on the node, in the kubelet's network namespace."
+    if answers.plain.refused and answers.secure.status is not None:
+        return CheckResult(Status.PASS, observed, source)
+    if answers.plain.refused:
+        why = "which says nothing, because the secure port was not reached either"
+        return CheckResult(Status.UNKNOWN, f"{observed}, {why}", source, step)
+    return CheckResult(Status.UNKNOWN, observed, source, step)

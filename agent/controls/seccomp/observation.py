@@ -1,0 +1,76 @@
+"""What one look at the node comes to: the values that the control observes, judges and plans from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from agent.controls.manifest import Entry
+from agent.controls.seccomp.kubelet_root import Place, Version
+from agent.controls.seccomp.profile_dir import Sources
+from agent.controls.seccomp.resolver import Platform, Resolved
+from agent.errors import Problem
+
+MODE: Final = 0o644  # runtimes read as root; people may look
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What stands at a path on the node. content None: nothing. error: why that cannot be told."""
+
+    content: bytes | None = None
+    mode: int = MODE
+    uid: int = 0
+    link: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One profile of the policy. resolved: as it should be installed, None when `problems` says why not."""
+
+    name: str
+    file: str
+    path: str
+    resolved: Resolved | None
+    problems: tuple[Problem, ...]
+    present: Present
+    entry: Entry | None
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """What was installed and has left the policy. there: whether our file still stands."""
+
+    entry: Entry
+    there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at the node. owner: the uid that installed files should have, the agent's own."""
+
+    place: Place
+    sources: Sources
+    items: tuple[Item, ...]
+    stale: tuple[Stale, ...]
+    platform: Platform
+    owner: int = 0
+    manifest_error: str = ""
+    library: tuple[Version, str] | None = None
+
+
+def drift(item: Item) -> str:
+    """How the installed file differs from what it should be, in words; empty when it does not."""
+    if item.resolved is None:
+        return ""
+    if item.present.content is None:
+        return "not installed"
+    if item.present.link:
+        return "a symlink stands in its place"
+    if item.present.content != item.resolved.content:
+        if item.is_ours:
+            return "another version is installed"
+        return "changed by somebody else" if item.entry else "a file of somebody else stands there; it is kept aside"
+    return f"mode {item.present.mode:04o}" if item.present.mode != MODE else ""

@@ -1,0 +1,137 @@
+"""One process of `run`: its threads, its signals, and how it ends.
+
+Four things happen side by side and never wait for each other: the loop hardens the node, the publisher writes to the
+Node, a watch on the own Node tells the publisher what others did to it, and the coordinator reboots. It refuses to take
+longer than five seconds to end: every write is atomic, so what is cut off is as good as never begun.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from agent.daemon.config_store import PolicyStore
+from agent.daemon.loop import Daemon
+from agent.daemon.reboot_thread import Reboots
+from agent.daemon.signals import Signals
+from agent.host import Host
+from agent.kube import ClientContext, EventType, Kube, RequestMetric
+from agent.kube.credentials import Access
+from agent.kube.kubelet import KubeletConfigz
+from agent.kube.resources import NODES
+from agent.report.api import KubeReport
+from agent.report.events import Recorder
+from agent.report.http import StatusServer
+from agent.report.metrics import Metrics
+from agent.report.publisher import NodePublisher
+
+_END_WITHIN_SECONDS = 4.0
+
+
+def serve(
+    host: Host, node: str, access: Access, store: PolicyStore, *, address: str, namespace: str, node_address: str = ""
+) -> int:
+    """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
+
+    address: where /metrics and the probes are served, empty for nowhere. namespace: the agent's own, where the reboot
+    locks are. node_address: where the node's own kubelet is
+    asked for its configuration; empty: it is not. Raises UsageError when the address is taken.
+    """
+    stop = threading.Event()
+    log = structlog.get_logger()
+    metrics = Metrics()
+    around = ClientContext(stop=stop, log=log, on_request=lambda exchange: _count(metrics, exchange))
+    kube = Kube(access, node=node, around=around)
+    api = KubeReport(kube, node)
+    publisher = NodePublisher(
+        api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
+    )
+    configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
+    reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop)
+    daemon = Daemon(
+        host,
+        node,
+        store,
+        publisher,
+        metrics,
+        configz=configz,
+        on_config=reboots.configure,
+        on_pass=reboots.on_pass_verified,
+    )
+    server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
+    failed = threading.Event()
+    signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
+
+    def work(target: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                target()
+            except Exception:
+                # A thread that dies unseen would leave a daemon that only looks alive.
+                log.exception("thread_crashed", thread=threading.current_thread().name)
+                failed.set()
+                signals.end()
+
+        return run
+
+    threads = [
+        threading.Thread(target=work(target), name=name, daemon=True)
+        for name, target in (
+            ("loop", daemon.run),
+            ("publisher", publisher.run),
+            ("reboots", reboots.run),
+            ("node-watch", lambda: _follow(kube, node, publisher)),
+        )
+    ]
+    with signals:
+        if server:
+            server.start()
+        for thread in threads:
+            thread.start()
+        log.info("started", config=str(store.path), api_server=access.server, address=address)
+        signals.wait()
+        log.info("stopping")
+        stop.set()
+        daemon.stop()
+        publisher.stop()
+        reboots.wake()
+        kube.stop()
+        deadline = time.monotonic() + _END_WITHIN_SECONDS
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        kube.close()
+        if server:
+            server.close()
+    late = [thread.name for thread in threads if thread.is_alive()]
+    log.info("stopped", cut_off=late)
+    return 3 if failed.is_set() else 0
+
+
+def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
+    """Shows the publisher every change of the own Node, and says when there is none or nobody can tell."""
+    there = whole = False
+    for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
+        match change.seen:
+            case EventType.LISTING:
+                there = whole = False
+            case EventType.ADDED | EventType.MODIFIED:
+                there = True
+                publisher.saw(change.object, listed=not whole)
+            case EventType.DELETED:
+                publisher.gone()
+            case EventType.SYNCED:
+                whole = True
+                if not there:
+                    publisher.gone()
+            case EventType.AWAY:
+                publisher.lost_sight()
+
+
+def _count(metrics: Metrics, exchange: RequestMetric) -> None:
+    metrics.api_requests.inc()
+    if not exchange.outcome.startswith("2"):
+        metrics.api_error(exchange.outcome)

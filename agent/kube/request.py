@@ -1,0 +1,333 @@
+"""One call: sent, judged, sent again where that is safe, until it is answered or its deadline is over.
+
+What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
+(create, replace, evict, JSON patches) is sent again only where nothing can have been processed: no connection, or a
+429. Otherwise the error says `ambiguous`, and the caller re-reads before it goes on.
+Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+
+from agent.errors import KubeError
+from agent.kube.credentials import Access
+from agent.kube.errors import (
+    CallFailed,
+    Malformed,
+    Operation,
+    Refused,
+    ServerError,
+    Stopped,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+    refusal,
+)
+from agent.kube.network_errors import NETWORK, unreachable
+from agent.kube.transport import HttpSession, Stream, Tls
+
+T = TypeVar("T")
+
+JSON = "application/json"
+_CHUNK = 1 << 16
+_ANSWER_LIMIT = 16 << 20
+_REFUSAL_LIMIT = 1 << 20
+
+
+class Log(Protocol):
+    """What is logged to: structlog's front, as far as it is used here."""
+
+    def debug(self, event: str, **fields: object) -> object:
+        """For who looks closely."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """For who looks at all."""
+
+
+class NoLog:
+    """Says nothing."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Nothing."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMetric:
+    """One request that was sent, for metrics: few values each, whatever the cluster is like.
+
+    outcome: the status as text, or the name of the error's class. seconds: until the answer was read; of a watch,
+    until it began.
+    """
+
+    method: str
+    verb: str
+    resource: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long is tried, and how hard. seconds: one deadline for the whole call, waits included. attempts: at most."""
+
+    seconds: float = 30.0
+    attempts: int = 100
+    connect_seconds: float = 4.0
+    read_seconds: float = 15.0  # an eviction that meets a conflict is answered only after ten
+    first_delay_seconds: float = 0.5
+    longest_delay_seconds: float = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent.
+
+    repeatable: doing it twice is as good as once. patient: a 429 is waited out here. background: it belongs to a
+    watch and is cut off with it.
+    """
+
+    operation: Operation
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = field(default=None, repr=False)
+    content_type: str = JSON
+    repeatable: bool = True
+    patient: bool = True
+    background: bool = False
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes anything."""
+        return self.operation.method != "GET"
+
+
+class Backoff:
+    """Delays that double up to a limit, each drawn between half and the whole, so that nodes do not march in step."""
+
+    def __init__(self, first_seconds: float, longest_seconds: float, chance: random.Random) -> None:
+        self._first = first_seconds
+        self._longest = longest_seconds
+        self._chance = chance
+        self._tries = 0
+
+    def next(self, at_least: float | None = None) -> float:
+        """Seconds to wait now. at_least: what the server asked for; a quarter of it is added by chance."""
+        whole = min(self._longest, self._first * 2.0 ** min(self._tries, 16))
+        self._tries += 1
+        delay = self._chance.uniform(whole / 2, whole)
+        return delay if at_least is None else max(delay, at_least * self._chance.uniform(1.0, 1.25))
+
+    def reset(self) -> None:
+        """Begins again with the first delay."""
+        self._tries = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientContext:
+    """What is passed in so that a test, or a simulation, has it in hand.
+
+    clock: monotonic seconds. wait: sleeps so many seconds, returns at once and True when the agent is stopping.
+    """
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
+    wait: Callable[[float], bool] | None = None
+    chance: random.Random = field(default_factory=random.Random)
+    log: Log = field(default_factory=NoLog)
+    on_request: Callable[[RequestMetric], None] | None = None
+
+    def pause(self, seconds: float) -> bool:
+        """Waits; True when the agent is stopping."""
+        return (self.wait or self.stop.wait)(seconds)
+
+
+class Caller:
+    """Sends calls over two lines: one for answers, one for watches, so that the latter can be cut alone."""
+
+    def __init__(self, access: Access, user_agent: str, around: ClientContext) -> None:
+        self.around = around
+        self._access = access
+        tls = Tls(access)
+        self._calls = HttpSession(access, tls, user_agent)
+        self._streams = HttpSession(access, tls, user_agent)
+
+    def call(self, request: Request, patience: RetryPolicy) -> Any:
+        """The answer's JSON document. Raises CallFailed and NoCredentials."""
+        return self._persist(request, patience, lambda left: self._answer(request, patience, left))
+
+    def open(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
+        """A running answer, to be read and closed by the caller. silence_seconds: the longest, once it has begun.
+
+        Raises CallFailed and NoCredentials.
+        """
+        return self._persist(request, patience, lambda _: self._stream(request, patience, silence_seconds))
+
+    @property
+    def server(self) -> str:
+        """The server's URL."""
+        return self._access.server
+
+    def cut_streams(self) -> None:
+        """Ends all running answers, now and from now on."""
+        self._streams.lifeline.cut()
+
+    def close(self) -> None:
+        """Ends everything."""
+        self._streams.close()
+        self._calls.close()
+
+    def _persist(self, request: Request, patience: RetryPolicy, attempt: Callable[[float], T]) -> T:
+        """Attempts until one succeeds, or trying again is unsafe, useless or too late."""
+        around, started = self.around, self.around.clock()
+        backoff = Backoff(patience.first_delay_seconds, patience.longest_delay_seconds, around.chance)
+        renewed = False
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return attempt(max(patience.seconds - (around.clock() - started), 0.1))
+            except Unauthorized as error:
+                error.attempts = tries
+                if renewed or not self._access.credentials.renew():
+                    raise
+                renewed = True
+                around.log.debug("kube_credentials_renewed", operation=str(request.operation))
+            except CallFailed as error:
+                error.attempts = tries
+                if tries >= patience.attempts or not _is_worth_repeating(error, request):
+                    raise
+                delay = backoff.next(error.retry_after_seconds)
+                if around.clock() - started + delay >= patience.seconds:
+                    raise
+                around.log.debug("kube_call_repeated", error=str(error), delay_seconds=round(delay, 2))
+                if around.pause(delay):
+                    raise
+
+    def _answer(self, request: Request, patience: RetryPolicy, left: float) -> Any:
+        """One attempt at a whole answer."""
+        with self._observed(request.operation) as note:
+            ends = self.around.clock() + left
+            line = self._streams if request.background else self._calls
+            response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            try:
+                note(str(response.status_code))
+                body = self._body(request, response.raw, _ANSWER_LIMIT, ends)
+                return _document(request, response.status_code, body)
+            finally:
+                response.close()
+
+    def _stream(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
+        """One attempt at the beginning of an answer."""
+        with self._observed(request.operation) as note:
+            response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
+            note(str(response.status_code))
+            return Stream(response.raw, silence_seconds)
+
+    def _send(
+        self, line: HttpSession, request: Request, connect_seconds: float, read_seconds: float
+    ) -> requests.Response:
+        """One request; an answer that is no success is read and raised."""
+        operation = request.operation
+        if line.lifeline.is_cut:
+            raise Stopped(operation, "the agent is stopping")
+        headers = dict(self._access.credentials.headers())
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        target = f"{operation.path}?{urlencode(request.query)}" if request.query else operation.path
+        try:
+            response = line.send(
+                operation.method,
+                target,
+                headers=headers,
+                body=request.body,
+                connect_seconds=connect_seconds,
+                read_seconds=read_seconds,
+            )
+        except NETWORK as error:
+            raise self._unreachable(request, error) from error
+        if response.status_code < 300:
+            return response
+        try:
+            body = self._body(request, response.raw, _REFUSAL_LIMIT, self.around.clock() + read_seconds)
+            if response.status_code < 400:
+                raise Malformed(operation, f"a redirect ({response.status_code}), which is not followed")
+            raise refusal(operation, response.status_code, response.headers, body, write=request.is_write)
+        finally:
+            response.close()
+
+    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int, ends: float) -> bytes:
+        """The whole body, of at most `limit` bytes, by the deadline."""
+        body = bytearray()
+        try:
+            # As it arrives: read() would sit out a trickle far beyond the deadline.
+            while chunk := raw.read1(_CHUNK, decode_content=False):
+                body += chunk
+                if len(body) > limit:
+                    raise Malformed(
+                        request.operation, f"an answer of more than {limit >> 20} MiB", ambiguous=request.is_write
+                    )
+                if self.around.clock() > ends:
+                    raise Unreachable(request.operation, "the answer did not end in time", ambiguous=request.is_write)
+        except NETWORK as error:
+            raise self._unreachable(request, error) from error
+        return bytes(body)
+
+    def _unreachable(self, request: Request, error: Exception) -> Unreachable:
+        return unreachable(request.operation, self._access.server, error, write=request.is_write)
+
+    @contextlib.contextmanager
+    def _observed(self, operation: Operation) -> Iterator[Callable[[str], None]]:
+        """Counts and times one request; the block notes the status."""
+        started, outcome = self.around.clock(), ""
+
+        def note(status: str) -> None:
+            nonlocal outcome
+            outcome = status
+
+        try:
+            yield note
+        except Refused as error:
+            outcome = str(error.status)
+            raise
+        except KubeError as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            if self.around.on_request is not None and outcome != Stopped.__name__:
+                seconds = self.around.clock() - started
+                self.around.on_request(
+                    RequestMetric(operation.method, operation.verb, operation.resource, outcome, seconds)
+                )
+
+
+def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
+    if isinstance(error, TooManyRequests):
+        return request.patient
+    if isinstance(error, ServerError):
+        return request.repeatable and error.status in (500, 502, 503, 504)
+    if isinstance(error, Unreachable):
+        return error.repeatable and (request.repeatable or not error.ambiguous)
+    return False
+
+
+def _document(request: Request, status: int, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        # Not chained: a JSON error carries the whole body.
+        message = f"the answer ({status}, {len(body)} bytes) is no JSON"
+    raise Malformed(request.operation, message, ambiguous=request.is_write)

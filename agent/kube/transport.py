@@ -1,0 +1,306 @@
+"""The connections: one requests session whose TLS, pool and sockets are ours alone.
+
+It refuses what requests does unasked: environment variables that override the CA or add a proxy, redirects, cookies,
+certifi's authorities beside a private one, connections that have idled so long that a middlebox has forgotten them.
+Every socket is known, so that another thread can end a wait at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from agent.kube.credentials import Access, ClientCertificate, Trust
+from agent.kube.errors import NoCredentials
+
+_POOL_SIZE = 4
+_CHUNK = 1 << 16
+# Load balancers forget an idle connection without a word (AWS's after 350 s); a write sent into it would be ambiguous.
+_IDLE_SECONDS = 60.0
+# A peer that is gone is noticed within a minute, even by a watch on which nothing happens.
+_KEEPALIVE = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+)
+
+
+class Lifeline:
+    """The open sockets of one line; `cut` ends whatever waits on them, from any thread."""
+
+    def __init__(self) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may cut while its own thread adds
+        self.is_cut = False
+
+    def add(self, connected: socket.socket) -> None:
+        """A new socket; it ends at once when the line is cut already."""
+        with self._lock:
+            self._sockets.add(connected)
+            if self.is_cut:
+                shut(connected)
+
+    def cut(self) -> None:
+        """Ends every read and write, now and from now on."""
+        with self._lock:
+            self.is_cut = True
+            for connected in list(self._sockets):
+                shut(connected)
+
+
+def shut(connected: socket.socket) -> None:
+    """Ends reads and writes that wait on a socket, from any thread; one that is closed already is nothing to do."""
+    with contextlib.suppress(OSError):
+        # `.socket`: under TLS inside a proxy's TLS. The plain socket's shutdown even under TLS, because SSLSocket's
+        # would take the TLS object from under its reader.
+        socket.socket.shutdown(getattr(connected, "socket", connected), socket.SHUT_RDWR)
+
+
+class Stream:
+    """An answer that goes on, such as a watch. Read by one thread; any other may cut it."""
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, silence_seconds: float) -> None:
+        """silence_seconds: the longest from now on."""
+        self._raw = raw
+        # The response's own socket: http.client takes it from a connection that is not to be kept.
+        self._socket: socket.socket | None = getattr(raw.connection, "plugged", None)
+        if self._socket is not None:
+            self._socket.settimeout(silence_seconds)
+
+    def read(self) -> bytes:
+        """What has arrived, as soon as anything has; empty at the end. Raises what `NETWORK` lists."""
+        return self._raw.read1(_CHUNK, decode_content=False)
+
+    def cut(self) -> None:
+        """Ends a read that waits, and all that follow."""
+        if self._socket is not None:
+            shut(self._socket)
+
+    def close(self) -> None:
+        """Gives the connection back, or ends it where the answer has not ended."""
+        self._raw.close()
+
+
+class Tls:
+    """The TLS context of an access, made anew when its authority or client certificate has changed.
+
+    One for all lines: a context costs half a megabyte.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._lock = threading.Lock()
+        self._identity: tuple[bytes, ClientCertificate | None] | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def present(self) -> ssl.SSLContext | None:
+        """The context for connections made now; None for plain HTTP. Raises NoCredentials."""
+        if not self._access.server.startswith("https:"):
+            return None
+        trust = self._access.trust
+        identity = (trust.authority.read() if trust.authority else b"", self._access.credentials.certificate())
+        with self._lock:
+            if identity != self._identity:
+                self._context = tls_context(trust, identity[1])
+                self._identity = identity
+            return self._context
+
+
+class HttpSession:
+    """A session of requests to one server. Safe for several threads, each with its own connection."""
+
+    def __init__(self, access: Access, tls: Tls, user_agent: str) -> None:
+        self.lifeline = Lifeline()
+        self._access = access
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._adapter = _Adapter(self.lifeline)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.adapters.clear()
+        self._session.mount("https://", self._adapter)
+        self._session.mount("http://", self._adapter)
+        if access.proxy:
+            self._session.proxies = {"http": access.proxy, "https": access.proxy}
+        self._session.headers.clear()
+        # Compression would cost more memory and CPU, on both sides, than the bytes are worth inside a data centre.
+        self._session.headers.update(
+            {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
+        )
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        connect_seconds: float,
+        read_seconds: float,
+    ) -> requests.Response:
+        """Sends one request and returns when the answer's headers are there; its body is read from `.raw`.
+
+        read_seconds: longest silence. Raises NoCredentials and what requests raises.
+        """
+        self._follow_tls()
+        request = requests.Request(method, self._access.server + path, headers=dict(headers), data=body)
+        return self._session.send(
+            self._session.prepare_request(request),
+            stream=True,
+            timeout=(connect_seconds, read_seconds),
+            allow_redirects=False,
+        )
+
+    def close(self) -> None:
+        """Ends everything that waits and frees the connections."""
+        self.lifeline.cut()
+        self._session.close()
+
+    def _follow_tls(self) -> None:
+        """New connections when the context is another; running answers go on."""
+        context = self._tls.present()
+        with self._lock:
+            if context is not self._context:
+                self._adapter.start_over(context, self._access.trust.server_name)
+                self._context = context
+
+
+def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLContext:
+    """What a connection trusts and shows. Raises NoCredentials for PEM that is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # An authority may be an intermediate one, as Go takes it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if trust.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif trust.authority is None:
+        context.load_default_certs()
+    else:
+        try:
+            # Comments between certificates may hold anything; ssl takes ASCII alone.
+            context.load_verify_locations(cadata=trust.authority.read().decode("ascii", errors="backslashreplace"))
+        except ssl.SSLError as error:
+            raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is no PEM") from error
+    if certificate is not None:
+        try:
+            # One file with both, as the kubelet keeps its own, is not to be doubled.
+            both = certificate.certificate
+            if certificate.key != both:
+                both += b"\n" + certificate.key
+            with _as_file(both) as path:
+                # Without a password OpenSSL would ask the terminal for one.
+                context.load_cert_chain(path, password=b"")
+        except OSError as error:  # ssl.SSLError is one
+            message = "the client certificate and key cannot be used: they have to be PEM, belong together, unencrypted"
+            raise NoCredentials(message) from error
+    return context
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A path that OpenSSL can read while it needs it; in memory where that can be, so that no key is on a disk."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            yield f"/proc/self/fd/{descriptor}"
+    else:
+        with tempfile.NamedTemporaryFile() as file:  # created 0600
+            file.write(content)
+            file.flush()
+            yield file.name
+
+
+class _Adapter(HTTPAdapter):
+    """Connections with our TLS context; requests is not asked for its opinion on certificates."""
+
+    def __init__(self, lifeline: Lifeline) -> None:
+        self._tls: dict[str, Any] = {}
+        self._pools = _pools(lifeline)
+        super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
+
+    def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
+        """New connections from now on; what is being answered on old ones goes on."""
+        self._tls = {}
+        if context is not None:
+            self._tls["ssl_context"] = context
+            if server_name:
+                self._tls["server_hostname"] = server_name
+            if context.verify_mode is ssl.CERT_NONE:
+                # Somebody asked for it in writing; once a request is more than anybody reads.
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        old, proxies = self.poolmanager, self.proxy_manager
+        self.proxy_manager = {}
+        self.init_poolmanager(1, _POOL_SIZE)
+        for manager in (old, *proxies.values()):
+            manager.clear()
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **kwargs, **self._tls, socket_options=_KEEPALIVE)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs, **self._tls, socket_options=_KEEPALIVE)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context says it all, and certifi's authorities must not join it."""
+
+
+def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools, over connections that report to a lifeline and do not outlive their welcome."""
+
+    class Known(HTTPConnection):
+        used_at = 0.0
+        plugged: socket.socket | None = None
+
+        def connect(self) -> None:
+            super().connect()
+            self.plugged = self.sock
+            lifeline.add(self.sock)
+            self.used_at = time.monotonic()
+
+        @property
+        def is_connected(self) -> bool:
+            """Asked once, when a connection is taken out of the pool."""
+            now, since = time.monotonic(), self.used_at
+            self.used_at = now
+            return now - since < _IDLE_SECONDS and super().is_connected
+
+    class KnownTls(Known, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Known
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = KnownTls
+
+    return {"http": Pool, "https": TlsPool}

@@ -1,0 +1,61 @@
+"""Everything else: any service that Apprise knows, through a child process that ends with the message.
+
+Apprise would cost every node its memory for good (+14 MiB); a child costs it for a second. The URL goes in through
+standard input, so that no process list shows it, and nothing that the child prints is believed or logged.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from agent.errors import AgentError
+from agent.report.notify.http import NotSent
+from agent.report.notify.notice import Message
+
+CHILD = "agent.report.notify.apprise_child"
+SENT, NOT_SENT, NOT_UNDERSTOOD, NO_APPRISE = 0, 10, 11, 12
+_KINDS = {"critical": "failure", "warning": "warning"}
+_START_SECONDS = 20.0  # Python and Apprise on a busy node, before the first byte is sent
+
+
+class CommandResult(Protocol):
+    """A command that ended, as agent.host has it."""
+
+    @property
+    def code(self) -> int:
+        """Exit code, negative for a signal."""
+
+
+class Runner(Protocol):
+    """Starts a command beside the agent: `Host.run` with `how=HostExec.DIRECT`; this room does not know the host."""
+
+    def __call__(
+        self, argv: Sequence[str], *, timeout_seconds: float, input_bytes: bytes, environment: Mapping[str, str]
+    ) -> CommandResult:
+        """argv[0] is an absolute path; `environment` is added to a small one of its own. Raises HostError."""
+
+
+def send(message: Message, url: str, run: Runner, *, timeout_seconds: float, environment: Mapping[str, str]) -> None:
+    """Sends it once. Raises NotSent. environment: for its proxies."""
+    kind = "success" if message.is_end else _KINDS.get(message.severity, "info")
+    document = {"url": url, "title": f"{message.event.value} on {message.notice.node}", "body": message.text}
+    passed = {name: text for name, text in environment.items() if name.lower().endswith("_proxy")}
+    try:
+        done = run(
+            [sys.executable, "-I", "-m", CHILD],
+            timeout_seconds=timeout_seconds + _START_SECONDS,
+            input_bytes=json.dumps({**document, "kind": kind}).encode(),
+            environment=passed,
+        )
+    except AgentError as error:
+        raise NotSent(str(error)) from error
+    if done.code == SENT:
+        return
+    if done.code == NO_APPRISE:
+        raise NotSent("apprise is not installed: use an image with the extra `notify`", is_final=True)
+    if done.code == NOT_UNDERSTOOD:
+        raise NotSent("apprise knows no service by that URL", is_final=True)
+    raise NotSent(f"apprise did not send it (exit code {done.code})")

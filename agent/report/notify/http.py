@@ -1,0 +1,137 @@
+"""One try of one request, judged: sent, worth another try, or never.
+
+It refuses to follow redirects, to read ~/.netrc and the CA variables of the environment, and to let a URL out: what it
+raises is in words of ours. Proxies of the environment are honoured, because chat services are outside the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # typeshed leaves it out
+
+import requests
+
+from agent import __version__
+from agent.errors import AgentError
+from agent.kube.network_errors import NETWORK, words
+from agent.report.notify.receivers import Post
+
+_SECRET_LIMIT = 16 << 10
+_ANSWER_LIMIT = 16 << 10
+_LONGEST_RETRY_AFTER_SECONDS = 300.0
+# `no_service`, `channel_is_archived`, `Invalid routing key`: words alone, which can hold no URL and no key.
+_HARMLESS = re.compile(rb"[A-Za-z][A-Za-z_ ,.']{1,79}")
+_LATER = (408, 425, 429)
+
+
+class NotSent(AgentError):
+    """One try failed. is_final: another one is no use. after_seconds: what the receiver asks to wait."""
+
+    def __init__(self, message: str, *, is_final: bool = False, after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+        self.after_seconds = after_seconds
+
+
+def secret(path: str) -> str:
+    """A secret's one line, read anew for each try: it may have been rotated. Raises NotSent, worth another try."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_SECRET_LIMIT).decode().strip()
+    except OSError as error:
+        raise NotSent(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise NotSent(f"{path} is no text") from error
+    if not text or not text.isprintable():
+        raise NotSent(f"{path} should hold one line with the secret, and nothing else")
+    return text
+
+
+def url_in(path: str) -> str:
+    """A URL from its file. Raises NotSent that does not show it."""
+    text = secret(path)
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or " " in text:
+        raise NotSent(f"{path} holds no http or https URL")
+    return text
+
+
+def send(post: Post, *, timeout_seconds: float, environment: Mapping[str, str]) -> None:
+    """Sends it once. Raises NotSent. environment: for its proxies."""
+    ends = time.monotonic() + timeout_seconds
+    headers = {
+        "User-Agent": f"node-hardening-agent/{__version__}",
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+    }
+    with requests.Session() as session:
+        session.trust_env = False
+        session.proxies = dict(proxies(post.url, environment))
+        try:
+            with session.post(
+                post.url,
+                data=json.dumps(post.body).encode(),
+                headers=headers,
+                timeout=timeout_seconds,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                _judge(post, response, _answer(response, ends))
+        except NETWORK as error:
+            raise NotSent(words(error)) from None  # its text carries the URL
+        except ValueError as error:
+            raise NotSent(f"the request cannot be made ({type(error).__name__})", is_final=True) from None
+
+
+def _answer(response: requests.Response, ends: float) -> bytes:
+    """The beginning of the answer, as far as it comes in time."""
+    body = bytearray()
+    while len(body) < _ANSWER_LIMIT and time.monotonic() < ends:
+        chunk = response.raw.read1(4096, decode_content=False)
+        if not chunk:
+            break
+        body += chunk
+    return bytes(body)
+
+
+def _judge(post: Post, response: requests.Response, body: bytes) -> None:
+    status = response.status_code
+    if post.refused_text and body.startswith(post.refused_text.encode()):
+        raise NotSent(f"refused inside an answer of {status}")
+    if 200 <= status < 300:
+        return
+    if 300 <= status < 400:
+        raise NotSent(f"a redirect ({status}), which is not followed: is the URL right?", is_final=True)
+    told = _HARMLESS.fullmatch(body.strip())
+    message = f"it answers {status}" + (f": {told.group().decode()}" if told else "")
+    raise NotSent(
+        message,
+        is_final=status < 500 and status not in _LATER,
+        after_seconds=_retry_after(response.headers.get("Retry-After", "")),
+    )
+
+
+def _retry_after(text: str) -> float:
+    """Seconds; a date is as good as none."""
+    text = text.strip()
+    return min(float(text), _LONGEST_RETRY_AFTER_SECONDS) if text.isascii() and text.isdigit() else 0.0
+
+
+def proxies(url: str, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The proxy for a URL by HTTP(S)_PROXY, ALL_PROXY and NO_PROXY; loopback is always reached directly."""
+    known = {name.lower(): text for name, text in environment.items() if name.lower().endswith("_proxy") and text}
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass_environment(host, {"no": known.get("no_proxy", "")}):
+        return {}
+    proxy = known.get(f"{parts.scheme}_proxy") or known.get("all_proxy")
+    return {parts.scheme: proxy} if proxy else {}

@@ -1,0 +1,349 @@
+"""Keeps the Node showing what it should: one reader, one writer, and nothing written that stands there already.
+
+Only our own annotations, our label, our conditions (merged by type) and our taint are ever in a patch, so nobody else's
+are touched. What somebody takes away or alters comes back, ever more slowly while they keep at it. It refuses to wait
+in the caller's thread, and to let an Event that cannot be delivered hold up the Node.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from agent.errors import KubeError
+from agent.event_reasons import Reason
+from agent.report import node_status
+from agent.report.events import Event, Recorder, Regarding
+from agent.report.node_status import ComplianceStatus, Condition, NodeView
+
+_WRITE_EVERY_SECONDS = 0.5
+_FLUSH_LOOK_SECONDS = 0.01
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
+# Somebody who keeps taking our annotations away must not become a fight at full speed.
+_FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
+_PEACE_SECONDS = 600.0
+_TRANSITIONS = {
+    ComplianceStatus.HARDENED.value: Reason.NODE_HARDENED,
+    ComplianceStatus.NON_COMPLIANT.value: Reason.NODE_NON_COMPLIANT,
+    ComplianceStatus.FAILED.value: Reason.HARDENING_FAILED,
+}
+
+
+class NodeApi(Protocol):
+    """The agent's own Node. Every call answers the Node as it is afterwards and raises KubeError."""
+
+    def read(self) -> Mapping[str, Any]:
+        """The Node."""
+
+    def patch_metadata(
+        self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
+    ) -> Mapping[str, Any]:
+        """Merges these keys; None takes one away."""
+
+    def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
+        """Merges conditions by type, on the status subresource."""
+
+    def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
+        """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """What of the Node concerns this room."""
+
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    taints: tuple[Mapping[str, Any], ...] = ()
+    uid: str = ""
+    resource_version: str = ""
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> NodeSnapshot:
+        """Our parts of a Node object; a Node carries much more, which is not kept."""
+        metadata = node.get("metadata") or {}
+        ours = (node_status.CONDITION_HARDENED, node_status.CONDITION_REBOOT)
+        return cls(
+            annotations=_ours(metadata.get("annotations")),
+            labels=_ours(metadata.get("labels")),
+            conditions={
+                str(one["type"]): dict(one)
+                for one in (node.get("status") or {}).get("conditions") or []
+                if one.get("type") in ours
+            },
+            taints=tuple((node.get("spec") or {}).get("taints") or []),
+            uid=str(metadata.get("uid", "")),
+            resource_version=str(metadata.get("resourceVersion", "")),
+        )
+
+    def is_older_than(self, other: NodeSnapshot) -> bool:
+        """Whether this is certainly an earlier look at the same Node.
+
+        Resource versions of one object are decimal numbers that grow; what is not is never called older.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+        """
+        mine, theirs = self.resource_version, other.resource_version
+        comparable = self.uid == other.uid and mine.isdecimal() and theirs.isdecimal()
+        return comparable and int(mine) < int(theirs)
+
+
+class NodePublisher:
+    """Publishes from a thread of its own. `offer`, `event` and `saw` return at once, in any thread."""
+
+    def __init__(
+        self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """wall: epoch seconds. stop: ends `run`. clock: monotonic seconds."""
+        self._api, self._recorder, self._node, self._wall, self._stop = api, recorder, node, wall, stop
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._offered = threading.Event()
+        self._parts: dict[str, NodeView] = {}
+        self._shown: NodeSnapshot | None = None
+        self._absent = False
+        self._node_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._events_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._repair_turn = _Turn(clock, _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS)
+        self._log = structlog.get_logger()
+
+    def offer(self, part: str, shown: NodeView) -> None:
+        """What the Node should show of one part of the agent's work, in place of what was offered for it before."""
+        with self._lock:
+            if self._parts.get(part) == shown:
+                return
+            self._parts[part] = shown
+        self._offered.set()
+        self._wake.set()
+
+    def event(self, reason: Reason, message: str, regarding: Regarding | None = None) -> None:
+        """Records an Event, on the Node unless it is about something else."""
+        self.record(Event(regarding or Regarding.node(self._node), reason, message))
+
+    def record(self, event: Event) -> None:
+        """Records an Event as it is."""
+        self._recorder.record(event)
+        self._wake.set()
+
+    def flush(self, seconds: float) -> bool:
+        """Waits until every Event so far is delivered or given up, so many seconds at most; whether that is so."""
+        ends = self._clock() + seconds
+        while self._recorder.waiting and self._clock() < ends and not self._stop.is_set():
+            self._hurry.set()
+            self._stop.wait(_FLUSH_LOOK_SECONDS)
+        return not self._recorder.waiting
+
+    def saw(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
+        """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.
+
+        listed: it is what the API server has now, whatever was seen before (it may have been restored from a backup).
+        """
+        with self._lock:
+            was_absent, self._absent = self._absent, False
+            if listed or was_absent:
+                self._shown = None
+        shown = self._take(node)
+        if was_absent:
+            self._offered.set()  # all of it is news to this Node
+        if self._differences(shown).any:
+            self._wake.set()
+
+    def gone(self) -> None:
+        """There is no such Node, yet or any more: nothing is written until one was seen."""
+        with self._lock:
+            said, self._absent, self._shown = self._absent, True, None
+        if not said:
+            self._log.warning("node_not_found", next_step="waiting for the kubelet to register it")
+
+    def lost_sight(self) -> None:
+        """What the Node shows may be anything by now: it is read before the next write."""
+        with self._lock:
+            self._absent, self._shown = False, None
+
+    def stop(self) -> None:
+        """Ends `run`; the event that was given has to be set too."""
+        self._wake.set()
+        self._hurry.set()
+
+    def run(self) -> None:
+        """Writes until stopped: when something was offered, and again later when the API server did not take it."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            seconds = self.turn()
+            self._pause()
+            self._wake.wait(seconds)
+
+    def _pause(self) -> None:
+        """A moment without another write of the Node; Events that somebody waits for go out meanwhile."""
+        ends = self._clock() + _WRITE_EVERY_SECONDS
+        while (left := ends - self._clock()) > 0 and not self._stop.is_set():
+            if self._hurry.wait(left):
+                self._hurry.clear()
+                self._deliver()
+
+    def turn(self) -> float | None:
+        """Writes what is to be written and may be now; seconds until there is more to do, None for nothing."""
+        waits = []
+        offered = self._offered.is_set()
+        if not self._node_turn.is_due:
+            waits.append(self._node_turn.left_seconds)
+        elif not offered and not self._repair_turn.is_due:
+            waits.append(self._repair_turn.left_seconds)
+        else:
+            self._offered.clear()
+            try:
+                wrote = self._reconcile(offered)
+                self._node_turn.reset()
+            except KubeError as error:
+                self._offered.set()
+                self.lost_sight()  # whatever was read may no longer be so
+                self._node_turn.put_off()
+                waits.append(self._node_turn.left_seconds)
+                self._log.warning("node_update_failed", error=str(error), retry_seconds=waits[-1])
+            else:
+                if wrote and not offered:
+                    self._repair_turn.put_off(forget_after=_PEACE_SECONDS)
+        self._deliver()
+        if self._recorder.waiting:
+            waits.append(self._events_turn.left_seconds)
+        return min(waits, default=None)
+
+    def _deliver(self) -> None:
+        if self._recorder.waiting and self._events_turn.is_due:
+            if self._recorder.deliver():
+                self._events_turn.reset()
+            else:
+                self._events_turn.put_off()
+
+    def _reconcile(self, offered: bool) -> bool:
+        """Makes the Node show what was offered; True when something had to be written. Raises KubeError.
+
+        offered: there is news. Without, a Node out of sight is not read: the watch will show it.
+        """
+        with self._lock:
+            if not self._parts or self._absent:
+                return False
+            shown = self._shown
+        if shown is None:
+            if not offered:
+                return False
+            shown = self._take(self._api.read())
+        missing = self._differences(shown)
+        if missing.annotations or missing.labels:
+            before = shown.annotations.get(node_status.STATUS)
+            shown = self._take(self._api.patch_metadata(missing.annotations, missing.labels))
+            self._tell_transition(before, missing.annotations)
+        if missing.conditions:
+            shown = self._take(self._api.patch_conditions(missing.conditions))
+        if missing.taint:
+            left = [taint for taint in shown.taints if taint.get("key") != node_status.TAINT]
+            self._take(self._api.replace_taints(left, shown.resource_version))
+            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: took the taint {node_status.TAINT} away")
+        return missing.any
+
+    def _take(self, node: Mapping[str, Any]) -> NodeSnapshot:
+        """The newest look at the Node: an answer may come after a watch has told of a later change."""
+        shown = NodeSnapshot.of(node)
+        with self._lock:
+            if self._shown is None or not shown.is_older_than(self._shown):
+                self._shown = shown
+            return self._shown
+
+    def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
+        now = written.get(node_status.STATUS)
+        if now is None or now == before or now not in _TRANSITIONS:
+            return
+        told = written.get(node_status.SUMMARY) or ""
+        self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {told}".strip())
+
+    def _differences(self, shown: NodeSnapshot) -> _Missing:
+        with self._lock:
+            wanted = NodeView()
+            for part in self._parts.values():
+                wanted = part.over(wanted)
+        now = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return _Missing(
+            annotations={
+                key: value for key, value in wanted.annotations.items() if shown.annotations.get(key) != value
+            },
+            labels={key: value for key, value in wanted.labels.items() if shown.labels.get(key) != value},
+            conditions=[
+                _condition(one, shown.conditions.get(one.type), now)
+                for one in wanted.conditions
+                if not _stands(one, shown.conditions.get(one.type))
+            ],
+            taint=wanted.lift_taint and any(taint.get("key") == node_status.TAINT for taint in shown.taints),
+        )
+
+
+class _Turn:
+    """When something may be done again: at once, or after delays that double."""
+
+    def __init__(self, clock: Callable[[], float], first_seconds: float, longest_seconds: float) -> None:
+        self._clock, self._first, self._longest = clock, first_seconds, longest_seconds
+        self._delay, self._due = first_seconds, -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        return self._clock() >= self._due
+
+    @property
+    def left_seconds(self) -> float:
+        return max(self._due - self._clock(), 0.0)
+
+    def put_off(self, *, forget_after: float = math.inf) -> None:
+        """The next time is later. forget_after: seconds of quiet after which the delays begin anew."""
+        now = self._clock()
+        if now - self._due > forget_after:
+            self._delay = self._first
+        self._due = now + self._delay
+        self._delay = min(self._delay * 2, self._longest)
+
+    def reset(self) -> None:
+        self._delay, self._due = self._first, -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    annotations: dict[str, str | None]
+    labels: dict[str, str | None]
+    conditions: list[dict[str, str]]
+    taint: bool
+
+    @property
+    def any(self) -> bool:
+        return bool(self.annotations or self.labels or self.conditions or self.taint)
+
+
+def _ours(keys: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (keys or {}).items() if key.startswith(node_status.PREFIX)}
+
+
+def _stands(wanted: Condition, there: Mapping[str, str] | None) -> bool:
+    return there is not None and (there.get("status"), there.get("reason"), there.get("message")) == (
+        wanted.status,
+        wanted.reason,
+        wanted.message,
+    )
+
+
+def _condition(wanted: Condition, there: Mapping[str, str] | None, now: str) -> dict[str, str]:
+    """As the API server takes it. The transition time moves only with the status, as everybody else's does."""
+    since = there.get("lastTransitionTime") if there and there.get("status") == wanted.status else None
+    return {
+        "type": wanted.type,
+        "status": wanted.status,
+        "reason": wanted.reason,
+        "message": wanted.message,
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": since or now,
+    }
