@@ -9,7 +9,7 @@ from agent.config.selector import Selector
 
 
 class Kind(Enum):
-    """What a scalar means, beyond its type; agent/config/scalar_types.py says how each is read, spelled and described."""
+    """What a scalar means beyond its type; config/scalar_types.py has how each is read, spelled and described."""
 
     FLAG = "true or false"
     TEXT = "text"

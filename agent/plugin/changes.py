@@ -40,7 +40,7 @@ _REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSu
 
 
 class Deed(StrEnum):
-    """The reasons of Events that people cause. Stable, as agent.event_reasons' are; agents never send them, nor `notify`."""
+    """The reasons of Events that users cause. Stable, as in agent.event_reasons; agents and `notify` send none."""
 
     is_risky: bool
     meaning: str

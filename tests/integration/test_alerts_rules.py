@@ -85,7 +85,9 @@ def _series(node: str, metric: str) -> str:
 
 CASES = [
     Case(
-        "NodeHardeningNodeNonCompliant", 30, {f'{FINDINGS}{{control="seccomp", severity="low", status="fail"}}': "2x40"},
+        "NodeHardeningNodeNonCompliant",
+        30,
+        {f'{FINDINGS}{{control="seccomp", severity="low", status="fail"}}': "2x40"},
         (
             {f'{FINDINGS}{{control="kubelet", severity="high", status="fail"}}': "2x40"},
             {f'{FINDINGS}{{control="seccomp", severity="low", status="pass"}}': "2x40"},
@@ -121,7 +123,9 @@ CASES = [
     ),
     Case(
         # Every ten minutes: the sixth time within the hour, and ten minutes for the alert.
-        "NodeHardeningDriftCorrectedAgain", 61, {'node_hardening_drift_corrected_total{control="modprobe"}': "0+0.1x100"},
+        "NodeHardeningDriftCorrectedAgain",
+        61,
+        {'node_hardening_drift_corrected_total{control="modprobe"}': "0+0.1x100"},
         ({'node_hardening_drift_corrected_total{control="modprobe"}': "0+0.08x100"},), {"control": "modprobe"},
     ),
     Case(

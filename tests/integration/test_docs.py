@@ -48,7 +48,8 @@ def test_every_reason_is_explained() -> None:
 def test_every_annotation_and_condition_is_explained() -> None:
     """Those that the code writes."""
     keys = (
-        node_status.STATUS, node_status.SUMMARY, node_status.FINDINGS, node_status.POLICY, node_status.VERSION, node_status.LAST_CHANGE, node_status.CONFIG_PROBLEM,
+        node_status.STATUS, node_status.SUMMARY, node_status.FINDINGS, node_status.POLICY, node_status.VERSION,
+        node_status.LAST_CHANGE, node_status.CONFIG_PROBLEM,
         node_status.REBOOT, node_status.REBOOT_HISTORY, node_status.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}

@@ -52,7 +52,7 @@ def test_a_node_without_annotations_has_no_agent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "well"), [("hardened", True), ("drifted", False), ("failed", False), ("new word", False)]
+    ("word", "well"), [("hardened", True), ("non-compliant", False), ("failed", False), ("new word", False)]
 )
 def test_only_hardened_is_well(word: str, well: bool) -> None:
     """A word of a later version is unknown."""
@@ -130,8 +130,8 @@ def test_the_order_is_by_how_much_a_person_is_needed() -> None:
         row("well-10", status="hardened"),
         row("well-9", status="hardened"),
         row("unknown", status="unknown"),
-        row("low", status="drifted", findings=entry("low")),
-        row("critical", status="drifted", findings=entry("critical")),
+        row("low", status="non-compliant", findings=entry("low")),
+        row("critical", status="non-compliant", findings=entry("critical")),
         row("none"),
         row("failed", status="failed"),
     ]
@@ -143,7 +143,7 @@ def test_who_holds_a_stuck_lock_stands_above_all() -> None:
     """The whole pool waits for that node."""
     staged = SCENES["stuck"]()
     held = [lock for one in staged.leases() if (lock := locks.lock_of(one)) is not None]
-    rows = [*(fleet.row(one, Pool()) for one in staged.nodes()), row("drifted", status="drifted")]
+    rows = [*(fleet.row(one, Pool()) for one in staged.nodes()), row("drifted", status="non-compliant")]
     assert overview.worst_first(rows, held)[0].name == held[0].holder
 
 
