@@ -19,11 +19,11 @@ _RUNS = 3
 _SETTLED_SECONDS = 3.0
 _MALLOC = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 _LOCALE = ("PYTHONUTF8", "PYTHONCOERCECLOCALE")
-_NO_PUT_OFF = "later.put_off = lambda *_: None"
-_NO_SHARE = "classes.share = lambda _: None"
-_NO_FORGET = "later.forget = lambda *_: None"
+_NO_PUT_OFF = "lazy_import.put_off = lambda *_: None"
+_NO_SHARE = "shared_methods.share = lambda _: None"
+_NO_FORGET = "lazy_import.forget = lambda *_: None"
 # `classes` brings dataclasses, and so is imported behind put_off.
-_IMPORT_CLASSES = "from agent.lean import classes"
+_IMPORT_CLASSES = "from agent.lean import shared_methods"
 _THEIR_TEXT = (
     "import prometheus_client, agent.report.exposition as text; text.exposition = prometheus_client.generate_latest"
 )
@@ -44,7 +44,7 @@ class _Variant:
             return ("-m", "agent")
         lines = [
             "import sys",
-            "from agent.lean import later",
+            "from agent.lean import lazy_import",
             *self.code,
             "from agent.cli import main",
             "sys.exit(main())",
@@ -68,9 +68,9 @@ def _variants(shipped: imaged.Python) -> list[_Variant]:
     whole = imaged.python(pruned=False).environment["PYTHONPATH"]
     return [
         _Variant("modules put off", shipped, (_NO_PUT_OFF,)),
-        _Variant("methods shared", shipped, ("later.put_off()", _IMPORT_CLASSES, _NO_SHARE)),
+        _Variant("methods shared", shipped, ("lazy_import.put_off()", _IMPORT_CLASSES, _NO_SHARE)),
         _Variant("the parser forgotten", shipped, (_NO_FORGET,)),
-        _Variant("our own text of metrics", shipped, ("later.put_off()", _THEIR_TEXT)),
+        _Variant("our own text of metrics", shipped, ("lazy_import.put_off()", _THEIR_TEXT)),
         _Variant("all of these", shipped, undone),
         _Variant("no docstrings (-OO)", shipped.without("PYTHONOPTIMIZE")),
         _Variant("no columns in tracebacks", columns),

@@ -19,21 +19,21 @@ from tests.support.agents import ROOT
 
 _CODE = """
 import json, sys
-from agent.lean import later
-later.put_off()
+from agent.lean import lazy_import
+lazy_import.put_off()
 from agent.cli import run
 given = run.parsed(["run", "--host-root", sys.argv[1]])
-from agent.lean import classes
-classes.load(*run.ROOMS)
+from agent.lean import shared_methods
+shared_methods.load(*run.ROOMS)
 from agent.config import Config
-from agent.controls import catalogue
+from agent.controls import registry
 from agent.host import Host
-from agent.report import text
+from agent.report import exposition
 from agent.report.metrics import Metrics
-catalogue.run("node-1", catalogue.controls_of(Config(), Host(given.host_root)), catalogue.Act.APPLY)
-text.exposition(Metrics().registry)
+registry.run("node-1", registry.controls_of(Config(), Host(given.host_root)), registry.Act.APPLY)
+exposition.exposition(Metrics().registry)
 gone = ("argparse", "agent.cli.options", "agent.cli.main")
-print(json.dumps([later.waiting(), [name for name in gone if name in sys.modules]]))
+print(json.dumps([lazy_import.waiting(), [name for name in gone if name in sys.modules]]))
 """
 
 
