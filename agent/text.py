@@ -1,6 +1,7 @@
-"""Other people's text in our sentences: printable, on one line, of bounded length; and times as the API writes them.
+"""Text from outside in the agent's own: printable, on one line, of bounded length. And times as the API writes them.
 
-Pure. Package names, alert names, reasons of a pause and a command's last line end in annotations and notifications.
+Pure. Package names, alert names, the reason of a pause and the last line of a command end in annotations, Events and
+notifications; none of them may break a line, move a terminal's cursor or fill the object.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ _RFC3339 = re.compile(
 )
 
 
-def sanitize(text: str, characters: int = 200) -> str:
-    """On one line, without what cannot be printed, cut with an ellipsis."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: characters * 4])
+def sanitize(text: str, limit: int = 200) -> str:
+    """The text on one line of at most `limit` characters, unprintable characters as blanks, cut with an ellipsis."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: limit * 4])
     line = " ".join(line.split())
-    return line if len(line) <= characters else line[: characters - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def join_limited(names: Iterable[str], most: int = 5, characters: int = 63) -> str:
-    """`a, b, c and 4 more`: each name once, in the order given."""
+    """`a, b, c and 4 more`: each name once, sanitized to `characters`, in the given order."""
     known = list(dict.fromkeys(filter(None, (sanitize(name, characters) for name in names))))
     text = ", ".join(known[:most])
     return f"{text} and {len(known) - most} more" if len(known) > most else text
 
 
-def last_line(text: str, characters: int = 200) -> str:
-    """The last line that says something: that is where Unix tools put the reason."""
+def last_line(text: str, limit: int = 200) -> str:
+    """The last line that is not blank, sanitized: where Unix tools put the reason of a failure."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return sanitize(lines[-1], characters) if lines else ""
+    return sanitize(lines[-1], limit) if lines else ""
 
 
 def parse_rfc3339(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time. Raises ValueError; a time without an offset is none."""
+    """Seconds since the epoch of an RFC 3339 time. Raises ValueError, also for a time without an offset."""
     if not _RFC3339.fullmatch(text):
         raise ValueError(f"{sanitize(text, 40)!r} is not a time such as 2030-01-31T22:00:00Z")
     try:
@@ -44,6 +45,6 @@ def parse_rfc3339(text: str) -> float:
         raise ValueError(f"{text!r} is not a time: {error}") from error
 
 
-def format_rfc3339(seconds: float) -> str:
-    """A time for people, in UTC: `2030-01-31T22:00:00Z`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def format_rfc3339(seconds: float, *, micros: bool = False) -> str:
+    """`2030-01-31T22:00:00Z` of seconds since the epoch. micros: with six digits, as a Lease's MicroTime has it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micros else "%Y-%m-%dT%H:%M:%SZ")
