@@ -39,6 +39,7 @@ from agent.config.scalars import (
     Words,
 )
 from agent.config.selector import Selector
+from agent.config.selector import parse as parse_selector
 from agent.event_reasons import Reason
 
 API_VERSION = "node-hardening.io/v1alpha1"
@@ -242,6 +243,17 @@ class Blockers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFor:
+    """Pods that finish by themselves on the cordoned node before anything is evicted."""
+
+    pods: tuple[LabelSelector, ...] = key((), "running pods with such labels are waited for")
+    annotations: Mapping[LabelKey, Words] = section(
+        dict, 'running pods with such an annotation are waited for, e.g. karpenter.sh/do-not-disrupt: "true"'
+    )
+    timeout: Seconds = key(0.0, "evicted after this like others; 0: waited for until drain.timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """How the node is emptied."""
 
@@ -253,6 +265,14 @@ class Drain:
     pod_selector: LabelSelector = key(Selector(), "only pods with these labels are evicted")
     skip_wait_for_delete_timeout: Seconds = key(0.0, "pods terminating for longer are not waited for; 0: wait")
     delay: Seconds = key(0.0, "between cordon and the first eviction")
+    wait_for: WaitFor = section(WaitFor, "pods that must finish before anything is evicted")
+    evict_last: tuple[LabelSelector, ...] = key(
+        (parse_selector("app in (rook-ceph-mon,rook-ceph-osd)"), parse_selector("longhorn.io/component")),
+        "storage pods: evicted when all others are gone, together with system-critical pods",
+    )
+    volume_timeout: Seconds = key(
+        0.0, "after the last pod, how long to wait for the node's VolumeAttachments to go; 0: do not wait"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
