@@ -142,7 +142,7 @@ class Progress:
             by = f"; held by {'; '.join(held[:2])}" if held else ""
             text = f": {self.left} left ({', '.join(self.waiting_for[:3])}{by})"
         if self.returned:
-            text += f"; left running: {', '.join(self.returned[:3])} (back on this node despite the cordon)"
+            text += f"; left running: {', '.join(self.returned[:3])} (placed here again in spite of the cordon)"
         return text
 
 

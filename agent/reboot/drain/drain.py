@@ -46,7 +46,7 @@ _DENIED_SECONDS = 15.0
 _NAMESPACE_SECONDS = 30.0
 _OVERDUE_SECONDS = 5.0  # past its grace period a pod should be gone; the kubelet needs a moment
 
-_RETURNED = DrainDecision(DrainAction.KEEP, "its owner places pods on this node despite the cordon (ignored)")
+_RETURNED = DrainDecision(DrainAction.KEEP, "placed here again by its owner in spite of the cordon (ignored)")
 
 
 class NodeDrain:
