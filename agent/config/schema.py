@@ -18,6 +18,7 @@ from agent.config.scalars import (
     Command,
     Count,
     CountOrPercent,
+    DateOrNone,
     ExitCode,
     LabelKey,
     LabelKeyOrNone,
@@ -26,7 +27,7 @@ from agent.config.scalars import (
     Module,
     Name,
     Natural,
-    ObjectName,
+    ObjectNameOrNone,
     Path,
     PathOrAuto,
     PathOrNone,
@@ -84,7 +85,7 @@ class OnLostHolder(StrEnum):
 
 
 class Kured(StrEnum):
-    """Whether kured's lock is respected. auto: where its DaemonSet is found."""
+    """Whether kured's lock is respected. auto: where a DaemonSet carries it."""
 
     AUTO = "auto"
     OFF = "off"
@@ -107,6 +108,17 @@ class Weekday(StrEnum):
     FRI = "fri"
     SAT = "sat"
     SUN = "sun"
+
+
+class WeekOfMonth(StrEnum):
+    """Which of its weekday's days in a month: the second Tuesday is `weeks: [second], days: [tue]`."""
+
+    FIRST = "first"
+    SECOND = "second"
+    THIRD = "third"
+    FOURTH = "fourth"
+    FIFTH = "fifth"
+    LAST = "last"
 
 
 class NotifyType(StrEnum):
@@ -199,6 +211,7 @@ class Sentinel:
     )
     interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)", least=1)
     timeout: Seconds = key(60.0, "the command is killed after this, and its answer unknown", least=0.001)
+    settle: Seconds = key(30.0, "no reboot until the sentinel has been unchanged for this long")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +229,18 @@ class Window:
     start: TimeOfDay = key("00:00", "opens at")
     end: TimeOfDay = key("00:00", "closes at; start and end both 00:00: the whole day")
     timezone: Timezone = key("UTC", "IANA time zone")
+    weeks: tuple[WeekOfMonth, ...] = key((), "only such days of a month: first (Tuesday) … fifth, last; empty: all")
+    days_of_month: tuple[Count, ...] = key((), "only these days of a month, 1 to 31; empty: all", most=31)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blackout:
+    """Dates on which no reboot begins, windows or not."""
+
+    start: DateOrNone = key("", "the first day, such as 2026-12-20, or 12-20 for every year")
+    end: DateOrNone = key("", "the last day, in the same form; empty: the first day only")
+    timezone: Timezone = key("UTC", "IANA time zone")
+    reason: str = key("", "shown while it holds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +256,8 @@ class Prometheus:
     token_file: PathOrNone = key("", "file with a bearer token")
     ca_file: PathOrNone = key("", "file with the CA of an https URL")
     timeout: Seconds = key(10.0, "for one answer", least=0.001)
+    basic_auth_file: PathOrNone = key("", "file with `user:password` for basic authentication")
+    header_files: Mapping[Words, Path] = section(dict, "more headers, each with the file that holds its value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +267,8 @@ class Blockers:
     prometheus: Prometheus = section(Prometheus, "alerts")
     pods: tuple[LabelSelector, ...] = key((), "a running pod on this node with such labels blocks")
     minimum_gap: Seconds = key(0.0, "least time between two reboots in one pool")
+    package_manager: bool = key(True, "dpkg, APT, unattended-upgrades, RPM, DNF or Zypper at work blocks")
+    inhibitors: bool = key(True, "a systemd block inhibitor of a shutdown blocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +329,7 @@ class Lock:
     release_delay: Seconds = key(0.0, "kept this long after the node is back, for workloads to settle")
     on_lost_holder: OnLostHolder = key(OnLostHolder.HOLD, "hold (on-call decides) or release")
     kured: Kured = key(Kured.AUTO, "respect kured's lock: auto or off")
-    kured_daemonset: ObjectName = key("kube-system/kured", "kured's DaemonSet, namespace/name")
+    kured_daemonset: ObjectNameOrNone = key("", "kured's DaemonSet, namespace/name; empty: found by its annotation")
     kured_annotation: LabelKey = key("weave.works/kured-node-lock", "the annotation that holds kured's lock")
 
 
@@ -322,6 +351,7 @@ class Reboot:
     concurrency: Count = key(1, "nodes of a pool that may be down at once", most=1000)
     max_unavailable: CountOrPercent = key("1", "nodes of a pool that may be not Ready or cordoned, this one included")
     windows: tuple[Window, ...] = key((), "when a reboot may begin; empty: at any time")
+    blackouts: tuple[Blackout, ...] = key((), "dates on which no reboot begins")
     blockers: Blockers = section(Blockers, "what holds a reboot back")
     drain: Drain = section(Drain, "how the node is emptied")
     hooks: Hooks = section(Hooks, "commands on the node around a reboot")
