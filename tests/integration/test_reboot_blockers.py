@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from agent.config.schema import Blackout, Blockers, Kured, Lock, Prometheus, Reb
 from agent.config.selector import parse as selector
 from agent.kube import CONFIGMAPS, DAEMONSETS, NODES, PODS, Kube, Object
 from agent.reboot.blockers import BLOCKERS, make_blockers
-from agent.reboot.blockers.kured import KuredBlocker
+from agent.reboot.blockers.kured import GONE_SECONDS, KuredBlocker
 from agent.reboot.blockers.pause import PAUSE, PauseBlocker
 from agent.reboot.blockers.pods import PodBlocker
 from agent.reboot.ports import Verdict
@@ -107,6 +107,13 @@ def kureds(namespace: str, lock: object = None) -> Object:
     }
 
 
+@pytest.fixture
+def make_kured(admin: Kube, namespace: str) -> Iterator[Callable[..., None]]:
+    """Makes kured's DaemonSet, perhaps with its lock held; other tests find it in any namespace, so it goes."""
+    yield lambda lock=None: admin.create(DAEMONSETS, kureds(namespace, lock))
+    admin.delete(DAEMONSETS, "kured", namespace)
+
+
 def kured_blocker(kube: Kube, namespace: str) -> KuredBlocker:
     """It looks in every namespace, or in the one that it is given."""
     return KuredBlocker(Lock(kured_daemonset=f"{namespace}/kured" if namespace else ""), kube, "worker-1", Clocks())
@@ -124,11 +131,24 @@ def test_a_daemonset_that_the_policy_names_and_that_does_not_exist_blocks(kube: 
     assert f"there is no DaemonSet {namespace}/kured: correct reboot.lock.kuredDaemonset" in verdict.by
 
 
-def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(admin: Kube, kube: Kube, namespace: str) -> None:
-    """kured itself would wait for it without an end; a holder that exists still counts beside it."""
+def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
+    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., None]
+) -> None:
+    """Once it has been gone for a while; kured itself would wait without an end. A holder that exists still counts."""
     gone = {"nodeID": f"{namespace}-gone", "created": "2026-01-01T00:00:00Z", "TTL": 0}
-    admin.create(DAEMONSETS, kureds(namespace, gone))
-    blocker = kured_blocker(kube, "")
+    make_kured(gone)
+    clock = Clocks()
+    blocker = KuredBlocker(Lock(), kube, "worker-1", clock)
+    for _ in range(2):
+        verdict = blocker.check()
+        assert verdict.by == f"kured's lock, held by {namespace}-gone, whose Node does not exist; ignored in 30s"
+        assert verdict.again_seconds == GONE_SECONDS
+    admin.create(NODES, {"metadata": {"name": f"{namespace}-gone"}})  # it is registered again
+    clock.sleep(GONE_SECONDS)
+    assert blocker.check().by == f"kured's lock, held by {namespace}-gone"
+    admin.delete(NODES, f"{namespace}-gone")
+    assert blocker.check().blocked is True
+    clock.sleep(GONE_SECONDS)
     assert blocker.check() == Verdict(blocked=False)
     admin.create(NODES, {"metadata": {"name": f"{namespace}-there"}})
     both = {"maxOwners": 2, "locks": [gone, {**gone, "nodeID": f"{namespace}-there"}]}
@@ -136,14 +156,15 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(admin: Kube, kube: Kube, 
     admin.patch(DAEMONSETS, "kured", patch, namespace)
     assert blocker.check().by == f"kured's lock, held by {namespace}-there"
     admin.delete(NODES, f"{namespace}-there")
-    assert blocker.check() == Verdict(blocked=False)
 
 
 @pytest.mark.parametrize("where", ["", "named"])
-def test_kureds_lock_is_respected_while_it_is_held(admin: Kube, kube: Kube, namespace: str, where: str) -> None:
+def test_kureds_lock_is_respected_while_it_is_held(
+    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., None], where: str
+) -> None:
     """In both its forms, in any namespace or the named one, and free again when kured lets go."""
     admin.create(NODES, {"metadata": {"name": f"{namespace}-2"}})
-    admin.create(DAEMONSETS, kureds(namespace))
+    make_kured()
     blocker = kured_blocker(kube, where and namespace)
     assert blocker.check() == Verdict(blocked=False)
     held = {
@@ -161,9 +182,11 @@ def test_kureds_lock_is_respected_while_it_is_held(admin: Kube, kube: Kube, name
     admin.delete(NODES, f"{namespace}-2")
 
 
-def test_a_kured_lock_that_is_not_understood_names_where_it_stands(admin: Kube, kube: Kube, namespace: str) -> None:
+def test_a_kured_lock_that_is_not_understood_names_where_it_stands(
+    kube: Kube, namespace: str, make_kured: Callable[..., None]
+) -> None:
     """Somebody has to look at it."""
-    admin.create(DAEMONSETS, kureds(namespace, "held"))
+    make_kured("held")
     assert kured_blocker(kube, namespace).check().by == (
         "kured's lock is not understood: 'held' is no JSON; "
         f"see the annotation {KURED} of daemonsets/kured in {namespace}"

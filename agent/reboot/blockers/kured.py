@@ -2,9 +2,9 @@
 
 The lock is an annotation on kured's DaemonSet, whatever its namespace and name, in one of two forms. One holder:
 `{"nodeID", "created", "TTL", …}`. Several: `{"maxOwners", "locks": [the same …]}`. TTL is in nanoseconds and 0 is none;
-an expired lock is free, and so is one of a node that is gone. Source: kured pkg/daemonsetlock. It refuses to write to
-kured's DaemonSet, and to take a lock that it does not understand for none. A lock that this node's own kured holds
-blocks too: kured is about to reboot this node itself.
+an expired lock is free, and so is one of a node that has been gone for a while. Source: kured pkg/daemonsetlock. It
+refuses to write to kured's DaemonSet, and to take a lock that it does not understand for none. A lock that this node's
+own kured holds blocks too: kured is about to reboot this node itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
 _SKEW_SECONDS = 30.0
+# A Node may be deleted and registered again under its name, by hand or by its cloud, while its machine reboots.
+GONE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class KuredBlocker:
         self._kube = kube
         self._node = node
         self._clock = clock
+        self._gone_since: dict[str, float] = {}
 
     def check(self) -> Verdict:
         """One GET or LIST, and one GET for each node that holds the lock."""
@@ -81,18 +84,31 @@ class KuredBlocker:
             holders = holders_at(text, self._clock.wall())
         except ValueError as error:
             return Verdict(blocked=True, by=f"kured's lock is not understood: {error}; see the {where}")
-        return judge([one for one in holders if self._exists(one.node)], self._node, where)
+        there = [one for one in holders if self._exists(one.node)]
+        if not there and holders:
+            return self._gone(holders[0].node)
+        return judge(there, self._node, where)
+
+    def _gone(self, holder: str) -> Verdict:
+        """Only holders without a Node are left: their lock counts for a while longer."""
+        since = self._gone_since[holder]
+        rest = GONE_SECONDS - (self._clock.monotonic() - since)
+        if rest <= 0:
+            return Verdict(blocked=False)
+        by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored in {rest:.0f}s"
+        return Verdict(blocked=True, by=by, again_seconds=rest)
 
     def _exists(self, node: str) -> bool:
-        """Whether a holder's Node exists. Raises KubeError."""
-        if node == self._node:
-            return True
+        """Whether a holder's Node exists; since when it does not is noted. Raises KubeError."""
         try:
-            self._kube.get(NODES, node)
+            if node != self._node:
+                self._kube.get(NODES, node)
         except NotFound as error:
             if error.names_object:
+                self._gone_since.setdefault(node, self._clock.monotonic())
                 return False
             raise
+        self._gone_since.pop(node, None)
         return True
 
 
