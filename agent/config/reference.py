@@ -83,18 +83,30 @@ modprobe:
   deny: [rxrpc, algif_aead]                             # while a CVE is open
 reboot:
   pool: {label: topology.kubernetes.io/zone}            # one node of each zone at a time
-  windows: [{start: 00:00, end: 00:00}]                 # every day, the whole day, UTC
+  windows:
+    - {days: [tue], weeks: [second], start: 22:00, end: 04:00}
+    - {daysOfMonth: [1, 15], start: 00:00, end: 00:00}  # the whole day, UTC
+  blackouts:
+    - {start: 12-20, end: 01-02, reason: year end}      # every year
   blockers:
     prometheus:
       url: https://prometheus.monitoring:9090
       # query: 'sum(up{job="etcd"}) < 3'                # instead of what chooses alerts: any answer blocks
       only: ^(Etcd|Ceph).*                              # these alerts alone
       labels: severity in (critical),team!=web
-      tokenFile: /etc/node-hardening/secrets/prometheus
+      tokenFile: /etc/node-hardening/secrets/prometheus # or basicAuthFile, which holds user:password
+      # basicAuthFile: /etc/node-hardening/secrets/prometheus-password
+      headerFiles: {X-Scope-OrgID: /etc/node-hardening/secrets/tenant}
       caFile: /etc/node-hardening/secrets/prometheus-ca.crt
   drain:
     podSelector: app!=ingress                           # the others are left where they are
     gracePeriod: 90s
+    waitFor:                                            # on the cordoned node, before anything is evicted
+      pods: [batch.example.com/must-finish]
+      annotations: {karpenter.sh/do-not-disrupt: "true"}
+      timeout: 20m
+    volumeTimeout: 5m
+  lock: {kuredDaemonset: node-remediation/kured}
   hooks:
     preDrain: [{command: [/usr/local/bin/leave-loadbalancer, --wait], timeout: 2m}]
     preReboot: [{command: [/usr/bin/sync]}]

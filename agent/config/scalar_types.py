@@ -6,6 +6,7 @@ raise ValueError with what is wrong and what would be right, and never show a va
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
@@ -25,6 +26,7 @@ _MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_DATE = r"^(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2}$"
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 _TEMPLATE_FIELDS = ("node", "event", "message", "cluster", "severity")
@@ -142,6 +144,17 @@ def _timezone(text: str) -> str:
     return text
 
 
+def _date(text: str) -> str:
+    """A day of one year, or of every year; 29 February is one of every year."""
+    try:
+        if re.fullmatch(_DATE, text):
+            dt.date.fromisoformat(text if len(text) == len("2026-12-24") else f"2024-{text}")
+            return text
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} is not in the calendar") from error
+    raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 for every year")
+
+
 def _template(text: str) -> str:
     allowed = ", ".join(f"{{{name}}}" for name in _TEMPLATE_FIELDS)
     try:
@@ -215,12 +228,13 @@ MEANINGS: Mapping[Kind, ScalarType] = {
     Kind.NAME: ScalarType(
         _matching(_NAME, "a name such as kubernetes, without folder and ending"), schema=_text_schema(_NAME)
     ),
-    Kind.OBJECT: ScalarType(
-        _matching(_OBJECT, "namespace/name such as kube-system/kured"), schema=_text_schema(_OBJECT)
+    Kind.OBJECT_OR_NONE: ScalarType(
+        _or("", _matching(_OBJECT, "namespace/name such as kube-system/kured")), schema=_text_schema(_OBJECT, "")
     ),
     Kind.ADDRESS: ScalarType(_or("", _address), schema=_text_schema(r"^.+:[0-9]{1,5}$", "")),
     Kind.URL: ScalarType(_or("", _url), schema=_text_schema(r"^https?://[^/?#@]", "")),
     Kind.TIME: ScalarType(units.time_of_day, schema=_text_schema(units.TIME)),
+    Kind.DATE_OR_NONE: ScalarType(_or("", _date), schema=_text_schema(_DATE, "")),
     Kind.TIMEZONE: ScalarType(_timezone, schema=_text_schema(r"^[A-Za-z]")),
     Kind.LABEL: ScalarType(_label, schema=_text_schema(selector.KEY)),
     Kind.LABEL_OR_NONE: ScalarType(_or("", _label), schema=_text_schema(selector.KEY, "")),

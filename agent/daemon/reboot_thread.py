@@ -21,9 +21,10 @@ from agent.kube import Kube
 from agent.reboot.blockers import make_blockers
 from agent.reboot.coordinator import Coordinator, Rooms
 from agent.reboot.drain import NodeDrain
+from agent.reboot.hooks import HostHooks
 from agent.reboot.kubecluster import KubeCluster
 from agent.reboot.ports import About, Announcement, Clock, Ended, ProofReading, Tick
-from agent.reboot.rebooters import HostHooks, make_power
+from agent.reboot.rebooters import make_rebooter
 from agent.reboot.sentinel import make_sentinel
 from agent.report import node_status
 from agent.report.events import Event, Regarding
@@ -176,9 +177,10 @@ class Reboots:
                 Rooms(
                     cluster=cluster, clock=self._clock, machine=self._host, sentinel=sentinel,
                     blockers=make_blockers(
-                        policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock
+                        policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock,
+                        host=self._host, sentinel=sentinel,
                     ),
-                    drain=drain, hooks=hooks, power=make_power(policy, self._host), proof=self,
+                    drain=drain, hooks=hooks, power=make_rebooter(policy, self._host), proof=self,
                     reporter=self._told, rng=self._rng,
                 ),
             )  # fmt: skip

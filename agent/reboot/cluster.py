@@ -29,7 +29,7 @@ class NodeView:
 
     version: resourceVersion. unschedulable_by: the field manager that owns spec.unschedulable, empty when the server
     does not tell. ready: None when there is no such condition or it is Unknown. boot_id: of status.nodeInfo. taints:
-    spec.taints as they are.
+    spec.taints as they are. removal: why the Node is about to go away, empty when it is not.
     """
 
     name: str
@@ -42,6 +42,7 @@ class NodeView:
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     taints: tuple[Mapping[str, Any], ...] = ()
+    removal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,15 @@ class LeaseView:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of the cluster, as the unavailability budget sees it."""
+    """One node of the cluster, as the unavailability budget sees it: see availability.py for the last two."""
 
     name: str
     uid: str
     ready: bool
     unschedulable: bool
     labels: Mapping[str, str]
+    removal: str = ""
+    runs_agent: bool = True
 
 
 class Cluster(Protocol):

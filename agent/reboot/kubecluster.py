@@ -184,5 +184,5 @@ def _without_ballast(found: Object) -> Object:
     return {"metadata": meta, "spec": found.get("spec", {}), "status": status}
 
 
-_META = frozenset({"name", "uid", "resourceVersion", "labels", "annotations", "managedFields"})
+_META = frozenset({"name", "deletionTimestamp", "uid", "resourceVersion", "labels", "annotations", "managedFields"})
 _STATUS = frozenset({"conditions", "nodeInfo"})

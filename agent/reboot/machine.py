@@ -283,6 +283,8 @@ def _closed_to_us(seen: Seen) -> Decision | None:
     """What is known without asking anybody."""
     if seen.skip:
         return _blocked("skip", f"opted out on the node: {seen.skip}")
+    if seen.node is not None and seen.node.removal:
+        return _blocked("removal", f"the node is being removed: {seen.node.removal}")
     if not seen.wants:
         return _blocked("unknown", f"cannot tell whether a reboot is required: {seen.sentinel.problem}")
     if seen.gap_seconds > 0:

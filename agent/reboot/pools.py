@@ -54,18 +54,19 @@ def allowed_unavailable(limit: str, size: int) -> int:
 def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holders: Iterable[str]) -> Budget:
     """Whether this node may become unavailable too.
 
-    Counted are nodes of the pool that are not Ready or cordoned by anybody, and those that hold another slot and are
-    about to be; this node itself once. members: the whole cluster, read once. holders: of the other slots, `name/uid`;
+    Counted are nodes of the pool that are not Ready, cordoned by anybody or about to be removed, and those that hold
+    another slot; this node itself once. members: the whole cluster, read once. holders: of the other slots, `name/uid`;
     one whose Node is gone is not counted.
     """
     size = 0
     unavailable = set()
     about_to_be = frozenset(holders)
     for member in members:
-        if pool_of(member.labels, policy.pool) != pool:
+        if not member.runs_agent or pool_of(member.labels, policy.pool) != pool:
             continue
         size += 1
-        is_down = not member.ready or member.unschedulable or f"{member.name}/{member.uid}" in about_to_be
+        is_going = bool(member.removal) or f"{member.name}/{member.uid}" in about_to_be
+        is_down = not member.ready or member.unschedulable or is_going
         if is_down and member.name != me:
             unavailable.add(member.name)
     allowed = allowed_unavailable(policy.max_unavailable, size)

@@ -109,12 +109,15 @@ class DrainMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the drain is. Pods are `namespace/name`.
+    """How far the drain is. Pods are `namespace/name`; every tuple is bounded.
 
-    total: pods that had to go since the drain began; left: of those, still there. evicted: by us so far. waiting_for:
-    the ones left, bounded. blocked_by: a line for each refusing disruption budget, `namespace/name (owner)`.
-    misconfigured: what no waiting will mend (two budgets on one pod), empty when nothing. slowest: pod and seconds.
-    mode: of the step that says so.
+    total: pods, and after them volumes, that had to go since the drain began; left: of those, still there. evicted: by
+    us so far. waiting_for: names of what is left. blocked_by: a line for each refusing disruption budget,
+    `namespace/name (owner)`, for each pod that must finish, is refused by a webhook, or should be gone ("Terminating
+    since …, finalizer …"). budgets: the refusing ones as (namespace, name, owner). misconfigured: what no waiting
+    resolves (two budgets on one pod). done: also when what is left is left behind, past drain.volumeTimeout. slowest:
+    pod and seconds. mode: of the step that reports this. returned: pods that their owner places on the cordoned node
+    again; they are left running, as a DaemonSet's.
     """
 
     total: int = 0
@@ -127,6 +130,20 @@ class Progress:
     slowest: str = ""
     wait_seconds: float = 5.0
     mode: DrainMode = DrainMode.EVICT
+    budgets: tuple[tuple[str, str, str], ...] = ()
+    returned: tuple[str, ...] = ()
+
+    @property
+    def left_text(self) -> str:
+        """For display: `: 2 left (shop/a, shop/b; held by …)`, and the pods that came back."""
+        text = ""
+        if self.left:
+            held = self.misconfigured or self.blocked_by
+            by = f"; held by {'; '.join(held[:2])}" if held else ""
+            text = f": {self.left} left ({', '.join(self.waiting_for[:3])}{by})"
+        if self.returned:
+            text += f"; left running: {', '.join(self.returned[:3])} (placed here again in spite of the cordon)"
+        return text
 
 
 class Drain(Protocol):
@@ -140,7 +157,8 @@ class Drain(Protocol):
         """
 
     def emptied(self) -> bool:
-        """Whether the last pod that was waited for has gone since the last step. Costs nothing."""
+        """Whether another step is worthwhile before `wait_seconds` are over: the last pod that was waited for has gone,
+        a budget allows a disruption again, or a volume is detached. Costs nothing."""
 
     def reset(self) -> None:
         """The cycle is over: drop watch and memory."""

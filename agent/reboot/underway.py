@@ -167,11 +167,7 @@ def _step(seen: Seen, progress: Progress | None, mode: DrainMode) -> Decision:
 
 
 def _left(progress: Progress | None) -> str:
-    if progress is None or not progress.left:
-        return ""
-    refused = progress.misconfigured or progress.blocked_by
-    by = f", held by {'; '.join(refused[:2])}" if refused else ""
-    return f": {progress.left} left ({', '.join(progress.waiting_for[:3])}{by})"
+    return "" if progress is None else progress.left_text
 
 
 def _drained(seen: Seen, state: NodeState, progress: Progress | None, *, late: bool) -> Decision:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.reboot.availability import removal_reason, runs_agent
 from agent.reboot.cluster import PREFIX, LeasePhase, LeaseView, Member, NodePatch, NodeView
 
 Object = dict[str, Any]
@@ -38,6 +39,7 @@ def node_view(found: Mapping[str, Any]) -> NodeView:
         labels=_texts(meta.get("labels")),
         annotations=_texts(meta.get("annotations")),
         taints=tuple(taint for taint in _list(spec.get("taints")) if isinstance(taint, dict)),
+        removal=removal_reason(found),
     )
 
 
@@ -50,6 +52,8 @@ def member(found: Mapping[str, Any]) -> Member:
         ready=_ready(_part(found, "status")) is True,
         unschedulable=_part(found, "spec").get("unschedulable") is True,
         labels=_texts(meta.get("labels")),
+        removal=removal_reason(found),
+        runs_agent=runs_agent(found),
     )
 
 

@@ -5,6 +5,7 @@ What a real one does not do on purpose (tokens, a private CA, nonsense) is answe
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -23,7 +24,7 @@ import trustme
 
 from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
-from agent.reboot.blockers import PrometheusBlocker
+from agent.reboot.blockers.prometheus import PrometheusBlocker
 from agent.reboot.ports import Verdict
 from tests.support.agents import eventually
 from tests.support.daemons import free_ports, program
@@ -203,9 +204,11 @@ class Scripted:
 
 
 def cannot(verdict: Verdict) -> str:
-    """Why it cannot be told."""
+    """Why it is unknown."""
     assert verdict.blocked is True
-    return verdict.by.partition("which cannot be told: ")[2]
+    prefix, _, why = verdict.by.partition(": Prometheus at ")
+    assert prefix == "alerts unknown"
+    return why.partition(": ")[2]
 
 
 def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
@@ -215,7 +218,7 @@ def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
     server = Scripted("new")
     with scripted(server) as running:
         blocker = PrometheusBlocker(Prometheus(url=running.url, token_file=str(file)), Clock())
-        assert cannot(blocker.check()) == "it refuses us (401): is tokenFile right?"
+        assert cannot(blocker.check()) == "access refused (401): check tokenFile, basicAuthFile and headerFiles"
         file.write_text("new\n")
         assert blocker.check() == Verdict(blocked=False)
         file.write_text("two\nlines")
@@ -223,6 +226,33 @@ def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
         assert "two" not in blocker.check().by
         file.unlink()
         assert cannot(blocker.check()) == f"tokenFile {file}: No such file or directory"
+
+
+def test_basic_authentication_and_headers_come_from_files(tmp_path: Path) -> None:
+    """Read for each request, never shown; a tenant's header beside the password, as Mimir wants it."""
+    asked: list[tuple[str | None, str | None]] = []
+
+    def note(request: BaseHTTPRequestHandler) -> None:
+        asked.append((request.headers.get("Authorization"), request.headers.get("X-Scope-OrgID")))
+        answer(request, NO_ALERTS, 200)
+
+    password, tenant = tmp_path / "password", tmp_path / "tenant"
+    password.write_text("agent:s3cret\n")
+    tenant.write_text("shop\n")
+    files = {"X-Scope-OrgID": str(tenant)}
+    with scripted(note) as running:
+        policy = Prometheus(url=running.url, basic_auth_file=str(password), header_files=files)
+        blocker = PrometheusBlocker(policy, Clock())
+        assert blocker.check() == Verdict(blocked=False)
+        assert asked == [("Basic " + base64.b64encode(b"agent:s3cret").decode(), "shop")]
+        tenant.write_text("shop\nX-Evil: s3cret")
+        assert cannot(blocker.check()) == f"headerFiles {tenant}: it is not one line of printable ASCII"
+        tenant.write_text("shop")
+        password.write_text("s3cret")
+        assert cannot(blocker.check()) == f"basicAuthFile {password}: it does not hold user:password"
+        password.unlink()
+        assert cannot(blocker.check()) == f"basicAuthFile {password}: No such file or directory"
+    assert len(asked) == 1
 
 
 def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +268,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
         def check(path: Path | str) -> Verdict:
             return PrometheusBlocker(Prometheus(url=running.url, ca_file=str(path)), Clock()).check()
 
-        assert cannot(check(ca_file)) == f"caFile {ca_file} is not there"
+        assert cannot(check(ca_file)) == f"caFile {ca_file} does not exist"
         authority.cert_pem.write_to_path(str(ca_file))
         for name, text in {"REQUESTS_CA_BUNDLE": str(other), "HTTPS_PROXY": "http://127.0.0.1:1"}.items():
             monkeypatch.setenv(name, text)
@@ -251,9 +281,9 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
     ("server", "why"),
     [
         (Scripted(status=302, headers={"Location": "http://127.0.0.1:1/"}), "a redirect (302), which is not followed"),
-        (Scripted(body=b"<html>login</html>"), "an answer (200, 18 bytes) that is none of Prometheus's"),
+        (Scripted(body=b"<html>login</html>"), "not an answer of Prometheus (200, 18 bytes)"),
         (Scripted(body=b"{" * 5_000_000), "an answer of more than 4 MiB"),
-        (Scripted(status=503, body=b"upstream"), "an answer (503, 8 bytes) that is none of Prometheus's"),
+        (Scripted(status=503, body=b"upstream"), "not an answer of Prometheus (503, 8 bytes)"),
     ],
     ids=["redirect", "login page", "flood", "proxy"],
 )

@@ -146,7 +146,7 @@ class Staged:
         base = rooms_of(machine, self._rng)
         windows: tuple[Blocker, ...] = ()
         if self.config.reboot.windows:
-            windows = (WindowBlocker(self.config.reboot.windows, machine),)
+            windows = (WindowBlocker(self.config.reboot.windows, (), machine),)
         blockers = (*windows, PauseOf(self), *base.blockers)
         return replace(
             base,

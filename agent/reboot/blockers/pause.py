@@ -1,4 +1,4 @@
-"""The cluster's pause: a ConfigMap in the agent's namespace that holds every reboot back until a time, or for good.
+"""The cluster's pause: a ConfigMap in the agent's namespace that holds every reboot back while it exists.
 
 It refuses to take a pause that it does not understand for none.
 """
@@ -15,12 +15,12 @@ from agent.reboot.ports import Clock, Verdict
 from agent.text import format_rfc3339, parse_rfc3339, sanitize
 
 PAUSE = "node-hardening-pause"
-# A pause may be lifted before its time, so only its last minute is slept through.
+# A pause may end before its time, so only its last minute is slept through.
 _LAST_MINUTE_SECONDS = 60.0
 
 
 class PauseBlocker:
-    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is lifted), `data.reason`, `data.by`."""
+    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is deleted), `data.reason`, `data.by`."""
 
     name = "pause"
     late = True
@@ -37,17 +37,17 @@ class PauseBlocker:
         except NotFound as error:
             if error.names_object:
                 return Verdict(blocked=False)
-            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+            return Verdict(blocked=True, by=f"the cluster's pause is unknown: {error}")
         except Forbidden:
-            by = f"the cluster's pause, which may not be read: allow get of configmaps/{PAUSE} in {self._namespace}"
+            by = f"the cluster's pause is unknown: allow get of configmaps/{PAUSE} in {self._namespace}"
             return Verdict(blocked=True, by=by)
         except KubeError as error:
-            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+            return Verdict(blocked=True, by=f"the cluster's pause is unknown: {error}")
         return judge(found, self._clock.wall())
 
 
 def judge(pause: Mapping[str, Any], now: float) -> Verdict:
-    """What a ConfigMap says. Pure; now is in seconds since the epoch."""
+    """What a ConfigMap means. Pure; now is in seconds since the epoch."""
     data = pause.get("data")
     data = data if isinstance(data, dict) else {}
     until = str(data.get("until") or "").strip()

@@ -1,6 +1,6 @@
 """Pods that must not be disturbed: while one with such labels is on this node and not finished, nothing reboots.
 
-A pod that is starting, terminating or of unknown phase counts as running: it cannot be told to have ended.
+A pod that is starting, terminating or of unknown phase counts as running.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PodBlocker:
                 )
                 page = next(listing.pages())
             except KubeError as error:
-                return Verdict(blocked=True, by=f"pods that cannot be listed: {error}")
+                return Verdict(blocked=True, by=f"pods unknown: {error}")
             if page:
                 names = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in page]
                 more = " and more" if len(names) == _ENOUGH else ""

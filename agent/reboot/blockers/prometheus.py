@@ -1,12 +1,13 @@
-"""Alerts that hold a reboot back, asked of a Prometheus (or Thanos, Mimir, VictoriaMetrics) over its HTTP API.
+"""Alerts that hold a reboot back, read from a Prometheus (or Thanos, Mimir, VictoriaMetrics) over its HTTP API.
 
-A server that cannot be reached, refuses, or answers what is not understood blocks, and the verdict says why. It refuses
+A server that cannot be reached, refuses, or answers what is not understood blocks, with the reason. It refuses
 to follow redirects, to read proxies and CA variables of the environment, and to keep a connection between two checks.
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,12 @@ from agent.text import join_limited, sanitize
 
 _ANSWER_LIMIT = 4 << 20
 _CHUNK = 1 << 16
-_TOKEN_LIMIT = 64 << 10
+_SECRET_LIMIT = 64 << 10
 _STATES = ("firing", "pending", "inactive")
 
 
-class NotTold(AgentError):
-    """Whether an alert fires cannot be told; the message says why."""
+class PrometheusUnknown(AgentError):
+    """Whether an alert fires is unknown; the message is the reason."""
 
 
 class PrometheusBlocker:
@@ -45,7 +46,7 @@ class PrometheusBlocker:
         self._only = re.compile(policy.only) if policy.only else None
 
     def check(self) -> Verdict:
-        """One request; takes `timeout` at most, a little more when the server dribbles."""
+        """One request; takes `timeout` at most, a little more when the server sends slowly."""
         policy = self._policy
         try:
             if policy.query:
@@ -53,8 +54,8 @@ class PrometheusBlocker:
                 return Verdict(bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else "")
             found = self._ask("/api/v1/alerts", {})
             names = alerts(found, firing_only=policy.firing_only, counts=self._counts)
-        except NotTold as error:
-            return Verdict(blocked=True, by=f"Prometheus at {policy.url}, which cannot be told: {error}")
+        except PrometheusUnknown as error:
+            return Verdict(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}")
         return Verdict(bool(names), f"alerts: {join_limited(names)}" if names else "")
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
@@ -68,7 +69,7 @@ class PrometheusBlocker:
     def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         policy = self._policy
         ends = self._clock.monotonic() + policy.timeout
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **self._authorization()}
+        headers = self._headers()
         with requests.Session() as session:
             session.trust_env = False
             try:
@@ -83,42 +84,64 @@ class PrometheusBlocker:
                 ) as response:
                     return understood(response.status_code, self._body(response, ends))
             except NETWORK as error:
-                raise NotTold(self._trouble(error)) from error
+                raise PrometheusUnknown(self._trouble(error)) from error
             except ValueError as error:
-                raise NotTold(f"the URL is none: {sanitize(str(error))}") from error
+                raise PrometheusUnknown(f"not a URL: {sanitize(str(error))}") from error
 
-    def _authorization(self) -> Mapping[str, str]:
-        """The token, read anew each time: it rotates."""
-        path = self._policy.token_file
-        if not path:
-            return {}
-        try:
-            with Path(path).open("rb") as file:
-                return {"Authorization": bearer(file.read(_TOKEN_LIMIT), path)}
-        except OSError as error:
-            raise NotTold(f"tokenFile {path}: {error.strerror}") from error
-        except KubeError as error:
-            raise NotTold(f"tokenFile: {error}") from error
+    def _headers(self) -> Mapping[str, str]:
+        """Credentials and more headers, read from their files for each request. Raises PrometheusUnknown."""
+        policy = self._policy
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        for header, path in policy.header_files.items():
+            headers[header] = _header(read_secret("headerFiles", path), path)
+        if policy.basic_auth_file:
+            pair = read_secret("basicAuthFile", policy.basic_auth_file).strip()
+            if b":" not in pair:
+                raise PrometheusUnknown(f"basicAuthFile {policy.basic_auth_file}: it does not hold user:password")
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        if policy.token_file:
+            try:
+                headers["Authorization"] = bearer(read_secret("tokenFile", policy.token_file), policy.token_file)
+            except KubeError as error:
+                raise PrometheusUnknown(f"tokenFile: {error}") from error
+        return headers
 
     def _body(self, response: requests.Response, ends: float) -> bytes:
         body = bytearray()
         while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > _ANSWER_LIMIT:
-                raise NotTold(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
+                raise PrometheusUnknown(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
             if self._clock.monotonic() > ends:
-                raise NotTold("no whole answer in time")
+                raise PrometheusUnknown("no whole answer in time")
         return bytes(body)
 
     def _trouble(self, error: Exception) -> str:
         ca_file = self._policy.ca_file
         if ca_file and not Path(ca_file).is_file():
-            return f"caFile {ca_file} is not there"
+            return f"caFile {ca_file} does not exist"
         return words(error)
 
 
+def read_secret(key: str, path: str) -> bytes:
+    """A bounded secret file of the agent's own pod. Raises PrometheusUnknown."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_SECRET_LIMIT)
+    except OSError as error:
+        raise PrometheusUnknown(f"{key} {path}: {error.strerror}") from error
+
+
+def _header(value: bytes, path: str) -> str:
+    """A header's value: one line of printable ASCII. Raises PrometheusUnknown; the value itself is never shown."""
+    text = value.strip().decode("ascii", "replace")
+    if not text.isascii() or not text.isprintable():
+        raise PrometheusUnknown(f"headerFiles {path}: it is not one line of printable ASCII")
+    return text
+
+
 def understood(status: int, body: bytes) -> Mapping[str, Any]:
-    """The `data` of an answer. Pure. Raises NotTold, also for a partial answer: what is missing may be firing."""
+    """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -127,35 +150,35 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
     if status != 200 or document.get("status") != "success":
         said = sanitize(str(document.get("error") or ""))
         if status in (401, 403):
-            raise NotTold(f"it refuses us ({status}): is tokenFile right?")
+            raise PrometheusUnknown(f"access refused ({status}): check tokenFile, basicAuthFile and headerFiles")
         if 300 <= status < 400:
-            raise NotTold(f"a redirect ({status}), which is not followed: is the URL right?")
+            raise PrometheusUnknown(f"a redirect ({status}), which is not followed: check the URL")
         if not document:
-            raise NotTold(f"an answer ({status}, {len(body)} bytes) that is none of Prometheus's")
-        raise NotTold(f"it answers {status}" + (f": {said}" if said else ""))
+            raise PrometheusUnknown(f"not an answer of Prometheus ({status}, {len(body)} bytes)")
+        raise PrometheusUnknown(f"it answers {status}" + (f": {said}" if said else ""))
     warnings = document.get("warnings")
     if warnings:
         first = warnings[0] if isinstance(warnings, list) else warnings
-        raise NotTold(f"it warns of its own answer: {sanitize(str(first))}")
+        raise PrometheusUnknown(f"the answer carries a warning: {sanitize(str(first))}")
     data = document.get("data")
     if not isinstance(data, dict):
-        raise NotTold("an answer without data")
+        raise PrometheusUnknown("an answer without data")
     return data
 
 
 def alerts(
     data: Mapping[str, Any], *, firing_only: bool, counts: Callable[[Mapping[str, str]], bool]
 ) -> tuple[str, ...]:
-    """Names of the alerts that block. Pure. counts: whether an alert with these labels matters. Raises NotTold."""
+    """Names of the alerts that block. Pure. counts: whether labels make an alert matter. Raises PrometheusUnknown."""
     found = data.get("alerts")
     if not isinstance(found, list):
-        raise NotTold("an answer without a list of alerts")
+        raise PrometheusUnknown("an answer without a list of alerts")
     names: dict[str, None] = {}
     for alert in found:
         labels = _labels(alert.get("labels")) if isinstance(alert, dict) else None
         state = alert.get("state") if isinstance(alert, dict) else None
         if labels is None or state not in _STATES:
-            raise NotTold(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
+            raise PrometheusUnknown(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
         if state == "inactive" or (firing_only and state == "pending"):
             continue
         if counts(labels):
@@ -164,19 +187,19 @@ def alerts(
 
 
 def series(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a query found, a name a series. Pure. Raises NotTold for an answer that has no series."""
+    """What a query found, a name a series. Pure. Raises PrometheusUnknown for an answer that has no series."""
     kind, found = data.get("resultType"), data.get("result")
     if kind in ("scalar", "string"):
-        raise NotTold(f"the query gives a {kind}, which is there always: compare it, as in `vector(…) > 0`")
+        raise PrometheusUnknown(f"the query returns a {kind}, which always exists: compare it, as in `vector(…) > 0`")
     if kind not in ("vector", "matrix") or not isinstance(found, list):
-        raise NotTold(f"a result that is not understood: {sanitize(str(kind), 40)}")
+        raise PrometheusUnknown(f"a result that is not understood: {sanitize(str(kind), 40)}")
     return tuple(_series_name(one) for one in found)
 
 
 def _series_name(one: object) -> str:
     labels = _labels(one.get("metric")) if isinstance(one, dict) else None
     if labels is None:
-        raise NotTold("a series without labels")
+        raise PrometheusUnknown("a series without labels")
     name = labels.get("alertname") or labels.get("__name__") or ""
     rest = _pairs(sorted((key, text) for key, text in labels.items() if not key.startswith("__")))
     return name if labels.get("alertname") else f"{name}{{{rest}}}"
