@@ -19,11 +19,11 @@ from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
 from agent.reboot.blockers import make_blockers
-from agent.reboot.coordinator import Coordinator, Rooms
+from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
 from agent.reboot.hooks import HostHooks
-from agent.reboot.kubecluster import KubeCluster
-from agent.reboot.ports import About, Announcement, Clock, Ended, ProofReading, Tick
+from agent.reboot.interfaces import About, Announcement, Clock, CycleResult, HardeningReading, Tick
+from agent.reboot.kube.cluster import KubeCluster
 from agent.reboot.rebooters import make_rebooter
 from agent.reboot.sentinel import make_sentinel
 from agent.report import node_status
@@ -91,7 +91,7 @@ class NodeReporter:
         if people:
             self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: CycleResult) -> None:
         """Once a cycle."""
         self._metrics.reboot_ended(ended.outcome.value, ended.seconds, ended.phases)
 
@@ -133,10 +133,10 @@ class Reboots:
             self._verified = verified
             self.wake()
 
-    def read(self) -> ProofReading:
+    def read(self) -> HardeningReading:
         """The proof. A process does not outlive a boot, so what it has seen was seen in this one."""
         problems = {None: "no pass has ended yet", False: "the last pass did not verify the hardening"}
-        return ProofReading(self._verified, problems.get(self._verified, ""))
+        return HardeningReading(self._verified, problems.get(self._verified, ""))
 
     def run(self) -> None:
         """Ticks until stopped."""
@@ -174,7 +174,7 @@ class Reboots:
         with KubeCluster(self._kube, node=self._node, namespace=self._namespace, wake=self.wake) as cluster:
             coordinator = Coordinator(
                 policy,
-                Rooms(
+                Dependencies(
                     cluster=cluster, clock=self._clock, machine=self._host, sentinel=sentinel,
                     blockers=make_blockers(
                         policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock,

@@ -2,7 +2,7 @@
 
 Every write carries the resourceVersion that was seen, so that a change by anybody in between is a Conflict and a new
 decision. Reads may come from a watch; they are never older than this process's own last write. It refuses to offer a
-write without a version. The implementation is agent/reboot/kubecluster.py.
+write without a version. The implementation is agent/reboot/kube/cluster.py.
 """
 
 from __future__ import annotations

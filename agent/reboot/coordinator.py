@@ -11,34 +11,34 @@ from collections.abc import Callable
 from agent.config.schema import Reboot
 from agent.errors import AgentError, CommandTimeout
 from agent.kube.errors import Conflict
-from agent.reboot import history, said
+from agent.reboot import history
 from agent.reboot.cluster import HISTORY, REQUEST, STATE, NodePatch, NodeView
-from agent.reboot.lock import Lock
-from agent.reboot.machine import decide
-from agent.reboot.memory import Told
-from agent.reboot.observer import Observer
-from agent.reboot.ports import Announcement, HookStage, Tick
-from agent.reboot.rooms import Rooms
-from agent.reboot.seen import (
+from agent.reboot.cycle_memory import AnnouncedKeys
+from agent.reboot.interfaces import Announcement, HookStage, Tick
+from agent.reboot.lock.lease import Lock
+from agent.reboot.machine import announcements, decide
+from agent.reboot.machine.inputs import (
     Acquire,
     Command,
     Decision,
     FenceAndReboot,
-    Look,
+    Fetch,
+    Inputs,
     MarkStuck,
     Release,
     Renew,
-    Seen,
     Slot,
     StepDrain,
     StepHooks,
     Write,
 )
+from agent.reboot.machine.transitions import fence_seconds
+from agent.reboot.observer import Observer
+from agent.reboot.rooms import Dependencies
 from agent.reboot.state import NodeState, Phase
-from agent.reboot.steps import fence_seconds
 from agent.text import parse_rfc3339
 
-__all__ = ["Coordinator", "Rooms"]
+__all__ = ["Coordinator", "Dependencies"]
 
 _LOOKS_LIMIT = 8
 _ERROR_SECONDS = 3.0
@@ -54,17 +54,17 @@ class Coordinator:
     def __init__(
         self,
         policy: Reboot,
-        rooms: Rooms,
+        rooms: Dependencies,
         *,
         lock: Lock | None = None,
-        machine: Callable[[Seen], Decision] = decide,
+        machine: Callable[[Inputs], Decision] = decide,
     ) -> None:
         self._policy = policy
         self._rooms = rooms
         self._decide = machine
         self._lock = lock or Lock(rooms.cluster, rooms.clock, policy.lock.lease_duration)
         self._observer = Observer(policy, rooms, self._lock)
-        self._told = Told()
+        self._told = AnnouncedKeys()
         self._said_of: NodeState | None = None
         self._last_phase = Phase.UNKNOWN
         self._last_sentence = ""
@@ -95,12 +95,12 @@ class Coordinator:
             wait = again if decision.action is None else wait
         return self._tell(self._as_tick(seen, decision, sentence, wait))
 
-    def _look_and_decide(self) -> tuple[Seen, Decision]:
+    def _look_and_decide(self) -> tuple[Inputs, Decision]:
         """Looks at what is cheap, then at what the machine asks for. Raises AgentError: nothing can be decided."""
         seen = self._observer.observe()
         decision = self._decide(seen)
         for _ in range(_LOOKS_LIMIT):
-            if not isinstance(decision.action, Look):
+            if not isinstance(decision.action, Fetch):
                 break
             self._observer.look(decision.action.need, seen)
             decision = self._decide(seen)
@@ -108,7 +108,7 @@ class Coordinator:
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _act(self, seen: Seen, decision: Decision) -> tuple[float, str]:
+    def _act(self, seen: Inputs, decision: Decision) -> tuple[float, str]:
         """Does the one thing. Returns the wait and the sentence. Raises AgentError, Conflict among them."""
         now, wait, sentence = seen.now, decision.wait_seconds, decision.after or decision.sentence
         match decision.action:
@@ -146,7 +146,7 @@ class Coordinator:
                 pass
         return wait, sentence
 
-    def _write(self, seen: Seen, write: Write) -> None:
+    def _write(self, seen: Inputs, write: Write) -> None:
         node = seen.node
         if node is None:
             return
@@ -188,7 +188,7 @@ class Coordinator:
             return None
         return (*others, {"key": key, "effect": _PREFER_NO_SCHEDULE}) if wanted else others
 
-    def _drain(self, seen: Seen, step: StepDrain, sentence: str) -> tuple[float, str]:
+    def _drain(self, seen: Inputs, step: StepDrain, sentence: str) -> tuple[float, str]:
         name = seen.mine.view.name if seen.mine else ""
         if not self._lock.is_fresh(name):
             return 0.0, "renews the lock before it drains on"
@@ -201,7 +201,7 @@ class Coordinator:
             memory.drained_at = clock.monotonic()
         return 0.0, sentence
 
-    def _run_hooks(self, stage: HookStage, seen: Seen, *, again: bool) -> None:
+    def _run_hooks(self, stage: HookStage, seen: Inputs, *, again: bool) -> None:
         memory = self._observer.memory
         if again:
             self._rooms.hooks.reset()
@@ -212,7 +212,7 @@ class Coordinator:
         if progress.done or progress.error:
             memory.hooks[stage] = progress
 
-    def _reboot(self, seen: Seen, slot: Slot, last_word: Announcement) -> tuple[float, str]:
+    def _reboot(self, seen: Inputs, slot: Slot, last_word: Announcement) -> tuple[float, str]:
         """The fence, the last word, the command. A fence that took long is put up again rather than trusted."""
         memory, clock = self._observer.memory, self._rooms.clock
         if self._is_old(seen):
@@ -239,16 +239,16 @@ class Coordinator:
             return 0.0, f"the reboot command failed: {error}"
         return 0.0, "rebooting: the command was given"
 
-    def _is_old(self, seen: Seen) -> bool:
+    def _is_old(self, seen: Inputs) -> bool:
         """Whether too much time went by since the look for a reboot to be decided on it."""
         return self._rooms.clock.monotonic() - seen.now.mono > fence_seconds(self._policy)
 
     # -- telling -------------------------------------------------------------------------------------------------------
 
-    def _say_all(self, seen: Seen, decision: Decision) -> None:
+    def _say_all(self, seen: Inputs, decision: Decision) -> None:
         """What the written step means, once a note, then what the decision adds."""
         if seen.state is not None and seen.state is not self._said_of:
-            for announcement in said.by_step(seen.state, seen.kernel):
+            for announcement in announcements.by_step(seen.state, seen.kernel):
                 self._say(announcement)
             self._said_of = seen.state
         for announcement in decision.said:
@@ -258,7 +258,7 @@ class Coordinator:
         if self._told.is_new(announcement.key):
             self._rooms.reporter.event(announcement)
 
-    def _as_tick(self, seen: Seen, decision: Decision, sentence: str, wait: float) -> Tick:
+    def _as_tick(self, seen: Inputs, decision: Decision, sentence: str, wait: float) -> Tick:
         state = seen.state
         self._last_phase = decision.phase
         return Tick(
@@ -286,7 +286,7 @@ class Coordinator:
         return tick
 
 
-def _lock_since(seen: Seen, waits_for: str) -> float:
+def _lock_since(seen: Inputs, waits_for: str) -> float:
     """Wall seconds at which the lock was taken that this node has, or waits for; 0 for neither, and when unreadable."""
     slots = [seen.mine] if seen.mine else [slot for slot in seen.slots if waits_for and slot.holder == waits_for]
     try:
@@ -295,5 +295,5 @@ def _lock_since(seen: Seen, waits_for: str) -> float:
         return 0.0
 
 
-def _was_rebooting(seen: Seen) -> bool:
+def _was_rebooting(seen: Inputs) -> bool:
     return seen.state is not None and seen.state.phase is Phase.REBOOTING

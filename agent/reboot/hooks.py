@@ -12,7 +12,7 @@ from agent.config.schema import Hook
 from agent.config.schema import Hooks as HooksPolicy
 from agent.errors import AgentError, CommandError, CommandMissing, CommandTimeout
 from agent.host import Host
-from agent.reboot.ports import HookProgress, HookStage
+from agent.reboot.interfaces import HookProgress, HookStage
 from agent.text import sanitize
 
 _OUTPUT_LIMIT = 1 << 16

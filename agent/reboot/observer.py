@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from agent.config.schema import Reboot
 from agent.errors import AgentError, KubeError
 from agent.reboot.cluster import MEMBERS_A_PAGE, REQUEST, STATE, Member, NodeView
-from agent.reboot.lock import Lock
-from agent.reboot.memory import CycleMemory
-from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
-from agent.reboot.ports import ProofReading, SentinelReading
-from agent.reboot.rooms import Rooms
-from agent.reboot.seen import Command, Decision, Gate, Need, Seen, Slot, Turn
+from agent.reboot.cycle_memory import CycleMemory
+from agent.reboot.interfaces import HardeningReading, SentinelReading
+from agent.reboot.lock.contention import LockContention
+from agent.reboot.lock.lease import Lock
+from agent.reboot.lock.pools import budget, lease_names, pool_of, usable_slots
+from agent.reboot.machine.inputs import Command, Decision, GateResult, Inputs, LockAttempt, Query, Slot
+from agent.reboot.rooms import Dependencies
 from agent.reboot.state import NodeState, Now, Phase, decode, tidy
-from agent.reboot.waiting import WaitingRoom
 
 
 class _Taken(Exception):
@@ -27,26 +27,26 @@ class _Taken(Exception):
 class Observer:
     """One process's eyes. `memory` is the running cycle's; `identity` is known after the first look."""
 
-    def __init__(self, policy: Reboot, rooms: Rooms, lock: Lock) -> None:
+    def __init__(self, policy: Reboot, rooms: Dependencies, lock: Lock) -> None:
         self.memory = CycleMemory()
         self.identity = ""
         self._policy = policy
         self._rooms = rooms
         self._lock = lock
-        self._waiting = WaitingRoom(rooms.rng, policy.lock.lease_duration)
+        self._waiting = LockContention(rooms.rng, policy.lock.lease_duration)
         self._note: tuple[str, NodeState | None, str] = ("", NodeState(), "")
         self._pool_size = 0
         self._usable = usable_slots(policy)
         self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._is_settled = False
 
-    def observe(self) -> Seen:
+    def observe(self) -> Inputs:
         """What is cheap. Raises AgentError: then nothing can be told."""
         rooms = self._rooms
         now = Now(rooms.machine.boot_id(), rooms.clock.monotonic(), rooms.clock.wall())
         node = rooms.cluster.node()
         if node is None:
-            return Seen(policy=self._policy, now=now, node=None, state=None)
+            return Inputs(policy=self._policy, now=now, node=None, state=None)
         self.identity = f"{node.name}/{node.uid}"
         state, problem = self._decoded(node.annotations.get(STATE, ""))
         try:
@@ -63,7 +63,7 @@ class Observer:
             # us, an earlier process may have given it.
             memory.command = Command.NOT_GIVEN if mine is None else Command.UNKNOWN
             memory.fence_refused = False
-        return Seen(
+        return Inputs(
             policy=self._policy,
             now=now,
             node=node,
@@ -140,9 +140,9 @@ class Observer:
             self.memory = CycleMemory(cycle=cycle, boot=now.boot)
         return self.memory
 
-    def _turn(self, slots: tuple[Slot, ...], state: NodeState | None, mine: Slot | None, now: Now) -> Turn:
+    def _turn(self, slots: tuple[Slot, ...], state: NodeState | None, mine: Slot | None, now: Now) -> LockAttempt:
         if state is None or state.phase is not Phase.WANTED or mine is not None:
-            return Turn(now=False, in_seconds=0.0)
+            return LockAttempt(now=False, in_seconds=0.0)
         if not self._pool_size:
             self._pool_size = max((slot.view.pool_size for slot in slots), default=0) or self._rooms.cluster.count()
         return self._waiting.turn(
@@ -162,41 +162,41 @@ class Observer:
             self._last_reboot = (last, now.mono)
         return max(0.0, min(last + gap - now.wall, self._last_reboot[1] + gap - now.mono))
 
-    def look(self, need: Need, seen: Seen) -> None:
+    def look(self, need: Query, seen: Inputs) -> None:
         """Answers the machine's question. Raises KubeError where the pool cannot be counted."""
         match need:
-            case Need.GATE:
+            case Query.GATE:
                 seen.gate = self._gate(late=False)
-            case Need.LATE_GATE:
+            case Query.LATE_GATE:
                 seen.late_gate = self._gate(late=True)
-            case Need.PROOF:
+            case Query.PROOF:
                 seen.proof = self._proof()
-            case Need.BUDGET:
+            case Query.BUDGET:
                 self._count(seen)
-            case Need.HOLDER:
+            case Query.HOLDER:
                 seen.holder_gone = self._is_holder_gone(seen.turn.slot)
-            case Need.HEARTBEAT:
+            case Query.HEARTBEAT:
                 seen.heartbeat = self._has_heartbeat()
 
-    def _gate(self, *, late: bool) -> Gate:
+    def _gate(self, *, late: bool) -> GateResult:
         for blocker in self._rooms.blockers:
             if late and not blocker.late:
                 continue
             try:
                 verdict = blocker.check()
             except AgentError as error:
-                return Gate(blocked=True, name=blocker.name, by=f"{blocker.name}, which cannot be told: {error}")
+                return GateResult(blocked=True, name=blocker.name, by=f"{blocker.name}, which cannot be told: {error}")
             if verdict.blocked:
-                return Gate(blocked=True, name=blocker.name, by=verdict.by, again_seconds=verdict.again_seconds)
-        return Gate(blocked=False)
+                return GateResult(blocked=True, name=blocker.name, by=verdict.by, again_seconds=verdict.again_seconds)
+        return GateResult(blocked=False)
 
-    def _proof(self) -> ProofReading:
+    def _proof(self) -> HardeningReading:
         try:
             return self._rooms.proof.read()
         except AgentError as error:
-            return ProofReading(None, str(error))
+            return HardeningReading(None, str(error))
 
-    def _count(self, seen: Seen) -> None:
+    def _count(self, seen: Inputs) -> None:
         """The pool's budget; none when the lock was taken meanwhile."""
         node = seen.node
         if node is None:
@@ -215,7 +215,7 @@ class Observer:
         self._usable = min(usable_slots(self._policy), found.slots)
         seen.budget = found
 
-    def _while_untaken(self, members: Iterable[Member], seen: Seen, wanted: Slot) -> Iterator[Member]:
+    def _while_untaken(self, members: Iterable[Member], seen: Inputs, wanted: Slot) -> Iterator[Member]:
         """The members, as long as nobody else takes the lease that they are counted for.
 
         In a big cluster many begin to count before the first has done. The leases are watched by who waits: looking at

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.config.schema import Reboot, RebootMethod
 from agent.errors import CommandMissing, CommandTimeout, HostError
 from agent.host import Host
-from agent.reboot.ports import Power
+from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
 
 _COMMAND_SECONDS = 60.0
@@ -96,12 +96,12 @@ def _this_machines_boot_id() -> str:
         raise HostError(f"cannot read {_REAL_BOOT_ID}: {error}") from error
 
 
-REBOOTERS: Mapping[RebootMethod, Callable[[Reboot, Host], Power]] = {
+REBOOTERS: Mapping[RebootMethod, Callable[[Reboot, Host], Rebooter]] = {
     RebootMethod.COMMAND: lambda policy, host: CommandRebooter(policy.command, host),
     RebootMethod.SIGNAL: lambda _policy, host: SignalRebooter(host),
 }
 
 
-def make_rebooter(policy: Reboot, host: Host) -> Power:
+def make_rebooter(policy: Reboot, host: Host) -> Rebooter:
     """The way of rebooting that the policy asks for."""
     return REBOOTERS[policy.method](policy, host)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.reboot.cluster import Cluster
-from agent.reboot.ports import Blocker, Clock, Drain, Hooks, Machine, Power, Proof, Reporter, Sentinel
+from agent.reboot.interfaces import Blocker, Clock, Drain, HardeningCheck, Hooks, Machine, Rebooter, Reporter, Sentinel
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Dependencies:
     """Everything the coordinator works with; each is a front of ports.py, cluster.py or the standard library."""
 
     cluster: Cluster
@@ -21,7 +21,7 @@ class Rooms:
     blockers: Sequence[Blocker]
     drain: Drain
     hooks: Hooks
-    power: Power
-    proof: Proof
+    power: Rebooter
+    proof: HardeningCheck
     reporter: Reporter
     rng: random.Random

@@ -18,7 +18,7 @@ from agent.config.schema import Required
 from agent.config.schema import Sentinel as SentinelPolicy
 from agent.errors import AgentError, CommandMissing, HostFileError, HostFileMissing
 from agent.host import Completed, Host
-from agent.reboot.ports import Clock, SentinelReading
+from agent.reboot.interfaces import Clock, SentinelReading
 from agent.text import join_limited, last_line, sanitize
 
 _CONTENT_LIMIT = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeGuard
 
-from agent.reboot.ports import Outcome
+from agent.reboot.interfaces import Outcome
 
 VERSION = 1
 _TEXT_LIMIT = 300

@@ -15,7 +15,7 @@ import yaml
 from agent import __version__
 from agent.config import Config, load
 from agent.controls.manifest import STATE_FOLDER
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client

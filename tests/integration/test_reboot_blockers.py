@@ -15,7 +15,7 @@ from agent.reboot.blockers import BLOCKERS, make_blockers
 from agent.reboot.blockers.kured import GONE_SECONDS, KuredBlocker
 from agent.reboot.blockers.pause import PAUSE, PauseBlocker
 from agent.reboot.blockers.pods import PodBlocker
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from agent.reboot.sentinel import make_sentinel
 from agent.text import format_rfc3339
 from tests.support.apiservers import ApiServer, Client
@@ -64,16 +64,16 @@ def test_the_pause_is_seen_as_it_comes_ends_and_goes(admin: Kube, kube: Kube, na
     """One ConfigMap, made by hand or by the plugin."""
     clock = Clocks()
     blocker = PauseBlocker(kube, namespace, clock)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     data = {"until": format_rfc3339(clock.epoch + 100), "reason": "release week", "by": "alice"}
     admin.create(CONFIGMAPS, {"metadata": {"name": PAUSE}, "data": data}, namespace)
     assert blocker.check().by == f"the cluster's pause by alice until {data['until']}: release week"
     clock.sleep(100)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     admin.patch(CONFIGMAPS, PAUSE, {"data": {"until": ""}}, namespace)
     assert blocker.check().blocked is True
     admin.delete(CONFIGMAPS, PAUSE, namespace)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
 
 
 def test_a_pause_that_may_not_be_read_blocks(poor: Kube, namespace: str) -> None:
@@ -121,7 +121,7 @@ def kured_blocker(kube: Kube, namespace: str) -> KuredBlocker:
 
 def test_without_kured_nothing_blocks(kube: Kube, namespace: str) -> None:
     """Most clusters have none, or soon will not."""
-    assert kured_blocker(kube, "").check() == Verdict(blocked=False)
+    assert kured_blocker(kube, "").check() == BlockerResult(blocked=False)
 
 
 def test_a_daemonset_that_the_policy_names_and_that_does_not_exist_blocks(kube: Kube, namespace: str) -> None:
@@ -149,7 +149,7 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
     admin.delete(NODES, f"{namespace}-gone")
     assert blocker.check().blocked is True
     clock.sleep(GONE_SECONDS)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     admin.create(NODES, {"metadata": {"name": f"{namespace}-there"}})
     both = {"maxOwners": 2, "locks": [gone, {**gone, "nodeID": f"{namespace}-there"}]}
     patch = {"metadata": {"annotations": {KURED: json.dumps(both)}}}
@@ -166,7 +166,7 @@ def test_kureds_lock_is_respected_while_it_is_held(
     admin.create(NODES, {"metadata": {"name": f"{namespace}-2"}})
     make_kured()
     blocker = kured_blocker(kube, where and namespace)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     held = {
         "nodeID": f"{namespace}-2",
         "metadata": {"unschedulable": False},
@@ -178,7 +178,7 @@ def test_kureds_lock_is_respected_while_it_is_held(
         admin.patch(DAEMONSETS, "kured", patch, namespace)
         assert blocker.check().by == f"kured's lock, held by {namespace}-2"
     admin.patch(DAEMONSETS, "kured", {"metadata": {"annotations": {KURED: None}}}, namespace)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     admin.delete(NODES, f"{namespace}-2")
 
 
@@ -215,16 +215,16 @@ def test_a_pod_that_is_not_to_be_disturbed_blocks_until_it_has_finished(
     blocker = PodBlocker((selector("job=none"), selector("job in (import,export),!small")), kube, node)
     admin.create(PODS, pod("elsewhere", f"{node}-b", job="import"), namespace)
     admin.create(PODS, pod("small", node, job="import", small="x"), namespace)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     admin.create(PODS, pod("big", node, job="export"), namespace)
     expected = f"pods with job in (import,export),!small: {namespace}/big"
-    assert blocker.check() == Verdict(blocked=True, by=expected)
+    assert blocker.check() == BlockerResult(blocked=True, by=expected)
     for phase in ("Running", "Unknown"):
         admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
         assert blocker.check().blocked is True
     for phase in ("Succeeded", "Failed"):
         admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
-        assert blocker.check() == Verdict(blocked=False)
+        assert blocker.check() == BlockerResult(blocked=False)
 
 
 def test_many_such_pods_are_not_all_named(admin: Kube, kube: Kube, namespace: str, node: str) -> None:

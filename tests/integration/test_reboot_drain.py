@@ -31,7 +31,7 @@ from agent.kube import (
 )
 from agent.kube.errors import NotFound
 from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
-from agent.reboot.ports import DrainMode, Progress
+from agent.reboot.interfaces import DrainMode, Progress
 from tests.support.apiservers import ApiServer, Client
 from tests.support.bundled_profiles import agents_token, door_with, shipped_rules, token_with
 from tests.support.kube import door_of

@@ -15,7 +15,7 @@ from agent.errors import AgentError, CommandTimeout
 from agent.host import Completed, Host
 from agent.reboot.blockers.inhibitors import InhibitorBlocker
 from agent.reboot.blockers.package_manager import LOCK_FILES, PackageManagerBlocker
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from tests.support.rooms import node_tree
 
 HOLD = """
@@ -60,7 +60,7 @@ def test_a_package_run_in_progress_blocks_until_its_lock_is_free(tmp_path: Path,
         assert 0 < verdict.again_seconds <= 10
     holder.end()
     assert holder.child.returncode == 0
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
 
 
 @pytest.mark.parametrize("path", LOCK_FILES)
@@ -73,7 +73,7 @@ def test_every_package_managers_lock_is_known(tmp_path: Path, path: str) -> None
 
 def test_a_node_without_a_package_manager_is_not_held_back(tmp_path: Path) -> None:
     """Flatcar, Talos and friends."""
-    assert PackageManagerBlocker(node_tree(tmp_path / "node")).check() == Verdict(blocked=False)
+    assert PackageManagerBlocker(node_tree(tmp_path / "node")).check() == BlockerResult(blocked=False)
 
 
 def test_a_lock_file_that_cannot_be_read_blocks(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_a_block_inhibitor_of_a_shutdown_is_named(tmp_path: Path) -> None:
     verdict = InhibitorBlocker(host).check()
     assert verdict.by == "block inhibitor held by raid-check (array rebuild), burner [2J"
     host.rows = ROWS[:1]
-    assert InhibitorBlocker(host).check() == Verdict(blocked=False)
+    assert InhibitorBlocker(host).check() == BlockerResult(blocked=False)
 
 
 def test_without_inhibitors_nothing_is_run(tmp_path: Path) -> None:
     """And without logind neither."""
     host = Logind(tmp_path / "node", ROWS)
-    assert InhibitorBlocker(host).check() == Verdict(blocked=False)
-    assert InhibitorBlocker(node_tree(tmp_path / "other")).check() == Verdict(blocked=False)
+    assert InhibitorBlocker(host).check() == BlockerResult(blocked=False)
+    assert InhibitorBlocker(node_tree(tmp_path / "other")).check() == BlockerResult(blocked=False)
     assert host.asked == 0
 
 

@@ -18,7 +18,7 @@ from agent.config.schema import Hook, Hooks, Reboot, RebootMethod
 from agent.errors import AgentError, CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Completed, Host
 from agent.reboot.hooks import HostHooks
-from agent.reboot.ports import HookProgress, HookStage
+from agent.reboot.interfaces import HookProgress, HookStage
 from agent.reboot.rebooters import REBOOT_SIGNAL, REBOOTERS, CommandRebooter, SignalRebooter, make_rebooter
 from agent.sandbox.noderoot import NodeRoot
 

@@ -25,7 +25,7 @@ import trustme
 from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
 from agent.reboot.blockers.prometheus import PrometheusBlocker
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from tests.support.agents import eventually
 from tests.support.daemons import free_ports, program
 from tests.support.daemons import prometheus as prometheus_server
@@ -65,10 +65,10 @@ class Running:
     trouble: threading.Event
     process: subprocess.Popen[bytes]
 
-    def check(self, **policy: object) -> Verdict:
+    def check(self, **policy: object) -> BlockerResult:
         return PrometheusBlocker(Prometheus(url=self.url, **policy), Clock()).check()  # type: ignore[arg-type]
 
-    def until(self, holds: Callable[[Verdict], bool], **policy: object) -> Verdict:
+    def until(self, holds: Callable[[BlockerResult], bool], **policy: object) -> BlockerResult:
         ends = time.monotonic() + LONG
         while not holds(verdict := self.check(**policy)):
             assert time.monotonic() < ends, verdict
@@ -110,21 +110,21 @@ def loud(prometheus: Running) -> Running:
 
 def test_a_rule_that_fires_blocks_until_it_stops(quiet: Running) -> None:
     """The Watchdog, which always fires, does not; a pending alert does not."""
-    assert quiet.check() == Verdict(blocked=False)
+    assert quiet.check() == BlockerResult(blocked=False)
     quiet.trouble.set()
-    assert quiet.until(lambda verdict: verdict.blocked) == Verdict(blocked=True, by="alerts: NodeTrouble")
+    assert quiet.until(lambda verdict: verdict.blocked) == BlockerResult(blocked=True, by="alerts: NodeTrouble")
     quiet.trouble.clear()
-    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+    assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
 def test_alerts_are_chosen_by_state_name_and_labels(loud: Running) -> None:
     """By the real API's own words for them."""
     assert loud.check().by == "alerts: NodeTrouble"
     assert set(loud.check(firing_only=False).by.removeprefix("alerts: ").split(", ")) == {"NodeTrouble", "SlowTrouble"}
-    assert loud.check(ignore="^(Watchdog|NodeTrouble)$") == Verdict(blocked=False)
-    assert loud.check(only="^Slow") == Verdict(blocked=False)
+    assert loud.check(ignore="^(Watchdog|NodeTrouble)$") == BlockerResult(blocked=False)
+    assert loud.check(only="^Slow") == BlockerResult(blocked=False)
     assert loud.check(labels=selector("severity=page")).blocked is True
-    assert loud.check(labels=selector("severity!=page")) == Verdict(blocked=False)
+    assert loud.check(labels=selector("severity!=page")) == BlockerResult(blocked=False)
 
 
 def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
@@ -134,8 +134,8 @@ def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
     )
     found = loud.check(query='trouble{job="trouble"} == 1').by
     assert found.startswith('the Prometheus query, which found trouble{instance="127.0.0.1:')
-    assert loud.check(query="trouble > 7") == Verdict(blocked=False)
-    assert loud.check(query="trouble[1s] offset 1h") == Verdict(blocked=False)
+    assert loud.check(query="trouble > 7") == BlockerResult(blocked=False)
+    assert loud.check(query="trouble[1s] offset 1h") == BlockerResult(blocked=False)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,10 @@ def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
         verdict = quiet.check(timeout=0.5)
     finally:
         quiet.process.send_signal(signal.SIGCONT)
-    assert verdict == Verdict(blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time")
-    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+    assert verdict == BlockerResult(
+        blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time"
+    )
+    assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
 def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None:
@@ -172,7 +174,7 @@ def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
-    assert verdict == Verdict(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
+    assert verdict == BlockerResult(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
 
 
 def test_another_servers_answer_blocks(prometheus: Running) -> None:
@@ -203,7 +205,7 @@ class Scripted:
             answer(request, self.body, self.status, **self.headers)
 
 
-def cannot(verdict: Verdict) -> str:
+def cannot(verdict: BlockerResult) -> str:
     """Why it is unknown."""
     assert verdict.blocked is True
     prefix, _, why = verdict.by.partition(": Prometheus at ")
@@ -220,7 +222,7 @@ def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
         blocker = PrometheusBlocker(Prometheus(url=running.url, token_file=str(file)), Clock())
         assert cannot(blocker.check()) == "access refused (401): check tokenFile, basicAuthFile and headerFiles"
         file.write_text("new\n")
-        assert blocker.check() == Verdict(blocked=False)
+        assert blocker.check() == BlockerResult(blocked=False)
         file.write_text("two\nlines")
         assert "holds no bearer token" in cannot(blocker.check())
         assert "two" not in blocker.check().by
@@ -243,7 +245,7 @@ def test_basic_authentication_and_headers_come_from_files(tmp_path: Path) -> Non
     with scripted(note) as running:
         policy = Prometheus(url=running.url, basic_auth_file=str(password), header_files=files)
         blocker = PrometheusBlocker(policy, Clock())
-        assert blocker.check() == Verdict(blocked=False)
+        assert blocker.check() == BlockerResult(blocked=False)
         assert asked == [("Basic " + base64.b64encode(b"agent:s3cret").decode(), "shop")]
         tenant.write_text("shop\nX-Evil: s3cret")
         assert cannot(blocker.check()) == f"headerFiles {tenant}: it is not one line of printable ASCII"
@@ -265,14 +267,14 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
     trustme.CA().cert_pem.write_to_path(str(other))
     with scripted(Scripted(), tls=tls) as running:
 
-        def check(path: Path | str) -> Verdict:
+        def check(path: Path | str) -> BlockerResult:
             return PrometheusBlocker(Prometheus(url=running.url, ca_file=str(path)), Clock()).check()
 
         assert cannot(check(ca_file)) == f"caFile {ca_file} does not exist"
         authority.cert_pem.write_to_path(str(ca_file))
         for name, text in {"REQUESTS_CA_BUNDLE": str(other), "HTTPS_PROXY": "http://127.0.0.1:1"}.items():
             monkeypatch.setenv(name, text)
-        assert check(ca_file) == Verdict(blocked=False)
+        assert check(ca_file) == BlockerResult(blocked=False)
         assert cannot(check(other)).startswith("the certificate is not trusted: ")
         assert cannot(check("")).startswith("the certificate is not trusted: ")
 

@@ -21,7 +21,7 @@ from agent.reboot.blockers.pods import PodBlocker
 from agent.reboot.blockers.prometheus import PrometheusBlocker
 from agent.reboot.blockers.settle import SettleBlocker
 from agent.reboot.blockers.window import WindowBlocker
-from agent.reboot.ports import Blocker, Clock, Sentinel
+from agent.reboot.interfaces import Blocker, Clock, Sentinel
 
 __all__ = ["BLOCKERS", "BlockerContext", "BlockerSpec", "make_blockers"]
 

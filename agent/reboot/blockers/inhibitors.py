@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.errors import AgentError, HostFileError, HostFileMissing
 from agent.host import Completed, Host
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from agent.text import join_limited, last_line, sanitize
 
 # logind has a file here for each inhibitor. Their content is private; that there is none is all that is read.
@@ -52,20 +52,20 @@ class InhibitorBlocker:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One listing; one command only where logind has inhibitors of any kind."""
         try:
             if not any(not name.endswith(".ref") for name in self._host.names(_DIRECTORY)):
-                return Verdict(blocked=False)
+                return BlockerResult(blocked=False)
             found = parse(self._host.run(_LIST, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_OUTPUT_LIMIT))
         except HostFileMissing:
-            return Verdict(blocked=False)  # no logind
+            return BlockerResult(blocked=False)  # no logind
         except (HostFileError, AgentError, ValueError) as error:
-            return Verdict(blocked=True, by=f"systemd inhibitors unknown: {error}", again_seconds=_AGAIN_SECONDS)
+            return BlockerResult(blocked=True, by=f"systemd inhibitors unknown: {error}", again_seconds=_AGAIN_SECONDS)
         if not found:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by = f"block inhibitor held by {join_limited(map(str, found), characters=120)}"
-        return Verdict(blocked=True, by=by, again_seconds=_AGAIN_SECONDS)
+        return BlockerResult(blocked=True, by=by, again_seconds=_AGAIN_SECONDS)
 
 
 def parse(done: Completed) -> tuple[Inhibitor, ...]:

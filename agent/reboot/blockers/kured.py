@@ -18,7 +18,7 @@ from agent.config.schema import Lock as LockPolicy
 from agent.errors import KubeError
 from agent.kube import DAEMONSETS, NODES, Kube, Object
 from agent.kube.errors import Forbidden, NotFound
-from agent.reboot.ports import Clock, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
@@ -49,7 +49,7 @@ class KuredBlocker:
         self._clock = clock
         self._gone_since: dict[str, float] = {}
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One GET or LIST, and one GET for each node that holds the lock."""
         try:
             for found in self._daemonsets():
@@ -59,10 +59,10 @@ class KuredBlocker:
         except Forbidden as error:
             verb = "get" if self._daemonset else "list"
             what = f"allow {verb} of daemonsets and get of nodes, or set reboot.lock.kured: off"
-            return Verdict(blocked=True, by=f"kured's lock unknown: {error.operation} is forbidden: {what}")
+            return BlockerResult(blocked=True, by=f"kured's lock unknown: {error.operation} is forbidden: {what}")
         except KubeError as error:
-            return Verdict(blocked=True, by=f"kured's lock unknown: {error}")
-        return Verdict(blocked=False)
+            return BlockerResult(blocked=True, by=f"kured's lock unknown: {error}")
+        return BlockerResult(blocked=False)
 
     def _daemonsets(self) -> Iterable[Object]:
         """Raises KubeError, also where the DaemonSet that the policy names does not exist."""
@@ -75,7 +75,7 @@ class KuredBlocker:
             advice = "correct reboot.lock.kuredDaemonset, or leave it empty to find kured in any namespace"
             raise KubeError(f"there is no DaemonSet {self._daemonset}: {advice}") from error
 
-    def _judge(self, daemonset: Object) -> Verdict:
+    def _judge(self, daemonset: Object) -> BlockerResult:
         """Raises KubeError."""
         meta = daemonset.get("metadata") or {}
         text = (meta.get("annotations") or {}).get(self._annotation, "")
@@ -83,20 +83,20 @@ class KuredBlocker:
         try:
             holders = holders_at(text, self._clock.wall())
         except ValueError as error:
-            return Verdict(blocked=True, by=f"kured's lock is not understood: {error}; see the {where}")
+            return BlockerResult(blocked=True, by=f"kured's lock is not understood: {error}; see the {where}")
         there = [one for one in holders if self._exists(one.node)]
         if not there and holders:
             return self._gone(holders[0].node)
         return judge(there, self._node, where)
 
-    def _gone(self, holder: str) -> Verdict:
+    def _gone(self, holder: str) -> BlockerResult:
         """Only holders without a Node are left: their lock counts for a while longer."""
         since = self._gone_since[holder]
         rest = GONE_SECONDS - (self._clock.monotonic() - since)
         if rest <= 0:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored in {rest:.0f}s"
-        return Verdict(blocked=True, by=by, again_seconds=rest)
+        return BlockerResult(blocked=True, by=by, again_seconds=rest)
 
     def _exists(self, node: str) -> bool:
         """Whether a holder's Node exists; since when it does not is noted. Raises KubeError."""
@@ -112,17 +112,17 @@ class KuredBlocker:
         return True
 
 
-def judge(holders: Iterable[KuredHolder], node: str, where: str) -> Verdict:
+def judge(holders: Iterable[KuredHolder], node: str, where: str) -> BlockerResult:
     """What the lock's holders mean for this node. Pure. where: the annotation, for whoever has to remove it."""
     found = list(holders)
     if not found:
-        return Verdict(blocked=False)
+        return BlockerResult(blocked=False)
     if any(one.node == node for one in found):
         by = f"kured's lock, held by kured on this node; where kured was removed, remove the {where}"
-        return Verdict(blocked=True, by=by)
+        return BlockerResult(blocked=True, by=by)
     ends = [one.expires for one in found if one.expires is not None]
     until = f" until {format_rfc3339(max(ends))} at the latest" if len(ends) == len(found) else ""
-    return Verdict(blocked=True, by=f"kured's lock, held by {join_limited(one.node for one in found)}{until}")
+    return BlockerResult(blocked=True, by=f"kured's lock, held by {join_limited(one.node for one in found)}{until}")
 
 
 def holders_at(text: str, now: float) -> tuple[KuredHolder, ...]:

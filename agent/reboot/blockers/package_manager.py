@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent.errors import HostFileError, HostFileMissing
 from agent.host import Host
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from agent.text import join_limited
 
 # What each of them locks for a whole run or transaction.
@@ -33,7 +33,7 @@ class PackageManagerBlocker:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """A few opened files; no command, no request."""
         busy = []
         for path, who in LOCK_FILES.items():
@@ -43,8 +43,8 @@ class PackageManagerBlocker:
             except HostFileMissing:
                 continue
             except HostFileError as error:
-                return Verdict(blocked=True, by=f"package manager unknown: {error}", again_seconds=_AGAIN_SECONDS)
+                return BlockerResult(blocked=True, by=f"package manager unknown: {error}", again_seconds=_AGAIN_SECONDS)
         if not busy:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by = f"package manager at work: {join_limited(busy, characters=100)}"
-        return Verdict(blocked=True, by=by, again_seconds=_AGAIN_SECONDS)
+        return BlockerResult(blocked=True, by=by, again_seconds=_AGAIN_SECONDS)

@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, Kube
 from agent.kube.errors import Forbidden, NotFound
-from agent.reboot.ports import Clock, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import format_rfc3339, parse_rfc3339, sanitize
 
 PAUSE = "node-hardening-pause"
@@ -30,23 +30,23 @@ class PauseBlocker:
         self._namespace = namespace
         self._clock = clock
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One small GET."""
         try:
             found = self._kube.get(CONFIGMAPS, PAUSE, self._namespace)
         except NotFound as error:
             if error.names_object:
-                return Verdict(blocked=False)
-            return Verdict(blocked=True, by=f"the cluster's pause is unknown: {error}")
+                return BlockerResult(blocked=False)
+            return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
         except Forbidden:
             by = f"the cluster's pause is unknown: allow get of configmaps/{PAUSE} in {self._namespace}"
-            return Verdict(blocked=True, by=by)
+            return BlockerResult(blocked=True, by=by)
         except KubeError as error:
-            return Verdict(blocked=True, by=f"the cluster's pause is unknown: {error}")
+            return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
         return judge(found, self._clock.wall())
 
 
-def judge(pause: Mapping[str, Any], now: float) -> Verdict:
+def judge(pause: Mapping[str, Any], now: float) -> BlockerResult:
     """What a ConfigMap means. Pure; now is in seconds since the epoch."""
     data = pause.get("data")
     data = data if isinstance(data, dict) else {}
@@ -58,9 +58,9 @@ def judge(pause: Mapping[str, Any], now: float) -> Verdict:
         try:
             left = parse_rfc3339(until) - now
         except ValueError as error:
-            return Verdict(blocked=True, by=f"{by}, whose end is not understood: {error}")
+            return BlockerResult(blocked=True, by=f"{by}, whose end is not understood: {error}")
         if left <= 0:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by += f" until {format_rfc3339(now + left)}"
         again = left if left < _LAST_MINUTE_SECONDS else 0.0
-    return Verdict(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)
+    return BlockerResult(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)

@@ -20,7 +20,7 @@ from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
 from agent.kube.network_errors import NETWORK, words
-from agent.reboot.ports import Clock, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import join_limited, sanitize
 
 _ANSWER_LIMIT = 4 << 20
@@ -45,18 +45,20 @@ class PrometheusBlocker:
         self._ignore = re.compile(policy.ignore) if policy.ignore else None
         self._only = re.compile(policy.only) if policy.only else None
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One request; takes `timeout` at most, a little more when the server sends slowly."""
         policy = self._policy
         try:
             if policy.query:
                 names = series(self._ask("/api/v1/query", {"query": policy.query}))
-                return Verdict(bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else "")
+                return BlockerResult(
+                    bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else ""
+                )
             found = self._ask("/api/v1/alerts", {})
             names = alerts(found, firing_only=policy.firing_only, counts=self._counts)
         except PrometheusUnknown as error:
-            return Verdict(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}")
-        return Verdict(bool(names), f"alerts: {join_limited(names)}" if names else "")
+            return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}")
+        return BlockerResult(bool(names), f"alerts: {join_limited(names)}" if names else "")
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
         name = labels.get("alertname", "")

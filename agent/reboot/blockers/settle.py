@@ -5,7 +5,7 @@ The time is the agent's own monotonic clock since it first read this state, so a
 
 from __future__ import annotations
 
-from agent.reboot.ports import Clock, Sentinel, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock, Sentinel
 
 
 class SettleBlocker:
@@ -21,17 +21,17 @@ class SettleBlocker:
         self._stamp = ""
         self._since = 0.0
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """Reads the sentinel. One that does not require a reboot (a request by annotation) has nothing to settle."""
         reading = self._sentinel.read()
         if not reading.required:
             self._stamp = ""
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         now = self._clock.monotonic()
         if reading.stamp != self._stamp:
             self._stamp, self._since = reading.stamp, now
         rest = self._settle_seconds - (now - self._since)
         if rest <= 0:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by = f"sentinel changed {now - self._since:.0f}s ago, has to stay unchanged for {self._settle_seconds:g}s"
-        return Verdict(blocked=True, by=by, again_seconds=rest)
+        return BlockerResult(blocked=True, by=by, again_seconds=rest)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from agent.config.schema import Blackout, Weekday, WeekOfMonth, Window
-from agent.reboot.ports import Clock, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import sanitize
 
 _DAYS = tuple(Weekday)  # Monday first, as date.weekday() counts
@@ -170,20 +170,20 @@ class WindowBlocker:
         self._blackouts = tuple(blackouts)
         self._clock = clock
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """Names the next opening, in the time zone of its window."""
         now = self._clock.wall()
         try:
             if is_open(self._windows, now, self._blackouts):
-                return Verdict(blocked=False)
+                return BlockerResult(blocked=False)
             why = self._reason(now)
             opening = next_opening(self._windows, now, self._blackouts)
             if opening is None:
-                return Verdict(blocked=True, by=f"{why}, and no window opens after it")
+                return BlockerResult(blocked=True, by=f"{why}, and no window opens after it")
             shown = datetime.fromtimestamp(opening, self._zone_of(opening, now)).strftime("%a %Y-%m-%d %H:%M %Z")
         except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError, OverflowError) as error:
-            return Verdict(blocked=True, by=f"windows unknown: {error}")
-        return Verdict(blocked=True, by=f"{why}: the next opens {shown}", again_seconds=opening - now)
+            return BlockerResult(blocked=True, by=f"windows unknown: {error}")
+        return BlockerResult(blocked=True, by=f"{why}: the next opens {shown}", again_seconds=opening - now)
 
     def _zone_of(self, opening: float, now: float) -> tzinfo:
         """The time zone of the window that opens then, or of the blackout that ends."""

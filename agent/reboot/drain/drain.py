@@ -31,7 +31,7 @@ from agent.reboot.drain.filters import (
 from agent.reboot.drain.informer import ResourceInformer
 from agent.reboot.drain.pdb import Budget, Budgets, misconfigured
 from agent.reboot.drain.volumes import VolumeAttachments
-from agent.reboot.ports import Clock, DrainMode, Progress
+from agent.reboot.interfaces import Clock, DrainMode, Progress
 from agent.text import sanitize
 
 _CALL_SECONDS = 8.0

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Reboot
 from agent.reboot.availability import removal_reason, runs_agent
-from agent.reboot.pools import budget
-from agent.reboot.views import member, node_view
+from agent.reboot.kube.views import member, node_view
+from agent.reboot.lock.pools import budget
 
 REMOVALS = [
     "ToBeDeletedByClusterAutoscaler",

@@ -13,7 +13,7 @@ from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
 from agent.reboot.blockers import kured, pause
 from agent.reboot.blockers.prometheus import PrometheusBlocker, PrometheusUnknown, alerts, series, understood
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from agent.text import format_rfc3339, parse_rfc3339
 from tests.support.alerts import alerts as shipped_alerts
 from tests.support.rooms import Clocks
@@ -23,7 +23,7 @@ NOW = parse_rfc3339("2030-01-31T22:00:00Z")
 # -- the cluster's pause -----------------------------------------------------------------------------------------------
 
 
-def paused(**data: str) -> Verdict:
+def paused(**data: str) -> BlockerResult:
     return pause.judge({"data": data}, NOW)
 
 
@@ -37,13 +37,13 @@ def test_a_pause_names_who_why_and_until_when() -> None:
 @pytest.mark.parametrize("data", [{}, {"until": ""}, {"until": "  ", "reason": ""}])
 def test_a_pause_without_an_end_holds_until_it_is_lifted(data: dict[str, str]) -> None:
     """An empty ConfigMap is a pause too: somebody made it."""
-    assert paused(**data) == Verdict(blocked=True, by="the cluster's pause")
+    assert paused(**data) == BlockerResult(blocked=True, by="the cluster's pause")
     assert pause.judge({}, NOW).blocked is True
 
 
 def test_a_pause_that_is_over_is_none() -> None:
     """Nobody has to clean up behind it."""
-    assert paused(until="2030-01-31T22:00:00Z", reason="x") == Verdict(blocked=False)
+    assert paused(until="2030-01-31T22:00:00Z", reason="x") == BlockerResult(blocked=False)
 
 
 @pytest.mark.parametrize("until", ["tomorrow", "2030-02-01", "2030-02-01T06:00:00", "1900000000"])
@@ -83,16 +83,16 @@ def lock(node: str, created: str = "2030-01-31T21:30:00.123456789Z", ttl: int | 
     return held if ttl is None else {**held, "TTL": ttl}
 
 
-def asked(value: Any) -> Verdict:
+def asked(value: Any) -> BlockerResult:
     text = value if isinstance(value, str) else json.dumps(value)
     return kured.judge(kured.holders_at(text, NOW), "worker-1", "annotation")
 
 
 def test_a_free_lock_of_kureds_does_not_block() -> None:
     """kured removes the annotation, or leaves an empty list."""
-    assert asked("") == Verdict(blocked=False)
-    assert asked({"maxOwners": 2, "locks": []}) == Verdict(blocked=False)
-    assert asked({"maxOwners": 2, "locks": None}) == Verdict(blocked=False)
+    assert asked("") == BlockerResult(blocked=False)
+    assert asked({"maxOwners": 2, "locks": []}) == BlockerResult(blocked=False)
+    assert asked({"maxOwners": 2, "locks": None}) == BlockerResult(blocked=False)
 
 
 @pytest.mark.parametrize("ttl", [0, None, 10 * HOUR])
@@ -106,7 +106,7 @@ def test_a_holder_blocks_in_both_forms(ttl: int | None) -> None:
 
 def test_an_expired_lock_is_free() -> None:
     """TTL counts nanoseconds from `created`; a hair's breadth is left for clocks that differ."""
-    assert asked(lock("worker-2", "2030-01-31T20:59:29Z", HOUR)) == Verdict(blocked=False)
+    assert asked(lock("worker-2", "2030-01-31T20:59:29Z", HOUR)) == BlockerResult(blocked=False)
     assert asked(lock("worker-2", "2030-01-31T20:59:31Z", HOUR)).blocked is True
     one_left = {"maxOwners": 2, "locks": [lock("worker-2", "2030-01-31T20:00:00Z", HOUR), lock("worker-3")]}
     assert asked(one_left).by == "kured's lock, held by worker-3"

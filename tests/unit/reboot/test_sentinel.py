@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.config.schema import Required, Sentinel
 from agent.host import Completed, Host
 from agent.reboot.blockers.settle import SettleBlocker
-from agent.reboot.ports import SentinelReading, Verdict
+from agent.reboot.interfaces import BlockerResult, SentinelReading
 from agent.reboot.sentinel import CommandSentinel, FileSentinel, judge, make_sentinel
 from tests.support.rooms import Clocks, node_tree
 
@@ -206,7 +206,7 @@ def test_a_sentinel_that_still_changes_holds_the_reboot_back() -> None:
     """Each package of a run touches it again; the time counts from the last change that was read."""
     clock, sentinel = Clocks(), Changing()
     blocker = SettleBlocker(sentinel, 30.0, clock)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     for stamp in ("a", "b"):
         sentinel.reading = SentinelReading(True, "linux-image", stamp)
         assert blocker.check().again_seconds == 30.0
@@ -215,7 +215,7 @@ def test_a_sentinel_that_still_changes_holds_the_reboot_back() -> None:
     clock.epoch += 86400  # nothing but the monotonic clock counts
     assert blocker.check().blocked is True
     clock.sleep(1)
-    assert blocker.check() == Verdict(blocked=False)
+    assert blocker.check() == BlockerResult(blocked=False)
     sentinel.reading = SentinelReading(True, "linux-image, libc6", "c")
     assert blocker.check().blocked is True
     assert (blocker.name, blocker.late) == ("settle", True)
@@ -225,4 +225,4 @@ def test_a_sentinel_that_still_changes_holds_the_reboot_back() -> None:
 def test_without_a_sentinel_there_is_nothing_to_settle(required: bool | None) -> None:
     """A reboot that is requested by annotation waits for no file; an unknown sentinel is the machine's to judge."""
     sentinel = Changing(SentinelReading(required))
-    assert SettleBlocker(sentinel, 30.0, Clocks()).check() == Verdict(blocked=False)
+    assert SettleBlocker(sentinel, 30.0, Clocks()).check() == BlockerResult(blocked=False)

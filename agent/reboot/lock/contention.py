@@ -18,7 +18,7 @@ import random
 from collections.abc import Sequence
 
 from agent.reboot.cluster import MEMBERS_A_PAGE
-from agent.reboot.seen import Slot, Turn
+from agent.reboot.machine.inputs import LockAttempt, Slot
 
 # From asking for the lock until all the others have seen it: the pool is listed, the lease swapped, a watch tells it.
 _SUPPRESSION_SECONDS = 0.4
@@ -28,7 +28,7 @@ _ASK_AGAIN_SECONDS = 2.0
 _ASK_AGAIN_LIMIT_SECONDS = 15.0
 
 
-class WaitingRoom:
+class LockContention:
     """One node's place among the waiters. Keeps only moments; a new process simply draws again."""
 
     def __init__(self, rng: random.Random, lease_duration_seconds: float) -> None:
@@ -40,13 +40,13 @@ class WaitingRoom:
         self._refusals = 0
         self._refused = ("", "")
 
-    def turn(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> Turn:
+    def turn(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> LockAttempt:
         """Whether it is this node's turn to ask, and for which slot. now: monotonic seconds."""
         candidates = [slot for slot in slots if slot.free or slot.unseen_seconds > self._duration]
         if not candidates:
             self._begin_anew(())
             rest = min((self._duration - slot.unseen_seconds for slot in slots), default=self._duration)
-            return Turn(now=False, in_seconds=max(rest, 0.0) + 0.1)
+            return LockAttempt(now=False, in_seconds=max(rest, 0.0) + 0.1)
         free = [slot for slot in candidates if slot.free]
         key = tuple((slot.view.name, slot.view.holder, slot.view.transitions) for slot in candidates)
         chosen = min(free or candidates, key=lambda slot: slot.index)
@@ -55,7 +55,7 @@ class WaitingRoom:
             last_winner = max(slot.view.waited for slot in candidates)
             draw = self.draw(pool_size, early=waited >= last_winner) if free else self._spread(pool_size)
             self._at = max(now, self._not_before) + draw
-        return Turn(now >= self._at, max(0.0, self._at - now), chosen, *self._refused)
+        return LockAttempt(now >= self._at, max(0.0, self._at - now), chosen, *self._refused)
 
     def _begin_anew(self, key: tuple[object, ...]) -> None:
         self._key = key

@@ -10,31 +10,31 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.config.schema import Hook, Mode, OnTimeout
-from agent.reboot import said
-from agent.reboot.ports import Announcement, DrainMode, HookStage, Progress
-from agent.reboot.seen import (
+from agent.reboot.interfaces import Announcement, DrainMode, HookStage, Progress
+from agent.reboot.machine import announcements
+from agent.reboot.machine.inputs import (
     Command,
     Decision,
     FenceAndReboot,
-    Look,
-    Need,
+    Fetch,
+    Inputs,
+    Query,
     Renew,
-    Seen,
     Slot,
     StepDrain,
     StepHooks,
     Write,
     duration,
 )
+from agent.reboot.machine.transitions import abort, drop_cordon_ownership, enter, fence_seconds, roll_back
 from agent.reboot.state import NodeState, Phase, Stamp
-from agent.reboot.steps import abort, disown, enter, fence_seconds, roll_back
 
 _HOOK_POLL_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 15.0
 _WATCH_SECONDS = 10.0
 
 
-def cordoned(seen: Seen, state: NodeState) -> Decision:
+def cordoned(seen: Inputs, state: NodeState) -> Decision:
     """Cordoned, nothing evicted yet: the hooks before the drain, then the drain's delay."""
     if (interrupted := _interrupted(seen, state)) is not None:
         return interrupted
@@ -47,7 +47,7 @@ def cordoned(seen: Seen, state: NodeState) -> Decision:
     return Decision(Phase.CORDONED, "begins to drain", Write(enter(seen, state, Phase.DRAINING)), after="draining")
 
 
-def draining(seen: Seen, state: NodeState) -> Decision:
+def draining(seen: Inputs, state: NodeState) -> Decision:
     """Empties the node, to the deadline and what the policy says then; after that the last questions."""
     if (interrupted := _interrupted(seen, state)) is not None:
         return interrupted
@@ -69,7 +69,7 @@ def draining(seen: Seen, state: NodeState) -> Decision:
     return _drained(seen, state, progress, late=_elapsed(seen, state) > 2 * timeout)
 
 
-def rebooting(seen: Seen, state: NodeState) -> Decision:
+def rebooting(seen: Inputs, state: NodeState) -> Decision:
     """Written down that the node goes down: the fence and the command, then waiting for another boot id."""
     if state.boot != seen.now.boot:
         return _came_back(seen, state)
@@ -79,9 +79,9 @@ def rebooting(seen: Seen, state: NodeState) -> Decision:
     known_not_given = (mine is not None and not mine.fenced) or seen.command is Command.NOT_GIVEN
     if known_not_given:
         return _before_the_fence(seen, state, mine)
-    if (disowned := disown(seen, state)) is not None:
+    if (disowned := drop_cordon_ownership(seen, state)) is not None:
         return disowned
-    told = (said.rebooting(state),) if mine is not None else ()
+    told = (announcements.rebooting(state),) if mine is not None else ()
     timeout = seen.policy.reboot_timeout
     elapsed = seen.command_seconds if seen.command_seconds is not None else _elapsed(seen, state)
     if elapsed > timeout:
@@ -91,7 +91,7 @@ def rebooting(seen: Seen, state: NodeState) -> Decision:
     return Decision(Phase.REBOOTING, text, wait_seconds=min(_WATCH_SECONDS, timeout - elapsed + 0.1), said=told)
 
 
-def _before_the_fence(seen: Seen, state: NodeState, mine: Slot | None) -> Decision:
+def _before_the_fence(seen: Inputs, state: NodeState, mine: Slot | None) -> Decision:
     """The command was certainly not given yet, so everything may still be taken back."""
     if (stopped := _stopped(seen, state, mine)) is not None or mine is None:
         return stopped or roll_back(seen, state, "the lock was lost", lost=True)
@@ -104,13 +104,13 @@ def _before_the_fence(seen: Seen, state: NodeState, mine: Slot | None) -> Decisi
             return roll_back(seen, state, f"drained, but {by}")
         text = "the way to the reboot took long: its clock starts again"
         return Decision(Phase.REBOOTING, text, Write(replace(state, entered=Stamp.of(seen.now))))
-    return Decision(Phase.REBOOTING, "gives the reboot command", FenceAndReboot(mine, said.rebooting(state)))
+    return Decision(Phase.REBOOTING, "gives the reboot command", FenceAndReboot(mine, announcements.rebooting(state)))
 
 
 # -- what ends a cycle before the command ------------------------------------------------------------------------------
 
 
-def _interrupted(seen: Seen, state: NodeState) -> Decision | None:
+def _interrupted(seen: Inputs, state: NodeState) -> Decision | None:
     """Another boot, a lost lock, a person's hand, or a renewal that is due."""
     if state.boot != seen.now.boot:
         return _came_back(seen, state)
@@ -121,7 +121,7 @@ def _interrupted(seen: Seen, state: NodeState) -> Decision | None:
     return None
 
 
-def _stopped(seen: Seen, state: NodeState, mine: Slot | None) -> Decision | None:
+def _stopped(seen: Inputs, state: NodeState, mine: Slot | None) -> Decision | None:
     if mine is None:
         return roll_back(seen, state, "the lock was lost", lost=True)
     if seen.node is not None and not seen.node.unschedulable:
@@ -132,10 +132,10 @@ def _stopped(seen: Seen, state: NodeState, mine: Slot | None) -> Decision | None
         return abort(seen, state, "no longer required")
     if seen.policy.mode is not Mode.ENFORCE:
         return abort(seen, state, f"reboot.mode is {seen.policy.mode.value} now")
-    return disown(seen, state)
+    return drop_cordon_ownership(seen, state)
 
 
-def _came_back(seen: Seen, state: NodeState) -> Decision:
+def _came_back(seen: Inputs, state: NodeState) -> Decision:
     """Another boot id: the node did reboot, whoever asked for it."""
     text = "another boot id: proves the node"
     return Decision(
@@ -146,7 +146,7 @@ def _came_back(seen: Seen, state: NodeState) -> Decision:
 # -- the drain ---------------------------------------------------------------------------------------------------------
 
 
-def _step(seen: Seen, progress: Progress | None, mode: DrainMode) -> Decision:
+def _step(seen: Inputs, progress: Progress | None, mode: DrainMode) -> Decision:
     text = "draining"
     told: tuple[Announcement, ...] = ()
     wait = _ASK_AGAIN_SECONDS
@@ -154,7 +154,7 @@ def _step(seen: Seen, progress: Progress | None, mode: DrainMode) -> Decision:
     if progress is not None:
         text = f"draining {progress.total - progress.left} of {progress.total}{_left(progress)}"
         refusals = (*progress.blocked_by, *progress.misconfigured)
-        told = tuple(said.drain_blocked(seen.state, by) for by in refusals) if seen.state else ()
+        told = tuple(announcements.drain_blocked(seen.state, by) for by in refusals) if seen.state else ()
         blocked_by = "drain" if refusals else ""
         wait = progress.wait_seconds
     if mode is DrainMode.DELETE:
@@ -170,7 +170,7 @@ def _left(progress: Progress | None) -> str:
     return "" if progress is None else progress.left_text
 
 
-def _drained(seen: Seen, state: NodeState, progress: Progress | None, *, late: bool) -> Decision:
+def _drained(seen: Inputs, state: NodeState, progress: Progress | None, *, late: bool) -> Decision:
     """Empty: delay, hooks, then everything that may still say no. What says no too long ends the cycle."""
     empty = progress is not None and progress.done
     rest = seen.policy.delay - (seen.drained_seconds if empty else _elapsed(seen, state) - seen.policy.drain.timeout)
@@ -190,7 +190,7 @@ def _drained(seen: Seen, state: NodeState, progress: Progress | None, *, late: b
             f"drained, but {by}",
             wait_seconds=min(_ASK_AGAIN_SECONDS, _patience(seen)),
             blocked_by=name,
-            said=(said.blocked(state, name, by),),
+            said=(announcements.blocked(state, name, by),),
         )
     going = enter(seen, state, Phase.REBOOTING)
     if progress is not None:
@@ -198,16 +198,16 @@ def _drained(seen: Seen, state: NodeState, progress: Progress | None, *, late: b
     return Decision(Phase.DRAINING, "drained: goes down to reboot", Write(going))
 
 
-def _question(seen: Seen) -> Decision | None:
+def _question(seen: Inputs) -> Decision | None:
     """What has to be asked before the last no can be told."""
     if seen.proof is None:
-        return Decision(Phase.DRAINING, "looks at the hardening", Look(Need.PROOF))
+        return Decision(Phase.DRAINING, "looks at the hardening", Fetch(Query.PROOF))
     if seen.late_gate is None:
-        return Decision(Phase.DRAINING, "asks the blockers again", Look(Need.LATE_GATE))
+        return Decision(Phase.DRAINING, "asks the blockers again", Fetch(Query.LATE_GATE))
     return None
 
 
-def _last_no(seen: Seen) -> str:
+def _last_no(seen: Inputs) -> str:
     if not seen.wants:
         return f"cannot tell whether a reboot is required: {seen.sentinel.problem}"
     if seen.proof is not None and seen.proof.verified is None:
@@ -220,7 +220,7 @@ def _last_no(seen: Seen) -> str:
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
-def _hooks(seen: Seen, state: NodeState, stage: HookStage, hooks: tuple[Hook, ...]) -> Decision | None:
+def _hooks(seen: Inputs, state: NodeState, stage: HookStage, hooks: tuple[Hook, ...]) -> Decision | None:
     """None when the stage has nothing more to do."""
     if not hooks:
         return None
@@ -232,12 +232,12 @@ def _hooks(seen: Seen, state: NodeState, stage: HookStage, hooks: tuple[Hook, ..
     return Decision(state.phase, f"runs the {stage.value} hooks", StepHooks(stage), wait_seconds=_HOOK_POLL_SECONDS)
 
 
-def _elapsed(seen: Seen, state: NodeState) -> float:
+def _elapsed(seen: Inputs, state: NodeState) -> float:
     """Since the phase was entered. A stamp of another boot counts as old: what it limits has to end."""
     elapsed = state.entered.elapsed(seen.now) if state.entered else None
     return elapsed if elapsed is not None else float("inf")
 
 
-def _patience(seen: Seen) -> float:
+def _patience(seen: Inputs) -> float:
     """The longest sleep that still renews the lease in time."""
     return seen.policy.lock.lease_duration / 6

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeaseView
-from agent.reboot.ports import About, Announcement, Outcome
-from agent.reboot.seen import Seen, Slot, duration
+from agent.reboot.interfaces import About, Announcement, Outcome
+from agent.reboot.machine.inputs import Inputs, Slot, duration
 from agent.reboot.state import NodeState, Phase
 
 
@@ -88,7 +88,7 @@ def given_back(state: NodeState, lease: LeaseView, why: str) -> Announcement:
     return _lease(state, lease.name, Reason.REBOOT_LOCK_RELEASED, f"The lock is released unused: {why}", detail)
 
 
-def stuck(seen: Seen, slot: Slot) -> tuple[Announcement, ...]:
+def stuck(seen: Inputs, slot: Slot) -> tuple[Announcement, ...]:
     """Only who marked the lease says it."""
     if seen.node is None or slot.view.stuck != seen.node.name:
         return ()
@@ -97,7 +97,7 @@ def stuck(seen: Seen, slot: Slot) -> tuple[Announcement, ...]:
     return (Announcement(Reason.REBOOT_LOCK_STUCK, text, f"{name}-{slot.view.transitions}-stuck", About.LEASE, name),)
 
 
-def by_step(state: NodeState, now_kernel: str) -> tuple[Announcement, ...]:
+def events_for_phase(state: NodeState, now_kernel: str) -> tuple[Announcement, ...]:
     """What the written step means by itself."""
     match state.phase:
         case Phase.WANTED:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import KubeError
 from agent.kube import Change, EventType
-from agent.reboot.mirror import Mirror
+from agent.reboot.kube.informer import ObjectCache
 
 BOUND_SECONDS = 20.0
 
@@ -52,7 +52,7 @@ class _Mirrored:
     def __init__(self) -> None:
         self.told = _Told()
         self.woken = 0
-        self.mirror = Mirror(self.told, self._wake, lambda found: found)  # type: ignore[arg-type]
+        self.mirror = ObjectCache(self.told, self._wake, lambda found: found)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         self.woken += 1

@@ -67,7 +67,7 @@ class Sentinel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BlockerResult:
     """blocked: also when it cannot be told. by: who or what, in words; for an unknown, why it is unknown.
 
     again_seconds: when it is worth asking again, 0 when the blocker cannot say (a window knows its next opening).
@@ -81,7 +81,7 @@ class Verdict:
 class Blocker(Protocol):
     """One thing that may hold a reboot back: windows, Prometheus, pods, the cluster's pause, kured's lock.
 
-    Budget, opt-out and minimum gap are the coordinator's own (agent/reboot/pools.py, machine.py): they come out of
+    Budget, opt-out and minimum gap are the coordinator's own (agent/reboot/lock/pools.py, machine.py): they come out of
     what it reads anyway.
     """
 
@@ -93,7 +93,7 @@ class Blocker(Protocol):
     def late(self) -> bool:
         """Whether it is asked once more between drain and reboot (alerts, pause, kured, pods: yes; windows: no)."""
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """Asked before the lock, after the lock, and when `late` before the reboot."""
 
 
@@ -193,7 +193,7 @@ class Hooks(Protocol):
         """The cycle is over: end what still runs, forget results."""
 
 
-class Power(Protocol):
+class Rebooter(Protocol):
     """The one thing that cannot be taken back."""
 
     def reboot(self) -> None:
@@ -209,17 +209,17 @@ class Power(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ProofReading:
+class HardeningReading:
     """verified: every enforced control passed in this boot; None: not looked yet, or cannot be told."""
 
     verified: bool | None
     problem: str = ""
 
 
-class Proof(Protocol):
+class HardeningCheck(Protocol):
     """Whether the hardening was verified in the running boot. Controls that only audit do not count."""
 
-    def read(self) -> ProofReading:
+    def read(self) -> HardeningReading:
         """The state now; asking again may make the daemon look again. Cheap."""
 
 
@@ -283,7 +283,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CycleResult:
     """A cycle's end, for metrics: outcome, seconds by phase (draining, rebooting, verifying …) and altogether."""
 
     outcome: Outcome
@@ -303,5 +303,5 @@ class Reporter(Protocol):
     def flush(self, seconds: float, *, people: bool = False) -> None:
         """Waits until every event so far is delivered, so many seconds at most. people: notifications too."""
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: CycleResult) -> None:
         """Once a cycle, by the process that ended it."""

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from agent.config.schema import Reboot
 from agent.reboot.cluster import FIELD_MANAGER
-from agent.reboot.ports import Ended, Outcome
-from agent.reboot.seen import Decision, Seen, Write
+from agent.reboot.interfaces import CycleResult, Outcome
+from agent.reboot.machine.inputs import Decision, Inputs, Write
 from agent.reboot.state import NodeState, Phase, Stamp
 
 _DAY_SECONDS = 86400.0
@@ -32,13 +32,13 @@ def fence_seconds(policy: Reboot) -> float:
     return min(policy.lock.lease_duration, policy.reboot_timeout) / 4
 
 
-def enter(seen: Seen, state: NodeState, phase: Phase) -> NodeState:
+def enter(seen: Inputs, state: NodeState, phase: Phase) -> NodeState:
     """The note with another phase, stamped with this moment."""
     marks = (*(mark for mark in state.marks if mark[0] != phase.value), (phase.value, round(seen.now.wall, 3)))
     return replace(state, phase=phase, entered=Stamp.of(seen.now), marks=marks)
 
 
-def lifts_cordon(seen: Seen, state: NodeState) -> bool:
+def owns_cordon(seen: Inputs, state: NodeState) -> bool:
     """Whether there is a cordon, and it is ours to lift."""
     node = seen.node
     if node is None or not state.cordoned or not node.unschedulable:
@@ -46,13 +46,13 @@ def lifts_cordon(seen: Seen, state: NodeState) -> bool:
     return not is_foreign(seen)
 
 
-def is_foreign(seen: Seen) -> bool:
+def is_foreign(seen: Inputs) -> bool:
     """By the server's book somebody else set the cordon that stands now."""
     node = seen.node
     return node is not None and node.unschedulable and node.unschedulable_by not in ("", FIELD_MANAGER)
 
 
-def disown(seen: Seen, state: NodeState) -> Decision | None:
+def drop_cordon_ownership(seen: Inputs, state: NodeState) -> Decision | None:
     """A cordon that somebody lifted, or lifted and set again, is theirs; written down while it can still be seen."""
     if not state.cordoned or seen.node is None:
         return None
@@ -62,9 +62,9 @@ def disown(seen: Seen, state: NodeState) -> Decision | None:
     return Decision(state.phase, text, Write(replace(state, cordoned=False)))
 
 
-def roll_back(seen: Seen, state: NodeState, error: str, *, lost: bool = False) -> Decision:
+def roll_back(seen: Inputs, state: NodeState, error: str, *, lost: bool = False) -> Decision:
     """The cycle has failed: our cordon off, the failure and the back-off written down, all in one patch."""
-    lift = lifts_cordon(seen, state)
+    lift = owns_cordon(seen, state)
     rolled = replace(
         enter(seen, state, Phase.FAILED),
         failures=state.failures + 1,
@@ -78,9 +78,9 @@ def roll_back(seen: Seen, state: NodeState, error: str, *, lost: bool = False) -
     return Decision(Phase.FAILED, f"failed: {error}", Write(rolled, cordon=False if lift else None, ended=ended))
 
 
-def abort(seen: Seen, state: NodeState, why: str) -> Decision:
+def abort(seen: Inputs, state: NodeState, why: str) -> Decision:
     """Given up without anything having gone wrong."""
-    lift = lifts_cordon(seen, state)
+    lift = owns_cordon(seen, state)
     rolled = replace(
         enter(seen, state, Phase.RELEASING),
         error=why,
@@ -92,9 +92,9 @@ def abort(seen: Seen, state: NodeState, why: str) -> Decision:
     return Decision(Phase.RELEASING, f"given up: {why}", Write(rolled, cordon=False if lift else None, ended=ended))
 
 
-def succeed(seen: Seen, state: NodeState) -> Decision:
+def succeed(seen: Inputs, state: NodeState) -> Decision:
     """Proved: our cordon off, history and the loop guard written, all in one patch."""
-    lift = lifts_cordon(seen, state)
+    lift = owns_cordon(seen, state)
     proved = replace(
         enter(seen, state, Phase.RELEASING),
         failures=0,
@@ -115,13 +115,13 @@ def succeed(seen: Seen, state: NodeState) -> Decision:
     return Decision(Phase.VERIFYING, "proved well", write)
 
 
-def cleared(state: NodeState) -> NodeState:
+def reset(state: NodeState) -> NodeState:
     """What is kept when nothing is wanted any more."""
     return NodeState(guard=state.guard, streak=state.streak, done=state.done)
 
 
-def _ended(outcome: Outcome, state: NodeState) -> Ended:
+def _ended(outcome: Outcome, state: NodeState) -> CycleResult:
     """Durations by wall clock: for metrics and people only."""
     marks = state.marks
     phases = tuple((name, max(0.0, after - at)) for (name, at), (_, after) in pairwise(marks))
-    return Ended(outcome, sum(seconds for _, seconds in phases), phases)
+    return CycleResult(outcome, sum(seconds for _, seconds in phases), phases)

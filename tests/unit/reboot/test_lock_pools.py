@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Pool, Reboot
 from agent.reboot.cluster import Member
-from agent.reboot.pools import allowed_unavailable, budget, lease_names, pool_of, usable_slots
+from agent.reboot.lock.pools import allowed_unavailable, budget, lease_names, pool_of, usable_slots
 
 VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True)
 

@@ -17,7 +17,7 @@ from agent.kube import EventType, Informer
 Object = dict[str, Any]
 
 
-class Mirror:
+class ObjectCache:
     """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
 
     def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:

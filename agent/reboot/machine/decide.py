@@ -11,20 +11,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.config.schema import Mode, OnLostHolder
-from agent.reboot import said
-from agent.reboot.afterwards import failed, releasing, verifying
 from agent.reboot.cluster import FIELD_MANAGER
-from agent.reboot.ports import Announcement
-from agent.reboot.seen import Acquire, Decision, Look, MarkStuck, Need, Release, Renew, Seen, Slot, Write, duration
+from agent.reboot.interfaces import Announcement
+from agent.reboot.machine import announcements
+from agent.reboot.machine.afterwards import failed, releasing, verifying
+from agent.reboot.machine.inputs import (
+    Acquire,
+    Decision,
+    Fetch,
+    Inputs,
+    MarkStuck,
+    Query,
+    Release,
+    Renew,
+    Slot,
+    Write,
+    duration,
+)
+from agent.reboot.machine.transitions import backoff_seconds, reset
+from agent.reboot.machine.underway import cordoned, draining, rebooting
 from agent.reboot.state import NodeState, Phase, Stamp, tidy
-from agent.reboot.steps import backoff_seconds, cleared
-from agent.reboot.underway import cordoned, draining, rebooting
 
 _POLL_SECONDS = 300.0  # nothing to wait for but events; the daemon is woken by them
 _STREAK_SECONDS = 3600.0  # wanted again within this after a reboot looks like a loop
 
 
-def decide(seen: Seen) -> Decision:
+def decide(seen: Inputs) -> Decision:
     """What to do next, and why. Never raises for anything that a cluster or a node may show."""
     if seen.node is None:
         return Decision(Phase.UNKNOWN, "the Node object is gone: nothing is done", wait_seconds=_POLL_SECONDS)
@@ -34,7 +46,7 @@ def decide(seen: Seen) -> Decision:
     return _decide(seen, seen.state)
 
 
-def _decide(seen: Seen, state: NodeState) -> Decision:
+def _decide(seen: Inputs, state: NodeState) -> Decision:
     if seen.spare is not None:
         return Decision(Phase.LOCKED, "gives back a second slot of the lock", Release(seen.spare))
     if seen.policy.mode is not Mode.ENFORCE and state.phase in (Phase.IDLE, Phase.WANTED):
@@ -61,7 +73,7 @@ def _decide(seen: Seen, state: NodeState) -> Decision:
 # -- nothing wanted ----------------------------------------------------------------------------------------------------
 
 
-def _idle(seen: Seen, state: NodeState) -> Decision:
+def _idle(seen: Inputs, state: NodeState) -> Decision:
     if seen.mine is not None:
         return Decision(Phase.IDLE, "gives back a lock that it has no use for", Release(seen.mine))
     node = seen.node
@@ -97,17 +109,17 @@ def _idle(seen: Seen, state: NodeState) -> Decision:
     return Decision(Phase.WANTED, _required(wanted), Write(wanted, taint=True))
 
 
-def _is_soon_again(seen: Seen, state: NodeState) -> bool:
+def _is_soon_again(seen: Inputs, state: NodeState) -> bool:
     """Wanted again soon after the last cycle, in the same boot."""
     elapsed = state.done.elapsed(seen.now) if state.done else None
     return elapsed is not None and elapsed < max(_STREAK_SECONDS, 2 * _rest_seconds(seen, state))
 
 
-def _rest_seconds(seen: Seen, state: NodeState) -> float:
+def _rest_seconds(seen: Inputs, state: NodeState) -> float:
     return backoff_seconds(seen.policy, max(state.streak + 1, state.failures))
 
 
-def _settling_seconds(seen: Seen, state: NodeState) -> float:
+def _settling_seconds(seen: Inputs, state: NodeState) -> float:
     """A sentinel that comes back after each reboot slows down to one reboot a day instead of going round for ever."""
     if not _is_soon_again(seen, state) or state.done is None:
         return 0.0
@@ -120,13 +132,13 @@ def _required(state: NodeState) -> str:
     return f"required, {why}" if why else f"required{by}"
 
 
-def _not_enforcing(seen: Seen, state: NodeState) -> Decision:
+def _not_enforcing(seen: Inputs, state: NodeState) -> Decision:
     """Takes nothing, and gives back what an enforcing configuration took before."""
     mode = seen.policy.mode.value
     if seen.mine is not None:
         return Decision(Phase.IDLE, f"{mode}: gives the lock back", Release(seen.mine))
     if state.phase is Phase.WANTED:
-        return Decision(Phase.IDLE, f"{mode}: takes its note away", Write(cleared(state)))
+        return Decision(Phase.IDLE, f"{mode}: takes its note away", Write(reset(state)))
     if seen.policy.mode is Mode.OFF:
         return Decision(Phase.IDLE, "off", wait_seconds=_POLL_SECONDS)
     if not seen.wants:
@@ -143,31 +155,31 @@ def _not_enforcing(seen: Seen, state: NodeState) -> Decision:
 # -- wanted: before and with the lock ----------------------------------------------------------------------------------
 
 
-def _wanted(seen: Seen, state: NodeState) -> Decision:
+def _wanted(seen: Inputs, state: NodeState) -> Decision:
     mine = seen.mine
     if mine is not None and (mine.view.cycle != state.cycle or mine.fenced):
         return Decision(Phase.WANTED, "gives back a lock of another cycle", Release(mine))
     if seen.denies:
         if mine is not None:
             return Decision(Phase.WANTED, "no longer required: gives the lock back", Release(mine))
-        return Decision(Phase.WANTED, "no longer required", Write(cleared(state)))
+        return Decision(Phase.WANTED, "no longer required", Write(reset(state)))
     if mine is None:
         return _asking(seen, state)
     if seen.renew_due:
-        return Decision(Phase.LOCKED, "renews the lock", Renew(mine), said=said.acquired(state, mine.view))
-    return replace(_locked(seen, state, mine), said=said.acquired(state, mine.view))
+        return Decision(Phase.LOCKED, "renews the lock", Renew(mine), said=announcements.acquired(state, mine.view))
+    return replace(_locked(seen, state, mine), said=announcements.acquired(state, mine.view))
 
 
-def _locked(seen: Seen, state: NodeState, mine: Slot) -> Decision:
+def _locked(seen: Inputs, state: NodeState, mine: Slot) -> Decision:
     """Everything is asked once more, now that nobody else can begin."""
     blocker = _held_back(seen) or _over_budget(seen, mine)
     if blocker is not None:
-        if isinstance(blocker.action, Look):
+        if isinstance(blocker.action, Fetch):
             return blocker
         return Decision(
             Phase.BLOCKED,
             f"gives the lock back: {blocker.sentence}",
-            Release(mine, said=said.given_back(state, mine.view, blocker.sentence)),
+            Release(mine, said=announcements.given_back(state, mine.view, blocker.sentence)),
             blocked_by=blocker.blocked_by,
             postpone=True,
         )
@@ -195,7 +207,7 @@ def _locked(seen: Seen, state: NodeState, mine: Slot) -> Decision:
     )
 
 
-def _asking(seen: Seen, state: NodeState) -> Decision:
+def _asking(seen: Inputs, state: NodeState) -> Decision:
     if (closed := _closed_to_us(seen)) is not None:
         # Nobody was asked, so there is nothing to be asked less often; what ends by the clock ends for all at once.
         return replace(closed, said=_blocked_said(state, closed), postpone=closed.postpone_seconds > 0)
@@ -204,12 +216,12 @@ def _asking(seen: Seen, state: NodeState) -> Decision:
         return _waiting(seen, turn.in_seconds)
     if not turn.slot.free:
         if seen.holder_gone is None:
-            return Decision(Phase.WAITING, f"looks after {turn.slot.holder}", Look(Need.HOLDER))
+            return Decision(Phase.WAITING, f"looks after {turn.slot.holder}", Fetch(Query.HOLDER))
         if not _may_take_over(seen, turn.slot):
             return _lost_holder(seen, turn.slot)
     blocker = _held_back(seen) or _over_budget(seen, turn.slot)
     if blocker is not None:
-        return blocker if isinstance(blocker.action, Look) else replace(blocker, said=_blocked_said(state, blocker))
+        return blocker if isinstance(blocker.action, Fetch) else replace(blocker, said=_blocked_said(state, blocker))
     return Decision(
         Phase.WAITING,
         "asks for the lock",
@@ -225,13 +237,13 @@ def _asking(seen: Seen, state: NodeState) -> Decision:
 
 
 def _blocked_said(state: NodeState, blocker: Decision) -> tuple[Announcement, ...]:
-    return (said.blocked(state, blocker.blocked_by, blocker.sentence),)
+    return (announcements.blocked(state, blocker.blocked_by, blocker.sentence),)
 
 
-def _waiting(seen: Seen, in_seconds: float) -> Decision:
+def _waiting(seen: Inputs, in_seconds: float) -> Decision:
     busy = [slot for slot in seen.slots if not slot.free]
     lost = [slot for slot in busy if slot.fenced and slot.unseen_seconds > _lost_after_seconds(seen)]
-    told = tuple(event for slot in busy if slot.view.stuck for event in said.stuck(seen, slot))
+    told = tuple(event for slot in busy if slot.view.stuck for event in announcements.stuck(seen, slot))
     if seen.turn.slot is not None and seen.turn.slot.free:
         if seen.turn.refused:
             wait = min(max(in_seconds, 0.0), _POLL_SECONDS)
@@ -251,11 +263,11 @@ def _waiting(seen: Seen, in_seconds: float) -> Decision:
     )
 
 
-def _lost_after_seconds(seen: Seen) -> float:
+def _lost_after_seconds(seen: Inputs) -> float:
     return seen.policy.reboot_timeout + seen.policy.verify_timeout
 
 
-def _may_take_over(seen: Seen, slot: Slot) -> bool:
+def _may_take_over(seen: Inputs, slot: Slot) -> bool:
     """Of a lease that this process has not seen change for its whole duration.
 
     A holder in phase held is fenced by its own compare-and-swap; one that may be rebooting is left alone unless its
@@ -269,7 +281,7 @@ def _may_take_over(seen: Seen, slot: Slot) -> bool:
     return given_up and seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE
 
 
-def _lost_holder(seen: Seen, slot: Slot) -> Decision:
+def _lost_holder(seen: Inputs, slot: Slot) -> Decision:
     waiting = replace(_waiting(seen, _POLL_SECONDS), postpone=True)
     if slot.fenced and slot.unseen_seconds > _lost_after_seconds(seen) and not slot.view.stuck:
         return replace(waiting, action=MarkStuck(slot))
@@ -279,7 +291,7 @@ def _lost_holder(seen: Seen, slot: Slot) -> Decision:
 # -- what holds back ---------------------------------------------------------------------------------------------------
 
 
-def _closed_to_us(seen: Seen) -> Decision | None:
+def _closed_to_us(seen: Inputs) -> Decision | None:
     """What is known without asking anybody."""
     if seen.skip:
         return _blocked("skip", f"opted out on the node: {seen.skip}")
@@ -292,24 +304,24 @@ def _closed_to_us(seen: Seen) -> Decision | None:
     return None
 
 
-def _held_back(seen: Seen) -> Decision | None:
+def _held_back(seen: Inputs) -> Decision | None:
     """Opt-out, hardening and blockers. A Look is a question, anything else an answer."""
     if (closed := _closed_to_us(seen)) is not None:
         return closed
     if seen.proof is None:
-        return Decision(Phase.WAITING, "looks at the hardening", Look(Need.PROOF))
+        return Decision(Phase.WAITING, "looks at the hardening", Fetch(Query.PROOF))
     if seen.proof.verified is None:
         return _blocked("unknown", f"cannot tell whether the node is hardened: {seen.proof.problem}")
     if seen.gate is None:
-        return Decision(Phase.WAITING, "asks the blockers", Look(Need.GATE))
+        return Decision(Phase.WAITING, "asks the blockers", Fetch(Query.GATE))
     if seen.gate.blocked:
         return _blocked(seen.gate.name, f"blocked by {seen.gate.by}", seen.gate.again_seconds)
     return None
 
 
-def _over_budget(seen: Seen, slot: Slot) -> Decision | None:
+def _over_budget(seen: Inputs, slot: Slot) -> Decision | None:
     if seen.budget is None:
-        return Decision(Phase.WAITING, "counts the pool", Look(Need.BUDGET))
+        return Decision(Phase.WAITING, "counts the pool", Fetch(Query.BUDGET))
     if not seen.budget.fits or slot.index >= seen.budget.slots:
         return _blocked("budget", f"blocked by {seen.budget.why}")
     return None

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.seen import Slot
-from agent.reboot.waiting import WaitingRoom
+from agent.reboot.lock.contention import LockContention
+from agent.reboot.machine.inputs import Slot
 
 DURATION = 60.0
 LIST_SECONDS = 0.15  # reading the pool and swapping the lease
@@ -25,7 +25,7 @@ def _slot(*, holder: str = "", transitions: int = 0, waited: float = 0.0, unseen
 
 
 def _release(
-    rooms: dict[int, WaitingRoom], waited: dict[int, float], last: float, turn: int, size: int = 5000
+    rooms: dict[int, LockContention], waited: dict[int, float], last: float, turn: int, size: int = 5000
 ) -> tuple[int, int, float]:
     """One release among these waiters: who wins, how many asked, and after how long."""
     slot = _slot(transitions=turn, waited=last)
@@ -44,7 +44,7 @@ def test_a_release_costs_tens_of_requests_however_many_wait(count: int, size: in
     rng = random.Random(3)
     asked, firsts = [], []
     for turn in range(40 if count < 500 else 8):
-        rooms = {n: WaitingRoom(random.Random(rng.random()), DURATION) for n in range(count)}
+        rooms = {n: LockContention(random.Random(rng.random()), DURATION) for n in range(count)}
         _, some, first = _release(rooms, dict.fromkeys(rooms, 100.0), 50.0, turn, size)
         asked.append(some)
         firsts.append(first)
@@ -56,7 +56,7 @@ def test_a_release_costs_tens_of_requests_however_many_wait(count: int, size: in
 def test_two_hundred_waiters_are_all_served() -> None:
     """Each release takes one of them away: after two hundred nobody waits any more."""
     rng = random.Random(5)
-    rooms = {n: WaitingRoom(random.Random(rng.random()), DURATION) for n in range(200)}
+    rooms = {n: LockContention(random.Random(rng.random()), DURATION) for n in range(200)}
     served = []
     asked = 0
     for turn in range(200):
@@ -72,7 +72,7 @@ def test_none_starves_although_new_waiters_keep_coming() -> None:
     """Those who have waited longer than the last winner had draw from the early half: twenty old ones go first,
     although each release brings a newcomer."""
     rng = random.Random(8)
-    rooms = {n: WaitingRoom(random.Random(rng.random()), DURATION) for n in range(20)}
+    rooms = {n: LockContention(random.Random(rng.random()), DURATION) for n in range(20)}
     since = dict.fromkeys(rooms, 0.0)
     winners: list[int] = []
     last = 0.0
@@ -84,7 +84,7 @@ def test_none_starves_although_new_waiters_keep_coming() -> None:
         winners.append(winner)
         del rooms[winner], since[winner]
         newcomer = 1000 + turn
-        rooms[newcomer] = WaitingRoom(random.Random(rng.random()), DURATION)
+        rooms[newcomer] = LockContention(random.Random(rng.random()), DURATION)
         since[newcomer] = now
     assert {n for n in winners if n < 20} == set(range(20))
 
@@ -92,15 +92,15 @@ def test_none_starves_although_new_waiters_keep_coming() -> None:
 def test_in_a_small_cluster_the_lock_is_asked_for_within_a_second() -> None:
     """Three nodes: no wait that a person would notice."""
     for seed in range(200):
-        room = WaitingRoom(random.Random(seed), DURATION)
+        room = LockContention(random.Random(seed), DURATION)
         assert room.turn([_slot()], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
-        newcomer = WaitingRoom(random.Random(seed), DURATION)
+        newcomer = LockContention(random.Random(seed), DURATION)
         assert newcomer.turn([_slot(waited=500.0)], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
 
 
 def test_a_moment_once_drawn_stays_until_the_lease_changes() -> None:
     """Looking again does not draw again: who looks often has no better chance."""
-    room = WaitingRoom(random.Random(1), DURATION)
+    room = LockContention(random.Random(1), DURATION)
     first = room.turn([_slot()], 100.0, pool_size=5000, waited=10.0)
     later = room.turn([_slot()], 100.2, pool_size=5000, waited=10.2)
     assert first.in_seconds - later.in_seconds == pytest.approx(0.2)
@@ -110,7 +110,7 @@ def test_a_moment_once_drawn_stays_until_the_lease_changes() -> None:
 
 def test_a_held_lock_is_looked_after_only_when_its_holder_was_silent() -> None:
     """Nothing to ask for before the lease's whole duration has gone without a sign of life."""
-    room = WaitingRoom(random.Random(1), DURATION)
+    room = LockContention(random.Random(1), DURATION)
     busy = room.turn([_slot(holder="a/1", unseen=10.0)], 0.0, pool_size=10, waited=0.0)
     assert (busy.now, busy.slot) == (False, None)
     assert busy.in_seconds == pytest.approx(50.1)
@@ -123,7 +123,7 @@ def test_looking_after_a_silent_holder_is_spread_over_the_whole_pool() -> None:
     """Five thousand waiters look after a rebooting holder a few times a second together, not all at once."""
     moments = Counter(
         int(
-            WaitingRoom(random.Random(seed), DURATION)
+            LockContention(random.Random(seed), DURATION)
             .turn([_slot(holder="a/1", unseen=61.0)], 0.0, pool_size=5000, waited=0.0)
             .in_seconds
         )
@@ -134,7 +134,7 @@ def test_looking_after_a_silent_holder_is_spread_over_the_whole_pool() -> None:
 
 def test_a_turn_that_came_to_nothing_comes_again_later() -> None:
     """A blocker without an end is asked again soon, then about every quarter of a minute; one with an end after it."""
-    room = WaitingRoom(random.Random(1), DURATION)
+    room = LockContention(random.Random(1), DURATION)
     room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
     wait = room.postpone(1.0, pool_size=3)
     assert 1.0 <= wait <= 3.0
@@ -150,7 +150,7 @@ def test_a_turn_that_came_to_nothing_comes_again_later() -> None:
 
 def test_a_free_slot_comes_before_a_silent_holders() -> None:
     """With two slots the free one is asked for, whatever its number."""
-    room = WaitingRoom(random.Random(1), DURATION)
+    room = LockContention(random.Random(1), DURATION)
     turn = room.turn([_slot(holder="a/1", unseen=99.0), _slot(index=1)], 0.0, pool_size=3, waited=0.0)
     assert turn.slot is not None
     assert turn.slot.index == 1
@@ -158,7 +158,7 @@ def test_a_free_slot_comes_before_a_silent_holders() -> None:
 
 def test_why_a_turn_came_to_nothing_is_known_until_the_lock_changes_hands() -> None:
     """So that the sentence goes on naming the blocker, instead of a lock that is free."""
-    room = WaitingRoom(random.Random(1), DURATION)
+    room = LockContention(random.Random(1), DURATION)
     room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
     room.postpone(1.0, pool_size=3, refused="blocked by the pause", refused_by="pause")
     turn = room.turn([_slot()], 1.5, pool_size=3, waited=1.5)
@@ -168,5 +168,5 @@ def test_why_a_turn_came_to_nothing_is_known_until_the_lock_changes_hands() -> N
 
 def test_a_big_pool_asks_again_rarely_each() -> None:
     """Five thousand that a pause holds back ask a few times a second together from the first refusal on."""
-    moments = [WaitingRoom(random.Random(seed), DURATION).postpone(0.0, pool_size=5000) for seed in range(5000)]
+    moments = [LockContention(random.Random(seed), DURATION).postpone(0.0, pool_size=5000) for seed in range(5000)]
     assert max(Counter(int(moment) for moment in moments).values()) < 30

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.reboot.cluster import FIELD_MANAGER, LeasePhase, LeaseView, NodePatch
-from agent.reboot.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 KEYS = (
     "metadata", "spec", "status", "name", "uid", "resourceVersion", "annotations", "labels", "managedFields",

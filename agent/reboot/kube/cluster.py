@@ -13,8 +13,8 @@ from typing import Any, Self
 from agent.kube import LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
 from agent.reboot.cluster import FIELD_MANAGER, MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
-from agent.reboot.mirror import Mirror
-from agent.reboot.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
+from agent.reboot.kube.informer import ObjectCache
+from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
 
@@ -34,8 +34,8 @@ class KubeCluster:
         self._namespace = namespace
         self._wake = wake
         selector = field_selector({"metadata.name": node})
-        self._nodes = Mirror(kube.follow(NODES, field_selector=selector), wake, _without_ballast)
-        self._leases: Mirror | None = None
+        self._nodes = ObjectCache(kube.follow(NODES, field_selector=selector), wake, _without_ballast)
+        self._leases: ObjectCache | None = None
         self._leases_names: tuple[str, ...] = ()
         self._looks = 0
         self._node_looks = 0
@@ -100,7 +100,7 @@ class KubeCluster:
             # One name is a watch that RBAC can restrict to it.
             selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
             follow = self._kube.follow(LEASES, self._namespace, field_selector=selector)
-            self._leases = Mirror(follow, self._wake, _without_ballast)
+            self._leases = ObjectCache(follow, self._wake, _without_ballast)
             self._leases_names = names
 
     def _stop_watching(self) -> None:

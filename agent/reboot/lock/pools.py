@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from agent.config.schema import Pool, Reboot
 from agent.reboot.cluster import Member
-from agent.reboot.seen import Budget
+from agent.reboot.machine.inputs import Budget
 
 CONTROL_PLANE = "control-plane"
 WORKERS = "workers"

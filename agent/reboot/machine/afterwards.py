@@ -8,31 +8,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.reboot import said
-from agent.reboot.ports import HookStage, Outcome
-from agent.reboot.seen import Decision, Look, Need, Release, Renew, Seen, StepHooks, Write, duration
+from agent.reboot.interfaces import HookStage, Outcome
+from agent.reboot.machine import announcements
+from agent.reboot.machine.inputs import Decision, Fetch, Inputs, Query, Release, Renew, StepHooks, Write, duration
+from agent.reboot.machine.transitions import backoff_seconds, drop_cordon_ownership, reset, roll_back, succeed
 from agent.reboot.state import NodeState, Phase, Stamp
-from agent.reboot.steps import backoff_seconds, cleared, disown, roll_back, succeed
 
 _PROOF_POLL_SECONDS = 3.0
 _POLL_SECONDS = 300.0
 
 
-def verifying(seen: Seen, state: NodeState) -> Decision:
+def verifying(seen: Inputs, state: NodeState) -> Decision:
     """Boot id on the Node, Ready, a fresh heartbeat, hardening, hooks: then the cordon goes."""
     if state.boot == seen.now.boot:
         return roll_back(seen, state, "the boot id is the old one again", lost=seen.mine is None)
     if seen.mine is not None and seen.renew_due:
         return Decision(Phase.VERIFYING, "renews the lock", Renew(seen.mine))
-    if (disowned := disown(seen, state)) is not None:
+    if (disowned := drop_cordon_ownership(seen, state)) is not None:
         return disowned
     elapsed = state.entered.elapsed(seen.now) if state.entered else None
     if elapsed is None:
         text = "booted once more while it was being proved"
         return Decision(Phase.VERIFYING, text, Write(replace(state, entered=Stamp.of(seen.now))))
     missing = _missing(seen)
-    if isinstance(missing, Need):
-        return Decision(Phase.VERIFYING, "proves the node", Look(missing))
+    if isinstance(missing, Query):
+        return Decision(Phase.VERIFYING, "proves the node", Fetch(missing))
     if missing:
         return _unproved(seen, state, missing, late=elapsed > seen.policy.verify_timeout)
     if seen.policy.hooks.post_reboot:
@@ -46,7 +46,7 @@ def verifying(seen: Seen, state: NodeState) -> Decision:
     return succeed(seen, state)
 
 
-def _missing(seen: Seen) -> Need | str:
+def _missing(seen: Inputs) -> Query | str:
     """What the proof lacks, cheapest first; a Need when it has to be looked at."""
     node = seen.node
     if node is None or node.boot_id != seen.now.boot:
@@ -54,16 +54,16 @@ def _missing(seen: Seen) -> Need | str:
     if not node.ready:
         return "the Node is not Ready"
     if seen.proof is None:
-        return Need.PROOF
+        return Query.PROOF
     if seen.proof.verified is not True:
         known = seen.proof.verified is not None
         return f"{'the node is not hardened' if known else 'hardening unknown'}: {seen.proof.problem}"
     if seen.heartbeat is None:
-        return Need.HEARTBEAT
+        return Query.HEARTBEAT
     return "" if seen.heartbeat else "the kubelet has not renewed its lease yet"
 
 
-def _unproved(seen: Seen, state: NodeState, missing: str, *, late: bool) -> Decision:
+def _unproved(seen: Inputs, state: NodeState, missing: str, *, late: bool) -> Decision:
     """Waits; past the timeout says so once, and goes on waiting with lock and cordon."""
     if late and not state.error:
         error = f"rebooted, but not proved well within {duration(seen.policy.verify_timeout)}: {missing}"
@@ -72,7 +72,7 @@ def _unproved(seen: Seen, state: NodeState, missing: str, *, late: bool) -> Deci
     return Decision(Phase.VERIFYING, text, wait_seconds=_PROOF_POLL_SECONDS)
 
 
-def releasing(seen: Seen, state: NodeState) -> Decision:
+def releasing(seen: Inputs, state: NodeState) -> Decision:
     """The cordon is off; the lock goes after its delay, then the note."""
     succeeded = state.outcome is Outcome.SUCCEEDED
     if seen.mine is not None:
@@ -87,19 +87,19 @@ def releasing(seen: Seen, state: NodeState) -> Decision:
         release = Release(seen.mine, rebooted=succeeded)
         return Decision(Phase.RELEASING, "gives the lock back", release, after="the lock is given back")
     text = "rebooted well" if succeeded else f"given up: {state.error}"
-    done = replace(cleared(state), done=Stamp.of(seen.now))
-    return Decision(Phase.RELEASING, text, Write(done), said=said.released(state))
+    done = replace(reset(state), done=Stamp.of(seen.now))
+    return Decision(Phase.RELEASING, text, Write(done), said=announcements.released(state))
 
 
-def failed(seen: Seen, state: NodeState) -> Decision:
+def failed(seen: Inputs, state: NodeState) -> Decision:
     """Rolled back: the lock goes at once, the next attempt comes after the back-off."""
     if seen.mine is not None:
         text = "rolled back: gives the lock back"
         return Decision(Phase.FAILED, text, Release(seen.mine), after="rolled back: the lock is given back")
-    told = said.released(state)
+    told = announcements.released(state)
     if seen.denies:
         # The back-off outlives the wish: a sentinel that flickers must not drain the node again at once.
-        calm = replace(cleared(state), done=state.entered, failures=state.failures)
+        calm = replace(reset(state), done=state.entered, failures=state.failures)
         return Decision(Phase.FAILED, "no longer required", Write(calm), said=told)
     elapsed = state.entered.elapsed(seen.now) if state.entered else None
     if elapsed is None:

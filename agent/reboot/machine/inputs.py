@@ -12,14 +12,14 @@ from enum import Enum, auto
 
 from agent.config.schema import Reboot
 from agent.reboot.cluster import SKIP, LeasePhase, LeaseView, NodeView
-from agent.reboot.ports import (
+from agent.reboot.interfaces import (
     Announcement,
+    CycleResult,
     DrainMode,
-    Ended,
+    HardeningReading,
     HookProgress,
     HookStage,
     Progress,
-    ProofReading,
     SentinelReading,
 )
 from agent.reboot.state import NodeState, Now, Phase
@@ -54,7 +54,7 @@ class Slot:
         return self.view.phase is LeasePhase.REBOOTING
 
 
-class Need(Enum):
+class Query(Enum):
     """What costs requests and is looked at only when the machine asks."""
 
     GATE = auto()
@@ -66,7 +66,7 @@ class Need(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateResult:
     """All blockers' answer in one. name: the blocker's, for metrics; by: who or what, in words."""
 
     blocked: bool
@@ -86,7 +86,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class LockAttempt:
     """When this node may ask for the lock: `now`, or in so many seconds. slot: the lease that it would ask for.
 
     refused, refused_by: what its last turn came to nothing for, sentence and name, until the lock changes hands.
@@ -109,7 +109,7 @@ class Command(Enum):
 
 
 @dataclass(slots=True)
-class Seen:
+class Inputs:
     """One look at everything. The coordinator fills in what the machine asks for; the machine only reads.
 
     node: None when the object is gone. state: None when its note cannot be read, `state_problem` says why. slots: the
@@ -133,7 +133,7 @@ class Seen:
     request: str = ""
     kernel: str = ""
     gap_seconds: float = 0.0
-    turn: Turn = field(default_factory=lambda: Turn(now=False, in_seconds=0.0))
+    turn: LockAttempt = field(default_factory=lambda: LockAttempt(now=False, in_seconds=0.0))
     progress: Progress | None = None
     drain_due: bool = True
     drained_seconds: float = 0.0
@@ -143,11 +143,11 @@ class Seen:
     command_error: str = ""
     command_seconds: float | None = None
     new_cycle: str = ""
-    gate: Gate | None = None
-    late_gate: Gate | None = None
+    gate: GateResult | None = None
+    late_gate: GateResult | None = None
     budget: Budget | None = None
     holder_gone: bool | None = None
-    proof: ProofReading | None = None
+    proof: HardeningReading | None = None
     heartbeat: bool | None = None
 
     @property
@@ -170,10 +170,10 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Fetch:
     """Look at something, then decide again."""
 
-    need: Need
+    need: Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Write:
     labels: Mapping[str, str] = field(default_factory=dict)
     finished: bool = False
     taint: bool = False
-    ended: Ended | None = None
+    ended: CycleResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class FenceAndReboot:
     said: Announcement
 
 
-Action = Look | Write | Acquire | Renew | Release | MarkStuck | StepDrain | StepHooks | FenceAndReboot
+Action = Fetch | Write | Acquire | Renew | Release | MarkStuck | StepDrain | StepHooks | FenceAndReboot
 
 
 @dataclass(frozen=True, slots=True)

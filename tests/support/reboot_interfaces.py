@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from agent.reboot.cluster import LeaseView, Member, NodePatch, NodeView
-from agent.reboot.ports import (
+from agent.reboot.interfaces import (
     Announcement,
+    BlockerResult,
+    CycleResult,
     DrainMode,
-    Ended,
+    HardeningReading,
     HookProgress,
     HookStage,
     Progress,
-    ProofReading,
     SentinelReading,
     Tick,
-    Verdict,
 )
 from tests.support.reboot_machine import SimMachine
 
@@ -64,8 +64,8 @@ class SentinelOf:
 class ProofOf:
     machine: SimMachine
 
-    def read(self) -> ProofReading:
-        return ProofReading(self.machine.verified, "" if self.machine.verified else "modprobe/sctp")
+    def read(self) -> HardeningReading:
+        return HardeningReading(self.machine.verified, "" if self.machine.verified else "modprobe/sctp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class BlockerOf:
     name: str = "prometheus"
     late: bool = True
 
-    def check(self) -> Verdict:
-        return Verdict(bool(self.machine.blocked_by), self.machine.blocked_by)
+    def check(self) -> BlockerResult:
+        return BlockerResult(bool(self.machine.blocked_by), self.machine.blocked_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +124,5 @@ class ReporterOf:
     def flush(self, seconds: float, *, people: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
         self.machine.call("event", lambda: None)
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: CycleResult) -> None:
         self.machine.has_ended(ended)

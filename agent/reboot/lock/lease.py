@@ -13,8 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from agent.reboot.cluster import Cluster, LeasePhase, LeaseView
-from agent.reboot.ports import Clock
-from agent.reboot.seen import Slot
+from agent.reboot.interfaces import Clock
+from agent.reboot.machine.inputs import Slot
 from agent.reboot.state import Now
 
 _Fingerprint = tuple[str, LeasePhase, str, int, str]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from agent.reboot.ports import HookProgress, HookStage, Progress
-from agent.reboot.seen import Command
+from agent.reboot.interfaces import HookProgress, HookStage, Progress
+from agent.reboot.machine.inputs import Command
 
 _TOLD_LIMIT = 256
 
@@ -32,7 +32,7 @@ class CycleMemory:
     first_heartbeat: str | None = None
 
 
-class Told:
+class AnnouncedKeys:
     """Keys of what this process has said, the newest few hundred."""
 
     def __init__(self) -> None:
