@@ -16,7 +16,8 @@ from agent.reboot.cluster import HISTORY, REQUEST, STATE, NodePatch, NodeView
 from agent.reboot.cycle_memory import AnnouncedKeys
 from agent.reboot.interfaces import Announcement, HookStage, Tick
 from agent.reboot.lock.lease import Lock
-from agent.reboot.machine import announcements, decide
+from agent.reboot.machine import announcements
+from agent.reboot.machine.decide import decide
 from agent.reboot.machine.inputs import (
     Acquire,
     Command,
@@ -248,7 +249,7 @@ class Coordinator:
     def _say_all(self, seen: Inputs, decision: Decision) -> None:
         """What the written step means, once a note, then what the decision adds."""
         if seen.state is not None and seen.state is not self._said_of:
-            for announcement in announcements.by_step(seen.state, seen.kernel):
+            for announcement in announcements.events_for_phase(seen.state, seen.kernel):
                 self._say(announcement)
             self._said_of = seen.state
         for announcement in decision.said:
