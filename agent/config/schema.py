@@ -219,6 +219,9 @@ class Pool:
     """Nodes that reboot one after another. The control plane is always its own pool."""
 
     label: LabelKeyOrNone = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
+    control_plane_max_unavailable: Count = key(
+        1, "control-plane nodes down at the same time, instead of maxUnavailable; never more than etcd tolerates", least=1
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,8 +340,16 @@ class Lock:
 class NodeLabels:
     """Labels set on the node around a reboot (kured's pre- and post-reboot node labels)."""
 
-    before: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle begins")
-    after: Mapping[LabelKey, LabelValue] = section(dict, "set when it has ended well")
+    before: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle begins, removed when it ends")
+    after: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle succeeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAnnotations:
+    """Annotations set on the node around a reboot, such as an autoscaler's "do not scale down"."""
+
+    before: Mapping[LabelKey, Words] = section(dict, "set when the cycle begins, removed when it ends")
+    after: Mapping[LabelKey, Words] = section(dict, "set when the cycle succeeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +369,7 @@ class Reboot:
     lock: Lock = section(Lock, "the lease that lets one node at a time go down")
     prefer_no_schedule_taint: LabelKeyOrNone = key("", "PreferNoSchedule taint while the node waits; empty: none")
     node_labels: NodeLabels = section(NodeLabels, "labels set on the node around a reboot")
+    node_annotations: NodeAnnotations = section(NodeAnnotations, "annotations set on the node around a reboot")
     method: RebootMethod = key(RebootMethod.COMMAND, "command or signal")
     command: Command = key(("/usr/bin/systemctl", "reboot"), "what reboots the node")
     delay: Seconds = key(0.0, "between the drain and the reboot")

@@ -12,12 +12,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-PREFIX = "node-hardening.io"
-STATE = f"{PREFIX}/reboot-state"
-HISTORY = f"{PREFIX}/reboot-history"
-SKIP = f"{PREFIX}/reboot-skip"
-REQUEST = f"{PREFIX}/reboot-request"
-FIELD_MANAGER = f"{PREFIX}/reboot"  # whose spec.unschedulable is, in metadata.managedFields
 MEMBERS_A_PAGE = 500
 
 _NOTHING: Mapping[str, Any] = {}
@@ -117,6 +111,9 @@ class Cluster(Protocol):
 
     def put_lease(self, lease: LeaseView) -> LeaseView:
         """Creates it (no version) or replaces exactly that version. Raises Conflict, NotFound."""
+
+    def can_patch_lease(self, name: str) -> bool:
+        """Whether RBAC lets this agent patch a Lease that may not exist yet. Raises KubeError."""
 
     def members(self) -> Iterable[Member]:
         """Every node of the cluster, read page by page. Only who is about to take the lock asks."""

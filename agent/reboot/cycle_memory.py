@@ -1,6 +1,7 @@
 """What one process remembers of the running cycle: shortcuts only, each of which a new process can do without.
 
-A new process drains on by looking, runs hooks again, and takes a reboot command that it knows nothing of as given.
+A new process continues the drain with what it observes, runs hooks again, and takes a reboot command that it knows
+nothing of as given.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from agent.reboot.interfaces import HookProgress, HookStage, Progress
 from agent.reboot.machine.inputs import Command
 
-_TOLD_LIMIT = 256
+_LIMIT = 256
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class CycleMemory:
 
 
 class AnnouncedKeys:
-    """Keys of what this process has said, the newest few hundred."""
+    """Keys of what this process has announced, the newest few hundred."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[str, None] = OrderedDict()
@@ -43,6 +44,6 @@ class AnnouncedKeys:
         if key in self._keys:
             return False
         self._keys[key] = None
-        if len(self._keys) > _TOLD_LIMIT:
+        if len(self._keys) > _LIMIT:
             self._keys.popitem(last=False)
         return True

@@ -1,29 +1,33 @@
-"""What the coordinator asks of the rooms around it: one small front each, and the frozen values they hand over.
+"""What the coordinator depends on: one small interface each, and the frozen values that they hand over.
 
-Sentinel, blockers, drain, hooks, power and proof are written behind these and know nothing of the machine; the machine
-sees only the values. Nothing here acts. The port to the API server is in agent/reboot/cluster.py.
+Sentinel, blockers, drain, hooks, rebooter and the API server are implemented behind these and know nothing of the
+machine; the machine sees only the values. Nothing here acts.
 
-Two rules hold for every front. "Cannot tell" is a value of its own (None, or a Verdict that blocks), never a guess. An
-AgentError that leaves a front means the same: the coordinator takes it as unknown, says it, and does not reboot.
+Two rules hold for every interface. "Unknown" is a value of its own (None, or a BlockerResult that blocks), never a
+guess. An AgentError that an implementation raises means the same: the coordinator reports it and does not reboot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.event_reasons import Reason
+from agent.reboot.cluster import Cluster
+from agent.reboot.state import Outcome
+from agent.reboot.status import RebootStatus, StatusReason
 
-# -- clocks and the machine under us -----------------------------------------------------------------------------------
+# -- clocks and the machine --------------------------------------------------------------------------------------------
 
 
 class Clock(Protocol):
     """Both clocks. Timeouts use monotonic (CLOCK_MONOTONIC: one time line per boot, shared by all processes)."""
 
     def monotonic(self) -> float:
-        """Seconds; never goes back within one boot, starts anew with each."""
+        """Seconds; never goes back within one boot, starts from zero with each."""
 
     def wall(self) -> float:
         """Seconds since the epoch; for people and windows, never for safety."""
@@ -37,6 +41,9 @@ class Machine(Protocol):
 
     def kernel_release(self) -> str:
         """The running kernel's release."""
+
+    def is_shutting_down(self) -> bool:
+        """Whether the system is on its way down already. Raises HostError."""
 
 
 # -- what asks for a reboot --------------------------------------------------------------------------------------------
@@ -68,33 +75,52 @@ class Sentinel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BlockerResult:
-    """blocked: also when it cannot be told. by: who or what, in words; for an unknown, why it is unknown.
+    """blocked: also when it is unknown, which `unknown` says. by: who or what, as text; for unknown, why it is.
 
-    again_seconds: when it is worth asking again, 0 when the blocker cannot say (a window knows its next opening).
+    again_seconds: when it is worth another check, 0 when the blocker cannot say (a window knows its next opening).
+    name, reason: the blocker's, filled in by whoever asked it.
     """
 
     blocked: bool
     by: str = ""
     again_seconds: float = 0.0
+    unknown: bool = False
+    name: str = ""
+    reason: StatusReason = StatusReason.BLOCKED
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What the drain has done, for a check after it. cordoned_at: wall seconds. namespaces: of the evicted pods."""
+
+    cordoned_at: float
+    namespaces: frozenset[str] = frozenset()
 
 
 class Blocker(Protocol):
-    """One thing that may hold a reboot back: windows, Prometheus, pods, the cluster's pause, kured's lock.
+    """One thing that may hold a reboot back: windows, Prometheus, pods, the cluster's pause, kured's lock …
 
-    Budget, opt-out and minimum gap are the coordinator's own (agent/reboot/lock/pools.py, machine.py): they come out of
-    what it reads anyway.
+    Budget, opt-out and minimum gap are the machine's own: they come out of what is read anyway.
     """
 
     @property
     def name(self) -> str:
-        """One word for metrics: `window`, `prometheus`, `pods`, `pause`, `kured`."""
+        """Its name in metrics and in the registry (blockers.BLOCKERS)."""
 
     @property
     def late(self) -> bool:
-        """Whether it is asked once more between drain and reboot (alerts, pause, kured, pods: yes; windows: no)."""
+        """Whether it is checked again between drain and reboot (alerts, pause, kured, pods: yes; windows: no)."""
 
     def check(self) -> BlockerResult:
-        """Asked before the lock, after the lock, and when `late` before the reboot."""
+        """Checked before the lock, after the lock, and when `late` before the reboot."""
+
+
+@runtime_checkable
+class DrainAwareBlocker(Blocker, Protocol):
+    """A blocker that the drain itself can set off: it leaves out after the drain what the drain caused."""
+
+    def check_after_drain(self, drained: Drained) -> BlockerResult:
+        """Instead of `check` between drain and reboot."""
 
 
 # -- what is done to the node ------------------------------------------------------------------------------------------
@@ -117,7 +143,7 @@ class Progress:
     since …, finalizer …"). budgets: the refusing ones as (namespace, name, owner). misconfigured: what no waiting
     resolves (two budgets on one pod). done: also when what is left is left behind, past drain.volumeTimeout. slowest:
     pod and seconds. mode: of the step that reports this. returned: pods that their owner places on the cordoned node
-    again; they are left running, as a DaemonSet's.
+    again; they are left running, as a DaemonSet's. namespaces: of all the pods that had to go.
     """
 
     total: int = 0
@@ -132,6 +158,7 @@ class Progress:
     mode: DrainMode = DrainMode.EVICT
     budgets: tuple[tuple[str, str, str], ...] = ()
     returned: tuple[str, ...] = ()
+    namespaces: frozenset[str] = frozenset()
 
     @property
     def left_text(self) -> str:
@@ -205,29 +232,30 @@ class Rebooter(Protocol):
         """
 
 
-# -- the proof ---------------------------------------------------------------------------------------------------------
+# -- verification ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class HardeningReading:
-    """verified: every enforced control passed in this boot; None: not looked yet, or cannot be told."""
+    """verified: every enforced control passed in this boot; None: no pass yet, or unknown. failing: checks that did not."""
 
     verified: bool | None
     problem: str = ""
+    failing: int = 0
 
 
 class HardeningCheck(Protocol):
     """Whether the hardening was verified in the running boot. Controls that only audit do not count."""
 
     def read(self) -> HardeningReading:
-        """The state now; asking again may make the daemon look again. Cheap."""
+        """The state now; another read may make the daemon run another pass. Cheap."""
 
 
-# -- what people are told ----------------------------------------------------------------------------------------------
+# -- reporting ---------------------------------------------------------------------------------------------------------
 
 
 class About(Enum):
-    """Which object an Event hangs on."""
+    """Which object an Event is about."""
 
     NODE = "Node"
     LEASE = "Lease"
@@ -253,33 +281,18 @@ class Announcement:
 class Tick:
     """What one tick came to.
 
-    sentence: what and why; the `reboot` annotation, the RebootRequired condition and the log show it. phase: a
-    machine.Phase value. required: None when it cannot be told. since: wall seconds when the reboot was first wanted, 0
-    when it is not. wait_seconds: when to tick again unless something wakes the daemon earlier. holder: the node that
-    has the lock which we wait for. lock_since: wall seconds at which the lock was taken that this node has or waits
-    for, 0 for neither. blocked_by: a Blocker's name, or `budget`, `gap`, `skip`, `guard`, `backoff`, `drain` (evictions
-    are refused), `unknown`. stuck: the lock's holder went down and did not come back.
+    status: as the annotation reboot-status and the condition have it. sentence: the same for people. wait_seconds: when
+    to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
+    required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
+    which the lock was acquired that this node has or waits for, 0 for neither.
     """
 
-    phase: str
+    status: RebootStatus
     sentence: str
     wait_seconds: float
-    required: bool | None = None
-    since: float = 0.0
-    blocked_by: str = ""
-    holder: str = ""
+    required_since: float = 0.0
     stuck: bool = False
-    failures: int = 0
-    progress: Progress | None = None
     lock_since: float = 0.0
-
-
-class Outcome(StrEnum):
-    """How a cycle ended, for `reboots by outcome`."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    ABORTED = "aborted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +313,25 @@ class Reporter(Protocol):
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
 
-    def flush(self, seconds: float, *, people: bool = False) -> None:
-        """Waits until every event so far is delivered, so many seconds at most. people: notifications too."""
+    def flush(self, seconds: float, *, notifications: bool = False) -> None:
+        """Waits until every event so far is delivered, so many seconds at most. notifications: these too."""
 
-    def ended(self, ended: CycleResult) -> None:
+    def cycle_ended(self, result: CycleResult) -> None:
         """Once a cycle, by the process that ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """Everything that the coordinator works with."""
+
+    cluster: Cluster
+    clock: Clock
+    machine: Machine
+    sentinel: Sentinel
+    blockers: Sequence[Blocker]
+    drain: Drain
+    hooks: Hooks
+    rebooter: Rebooter
+    hardening: HardeningCheck
+    reporter: Reporter
+    rng: random.Random

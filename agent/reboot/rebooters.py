@@ -25,6 +25,8 @@ REBOOT_SIGNAL = 39
 _INIT = "systemd"
 # What a shell answers when a signal ended the command in it: on a node that goes down that is no failure.
 _ENDED_BY_SIGNAL = (128 + 1, 128 + 9, 128 + 15)
+_SYSTEMCTL = "/bin/systemctl"
+_STATE_SECONDS = 10.0
 _REAL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # Before version 257 root's `systemctl reboot` ignores block inhibitors unless told otherwise (since version 248).
 # https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#--check-inhibitors=
@@ -43,7 +45,7 @@ class CommandRebooter:
         self._timeout_seconds = timeout_seconds
 
     def reboot(self) -> None:
-        """See ports.Power. Raises CommandMissing, CommandFailed and, when the outcome is unknown, CommandTimeout."""
+        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed and, when the outcome is unknown, CommandTimeout."""
         argv = self._argv
         if argv == Reboot().command and self._knows_inhibitors(argv[0]):
             argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
@@ -73,7 +75,7 @@ class SignalRebooter:
         self._send = send
 
     def reboot(self) -> None:
-        """See ports.Power. Raises HostError when PID 1 is not the node's systemd, or may not be signalled."""
+        """See interfaces.Rebooter. Raises HostError when PID 1 is not the node's systemd, or may not be signalled."""
         if self._host.boot_id() != _this_machines_boot_id():
             raise HostError("PID 1 is not signalled: the node's tree describes another machine than this one")
         try:
@@ -105,3 +107,24 @@ REBOOTERS: Mapping[RebootMethod, Callable[[Reboot, Host], Rebooter]] = {
 def make_rebooter(policy: Reboot, host: Host) -> Rebooter:
     """The way of rebooting that the policy asks for."""
     return REBOOTERS[policy.method](policy, host)
+
+
+class NodeMachine:
+    """The machine under the agent: interfaces.Machine of a Host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.boot_id = host.boot_id
+        self.kernel_release = host.kernel_release
+
+    def is_shutting_down(self) -> bool:
+        """Whether systemd is stopping the system; False where there is no systemd to ask. Raises HostError.
+
+        https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#is-system-running
+        """
+        argv = (_SYSTEMCTL, "is-system-running")
+        try:
+            done = self._host.run(argv, timeout_seconds=_STATE_SECONDS, limit_bytes=_OUTPUT_LIMIT)
+        except CommandMissing:
+            return False
+        return done.stdout.strip() == "stopping"

@@ -22,8 +22,9 @@ from agent.reboot.blockers.prometheus import PrometheusBlocker
 from agent.reboot.blockers.settle import SettleBlocker
 from agent.reboot.blockers.window import WindowBlocker
 from agent.reboot.interfaces import Blocker, Clock, Sentinel
+from agent.reboot.status import StatusReason
 
-__all__ = ["BLOCKERS", "BlockerContext", "BlockerSpec", "make_blockers"]
+__all__ = ["BLOCKERS", "BlockerContext", "BlockerSpec", "make_blockers", "reason_of"]
 
 # The coordinator asks while it holds the lock: an API server that is away must be known before the lease is old.
 _CALL_SECONDS = 8.0
@@ -95,7 +96,7 @@ def _pods(context: BlockerContext) -> Blocker | None:
 
 def _prometheus(context: BlockerContext) -> Blocker | None:
     policy = context.policy.blockers.prometheus
-    return PrometheusBlocker(policy, context.clock) if policy.url else None
+    return PrometheusBlocker(policy, context.clock, context.node) if policy.url else None
 
 
 # The cheapest first: the first one that blocks is the one that is reported.
@@ -125,3 +126,9 @@ def make_blockers(
     context = BlockerContext(policy, kube.within(_CALL_SECONDS), node, namespace, clock, host, sentinel)
     made = (spec.make(context) for spec in BLOCKERS)
     return tuple(blocker for blocker in made if blocker is not None)
+
+
+def reason_of(name: str) -> StatusReason:
+    """The status reason of a blocker by its name; a name that is not registered is just blocked."""
+    found = next((spec.reason for spec in BLOCKERS if spec.name == name), None)
+    return StatusReason(found) if found is not None else StatusReason.BLOCKED

@@ -20,12 +20,13 @@ from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
 from agent.kube.network_errors import NETWORK, words
-from agent.reboot.interfaces import BlockerResult, Clock
-from agent.text import join_limited, sanitize
+from agent.reboot.interfaces import BlockerResult, Clock, Drained
+from agent.text import join_limited, parse_rfc3339, sanitize
 
 _ANSWER_LIMIT = 4 << 20
 _CHUNK = 1 << 16
 _SECRET_LIMIT = 64 << 10
+_CLOCK_SKEW_SECONDS = 60.0
 _STATES = ("firing", "pending", "inactive")
 
 
@@ -39,26 +40,43 @@ class PrometheusBlocker:
     name = "prometheus"
     late = True
 
-    def __init__(self, policy: Prometheus, clock: Clock) -> None:
+    def __init__(self, policy: Prometheus, clock: Clock, node: str = "") -> None:
         self._policy = policy
         self._clock = clock
+        self._node = node
         self._ignore = re.compile(policy.ignore) if policy.ignore else None
         self._only = re.compile(policy.only) if policy.only else None
 
     def check(self) -> BlockerResult:
         """One request; takes `timeout` at most, a little more when the server sends slowly."""
+        return self._check(None)
+
+    def check_after_drain(self, drained: Drained) -> BlockerResult:
+        """The same without what our own cordon and drain set off: see `caused_by_drain`."""
+        return self._check(drained)
+
+    def _check(self, drained: Drained | None) -> BlockerResult:
         policy = self._policy
         try:
             if policy.query:
-                names = series(self._ask("/api/v1/query", {"query": policy.query}))
+                names = series(
+                    self._ask("/api/v1/query", {"query": policy.query}), lambda labels: self._is_ours(drained, labels)
+                )
                 return BlockerResult(
                     bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else ""
                 )
             found = self._ask("/api/v1/alerts", {})
-            names = alerts(found, firing_only=policy.firing_only, counts=self._counts)
+            names = alerts(
+                found,
+                firing_only=policy.firing_only,
+                counts=lambda labels, since: self._counts(labels) and not self._is_ours(drained, labels, since),
+            )
         except PrometheusUnknown as error:
-            return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}")
+            return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}", unknown=True)
         return BlockerResult(bool(names), f"alerts: {join_limited(names)}" if names else "")
+
+    def _is_ours(self, drained: Drained | None, labels: Mapping[str, str], since: float | None = None) -> bool:
+        return drained is not None and caused_by_drain(drained, self._node, labels, since)
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
         name = labels.get("alertname", "")
@@ -168,10 +186,25 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
     return data
 
 
+def caused_by_drain(drained: Drained, node: str, labels: Mapping[str, str], since: float | None) -> bool:
+    """Whether an alert is what the cordon and the drain of this node look like: a guard must not observe itself.
+
+    It began after the cordon (since: epoch seconds, None where the answer does not say), and its labels name this node,
+    or a namespace from which the drain evicted pods. Anything else that is new blocks.
+    """
+    if since is not None and since < drained.cordoned_at - _CLOCK_SKEW_SECONDS:
+        return False
+    names_node = any(text == node or text.split(":")[0] == node for text in labels.values())
+    return names_node or labels.get("namespace", "") in drained.namespaces
+
+
 def alerts(
-    data: Mapping[str, Any], *, firing_only: bool, counts: Callable[[Mapping[str, str]], bool]
+    data: Mapping[str, Any], *, firing_only: bool, counts: Callable[[Mapping[str, str], float | None], bool]
 ) -> tuple[str, ...]:
-    """Names of the alerts that block. Pure. counts: whether labels make an alert matter. Raises PrometheusUnknown."""
+    """Names of the alerts that block. Pure. Raises PrometheusUnknown.
+
+    counts: whether an alert matters, by its labels and when it began (epoch seconds, None if unknown).
+    """
     found = data.get("alerts")
     if not isinstance(found, list):
         raise PrometheusUnknown("an answer without a list of alerts")
@@ -183,25 +216,42 @@ def alerts(
             raise PrometheusUnknown(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
         if state == "inactive" or (firing_only and state == "pending"):
             continue
-        if counts(labels):
+        if counts(labels, _since(alert)):
             names[labels.get("alertname", "(no name)")] = None
     return tuple(names)
 
 
-def series(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a query found, a name a series. Pure. Raises PrometheusUnknown for an answer that has no series."""
+def _since(alert: Mapping[str, Any]) -> float | None:
+    try:
+        return parse_rfc3339(str(alert.get("activeAt", "")))
+    except ValueError:
+        return None
+
+
+def series(
+    data: Mapping[str, Any], is_ours: Callable[[Mapping[str, str]], bool] = lambda _labels: False
+) -> tuple[str, ...]:
+    """What a query found, a name a series, but for what the drain caused. Pure.
+
+    Raises PrometheusUnknown for an answer that has no series.
+    """
     kind, found = data.get("resultType"), data.get("result")
     if kind in ("scalar", "string"):
         raise PrometheusUnknown(f"the query returns a {kind}, which always exists: compare it, as in `vector(…) > 0`")
     if kind not in ("vector", "matrix") or not isinstance(found, list):
         raise PrometheusUnknown(f"a result that is not understood: {sanitize(str(kind), 40)}")
-    return tuple(_series_name(one) for one in found)
+    return tuple(_series_name(one) for one in found if not is_ours(_metric(one)))
 
 
-def _series_name(one: object) -> str:
+def _metric(one: object) -> Mapping[str, str]:
     labels = _labels(one.get("metric")) if isinstance(one, dict) else None
     if labels is None:
         raise PrometheusUnknown("a series without labels")
+    return labels
+
+
+def _series_name(one: object) -> str:
+    labels = _metric(one)
     name = labels.get("alertname") or labels.get("__name__") or ""
     rest = _pairs(sorted((key, text) for key, text in labels.items() if not key.startswith("__")))
     return name if labels.get("alertname") else f"{name}{{{rest}}}"

@@ -88,6 +88,7 @@ class NodeDrain:
         self._volumes_since: float | None = None
         self._volumes_seen: set[str] = set()
         self._is_deleting = False
+        self._namespaces: set[str] = set()
         self._has_emptied = False
 
     def reset(self) -> None:
@@ -113,6 +114,7 @@ class NodeDrain:
         self._first = frozenset(pods) if self._first is None else self._first
         going, refused = self._decide_all(pods)
         self._queue.update(going, self._clock.monotonic())
+        self._namespaces.update(pod.namespace for pod in going.values())
         if mode is DrainMode.DELETE and not self._is_deleting:
             self._is_deleting = True
             self._queue.begin_deleting()
@@ -359,6 +361,7 @@ class NodeDrain:
             slowest=f"{slowest} {seconds:.0f} s" if slowest else "",
             wait_seconds=wait_seconds,
             mode=DrainMode.DELETE if self._is_deleting else DrainMode.EVICT,
+            namespaces=frozenset(self._namespaces),
             budgets=tuple((one.namespace, one.name, one.owner) for one in budgets[:_NAMES_SHOWN]),
             returned=tuple(sorted(self._returned.values())[:_NAMES_SHOWN]),
         )

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from agent.kube import LEASES, NODES, Kube, Patch, field_selector
+from agent.annotations import FIELD_MANAGER
+from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
-from agent.reboot.cluster import FIELD_MANAGER, MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.kube.informer import ObjectCache
 from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
@@ -27,8 +28,15 @@ _HEARTBEATS = "kube-node-lease"
 class KubeCluster:
     """One node's view of the cluster; a context manager that ends its watches. For one thread."""
 
-    def __init__(self, kube: Kube, *, node: str, namespace: str, wake: Callable[[], None]) -> None:
-        """namespace: the agent's own, where the leases are. wake: called in a thread when something watched changed."""
+    def __init__(
+        self, kube: Kube, *, node: str, namespace: str, wake: Callable[[], None],
+        on_patch: Callable[[Object], None] = lambda _node: None,
+    ) -> None:  # fmt: skip
+        """namespace: the agent's own, where the Leases are.
+
+        wake: called in a thread when something watched changed. on_patch: given the Node as each patch left it.
+        """
+        self._on_patch = on_patch
         self._kube = kube.within(_CALL_SECONDS)
         self._node = node
         self._namespace = namespace
@@ -81,6 +89,7 @@ class KubeCluster:
                 self._nodes.forget(self._node)
             raise
         self._nodes.put(self._node, found)
+        self._on_patch(found)
         return node_view(found)
 
     # -- leases --------------------------------------------------------------------------------------------------------
@@ -148,6 +157,15 @@ class KubeCluster:
         meta = answer.get("metadata") if isinstance(answer, dict) else None
         remaining = meta.get("remainingItemCount") if isinstance(meta, dict) else None
         return 1 + (remaining if isinstance(remaining, int) else 0)
+
+    def can_patch_lease(self, name: str) -> bool:
+        """See cluster.Cluster. https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/"""
+        attributes = {"namespace": self._namespace, "verb": "patch", "group": "coordination.k8s.io"}
+        attributes |= {"resource": "leases", "name": name}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        answer = self._kube.create(ACCESS_REVIEWS, {**body, "spec": {"resourceAttributes": attributes}})
+        status = answer.get("status")
+        return not isinstance(status, dict) or status.get("allowed") is not False
 
     def uid_of(self, node: str) -> str | None:
         """See cluster.Cluster."""

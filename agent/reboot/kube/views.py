@@ -10,19 +10,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from agent import annotations as keys
 from agent.reboot.availability import removal_reason, runs_agent
-from agent.reboot.cluster import PREFIX, LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
 
 Object = dict[str, Any]
-
-_PHASE = f"{PREFIX}/phase"
-_CYCLE = f"{PREFIX}/cycle"
-_BOOT = f"{PREFIX}/boot-id"
-_LAST_REBOOT = f"{PREFIX}/last-reboot"
-_TAKEN_FROM = f"{PREFIX}/taken-from"
-_POOL_SIZE = f"{PREFIX}/pool-size"
-_WAITED = f"{PREFIX}/waited-seconds"
-_STUCK = f"{PREFIX}/stuck"
 
 
 def node_view(found: Mapping[str, Any]) -> NodeView:
@@ -78,7 +70,7 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
     notes = _texts(meta.get("annotations"))
     holder = _text(spec.get("holderIdentity"))
     try:
-        phase = LeasePhase(notes.get(_PHASE, ""))
+        phase = LeasePhase(notes.get(keys.LOCK_PHASE, ""))
     except ValueError:
         phase = LeasePhase.REBOOTING
     return LeaseView(
@@ -90,27 +82,27 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
         acquired=_text(spec.get("acquireTime")),
         duration_seconds=_whole(spec.get("leaseDurationSeconds")),
         transitions=_whole(spec.get("leaseTransitions")),
-        cycle=notes.get(_CYCLE, ""),
-        boot=notes.get(_BOOT, ""),
-        taken_from=notes.get(_TAKEN_FROM, ""),
-        last_reboot=_epoch(notes.get(_LAST_REBOOT, "")),
-        pool_size=int(_number(notes.get(_POOL_SIZE, ""))),
-        waited=_number(notes.get(_WAITED, "")),
-        stuck=notes.get(_STUCK, ""),
+        cycle=notes.get(keys.LOCK_CYCLE, ""),
+        boot=notes.get(keys.LOCK_BOOT_ID, ""),
+        taken_from=notes.get(keys.LOCK_TAKEN_FROM, ""),
+        last_reboot=_epoch(notes.get(keys.LOCK_LAST_REBOOT, "")),
+        pool_size=int(_number(notes.get(keys.LOCK_POOL_SIZE, ""))),
+        waited=_number(notes.get(keys.LOCK_WAITED_SECONDS, "")),
+        stuck=notes.get(keys.LOCK_STUCK, ""),
     )
 
 
 def lease_body(lease: LeaseView, namespace: str) -> Object:
     """The Lease to create, or a merge patch of it: what is empty is null, and other people's keys are left alone."""
     notes: Object = {
-        _PHASE: lease.phase.value,
-        _CYCLE: lease.cycle,
-        _BOOT: lease.boot,
-        _TAKEN_FROM: lease.taken_from,
-        _LAST_REBOOT: _rfc3339(lease.last_reboot),
-        _POOL_SIZE: str(lease.pool_size) if lease.pool_size else "",
-        _WAITED: f"{lease.waited:.0f}" if lease.waited else "",
-        _STUCK: lease.stuck,
+        keys.LOCK_PHASE: lease.phase.value,
+        keys.LOCK_CYCLE: lease.cycle,
+        keys.LOCK_BOOT_ID: lease.boot,
+        keys.LOCK_TAKEN_FROM: lease.taken_from,
+        keys.LOCK_LAST_REBOOT: _rfc3339(lease.last_reboot),
+        keys.LOCK_POOL_SIZE: str(lease.pool_size) if lease.pool_size else "",
+        keys.LOCK_WAITED_SECONDS: f"{lease.waited:.0f}" if lease.waited else "",
+        keys.LOCK_STUCK: lease.stuck,
     }
     meta: Object = {"name": lease.name, "namespace": namespace}
     if lease.version:

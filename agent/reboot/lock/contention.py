@@ -1,14 +1,14 @@
-"""When a waiter asks for the lock: soon after it is free, few at a time, and in the end everybody.
+"""When a waiting node tries to acquire the lock: soon after it is free, few at a time, and in the end every node.
 
 A free lock is seen by all waiters at once. Each draws a delay that is exponentially biased towards the end of a short
 interval (feedback suppression as in RFC 4654, https://www.rfc-editor.org/rfc/rfc4654#section-2.5), so that the number
-of those who ask before they see the winner's lease is a small constant, however many wait and without knowing how many.
+of those who try before they see the winner's Lease is a small constant, however many wait and without knowing how many.
 Who has waited longer than the last winner had draws from the interval's early half. Only lengths of time are compared,
 never clocks of two nodes.
 
-What may come to nothing (looking after a silent holder, asking again after a blocker) is spread so that the pool
-together asks about four times a second, however big it is. A small pool looks again soon after the first refusal, which
-may be over in a moment, and ever less often after that.
+What may come to nothing (checking on a silent holder, trying again after a blocker) is spread so that the pool
+together tries about four times a second, however big it is. A small pool tries again soon after the first refusal,
+which may be over in a moment, and ever less often after that.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import random
 from collections.abc import Sequence
 
 from agent.reboot.cluster import MEMBERS_A_PAGE
+from agent.reboot.interfaces import BlockerResult
 from agent.reboot.machine.inputs import LockAttempt, Slot
 
-# From asking for the lock until all the others have seen it: the pool is listed, the lease swapped, a watch tells it.
+# From the first request for the lock until all others have seen it: the pool listed, the Lease swapped, a watch event.
 _SUPPRESSION_SECONDS = 0.4
 _NEXT_PAGE_SECONDS = 0.25  # what each further page of nodes adds to that
 _SPACING_SECONDS = 0.25
-_ASK_AGAIN_SECONDS = 2.0
-_ASK_AGAIN_LIMIT_SECONDS = 15.0
+_RETRY_SECONDS = 2.0
+_RETRY_LIMIT_SECONDS = 15.0
 
 
 class LockContention:
@@ -38,43 +39,43 @@ class LockContention:
         self._at = 0.0
         self._not_before = 0.0
         self._refusals = 0
-        self._refused = ("", "")
+        self._refused: BlockerResult | None = None
 
-    def turn(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> LockAttempt:
-        """Whether it is this node's turn to ask, and for which slot. now: monotonic seconds."""
+    def attempt(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> LockAttempt:
+        """Whether this node may try now, and for which slot. now: monotonic seconds."""
         candidates = [slot for slot in slots if slot.free or slot.unseen_seconds > self._duration]
         if not candidates:
-            self._begin_anew(())
+            self._restart(())
             rest = min((self._duration - slot.unseen_seconds for slot in slots), default=self._duration)
             return LockAttempt(now=False, in_seconds=max(rest, 0.0) + 0.1)
         free = [slot for slot in candidates if slot.free]
         key = tuple((slot.view.name, slot.view.holder, slot.view.transitions) for slot in candidates)
         chosen = min(free or candidates, key=lambda slot: slot.index)
         if key != self._key:
-            self._begin_anew(key)
+            self._restart(key)
             last_winner = max(slot.view.waited for slot in candidates)
             draw = self.draw(pool_size, early=waited >= last_winner) if free else self._spread(pool_size)
             self._at = max(now, self._not_before) + draw
-        return LockAttempt(now >= self._at, max(0.0, self._at - now), chosen, *self._refused)
+        return LockAttempt(now >= self._at, max(0.0, self._at - now), chosen, self._refused)
 
-    def _begin_anew(self, key: tuple[object, ...]) -> None:
+    def _restart(self, key: tuple[object, ...]) -> None:
         self._key = key
         self._refusals = 0
-        self._refused = ("", "")
+        self._refused = None
 
     def postpone(
-        self, now: float, *, pool_size: int, seconds: float = 0.0, refused: str = "", refused_by: str = ""
+        self, now: float, *, pool_size: int, seconds: float = 0.0, refused: BlockerResult | None = None
     ) -> float:
-        """The turn came to nothing: later again. Returns the wait.
+        """The attempt came to nothing: later again. Returns the wait.
 
-        seconds: when it is worth it, 0 for unknown. refused, refused_by: why, for the sentences until then.
+        seconds: when it is worth it, 0 for unknown. refused: why, for the status until then.
         """
-        self._refused = (refused, refused_by)
+        self._refused = refused
         if seconds > 0:
             wait = seconds + self.draw(pool_size, early=False)
             self._not_before = now + wait
         else:
-            least = min(_ASK_AGAIN_LIMIT_SECONDS, _ASK_AGAIN_SECONDS * 2.0**self._refusals)
+            least = min(_RETRY_LIMIT_SECONDS, _RETRY_SECONDS * 2.0**self._refusals)
             self._refusals = min(self._refusals + 1, 10)
             spread = self._rng.uniform(0.0, 2 * _SPACING_SECONDS * pool_size)
             wait = max(least, spread) * self._rng.uniform(0.5, 1.5)

@@ -1,9 +1,9 @@
-"""The lock's leases: taken, renewed, fenced and given back by compare-and-swap, judged by what was seen to change.
+"""The lock's Leases: acquired, renewed, fenced and released by compare-and-swap, judged by what was seen to change.
 
 Whether a holder is alive is measured by this process's own monotonic clock from the last change that it saw; a remote
 clock is never believed. A lease is `fresh` only while this process's own last renewal is younger than two thirds of the
 duration after which others may take it: nothing harmful is done on an older one. It refuses to write a lease that is
-somebody else's without saying whom it takes it from.
+another node's without recording whom it takes it from.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class Lock:
         self._observed: dict[str, tuple[_Fingerprint, float]] = {}
         self._renewed: tuple[str, float] = ("", 0.0)
 
+    def configure(self, duration_seconds: float) -> None:
+        """Another lease duration; what was observed stays."""
+        self._duration = duration_seconds
+
     def observe(self, names: Sequence[str], identity: str, *, indexed: int) -> tuple[Slot, ...]:
         """The leases now. indexed: the first so many are the pool's slots, the others leases of another pool."""
         views = self._cluster.leases(names)
@@ -52,14 +56,14 @@ class Lock:
         return name != slot.view.name or self._clock.monotonic() - at > self._duration / 3
 
     def is_fresh(self, name: str) -> bool:
-        """Whether nobody can have taken the lease yet, by this process's own clock."""
+        """Whether no other node can have taken the Lease yet, by this process's own clock."""
         renewed, at = self._renewed
         return renewed == name and self._clock.monotonic() - at < self._duration * 2 / 3
 
     def acquire(
         self, slot: Slot, identity: str, now: Now, *, cycle: str, pool_size: int, waited: float, from_holder: str
     ) -> None:
-        """Takes a free lease, or one whose holder the machine has judged gone. Raises Conflict, KubeError."""
+        """Acquires a free Lease, or one whose holder the machine has judged gone. Raises Conflict, KubeError."""
         view = slot.view
         stamp = micro_time(now.wall)
         self._swap(
@@ -81,7 +85,7 @@ class Lock:
         )
 
     def renew(self, slot: Slot, now: Now) -> None:
-        """Says that the holder lives; its phase stays. Raises Conflict, KubeError."""
+        """Shows that the holder lives; its phase stays. Raises Conflict, KubeError."""
         self._swap(replace(slot.view, renewed=micro_time(now.wall), boot=now.boot, stuck=""))
 
     def fence(self, slot: Slot, now: Now) -> None:
@@ -89,14 +93,14 @@ class Lock:
         self._swap(replace(slot.view, phase=LeasePhase.REBOOTING, renewed=micro_time(now.wall), boot=now.boot))
 
     def release(self, slot: Slot, now: Now, *, rebooted: bool) -> None:
-        """Gives it back. Raises Conflict, KubeError."""
+        """Releases it. Raises Conflict, KubeError."""
         last = round(now.wall, 3) if rebooted else slot.view.last_reboot
         self._cluster.put_lease(replace(freed(slot.view, now.wall), last_reboot=last))
         if self._renewed[0] == slot.view.name:
             self._renewed = ("", 0.0)
 
     def mark_stuck(self, slot: Slot, by: str) -> None:
-        """Leaves everything as it is but for the mark, which tells the others that somebody has said it."""
+        """Leaves everything as it is but for the mark, which tells the others that it was announced."""
         self._cluster.put_lease(replace(slot.view, stuck=by))
 
     def _swap(self, lease: LeaseView) -> None:
@@ -106,7 +110,7 @@ class Lock:
 
 
 def freed(lease: LeaseView, wall: float) -> LeaseView:
-    """The lease without its holder, as the next one finds it: what a release leaves, and a person's unlock too."""
+    """The Lease without its holder, as the next one finds it: what a release leaves, and `unlock` too."""
     return replace(
         lease,
         holder="",

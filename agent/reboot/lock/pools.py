@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from agent.config.schema import Pool, Reboot
 from agent.reboot.cluster import Member
 from agent.reboot.machine.inputs import Budget
+from agent.text import join_limited
 
 CONTROL_PLANE = "control-plane"
 WORKERS = "workers"
@@ -40,21 +41,33 @@ def lease_names(pool: str, slots: int) -> tuple[str, ...]:
     return tuple(f"{LEASE_PREFIX}{pool}-{slot}" for slot in range(slots))
 
 
-def usable_slots(policy: Reboot) -> int:
-    """Slots that can be used at all: more nodes at once than may be unavailable would only wait for each other."""
+def usable_slots(policy: Reboot, pool: str) -> int:
+    """Slots that can be used at all: more nodes at once than may be unavailable would only wait for each other.
+
+    The control plane has its own number, 1 unless `pool.controlPlaneMaxUnavailable` says otherwise: what suits a fleet
+    of workers must not take etcd's quorum away.
+    """
+    if pool == CONTROL_PLANE:
+        return policy.pool.control_plane_max_unavailable
     limit = policy.max_unavailable
     return policy.concurrency if limit.endswith("%") else min(policy.concurrency, int(limit))
 
 
-def allowed_unavailable(limit: str, size: int) -> int:
-    """`maxUnavailable` for a pool of this size: a count, or a percentage rounded down, but at least one."""
+def allowed_unavailable(policy: Reboot, pool: str, size: int) -> int:
+    """`maxUnavailable` for a pool of this size: a count, or a percentage rounded down, but at least one.
+
+    Of a control plane never more than etcd tolerates with one member a node: https://etcd.io/docs/v3.5/faq/
+    """
+    if pool == CONTROL_PLANE:
+        return max(1, min(policy.pool.control_plane_max_unavailable, (size - 1) // 2))
+    limit = policy.max_unavailable
     return max(1, size * int(limit[:-1]) // 100) if limit.endswith("%") else int(limit)
 
 
 def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holders: Iterable[str]) -> Budget:
     """Whether this node may become unavailable too.
 
-    Counted are nodes of the pool that are not Ready, cordoned by anybody or about to be removed, and those that hold
+    Counted are nodes of the pool that are not Ready, cordoned by any user or about to be removed, and those that hold
     another slot; this node itself once. members: the whole cluster, read once. holders: of the other slots, `name/uid`;
     one whose Node is gone is not counted.
     """
@@ -69,9 +82,7 @@ def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holder
         is_down = not member.ready or member.unschedulable or is_going
         if is_down and member.name != me:
             unavailable.add(member.name)
-    allowed = allowed_unavailable(policy.max_unavailable, size)
-    named = sorted(unavailable)
-    why = f"maxUnavailable {policy.max_unavailable} of {size} nodes: unavailable are {', '.join(named[:5]) or 'none'}"
-    if len(named) > 5:
-        why += f" and {len(named) - 5} more"
-    return Budget(len(unavailable) + 1 <= allowed, why, size, min(policy.concurrency, allowed))
+    allowed = allowed_unavailable(policy, pool, size)
+    limit = str(allowed) if pool == CONTROL_PLANE else policy.max_unavailable
+    why = f"maxUnavailable {limit} of {size} nodes: {join_limited(sorted(unavailable)) or 'none'} unavailable"
+    return Budget(len(unavailable) + 1 <= allowed, why, size, min(usable_slots(policy, pool), allowed))
