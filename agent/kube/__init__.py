@@ -15,10 +15,10 @@ from agent.kube.credentials import Access, direct, find, in_cluster
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (
+    ACCESS_REVIEWS,
     CONFIGMAPS,
     DAEMONSETS,
     EVENTS,
-    ACCESS_REVIEWS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -33,11 +33,11 @@ from agent.kube.resources import (
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [
+    "ACCESS_REVIEWS",
     "CONFIGMAPS",
     "DAEMONSETS",
     "EVENTS",
     "FIELD_MANAGER",
-    "ACCESS_REVIEWS",
     "LEASES",
     "NAMESPACES",
     "NODES",

@@ -54,6 +54,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     *_edges(
         Phase.PENDING,
+        pending="the taint's key changed",
         idle="no longer required, or mode is not enforce",
         cordoned="lock held and nothing blocks",
     ),

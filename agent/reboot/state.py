@@ -242,7 +242,7 @@ def decode(text: str) -> NodeState:
 
 def _of(document: dict[str, Any]) -> NodeState:
     name = document.pop("phase", None)
-    if name not in STORED:
+    if not isinstance(name, str) or name not in STORED:
         raise ValueError(f"phase {str(name)[:64]!r} is never stored")
     kind = CLASSES[Phase(name)]
     known = {one.name: one for one in fields(kind)}
@@ -272,12 +272,12 @@ def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
     marks = found.get("marks")
     if isinstance(marks, dict):
         found["marks"] = {_V1_PHASES.get(key, key): value for key, value in marks.items()}
-    if phase not in STORED:
+    if not isinstance(phase, str) or phase not in STORED:
         return found
     for key, value in found.items():
         if key != "phase":
             _read(key, value)
-    known = {one.name for one in fields(CLASSES[Phase(str(phase))])} | {"phase"}
+    known = {one.name for one in fields(CLASSES[Phase(phase)])} | {"phase"}
     if "entered" in known and "entered" not in found:
         found["entered"] = {"boot": "unknown", "mono": 0.0, "wall": 0.0}
     return {key: value for key, value in found.items() if key in known}

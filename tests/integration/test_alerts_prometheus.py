@@ -21,7 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.model import Severity, Status
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from agent.sandbox import builders
 from agent.sandbox.faults import Fault, FaultKind
 from tests.support import alerts

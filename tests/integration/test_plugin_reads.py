@@ -22,7 +22,7 @@ from agent.kube import Kube, direct
 from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import answer, main, parser
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
 from tests.support.apiservers import ApiServer, Client

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from agent.annotations import FIELD_MANAGER, REBOOT_STATE
 from agent.kube import LEASES, NODES, ClientContext, Kube, RequestMetric
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
-from agent.reboot.cluster import FIELD_MANAGER, STATE, LeasePhase, LeaseView, NodePatch
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch
 from agent.reboot.kube.cluster import KubeCluster
 from agent.reboot.lock.pools import lease_names
 from tests.support.apiservers import ApiServer, Client
@@ -71,16 +72,16 @@ def test_a_cordon_and_its_note_are_one_write_that_a_change_in_between_refuses(pl
         assert seen is not None
         place.admin.patch(NODES, place.name, {"metadata": {"labels": {"example.com/by-hand": "1"}}})
         with pytest.raises(Conflict):
-            cluster.patch_node(NodePatch(annotations={STATE: "{}"}, unschedulable=True), seen.version)
+            cluster.patch_node(NodePatch(annotations={REBOOT_STATE: "{}"}, unschedulable=True), seen.version)
         again = cluster.node()
         assert again is not None
-        assert (again.unschedulable, again.annotations.get(STATE)) == (False, None)
-        cordoned = cluster.patch_node(NodePatch(annotations={STATE: "{}"}, unschedulable=True), again.version)
-        assert (cordoned.unschedulable, cordoned.annotations[STATE]) == (True, "{}")
+        assert (again.unschedulable, again.annotations.get(REBOOT_STATE)) == (False, None)
+        cordoned = cluster.patch_node(NodePatch(annotations={REBOOT_STATE: "{}"}, unschedulable=True), again.version)
+        assert (cordoned.unschedulable, cordoned.annotations[REBOOT_STATE]) == (True, "{}")
         assert cordoned.unschedulable_by in ("", FIELD_MANAGER)
         assert cordoned.annotations["example.com/theirs"] == "kept"
-        free = cluster.patch_node(NodePatch(annotations={STATE: None}, unschedulable=False), cordoned.version)
-        assert (free.unschedulable, STATE in free.annotations) == (False, False)
+        free = cluster.patch_node(NodePatch(annotations={REBOOT_STATE: None}, unschedulable=False), cordoned.version)
+        assert (free.unschedulable, REBOOT_STATE in free.annotations) == (False, False)
 
 
 def test_taints_are_replaced_as_a_whole(place: Place) -> None:

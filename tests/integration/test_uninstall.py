@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.reboot.state import NodeState, Phase, Stamp
+from agent.reboot.state import Draining, Idle, Stamp
 from tests.support import agents, apiservers
 from tests.support.agents import ROOT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
@@ -107,8 +107,8 @@ def test_nothing_of_the_agent_is_left(cluster: ApiServer, admin: Client, tmp_pat
 def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
     """It refuses and names the node; told to go on it lifts the agent's own cordon, and no other's."""
     stamp = Stamp("b", 1.0, 1.0)
-    draining = NodeState(Phase.DRAINING, cycle="c", boot="b", cordoned=True, entered=stamp)
-    done = NodeState(Phase.IDLE, cordoned=True, uncordoned=True)
+    draining = Draining(cycle="c", boot="b", cordoned=True, entered=stamp)
+    done = Idle(streak=1)
     for name, state in ((NODE, draining), (OTHER, done)):
         note = {"metadata": {"annotations": {"node-hardening.io/reboot-state": state.encode()}}}
         admin.patch(f"/api/v1/nodes/{name}", {**note, "spec": {"unschedulable": True}})

@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent.annotations import REBOOT_HISTORY
 from agent.model import Finding, Severity, Status
 from agent.plugin import fleet, locks, overview, policy
 from agent.plugin.fleet import Keep
 from agent.plugin.overview import Overview
 from agent.plugin.page.tally import Heading, Snapshot, Tally
-from agent.reboot.cluster import HISTORY
 from agent.reboot.history import with_entry
-from agent.reboot.state import NodeState, Phase
+from agent.reboot.phases import Phase
+from agent.reboot.state import NodeState
 from agent.report import node_status
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
@@ -120,7 +121,7 @@ def _remember(stage: Staged) -> None:
             slowest=f"shop/checkout-7d9f8c-{number} {drain * 0.8:.0f} s",
             marks=marks,
         )
-        stage.world.annotate(name, HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
+        stage.world.annotate(name, REBOOT_HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
         at = marks[-1][1] + 40
 
 
@@ -160,7 +161,7 @@ def _want(stage: Staged) -> None:
     stage.run(420)
     stage.machine("edge-02").fate = CommandFate.FAILS
     stage.want("edge-02")
-    stage.until_phase("edge-02", Phase.FAILED)
+    stage.until_phase("edge-02", Phase.ROLLED_BACK)
     stage.run(120)
 
 
@@ -244,9 +245,13 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
         required = "True" if index % 20 == 7 else "False"
         if index % 97 != 13:
-            made["metadata"]["annotations"] = {**notes, node_status.REBOOT: sentence, HISTORY: _past(index, moment)}
+            made["metadata"]["annotations"] = {
+                **notes,
+                node_status.REBOOT: sentence,
+                REBOOT_HISTORY: _past(index, moment),
+            }
             if required == "True":
-                state = NodeState(Phase.WANTED, since=moment - index)
+                state = NodeState(Phase.PENDING, since=moment - index)
                 made["metadata"]["annotations"][node_status.REBOOT_STATE] = state.encode()
             made["status"]["conditions"].append(
                 builders.condition(node_status.CONDITION_REBOOT, required, "Required", sentence, at)

@@ -11,9 +11,9 @@ from tests.support.reboot_interfaces import (
     BlockerOf,
     ClusterOf,
     DrainOf,
+    HardeningOf,
     HooksOf,
-    PowerOf,
-    ProofOf,
+    RebooterOf,
     ReporterOf,
     SentinelOf,
 )
@@ -22,8 +22,8 @@ from tests.support.reboot_machine import SimMachine
 Make = Callable[[Reboot, Dependencies], Coordinator]
 
 
-def rooms_of(machine: SimMachine, rng: random.Random) -> Dependencies:
-    """All of the machine's fronts."""
+def dependencies_of(machine: SimMachine, rng: random.Random) -> Dependencies:
+    """All of the machine's interfaces."""
     return Dependencies(
         cluster=ClusterOf(machine),
         clock=machine,
@@ -32,8 +32,8 @@ def rooms_of(machine: SimMachine, rng: random.Random) -> Dependencies:
         blockers=(BlockerOf(machine),),
         drain=DrainOf(machine),
         hooks=HooksOf(machine),
-        power=PowerOf(machine),
-        proof=ProofOf(machine),
+        rebooter=RebooterOf(machine),
+        hardening=HardeningOf(machine),
         reporter=ReporterOf(machine),
         rng=rng,
     )
@@ -52,7 +52,7 @@ class Agents:
 
         def start() -> None:
             if machine.agent is None and machine.has_kubelet:
-                coordinator = self._make(self.policy, rooms_of(machine, self.rng))
+                coordinator = self._make(self.policy, dependencies_of(machine, self.rng))
                 machine.start_agent(coordinator.tick, after=self.rng.uniform(0.0, 1.0))
 
         def start_later() -> None:

@@ -45,6 +45,9 @@ class ClusterOf:
     def count(self) -> int:
         return self.machine.count()
 
+    def can_patch_lease(self, name: str) -> bool:
+        return self.machine.can_patch_lease(name)
+
     def uid_of(self, node: str) -> str | None:
         return self.machine.uid_of(node)
 
@@ -61,11 +64,12 @@ class SentinelOf:
 
 
 @dataclass(frozen=True, slots=True)
-class ProofOf:
+class HardeningOf:
     machine: SimMachine
 
     def read(self) -> HardeningReading:
-        return HardeningReading(self.machine.verified, "" if self.machine.verified else "modprobe/sctp")
+        verified = self.machine.verified
+        return HardeningReading(verified, "" if verified else "modprobe/sctp", failing=int(verified is False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class HooksOf:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerOf:
+class RebooterOf:
     machine: SimMachine
 
     def reboot(self) -> None:
@@ -121,8 +125,8 @@ class ReporterOf:
     def event(self, announcement: Announcement) -> None:
         self.machine.call("event", lambda: self.machine.heard(announcement))
 
-    def flush(self, seconds: float, *, people: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
+    def flush(self, seconds: float, *, notifications: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
         self.machine.call("event", lambda: None)
 
-    def ended(self, ended: CycleResult) -> None:
-        self.machine.has_ended(ended)
+    def cycle_ended(self, result: CycleResult) -> None:
+        self.machine.has_ended(result)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agent.annotations import FIELD_MANAGER
 from agent.errors import CommandFailed, CommandTimeout
-from agent.reboot.cluster import FIELD_MANAGER, LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
     CycleResult,
@@ -18,6 +19,7 @@ from agent.reboot.interfaces import (
     SentinelReading,
     Tick,
 )
+from agent.reboot.phases import Phase
 from tests.support.reboot_trouble import CommandFate, Crash, Violation, conflict, not_found
 
 if TYPE_CHECKING:
@@ -127,10 +129,10 @@ class SimMachine:
             return None
         self.busy_epoch = -1
         if self.world.log is not None and (self.last_tick is None or self.last_tick.sentence != tick.sentence):
-            self.world.note(f"{self.name}: [{tick.phase}] {tick.sentence}")
+            self.world.note(f"{self.name}: [{tick.status.phase}] {tick.sentence}")
         self.last_tick = tick
-        self.waits = tick.phase in ("waiting", "blocked", "wanted")
-        if tick.phase != "idle" or tick.wait_seconds == 0:
+        self.waits = tick.status.phase in (Phase.WAITING, Phase.BLOCKED, Phase.PENDING)
+        if tick.status.phase is not Phase.IDLE or tick.wait_seconds == 0:
             self.schedule(max(tick.wait_seconds, 0.01))
         if self.is_late:
             self.is_late = False
@@ -205,6 +207,9 @@ class SimMachine:
 
     def kernel_release(self) -> str:
         return f"6.1.0-{self.boots}"
+
+    def is_shutting_down(self) -> bool:
+        return self.going_down
 
     def read_sentinel(self) -> SentinelReading:
         if self.sentinel_unknown:
@@ -307,6 +312,9 @@ class SimMachine:
 
     def count(self) -> int:
         return self.call("count", lambda: len(self.world.nodes))
+
+    def can_patch_lease(self, name: str) -> bool:
+        return self.call("review", lambda: name not in self.world.forbidden_leases)
 
     def uid_of(self, node: str) -> str | None:
         def read() -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from agent.config.schema import Reboot
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import Crash, Trouble, away, conflict

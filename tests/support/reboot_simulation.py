@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from agent.annotations import REBOOT_SKIP
 from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
 from agent.event_reasons import Reason
-from agent.reboot.cluster import SKIP, LeasePhase
+from agent.reboot.cluster import LeasePhase
 from agent.reboot.coordinator import Coordinator
 from agent.reboot.interfaces import Announcement
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from tests.support.reboot_agent import Agents, Make
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate, Crash, Trouble, Violation, away, conflict
@@ -234,7 +235,7 @@ class Schedule:
 
     def _skip(self, name: str, reason: str | None) -> None:
         if name in self.world.nodes:
-            self.world.annotate(name, SKIP, reason)
+            self.world.annotate(name, REBOOT_SKIP, reason)
 
     def _human_twice(self, name: str) -> None:
         """Lifts whatever cordon there is and sets one of her own."""
@@ -291,7 +292,7 @@ class Schedule:
                 return False
             if self.world.phase_of(name) is not Phase.IDLE:
                 return False
-            if machine.wanted and machine.last_tick.blocked_by != "guard":
+            if machine.wanted and machine.last_tick.status.blocked_by != "guard":
                 return False
         return all(not lease.holder or self._is_of_deleted(lease.holder) for lease in self.world.leases.values())
 

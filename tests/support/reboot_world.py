@@ -11,9 +11,11 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from agent.annotations import REBOOT_STATE
 from agent.kube.errors import Operation
-from agent.reboot.cluster import STATE, LeaseView, NodeView
-from agent.reboot.state import Phase, decode
+from agent.reboot.cluster import LeaseView, NodeView
+from agent.reboot.phases import Phase
+from agent.reboot.state import decode
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import Books, Trouble
 
@@ -37,6 +39,7 @@ class World:
         self.books = Books()
         self.log: list[str] | None = None
         self.trusts_versions = True  # False is a broken API server, to prove that we would notice
+        self.forbidden_leases: set[str] = set()
         self.gives_lost_holders_up = False  # the policy `onLostHolder: release`
         self._revision = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -130,7 +133,7 @@ class World:
     def phase_of(self, name: str) -> Phase:
         """What the node's note says."""
         view = self.nodes.get(name)
-        return decode(view.annotations.get(STATE, "")).phase if view else Phase.UNKNOWN
+        return decode(view.annotations.get(REBOOT_STATE, "")).phase if view else Phase.UNKNOWN
 
     def pool_down(self, machine: SimMachine) -> list[str]:
         """Machines of the same pool that went, or are going, down because we said so."""

@@ -178,7 +178,7 @@ def alert(name: str, state: str = "firing", **labels: str) -> dict[str, Any]:
 
 def blocked_by(policy: Prometheus, *found: dict[str, Any]) -> tuple[str, ...]:
     counts = PrometheusBlocker(policy, Clocks())._counts
-    return alerts({"alerts": list(found)}, firing_only=policy.firing_only, counts=counts)
+    return alerts({"alerts": list(found)}, firing_only=policy.firing_only, counts=lambda labels, _since: counts(labels))
 
 
 def test_firing_alerts_block_by_name_once() -> None:
@@ -243,7 +243,7 @@ def test_an_alert_blocks_exactly_when_every_filter_lets_it(
 def test_alerts_that_are_not_understood_are_not_told(data: dict[str, Any]) -> None:
     """Something else than Prometheus may answer on that path."""
     with pytest.raises(PrometheusUnknown):
-        alerts(data, firing_only=True, counts=lambda _: True)
+        alerts(data, firing_only=True, counts=lambda _labels, _since: True)
 
 
 def test_any_series_of_a_query_blocks_and_is_named() -> None:

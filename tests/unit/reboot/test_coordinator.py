@@ -9,13 +9,16 @@ from dataclasses import replace
 
 import pytest
 
+from agent.annotations import FIELD_MANAGER, REBOOT_HISTORY, REBOOT_REQUEST, REBOOT_SKIP, REBOOT_STATE
 from agent.config import schema
 from agent.config.schema import Mode, OnLostHolder, Reboot
 from agent.errors import HostError
 from agent.event_reasons import Reason
-from agent.reboot.cluster import FIELD_MANAGER, HISTORY, REQUEST, SKIP, STATE, LeasePhase, LeaseView
-from agent.reboot.interfaces import HookStage, Outcome, SentinelReading, Tick
-from agent.reboot.state import NodeState, Phase, decode
+from agent.reboot.cluster import LeasePhase, LeaseView
+from agent.reboot.interfaces import HookStage, SentinelReading, Tick
+from agent.reboot.phases import Phase
+from agent.reboot.state import NodeState, Outcome, decode
+from agent.reboot.status import StatusReason as R
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
@@ -59,7 +62,7 @@ def _restart(machine: SimMachine) -> None:
 
 
 def _note(world: World, name: str = "n0") -> NodeState:
-    return decode(world.nodes[name].annotations.get(STATE, ""))
+    return decode(world.nodes[name].annotations.get(REBOOT_STATE, ""))
 
 
 # -- what never reboots ------------------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ def test_an_idle_node_asks_nobody_anything() -> None:
         machine.wake()
         world.pass_time(10.0)
     assert set(calls) == {"node"}  # which comes from a watch
-    assert (_tick(world).phase, _tick(world).sentence) == ("idle", "not required")
+    assert (_tick(world).status.phase, _tick(world).status.reason) == ("idle", R.NOT_REQUIRED)
 
 
 def test_an_unknown_sentinel_never_reboots() -> None:
@@ -93,8 +96,8 @@ def test_an_unknown_sentinel_never_reboots() -> None:
     world.pass_time(600.0)
     assert world.leases == {}
     tick = _tick(world)
-    assert (tick.required, tick.blocked_by) == (None, "unknown")
-    assert tick.sentence == "cannot tell whether a reboot is required: no such folder"
+    assert (tick.status.required, tick.status.blocked_by) == (None, "unknown")
+    assert (tick.status.reason, "no such folder" in tick.sentence) == (R.SENTINEL_UNKNOWN, True)
 
 
 def test_a_sentinel_that_raises_is_unknown() -> None:
@@ -121,10 +124,10 @@ def test_a_sentinel_that_becomes_unknown_in_the_drain_holds_the_reboot_until_it_
     assert _note(world).phase is Phase.DRAINING
     machine.sentinel_unknown = True
     world.pass_time(60.0)
-    assert _tick(world).sentence.startswith("drained, but cannot tell whether a reboot is required")
+    assert (_tick(world).status.phase, _tick(world).status.reason) == ("draining", R.SENTINEL_UNKNOWN)
     world.pass_time(250.0)
     assert world.books.commands == []
-    assert (_note(world).phase, world.nodes["n0"].unschedulable) == (Phase.FAILED, False)
+    assert (_note(world).phase, world.nodes["n0"].unschedulable) == (Phase.ROLLED_BACK, False)
 
 
 def test_unknown_hardening_never_reboots() -> None:
@@ -135,7 +138,7 @@ def test_unknown_hardening_never_reboots() -> None:
     machine.want("s")
     world.pass_time(300.0)
     assert world.books.cordons == []
-    assert (_tick(world).phase, _tick(world).blocked_by) == ("blocked", "unknown")
+    assert (_tick(world).status.phase, _tick(world).status.blocked_by) == ("blocked", "unknown")
     machine.verified = True
     world.pass_time(300.0)
     assert len(world.books.boots) == 1
@@ -154,13 +157,13 @@ def test_hardening_that_is_known_to_fail_does_not_hold_the_reboot() -> None:
 def test_a_note_that_cannot_be_read_stops_everything_and_says_so() -> None:
     """A newer agent's note, or a person's: nothing is done on a misread one."""
     world = _world()
-    world.annotate("n0", STATE, '{"v":9,"phase":"draining"}')
+    world.annotate("n0", REBOOT_STATE, '{"v":9,"phase":"draining"}')
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.leases == {}
     assert "version 9" in _tick(world).sentence
-    assert "remove it to start anew" in _tick(world).sentence
-    world.annotate("n0", STATE, None)
+    assert _tick(world).status.reason is R.STATE_UNREADABLE
+    world.annotate("n0", REBOOT_STATE, None)
     world.pass_time(600.0)
     assert len(world.books.boots) == 1
 
@@ -169,19 +172,19 @@ def test_audit_says_what_it_would_do_and_takes_nothing() -> None:
     """No lock, no cordon, no note."""
     world = _world(replace(POLICY, mode=Mode.AUDIT))
     machine = world.machines["n0"]
-    assert _tick(world).sentence == "audit: not required"
+    assert (_tick(world).status.mode, _tick(world).status.reason) == ("audit", R.NOT_REQUIRED)
     machine.want("s")
     world.pass_time(600.0)
-    assert (world.leases, world.books.cordons, STATE in world.nodes["n0"].annotations) == ({}, [], False)
-    assert _tick(world).sentence == "audit: would ask for the lock, drain and reboot"
+    assert (world.leases, world.books.cordons, REBOOT_STATE in world.nodes["n0"].annotations) == ({}, [], False)
+    assert _tick(world).status.reason is R.WOULD_REBOOT
     machine.blocked_by = "alert Down"
     machine.wake()
     world.pass_time(1.0)
-    assert _tick(world).sentence == "audit: blocked by alert Down"
+    assert (_tick(world).status.reason, "alert Down" in _tick(world).sentence) == (R.BLOCKED_BY_ALERTS, True)
     machine.sentinel_unknown = True
     machine.wake()
     world.pass_time(1.0)
-    assert _tick(world).sentence == "audit: cannot tell: no such folder"
+    assert _tick(world).status.reason is R.SENTINEL_UNKNOWN
 
 
 def test_switched_off_it_is_silent() -> None:
@@ -189,7 +192,7 @@ def test_switched_off_it_is_silent() -> None:
     world = _world(replace(POLICY, mode=Mode.OFF))
     world.machines["n0"].want("s")
     world.pass_time(100.0)
-    assert (_tick(world).sentence, world.leases) == ("off", {})
+    assert (_tick(world).status.reason, world.leases) == (R.MODE_OFF, {})
 
 
 @pytest.mark.parametrize("mode", [Mode.AUDIT, Mode.OFF])
@@ -201,7 +204,7 @@ def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> 
     world.pass_time(20.0)
     world.machines["n1"].want("s")
     world.pass_time(5.0)
-    assert (_note(world, "n0").phase, _note(world, "n1").phase) == (Phase.DRAINING, Phase.WANTED)
+    assert (_note(world, "n0").phase, _note(world, "n1").phase) == (Phase.DRAINING, Phase.PENDING)
     quiet = Agents(replace(POLICY, mode=mode), random.Random(1))
     for machine in world.machines.values():
         machine.stop_agent()
@@ -216,13 +219,13 @@ def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> 
 def test_opted_out_waits_and_says_why() -> None:
     """The annotation's value is the reason that is shown."""
     world = _world()
-    world.annotate("n0", SKIP, "disk is being replaced")
+    world.annotate("n0", REBOOT_SKIP, "disk is being replaced")
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.books.cordons == []
-    assert _tick(world).sentence == "opted out on the node: disk is being replaced"
-    assert _tick(world).blocked_by == "skip"
-    world.annotate("n0", SKIP, None)
+    assert (_tick(world).status.reason, "disk is being replaced" in _tick(world).sentence) == (R.OPTED_OUT, True)
+    assert _tick(world).status.blocked_by == "skip"
+    world.annotate("n0", REBOOT_SKIP, None)
     world.pass_time(120.0)
     assert len(world.books.commands) == 1
 
@@ -237,7 +240,7 @@ def test_a_blocker_is_asked_again_before_the_reboot() -> None:
     machine.blocked_by = "alert QueueFull"
     world.pass_time(60.0)
     assert world.books.commands == []
-    assert (_tick(world).sentence, _tick(world).blocked_by) == ("drained, but blocked by alert QueueFull", "prometheus")
+    assert (_tick(world).status.reason, _tick(world).status.blocked_by) == (R.BLOCKED_BY_ALERTS, "prometheus")
     machine.blocked_by = ""
     world.pass_time(30.0)
     assert len(world.books.commands) == 1
@@ -273,7 +276,7 @@ def test_a_silent_holder_that_has_not_fenced_is_replaced_after_the_leases_durati
     world.machines["n0"].want("s")
     world.pass_time(55.0)
     assert world.leases[LEASE].holder == "n1/uid-n1"
-    assert _tick(world).holder == "n1"
+    assert _tick(world).status.holder == "n1"
     world.pass_time(60.0)
     assert len(world.books.commands) == 1
 
@@ -289,7 +292,7 @@ def test_how_long_the_lock_is_held_is_told_by_its_holder_and_by_who_waits() -> N
     taken = parse_rfc3339(world.leases[LEASE].acquired)
     assert taken > 0
     assert [_tick(world, name).lock_since for name in ("n0", "n1", "n2")] == [taken, taken, 0.0]
-    assert (_tick(world, "n0").blocked_by, _tick(world, "n1").holder) == ("drain", "n0")
+    assert (_tick(world, "n0").status.blocked_by, _tick(world, "n1").status.holder) == ("drain", "n0")
     world.machines["n0"].pdb_until = 0.0
     world.pass_time(3600.0)
     assert [_tick(world, name).lock_since for name in ("n0", "n1", "n2")] == [0.0, 0.0, 0.0]
@@ -301,7 +304,7 @@ def test_a_lock_that_somebody_wrote_by_hand_has_an_unknown_age() -> None:
     _lease(world, "n1/uid-n1")
     world.machines["n0"].want("s")
     world.pass_time(20.0)
-    assert (_tick(world).holder, _tick(world).lock_since) == ("n1", 0.0)
+    assert (_tick(world).status.holder, _tick(world).lock_since) == ("n1", 0.0)
 
 
 def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> None:
@@ -318,7 +321,7 @@ def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> No
     stuck = next(said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK)
     assert (stuck.name, stuck.message.split()[0]) == (LEASE, "n3")
     assert _tick(world).stuck
-    assert "n3 went down and did not come back" in _tick(world).sentence
+    assert (_tick(world).status.reason, _tick(world).status.holder) == (R.HOLDER_LOST, "n3")
     world.pass_time(86400.0)
     assert world.leases[LEASE].holder == "n3/uid-n3"
     assert world.books.commands == []
@@ -395,7 +398,7 @@ def test_the_minimum_gap_is_kept_although_a_remote_clock_runs_ahead() -> None:
     world.set_lease(LeaseView(LEASE, last_reboot=machine.wall() + 50_000.0), "nobody")
     machine.want("s")
     world.pass_time(190.0)
-    assert (_tick(world).blocked_by, world.books.cordons) == ("gap", [])
+    assert (_tick(world).status.blocked_by, world.books.cordons) == ("gap", [])
     world.pass_time(60.0)
     assert len(world.books.commands) == 1
 
@@ -406,8 +409,8 @@ def test_a_full_budget_is_told_and_waited_for() -> None:
     world.human_cordons("n1", cordon=True)
     world.machines["n0"].want("s")
     world.pass_time(60.0)
-    assert _tick(world).sentence == "blocked by maxUnavailable 1 of 2 nodes: unavailable are n1"
-    assert _tick(world).blocked_by == "budget"
+    assert (_tick(world).status.reason, "n1" in _tick(world).sentence) == (R.MAX_UNAVAILABLE, True)
+    assert _tick(world).status.blocked_by == "budget"
     assert world.books.reasons().count(Reason.REBOOT_BLOCKED) == 1
     world.human_cordons("n1", cordon=False)
     world.pass_time(60.0)
@@ -420,11 +423,11 @@ def test_a_full_budget_is_told_and_waited_for() -> None:
 def test_a_person_may_ask_for_a_reboot_through_the_same_path() -> None:
     """The annotation is answered once, and taken away with the proof."""
     world = _world()
-    world.annotate("n0", REQUEST, "new firmware\n")
+    world.annotate("n0", REBOOT_REQUEST, "new firmware\n")
     world.pass_time(300.0)
     assert len(world.books.boots) == 1
-    assert REQUEST not in world.nodes["n0"].annotations
-    (entry,) = json.loads(world.nodes["n0"].annotations[HISTORY])
+    assert REBOOT_REQUEST not in world.nodes["n0"].annotations
+    (entry,) = json.loads(world.nodes["n0"].annotations[REBOOT_HISTORY])
     assert entry["reason"] == "new firmware "
     world.pass_time(5000.0)
     assert len(world.books.boots) == 1
@@ -498,7 +501,8 @@ def test_a_proof_that_takes_too_long_is_told_once_and_still_ends_well() -> None:
     machine.verified = False
     world.pass_time(800.0)
     assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
-    assert _tick(world).sentence.endswith("now: the node is not hardened: modprobe/sctp")
+    assert _tick(world).status.reason is R.VERIFICATION_FAILED
+    assert "modprobe/sctp" in _tick(world).sentence
     assert world.leases[LEASE].holder == machine.identity
     machine.verified = True
     world.pass_time(60.0)
@@ -525,9 +529,10 @@ def test_another_boot_during_the_proof_begins_it_again() -> None:
     """The clock of the proof starts anew, and the end is the same."""
     world = _world()
     machine = world.machines["n0"]
-    machine.verified = False
     machine.want("s")
-    world.pass_time(120.0)
+    world.pass_time(30.0)
+    machine.verified = False
+    world.pass_time(90.0)
     assert _note(world).phase is Phase.VERIFYING
     machine.power_off()
     machine.verified = True
@@ -563,5 +568,5 @@ def test_no_node_object_no_act() -> None:
     world.nodes.pop("n0")
     world.machines["n0"].want("s")
     world.pass_time(600.0)
-    assert _tick(world).sentence == "the Node object is gone: nothing is done"
+    assert _tick(world).status.phase is Phase.UNKNOWN
     assert world.leases == {}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.reboot.cluster import FIELD_MANAGER, LeasePhase, LeaseView, NodePatch
+from agent.annotations import FIELD_MANAGER
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch
 from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 KEYS = (

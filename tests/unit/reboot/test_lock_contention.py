@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from agent.reboot.cluster import LeasePhase, LeaseView
+from agent.reboot.interfaces import BlockerResult
 from agent.reboot.lock.contention import LockContention
 from agent.reboot.machine.inputs import Slot
 
@@ -29,7 +30,7 @@ def _release(
 ) -> tuple[int, int, float]:
     """One release among these waiters: who wins, how many asked, and after how long."""
     slot = _slot(transitions=turn, waited=last)
-    moments = [(rooms[n].turn([slot], 0.0, pool_size=size, waited=waited[n]).in_seconds, n) for n in rooms]
+    moments = [(rooms[n].attempt([slot], 0.0, pool_size=size, waited=waited[n]).in_seconds, n) for n in rooms]
     heapq.heapify(moments)
     first, winner = moments[0]
     seen_by_all = first + LIST_SECONDS + PAGE_SECONDS * ((size - 1) // 500) + WATCH_SECONDS
@@ -93,28 +94,28 @@ def test_in_a_small_cluster_the_lock_is_asked_for_within_a_second() -> None:
     """Three nodes: no wait that a person would notice."""
     for seed in range(200):
         room = LockContention(random.Random(seed), DURATION)
-        assert room.turn([_slot()], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
+        assert room.attempt([_slot()], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
         newcomer = LockContention(random.Random(seed), DURATION)
-        assert newcomer.turn([_slot(waited=500.0)], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
+        assert newcomer.attempt([_slot(waited=500.0)], 0.0, pool_size=3, waited=0.0).in_seconds < 1.0
 
 
 def test_a_moment_once_drawn_stays_until_the_lease_changes() -> None:
     """Looking again does not draw again: who looks often has no better chance."""
     room = LockContention(random.Random(1), DURATION)
-    first = room.turn([_slot()], 100.0, pool_size=5000, waited=10.0)
-    later = room.turn([_slot()], 100.2, pool_size=5000, waited=10.2)
+    first = room.attempt([_slot()], 100.0, pool_size=5000, waited=10.0)
+    later = room.attempt([_slot()], 100.2, pool_size=5000, waited=10.2)
     assert first.in_seconds - later.in_seconds == pytest.approx(0.2)
-    due = room.turn([_slot()], 100.0 + first.in_seconds, pool_size=5000, waited=12.0)
+    due = room.attempt([_slot()], 100.0 + first.in_seconds, pool_size=5000, waited=12.0)
     assert due.now
 
 
 def test_a_held_lock_is_looked_after_only_when_its_holder_was_silent() -> None:
     """Nothing to ask for before the lease's whole duration has gone without a sign of life."""
     room = LockContention(random.Random(1), DURATION)
-    busy = room.turn([_slot(holder="a/1", unseen=10.0)], 0.0, pool_size=10, waited=0.0)
+    busy = room.attempt([_slot(holder="a/1", unseen=10.0)], 0.0, pool_size=10, waited=0.0)
     assert (busy.now, busy.slot) == (False, None)
     assert busy.in_seconds == pytest.approx(50.1)
-    silent = room.turn([_slot(holder="a/1", unseen=61.0)], 51.0, pool_size=10, waited=51.0)
+    silent = room.attempt([_slot(holder="a/1", unseen=61.0)], 51.0, pool_size=10, waited=51.0)
     assert silent.slot is not None
     assert 0.0 <= silent.in_seconds <= 30.0
 
@@ -124,7 +125,7 @@ def test_looking_after_a_silent_holder_is_spread_over_the_whole_pool() -> None:
     moments = Counter(
         int(
             LockContention(random.Random(seed), DURATION)
-            .turn([_slot(holder="a/1", unseen=61.0)], 0.0, pool_size=5000, waited=0.0)
+            .attempt([_slot(holder="a/1", unseen=61.0)], 0.0, pool_size=5000, waited=0.0)
             .in_seconds
         )
         for seed in range(5000)
@@ -135,35 +136,35 @@ def test_looking_after_a_silent_holder_is_spread_over_the_whole_pool() -> None:
 def test_a_turn_that_came_to_nothing_comes_again_later() -> None:
     """A blocker without an end is asked again soon, then about every quarter of a minute; one with an end after it."""
     room = LockContention(random.Random(1), DURATION)
-    room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
+    room.attempt([_slot()], 0.0, pool_size=3, waited=0.0)
     wait = room.postpone(1.0, pool_size=3)
     assert 1.0 <= wait <= 3.0
-    assert not room.turn([_slot()], 1.0, pool_size=3, waited=1.0).now
-    assert room.turn([_slot()], 1.0 + wait, pool_size=3, waited=1.0 + wait).now
+    assert not room.attempt([_slot()], 1.0, pool_size=3, waited=1.0).now
+    assert room.attempt([_slot()], 1.0 + wait, pool_size=3, waited=1.0 + wait).now
     waits = [room.postpone(10.0 + number, pool_size=3) for number in range(6)]
     assert waits[0] < waits[-1]
     assert 7.5 <= waits[-1] <= 22.5
     known = room.postpone(100.0, pool_size=3, seconds=3600.0)
     assert 3600.0 <= known <= 3602.0
-    assert not room.turn([_slot(transitions=9)], 200.0, pool_size=3, waited=200.0).now
+    assert not room.attempt([_slot(transitions=9)], 200.0, pool_size=3, waited=200.0).now
 
 
 def test_a_free_slot_comes_before_a_silent_holders() -> None:
     """With two slots the free one is asked for, whatever its number."""
     room = LockContention(random.Random(1), DURATION)
-    turn = room.turn([_slot(holder="a/1", unseen=99.0), _slot(index=1)], 0.0, pool_size=3, waited=0.0)
+    turn = room.attempt([_slot(holder="a/1", unseen=99.0), _slot(index=1)], 0.0, pool_size=3, waited=0.0)
     assert turn.slot is not None
     assert turn.slot.index == 1
 
 
-def test_why_a_turn_came_to_nothing_is_known_until_the_lock_changes_hands() -> None:
-    """So that the sentence goes on naming the blocker, instead of a lock that is free."""
+def test_why_an_attempt_came_to_nothing_is_known_until_the_lock_changes_hands() -> None:
+    """So that the status keeps naming the blocker, instead of a lock that is free."""
     room = LockContention(random.Random(1), DURATION)
-    room.turn([_slot()], 0.0, pool_size=3, waited=0.0)
-    room.postpone(1.0, pool_size=3, refused="blocked by the pause", refused_by="pause")
-    turn = room.turn([_slot()], 1.5, pool_size=3, waited=1.5)
-    assert (turn.refused, turn.refused_by) == ("blocked by the pause", "pause")
-    assert room.turn([_slot(transitions=1)], 2.0, pool_size=3, waited=2.0).refused == ""
+    room.attempt([_slot()], 0.0, pool_size=3, waited=0.0)
+    paused = BlockerResult(True, "the cluster's pause", name="pause")
+    room.postpone(1.0, pool_size=3, refused=paused)
+    assert room.attempt([_slot()], 1.5, pool_size=3, waited=1.5).refused is paused
+    assert room.attempt([_slot(transitions=1)], 2.0, pool_size=3, waited=2.0).refused is None
 
 
 def test_a_big_pool_asks_again_rarely_each() -> None:

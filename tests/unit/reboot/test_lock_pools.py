@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Pool, Reboot
 from agent.reboot.cluster import Member
-from agent.reboot.lock.pools import allowed_unavailable, budget, lease_names, pool_of, usable_slots
+from agent.reboot.lock.pools import (
+    CONTROL_PLANE,
+    WORKERS,
+    allowed_unavailable,
+    budget,
+    lease_names,
+    pool_of,
+    usable_slots,
+)
 
 VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True)
 
@@ -67,13 +75,24 @@ def test_lease_names_are_predictable() -> None:
 )
 def test_the_limit_is_a_count_or_a_share_rounded_down_but_at_least_one(limit: str, size: int, allowed: int) -> None:
     """A pool of three with 10 % may still be rebooted, one at a time."""
-    assert allowed_unavailable(limit, size) == allowed
+    assert allowed_unavailable(Reboot(max_unavailable=limit), WORKERS, size) == allowed
 
 
 def test_slots_beyond_the_limit_are_not_used() -> None:
     """More nodes under the lock than may be unavailable would only wait for each other."""
-    assert usable_slots(Reboot(concurrency=3, max_unavailable="2")) == 2
-    assert usable_slots(Reboot(concurrency=3, max_unavailable="50%")) == 3
+    assert usable_slots(Reboot(concurrency=3, max_unavailable="2"), WORKERS) == 2
+    assert usable_slots(Reboot(concurrency=3, max_unavailable="50%"), WORKERS) == 3
+
+
+@pytest.mark.parametrize("limit", ["3", "100%"])
+@pytest.mark.parametrize(("own", "size", "allowed"), [(1, 3, 1), (2, 3, 1), (2, 5, 2), (9, 7, 3), (1, 1, 1), (3, 2, 1)])
+def test_a_control_plane_has_its_own_number_and_keeps_etcds_quorum(
+    limit: str, own: int, size: int, allowed: int
+) -> None:
+    """Whatever suits the fleet: one at a time, or what its own key says, never half of etcd's members or more."""
+    policy = Reboot(concurrency=5, max_unavailable=limit, pool=Pool(control_plane_max_unavailable=own))
+    assert allowed_unavailable(policy, CONTROL_PLANE, size) == allowed
+    assert usable_slots(policy, CONTROL_PLANE) == own
 
 
 def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> None:
@@ -91,7 +110,7 @@ def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> N
     by_hand = [*members, _member("by-hand", cordoned=True, pool="a")]
     full = budget(by_hand, "me", policy, "a", ())
     assert not full.fits
-    assert full.why == "maxUnavailable 2 of 4 nodes: unavailable are by-hand, down"
+    assert full.why == "maxUnavailable 2 of 4 nodes: by-hand, down unavailable"
 
 
 def test_a_holder_of_another_slot_counts_as_unavailable_unless_its_node_is_gone() -> None:
@@ -107,4 +126,4 @@ def test_many_unavailable_nodes_are_named_in_part() -> None:
     """The sentence stays readable."""
     members = [_member("me"), *(_member(f"n{number}", ready=False) for number in range(9))]
     why = budget(members, "me", Reboot(), "workers", ()).why
-    assert why == "maxUnavailable 1 of 10 nodes: unavailable are n0, n1, n2, n3, n4 and 4 more"
+    assert why == "maxUnavailable 1 of 10 nodes: n0, n1, n2, n3, n4 and 4 more unavailable"

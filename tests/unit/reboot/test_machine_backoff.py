@@ -11,11 +11,13 @@ from itertools import pairwise
 
 import pytest
 
+from agent.annotations import REBOOT_STATE
 from agent.config import schema
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
-from agent.reboot.cluster import STATE
-from agent.reboot.state import NodeState, Phase, decode
+from agent.reboot.phases import Phase
+from agent.reboot.state import NodeState, decode
+from agent.reboot.status import StatusReason
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate, Trouble
@@ -49,7 +51,7 @@ def _count(world: World, reason: Reason) -> int:
 
 
 def _note(world: World) -> NodeState:
-    return decode(world.nodes["n0"].annotations[STATE])
+    return decode(world.nodes["n0"].annotations[REBOOT_STATE])
 
 
 def test_one_failure_one_roll_back_no_second_drain_within_the_back_off() -> None:
@@ -69,7 +71,8 @@ def test_one_failure_one_roll_back_no_second_drain_within_the_back_off() -> None
     assert not world.nodes["n0"].unschedulable
     assert all(not lease.holder for lease in world.leases.values())
     assert machine.last_tick is not None
-    assert machine.last_tick.sentence.startswith("failed: the reboot command failed: systemctl")
+    assert machine.last_tick.status.reason is StatusReason.ROLLED_BACK
+    assert "the reboot command failed: systemctl" in machine.last_tick.sentence
 
 
 def test_each_failure_doubles_the_back_off_up_to_a_day() -> None:
@@ -104,7 +107,7 @@ def test_the_back_off_begins_again_after_another_boot() -> None:
     world.pass_time(590.0)
     assert machine.boots == 1
     assert len(world.books.cordons) == 1
-    assert _note(world).phase is Phase.FAILED
+    assert _note(world).phase is Phase.ROLLED_BACK
     world.pass_time(600.0)
     assert len(world.books.cordons) == 2
 

@@ -12,12 +12,13 @@ from itertools import pairwise
 
 import pytest
 
+from agent.annotations import REBOOT_HISTORY, REBOOT_SKIP
 from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
 from agent.event_reasons import Reason
-from agent.reboot.cluster import HISTORY, SKIP, LeasePhase
+from agent.reboot.cluster import LeasePhase
 from agent.reboot.interfaces import HookStage
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play
 from tests.support.reboot_trouble import CommandFate, Violation
 from tests.support.reboot_world import World
@@ -65,7 +66,7 @@ def _rebooted_once(world: World) -> None:
 
 def _success(world: World) -> None:
     _rebooted_once(world)
-    assert HISTORY in world.nodes["n0"].annotations
+    assert REBOOT_HISTORY in world.nodes["n0"].annotations
     for cycle in _good_cycles(world):
         assert [reason for reason in cycle if reason in GOOD_CYCLE] == GOOD_CYCLE
 
@@ -133,13 +134,13 @@ def _stays_cordoned(world: World) -> None:
 
 def _opt_out(world: World, reason: str) -> None:
     if _once(world, reason, Reason.NODE_CORDONED, "done"):
-        world.annotate("n0", SKIP, "being looked at")
+        world.annotate("n0", REBOOT_SKIP, "being looked at")
 
 
 def _opted_out(world: World) -> None:
     assert world.books.commands == []
     assert not world.nodes["n0"].unschedulable
-    assert world.phase_of("n0") is Phase.WANTED
+    assert world.phase_of("n0") is Phase.PENDING
     assert not world.leases[LEASE].holder
 
 
@@ -169,7 +170,7 @@ def _guarded(world: World) -> None:
     assert _booted(world) == 1
     tick = world.machines["n0"].last_tick
     assert tick is not None
-    assert tick.blocked_by == "guard"
+    assert tick.status.blocked_by == "guard"
 
 
 def _cordoned_by_hand(world: World) -> None:

@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.annotations import FIELD_MANAGER, REBOOT_SKIP
 from agent.config import schema
 from agent.config.schema import Mode, OnLostHolder, OnTimeout, Reboot
-from agent.reboot.cluster import FIELD_MANAGER, SKIP, LeasePhase, LeaseView, NodeView
-from agent.reboot.interfaces import HardeningReading, HookProgress, HookStage, Outcome, Progress, SentinelReading
+from agent.reboot.cluster import LeasePhase, LeaseView, NodeView
+from agent.reboot.interfaces import (
+    BlockerResult,
+    HardeningReading,
+    HookProgress,
+    HookStage,
+    Progress,
+    SentinelReading,
+)
 from agent.reboot.machine.decide import decide
-from agent.reboot.machine.inputs import (
+from agent.reboot.machine.decisions import (
     Acquire,
-    Budget,
-    Command,
     FenceAndReboot,
     Fetch,
-    GateResult,
-    Inputs,
-    LockAttempt,
     Release,
     Renew,
-    Slot,
     StepDrain,
     StepHooks,
     Write,
 )
-from agent.reboot.state import PERSISTED, NodeState, Now, Phase, Stamp
+from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Slot
+from agent.reboot.phases import EDGES, STORED, Phase
+from agent.reboot.state import CLASSES, Attempt, Idle, NodeState, Now, Outcome, Stamp
 
 HOOKS = (schema.Hook(command=("/bin/true",)),)
 ALL_HOOKS = schema.Hooks(pre_drain=HOOKS, pre_reboot=HOOKS, post_reboot=HOOKS)
 NOW = Now("boot-1", 1000.0, 1_700_000_000.0)
 FRESH = Stamp("boot-1", 995.0, 1.0)
-STAMPS = (FRESH, Stamp("boot-1", 10.0, 1.0), Stamp("boot-0", 999.0, 1.0), None)
+STAMPS = (FRESH, Stamp("boot-1", 10.0, 1.0), Stamp("boot-0", 999.0, 1.0))
 ME = "n0/u0"
 MAYBE = (True, False, None)
+UNLOCKED = (Phase.PENDING, Phase.IDLE, Phase.ROLLED_BACK)
 
 # Everything as it is in a cycle that goes well: what is drawn below goes wrong from here.
 POLICY = Reboot(drain=schema.Drain(timeout=60.0))
 LEASE = LeaseView("lease-0", "1", ME, LeasePhase.HELD, cycle="c1")
 NODE = NodeView("n0", "u0", "1", unschedulable=True, unschedulable_by=FIELD_MANAGER, ready=True, boot_id="boot-1")
-STATE = NodeState(cycle="c1", boot="boot-1", cordoned=True, lease="lease-0", entered=FRESH)
+STATE = {"cycle": "c1", "boot": "boot-1", "cordoned": True, "lease": "lease-0", "entered": FRESH}
+BLOCKED = BlockerResult(blocked=True, name="prometheus", by="alert")
 GOOD_ANSWERS = {
-    "gate": GateResult(blocked=False),
-    "late_gate": GateResult(blocked=False),
+    "blockers": BlockerResult(blocked=False),
+    "late_blockers": BlockerResult(blocked=False),
     "budget": Budget(fits=True, why="", pool_size=3, slots=1),
     "holder_gone": False,
-    "proof": HardeningReading(verified=True),
+    "lock_rights": (),
+    "hardening": HardeningReading(verified=True),
     "heartbeat": True,
+    "shutting_down": False,
 }
 
 POLICY_CHANGES: dict[str, tuple[object, ...]] = {
@@ -59,34 +67,41 @@ POLICY_CHANGES: dict[str, tuple[object, ...]] = {
     "lock": (schema.Lock(on_lost_holder=OnLostHolder.RELEASE), schema.Lock(release_delay=60.0)),
     "hooks": (ALL_HOOKS,),
     "delay": (5.0,),
+    "prefer_no_schedule_taint": ("example.com/soon",),
 }
 STATE_CHANGES: dict[str, tuple[object, ...]] = {
     "cycle": ("c2",),
     "requested": ("please",),
-    "boot": ("boot-0",),
+    "boot": ("boot-0", "boot-1"),
     "cordoned": (False,),
     "entered": STAMPS,
     "failures": (3,),
+    "failing": (2,),
     "error": ("broken",),
     "lost": (True,),
-    "guard": ("s1",),
-    "done": STAMPS,
+    "guard": ("s1", "s2"),
+    "done": (*STAMPS, None),
     "outcome": tuple(Outcome),
+    "cause": ("prometheus", "not-rebooted"),
+    "last_cause": ("prometheus",),
+    "repeated": (True,),
 }
 NODE_CHANGES: dict[str, tuple[object, ...]] = {
     "unschedulable": (False,),
     "unschedulable_by": ("", "kubectl-cordon"),
     "ready": MAYBE,
     "boot_id": ("boot-0",),
-    "annotations": ({SKIP: "no"},),
+    "annotations": ({REBOOT_SKIP: "no"},),
+    "removal": ("taint karpenter.sh/disrupted",),
 }
 LEASE_CHANGES: dict[str, tuple[object, ...]] = {
     "holder": ("", "n1/u1"),
+    "version": ("",),
     "phase": tuple(LeasePhase),
     "cycle": ("c2",),
     "stuck": ("n0",),
 }
-SEEN_CHANGES: dict[str, tuple[object, ...]] = {
+INPUT_CHANGES: dict[str, tuple[object, ...]] = {
     "node": (None,),
     "state": (None,),
     "renew_due": (True,),
@@ -101,12 +116,14 @@ SEEN_CHANGES: dict[str, tuple[object, ...]] = {
     ),
     "command": tuple(Command),
     "command_seconds": (5.0, 5000.0),
-    "gate": (None, GateResult(blocked=True, name="prometheus", by="alert")),
-    "late_gate": (None, GateResult(blocked=True, name="prometheus", by="alert")),
+    "blockers": (None, BLOCKED),
+    "late_blockers": (None, BLOCKED, replace(BLOCKED, unknown=True)),
     "budget": (None, Budget(fits=False, why="full", pool_size=3, slots=1), Budget(True, "", 3, 0)),
     "holder_gone": (None, True),
-    "proof": (None, HardeningReading(None), HardeningReading(verified=False)),
+    "lock_rights": (None, ("lease-0",)),
+    "hardening": (None, HardeningReading(None), HardeningReading(verified=False, failing=1)),
     "heartbeat": (None, False),
+    "shutting_down": (None, True),
 }
 
 
@@ -115,143 +132,183 @@ def _changes(draw: st.DrawFn, table: dict[str, tuple[object, ...]], most: int) -
     return {name: draw(st.sampled_from(table[name])) for name in names}
 
 
+def _state(phase: Phase, changes: dict[str, Any]) -> NodeState:
+    """A state of the phase, with what of the changes it can have."""
+    known = {one.name for one in fields(CLASSES[phase])}
+    boot = "boot-0" if phase is Phase.VERIFYING else "boot-1"
+    values = {**STATE, "boot": boot, **changes}
+    return CLASSES[phase](**{key: value for key, value in values.items() if key in known})
+
+
 @st.composite
-def looks(draw: st.DrawFn) -> Inputs:
+def inputs_drawn(draw: st.DrawFn) -> Inputs:
     """A cycle that goes well in some phase, with a few things changed, whether they go together or not."""
-    phase = draw(st.sampled_from(sorted(PERSISTED)))
-    holds = draw(st.booleans()) if phase in (Phase.WANTED, Phase.IDLE, Phase.FAILED) else True
+    phase = draw(st.sampled_from(sorted(STORED)))
+    holds = draw(st.booleans()) if phase in UNLOCKED else True
     lease = replace(LEASE, holder=ME if holds else "", phase=LeasePhase.HELD if holds else LeasePhase.NONE)
     lease = replace(lease, **_changes(draw, LEASE_CHANGES, 1))
-    node = replace(NODE, unschedulable=phase not in (Phase.IDLE, Phase.WANTED, Phase.FAILED))
+    node = replace(NODE, unschedulable=phase not in UNLOCKED)
     node = replace(node, **_changes(draw, NODE_CHANGES, 1))
-    boot = "boot-0" if phase is Phase.VERIFYING else "boot-1"
-    state = replace(replace(STATE, phase=phase, boot=boot), **_changes(draw, STATE_CHANGES, 2))
     unseen = draw(st.sampled_from((0.0, 61.0, 5000.0)))
     slot = Slot(lease, 0, ours=lease.holder == ME, unseen_seconds=unseen)
-    seen = Inputs(
+    inputs = Inputs(
         policy=replace(POLICY, **_changes(draw, POLICY_CHANGES, 1)),
         now=NOW,
         node=node,
-        state=state,
+        state=_state(phase, _changes(draw, STATE_CHANGES, 3)),
         slots=(slot,),
         mine=slot if slot.ours else None,
         sentinel=SentinelReading(required=True, stamp="s2"),
-        turn=LockAttempt(now=draw(st.booleans()), in_seconds=1.0, slot=None if slot.ours else slot),
+        attempt=LockAttempt(now=draw(st.booleans()), in_seconds=1.0, slot=None if slot.ours else slot),
         progress=draw(st.sampled_from((None, Progress(total=3, done=True)))),
         new_cycle="c3",
         command_error="exit code 1",
         **GOOD_ANSWERS,  # type: ignore[arg-type]
     )
-    for name, value in _changes(draw, SEEN_CHANGES, 2).items():
-        setattr(seen, name, value)
-    return seen
+    for name, value in _changes(draw, INPUT_CHANGES, 2).items():
+        setattr(inputs, name, value)
+    return inputs
 
 
-SEEN = looks()
+INPUTS = inputs_drawn()
 
 
-def it_always_answers_with_a_sentence(seen: Inputs) -> None:
+def it_always_answers_with_a_sentence(inputs: Inputs) -> None:
     """Whatever is seen: a phase, a sentence, and either something to do or a time to look again."""
-    decision = decide(seen)
+    decision = decide(inputs)
     assert decision.sentence
     assert decision.action is not None or decision.wait_seconds > 0 or decision.postpone
 
 
-def equal_looks_give_equal_decisions(seen: Inputs) -> None:
+def equal_looks_give_equal_decisions(inputs: Inputs) -> None:
     """Nothing is remembered between two calls."""
-    assert decide(seen) == decide(replace(seen))
+    assert decide(inputs) == decide(replace(inputs))
 
 
-def the_command_comes_only_behind_everything_else(seen: Inputs) -> None:
+def the_command_comes_only_behind_everything_else(inputs: Inputs) -> None:
     """Lock, cordon, note, wish, policy: without any one of them there is no reboot."""
-    decision = decide(seen)
+    decision = decide(inputs)
     if not isinstance(decision.action, FenceAndReboot):
         return
-    assert seen.policy.mode is Mode.ENFORCE
-    assert seen.mine is not None
-    assert decision.action.slot is seen.mine
-    assert seen.state is not None
-    assert (seen.state.phase, seen.state.boot) == (Phase.REBOOTING, seen.now.boot)
-    assert seen.node is not None
-    assert seen.node.unschedulable
-    assert not seen.skip
-    assert seen.wants
-    assert not seen.mine.fenced or seen.command is Command.NOT_GIVEN
+    assert inputs.policy.mode is Mode.ENFORCE
+    assert inputs.mine is not None
+    assert decision.action.slot is inputs.mine
+    assert inputs.state is not None
+    assert (inputs.state.phase, inputs.state.boot) == (Phase.REBOOTING, inputs.now.boot)
+    assert inputs.node is not None
+    assert inputs.node.unschedulable
+    assert not inputs.skip
+    assert inputs.required
+    assert not inputs.mine.fenced or inputs.command is Command.NOT_GIVEN
 
 
-def a_cordon_is_lifted_only_when_it_is_ours(seen: Inputs) -> None:
+def a_cordon_is_lifted_only_when_it_is_ours(inputs: Inputs) -> None:
     """By our note and not against the server's book, or by the server's book alone when there is no note."""
-    decision = decide(seen)
+    decision = decide(inputs)
     if not isinstance(decision.action, Write) or decision.action.cordon is not False:
         return
-    assert seen.node is not None
-    assert seen.state is not None
-    assert seen.node.unschedulable
-    assert seen.node.unschedulable_by in ("", FIELD_MANAGER)
-    assert seen.state.cordoned or (seen.state.phase is Phase.IDLE and seen.node.unschedulable_by == FIELD_MANAGER)
+    assert inputs.node is not None
+    assert inputs.node.unschedulable
+    assert inputs.node.unschedulable_by in ("", FIELD_MANAGER)
+    is_leftover = isinstance(inputs.state, Idle) and inputs.node.unschedulable_by == FIELD_MANAGER
+    assert (isinstance(inputs.state, Attempt) and inputs.state.cordoned) or is_leftover
 
 
-def no_step_forgets_a_cordon_of_ours(seen: Inputs) -> None:
-    """A note that says `cordoned` is followed by one that does not only together with the uncordon, or when the cordon
-    is gone or somebody else's."""
-    decision = decide(seen)
-    if not isinstance(decision.action, Write) or seen.state is None or not seen.state.cordoned or seen.node is None:
+def no_step_forgets_a_cordon_of_ours(inputs: Inputs) -> None:
+    """A state that says `cordoned` is followed by one that does not only together with the uncordon, or when the cordon
+    is gone or another user's."""
+    action = decide(inputs).action
+    if not isinstance(action, Write) or not isinstance(inputs.state, Attempt) or inputs.node is None:
         return
-    if seen.state.phase in (Phase.IDLE, Phase.WANTED, Phase.RELEASING, Phase.FAILED):
-        return  # never written with `cordoned`
-    is_ours = seen.node.unschedulable and seen.node.unschedulable_by in ("", FIELD_MANAGER)
-    assert decision.action.state.cordoned or decision.action.cordon is False or not is_ours
+    is_ours = inputs.node.unschedulable and inputs.node.unschedulable_by in ("", FIELD_MANAGER)
+    keeps = isinstance(action.state, Attempt) and action.state.cordoned
+    assert keeps or action.cordon is False or not is_ours or not inputs.state.cordoned
 
 
-def the_lock_is_taken_only_when_nothing_stands_against_it(seen: Inputs) -> None:
+def every_write_moves_along_an_edge(inputs: Inputs) -> None:
+    """phases.TRANSITIONS is the whole truth about what follows what."""
+    action = decide(inputs).action
+    if isinstance(action, Write):
+        assert inputs.state is not None
+        assert (inputs.state.phase, action.state.phase) in EDGES
+
+
+def no_cordon_outlives_its_deadlines(inputs: Inputs) -> None:
+    """Long past every timeout a cordoned node before its command does one thing only: it gives up. No call that may be
+    refused comes before."""
+    if not isinstance(inputs.state, Attempt) or inputs.state.boot != inputs.now.boot or inputs.node is None:
+        return
+    is_before_command = inputs.state.phase in (Phase.CORDONED, Phase.DRAINING)
+    forced = inputs.policy.drain.on_timeout is OnTimeout.FORCE
+    if not is_before_command or forced or inputs.spare is not None:
+        return
+    late = Now("boot-1", 1_000_000.0, NOW.wall)
+    action = decide(replace(inputs, now=late, progress=None, renew_due=True)).action
+    assert isinstance(action, Write)
+    assert not isinstance(action.state, Attempt) or action.state.cordoned is not inputs.state.cordoned
+
+
+def off_ends_where_audit_ends(inputs: Inputs) -> None:
+    """A mode is a transition like any other: both take back the same."""
+    ends = []
+    for mode in (Mode.AUDIT, Mode.OFF):
+        action = decide(replace(inputs, policy=replace(inputs.policy, mode=mode))).action
+        ends.append((type(action), getattr(getattr(action, "state", None), "phase", None)))
+    if not isinstance(inputs.state, Idle):
+        assert ends[0] == ends[1]
+
+
+def the_lock_is_taken_only_when_nothing_stands_against_it(inputs: Inputs) -> None:
     """Gate, budget, hardening, opt-out, gap and turn; from a holder only by the rules of taking over."""
-    decision = decide(seen)
+    decision = decide(inputs)
     if not isinstance(decision.action, Acquire):
         return
     slot = decision.action.slot
-    assert seen.policy.mode is Mode.ENFORCE
-    assert seen.turn.now
-    assert seen.gate is not None
-    assert not seen.gate.blocked
-    assert seen.budget is not None
-    assert seen.budget.fits
-    assert seen.proof is not None
-    assert seen.proof.verified is not None
-    assert not seen.skip
-    assert seen.wants
-    assert seen.gap_seconds == 0
-    silent = slot.unseen_seconds > seen.policy.lock.lease_duration
+    assert inputs.policy.mode is Mode.ENFORCE
+    assert inputs.attempt.now
+    assert inputs.blockers is not None
+    assert not inputs.blockers.blocked
+    assert inputs.budget is not None
+    assert inputs.budget.fits
+    assert inputs.hardening is not None
+    assert inputs.hardening.verified is not None
+    assert not inputs.skip
+    assert inputs.required
+    assert inputs.gap_seconds == 0
+    silent = slot.unseen_seconds > inputs.policy.lock.lease_duration
     given_up = (
-        seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE
-        and slot.unseen_seconds > seen.policy.reboot_timeout + seen.policy.verify_timeout
+        inputs.policy.lock.on_lost_holder is OnLostHolder.RELEASE
+        and slot.unseen_seconds > inputs.policy.reboot_timeout + inputs.policy.verify_timeout
     )
-    assert slot.free or seen.holder_gone or (given_up if slot.fenced else silent)
+    assert slot.free or inputs.holder_gone or (given_up if slot.fenced else silent)
 
 
-def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(seen: Inputs) -> None:
+def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(inputs: Inputs) -> None:
     """And never with a renewal due, without the cordon, or against an opt-out."""
-    decision = decide(seen)
+    decision = decide(inputs)
     if not isinstance(decision.action, StepDrain):
         return
-    assert seen.mine is not None
-    assert seen.state is not None
-    assert seen.state.boot == seen.now.boot
-    assert seen.node is not None
-    assert seen.node.unschedulable
-    assert not seen.renew_due
-    assert not seen.skip
-    assert seen.policy.mode is Mode.ENFORCE
+    assert inputs.mine is not None
+    assert inputs.state is not None
+    assert inputs.state.boot == inputs.now.boot
+    assert inputs.node is not None
+    assert inputs.node.unschedulable
+    assert not inputs.renew_due
+    assert not inputs.skip
+    assert inputs.policy.mode is Mode.ENFORCE
 
 
-def looking_comes_to_an_end(seen: Inputs) -> None:
+def looking_comes_to_an_end(inputs: Inputs) -> None:
     """Each question is asked at most once: with all answers there the machine does not ask on."""
-    seen.gate = seen.gate or GateResult(blocked=False)
-    seen.late_gate = seen.late_gate or GateResult(blocked=False)
-    seen.budget = seen.budget or Budget(fits=True, why="", pool_size=1, slots=1)
-    seen.holder_gone = bool(seen.holder_gone)
-    seen.proof = seen.proof or HardeningReading(None)
-    seen.heartbeat = bool(seen.heartbeat)
-    assert not isinstance(decide(seen).action, Fetch)
+    inputs.blockers = inputs.blockers or BlockerResult(blocked=False)
+    inputs.late_blockers = inputs.late_blockers or BlockerResult(blocked=False)
+    inputs.budget = inputs.budget or Budget(fits=True, why="", pool_size=1, slots=1)
+    inputs.holder_gone = bool(inputs.holder_gone)
+    inputs.hardening = inputs.hardening or HardeningReading(None)
+    inputs.lock_rights = inputs.lock_rights or ()
+    inputs.shutting_down = bool(inputs.shutting_down)
+    inputs.heartbeat = bool(inputs.heartbeat)
+    assert not isinstance(decide(inputs).action, Fetch)
 
 
 RULES = (
@@ -260,6 +317,9 @@ RULES = (
     the_command_comes_only_behind_everything_else,
     a_cordon_is_lifted_only_when_it_is_ours,
     no_step_forgets_a_cordon_of_ours,
+    every_write_moves_along_an_edge,
+    no_cordon_outlives_its_deadlines,
+    off_ends_where_audit_ends,
     the_lock_is_taken_only_when_nothing_stands_against_it,
     pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon,
     looking_comes_to_an_end,
@@ -267,11 +327,11 @@ RULES = (
 
 
 @settings(max_examples=800, deadline=None)
-@given(SEEN)
-def test_no_rule_is_broken_whatever_is_seen(seen: Inputs) -> None:
+@given(INPUTS)
+def test_no_rule_is_broken_whatever_is_seen(inputs: Inputs) -> None:
     """Each of the rules above holds for every decision; the last one fills in what was not looked at."""
     for rule in RULES:
-        rule(seen)
+        rule(inputs)
 
 
 def test_the_looks_reach_the_actions_that_matter() -> None:
@@ -279,9 +339,24 @@ def test_the_looks_reach_the_actions_that_matter() -> None:
     reached = set()
 
     @settings(max_examples=1000, deadline=None, database=None, derandomize=True)
-    @given(SEEN)
-    def collect(seen: Inputs) -> None:
-        reached.add(type(decide(seen).action))
+    @given(INPUTS)
+    def collect(inputs: Inputs) -> None:
+        reached.add(type(decide(inputs).action))
 
     collect()
     assert {Acquire, FenceAndReboot, Release, Renew, StepDrain, StepHooks, Write} <= reached
+
+
+def test_every_edge_is_reached() -> None:
+    """The table has no edge that the machine never takes."""
+    reached = set()
+
+    @settings(max_examples=6000, deadline=None, database=None, derandomize=True)
+    @given(INPUTS)
+    def collect(inputs: Inputs) -> None:
+        action = decide(inputs).action
+        if isinstance(action, Write) and inputs.state is not None:
+            reached.add((inputs.state.phase, action.state.phase))
+
+    collect()
+    assert reached == EDGES

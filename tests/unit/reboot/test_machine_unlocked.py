@@ -15,7 +15,7 @@ from agent.config import schema
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
 from agent.reboot.lock.lease import freed
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play
 from tests.support.reboot_world import World
 

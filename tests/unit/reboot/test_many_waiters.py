@@ -16,7 +16,7 @@ from agent.config.schema import Reboot
 from agent.reboot.cluster import MEMBERS_A_PAGE, LeasePhase, LeaseView, Member
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.lock.pools import WORKERS, lease_names
-from tests.support.reboot_agent import rooms_of
+from tests.support.reboot_agent import dependencies_of
 from tests.support.reboot_interfaces import ClusterOf
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import Trouble
@@ -80,7 +80,7 @@ class Crowd(Trouble):
         for number in range(count):
             machine = self.world.add_machine(f"n{number:04}")
             machine.wanted = True
-            rooms = replace(rooms_of(machine, random.Random(rng.random())), cluster=_Paged(machine, self))
+            rooms = replace(dependencies_of(machine, random.Random(rng.random())), cluster=_Paged(machine, self))
             self._start(machine, policy, rooms, rng.uniform(0.0, 1.0))
         self.world.pass_time(20.0)
         assert all(machine.waits for machine in self.world.machines.values() if machine.agent)

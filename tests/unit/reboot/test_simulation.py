@@ -13,8 +13,10 @@ from agent.reboot.cluster import LeasePhase
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.lock.lease import Lock
 from agent.reboot.machine.decide import decide
-from agent.reboot.machine.inputs import Decision, Inputs, Release, Slot, Write
-from agent.reboot.state import Now, Phase
+from agent.reboot.machine.decisions import Decision, Release, Write
+from agent.reboot.machine.inputs import Inputs, Slot
+from agent.reboot.phases import Phase
+from agent.reboot.state import Cordoned, Now
 from tests.support.reboot_agent import Make
 from tests.support.reboot_simulation import Outcome, run
 
@@ -55,9 +57,9 @@ def test_schedules_reach_what_they_are_about() -> None:
         "EVENT RebootFailed: the drain did not end",
         "EVENT RebootFailed: the reboot command failed",
         "EVENT RebootFailed: still the same boot",
-        "EVENT RebootFailed: somebody uncordoned the node",
+        "EVENT RebootFailed: the node was uncordoned by another user",
         "EVENT RebootFailed: the lock was lost",
-        "EVENT RebootFailed: rebooted, but not proved well",
+        "EVENT RebootFailed: rebooted, but not verified",
         "EVENT RebootLockTakenOver",
         "EVENT RebootLockStuck",
         "EVENT DrainBlocked",
@@ -66,7 +68,7 @@ def test_schedules_reach_what_they_are_about() -> None:
         "crashes after put_lease",
         "crashes before reboot",
         "crashes after reboot",
-        "somebody was faster",
+        "another writer was faster, trying again",
         "deleted",
         "hangs 400.0 s",
     ):
@@ -96,7 +98,7 @@ class _TrustsRemoteClocks(Lock):
 
 
 class _CountsFromTheQuestion(Lock):
-    """Takes a lease as seen from when it was asked for, not from when the answer came (a bug that we had)."""
+    """Takes a lease as inputs from when it was asked for, not from when the answer came (a bug that we had)."""
 
     def observe(self, names: object, identity: str, *, indexed: int) -> tuple[Slot, ...]:
         asked = self._clock.monotonic()
@@ -118,42 +120,42 @@ def _deciding(machine: Callable[[Inputs], Decision]) -> Make:
     return make
 
 
-def _uncordons_whatever_it_finds(seen: Inputs) -> Decision:
-    decision = decide(seen)
-    if isinstance(decision.action, Write) and decision.action.state.phase in (Phase.FAILED, Phase.RELEASING):
+def _uncordons_whatever_it_finds(inputs: Inputs) -> Decision:
+    decision = decide(inputs)
+    if isinstance(decision.action, Write) and decision.action.state.phase in (Phase.ROLLED_BACK, Phase.RELEASING):
         return replace(decision, action=replace(decision.action, cordon=False))
     return decision
 
 
-def _forgets_that_the_cordon_is_its_own(seen: Inputs) -> Decision:
-    decision = decide(seen)
-    if isinstance(decision.action, Write) and decision.action.cordon:
+def _forgets_that_the_cordon_is_its_own(inputs: Inputs) -> Decision:
+    decision = decide(inputs)
+    if isinstance(decision.action, Write) and isinstance(decision.action.state, Cordoned):
         forgetful = replace(decision.action.state, cordoned=False)
         return replace(decision, action=replace(decision.action, state=forgetful))
     return decision
 
 
-def _has_no_backoff(seen: Inputs) -> Decision:
-    seen.policy = replace(seen.policy, retry_after=1.0)
-    return decide(seen)
+def _has_no_backoff(inputs: Inputs) -> Decision:
+    inputs.policy = replace(inputs.policy, retry_after=1.0)
+    return decide(inputs)
 
 
-def _takes_over_who_is_rebooting(seen: Inputs) -> Decision:
-    if seen.turn.slot is not None and seen.turn.slot.fenced:
-        view = replace(seen.turn.slot.view, phase=LeasePhase.HELD)
-        seen.turn = replace(seen.turn, slot=replace(seen.turn.slot, view=view))
-    return decide(seen)
+def _takes_over_who_is_rebooting(inputs: Inputs) -> Decision:
+    if inputs.attempt.slot is not None and inputs.attempt.slot.fenced:
+        view = replace(inputs.attempt.slot.view, phase=LeasePhase.HELD)
+        inputs.attempt = replace(inputs.attempt, slot=replace(inputs.attempt.slot, view=view))
+    return decide(inputs)
 
 
-def _never_releases(seen: Inputs) -> Decision:
-    decision = decide(seen)
+def _never_releases(inputs: Inputs) -> Decision:
+    decision = decide(inputs)
     return replace(decision, action=None, wait_seconds=300.0) if isinstance(decision.action, Release) else decision
 
 
-def _ignores_a_lost_lock(seen: Inputs) -> Decision:
-    if seen.mine is None and seen.state is not None and seen.state.phase is Phase.DRAINING and seen.slots:
-        seen.mine = seen.slots[0]
-    return decide(seen)
+def _ignores_a_lost_lock(inputs: Inputs) -> Decision:
+    if inputs.mine is None and inputs.state is not None and inputs.state.phase is Phase.DRAINING and inputs.slots:
+        inputs.mine = inputs.slots[0]
+    return decide(inputs)
 
 
 @pytest.mark.parametrize(
