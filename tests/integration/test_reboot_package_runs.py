@@ -100,7 +100,7 @@ class Logind(Host):
         (Path(self.root) / "run/systemd/inhibit/1").write_text("# This is private data. Do not parse.\n")
         (Path(self.root) / "run/systemd/inhibit/1.ref").write_text("")
 
-    def run(self, argv: Sequence[str], **_options: Any) -> Completed:  # type: ignore[override]
+    def run(self, argv: Sequence[str], **_options: Any) -> Completed:
         assert argv[0] == "/usr/bin/busctl"
         self.asked += 1
         if isinstance(self.rows, AgentError):

@@ -47,13 +47,13 @@ class BlockerContext:
 class BlockerSpec:
     """One kind of blocker.
 
-    name: in metrics and status. section: the keys below `reboot` that configure it. reason: a StatusReason's value.
-    make: None where the policy does not ask for it.
+    name: in metrics and status. section: the keys below `reboot` that configure it. reason: in the status while it
+    blocks. make: returns None where the policy does not ask for it.
     """
 
     name: str
     section: str
-    reason: str
+    reason: StatusReason
     make: Callable[[BlockerContext], Blocker | None]
 
 
@@ -101,14 +101,14 @@ def _prometheus(context: BlockerContext) -> Blocker | None:
 
 # The cheapest first: the first one that blocks is the one that is reported.
 BLOCKERS: tuple[BlockerSpec, ...] = (
-    BlockerSpec("window", "windows", "OutsideWindow", _window),
-    BlockerSpec("settle", "sentinel", "BlockedByPackageManager", _settle),
-    BlockerSpec("package-manager", "blockers", "BlockedByPackageManager", _package_manager),
-    BlockerSpec("inhibitor", "blockers", "BlockedByInhibitor", _inhibitors),
-    BlockerSpec("pause", "", "Paused", _pause),
-    BlockerSpec("kured", "lock", "KuredLocked", _kured),
-    BlockerSpec("pods", "blockers", "BlockedByPods", _pods),
-    BlockerSpec("prometheus", "blockers.prometheus", "BlockedByAlerts", _prometheus),
+    BlockerSpec("window", "windows", StatusReason.OUTSIDE_WINDOW, _window),
+    BlockerSpec("settle", "sentinel", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _settle),
+    BlockerSpec("package-manager", "blockers", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _package_manager),
+    BlockerSpec("inhibitor", "blockers", StatusReason.BLOCKED_BY_INHIBITOR, _inhibitors),
+    BlockerSpec("pause", "", StatusReason.PAUSED, _pause),
+    BlockerSpec("kured", "lock", StatusReason.KURED_LOCKED, _kured),
+    BlockerSpec("pods", "blockers", StatusReason.BLOCKED_BY_PODS, _pods),
+    BlockerSpec("prometheus", "blockers.prometheus", StatusReason.BLOCKED_BY_ALERTS, _prometheus),
 )
 
 
