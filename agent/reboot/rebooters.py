@@ -28,7 +28,7 @@ _ENDED_BY_SIGNAL = (128 + 1, 128 + 9, 128 + 15)
 _SYSTEMCTL = "/bin/systemctl"
 _STATE_SECONDS = 10.0
 _REAL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-# Before version 257 root's `systemctl reboot` ignores block inhibitors unless told otherwise (since version 248).
+# Before version 257 root's `systemctl reboot` ignores block inhibitors without this option (of version 248).
 # https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#--check-inhibitors=
 _CHECK_INHIBITORS = "--check-inhibitors"
 
@@ -57,7 +57,7 @@ class CommandRebooter:
         try:
             done = self._host.run((systemctl, "--help"), timeout_seconds=_HELP_SECONDS, limit_bytes=_OUTPUT_LIMIT)
         except (CommandMissing, CommandTimeout):
-            return False  # the reboot itself will say so
+            return False  # the reboot itself will fail with the reason
         return _CHECK_INHIBITORS in done.stdout
 
 

@@ -71,13 +71,13 @@ def _settle(context: BlockerContext) -> Blocker | None:
 
 
 def _package_manager(context: BlockerContext) -> Blocker | None:
-    wanted = context.host is not None and context.policy.blockers.package_manager
-    return PackageManagerBlocker(context.host) if wanted and context.host else None
+    enabled = context.policy.blockers.package_manager
+    return PackageManagerBlocker(context.host) if enabled and context.host is not None else None
 
 
 def _inhibitors(context: BlockerContext) -> Blocker | None:
-    wanted = context.host is not None and context.policy.blockers.inhibitors
-    return InhibitorBlocker(context.host) if wanted and context.host else None
+    enabled = context.policy.blockers.inhibitors
+    return InhibitorBlocker(context.host) if enabled and context.host is not None else None
 
 
 def _pause(context: BlockerContext) -> Blocker:

@@ -56,7 +56,7 @@ def test_a_missing_folder_is_unknown(tmp_path: Path) -> None:
     """A host mount that is missing must not read as "nothing to do"."""
     reading = FileSentinel(REQUIRED, Host(tmp_path)).read()
     assert reading.required is None
-    assert reading.problem == "the folder /var/run is not there: is the node's root mounted?"
+    assert reading.problem == "the folder /var/run does not exist: is the node's root mounted?"
 
 
 @pytest.mark.parametrize("shape", ["folder", "dangling", "loop", "outside", "file as folder"])
