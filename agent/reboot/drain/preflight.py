@@ -99,9 +99,7 @@ class Estimate:
         if not covering or covering[0].allowed:
             return Preflight(pod.full_name, Expected.GOES)
         if covering[0].allowed is None:
-            return Preflight(
-                pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0])
-            )
+            return Preflight(pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0]))
         return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
 
     def _budgets(self, namespace: str) -> tuple[Budget, ...] | KubeError:

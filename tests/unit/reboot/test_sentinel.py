@@ -44,7 +44,7 @@ def test_without_packages_the_file_is_the_reason(host: Host) -> None:
     """SUSE's /run/reboot-needed is empty and alone."""
     put(host, "reboot-needed", "")
     reading = FileSentinel("/run/reboot-needed", host).read()
-    assert (reading.required, reading.reason) == (True, "/run/reboot-needed is there")
+    assert (reading.required, reading.reason) == (True, "/run/reboot-needed exists")
 
 
 def test_no_file_is_no_wish(host: Host) -> None:
@@ -149,7 +149,7 @@ def test_bullet_points_of_an_output_are_the_reason() -> None:
 def test_else_the_last_line_is_the_reason() -> None:
     """A command of one's own says it in a sentence."""
     assert judge(ended(1, "checking\nkernel 6.1.0-25 waits\n"), RHEL).reason == "kernel 6.1.0-25 waits"
-    assert judge(ended(1), RHEL).reason == "/usr/bin/needs-restarting says so"
+    assert judge(ended(1), RHEL).reason == "reported by /usr/bin/needs-restarting"
 
 
 def test_a_good_answer_is_no_wish() -> None:
