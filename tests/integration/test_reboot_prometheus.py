@@ -151,7 +151,7 @@ def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: st
     """A typing error must not open the gate."""
     verdict = quiet.check(query=query)
     assert verdict.blocked is True
-    assert verdict.by.startswith(f"Prometheus at {quiet.url}, which cannot be told: {why}")
+    assert verdict.by.startswith(f"alerts unknown: Prometheus at {quiet.url}: {why}")
 
 
 def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
@@ -163,9 +163,7 @@ def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
         verdict = quiet.check(timeout=0.5)
     finally:
         quiet.process.send_signal(signal.SIGCONT)
-    assert verdict == BlockerResult(
-        blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time"
-    )
+    assert verdict == BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {quiet.url}: no answer in time")
     assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
@@ -174,7 +172,7 @@ def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
-    assert verdict == BlockerResult(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
+    assert verdict == BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {url}: connection refused")
 
 
 def test_another_servers_answer_blocks(prometheus: Running) -> None:
