@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.config.schema import Reboot, RebootMethod
-from agent.errors import CommandMissing, CommandTimeout, HostError
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host
 from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
@@ -51,6 +51,10 @@ class CommandRebooter:
             argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
         done = self._host.run(argv, timeout_seconds=self._timeout_seconds, limit_bytes=_OUTPUT_LIMIT)
         if done.code >= 0 and done.code not in _ENDED_BY_SIGNAL:
+            # systemctl's last line is advice; the one that names the inhibitor comes first.
+            inhibitors = [line for line in done.stderr.splitlines() if "inhibited by" in line] if done.code else []
+            if inhibitors:
+                raise CommandFailed(argv, done.code, sanitize("; ".join(inhibitors)))
             done.check()
 
     def _knows_inhibitors(self, systemctl: str) -> bool:
