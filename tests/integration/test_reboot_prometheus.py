@@ -142,9 +142,9 @@ def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
     ("query", "why"),
     [
         ("trouble >", 'it answers 400: invalid parameter "query"'),
-        ("scalar(trouble)", "the query gives a scalar, which is there always"),
-        ("1", "the query gives a scalar"),
-        ('"text"', "the query gives a string"),
+        ("scalar(trouble)", "the query returns a scalar, which always exists"),
+        ("1", "the query returns a scalar"),
+        ('"text"', "the query returns a string"),
     ],
 )
 def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: str, why: str) -> None:

@@ -50,7 +50,7 @@ _RETURNED = DrainDecision(DrainAction.KEEP, "placed here again by its owner in s
 
 
 class NodeDrain:
-    """Drains one node; satisfies ports.Drain. For one thread; `wake` is called from the watches'."""
+    """Drains one node; satisfies interfaces.Drain. For one thread; `wake` is called from the watches'."""
 
     def __init__(
         self,
