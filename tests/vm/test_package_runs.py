@@ -61,7 +61,7 @@ def test_a_package_run_in_progress_holds_the_reboot_and_is_named(pair: Pair, wat
     machine, before = pair.machines["a"], pair.boots("a")
     machine.put("/var/tmp/slow/DEBIAN/control", _CONTROL)
     machine.put("/var/tmp/slow/DEBIAN/postinst", _POSTINST, 0o755)
-    machine.sh("rm -f /run/configured; dpkg-deb -q -b /var/tmp/slow /var/tmp/slow.deb")
+    machine.sh("rm -f /run/configured; dpkg-deb -b /var/tmp/slow /var/tmp/slow.deb")
     machine.sh("systemd-run -q --unit upgrade dpkg -i /var/tmp/slow.deb")
     eventually(
         lambda: "package manager at work" in pair.api.annotation("a", "reboot"),
