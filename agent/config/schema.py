@@ -353,14 +353,6 @@ class NodeAnnotations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeAnnotations:
-    """Annotations set on the node around a reboot, such as an autoscaler's "do not scale down"."""
-
-    before: Mapping[LabelKey, Words] = section(dict, "set when the cycle begins, removed when it ends")
-    after: Mapping[LabelKey, Words] = section(dict, "set when it has ended well")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reboot:
     """Reboots, one node at a time."""
 

@@ -163,7 +163,9 @@ def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
         verdict = quiet.check(timeout=0.5)
     finally:
         quiet.process.send_signal(signal.SIGCONT)
-    assert verdict == BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {quiet.url}: no answer in time")
+    assert verdict == BlockerResult(
+        blocked=True, by=f"alerts unknown: Prometheus at {quiet.url}: no answer in time", unknown=True
+    )
     assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
@@ -172,7 +174,9 @@ def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
-    assert verdict == BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {url}: connection refused")
+    assert verdict == BlockerResult(
+        blocked=True, by=f"alerts unknown: Prometheus at {url}: connection refused", unknown=True
+    )
 
 
 def test_another_servers_answer_blocks(prometheus: Running) -> None:

@@ -130,5 +130,4 @@ def make_blockers(
 
 def reason_of(name: str) -> StatusReason:
     """The status reason of a blocker by its name; a name that is not registered is just blocked."""
-    found = next((spec.reason for spec in BLOCKERS if spec.name == name), None)
-    return StatusReason(found) if found is not None else StatusReason.BLOCKED
+    return next((spec.reason for spec in BLOCKERS if spec.name == name), StatusReason.BLOCKED)
