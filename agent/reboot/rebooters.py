@@ -45,7 +45,7 @@ class CommandRebooter:
         self._timeout_seconds = timeout_seconds
 
     def reboot(self) -> None:
-        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed and, when the outcome is unknown, CommandTimeout."""
+        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed; CommandTimeout when the outcome is unknown."""
         argv = self._argv
         if argv == Reboot().command and self._knows_inhibitors(argv[0]):
             argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
