@@ -141,7 +141,7 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
     blocker = KuredBlocker(Lock(), kube, "worker-1", clock)
     for _ in range(2):
         verdict = blocker.check()
-        assert verdict.by == f"kured's lock, held by {namespace}-gone, whose Node does not exist; ignored in 30s"
+        assert verdict.by == f"kured's lock, held by {namespace}-gone, whose Node does not exist; ignored after 30s"
         assert verdict.again_seconds == GONE_SECONDS
     admin.create(NODES, {"metadata": {"name": f"{namespace}-gone"}})  # it is registered again
     clock.sleep(GONE_SECONDS)

@@ -96,7 +96,7 @@ class KuredBlocker:
         rest = GONE_SECONDS - (self._clock.monotonic() - since)
         if rest <= 0:
             return BlockerResult(blocked=False)
-        by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored in {rest:.0f}s"
+        by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored after {GONE_SECONDS:g}s"
         return BlockerResult(blocked=True, by=by, again_seconds=rest)
 
     def _exists(self, node: str) -> bool:
