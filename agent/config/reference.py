@@ -115,6 +115,8 @@ reboot:
   nodeLabels:
     before: {example.com/maintenance: "true"}
     after: {example.com/maintenance: "false"}
+  nodeAnnotations:
+    before: {cluster-autoscaler.kubernetes.io/scale-down-disabled: "true"}
 notify:
   - type: pagerduty
     keyFile: /etc/node-hardening/secrets/pagerduty

@@ -235,7 +235,7 @@ class Window:
     end: TimeOfDay = key("00:00", "closes at; start and end both 00:00: the whole day")
     timezone: Timezone = key("UTC", "IANA time zone")
     weeks: tuple[WeekOfMonth, ...] = key((), "only such days of a month: first (Tuesday) … fifth, last; empty: all")
-    days_of_month: tuple[Count, ...] = key((), "only these days of a month, 1 to 31; empty: all", most=31)
+    days_of_month: tuple[Count, ...] = key((), "only these days of a month, 1 to 31; empty: all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ from agent.config.schema_tree import keys
 # Set by the request itself, or they would change its meaning.
 _OUR_HEADERS = frozenset({"authorization", "accept", "accept-encoding", "host", "content-length", "connection"})
 
+_LONGEST_MONTH = 31
+
 Broken = Iterator[tuple[str, str]]  # (key path, message)
 
 
@@ -90,6 +92,8 @@ def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
 def _window(window: Window, here: str) -> Broken:
     if not window.days:
         yield f"{here}.days", "is empty: the window would never open"
+    if too_late := [day for day in window.days_of_month if day > _LONGEST_MONTH]:
+        yield f"{here}.daysOfMonth", f"{too_late[0]} is in no month: write days from 1 to {_LONGEST_MONTH}"
     if window.start == window.end != "00:00":
         yield f"{here}.end", f"start and end are both {window.end}: leave both out for the whole day"
 

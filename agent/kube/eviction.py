@@ -50,7 +50,7 @@ class Eviction:
     """One eviction's outcome.
 
     budget: name of the PodDisruptionBudget that blocks, empty when the API server does not name it. message: the
-    sender's words. retry_after_seconds: what it asks to wait; None when it asks nothing.
+    sender's words. retry_after_seconds: None when it names none.
     """
 
     outcome: Outcome
@@ -86,7 +86,7 @@ def refused(error: Refused) -> Eviction:
 
 
 def _too_many(error: TooManyRequests, cause: Cause | None) -> Eviction:
-    """A 429 of a budget, of the overloaded server, or of somebody in between who refuses this pod."""
+    """A 429 of a budget, of the overloaded server, or of a party in between that refuses this pod."""
     if cause is not None:
         named = _NAMED.search(cause.message)
         budget = named.group(1) if named else ""

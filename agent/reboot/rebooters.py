@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.config.schema import Reboot, RebootMethod
-from agent.errors import CommandMissing, CommandTimeout, HostError
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host
 from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
@@ -28,7 +28,7 @@ _ENDED_BY_SIGNAL = (128 + 1, 128 + 9, 128 + 15)
 _SYSTEMCTL = "/bin/systemctl"
 _STATE_SECONDS = 10.0
 _REAL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-# Before version 257 root's `systemctl reboot` ignores block inhibitors unless told otherwise (since version 248).
+# Before version 257 root's `systemctl reboot` ignores block inhibitors without this option (of version 248).
 # https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#--check-inhibitors=
 _CHECK_INHIBITORS = "--check-inhibitors"
 
@@ -45,19 +45,23 @@ class CommandRebooter:
         self._timeout_seconds = timeout_seconds
 
     def reboot(self) -> None:
-        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed and, when the outcome is unknown, CommandTimeout."""
+        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed; CommandTimeout when the outcome is unknown."""
         argv = self._argv
         if argv == Reboot().command and self._knows_inhibitors(argv[0]):
             argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
         done = self._host.run(argv, timeout_seconds=self._timeout_seconds, limit_bytes=_OUTPUT_LIMIT)
         if done.code >= 0 and done.code not in _ENDED_BY_SIGNAL:
+            # systemctl's last line is advice; the one that names the inhibitor comes first.
+            inhibitors = [line for line in done.stderr.splitlines() if "inhibited by" in line] if done.code else []
+            if inhibitors:
+                raise CommandFailed(argv, done.code, sanitize("; ".join(inhibitors)))
             done.check()
 
     def _knows_inhibitors(self, systemctl: str) -> bool:
         try:
             done = self._host.run((systemctl, "--help"), timeout_seconds=_HELP_SECONDS, limit_bytes=_OUTPUT_LIMIT)
         except (CommandMissing, CommandTimeout):
-            return False  # the reboot itself will say so
+            return False  # the reboot itself will fail with the reason
         return _CHECK_INHIBITORS in done.stdout
 
 

@@ -108,7 +108,7 @@ def kureds(namespace: str, lock: object = None) -> Object:
 
 
 @pytest.fixture
-def make_kured(admin: Kube, namespace: str) -> Iterator[Callable[..., None]]:
+def make_kured(admin: Kube, namespace: str) -> Iterator[Callable[..., Object]]:
     """Makes kured's DaemonSet, perhaps with its lock held; other tests find it in any namespace, so it goes."""
     yield lambda lock=None: admin.create(DAEMONSETS, kureds(namespace, lock))
     admin.delete(DAEMONSETS, "kured", namespace)
@@ -132,7 +132,7 @@ def test_a_daemonset_that_the_policy_names_and_that_does_not_exist_blocks(kube: 
 
 
 def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
-    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., None]
+    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., Object]
 ) -> None:
     """Once it has been gone for a while; kured itself would wait without an end. A holder that exists still counts."""
     gone = {"nodeID": f"{namespace}-gone", "created": "2026-01-01T00:00:00Z", "TTL": 0}
@@ -141,7 +141,7 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
     blocker = KuredBlocker(Lock(), kube, "worker-1", clock)
     for _ in range(2):
         verdict = blocker.check()
-        assert verdict.by == f"kured's lock, held by {namespace}-gone, whose Node does not exist; ignored in 30s"
+        assert verdict.by == f"kured's lock, held by {namespace}-gone, whose Node does not exist; ignored after 30s"
         assert verdict.again_seconds == GONE_SECONDS
     admin.create(NODES, {"metadata": {"name": f"{namespace}-gone"}})  # it is registered again
     clock.sleep(GONE_SECONDS)
@@ -160,7 +160,7 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
 
 @pytest.mark.parametrize("where", ["", "named"])
 def test_kureds_lock_is_respected_while_it_is_held(
-    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., None], where: str
+    admin: Kube, kube: Kube, namespace: str, make_kured: Callable[..., Object], where: str
 ) -> None:
     """In both its forms, in any namespace or the named one, and free again when kured lets go."""
     admin.create(NODES, {"metadata": {"name": f"{namespace}-2"}})
@@ -183,7 +183,7 @@ def test_kureds_lock_is_respected_while_it_is_held(
 
 
 def test_a_kured_lock_that_is_not_understood_names_where_it_stands(
-    kube: Kube, namespace: str, make_kured: Callable[..., None]
+    kube: Kube, namespace: str, make_kured: Callable[..., Object]
 ) -> None:
     """Somebody has to look at it."""
     make_kured("held")

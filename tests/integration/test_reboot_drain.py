@@ -455,6 +455,20 @@ def test_a_workload_that_ignores_the_cordon_is_left_running_and_named(world: Nod
     assert world.pods() == {"put-2": False, "put-3": False, "tolerant": False}
 
 
+def test_pods_that_were_bound_during_the_cordon_are_all_evicted(world: Node) -> None:
+    """The scheduler had chosen this node before it saw the cordon: several of one owner arrive late, none returns."""
+    drain = world.drain()
+    world.until(drain, lambda progress: progress.done)
+    for number in range(3):
+        world.pod(f"bound-{number}")
+    progress = world.until(drain, lambda progress: progress.evicted == 3)
+    assert progress.returned == ()
+    world.kubelet()
+    world.pod("back")
+    world.until(drain, lambda progress: progress.done and bool(progress.returned))
+    assert world.evictions() == 3
+
+
 def test_a_pod_that_comes_back_never_stops_the_others(world: Node) -> None:
     """They are tried as soon as their budget allows; also where the late pod may not be evicted at all."""
     world.pod("pinned-0")
@@ -545,15 +559,9 @@ class Volumes:
 
     def attach(self, volume: str, claim: str = "", node: str = "") -> None:
         if claim:
-            body = {
-                "metadata": {"name": volume},
-                "spec": {"claimRef": {"namespace": self._world.namespace, "name": claim}},
-            }
-            body["spec"] |= {
-                "capacity": {"storage": "1Gi"},
-                "accessModes": ["ReadWriteOnce"],
-                "hostPath": {"path": "/x"},
-            }
+            reference = {"namespace": self._world.namespace, "name": claim}
+            spec: Object = {"claimRef": reference, "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}
+            body = {"metadata": {"name": volume}, "spec": {**spec, "hostPath": {"path": "/x"}}}
             self._world.admin.create(PERSISTENT_VOLUMES, body)
         source = {"persistentVolumeName": volume}
         spec = {"attacher": "csi.example.com", "nodeName": node or self._world.name, "source": source}

@@ -84,6 +84,51 @@ def test_a_lock_file_that_cannot_be_read_blocks(tmp_path: Path) -> None:
     assert verdict.by.startswith("package manager unknown: ")
 
 
+def with_process(root: Path, path: str, number: str, arguments: bytes | None) -> PackageManagerBlocker:
+    """A node on which a file names a process, which runs with these arguments, or not at all."""
+    for name, content in {path: number.encode(), f"/proc/{number.strip()}/cmdline": arguments}.items():
+        if content is not None:
+            (root / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (root / name.lstrip("/")).write_bytes(content)
+    return PackageManagerBlocker(Host(root))
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "who"),
+    [
+        ("/run/zypp.pid", b"zypper\0patch", "Zypper"),
+        ("/run/zypp.pid", b"/usr/lib/packagekitd", "Zypper"),
+        ("/run/yum.pid", b"/usr/bin/python2\0/usr/bin/yum\0update", "YUM"),
+        ("/var/lib/dnf/rpmdb_lock.pid", b"/usr/bin/python3\0/usr/bin/dnf\0upgrade", "DNF"),
+    ],
+)
+def test_a_process_that_a_package_manager_names_blocks(tmp_path: Path, path: str, arguments: bytes, who: str) -> None:
+    """Between two packages Zypper and DNF hold no lock."""
+    blocker = with_process(tmp_path, path, "4711\n", arguments)
+    assert blocker.check().by == f"package manager at work: {who} (process 4711)"
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "arguments"),
+    [
+        ("/run/zypp.pid", "", None),  # released
+        ("/run/zypp.pid", "4711", None),  # ended
+        ("/run/zypp.pid", "4711", b""),  # a zombie
+        ("/var/lib/dnf/rpmdb_lock.pid", "4711", b"/usr/sbin/sshd\0-D"),  # the number is another process's by now
+    ],
+)
+def test_a_run_that_has_ended_does_not_block(tmp_path: Path, path: str, number: str, arguments: bytes | None) -> None:
+    """Also where it was killed, and its file is left."""
+    assert with_process(tmp_path, path, number, arguments).check() == BlockerResult(blocked=False)
+
+
+def test_a_file_that_holds_no_process_number_blocks(tmp_path: Path) -> None:
+    """Unknown is not none."""
+    result = with_process(tmp_path, "/run/zypp.pid", "../1", None).check()
+    assert result.blocked is True
+    assert "it does not hold a process number" in result.by
+
+
 # -- inhibitors --------------------------------------------------------------------------------------------------------
 
 
@@ -100,7 +145,7 @@ class Logind(Host):
         (Path(self.root) / "run/systemd/inhibit/1").write_text("# This is private data. Do not parse.\n")
         (Path(self.root) / "run/systemd/inhibit/1.ref").write_text("")
 
-    def run(self, argv: Sequence[str], **_options: Any) -> Completed:  # type: ignore[override]
+    def run(self, argv: Sequence[str], **_options: Any) -> Completed:
         assert argv[0] == "/usr/bin/busctl"
         self.asked += 1
         if isinstance(self.rows, AgentError):

@@ -45,6 +45,18 @@ def test_a_command_that_ends_badly_has_failed_and_says_why() -> None:
         power.reboot()
 
 
+def test_a_command_that_is_inhibited_names_who_inhibits_it() -> None:
+    """systemctl's words begin with who and why, and end with advice."""
+    words = """Operation inhibited by "raid-check" (PID 7), reason is "array rebuild".
+        Please retry operation after closing inhibitors and logging out other users.
+        Alternatively, ignore inhibitors and users with 'systemctl reboot -i'."""
+    power = CommandRebooter(shell(f"cat >&2 <<'END'\n{words}\nEND\nexit 1"), Host("/"))
+    with pytest.raises(
+        CommandFailed, match=r'exit code 1: Operation inhibited by "raid-check" \(PID 7\), .*rebuild"\.$'
+    ):
+        power.reboot()
+
+
 def test_a_command_that_is_not_there_has_failed() -> None:
     """Nothing was run."""
     with pytest.raises(CommandMissing, match=r"systemctl: /no/such/systemctl is not there"):
@@ -72,7 +84,7 @@ class Systemctl(Host):
         self.help_text = help_text
         self.asked: list[tuple[str, ...]] = []
 
-    def run(self, argv: Sequence[str], **_options: Any) -> Completed:  # type: ignore[override]
+    def run(self, argv: Sequence[str], **_options: Any) -> Completed:
         self.asked.append(tuple(argv))
         if "--help" not in argv:
             return Completed(tuple(argv), 0, "", "")

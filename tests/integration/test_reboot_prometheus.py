@@ -142,16 +142,16 @@ def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
     ("query", "why"),
     [
         ("trouble >", 'it answers 400: invalid parameter "query"'),
-        ("scalar(trouble)", "the query gives a scalar, which is there always"),
-        ("1", "the query gives a scalar"),
-        ('"text"', "the query gives a string"),
+        ("scalar(trouble)", "the query returns a scalar, which always exists"),
+        ("1", "the query returns a scalar"),
+        ('"text"', "the query returns a string"),
     ],
 )
 def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: str, why: str) -> None:
     """A typing error must not open the gate."""
     verdict = quiet.check(query=query)
     assert verdict.blocked is True
-    assert verdict.by.startswith(f"Prometheus at {quiet.url}, which cannot be told: {why}")
+    assert verdict.by.startswith(f"alerts unknown: Prometheus at {quiet.url}: {why}")
 
 
 def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
@@ -164,7 +164,7 @@ def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
     finally:
         quiet.process.send_signal(signal.SIGCONT)
     assert verdict == BlockerResult(
-        blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time"
+        blocked=True, by=f"alerts unknown: Prometheus at {quiet.url}: no answer in time", unknown=True
     )
     assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
@@ -174,7 +174,9 @@ def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
-    assert verdict == BlockerResult(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
+    assert verdict == BlockerResult(
+        blocked=True, by=f"alerts unknown: Prometheus at {url}: connection refused", unknown=True
+    )
 
 
 def test_another_servers_answer_blocks(prometheus: Running) -> None:

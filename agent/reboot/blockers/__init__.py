@@ -47,13 +47,13 @@ class BlockerContext:
 class BlockerSpec:
     """One kind of blocker.
 
-    name: in metrics and status. section: the keys below `reboot` that configure it. reason: a StatusReason's value.
-    make: None where the policy does not ask for it.
+    name: in metrics and status. section: the keys below `reboot` that configure it. reason: in the status while it
+    blocks. make: returns None where the policy does not ask for it.
     """
 
     name: str
     section: str
-    reason: str
+    reason: StatusReason
     make: Callable[[BlockerContext], Blocker | None]
 
 
@@ -71,13 +71,13 @@ def _settle(context: BlockerContext) -> Blocker | None:
 
 
 def _package_manager(context: BlockerContext) -> Blocker | None:
-    wanted = context.host is not None and context.policy.blockers.package_manager
-    return PackageManagerBlocker(context.host) if wanted and context.host else None
+    enabled = context.policy.blockers.package_manager
+    return PackageManagerBlocker(context.host) if enabled and context.host is not None else None
 
 
 def _inhibitors(context: BlockerContext) -> Blocker | None:
-    wanted = context.host is not None and context.policy.blockers.inhibitors
-    return InhibitorBlocker(context.host) if wanted and context.host else None
+    enabled = context.policy.blockers.inhibitors
+    return InhibitorBlocker(context.host) if enabled and context.host is not None else None
 
 
 def _pause(context: BlockerContext) -> Blocker:
@@ -101,14 +101,14 @@ def _prometheus(context: BlockerContext) -> Blocker | None:
 
 # The cheapest first: the first one that blocks is the one that is reported.
 BLOCKERS: tuple[BlockerSpec, ...] = (
-    BlockerSpec("window", "windows", "OutsideWindow", _window),
-    BlockerSpec("settle", "sentinel", "BlockedByPackageManager", _settle),
-    BlockerSpec("package-manager", "blockers", "BlockedByPackageManager", _package_manager),
-    BlockerSpec("inhibitor", "blockers", "BlockedByInhibitor", _inhibitors),
-    BlockerSpec("pause", "", "Paused", _pause),
-    BlockerSpec("kured", "lock", "KuredLocked", _kured),
-    BlockerSpec("pods", "blockers", "BlockedByPods", _pods),
-    BlockerSpec("prometheus", "blockers.prometheus", "BlockedByAlerts", _prometheus),
+    BlockerSpec("window", "windows", StatusReason.OUTSIDE_WINDOW, _window),
+    BlockerSpec("settle", "sentinel", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _settle),
+    BlockerSpec("package-manager", "blockers", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _package_manager),
+    BlockerSpec("inhibitor", "blockers", StatusReason.BLOCKED_BY_INHIBITOR, _inhibitors),
+    BlockerSpec("pause", "", StatusReason.PAUSED, _pause),
+    BlockerSpec("kured", "lock", StatusReason.KURED_LOCKED, _kured),
+    BlockerSpec("pods", "blockers", StatusReason.BLOCKED_BY_PODS, _pods),
+    BlockerSpec("prometheus", "blockers.prometheus", StatusReason.BLOCKED_BY_ALERTS, _prometheus),
 )
 
 
@@ -130,5 +130,4 @@ def make_blockers(
 
 def reason_of(name: str) -> StatusReason:
     """The status reason of a blocker by its name; a name that is not registered is just blocked."""
-    found = next((spec.reason for spec in BLOCKERS if spec.name == name), None)
-    return StatusReason(found) if found is not None else StatusReason.BLOCKED
+    return next((spec.reason for spec in BLOCKERS if spec.name == name), StatusReason.BLOCKED)

@@ -44,7 +44,7 @@ class Inhibitor:
 
 
 class InhibitorBlocker:
-    """Blocks while somebody holds a block inhibitor of `shutdown`."""
+    """Blocks while a block inhibitor of `shutdown` is held."""
 
     name = "inhibitor"
     late = True

@@ -23,6 +23,7 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
 _SKEW_SECONDS = 30.0
+_PAGE_SIZE = 50  # tenants decide how big their DaemonSets are
 # A Node may be deleted and registered again under its name, by hand or by its cloud, while its machine reboots.
 GONE_SECONDS = 30.0
 
@@ -67,7 +68,7 @@ class KuredBlocker:
     def _daemonsets(self) -> Iterable[Object]:
         """Raises KubeError, also where the DaemonSet that the policy names does not exist."""
         if not self._daemonset:
-            return self._kube.list(DAEMONSETS)
+            return self._kube.list(DAEMONSETS, page_size=_PAGE_SIZE)
         namespace, _, name = self._daemonset.partition("/")
         try:
             return (self._kube.get(DAEMONSETS, name, namespace),)
@@ -95,7 +96,7 @@ class KuredBlocker:
         rest = GONE_SECONDS - (self._clock.monotonic() - since)
         if rest <= 0:
             return BlockerResult(blocked=False)
-        by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored in {rest:.0f}s"
+        by = f"kured's lock, held by {sanitize(holder, 63)}, whose Node does not exist; ignored after {GONE_SECONDS:g}s"
         return BlockerResult(blocked=True, by=by, again_seconds=rest)
 
     def _exists(self, node: str) -> bool:

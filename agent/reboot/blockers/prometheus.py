@@ -168,14 +168,14 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
         document = None
     document = document if isinstance(document, dict) else {}
     if status != 200 or document.get("status") != "success":
-        said = sanitize(str(document.get("error") or ""))
+        message = sanitize(str(document.get("error") or ""))
         if status in (401, 403):
             raise PrometheusUnknown(f"access refused ({status}): check tokenFile, basicAuthFile and headerFiles")
         if 300 <= status < 400:
             raise PrometheusUnknown(f"a redirect ({status}), which is not followed: check the URL")
         if not document:
             raise PrometheusUnknown(f"not an answer of Prometheus ({status}, {len(body)} bytes)")
-        raise PrometheusUnknown(f"it answers {status}" + (f": {said}" if said else ""))
+        raise PrometheusUnknown(f"it answers {status}" + (f": {message}" if message else ""))
     warnings = document.get("warnings")
     if warnings:
         first = warnings[0] if isinstance(warnings, list) else warnings

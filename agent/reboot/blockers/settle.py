@@ -33,5 +33,5 @@ class SettleBlocker:
         rest = self._settle_seconds - (now - self._since)
         if rest <= 0:
             return BlockerResult(blocked=False)
-        by = f"sentinel changed {now - self._since:.0f}s ago, has to stay unchanged for {self._settle_seconds:g}s"
+        by = f"the sentinel has just changed; it has to stay unchanged for {self._settle_seconds:g}s"
         return BlockerResult(blocked=True, by=by, again_seconds=rest)

@@ -50,7 +50,7 @@ _RETURNED = DrainDecision(DrainAction.KEEP, "placed here again by its owner in s
 
 
 class NodeDrain:
-    """Drains one node; satisfies ports.Drain. For one thread; `wake` is called from the watches'."""
+    """Drains one node; satisfies interfaces.Drain. For one thread; `wake` is called from the watches'."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class NodeDrain:
         self._awaited: set[str] = set()
         self._waits_for_finish = False
         self._daemonsets: dict[str, bool] = {}
-        self._late: dict[tuple[str, str], str] = {}
+        self._late: dict[tuple[str, str], set[str]] = {}
         self._returned: dict[str, str] = {}
         self._terminating: dict[str, float] = {}
         self._waiting_since: float | None = None
@@ -102,11 +102,11 @@ class NodeDrain:
         self._start_over()
 
     def emptied(self) -> bool:
-        """See ports.Drain."""
+        """See interfaces.Drain."""
         return self._has_emptied
 
     def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
-        """See ports.Drain. Raises KubeError, also while the API server is away."""
+        """See interfaces.Drain. Raises KubeError, also while the API server is away."""
         self._has_emptied = False
         pods = self._informer().items(_SYNC_SECONDS)
         if pods is None:
@@ -158,7 +158,7 @@ class NodeDrain:
             if pod.terminating_since is not None or uid in self._terminating
         }
         for uid, pod in pods.items():
-            decision = self._decide(pod, now)
+            decision = self._decide(pod, pods, now)
             if decision.action is DrainAction.EVICT:
                 going[uid] = pod
             elif decision.action is DrainAction.REFUSE:
@@ -168,7 +168,7 @@ class NodeDrain:
         self._returned = {uid: name for uid, name in self._returned.items() if uid in pods}
         return going, refused
 
-    def _decide(self, pod: Pod, now: float) -> DrainDecision:
+    def _decide(self, pod: Pod, pods: Mapping[str, Pod], now: float) -> DrainDecision:
         is_late = self._first is not None and pod.uid not in self._first
         decision = decide_pod(
             pod,
@@ -179,8 +179,11 @@ class NodeDrain:
         )
         if not is_late or pod.finished or decision.action is DrainAction.KEEP:
             return decision
-        # The first late pod of an owner may have been bound while the node was being cordoned; the next one was not.
-        return decision if self._late.setdefault(pod.owner, pod.uid) == pod.uid else _RETURNED
+        # Late pods may have been bound while the node was being cordoned; one that replaces a late pod was not.
+        late = self._late.setdefault(pod.owner, set())
+        if pod.uid not in late and late <= pods.keys():
+            late.add(pod.uid)
+        return decision if pod.uid in late else _RETURNED
 
     def _daemonset_exists(self, pod: Pod) -> bool:
         """One GET a DaemonSet and drain. Raises KubeError."""

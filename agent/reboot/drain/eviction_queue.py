@@ -95,7 +95,7 @@ class EvictionQueue:
         for key, queue in self.pdb_queues.items():
             budget = current(key)
             if budget is None:
-                queue.next_at = now
+                queue.next_at = now if queue.budget.version else queue.next_at  # deleted, if it was ever read
             elif budget.version not in ("", queue.budget.version):
                 queue.budget, queue.left = budget, budget.allowed or 0
                 if queue.left > 0:

@@ -1,8 +1,8 @@
-"""What a drain of a node would meet, asked without touching anything: dry-run evictions, one a pod.
+"""What a drain of a node would meet, without touching anything: dry-run evictions, one a pod.
 
 A dry run spends no disruption budget, so each pod is answered for alone: two pods of one budget that allows a single
-disruption both may go, though not at once. RBAC cannot tell a dry run from an eviction, so that who may only look is
-answered from the budgets' own status instead: an estimate, unknown where a budget does not say.
+disruption both may go, though not together. RBAC does not distinguish a dry run from an eviction, so that a reader gets
+an estimate from the budgets' own status instead, unknown where a budget has none.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ class Estimate:
         if not covering or covering[0].allowed:
             return Preflight(pod.full_name, Expected.GOES)
         if covering[0].allowed is None:
-            return Preflight(
-                pod.full_name, Expected.UNKNOWN, "its budget does not say what it allows", str(covering[0])
-            )
+            return Preflight(pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0]))
         return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
 
     def _budgets(self, namespace: str) -> tuple[Budget, ...] | KubeError:

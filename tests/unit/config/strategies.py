@@ -104,6 +104,7 @@ def _consistent_reboot(reboot: dict[str, Any]) -> None:
         sentinel.pop("exitCodes", None)
     for window in reboot.get("windows", ()):
         window["days"] = window.get("days") or ["mon"]
+        window["daysOfMonth"] = [min(day, 31) for day in window.get("daysOfMonth", ())]
         if window.get("start") == window.get("end"):
             window.pop("end", None)
     for blackout in reboot.get("blackouts", ()):

@@ -243,3 +243,11 @@ def test_critical_and_storage_pods_wait_until_all_others_are_gone(terminates: bo
     queue.update({**last, "web0": gone} if terminates else last, 1.0)
     following = queue.next_to_evict(1.0)
     assert (following is None) is terminates
+
+
+def test_a_budget_that_was_never_read_is_not_taken_for_deleted() -> None:
+    """Its name may have been read wrong out of a message: the pace of the clock holds."""
+    queue = queue_of(some(1))
+    refuse(queue, BUDGET, 0.0)
+    queue.refresh_budgets(lambda _: None, 1.0)
+    assert queue.next_to_evict(1.0) is None

@@ -44,7 +44,7 @@ def test_without_packages_the_file_is_the_reason(host: Host) -> None:
     """SUSE's /run/reboot-needed is empty and alone."""
     put(host, "reboot-needed", "")
     reading = FileSentinel("/run/reboot-needed", host).read()
-    assert (reading.required, reading.reason) == (True, "/run/reboot-needed is there")
+    assert (reading.required, reading.reason) == (True, "/run/reboot-needed exists")
 
 
 def test_no_file_is_no_wish(host: Host) -> None:
@@ -56,7 +56,7 @@ def test_a_missing_folder_is_unknown(tmp_path: Path) -> None:
     """A host mount that is missing must not read as "nothing to do"."""
     reading = FileSentinel(REQUIRED, Host(tmp_path)).read()
     assert reading.required is None
-    assert reading.problem == "the folder /var/run is not there: is the node's root mounted?"
+    assert reading.problem == "the folder /var/run does not exist: is the node's root mounted?"
 
 
 @pytest.mark.parametrize("shape", ["folder", "dangling", "loop", "outside", "file as folder"])
@@ -149,7 +149,7 @@ def test_bullet_points_of_an_output_are_the_reason() -> None:
 def test_else_the_last_line_is_the_reason() -> None:
     """A command of one's own says it in a sentence."""
     assert judge(ended(1, "checking\nkernel 6.1.0-25 waits\n"), RHEL).reason == "kernel 6.1.0-25 waits"
-    assert judge(ended(1), RHEL).reason == "/usr/bin/needs-restarting says so"
+    assert judge(ended(1), RHEL).reason == "reported by /usr/bin/needs-restarting"
 
 
 def test_a_good_answer_is_no_wish() -> None:
