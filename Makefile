@@ -52,8 +52,8 @@ bench: venv  ## The figures of docs/performance.md
 
 .PHONY: docs
 docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference)
-	@$(BIN)/python -m agent.config schema > docs/agentconfig.schema.json
-	@$(BIN)/python -m agent.config reference > docs/configuration.md
+	@$(BIN)/python -m tools.config_schema > docs/agentconfig.schema.json
+	@$(BIN)/python -m tools.config_reference > docs/configuration.md
 	@$(BIN)/python tools/sync-manifest
 
 .PHONY: manifest

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import suggestions, units, validation
-from agent.config.scalar_types import MEANINGS
-from agent.config.scalars import Kind
+from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
@@ -229,13 +228,13 @@ class _Reader:
 
     def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
         scalar = self._scalar(node, path)
-        if MEANINGS[kind].plain and not scalar.plain:
+        if SCALAR_TYPES[kind].plain and not scalar.plain:
             raise self._refused(node, path, f"is text, {kind.value} is wanted: write it without quotes")
         return self._read(kind, scalar, path)
 
     def _read(self, kind: Kind, scalar: Scalar, path: str) -> Any:
         try:
-            return MEANINGS[kind].read(scalar.text)
+            return SCALAR_TYPES[kind].read(scalar.text)
         except ValueError as error:
             raise self._refused(scalar, path, str(error)) from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agent.config.scalars import (
+from agent.config.scalar_types import (
     Address,
     Bytes,
     Command,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from agent.config.scalars import Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.config import units
-from agent.config.scalars import Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 

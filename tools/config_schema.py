@@ -1,22 +1,65 @@
-"""The JSON Schema of the configuration, for editors: completion, descriptions and a first check while typing.
+"""Prints the JSON Schema of the configuration (`python -m tools.config_schema`), for editors and the chart's values.
 
-It describes form. What needs more than one key, time zone data or a compiler is the loader's alone; the schema never
-refuses what the loader takes.
+It describes form. What needs more than one key, time zone data or a compiler is left to the agent's loader; the schema
+never refuses what the loader accepts.
 https://json-schema.org/draft/2020-12
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.config import units
+from agent.config import scalar_types, selector, units
 from agent.config.render import spelled
-from agent.config.scalar_types import MEANINGS
-from agent.config.scalars import Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+
+_TEXT: Mapping[str, Any] = {"type": "string"}
+
+
+def _text(pattern: str, *words: str) -> Mapping[str, Any]:
+    described = {**_TEXT, "pattern": pattern}
+    return {"anyOf": [{"enum": list(words)}, described]} if words else described
+
+
+def _number(least: int, **more: Any) -> Mapping[str, Any]:
+    return {"type": "integer", "minimum": least, **more}
+
+
+SCALARS: Mapping[Kind, Mapping[str, Any]] = {
+    Kind.FLAG: {"type": "boolean"},
+    Kind.TEXT: _TEXT,
+    Kind.WORDS: _text(r"\S"),
+    Kind.DURATION: {"anyOf": [_text(units.DURATION), {"const": 0}]},
+    Kind.SIZE: {"anyOf": [_text(units.SIZE), {"const": 0}]},
+    Kind.REGEXP: {**_TEXT, "format": "regex", "maxLength": scalar_types.LONGEST_REGEXP},
+    Kind.SELECTOR: _TEXT,
+    Kind.PATH: _text("^/"),
+    Kind.PATH_OR_NONE: _text("^/", ""),
+    Kind.PATH_OR_AUTO: _text("^/", "auto"),
+    Kind.MODULE: _text(scalar_types.MODULE),
+    Kind.NAME: _text(scalar_types.NAME),
+    Kind.OBJECT: _text(scalar_types.OBJECT),
+    Kind.ADDRESS: _text(r"^.+:[0-9]{1,5}$", ""),
+    Kind.URL: _text(r"^https?://[^/?#@]", ""),
+    Kind.TIME: _text(units.TIME),
+    Kind.TIMEZONE: _text(r"^[A-Za-z]"),
+    Kind.LABEL: _text(selector.KEY),
+    Kind.LABEL_OR_NONE: _text(selector.KEY, ""),
+    Kind.LABEL_VALUE: _text(selector.VALUE),
+    Kind.COUNT: _number(1),
+    Kind.NATURAL: _number(0),
+    Kind.COUNT_OR_PERCENT: {"anyOf": [_number(1), _text(r"^[1-9][0-9]{0,8}$"), _text(units.PERCENT)]},
+    Kind.EXIT_CODE: _number(0, maximum=255, **{"not": {"enum": [126, 127]}}),
+    Kind.TEMPLATE: _TEXT,
+    Kind.ARGUMENT: _TEXT,
+    Kind.ARGV: {"type": "array", "prefixItems": [_text("^/")], "items": _TEXT},
+}
 
 
 def schema() -> dict[str, Any]:
@@ -76,15 +119,12 @@ def _form(form: Form) -> dict[str, Any]:
         case Many(item):
             return {"type": "array", "items": _form(item)}
         case Table(key, value):
-            return {"type": "object", **_names(MEANINGS[key.kind].schema), "additionalProperties": _form(value)}
+            return {"type": "object", **_names(SCALARS[key.kind]), "additionalProperties": _form(value)}
         case Choice():
             # YAML 1.1 makes false of a bare `off`; the loader reads both.
             return {"enum": [*form.words, *([False] if "off" in form.words else [])]}
-        case Leaf(Kind.ARGV):
-            program = {"type": "string", "pattern": "^/"}
-            return {"type": "array", "prefixItems": [program], "items": {"type": "string"}}
         case Leaf(kind):
-            return dict(MEANINGS[kind].schema)
+            return dict(SCALARS[kind])
 
 
 def _names(of_key: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,3 +146,7 @@ def _or_null(described: dict[str, Any]) -> dict[str, Any]:
 
 def _first_line(make: type[Any]) -> str:
     return re.split(r"\n\s*\n", make.__doc__ or "", maxsplit=1)[0].strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")

@@ -1,17 +1,18 @@
-"""The configuration reference as Markdown, made from the dataclasses so that it cannot fall behind them."""
+"""Prints docs/configuration.md (`python -m tools.config_reference`), made from the dataclasses of the schema."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-from agent.config.jsonschema import about
 from agent.config.render import spelled
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 from agent.event_reasons import Reason, Urgency
+from tools.config_schema import about
 
 _COMMENT_COLUMN = 58
 # Text that every YAML reads as text without quotes: words, paths, durations.
@@ -227,4 +228,5 @@ def _fenced(text: str) -> str:
     return f"```yaml\n{text}```\n"
 
 
-__all__ = ["EXAMPLE", "every_key", "reference"]
+if __name__ == "__main__":
+    sys.stdout.write(reference())
