@@ -52,9 +52,9 @@ class Kind(Enum):
     URL = "an http or https URL, or empty"
     TIME = "a time of day, HH:MM"
     TIMEZONE = "an IANA time zone such as Europe/Berlin"
-    LABEL = "a label's key"
-    LABEL_OR_NONE = "a label's key, or empty"
-    LABEL_VALUE = "a label's value"
+    LABEL = "a label key"
+    LABEL_OR_NONE = "a label key, or empty"
+    LABEL_VALUE = "a label value"
     COUNT = "a whole number of one or more"
     NATURAL = "a whole number of zero or more"
     COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%"
@@ -223,7 +223,7 @@ def _argument(text: str) -> str:
 def _label_value(text: str) -> str:
     if not re.fullmatch(selector.VALUE, text):
         raise ValueError(
-            f"{shown(text)} is not a label's value: at most 63 letters, digits, - _ . between two of the first"
+            f"{shown(text)} is not a label value: at most 63 letters, digits, - _ . between two of the first"
         )
     return text
 

@@ -161,7 +161,7 @@ def test_bare_times_and_numbers_keep_their_text() -> None:
 
 
 def test_text_may_look_like_another_type() -> None:
-    """A label's value of true, or an argument of 5, needs no quotes."""
+    """A label value of true, or an argument of 5, needs no quotes."""
     config = loads("reboot: {nodeLabels: {before: {rebooting: true}}, command: [/bin/reboot, 5]}", "f")
     assert config.reboot.node_labels.before == {"rebooting": "true"}
     assert config.reboot.command == ("/bin/reboot", "5")
@@ -322,11 +322,11 @@ def test_a_key_in_several_places_names_the_nearest_first() -> None:
         ("reboot: {lock: {leaseDuration: 1s}}", "reboot.lock.leaseDuration", "at least 5s"),
         ("reboot: {lock: {leaseDuration: 1d}}", "reboot.lock.leaseDuration", "at most 1h"),
         ("reboot: {lock: {kuredDaemonset: kured}}", "reboot.lock.kuredDaemonset", "namespace/name"),
-        ("reboot: {lock: {kuredAnnotation: ''}}", "reboot.lock.kuredAnnotation", "label's key"),
-        ("reboot: {pool: {label: 'a b'}}", "reboot.pool.label", "label's key"),
-        ("reboot: {preferNoScheduleTaint: a/b/c}", "reboot.preferNoScheduleTaint", "label's key"),
-        ("reboot: {nodeLabels: {before: {a/b/c: d}}}", "reboot.nodeLabels.before.a/b/c", "label's key"),
-        ("reboot: {nodeLabels: {before: {a: 'd e'}}}", "reboot.nodeLabels.before.a", "label's value"),
+        ("reboot: {lock: {kuredAnnotation: ''}}", "reboot.lock.kuredAnnotation", "label key"),
+        ("reboot: {pool: {label: 'a b'}}", "reboot.pool.label", "label key"),
+        ("reboot: {preferNoScheduleTaint: a/b/c}", "reboot.preferNoScheduleTaint", "label key"),
+        ("reboot: {nodeLabels: {before: {a/b/c: d}}}", "reboot.nodeLabels.before.a/b/c", "label key"),
+        ("reboot: {nodeLabels: {before: {a: 'd e'}}}", "reboot.nodeLabels.before.a", "label value"),
         ("reboot: {windows: [{days: [mo]}]}", "reboot.windows[0].days[0]", "did you mean mon?"),
         ("reboot: {windows: [{timezone: Berlin}]}", "reboot.windows[0].timezone", "did you mean Europe/Berlin?"),
         ("reboot: {windows: [{timezone: ../UTC}]}", "reboot.windows[0].timezone", "IANA time zone"),
