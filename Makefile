@@ -57,8 +57,8 @@ docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration r
 	@$(BIN)/python tools/sync-manifest
 
 .PHONY: manifest
-manifest:  ## Writes what daemonset.yaml and the chart repeat: profiles, alerts, the policy's schema
-	@$(PYTHON) tools/sync-manifest
+manifest: venv  ## Writes what daemonset.yaml and the chart repeat: profiles, alerts, the policy's schema
+	@$(BIN)/python tools/sync-manifest
 
 .PHONY: image
 image: venv  ## Builds the image with docker, podman or buildah; BASE=… for another base, TAG=… for another name

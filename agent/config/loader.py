@@ -43,25 +43,42 @@ def load_or_default(path: str | Path, *, explicit: bool) -> Config:
 def load(path: str | Path) -> Config:
     """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
     file = str(path)
+    return loads(decode(read_content(file, MAX_BYTES), file), file)
+
+
+def read_content(file: str, limit_bytes: int) -> bytes:
+    """The content of a regular file. Raises ConfigError."""
     try:
-        content = _content(file)
+        # O_NONBLOCK: a FIFO in the file's place must not block the agent.
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - one message for all that fails
+            content = stream.read(limit_bytes + 1)
     except OSError as error:
-        hint = ": write one or leave --config out" if error.errno == errno.ENOENT else ""
-        raise ConfigError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}{hint}")]) from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+        raise _whole_file(file, f"cannot be read: {error.strerror or error}") from error
+    if len(content) > limit_bytes:
+        raise _whole_file(file, f"is larger than {units.spell_size(limit_bytes)}")
+    return content
+
+
+def decode(content: bytes, file: str) -> str:
+    """The text of a file. Raises ConfigError with the line that is not UTF-8."""
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([Problem(file, line, "", "is not UTF-8 text: save it as UTF-8")]) from error
-    return loads(text, file)
+
+
+def _whole_file(file: str, message: str) -> ConfigError:
+    return ConfigError([Problem(file, 0, "", message)])
 
 
 def loads(text: str, file: str) -> Config:
     """The configuration in the text; `file` is what its problems name. Raises ConfigError with every problem."""
     if len(text) > MAX_BYTES:
-        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+        raise _whole_file(file, f"is larger than {units.spell_size(MAX_BYTES)}")
     reader = _Reader(file)
     config = reader.config(compose(text, file))
     for key, message in validation.broken(config, reader.given, reader.wrong):
@@ -69,15 +86,6 @@ def loads(text: str, file: str) -> Config:
     if reader.problems:
         raise ConfigError(reader.problems)
     return config
-
-
-def _content(file: str) -> bytes:
-    # O_NONBLOCK: a FIFO in the file's place must not hold the agent up.
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return stream.read(MAX_BYTES + 1)
 
 
 class _Wrong(Exception):

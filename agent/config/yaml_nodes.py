@@ -1,13 +1,13 @@
-"""YAML text as nodes that still know their line and how they were written.
+"""YAML text as nodes that know their line and how they were written: the policy, deny lists and manifests.
 
-Composed from PyYAML's events, not loaded: `off`, `22:00` and `010` keep their text, so what they mean is decided by the
-key that they stand under. It refuses what a configuration has no use for (tags, several documents) and bounds what
-costs (depth, and what aliases multiply).
+Composed from PyYAML's events, not loaded: `off`, `22:00` and `010` keep their text, so the key decides what they mean.
+Bounded in depth and in what aliases multiply; PyYAML's own composer on libyaml overruns the stack on deep nesting.
 https://yaml.org/spec/1.1/#id858600
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,22 +19,25 @@ from agent.errors import ConfigError, Problem
 
 MAX_DEPTH = 20
 MAX_NODES = 20_000
+MANIFEST_DEPTH = 64
+_MANIFEST_NODES = 500_000
 _NULL = ("", "~", "null", "Null", "NULL")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Text at a line (1-based). plain: written without quotes."""
+    """Text at a line (1-based). plain: written without quotes. block: begins in the line below (`|` and `>`)."""
 
     line: int
     text: str
     plain: bool
+    block: bool = False
     size: int = 1
 
     @property
     def is_null(self) -> bool:
-        """Whether YAML reads nothing here."""
+        """Whether YAML reads null here."""
         return self.plain and self.text in _NULL
 
 
@@ -60,18 +63,35 @@ Node = Scalar | Items | Pairs
 
 
 def compose(text: str, file: str) -> Node | None:
-    """The one document of the text, None when it holds nothing. Raises ConfigError."""
-    try:
+    """The one document of the text, None when it is empty. Raises ConfigError, also for tags."""
+    with _yaml_errors(text, file):
         return _Composer(file, yaml.parse(text, Loader=yaml.SafeLoader)).document()
+
+
+def compose_manifest(text: str, file: str) -> list[Node]:
+    """Every document of a manifest, which may hold objects of any kind: tags and keys that are no text are ignored.
+
+    Raises ConfigError.
+    """
+    with _yaml_errors(text, file):
+        events = yaml.parse(text, Loader=yaml.CSafeLoader)
+        return list(_Composer(file, events, strict=False, depth=MANIFEST_DEPTH, nodes=_MANIFEST_NODES).documents())
+
+
+@contextlib.contextmanager
+def _yaml_errors(text: str, file: str) -> Iterator[None]:
+    """PyYAML's errors as ConfigError."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         begun = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
         parts = [part for part in (error.problem, error.context and f"{error.context}{begun}") if part]
-        hint = "; indent with spaces, tabs cannot" if r"'\t'" in (error.problem or "") else ""
+        hint = "; indent with spaces, not with tabs" if r"'\t'" in (error.problem or "") else ""
         raise _wrong(file, mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}{hint}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        # The stub says str; the reader hands over the code point.
+        # The stub declares str; the reader passes the code point.
         code = error.character if isinstance(error.character, int) else ord(error.character)
         raise _wrong(file, line, f"not YAML: character U+{code:04X} is not allowed") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -84,29 +104,37 @@ def _wrong(file: str, line: int, message: str) -> ConfigError:
 
 
 class _Composer:
-    def __init__(self, file: str, events: Iterator[Any]) -> None:
-        self._file = file
-        self._events = events
+    def __init__(
+        self, file: str, events: Iterator[Any], *, strict: bool = True, depth: int = MAX_DEPTH, nodes: int = MAX_NODES
+    ) -> None:
+        self._file, self._events = file, events
+        self._strict, self._max_depth, self._max_nodes = strict, depth, nodes
         self._anchors: dict[str, Node | None] = {}
 
-    def document(self) -> Node | None:
+    def documents(self) -> Iterator[Node]:
         next(self._events)  # the stream's start
-        first = next(self._events)
-        if isinstance(first, yaml.StreamEndEvent):
+        while isinstance(next(self._events), yaml.DocumentStartEvent):
+            self._anchors.clear()
+            yield self._node(next(self._events), 0)
+            next(self._events)  # the document's end
+
+    def document(self) -> Node | None:
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
         node = self._node(next(self._events), 0)
-        next(self._events)  # the document's end
+        next(self._events)
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
             raise self._refused(after, "a second document begins here: the file holds one")
         return None if isinstance(node, Scalar) and node.is_null else node
 
     def _node(self, event: Any, depth: int) -> Node:
-        if depth > MAX_DEPTH:
-            raise self._refused(event, f"nested deeper than {MAX_DEPTH} levels")
+        if depth > self._max_depth:
+            raise self._refused(event, f"nested deeper than {self._max_depth} levels")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
-        if event.tag not in (None, "!"):
+        if self._strict and event.tag not in (None, "!"):
             raise self._refused(event, f"the tag {event.tag} is not read here: leave it out")
         if event.anchor is not None:
             self._anchors[event.anchor] = None  # known, not finished
@@ -120,12 +148,14 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent):
             if _SURROGATE.search(event.value):
                 raise self._refused(event, "holds half of a surrogate pair, which is no character")
-            return Scalar(line, event.value, plain=event.implicit[0] and event.style is None)
+            plain = event.implicit[0] and not event.style
+            return Scalar(line, event.value, plain=plain, block=event.style in ("|", ">"))
         if isinstance(event, yaml.SequenceStartEvent):
             items = tuple(self._until(yaml.SequenceEndEvent, lambda first: self._node(first, depth + 1)))
             return Items(line, items, 1 + sum(item.size for item in items))
         pairs = tuple(self._until(yaml.MappingEndEvent, lambda first: self._pair(first, depth + 1)))
-        return Pairs(line, pairs, 1 + sum(value.size for _, value in pairs))
+        named = tuple((key, value) for key, value in pairs if isinstance(key, Scalar))
+        return Pairs(line, named, 1 + sum(value.size for _, value in pairs))
 
     def _until(self, end: type[Any], read: Callable[[Any], Any]) -> Iterator[Any]:
         """What `read` makes of the events up to the end; counted while it grows, so that a bomb never unfolds."""
@@ -133,13 +163,13 @@ class _Composer:
         while not isinstance(event := next(self._events), end):
             got = read(event)
             total += (got[1] if isinstance(got, tuple) else got).size
-            if total > MAX_NODES:
-                raise self._refused(event, f"holds more than {MAX_NODES} values, aliases counted each time")
+            if total > self._max_nodes:
+                raise self._refused(event, f"holds more than {self._max_nodes} values, aliases counted each time")
             yield got
 
-    def _pair(self, event: Any, depth: int) -> tuple[Scalar, Node]:
+    def _pair(self, event: Any, depth: int) -> tuple[Node, Node]:
         key = self._node(event, depth)
-        if not isinstance(key, Scalar):
+        if self._strict and not isinstance(key, Scalar):
             raise self._refused(event, "a key has to be a word, not a list or mapping")
         return key, self._node(next(self._events), depth)
 

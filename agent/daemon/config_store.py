@@ -15,6 +15,7 @@ import structlog
 
 from agent import config as configuration
 from agent.config import Config
+from agent.controls import registry
 from agent.controls.manifest import STATE_FOLDER
 from agent.errors import ConfigError, HostError, HostFileMissing, Problem
 from agent.host import Host
@@ -84,9 +85,9 @@ class PolicyStore:
 
 
 def fingerprint(config: Config) -> str:
-    """A short hash of the configuration and of every profile that it names: what the `policy` annotation shows."""
+    """A short hash of the configuration and of every profile that it uses: what the `policy` annotation shows."""
     seen = hashlib.sha256(configuration.fingerprint(config).encode())
-    for folder in (config.apparmor.profiles, config.seccomp.profiles):
+    for folder in registry.profile_folders(config):
         for name, content in _profiles(Path(folder)):
             seen.update(f"\0{name}\0{len(content)}\0".encode())
             seen.update(content)

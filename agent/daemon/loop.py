@@ -17,7 +17,6 @@ import structlog
 
 from agent import __version__
 from agent.config import Config
-from agent.config.schema import Mode
 from agent.controls import registry
 from agent.daemon.config_store import Policy, PolicyStore, fingerprint
 from agent.daemon.rate_limit import RateLimiter
@@ -203,10 +202,9 @@ class Daemon:
             woken |= changed
 
     def _watched(self, config: Config | None, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
-        sections = (config.apparmor, config.seccomp) if config else ()
         paths: dict[str, list[str]] = {
             "config": [str(self._store.path)],
-            "profiles": [section.profiles for section in sections if section.mode is not Mode.OFF],
+            "profiles": list(registry.profile_folders(config)) if config else [],
             "node": [],
         }
         for path in (path for control in controls for path in control.watched()):

@@ -8,6 +8,7 @@ import sys
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 
 from agent import __version__
+from agent.controls import registry as controls
 from agent.model import Outcome, Report, Severity, Status
 from agent.report.process_metrics import ProcessCollector
 
@@ -17,7 +18,7 @@ _P = "node_hardening"
 class Metrics:
     """The agent's metrics in a registry of their own. Thread-safe, as prometheus_client's are."""
 
-    def __init__(self, controls: tuple[str, ...] = ("modprobe", "apparmor", "seccomp", "kubelet")) -> None:
+    def __init__(self) -> None:
         # The *_created series double what is scraped and are read by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
@@ -75,7 +76,7 @@ class Metrics:
         self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=registry)
         build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
-        for control in controls:
+        for control in controls.names():
             self._changes.labels(control)
             self._mended.labels(control)
             self._failures.labels(control)

@@ -13,7 +13,7 @@ from agent.bundled_profiles import shipped_profiles
 from agent.config.schema import Mode, Modprobe
 from agent.controls.base import Step
 from agent.controls.manifest import Entry, Installed, digest
-from agent.controls.modprobe.denylists import KIND, DeniedModule, DenyList, load_list
+from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, DenyList, load_list
 from agent.controls.modprobe.environment import CONTROL, leftovers
 from agent.controls.modprobe.findings import findings
 from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
@@ -24,7 +24,7 @@ from agent.errors import CommandMissing, HostError
 from agent.host import Host
 from agent.model import Change, Finding
 
-__all__ = ["KIND", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
+__all__ = ["FILE_TYPE", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
 
 _MODE = 0o644
 _TIMEOUT_SECONDS = 20.0

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import yaml
-
 from agent.config.schema import API_VERSION
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
+from agent.controls.base import FileType, yaml_kind
 from agent.errors import ConfigError, Problem
+from agent.host import Host
 
 KIND = "ModuleDenyList"
 
@@ -64,17 +65,22 @@ def load_list(text: str, file: str) -> DenyList:
     Raises ConfigError with every problem found (file, line, key, what would be right).
     """
     reader = _Reader(file)
-    try:
-        document = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError([Problem(file, mark.line + 1 if mark else 0, "", f"not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError([Problem(file, 0, "", f"not YAML: {str(error) or 'nested too deeply'}")]) from error
-    found = reader.deny_list(document)
+    found = reader.deny_list(compose(text, file))
     if reader.problems or found is None:
         raise ConfigError(reader.problems)
     return found
+
+
+def lint(text: str, file: str, _host: Host) -> Sequence[Problem]:
+    """Every problem of one deny list."""
+    try:
+        load_list(text, file)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+FILE_TYPE = FileType("module deny list", lambda content, path: yaml_kind(content, path) == KIND, lint)
 
 
 class _Reader:
@@ -84,7 +90,7 @@ class _Reader:
         self._file = file
         self.problems: list[Problem] = []
 
-    def deny_list(self, node: yaml.Node | None) -> DenyList | None:
+    def deny_list(self, node: Node | None) -> DenyList | None:
         if node is None:
             self._wrong(None, "", f"empty: a deny list begins with `apiVersion: {API_VERSION}` and `kind: {KIND}`")
             return None
@@ -99,7 +105,7 @@ class _Reader:
         self._twice(fields.get("modules"), modules)
         return DenyList(about, breaks, modules)
 
-    def _module(self, node: yaml.Node, key: str) -> DeniedModule | None:
+    def _module(self, node: Node, key: str) -> DeniedModule | None:
         fields = self._fields(node, key, ("name", "reason", "breaks", "submodules"))
         if fields is None:
             return None
@@ -113,7 +119,7 @@ class _Reader:
             below = self._items(fields["submodules"], node, f"{key}.submodules", self._name)
         return DeniedModule(name, reason, breaks, below) if name is not None else None
 
-    def _twice(self, node: yaml.Node | None, modules: Sequence[DeniedModule]) -> None:
+    def _twice(self, node: Node | None, modules: Sequence[DeniedModule]) -> None:
         """A name that stands twice has two reasons, and taking one out would leave the other."""
         first: set[str] = set()
         for module in modules:
@@ -122,13 +128,13 @@ class _Reader:
                     self._wrong(node, "modules", f"{name} stands here twice: keep one")
                 first.add(name)
 
-    def _fields(self, node: yaml.Node, key: str, known: Sequence[str]) -> dict[str, yaml.Node] | None:
-        if not isinstance(node, yaml.MappingNode):
+    def _fields(self, node: Node, key: str, known: Sequence[str]) -> dict[str, Node] | None:
+        if not isinstance(node, Pairs):
             self._wrong(node, key, f"has to be a mapping with {', '.join(known)}")
             return None
-        fields: dict[str, yaml.Node] = {}
-        for name_node, value in node.value:
-            name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
+        fields: dict[str, Node] = {}
+        for name_node, value in node.pairs:
+            name = name_node.text
             path = f"{key}.{name}" if key else name
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -141,45 +147,45 @@ class _Reader:
         return fields
 
     def _items(
-        self, node: yaml.Node | None, parent: yaml.Node, key: str, read: Callable[[yaml.Node, str], Item | None]
+        self, node: Node | None, parent: Node, key: str, read: Callable[[Node, str], Item | None]
     ) -> tuple[Item, ...]:
         if node is None:
             self._wrong(parent, key, "missing: a list")
             return ()
-        if not isinstance(node, yaml.SequenceNode) or not node.value:
+        if not isinstance(node, Items) or not node.items:
             self._wrong(node, key, "has to be a list of at least one")
             return ()
-        items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.value))
+        items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.items))
         return tuple(item for item in items if item is not None)
 
-    def _name(self, node: yaml.Node, key: str) -> str | None:
-        if not isinstance(node, yaml.ScalarNode):
+    def _name(self, node: Node, key: str) -> str | None:
+        if not isinstance(node, Scalar):
             self._wrong(node, key, "has to be a module's name")
             return None
-        if problem := name_problem(node.value):
+        if problem := name_problem(node.text):
             self._wrong(node, key, problem)
             return None
-        return normal_name(node.value)
+        return normal_name(node.text)
 
-    def _sentence(self, node: yaml.Node | None, parent: yaml.Node, key: str) -> str:
+    def _sentence(self, node: Node | None, parent: Node, key: str) -> str:
         """Text for people. A list that does not say why, and what it costs, is not one that an SRE can judge."""
         if node is None:
             self._wrong(parent, key, "missing: a sentence for the people who run the node")
             return ""
-        if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+        if not isinstance(node, Scalar) or not node.text.strip():
             self._wrong(node, key, "has to be text")
             return ""
-        return " ".join(node.value.split())
+        return " ".join(node.text.split())
 
-    def _constant(self, node: yaml.Node | None, parent: yaml.Node, key: str, right: str) -> None:
+    def _constant(self, node: Node | None, parent: Node, key: str, right: str) -> None:
         if node is None:
             self._wrong(parent, key, f"missing: write `{key}: {right}`")
-        elif not isinstance(node, yaml.ScalarNode) or node.value != right:
-            shown = _shown(node.value) if isinstance(node, yaml.ScalarNode) else "not text"
+        elif not isinstance(node, Scalar) or node.text != right:
+            shown = _shown(node.text) if isinstance(node, Scalar) else "not text"
             self._wrong(node, key, f"{shown}: has to be {right}")
 
-    def _wrong(self, node: yaml.Node | None, key: str, message: str) -> None:
-        line = node.start_mark.line + 1 if node is not None else 0
+    def _wrong(self, node: Node | None, key: str, message: str) -> None:
+        line = node.line if node is not None else 0
         self.problems.append(Problem(self._file, line, key, message))
 
 

@@ -35,7 +35,7 @@ def test_scalars_keep_their_text_line_and_quotes() -> None:
     ("text", "line", "words"),
     [
         ("a: [1,\nb: 2\n", 3, "begins in line 1"),
-        ("a: 1\n\tb: 2\n", 2, "tabs cannot"),
+        ("a: 1\n\tb: 2\n", 2, "not with tabs"),
         ("a:\n  b: 1\n c: 2\n", 3, "not YAML"),
         ("a: 'open\n", 2, "not YAML"),
         ("a: \x00\n", 1, "character U+0000"),

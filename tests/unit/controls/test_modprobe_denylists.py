@@ -91,7 +91,7 @@ modules:
         (GOOD.partition("modules:")[0] + "modules: []\n", "has to be a list of at least one"),
         (GOOD.partition("modules:")[0], "modules: missing: a list"),
         (GOOD.replace("kind: ModuleDenyList", "kind: AgentConfig"), "'AgentConfig': has to be ModuleDenyList"),
-        ("[" * 2000, "not YAML"),
+        ("[" * 2000, "nested deeper"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, expected: str) -> None:
