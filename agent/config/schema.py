@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from agent.config.scalar_types import (
     Address,
@@ -109,11 +109,23 @@ class Weekday(StrEnum):
 
 
 class NotifyType(StrEnum):
-    """Where a notification goes. apprise: any of its services, in a short-lived child (extra `notify`)."""
+    """Where a notification goes. apprise: any of its services, in a short-lived child (extra `notify`).
+
+    secret: the key whose file a receiver of this type needs.
+    """
+
+    secret: str
+
+    def __new__(cls, value: str, secret: str = "urlFile") -> Self:  # noqa: S107 - the name of a key, not a secret
+        """A plain string wherever it is compared or printed."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.secret = secret
+        return member
 
     SLACK = "slack"
     TEAMS = "teams"
-    PAGERDUTY = "pagerduty"
+    PAGERDUTY = "pagerduty", "keyFile"
     ALERTMANAGER = "alertmanager"
     WEBHOOK = "webhook"
     APPRISE = "apprise"
@@ -320,7 +332,7 @@ class Reboot:
 class Notify:
     """One receiver of events."""
 
-    type: NotifyType = key(NotifyType.WEBHOOK, "slack, teams, pagerduty, alertmanager, webhook or apprise")
+    type: NotifyType = key(NotifyType.WEBHOOK, "the kind of receiver")
     url_file: PathOrNone = key("", "file with the URL (it is a secret)")
     key_file: PathOrNone = key("", "file with PagerDuty's routing key")
     events: tuple[Reason, ...] = key((), "Event reasons that are sent; empty: those that on-call must see")

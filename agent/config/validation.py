@@ -14,7 +14,6 @@ from agent.config.schema import (
     Hooks,
     Modprobe,
     Notify,
-    NotifyType,
     Prometheus,
     Reboot,
     RebootMethod,
@@ -25,6 +24,7 @@ from agent.config.schema import (
 from agent.config.schema_tree import keys
 
 Broken = Iterator[tuple[str, str]]  # (key path, message)
+_SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
 
 
 def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> Broken:
@@ -131,11 +131,9 @@ def _hooks(hooks: Hooks) -> Broken:
 
 
 def _notify(receiver: Notify, here: str) -> Broken:
-    if receiver.type is NotifyType.PAGERDUTY:
-        if not receiver.key_file:
-            yield f"{here}.keyFile", "is missing: pagerduty needs the file that holds its routing key"
-        return
-    if not receiver.url_file:
-        yield f"{here}.urlFile", f"is missing: {receiver.type.value} needs the file that holds its URL"
-    if receiver.key_file:
-        yield f"{here}.keyFile", f"is for pagerduty, not for {receiver.type.value}: leave it out"
+    kind, secret = receiver.type.value, receiver.type.secret
+    files = {"urlFile": receiver.url_file, "keyFile": receiver.key_file}
+    if not files[secret]:
+        yield f"{here}.{secret}", f"is missing: {kind} needs the file with its {_SECRETS[secret]}"
+    if receiver.key_file and secret != "keyFile":
+        yield f"{here}.keyFile", f"is not used by {kind}: leave it out"

@@ -57,10 +57,10 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         ("reboot: {command: []}", "reboot.command", "nothing would reboot the node"),
         ("reboot: {method: signal, command: [/sbin/reboot]}", "reboot.command", "never run with method signal"),
         ("reboot: {hooks: {preReboot: [{timeout: 5s}]}}", "reboot.hooks.preReboot[0].command", "nothing would run"),
-        ("notify: [{type: slack}]", "notify[0].urlFile", "slack needs the file that holds its URL"),
+        ("notify: [{type: slack}]", "notify[0].urlFile", "slack needs the file with its URL"),
         ("notify: [{}]", "notify[0].urlFile", "webhook needs the file"),
         ("notify: [{type: pagerduty, urlFile: /u}]", "notify[0].keyFile", "routing key"),
-        (f"notify: [{{{SLACK}, keyFile: /k}}]", "notify[0].keyFile", "is for pagerduty, not for slack"),
+        (f"notify: [{{{SLACK}, keyFile: /k}}]", "notify[0].keyFile", "is not used by slack"),
     ],
 )
 def test_contradictions_are_refused_with_the_line_of_the_key(text: str, key: str, message: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from agent.cli.validate import validate
 from agent.config import schema
+from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import keys
 from agent.controls import registry
 from agent.controls.base import FileType, Step
@@ -31,7 +32,7 @@ class Lamp:
     """A section of the policy."""
 
     mode: schema.Mode = schema.key(schema.Mode.ENFORCE, "enforce, audit or off")
-    profiles: schema.Path = schema.key("/etc/lamps", "folder of lamps")
+    profiles: NodePath = schema.key("/etc/lamps", "folder of lamps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

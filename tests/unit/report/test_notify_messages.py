@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Notify, NotifyType
 from agent.event_reasons import Reason, Urgency
-from agent.report.notify.http import proxies
-from agent.report.notify.notice import ENDS, Message, Notification, messages, render
-from agent.report.notify.receivers import TELLS_ENDS, build
+from agent.report.notify import receivers
+from agent.report.notify.http import Post, proxies
+from agent.report.notify.message import ENDS, Message, Notification, messages, render
+from agent.report.notify.receivers import NOTIFIERS
 
 AT = 1_900_000_000.25
 FAILED = Notification(
@@ -30,7 +31,13 @@ FIELDS = {"node": "worker-1", "event": "RebootFailed", "message": "m {node}", "c
 
 
 def told(notice: Notification, kind: NotifyType = NotifyType.WEBHOOK, **receiver: Any) -> Sequence[Message]:
-    return messages(notice, Notify(type=kind, **receiver), tells_ends=kind in TELLS_ENDS)
+    return messages(notice, Notify(type=kind, **receiver), resolves=NOTIFIERS[kind].resolves)
+
+
+def build(kind: NotifyType, message: Message, url: str, key: str, now: float) -> Post:
+    """The request for a receiver."""
+    post: Post = getattr(receivers, kind.value)(message, url, key, now)
+    return post
 
 
 def posted(

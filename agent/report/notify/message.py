@@ -1,7 +1,7 @@
-"""What is told, in words, and which event puts an end to which.
+"""The text of a notification, and which event resolves which problem.
 
-Pure. The words are the operator's template or a good one of ours; equal problems have equal names, so that a pager
-opens one incident for them and the ending event closes it.
+Pure. The text is the operator's template or the default one; equal problems have equal names, so that a pager opens one
+incident for them and the resolving event closes it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from agent.report.node_status import cut
 
 _MESSAGE_CHARACTERS = 1024
 _SEVERITIES = {Urgency.ON_CALL: "critical", Urgency.WARNING: "warning", Urgency.NORMAL: "info"}
-# A stuck lock is one problem of a pool, whichever of the waiting nodes tells it first.
-_OF_THE_LOCK = frozenset((Reason.REBOOT_LOCK_STUCK, Reason.REBOOT_LOCK_RELEASED, Reason.REBOOT_LOCK_TAKEN_OVER))
+# A stuck lock is one problem of a pool, whichever of the waiting nodes reports it first.
+_LOCK_EVENTS = frozenset((Reason.REBOOT_LOCK_STUCK, Reason.REBOOT_LOCK_RELEASED, Reason.REBOOT_LOCK_TAKEN_OVER))
 
 ENDS: Mapping[Reason, tuple[Reason, ...]] = {
     Reason.NODE_HARDENED: (Reason.NODE_NON_COMPLIANT, Reason.HARDENING_FAILED),
     Reason.DRIFT_CORRECTED: (Reason.NODE_NON_COMPLIANT,),
     Reason.CONFIG_RELOADED: (Reason.CONFIG_REJECTED,),
-    # The lock is taken by another, or free: then its last holder stands in nobody's way.
+    # The lock is free or has another holder: then its last holder blocks no other node.
     Reason.REBOOT_LOCK_ACQUIRED: (Reason.REBOOT_BLOCKED, Reason.REBOOT_LOCK_STUCK),
     Reason.REBOOT_LOCK_TAKEN_OVER: (Reason.REBOOT_BLOCKED, Reason.REBOOT_LOCK_STUCK),
     Reason.REBOOT_LOCK_RELEASED: (Reason.REBOOT_LOCK_STUCK,),
@@ -54,13 +54,13 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A notice as one receiver is told it.
+    """A notification for one receiver.
 
-    event: the problem's name; of an ending one it is the problem that ended. problem: equal for every telling of one
+    event: the problem; of an end it is the problem that ended. problem: its name, equal for every message about one
     problem and for its end. text: the whole sentence.
     """
 
-    notice: Notification
+    notification: Notification
     event: Reason
     is_end: bool
     severity: str
@@ -69,42 +69,42 @@ class Message:
     cluster: str
 
 
-def messages(notice: Notification, receiver: Notify, *, tells_ends: bool) -> tuple[Message, ...]:
-    """What a receiver is told of a notice: the event, if it is one of its events, and the ends of its problems.
+def messages(notification: Notification, receiver: Notify, *, resolves: bool) -> tuple[Message, ...]:
+    """What a receiver gets: the event, if it is one of its events, and the ends of its problems.
 
-    tells_ends: whether the receiver knows problems that end (pagers and alert managers) or just reads along.
+    resolves: whether the receiver keeps problems that end (pagers, alert managers) or only shows text.
     """
     found = []
-    if is_wanted(notice.reason, receiver):
-        found.append(_message(notice, receiver, notice.reason, is_end=False))
-    if tells_ends:
-        ended = (reason for reason in ENDS.get(notice.reason, ()) if is_wanted(reason, receiver))
-        found += [_message(notice, receiver, reason, is_end=True) for reason in ended]
+    if is_subscribed(notification.reason, receiver):
+        found.append(_message(notification, receiver, notification.reason, is_end=False))
+    if resolves:
+        ended = (reason for reason in ENDS.get(notification.reason, ()) if is_subscribed(reason, receiver))
+        found += [_message(notification, receiver, reason, is_end=True) for reason in ended]
     return tuple(found)
 
 
-def is_wanted(reason: Reason, receiver: Notify) -> bool:
-    """Whether a receiver asks for it; without a list it is told what on-call must see."""
+def is_subscribed(reason: Reason, receiver: Notify) -> bool:
+    """Whether a receiver gets the event; without a list it gets what on-call must see."""
     return reason in receiver.events if receiver.events else reason.urgency is Urgency.ON_CALL
 
 
-def is_about_lock(event: Reason, notice: Notification) -> bool:
+def is_about_lock(event: Reason, notification: Notification) -> bool:
     """Whether the problem is the lock's and not the node's."""
-    return bool(notice.lease) and event in _OF_THE_LOCK
+    return bool(notification.lease) and event in _LOCK_EVENTS
 
 
-def _message(notice: Notification, receiver: Notify, event: Reason, *, is_end: bool) -> Message:
-    subject = f"lease/{notice.lease}" if is_about_lock(event, notice) else f"node/{notice.node}"
+def _message(notification: Notification, receiver: Notify, event: Reason, *, is_end: bool) -> Message:
+    subject = f"lease/{notification.lease}" if is_about_lock(event, notification) else f"node/{notification.node}"
     severity = _SEVERITIES[event.urgency]
     fields = {
-        "node": notice.node,
-        "event": notice.reason.value,
-        "message": cut(notice.message, _MESSAGE_CHARACTERS),
+        "node": notification.node,
+        "event": notification.reason.value,
+        "message": cut(notification.message, _MESSAGE_CHARACTERS),
         "cluster": receiver.cluster,
-        "severity": _SEVERITIES[notice.reason.urgency],
+        "severity": _SEVERITIES[notification.reason.urgency],
     }
     return Message(
-        notice=notice,
+        notification=notification,
         event=event,
         is_end=is_end,
         severity=severity,
@@ -115,9 +115,9 @@ def _message(notice: Notification, receiver: Notify, event: Reason, *, is_end: b
 
 
 def render(template: str, fields: Mapping[str, str]) -> str:
-    """The template with its fields filled in, what they hold taken as it is; the empty template is a good one.
+    """The template with its fields filled in, their values taken literally; the default text for an empty template.
 
-    Raises ValueError for a template that the configuration's reader would not have let through.
+    Raises ValueError for a template that the configuration's loader would refuse.
     """
     if not template:
         where = f"[{fields['cluster']}] " if fields["cluster"] else ""
