@@ -13,7 +13,7 @@ from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose_manifest
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text to lint. first_line: how many lines stand before it in its file (0 unless it is inside a manifest)."""
+    """One text to lint. first_line: how many lines precede it in its file (0 unless it is inside a manifest)."""
 
     file: str
     name: str

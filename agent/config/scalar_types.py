@@ -138,7 +138,7 @@ def _flag(text: str) -> bool:
 
 def _words(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty: say something")
+        raise ValueError("is empty: write some text")
     return text
 
 
@@ -147,7 +147,7 @@ def _regexp(text: str) -> str:
         raise ValueError(f"is longer than {LONGEST_REGEXP} characters")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what Python only warns of today means something else tomorrow
+            warnings.simplefilter("error")  # what Python warns of changes its meaning in a later version
             re.compile(text)
     except (re.error, Warning, RecursionError, OverflowError) as error:
         raise ValueError(f"{shown(text)} is not a regular expression: {error}") from error
@@ -156,11 +156,11 @@ def _regexp(text: str) -> str:
 
 def _path(text: str) -> str:
     if "://" in text:
-        raise ValueError("is a URL; wanted is an absolute path, e.g. that of a file which holds the URL")
+        raise ValueError("is a URL: write an absolute path, e.g. of a file that holds the URL")
     if not text.startswith("/"):
         raise ValueError(f"{shown(text)} is not an absolute path: begin with /")
     if ".." in text.split("/") or not text.isprintable():
-        raise ValueError(f"{shown(text)}: a path without .. and control characters is wanted")
+        raise ValueError(f"{shown(text)}: write a path without .. and control characters")
     return text
 
 
@@ -228,10 +228,10 @@ def _label_value(text: str) -> str:
     return text
 
 
-def _matching(pattern: str, wanted: str) -> Callable[[str], str]:
+def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"{shown(text)} is not {wanted}")
+            raise ValueError(f"{shown(text)} is not {right}")
         return text
 
     return read

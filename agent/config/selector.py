@@ -55,7 +55,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All requirements have to match; the empty selector matches everything. `text` is as people wrote it."""
+    """All requirements have to match; the empty selector matches everything. `text` is as written."""
 
     requirements: tuple[Requirement, ...] = ()
     text: str = ""

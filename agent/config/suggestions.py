@@ -1,4 +1,4 @@
-"""What somebody probably meant by a key or word that there is not."""
+"""What was probably meant by an unknown key or word."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def unknown_key(name: str, section: type[Any], path: str, also: Sequence[str] = 
     """
     here = path or "the configuration"
     known = [*also, *keys(section)]
-    said = f"is not a key of {here}"
+    problem = f"is not a key of {here}"
     plain = _plain(name)
     if same := [key for key in known if _plain(key) == plain]:
-        return f"{said}; did you mean {same[0]}?"
+        return f"{problem}; did you mean {same[0]}?"
     below, others = _elsewhere(name, path)
     if below:
-        return f"{said}; it is {_any_of(below)}"
+        return f"{problem}; it is {_any_of(below)}"
     if close := difflib.get_close_matches(name, known, n=1):
-        return f"{said}; did you mean {close[0]}?"
+        return f"{problem}; did you mean {close[0]}?"
     if others:
-        return f"{said}; it is {_any_of(others)}"
-    return f"{said}: its keys are {', '.join(known)}"
+        return f"{problem}; it is {_any_of(others)}"
+    return f"{problem}: its keys are {', '.join(known)}"
 
 
 def wrong_word(text: str, words: Sequence[str]) -> str:

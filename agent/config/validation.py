@@ -1,6 +1,6 @@
-"""What has to hold between keys: each rule on values that are right by themselves.
+"""Rules between keys whose values are valid by themselves.
 
-A contradiction is refused even where one key could simply win, because the person who wrote both believes in both.
+A contradiction is refused even where one key could simply win: whoever wrote both relies on both.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
 
 
 def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> Broken:
-    """Key path and message of each broken rule. given: paths that stand in the file. wrong: those with a problem.
+    """Key path and message of each broken rule. given: paths in the file. wrong: those with a problem.
 
-    A key that has a problem of its own holds its default here, and no rule says more about it.
+    A key with a problem of its own holds its default here, and no rule reports more about it.
     """
     touched = {around for key in wrong for around in _around(key)}
     for key, message in _all(config, given):
@@ -73,9 +73,9 @@ def _modprobe(modprobe: Modprobe) -> Broken:
 def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
     here = "reboot.sentinel"
     if f"{here}.file" in given and sentinel.command:
-        yield f"{here}.command", "stands beside file: the sentinel is a file or a command, write one of them"
+        yield f"{here}.command", "is given beside file: the sentinel is a file or a command, write one of them"
     if not sentinel.command and sentinel.exit_codes != Sentinel().exit_codes:
-        yield f"{here}.exitCodes", "without a command has no meaning: write command too, or leave it out"
+        yield f"{here}.exitCodes", "is not used without a command: write command too, or leave it out"
     if Required.REQUIRED not in sentinel.exit_codes.values():
         yield f"{here}.exitCodes", "has no code that means required: the node would never reboot"
 
@@ -100,9 +100,9 @@ def _prometheus(prometheus: Prometheus) -> Broken:
     if prometheus.query:
         for name in names:
             if name in ("ignore", "only", "labels", "firingOnly"):
-                yield f"{here}.{name}", "filters alerts, but query asks for series instead: write one of them"
+                yield f"{here}.{name}", "filters alerts, but query selects series instead: write one of them"
     if prometheus.ca_file and prometheus.url.startswith("http:"):
-        yield f"{here}.caFile", "has no meaning for an http URL: write https, or leave it out"
+        yield f"{here}.caFile", "is not used for an http URL: write https, or leave it out"
 
 
 def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
@@ -112,7 +112,7 @@ def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
         yield f"reboot.{key}", f"concurrency {reboot.concurrency} needs maxUnavailable of as many: it is {unavailable}"
     drain = reboot.drain
     if drain.grace_period is not None and drain.grace_period > drain.timeout:
-        yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would never end well"
+        yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would always time out"
     if reboot.method is RebootMethod.COMMAND and not reboot.command:
         yield "reboot.command", "is empty: nothing would reboot the node"
     if reboot.method is RebootMethod.SIGNAL and reboot.command != Reboot().command:

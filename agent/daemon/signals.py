@@ -18,10 +18,10 @@ _END = 0  # no signal has this number
 
 
 class Signals:
-    """Reads signals while the block runs; what was set before is put back. For the main thread."""
+    """Reads signals while the block runs and restores the handlers afterwards. For the main thread."""
 
     def __init__(self, ending: Iterable[signal.Signals], calls: Mapping[signal.Signals, Callable[[], None]]) -> None:
-        """ending: these end `wait`. calls: what is called for the others, from `wait`."""
+        """ending: signals that end `wait`. calls: what `wait` calls for the others."""
         self._calls = {int(number): call for number, call in calls.items()}
         self._ending = {_END, *(int(number) for number in ending)}
         self._before: dict[int, Any] = {}
@@ -46,7 +46,7 @@ class Signals:
         os.close(self._write)
 
     def wait(self) -> None:
-        """Calls what belongs to each signal, until one that ends it or `end`."""
+        """Handles signals until one that ends it, or `end`."""
         while True:
             for number in os.read(self._read, 64):
                 if number in self._ending:
@@ -56,9 +56,9 @@ class Signals:
 
     def end(self) -> None:
         """Ends `wait`, from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full of signals: the reader is about to come
+        with contextlib.suppress(BlockingIOError):  # full of signals: the reader wakes up anyway
             os.write(self._write, bytes([_END]))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """The byte in the pipe is all that is wanted."""
+    """Only the byte in the pipe matters."""

@@ -19,7 +19,7 @@ class Metrics:
     """The agent's metrics in a registry of their own. Thread-safe, as prometheus_client's are."""
 
     def __init__(self) -> None:
-        # The *_created series double what is scraped and are read by nobody.
+        # The *_created series double what is scraped, and nothing uses them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         registry = self.registry
@@ -43,14 +43,14 @@ class Metrics:
         self._changes = Counter(
             f"{_P}_changes", "Changes that the agent made to the node, by control.", ["control"], registry=registry
         )
-        self._mended = Counter(
+        self._corrected = Counter(
             f"{_P}_drift_corrected",
-            "Changes that were needed although the policy was the same as before: somebody else had changed the node.",
+            "Changes that were needed although the policy was the same: something else had changed the node.",
             ["control"],
             registry=registry,
         )
         self._failures = Counter(
-            f"{_P}_apply_failures", "Changes that the agent tried and could not make, by control.", ["control"],
+            f"{_P}_apply_failures", "Changes that failed, by control.", ["control"],
             registry=registry,
         )  # fmt: skip
         self._api_errors = Counter(
@@ -64,7 +64,7 @@ class Metrics:
         )
         self.config_rejected = Gauge(
             f"{_P}_config_rejected",
-            "1 while the newest configuration does not validate and the last good one is in force.",
+            "1 while the newest configuration does not validate and the last valid one is in force.",
             registry=registry,
         )
         self.events_dropped = Counter(
@@ -78,13 +78,13 @@ class Metrics:
         build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
         for control in controls.names():
             self._changes.labels(control)
-            self._mended.labels(control)
+            self._corrected.labels(control)
             self._failures.labels(control)
 
     def observe(self, report: Report, *, seconds: float, now: float, drift: bool) -> None:
-        """Takes in one pass: its findings, its changes, how long it took and when it ended (epoch seconds).
+        """Records one pass: its findings, its changes, how long it took and when it ended (epoch seconds).
 
-        drift: the policy was the same at the pass before, so what had to be changed was somebody else's doing.
+        drift: the policy was the same at the pass before, so something else had changed the node.
         """
         counts: dict[tuple[str, Status, Severity], int] = {}
         for finding in report.findings:
@@ -104,7 +104,7 @@ class Metrics:
             elif change.outcome is Outcome.DONE:
                 self._changes.labels(change.control).inc()
                 if drift:
-                    self._mended.labels(change.control).inc()
+                    self._corrected.labels(change.control).inc()
         if not failed:
             self.last_pass.set(now)
 
@@ -120,7 +120,7 @@ class Metrics:
         failures: int,
         lock_since: float = 0.0,
     ) -> None:
-        """What the coordinator's newest tick said. since, lock_since: epoch seconds, 0 for never; no word: none."""
+        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none."""
         self._reboot.tick(phase, required, since, blocked_by, holder)
         self._reboot.lock_since.set(lock_since)
         self._reboot.stuck.set(1 if stuck else 0)
@@ -149,23 +149,23 @@ class _RebootMetrics:
         def gauge(name: str, about: str, *labels: str) -> Gauge:
             return Gauge(f"{_P}_reboot_{name}", about, labels, registry=registry)
 
-        self._required = gauge("required", "1 when the node asks for a reboot, 0 when not, NaN when it cannot be told.")
+        self._required = gauge("required", "1 when the node needs a reboot, 0 when not, NaN when unknown.")
         self._phase = gauge(
             "phase", "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.", "phase"
         )
         self._since = gauge(
-            "waiting_since_timestamp_seconds", "Since when the node has asked for a reboot; 0 when it does not."
+            "waiting_since_timestamp_seconds", "Since when the node has needed a reboot; 0 when it does not."
         )
         self._blocked = gauge(
-            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, drain and so on.", "by"
+            "blocked", "1 for what blocks the reboot now: window, prometheus, budget, drain and so on.", "by"
         )
         self._holder = gauge("lock_holder", "1 for the node that has the lock which this node waits for.", "holder")
         self.lock_since = gauge(
             "lock_held_since_timestamp_seconds",
-            "Since when the lock is held that this node has, or waits for; 0 when it is about neither.",
+            "Since when the lock that this node has or waits for is held; 0 for none.",
         )
-        self.stuck = gauge("lock_stuck", "1 when the lock's holder went down to reboot and did not come back.")
-        self.failures = gauge("failures", "Failed tries in a row; 0 after a reboot that was proved.")
+        self.stuck = gauge("lock_stuck", "1 when the lock's holder did not come back from its reboot.")
+        self.failures = gauge("failures", "Failed attempts in a row; 0 after a verified reboot.")
         self.cycles = Counter(f"{_P}_reboots", "Reboot cycles that ended, by outcome.", ["outcome"], registry=registry)
         self.cycle_seconds = gauge("cycle_duration_seconds", "How long the last cycle took, from lock to release.")
         self.phase_seconds = gauge("phase_duration_seconds", "How long each phase of the last cycle took.", "phase")
