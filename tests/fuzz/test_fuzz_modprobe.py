@@ -92,7 +92,7 @@ def test_ten_thousand_answers_of_modprobe(scratch: Path) -> None:
             )
             assert bool(asked.answers) != bool(asked.problem)
             if "/bin/false" not in text + other:
-                refused = [one for one in asked.answers.values() if one.verdict is show_depends.LoadOutcome.REFUSED]
+                refused = [one for one in asked.answers.values() if one.outcome is show_depends.LoadOutcome.REFUSED]
                 assert not refused or "install" in text + other
             if number % 20 == 0:
                 check_apply(root, content, Told(root, (text, other)))
@@ -112,7 +112,7 @@ def check_readers(text: str) -> None:
     configuration = modprobe_d.Configuration(lines)
     for module in ("sctp", "dccp"):
         configuration.install_line(module)
-        configuration.walks_around(module)
+        configuration.bypasses_install(module)
         configuration.loaders(module)
 
 

@@ -1,7 +1,7 @@
-"""Deny lists: named YAML files that say which modules are refused, why, and what that breaks.
+"""Deny lists: named YAML files with the denied modules, why, and what that breaks.
 
-The format is small and strict, because a misspelt key in a deny list is a module that stays open without a word. It
-refuses to find files: a caller hands in the text and the name under which people know it.
+The format is small and strict, because a misspelt key in a deny list would silently allow a module. Nothing here reads
+files: the caller passes text and file name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class DeniedModule:
-    """One entry. name, submodules: kernel names, `-` written as `_`. reason and breaks: one line each, for people."""
+    """One entry. name, submodules: kernel names, `-` written as `_`. reason and breaks: one line each."""
 
     name: str
     reason: str
@@ -38,7 +38,7 @@ class DeniedModule:
 
 @dataclass(frozen=True, slots=True)
 class DenyList:
-    """One file. about: what it is for. breaks: what stops working on a node that takes it."""
+    """One file. about: what it is for. breaks: what stops working on a node with it."""
 
     about: str
     breaks: str
@@ -51,7 +51,7 @@ def normal_name(name: str) -> str:
 
 
 def name_problem(name: str) -> str:
-    """What is wrong with a module's name, empty when nothing is."""
+    """What is wrong with a module's name, empty for a valid one."""
     if _NAME.fullmatch(name):
         return ""
     if name.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")):
@@ -84,7 +84,7 @@ FILE_TYPE = FileType("module deny list", lambda content, path: yaml_kind(content
 
 
 class _Reader:
-    """Walks the YAML nodes, so that each problem knows its line, and goes on after each."""
+    """Walks the YAML nodes, so that each problem has its line, and continues after each."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -110,7 +110,7 @@ class _Reader:
         if fields is None:
             return None
         if "name" not in fields:
-            self._wrong(node, f"{key}.name", "missing: which module is refused")
+            self._wrong(node, f"{key}.name", "missing: the module to deny")
         name = self._name(fields["name"], f"{key}.name") if "name" in fields else None
         reason = self._sentence(fields.get("reason"), node, f"{key}.reason")
         breaks = self._sentence(fields["breaks"], node, f"{key}.breaks") if "breaks" in fields else ""
@@ -120,12 +120,12 @@ class _Reader:
         return DeniedModule(name, reason, breaks, below) if name is not None else None
 
     def _twice(self, node: Node | None, modules: Sequence[DeniedModule]) -> None:
-        """A name that stands twice has two reasons, and taking one out would leave the other."""
+        """A duplicate name has two reasons, and removing one would leave the other."""
         first: set[str] = set()
         for module in modules:
             for name in (module.name, *module.submodules):
                 if name in first:
-                    self._wrong(node, "modules", f"{name} stands here twice: keep one")
+                    self._wrong(node, "modules", f"{name} is listed twice: keep one")
                 first.add(name)
 
     def _fields(self, node: Node, key: str, known: Sequence[str]) -> dict[str, Node] | None:
@@ -141,7 +141,7 @@ class _Reader:
                 meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
                 self._wrong(name_node, path, f"unknown key; {meant}")
             elif name in fields:
-                self._wrong(name_node, path, "stands here twice")
+                self._wrong(name_node, path, "is given twice")
             else:
                 fields[name] = value
         return fields
@@ -168,9 +168,9 @@ class _Reader:
         return normal_name(node.text)
 
     def _sentence(self, node: Node | None, parent: Node, key: str) -> str:
-        """Text for people. A list that does not say why, and what it costs, is not one that an SRE can judge."""
+        """Text for the operator, who cannot judge a list without its reasons and costs."""
         if node is None:
-            self._wrong(parent, key, "missing: a sentence for the people who run the node")
+            self._wrong(parent, key, "missing: a sentence for the operator")
             return ""
         if not isinstance(node, Scalar) or not node.text.strip():
             self._wrong(node, key, "has to be text")

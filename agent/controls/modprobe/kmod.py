@@ -64,7 +64,7 @@ class ShowDepends:
     """What `modprobe --show-depends` printed: what would be done, in that order.
 
     insmods: modules whose object would be loaded. commands: install commands that would run. builtins: modules that are
-    in the kernel already. not_found: names that lead nowhere. Exit codes say nothing: 0 also for what is refused.
+    in the kernel already. not_found: names that lead nowhere. Exit codes mean nothing: 0 also for what is refused.
     """
 
     insmods: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def installs(show_config: str) -> dict[str, str]:
 
 
 def sample(pattern: str) -> str:
-    """One name that an alias pattern matches: `usb:v*p[0-9]?` gives `usb:vp00`. modprobe wants names, not patterns."""
+    """One name that an alias pattern matches: `usb:v*p[0-9]?` gives `usb:vp00`. modprobe takes names, not patterns."""
     parts: list[str] = []
     end = 0
     for match in _RANGE.finditer(pattern):
@@ -139,6 +139,6 @@ def _member(negated: bool, members: str) -> str:
 
 
 def usable(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that may stand in modprobe's command line as names: no path, no option, no NUL or blank, none twice."""
+    """Names that are safe on modprobe's command line: no path, no option, no NUL or blank, no duplicates."""
     good = (name for name in names if name and name[0] not in "/.-" and not re.search(r"[\s\0]", name))
     return tuple(dict.fromkeys(good))

@@ -1,7 +1,7 @@
 """modprobe.d as kmod reads it: which files count, in which order, and which of two lines wins.
 
-modprobe says what its configuration comes to but never which file said so; this does. Pure functions over text; the
-proof that a module is refused is modprobe's own output (kmod.py), never this. Source: kmod's libkmod/libkmod-config.c
+modprobe prints its effective configuration but not from which file; this does. Pure functions over text; whether a
+module is refused is decided by modprobe's own output (kmod.py), never by this. Source: kmod's libkmod/libkmod-config.c
 (conf_files_insert_sorted, kmod_config_parse), libkmod-module.c (kmod_module_get_install_commands,
 __kmod_module_fill_softdep) and shared/util.c (freadline_wrapped).
 """
@@ -27,7 +27,7 @@ FOLDERS = (
 )
 _VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
 _WORD = re.compile(r"[\w-]+")
-# What walks around an install line: insmod, and modprobe told to ignore install lines.
+# What bypasses an install line: insmod, and modprobe with the option to ignore install lines.
 _AROUND = re.compile(r"\binsmod\b|\bmodprobe\b.*\s(-[a-zA-Z]*i[a-zA-Z]*|--ignore-install)\b")
 
 
@@ -43,7 +43,7 @@ class Line:
 
     @property
     def place(self) -> str:
-        """`file:line`, as people go there."""
+        """`file:line`."""
         return f"{self.file}:{self.number}"
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A file that is not read, because one of the same name stands in an earlier folder."""
+    """A file that is not read, because an earlier folder has one of the same name."""
 
     file: str
     by: str
@@ -61,7 +61,7 @@ class Hidden:
 class Refusal(Enum):
     """What an install command comes to."""
 
-    FAILS = "the module is not loaded, and modprobe says so"
+    FAILS = "the module is not loaded, and modprobe fails"
     PRETENDS = "the module is not loaded, and modprobe reports success"
     NONE = "the command may load the module"
 
@@ -153,7 +153,7 @@ def _underscored(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Every line that counts, in kmod's order. hidden, unreadable: files that say nothing, and why."""
+    """Every line that counts, in kmod's order. hidden, unreadable: files without effect, and why."""
 
     lines: tuple[Line, ...] = ()
     hidden: tuple[Hidden, ...] = ()
@@ -165,14 +165,14 @@ class Configuration:
         return Configuration(tuple(lines), self.hidden, self.unreadable)
 
     def install_line(self, module: str) -> Line | None:
-        """The first install line whose pattern matches; the later ones have no say."""
+        """The first install line whose pattern matches; later ones have no effect."""
         return next((line for line in self._of("install") if _matches(line.name, module)), None)
 
     def softdep_line(self, module: str) -> Line | None:
         """The first softdep line whose pattern matches; kmod looks no further."""
         return next((line for line in self._of("softdep") if _matches(line.name, module)), None)
 
-    def walks_around(self, module: str) -> Line | None:
+    def bypasses_install(self, module: str) -> Line | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
 
         __kmod_module_fill_softdep sets `ignorecmd` on a module with soft dependencies (seen with kmod 30, and in the
