@@ -11,7 +11,7 @@ It refuses to know the host (exec plugins run through a callable that is handed 
 from __future__ import annotations
 
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
-from agent.kube.credentials import Access, direct, find, in_cluster
+from agent.kube.credentials import Access, direct
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (
@@ -27,6 +27,7 @@ from agent.kube.resources import (
     field_selector,
     label_selector,
 )
+from agent.kube.sources import find, in_cluster
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [

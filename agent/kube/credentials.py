@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 from agent.errors import ConfigError, Problem
 from agent.kube.errors import NoCredentials
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
 
 class Text(Protocol):
     """Something that is read when it is needed and may be another thing the next time."""
@@ -192,46 +190,6 @@ def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: s
     )
 
 
-def is_in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> bool:
-    """Whether this process runs in a pod with a service account."""
-    return bool(environment.get("KUBERNETES_SERVICE_HOST")) and (folder / "token").exists()
-
-
-def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Access:
-    """The access that the kubelet gives a pod. Raises ConfigError with everything that is missing.
-
-    Source: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api
-    """
-    problems = [
-        Problem("environment", 0, name, "is not set; the kubelet sets it in every pod, so this is none")
-        for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-        if not environment.get(name)
-    ]
-    token, authority = FileText(folder / "token"), FileText(folder / "ca.crt")
-    for file in (token, authority):
-        try:
-            file.read()
-        except NoCredentials as error:
-            hint = "does the pod have automountServiceAccountToken: true?"
-            problems.append(Problem(str(file.path), 0, "", f"{error}; {hint}"))
-    if problems:
-        raise ConfigError(problems)
-    host, port = environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    try:
-        namespace = (folder / "namespace").read_text().strip()
-    except OSError:
-        namespace = ""
-    return Access(
-        f"https://{host}:{port}",
-        Trust(authority),
-        StoredCredentials(token),
-        namespace or "default",
-        source="the pod's service account",
-    )
-
-
 def bearer(token: bytes, source: str) -> str:
     """The value of `Authorization`. Raises NoCredentials, without the token, for what cannot stand in a header."""
     text = token.decode("ascii", errors="replace").strip()
@@ -263,26 +221,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def find(
-    environment: Mapping[str, str],
-    *,
-    kubeconfig: str = "",
-    context: str = "",
-    runner: Runner | None = None,
-    folder: Path = SERVICE_ACCOUNT,
-) -> Access:
-    """The access that an environment offers. Raises ConfigError.
-
-    A kubeconfig named by the caller or by KUBECONFIG goes first, as with kubectl: somebody has said so on purpose,
-    while the pod's variables are just there, and a demo or test that runs inside a pod must never reach that pod's
-    cluster. Then the pod's service account (in `folder`), then ~/.kube/config. runner: starts exec plugins; without one
-    they are refused.
-    """
-    named = kubeconfig or context or environment.get("KUBECONFIG")
-    if not named and is_in_cluster(environment, folder):
-        return in_cluster(environment, folder)
-    from agent.kube import kubeconfig as people  # noqa: PLC0415 - the daemon in its pod never pays for it
-
-    return people.load(environment, kubeconfig=kubeconfig, context=context, runner=runner)

@@ -16,11 +16,10 @@ from agent.kube.credentials import (
     StoredCredentials,
     bearer,
     direct,
-    find,
-    in_cluster,
     server_problem,
 )
 from agent.kube.errors import NoCredentials
+from agent.kube.sources import find, in_cluster
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
