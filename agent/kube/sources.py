@@ -1,4 +1,4 @@
-"""Where the access to the API server comes from: a kubeconfig that was named, the pod's service account, ~/.kube/config."""
+"""Where the access to the API server comes from: a named kubeconfig, the service account of the pod, ~/.kube/config."""
 
 from __future__ import annotations
 
