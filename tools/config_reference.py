@@ -15,7 +15,7 @@ from agent.event_reasons import Reason, Urgency
 from tools.config_schema import about
 
 _COMMENT_COLUMN = 58
-# Text that every YAML reads as text without quotes: words, paths, durations.
+# Text that every YAML parser reads as text without quotes: words, paths, durations.
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/_.-]*|(?:[0-9]+[a-zA-Z]+)+")
 _YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
@@ -30,15 +30,15 @@ left out; when they are there they have to be these.
 
     # yaml-language-server: $schema=agentconfig.schema.json
 
-`node-hardening-agent validate FILE` names every problem of a file at once, with its line and what would be right. A
-running agent refuses a file with a problem and goes on with the last good one.
+`node-hardening-agent validate FILE` names every problem of a file, with its line and what would be right. A
+running agent rejects a file with a problem and keeps using the last valid configuration.
 
 How values are written:
 
 - **Durations** have a unit: `500ms`, `90s`, `10m`, `1h30m`, `2d`. Only `0` may stand without one.
 - **Sizes** have a unit too: `512B`, `4KiB`, `1MiB`.
 - **Commands** are lists, one argument an entry, the program with an absolute path: there is no shell.
-- **Modes**: `enforce` makes it so, `audit` only says, `off` does not look. `off` and `22:00` need no quotes here.
+- **Modes**: `enforce` applies and verifies, `audit` only reports, `off` does nothing. `off` and `22:00` need no quotes here.
 - **Secrets** never stand in the file: keys that end in `File` name the file that holds one.
 - Anchors, aliases and `<<` work; tags and a second document are refused. At most 256 KiB of UTF-8.
 """
@@ -78,7 +78,7 @@ notify:
     cluster: production
 """
 
-# With the one above, every key that is empty by default has a value somewhere: a type says less than a sight of it.
+# With the one above, every key that is empty by default has a value somewhere: an example says more than a type.
 MORE = """\
 modprobe:
   deny: [rxrpc, algif_aead]                             # while a CVE is open
@@ -88,13 +88,13 @@ reboot:
   blockers:
     prometheus:
       url: https://prometheus.monitoring:9090
-      # query: 'sum(up{job="etcd"}) < 3'                # instead of what chooses alerts: any answer blocks
+      # query: 'sum(up{job="etcd"}) < 3'                # instead of selecting alerts: any result blocks
       only: ^(Etcd|Ceph).*                              # these alerts alone
       labels: severity in (critical),team!=web
       tokenFile: /etc/node-hardening/secrets/prometheus
       caFile: /etc/node-hardening/secrets/prometheus-ca.crt
   drain:
-    podSelector: app!=ingress                           # the others are left where they are
+    podSelector: app!=ingress                           # other pods stay
     gracePeriod: 90s
   hooks:
     preDrain: [{command: [/usr/local/bin/leave-loadbalancer, --wait], timeout: 2m}]
@@ -115,10 +115,10 @@ def reference() -> str:
     """The whole page."""
     parts = [
         _INTRODUCTION,
-        "## A policy as people write it\n",
+        "## An example policy\n",
         _fenced(EXAMPLE),
         "## What is empty by default\n",
-        "What the policy above has not got and what is empty unless you set it: a value for each. Not to copy whole.\n",
+        "An example value for each key that is empty by default and not in the policy above. Not to be copied whole.\n",
         _fenced(MORE),
         "## Every key with its default\n",
         _fenced(every_key()),
