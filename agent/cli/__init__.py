@@ -1,6 +1,6 @@
 """The command line: what users and the DaemonSet start. Wiring and exit codes; no work of its own.
 
-Exit codes: 0 all well; 1 something does not comply; 2 usage or configuration error; 3 could not do the work.
+Exit codes: 0 the node complies; 1 something does not comply; 2 usage or configuration error; 3 could not do the work.
 """
 
 from __future__ import annotations

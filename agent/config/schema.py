@@ -162,9 +162,7 @@ class Modprobe:
     """Denied kernel modules."""
 
     mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
-    file: Path = key(
-        "/etc/modprobe.d/kubernetes-blacklist.conf", "the agent's file, in a folder modprobe.d"
-    )
+    file: Path = key("/etc/modprobe.d/kubernetes-blacklist.conf", "the agent's file, in a folder modprobe.d")
     lists: tuple[Name, ...] = key(("kubernetes",), "named deny lists: files of profiles/modprobe")
     deny: tuple[Module, ...] = key((), "more modules to deny")
     allow: tuple[Module, ...] = key((), "modules exempted from the lists")

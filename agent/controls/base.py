@@ -30,7 +30,7 @@ class Control(Protocol[Observed]):
     """One property of the node that is kept true. Free of side effects; only a Step's `run` changes the node.
 
     observe: reads the node; raises AgentError only when nothing at all is known. What is unknown about one item belongs
-    into the observation and becomes an UNKNOWN finding. judge: a finding for each thing that the policy asks for.
+    into the observation and becomes an UNKNOWN finding. judge: a finding for each requirement of the policy.
     plan: the steps that make every finding pass, in a safe order; empty when the node complies and in audit mode.
     """
 

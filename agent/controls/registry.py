@@ -1,4 +1,4 @@
-"""The one list of controls, which of them a policy asks for, and one pass over all of them.
+"""The one list of controls, which of them a policy turns on, and one pass over all of them.
 
 Whatever treats every control alike (passes, metrics, watches, the policy's hash, `validate`, the manifest's ConfigMaps)
 iterates over CONTROLS; nothing else names them. One control's failure never hides the findings of the others.
@@ -29,7 +29,7 @@ AnyControl = base.Control[Any]
 class ControlSpec:
     """One control. name: in findings, metrics and as the section of the policy, which has a `mode`.
 
-    make: the control for a section of the policy; the third argument asks the running kubelet, where that is possible.
+    make: the control for a section of the policy; the third argument reads the running kubelet's /configz.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
     """
 
@@ -42,7 +42,7 @@ class ControlSpec:
         return getattr(config, self.name)
 
     def mode(self, config: Config) -> Mode | AuditMode:
-        """What the policy asks the control for; an AuditMode of a control that never changes the node."""
+        """The control's mode; an AuditMode of a control that never changes the node."""
         mode: Mode | AuditMode = self.section(config).mode
         return mode
 
@@ -73,7 +73,7 @@ def names() -> tuple[str, ...]:
 
 
 def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
-    """The controls that are not off. configz: asks the running kubelet for its own configuration."""
+    """The controls that are not off. configz: reads the configuration of the running kubelet."""
     return tuple(spec.make(spec.section(config), host, configz) for spec in CONTROLS if spec.mode(config) != "off")
 
 

@@ -187,18 +187,18 @@ class Daemon:
     def _wait(self) -> None:
         """Waits for the reason of the next pass: the interval, a file, a signal."""
         self._expected_by = self._clock() + self._rate.until_due_seconds() + _STUCK_SECONDS
-        woken: set[str] = set()
+        causes: set[str] = set()
         while not self._stop.is_set():
-            left = self._rate.hold_seconds() if woken else self._rate.until_due_seconds()
+            left = self._rate.hold_seconds() if causes else self._rate.until_due_seconds()
             if left <= 0:
-                self._log.debug("loop_wakeup", by=sorted(woken) or ["interval"])
+                self._log.debug("loop_wakeup", by=sorted(causes) or ["interval"])
                 return
             changed = self._watch.wait(left)
             if self._reload.is_set() or "config" in changed:
                 self._reload.clear()
                 self._load()
                 return  # explicitly requested: not rate limited
-            woken |= changed
+            causes |= changed
 
     def _watched(self, config: Config | None, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
         paths: dict[str, list[str]] = {

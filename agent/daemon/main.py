@@ -71,7 +71,7 @@ def serve(
             try:
                 target()
             except Exception:
-                # A thread that dies unseen would leave a daemon that only looks alive.
+                # A thread that dies unnoticed would leave a daemon that only seems alive.
                 log.exception("thread_crashed", thread=threading.current_thread().name)
                 failed.set()
                 signals.end()

@@ -1,6 +1,6 @@
 """Signals as bytes in a pipe, handled where the main thread reads them.
 
-A signal may be delivered to any thread, and a main thread that waits for a lock is then not woken. The interpreter's
+A signal may be delivered to any thread, and a main thread that waits for a lock does not wake up. The interpreter's
 wakeup descriptor is written whichever thread is hit, and nothing but a read happens in signal context.
 https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 """

@@ -106,7 +106,7 @@ def _leftovers(config: Modprobe, seen: Observation) -> Iterator[Finding]:
 def leftovers(config: Modprobe, seen: Observation) -> tuple[str, ...]:
     """Files that the agent installed and that the policy no longer has.
 
-    None while `modprobe.file` names a file that modprobe would not read: the last good one stays until then.
+    None while `modprobe.file` names a file that modprobe would not read: the last valid one stays until then.
     """
     if seen.policy.denied and file_problem(config.file):
         return ()

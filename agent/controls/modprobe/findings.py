@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
 from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
-from agent.controls.modprobe.modprobe_d import Line, Refusal, refusal
+from agent.controls.modprobe.modprobe_d import ConfigLine, Refusal, refusal
 from agent.controls.modprobe.observe import Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, render
 from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult
@@ -113,7 +113,7 @@ def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denie
     )
 
 
-def _remedy(config: Modprobe, seen: Observation, around: Line | None, install: Line | None) -> str:
+def _remedy(config: Modprobe, seen: Observation, around: ConfigLine | None, install: ConfigLine | None) -> str:
     """The next step: another file's line first, then ours."""
     for line, what in ((around, "softdep"), (install, "install")):
         if line is not None and line.file != config.file and (what == "softdep" or refusal(line.rest) is Refusal.NONE):
@@ -239,7 +239,7 @@ def _install_place(seen: Observation, name: str) -> str:
     return line.place if line else ""
 
 
-def _alias_line(seen: Observation, alias: str) -> Line | None:
+def _alias_line(seen: Observation, alias: str) -> ConfigLine | None:
     """The install line that carries an alias for a name, where it would run something."""
     line = seen.configuration.install_line(alias)
     return line if line is not None and refusal(line.rest) is Refusal.NONE else None

@@ -123,12 +123,12 @@ def sample(pattern: str) -> str:
     parts: list[str] = []
     end = 0
     for match in _RANGE.finditer(pattern):
-        parts += [_plain(pattern[end : match.start()]), _member(match["not"] != "", match["set"])]
+        parts += [_literal(pattern[end : match.start()]), _member(match["not"] != "", match["set"])]
         end = match.end()
-    return "".join([*parts, _plain(pattern[end:])])
+    return "".join([*parts, _literal(pattern[end:])])
 
 
-def _plain(text: str) -> str:
+def _literal(text: str) -> str:
     return text.replace("*", "").replace("?", "0")
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from agent.controls.manifest import Entry, Installed, ManifestError
 from agent.controls.modprobe import kmod
-from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Hidden, Line, in_order, parse
+from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
 from agent.controls.modprobe.show_depends import Modprobe, Verification
 from agent.errors import HostError, HostFileError, HostFileMissing
@@ -46,7 +46,7 @@ class Kernel:
     release: str
     needs: Mapping[str, tuple[str, ...]] | None
     builtin: frozenset[str] | None
-    softdeps: tuple[Line, ...]
+    softdeps: tuple[ConfigLine, ...]
     verification: Verification
 
 
@@ -126,7 +126,7 @@ def _configuration(host: Host) -> Configuration:
         except HostFileError as error:
             unreadable[folder] = str(error)
     files, hidden = in_order(listing)
-    lines: list[Line] = []
+    lines: list[ConfigLine] = []
     for file in files:
         try:
             lines += parse(host.read_text(file), file)

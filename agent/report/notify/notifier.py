@@ -101,7 +101,7 @@ class _Retry:
     chance: random.Random
 
     def wait(self, tried: int, asked_seconds: float) -> bool:
-        """Waits after the attempt number `tried` (from 0), or as long as the receiver asks; True when stopped."""
+        """Waits after the attempt number `tried` (from 0), or the time of its Retry-After; True when stopped."""
         whole = min(_LONGEST_DELAY_SECONDS, self.first_delay_seconds * 2.0 ** min(tried, 10))
         return self.stop.wait(max(asked_seconds, self.chance.uniform(whole / 2, whole)))
 

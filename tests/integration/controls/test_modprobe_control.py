@@ -15,7 +15,7 @@ import pytest
 from agent.config.schema import Mode, Modprobe
 from agent.controls import base
 from agent.controls.modprobe import ModprobeControl
-from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Line, in_order, parse
+from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, in_order, parse
 from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
 from agent.sandbox.kernel_modules import DCCP_AND_SCTP, RELEASE, Module, build, tool
@@ -533,7 +533,7 @@ def test_our_reader_and_kmod_agree(tree: Path) -> None:
 ORDER = ("blacklist", "install", "remove", "alias", "options", "softdep")
 
 
-def shown(line: Line) -> str:
+def shown(line: ConfigLine) -> str:
     """A line as --showconfig prints it: one name behind blacklist, an alias's module in the kernel's spelling."""
     rest = line.rest if line.verb != "blacklist" else ""
     if line.verb == "alias":

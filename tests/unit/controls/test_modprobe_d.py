@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.modprobe.modprobe_d import (
+    ConfigLine,
     Configuration,
     Hidden,
-    Line,
     Refusal,
     denied_by,
     file_problem,
@@ -178,5 +178,5 @@ def test_any_text_is_read_without_an_error(text: str, module: str) -> None:
     seen.bypasses_install(module)
     seen.loaders(module)
     winner = seen.install_line(module)
-    assert winner is None or isinstance(winner, Line)
+    assert winner is None or isinstance(winner, ConfigLine)
     assert all(1 <= line.number <= text.count("\n") + 1 for line in lines)
