@@ -1,4 +1,4 @@
-"""YAML text as nodes that know their line and how they were written: the policy, deny lists and manifests.
+"""YAML and JSON as nodes that know their line and how they were written: policy, deny lists, manifests, profiles.
 
 Composed from PyYAML's events, not loaded: `off`, `22:00` and `010` keep their text, so the key decides what they mean.
 Bounded in depth and in what aliases multiply; PyYAML's own composer on libyaml overruns the stack on deep nesting.
@@ -7,7 +7,9 @@ https://yaml.org/spec/1.1/#id858600
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ MAX_NODES = 20_000
 MANIFEST_DEPTH = 64
 _MANIFEST_NODES = 500_000
 _NULL = ("", "~", "null", "Null", "NULL")
+# A string, a bracket or other mark, or a number or word.
+_JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*"|[{}\[\],:]|[-+.\w]+)')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -101,6 +105,74 @@ def _yaml_errors(text: str, file: str) -> Iterator[None]:
 
 def _wrong(file: str, line: int, message: str) -> ConfigError:
     return ConfigError([Problem(file, line, "", message)])
+
+
+def compose_json(text: str, file: str, *, max_depth: int) -> Node:
+    """A JSON document as the same nodes, by the strict grammar: only strings are not plain. Raises ConfigError.
+
+    https://www.rfc-editor.org/rfc/rfc8259
+    """
+    depth = 0
+    for token in _JSON_TOKEN.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[1], 0)
+        if depth > max_depth:
+            raise _wrong(file, text.count("\n", 0, token.start()) + 1, f"nested deeper than {max_depth} levels")
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise _wrong(file, error.lineno, f"not JSON: {error.msg}{_json_hint(text, error.pos)}") from error
+    except ValueError as error:
+        raise _wrong(file, 0, f"not JSON: {error}") from error
+    return _JsonComposer(text).document()
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _json_hint(text: str, position: int) -> str:
+    if not text.strip():
+        return "; the file is empty"
+    at = text[position : position + 2]
+    if at.startswith("#") or at in ("//", "/*"):
+        return '; JSON has no comments, use a "comment" key'
+    return "; JSON has no trailing commas" if at[:1] in ("}", "]") else ""
+
+
+class _JsonComposer:
+    """Nodes of a text that is valid JSON."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = _JSON_TOKEN.finditer(text)
+        self._newlines = [match.start() for match in re.finditer("\n", text)]
+
+    def document(self) -> Node:
+        return self._node(next(self._tokens))
+
+    def _node(self, token: re.Match[str]) -> Node:
+        line = bisect.bisect(self._newlines, token.start()) + 1
+        match token[1]:
+            case "{":
+                pairs = tuple((self._scalar(key), self._value()) for key in self._until("}"))
+                return Pairs(line, pairs, 1 + sum(value.size for _, value in pairs))
+            case "[":
+                items = tuple(self._node(item) for item in self._until("]"))
+                return Items(line, items, 1 + sum(item.size for item in items))
+        return self._scalar(token)
+
+    def _until(self, end: str) -> Iterator[re.Match[str]]:
+        """The first token of each item, up to the closing bracket."""
+        while (token := next(self._tokens))[1] != end:
+            if token[1] != ",":
+                yield token
+
+    def _value(self) -> Node:
+        next(self._tokens)  # the colon
+        return self._node(next(self._tokens))
+
+    def _scalar(self, token: re.Match[str]) -> Scalar:
+        line, text = bisect.bisect(self._newlines, token.start()) + 1, token[1]
+        return Scalar(line, json.loads(text), plain=False) if text[0] == '"' else Scalar(line, text, plain=True)
 
 
 class _Composer:
