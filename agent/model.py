@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 
@@ -57,17 +57,7 @@ class Finding:
 
     def document(self) -> dict[str, str]:
         """The finding in `-o json`."""
-        return {
-            "id": self.id,
-            "control": self.control,
-            "title": self.title,
-            "status": self.status.value,
-            "severity": self.severity.value,
-            "observed": self.observed,
-            "expected": self.expected,
-            "source": self.source,
-            "remediation": self.remediation,
-        }
+        return {part.name: str(getattr(self, part.name)) for part in fields(self)}
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -100,14 +90,8 @@ class Change:
 
     def document(self) -> dict[str, str]:
         """The change in `-o json`."""
-        shown = {
-            "control": self.control,
-            "action": self.action,
-            "target": self.target,
-            "reason": self.reason,
-            "outcome": self.outcome.value,
-        }
-        return shown | {"error": self.error} if self.error else shown
+        names = [part.name for part in fields(self) if part.name != "error" or self.error]
+        return {name: str(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

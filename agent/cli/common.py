@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent import log
@@ -13,6 +14,19 @@ from agent.errors import AgentError, ConfigError, UsageError
 from agent.host import Host, HostExec
 
 OK, NOT_COMPLIANT, USAGE, COULD_NOT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class CliArgs:
+    """The command line of `run`. is_named: the user named the configuration file, so that it has to exist."""
+
+    config: Path
+    is_named: bool
+    host_root: str
+    host_exec: str
+    node: str
+    log_level: str | None
+    log_format: str | None
 
 
 def answer(work: Callable[[], int]) -> int:

@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Reached behind words that agent.cli does not parse, such as `--`; the other commands need no Kubernetes client.
     from agent.cli import run  # noqa: PLC0415
 
-    return run.serve(run.given_by(arguments, options.config_path))
+    return run.serve(options.run_args(arguments))
 
 
 def _audit(arguments: argparse.Namespace) -> int:

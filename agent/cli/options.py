@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent import __version__
+from agent.cli.common import CliArgs
 from agent.config.schema import LogFormat, LogLevel
 from agent.host import HostExec
 
@@ -65,9 +66,7 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     shared = common.add_argument_group("common options")
     shared.add_argument("--config", metavar="FILE", help=f"the policy (default {DEFAULT_CONFIG}, or the built-in one)")
-    shared.add_argument(
-        "--host-root", metavar="DIR", default="/", help="the node's root folder (default /)"
-    )
+    shared.add_argument("--host-root", metavar="DIR", default="/", help="the node's root folder (default /)")
     shared.add_argument(
         "--host-exec",
         choices=[how.value for how in HostExec],
@@ -84,6 +83,12 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     shared.add_argument("--log-level", choices=[level.value for level in LogLevel], help="default: the policy's")
     shared.add_argument("--log-format", choices=[form.value for form in LogFormat], help="default: the policy's")
     return common
+
+
+def run_args(words: argparse.Namespace) -> CliArgs:
+    """The parsed command line of `run`, without the parser."""
+    path, named = config_path(words.config)
+    return CliArgs(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
 
 
 def config_path(given: str | None) -> tuple[Path, bool]:

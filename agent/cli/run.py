@@ -6,16 +6,11 @@ The order of imports is part of that, and measured: docs/performance.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from agent.cli import common
+from agent.cli.common import CliArgs
 from agent.lean import lazy_import, shared_methods
-
-if TYPE_CHECKING:
-    import argparse
 
 _NAMESPACE = "node-hardening"  # daemonset.yaml's
 
@@ -28,19 +23,6 @@ PACKAGES = (
 _UNLOADED = ("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
 
 
-@dataclass(frozen=True, slots=True)
-class CliArgs:
-    """The command line. is_named: the user named the configuration file, so that it has to exist."""
-
-    config: Path
-    is_named: bool
-    host_root: str
-    host_exec: str
-    node: str
-    log_level: str | None
-    log_format: str | None
-
-
 def run(argv: Sequence[str]) -> int:
     """Runs until a signal ends it. Returns the exit code; argv begins with the command."""
     given = parsed(argv)
@@ -49,21 +31,16 @@ def run(argv: Sequence[str]) -> int:
 
 def parsed(argv: Sequence[str]) -> CliArgs:
     """The command line; its parser is unloaded afterwards."""
-    given = _given(argv)
-    lazy_import.unload(*_UNLOADED)
-    return given
+    try:
+        return _parsed(argv)
+    finally:
+        lazy_import.unload(*_UNLOADED)
 
 
-def _given(argv: Sequence[str]) -> CliArgs:
+def _parsed(argv: Sequence[str]) -> CliArgs:
     from agent.cli import options  # noqa: PLC0415 - a reference here would keep it loaded
 
-    return given_by(options.parser(os.environ).parse_args(argv), options.config_path)
-
-
-def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tuple[Path, bool]]) -> CliArgs:
-    """The parsed command line without its parser."""
-    path, named = config_path(words.config)
-    return CliArgs(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
+    return options.run_args(options.parser(os.environ).parse_args(argv))
 
 
 def serve(given: CliArgs) -> int:
