@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from agent.annotations import LABEL, PREFIX, TAINT
 from agent.config.scalar_types import (
     Address,
     Bytes,
@@ -40,7 +41,7 @@ from agent.config.scalar_types import (
 from agent.config.selector import Selector
 from agent.event_reasons import Reason
 
-API_VERSION = "node-hardening.io/v1alpha1"
+API_VERSION = f"{PREFIX}v1alpha1"
 KIND = "AgentConfig"
 
 
@@ -345,8 +346,8 @@ class Notify:
 class NodeStatus:
     """What is written on the Node beside annotations and conditions."""
 
-    label: bool = key(True, "label node-hardening.io/hardened=true|false")
-    startup_taint: bool = key(True, "remove the taint node-hardening.io/not-hardened once the node is verified")
+    label: bool = key(True, f"label {LABEL}=true|false")
+    startup_taint: bool = key(True, f"remove the taint {TAINT} once the node is verified")
     findings_limit: Bytes = key(
         4096, "largest findings annotation; what does not fit is counted", least=256, most=65536
     )

@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 
+from agent import annotations as keys
 from agent.config.schema import Config, Mode, Reboot
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
@@ -63,8 +64,8 @@ class NodeReporter:
         """After every tick, changed or not."""
         status = _STATUSES[tick.required]
         sentence = node_status.cut(tick.sentence, 1024)
-        condition = Condition(node_status.CONDITION_REBOOT, status, _REASONS[tick.required], sentence)
-        self._publisher.offer("reboot", NodeView({node_status.REBOOT: sentence}, conditions=(condition,)))
+        condition = Condition(keys.CONDITION_REBOOT, status, _REASONS[tick.required], sentence)
+        self._publisher.offer("reboot", NodeView({keys.REBOOT: sentence}, conditions=(condition,)))
         self._metrics.reboot_tick(
             phase=tick.phase, required=tick.required, since=tick.since, blocked_by=tick.blocked_by,
             holder=tick.holder, stuck=tick.stuck, failures=tick.failures, lock_since=tick.lock_since,
@@ -157,8 +158,8 @@ class Reboots:
 
     def _off(self) -> None:
         """Nobody looks at the sentinel, so nothing of before may go on being said."""
-        off = Condition(node_status.CONDITION_REBOOT, "Unknown", "Off", "reboot.mode is off: nobody looks")
-        self._publisher.offer("reboot", NodeView({node_status.REBOOT: None}, conditions=(off,)))
+        off = Condition(keys.CONDITION_REBOOT, "Unknown", "Off", "reboot.mode is off: nobody looks")
+        self._publisher.offer("reboot", NodeView({keys.REBOOT: None}, conditions=(off,)))
         self._metrics.reboot_tick(
             phase="off", required=None, since=0.0, blocked_by="", holder="", stuck=False, failures=0
         )

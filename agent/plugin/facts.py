@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import annotations as keys
 from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
@@ -18,7 +19,6 @@ from agent.plugin.locks import Lock, Pause
 from agent.plugin.policy import Policy
 from agent.reboot.state import NodeState
 from agent.reboot.views import node_view
-from agent.report import node_status
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _WHOLE = Keep(findings=True, history=True)
@@ -77,8 +77,8 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> Facts:
     return Facts(
         row,
         fleet.state_of(node_view(found).annotations),
-        _note(found, node_status.SUMMARY),
-        _note(found, node_status.LAST_CHANGE),
+        _note(found, keys.SUMMARY),
+        _note(found, keys.LAST_CHANGE),
         rules,
         agent_pod(kube, namespace, name),
         mine,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from agent import annotations as keys
 from agent.config.schema import Pool
 from agent.errors import UsageError
 from agent.kube import NODES, Kube
@@ -22,7 +23,6 @@ from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.pools import pool_of
 from agent.reboot.state import NodeState, Phase, decode
 from agent.reboot.views import node_view
-from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
 from agent.text import parse_rfc3339
 
@@ -160,8 +160,8 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     """A Node object as a row. Pure; never raises for what people or other controllers wrote."""
     node = node_view(found)
     notes = node.annotations
-    listed, more = findings(notes.get(node_status.FINDINGS, ""))
-    state, sentence = state_of(notes), notes.get(node_status.REBOOT, "")
+    listed, more = findings(notes.get(keys.FINDINGS, ""))
+    state, sentence = state_of(notes), notes.get(keys.REBOOT, "")
     required = _required(found)
     info = _part(_part(found, "status"), "nodeInfo")
     return NodeRow(
@@ -171,7 +171,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(_text(info.get("kernelVersion"))),
-        standing=standing(notes.get(node_status.STATUS)),
+        standing=standing(notes.get(keys.STATUS)),
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
@@ -183,9 +183,9 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         failures=state.failures if state is not None else 0,
         skip=notes.get(SKIP, ""),
         requested=notes.get(REQUEST, ""),
-        version=sys.intern(notes.get(node_status.VERSION, "")),
-        policy=sys.intern(notes.get(node_status.POLICY, "")),
-        config_problem=sys.intern(notes.get(node_status.CONFIG_PROBLEM, "")),
+        version=sys.intern(notes.get(keys.VERSION, "")),
+        policy=sys.intern(notes.get(keys.POLICY, "")),
+        config_problem=sys.intern(notes.get(keys.CONFIG_PROBLEM, "")),
         findings=listed if keep.findings else (),
         history=history(notes.get(HISTORY, "")) if keep.history else (),
     )
@@ -213,7 +213,7 @@ def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
 def state_of(annotations: Mapping[str, str]) -> NodeState | None:
     """The `reboot-state` annotation; None when it cannot be read."""
     try:
-        return decode(annotations.get(node_status.REBOOT_STATE, ""))
+        return decode(annotations.get(keys.REBOOT_STATE, ""))
     except ValueError:
         return None
 
@@ -275,7 +275,7 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
 
 def _required(found: Mapping[str, Any]) -> bool | None:
     words = {"True": True, "False": False}
-    return words.get(condition(found, node_status.CONDITION_REBOOT).get("status", ""))
+    return words.get(condition(found, keys.CONDITION_REBOOT).get("status", ""))
 
 
 def condition(found: Mapping[str, Any], kind: str) -> Mapping[str, str]:

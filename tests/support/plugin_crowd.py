@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent import annotations as keys
 from agent.model import Finding, Severity, Status
 from agent.plugin import fleet, locks, overview, policy
 from agent.plugin.fleet import Keep
@@ -170,10 +171,10 @@ def objects(stage: Staged) -> list[Object]:
     for node in found:
         notes = node["metadata"]["annotations"]
         if node["metadata"]["name"] == "edge-01":
-            notes.update({node_status.VERSION: "0.0.9", node_status.POLICY: "b7709f2e61c04d53"})
+            notes.update({keys.VERSION: "0.0.9", keys.POLICY: "b7709f2e61c04d53"})
         if node["metadata"]["name"] == "worker-16":
             refused = "config.yaml: line 4: reboot.windows[0].start: '25:00' is no time of day; write HH:MM"
-            notes.update({node_status.CONFIG_PROBLEM: refused, node_status.POLICY: "11c94a80d2f5e7b6"})
+            notes.update({keys.CONFIG_PROBLEM: refused, keys.POLICY: "11c94a80d2f5e7b6"})
     return found
 
 
@@ -244,12 +245,12 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
         required = "True" if index % 20 == 7 else "False"
         if index % 97 != 13:
-            made["metadata"]["annotations"] = {**notes, node_status.REBOOT: sentence, HISTORY: _past(index, moment)}
+            made["metadata"]["annotations"] = {**notes, keys.REBOOT: sentence, HISTORY: _past(index, moment)}
             if required == "True":
                 state = NodeState(Phase.WANTED, since=moment - index)
-                made["metadata"]["annotations"][node_status.REBOOT_STATE] = state.encode()
+                made["metadata"]["annotations"][keys.REBOOT_STATE] = state.encode()
             made["status"]["conditions"].append(
-                builders.condition(node_status.CONDITION_REBOOT, required, "Required", sentence, at)
+                builders.condition(keys.CONDITION_REBOOT, required, "Required", sentence, at)
             )
         yield made
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent import annotations as keys
 from agent.model import Severity, Status
 from agent.plugin import fleet, overview
 from agent.plugin.fleet import FindingRow, Keep
@@ -60,16 +61,14 @@ def hostile(stage: Staged) -> list[dict[str, Any]]:
         notes = node["metadata"]["annotations"]
         finding = {"id": f"{_ALL}/x", "status": "fail", "severity": "high", "observed": _ALL, "expected": _ALL}
         entry = {"at": _ALL, "reason": _ALL, "kernelBefore": _ALL, "kernelAfter": _ALL, "seconds": 5, "pods": 1}
-        notes[node_status.FINDINGS] = node_status._compact(
-            [{**finding, "remediation": _ALL}]
-        )  # the annotation's own encoding
+        notes[keys.FINDINGS] = node_status._compact([{**finding, "remediation": _ALL}])  # the annotation's own encoding
         notes[HISTORY] = node_status._compact([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
         for key in (
-            node_status.STATUS,
-            node_status.VERSION,
-            node_status.POLICY,
-            node_status.CONFIG_PROBLEM,
-            node_status.REBOOT,
+            keys.STATUS,
+            keys.VERSION,
+            keys.POLICY,
+            keys.CONFIG_PROBLEM,
+            keys.REBOOT,
             SKIP,
             REQUEST,
         ):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent import annotations as keys
 from agent.plugin import fleet, locks, policy
 from agent.plugin.facts import AgentPod, Facts, pod_of
 from agent.plugin.fleet import Keep
@@ -14,7 +15,6 @@ from agent.plugin.policy import Policy
 from agent.plugin.verdict import Verdict, verdict
 from agent.reboot.state import Phase
 from agent.reboot.views import node_view
-from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCENES, SCTP, UNTOLD, WINDOWS, Staged, report
 
@@ -30,8 +30,8 @@ def facts(fleet_: Staged, name: str, **more: object) -> Facts:
     known = Facts(
         row=fleet.row(found, rules.pool, Keep(findings=True, history=True)),
         state=fleet.state_of(seen.annotations),
-        summary=seen.annotations.get(node_status.SUMMARY, ""),
-        last_change=seen.annotations.get(node_status.LAST_CHANGE, ""),
+        summary=seen.annotations.get(keys.SUMMARY, ""),
+        last_change=seen.annotations.get(keys.LAST_CHANGE, ""),
         rules=rules,
         pod=_RUNS,
         locks=held,
