@@ -38,7 +38,7 @@ How values are written:
 - **Durations** have a unit: `500ms`, `90s`, `10m`, `1h30m`, `2d`. Only `0` may stand without one.
 - **Sizes** have a unit too: `512B`, `4KiB`, `1MiB`.
 - **Commands** are lists, one argument an entry, the program with an absolute path: there is no shell.
-- **Modes**: `enforce` applies and verifies, `audit` only reports, `off` does nothing. `off` and `22:00` need no quotes here.
+- **Modes**: `enforce` applies and verifies, `audit` only reports, `off` does nothing. `off` and `22:00` need no quotes.
 - **Secrets** never stand in the file: keys that end in `File` name the file that holds one.
 - Anchors, aliases and `<<` work; tags and a second document are refused. At most 256 KiB of UTF-8.
 """
@@ -84,18 +84,30 @@ modprobe:
   deny: [rxrpc, algif_aead]                             # while a CVE is open
 reboot:
   pool: {label: topology.kubernetes.io/zone}            # one node of each zone at a time
-  windows: [{start: 00:00, end: 00:00}]                 # every day, the whole day, UTC
+  windows:
+    - {days: [tue], weeks: [second], start: 22:00, end: 04:00}
+    - {daysOfMonth: [1, 15], start: 00:00, end: 00:00}  # the whole day, UTC
+  blackouts:
+    - {start: 12-20, end: 01-02, reason: year end}      # every year
   blockers:
     prometheus:
       url: https://prometheus.monitoring:9090
       # query: 'sum(up{job="etcd"}) < 3'                # instead of selecting alerts: any result blocks
       only: ^(Etcd|Ceph).*                              # these alerts alone
       labels: severity in (critical),team!=web
-      tokenFile: /etc/node-hardening/secrets/prometheus
+      tokenFile: /etc/node-hardening/secrets/prometheus # or basicAuthFile, which holds user:password
+      # basicAuthFile: /etc/node-hardening/secrets/prometheus-password
+      headerFiles: {X-Scope-OrgID: /etc/node-hardening/secrets/tenant}
       caFile: /etc/node-hardening/secrets/prometheus-ca.crt
   drain:
     podSelector: app!=ingress                           # other pods stay
     gracePeriod: 90s
+    waitFor:                                            # on the cordoned node, before anything is evicted
+      pods: [batch.example.com/must-finish]
+      annotations: {karpenter.sh/do-not-disrupt: "true"}
+      timeout: 20m
+    volumeTimeout: 5m
+  lock: {kuredDaemonset: node-remediation/kured}
   hooks:
     preDrain: [{command: [/usr/local/bin/leave-loadbalancer, --wait], timeout: 2m}]
     preReboot: [{command: [/usr/bin/sync]}]
@@ -104,6 +116,8 @@ reboot:
   nodeLabels:
     before: {example.com/maintenance: "true"}
     after: {example.com/maintenance: "false"}
+  nodeAnnotations:
+    before: {cluster-autoscaler.kubernetes.io/scale-down-disabled: "true"}
 notify:
   - type: pagerduty
     keyFile: /etc/node-hardening/secrets/pagerduty

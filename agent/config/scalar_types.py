@@ -6,6 +6,7 @@ ValueError with what is wrong and what would be right, and never show a value th
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
@@ -26,6 +27,7 @@ MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+DATE = r"^(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2}$"
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 _TEMPLATE_FIELDS = ("node", "event", "message", "cluster", "severity")
@@ -47,10 +49,11 @@ class Kind(Enum):
     PATH_OR_AUTO = "auto, or an absolute path"
     MODULE = "a kernel module's name"
     NAME = "a file's name without folder and ending"
-    OBJECT = "namespace/name"
+    OBJECT_OR_NONE = "namespace/name, or empty"
     ADDRESS = "host:port, or empty"
     URL = "an http or https URL, or empty"
     TIME = "a time of day, HH:MM"
+    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 for every year, or empty"
     TIMEZONE = "an IANA time zone such as Europe/Berlin"
     LABEL = "a label key"
     LABEL_OR_NONE = "a label key, or empty"
@@ -73,10 +76,11 @@ PathOrNone = Annotated[str, Kind.PATH_OR_NONE]
 PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
 Module = Annotated[str, Kind.MODULE]
 Name = Annotated[str, Kind.NAME]
-ObjectName = Annotated[str, Kind.OBJECT]
+ObjectNameOrNone = Annotated[str, Kind.OBJECT_OR_NONE]
 Address = Annotated[str, Kind.ADDRESS]  # split_address divides it
 Url = Annotated[str, Kind.URL]
 TimeOfDay = Annotated[str, Kind.TIME]
+DateOrNone = Annotated[str, Kind.DATE_OR_NONE]
 Timezone = Annotated[str, Kind.TIMEZONE]  # without time zone data on the machine only UTC is accepted
 LabelKey = Annotated[str, Kind.LABEL]
 LabelKeyOrNone = Annotated[str, Kind.LABEL_OR_NONE]
@@ -197,6 +201,17 @@ def _timezone(text: str) -> str:
     return text
 
 
+def _date(text: str) -> str:
+    """A day of one year, or of every year; 29 February is one of every year."""
+    try:
+        if re.fullmatch(DATE, text):
+            dt.date.fromisoformat(text if len(text) == len("2026-12-24") else f"2024-{text}")
+            return text
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} is not in the calendar") from error
+    raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 for every year")
+
+
 def _template(text: str) -> str:
     allowed = ", ".join(f"{{{name}}}" for name in _TEMPLATE_FIELDS)
     try:
@@ -256,10 +271,11 @@ SCALAR_TYPES: Mapping[Kind, ScalarType] = {
     Kind.PATH_OR_AUTO: ScalarType(_or("auto", _path)),
     Kind.MODULE: ScalarType(_matching(MODULE, "a kernel module's name such as dccp")),
     Kind.NAME: ScalarType(_matching(NAME, "a name such as kubernetes, without folder and ending")),
-    Kind.OBJECT: ScalarType(_matching(OBJECT, "namespace/name such as kube-system/kured")),
+    Kind.OBJECT_OR_NONE: ScalarType(_or("", _matching(OBJECT, "namespace/name such as kube-system/kured"))),
     Kind.ADDRESS: ScalarType(_or("", _address)),
     Kind.URL: ScalarType(_or("", _url)),
     Kind.TIME: ScalarType(units.time_of_day),
+    Kind.DATE_OR_NONE: ScalarType(_or("", _date)),
     Kind.TIMEZONE: ScalarType(_timezone),
     Kind.LABEL: ScalarType(_label),
     Kind.LABEL_OR_NONE: ScalarType(_or("", _label)),

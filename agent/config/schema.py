@@ -18,6 +18,7 @@ from agent.config.scalar_types import (
     Command,
     Count,
     CountOrPercent,
+    DateOrNone,
     ExitCode,
     LabelKey,
     LabelKeyOrNone,
@@ -26,7 +27,7 @@ from agent.config.scalar_types import (
     Module,
     Name,
     Natural,
-    ObjectName,
+    ObjectNameOrNone,
     Path,
     PathOrAuto,
     PathOrNone,
@@ -39,6 +40,7 @@ from agent.config.scalar_types import (
     Words,
 )
 from agent.config.selector import Selector
+from agent.config.selector import parse as parse_selector
 from agent.event_reasons import Reason
 
 API_VERSION = f"{PREFIX}v1alpha1"
@@ -83,7 +85,7 @@ class OnLostHolder(StrEnum):
 
 
 class Kured(StrEnum):
-    """Whether kured's lock is respected. auto: where its DaemonSet is found."""
+    """Whether kured's lock is respected. auto: where a DaemonSet carries it."""
 
     AUTO = "auto"
     OFF = "off"
@@ -106,6 +108,17 @@ class Weekday(StrEnum):
     FRI = "fri"
     SAT = "sat"
     SUN = "sun"
+
+
+class WeekOfMonth(StrEnum):
+    """Which of its weekday's days in a month: the second Tuesday is `weeks: [second], days: [tue]`."""
+
+    FIRST = "first"
+    SECOND = "second"
+    THIRD = "third"
+    FOURTH = "fourth"
+    FIFTH = "fifth"
+    LAST = "last"
 
 
 class NotifyType(StrEnum):
@@ -210,6 +223,7 @@ class Sentinel:
     )
     interval: Seconds = key(60.0, "how often the command runs (the file is watched, not polled)", least=1)
     timeout: Seconds = key(60.0, "the command is killed after this, and its result unknown", least=0.001)
+    settle: Seconds = key(30.0, "no reboot until the sentinel has been unchanged for this long")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +231,11 @@ class Pool:
     """Nodes that reboot one after another. The control plane is always its own pool."""
 
     label: LabelKeyOrNone = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
+    control_plane_max_unavailable: Count = key(
+        1,
+        "control-plane nodes down at the same time, instead of maxUnavailable; at most what etcd tolerates",
+        least=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +246,18 @@ class Window:
     start: TimeOfDay = key("00:00", "opens at")
     end: TimeOfDay = key("00:00", "closes at; start and end both 00:00: the whole day")
     timezone: Timezone = key("UTC", "IANA time zone")
+    weeks: tuple[WeekOfMonth, ...] = key((), "only such days of a month: first (Tuesday) … fifth, last; empty: all")
+    days_of_month: tuple[Count, ...] = key((), "only these days of a month, 1 to 31; empty: all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blackout:
+    """Dates on which no reboot begins, windows or not."""
+
+    start: DateOrNone = key("", "the first day, such as 2026-12-20, or 12-20 for every year")
+    end: DateOrNone = key("", "the last day, in the same form; empty: the first day only")
+    timezone: Timezone = key("UTC", "IANA time zone")
+    reason: str = key("", "shown while it holds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +273,8 @@ class Prometheus:
     token_file: PathOrNone = key("", "file with a bearer token")
     ca_file: PathOrNone = key("", "file with the CA of an https URL")
     timeout: Seconds = key(10.0, "for one request", least=0.001)
+    basic_auth_file: PathOrNone = key("", "file with `user:password` for basic authentication")
+    header_files: Mapping[Words, Path] = section(dict, "more headers, each with the file that holds its value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +284,19 @@ class Blockers:
     prometheus: Prometheus = section(Prometheus, "alerts")
     pods: tuple[LabelSelector, ...] = key((), "a running pod on this node with such labels blocks")
     minimum_gap: Seconds = key(0.0, "least time between two reboots in one pool")
+    package_manager: bool = key(True, "dpkg, APT, unattended-upgrades, RPM, DNF or Zypper at work blocks")
+    inhibitors: bool = key(True, "a systemd block inhibitor of a shutdown blocks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitFor:
+    """Pods that finish by themselves on the cordoned node before anything is evicted."""
+
+    pods: tuple[LabelSelector, ...] = key((), "running pods with such labels are waited for")
+    annotations: Mapping[LabelKey, Words] = section(
+        dict, 'running pods with such an annotation are waited for, e.g. karpenter.sh/do-not-disrupt: "true"'
+    )
+    timeout: Seconds = key(0.0, "evicted after this like others; 0: waited for until drain.timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +311,14 @@ class Drain:
     pod_selector: LabelSelector = key(Selector(), "only pods with these labels are evicted")
     skip_wait_for_delete_timeout: Seconds = key(0.0, "pods terminating for longer are not waited for; 0: wait")
     delay: Seconds = key(0.0, "between cordon and the first eviction")
+    wait_for: WaitFor = section(WaitFor, "pods that must finish before anything is evicted")
+    evict_last: tuple[LabelSelector, ...] = key(
+        (parse_selector("app in (rook-ceph-mon,rook-ceph-osd)"), parse_selector("longhorn.io/component")),
+        "storage pods: evicted when all others are gone, together with system-critical pods",
+    )
+    volume_timeout: Seconds = key(
+        0.0, "after the last pod, how long to wait for the node's VolumeAttachments to go; 0: do not wait"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +346,7 @@ class Lock:
     release_delay: Seconds = key(0.0, "kept this long after the node is back, for workloads to settle")
     on_lost_holder: OnLostHolder = key(OnLostHolder.HOLD, "hold (on-call decides) or release")
     kured: Kured = key(Kured.AUTO, "respect kured's lock: auto or off")
-    kured_daemonset: ObjectName = key("kube-system/kured", "kured's DaemonSet, namespace/name")
+    kured_daemonset: ObjectNameOrNone = key("", "kured's DaemonSet, namespace/name; empty: found by its annotation")
     kured_annotation: LabelKey = key("weave.works/kured-node-lock", "the annotation that holds kured's lock")
 
 
@@ -300,8 +354,16 @@ class Lock:
 class NodeLabels:
     """Labels set on the node around a reboot (kured's pre- and post-reboot node labels)."""
 
-    before: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle begins")
-    after: Mapping[LabelKey, LabelValue] = section(dict, "set when it has succeeded")
+    before: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle begins, removed when it ends")
+    after: Mapping[LabelKey, LabelValue] = section(dict, "set when the cycle succeeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAnnotations:
+    """Annotations set on the node around a reboot, such as an autoscaler's "do not scale down"."""
+
+    before: Mapping[LabelKey, Words] = section(dict, "set when the cycle begins, removed when it ends")
+    after: Mapping[LabelKey, Words] = section(dict, "set when the cycle succeeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,12 +376,14 @@ class Reboot:
     concurrency: Count = key(1, "nodes of a pool that may be down at the same time", most=1000)
     max_unavailable: CountOrPercent = key("1", "nodes of a pool that may be not Ready or cordoned, this one included")
     windows: tuple[Window, ...] = key((), "when a reboot may begin; empty: at any time")
+    blackouts: tuple[Blackout, ...] = key((), "dates on which no reboot begins")
     blockers: Blockers = section(Blockers, "what blocks a reboot")
     drain: Drain = section(Drain, "how the node is emptied")
     hooks: Hooks = section(Hooks, "commands on the node around a reboot")
     lock: Lock = section(Lock, "the Lease that lets one node at a time reboot")
     prefer_no_schedule_taint: LabelKeyOrNone = key("", "PreferNoSchedule taint while a reboot is pending; empty: none")
     node_labels: NodeLabels = section(NodeLabels, "labels set on the node around a reboot")
+    node_annotations: NodeAnnotations = section(NodeAnnotations, "annotations set on the node around a reboot")
     method: RebootMethod = key(RebootMethod.COMMAND, "command or signal")
     command: Command = key(("/usr/bin/systemctl", "reboot"), "what reboots the node")
     delay: Seconds = key(0.0, "between the drain and the reboot")

@@ -6,10 +6,12 @@ A contradiction is refused even where one key could simply win: whoever wrote bo
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from agent.config.schema import (
+    Blackout,
     Config,
     Hooks,
     Modprobe,
@@ -22,6 +24,11 @@ from agent.config.schema import (
     Window,
 )
 from agent.config.schema_tree import keys
+
+# Set by the request itself, or they would change its meaning.
+_OUR_HEADERS = frozenset({"authorization", "accept", "accept-encoding", "host", "content-length", "connection"})
+
+_LONGEST_MONTH = 31
 
 Broken = Iterator[tuple[str, str]]  # (key path, message)
 _SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
@@ -50,6 +57,8 @@ def _all(config: Config, given: AbstractSet[str]) -> Broken:
     yield from _sentinel(config.reboot.sentinel, given)
     for index, window in enumerate(config.reboot.windows):
         yield from _window(window, f"reboot.windows[{index}]")
+    for index, blackout in enumerate(config.reboot.blackouts):
+        yield from _blackout(blackout, f"reboot.blackouts[{index}]")
     yield from _prometheus(config.reboot.blockers.prometheus)
     for index, pods in enumerate(config.reboot.blockers.pods):
         if not pods:
@@ -83,8 +92,20 @@ def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
 def _window(window: Window, here: str) -> Broken:
     if not window.days:
         yield f"{here}.days", "is empty: the window would never open"
+    if too_late := [day for day in window.days_of_month if day > _LONGEST_MONTH]:
+        yield f"{here}.daysOfMonth", f"{too_late[0]} is in no month: write days from 1 to {_LONGEST_MONTH}"
     if window.start == window.end != "00:00":
         yield f"{here}.end", f"start and end are both {window.end}: leave both out for the whole day"
+
+
+def _blackout(blackout: Blackout, here: str) -> Broken:
+    start, end = blackout.start, blackout.end
+    if not start:
+        yield f"{here}.start", "is missing: write the first day"
+    elif end and len(end) != len(start):
+        yield f"{here}.end", f"{end} and start {start} are not of one form: give both with a year, or none"
+    elif end and end < start and len(start) == len("2026-12-24"):
+        yield f"{here}.end", f"{end} is before start {start}"
 
 
 def _prometheus(prometheus: Prometheus) -> Broken:
@@ -101,6 +122,11 @@ def _prometheus(prometheus: Prometheus) -> Broken:
         for name in names:
             if name in ("ignore", "only", "labels", "firingOnly"):
                 yield f"{here}.{name}", "filters alerts, but query selects series instead: write one of them"
+    if prometheus.token_file and prometheus.basic_auth_file:
+        yield f"{here}.basicAuthFile", "is given beside tokenFile: write one of them"
+    for header in prometheus.header_files:
+        if not re.fullmatch(r"[A-Za-z0-9-]+", header) or header.lower() in _OUR_HEADERS:
+            yield f"{here}.headerFiles", f"{header} is not a header that may be set: write another name"
     if prometheus.ca_file and prometheus.url.startswith("http:"):
         yield f"{here}.caFile", "is not used for an http URL: write https, or leave it out"
 
@@ -111,6 +137,13 @@ def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
         key = "maxUnavailable" if "reboot.maxUnavailable" in given else "concurrency"
         yield f"reboot.{key}", f"concurrency {reboot.concurrency} needs maxUnavailable of as many: it is {unavailable}"
     drain = reboot.drain
+    if drain.wait_for.timeout > drain.timeout:
+        yield "reboot.drain.waitFor.timeout", "is longer than reboot.drain.timeout, which ends the drain before"
+    if drain.wait_for.timeout and not (drain.wait_for.pods or drain.wait_for.annotations):
+        yield "reboot.drain.waitFor.timeout", "has no meaning without pods or annotations to wait for"
+    for name, selectors in (("waitFor.pods", drain.wait_for.pods), ("evictLast", drain.evict_last)):
+        if not all(selectors):
+            yield f"reboot.drain.{name}", "holds an empty selector, which matches every pod"
     if drain.grace_period is not None and drain.grace_period > drain.timeout:
         yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would always time out"
     if reboot.method is RebootMethod.COMMAND and not reboot.command:

@@ -16,6 +16,7 @@ from agent.kube.credentials import Access, direct, in_cluster
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (
+    ACCESS_REVIEWS,
     CONFIGMAPS,
     DAEMONSETS,
     EVENTS,
@@ -23,7 +24,9 @@ from agent.kube.resources import (
     NAMESPACES,
     NODES,
     PDBS,
+    PERSISTENT_VOLUMES,
     PODS,
+    VOLUME_ATTACHMENTS,
     Resource,
     field_selector,
     label_selector,
@@ -31,6 +34,7 @@ from agent.kube.resources import (
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [
+    "ACCESS_REVIEWS",
     "CONFIGMAPS",
     "DAEMONSETS",
     "EVENTS",
@@ -39,7 +43,9 @@ __all__ = [
     "NAMESPACES",
     "NODES",
     "PDBS",
+    "PERSISTENT_VOLUMES",
     "PODS",
+    "VOLUME_ATTACHMENTS",
     "Access",
     "Change",
     "ClientContext",

@@ -23,7 +23,7 @@ from agent.kube import EVENTS, NODES, Kube, Resource
 from agent.kube.errors import Conflict
 from agent.plugin.command import NOT_WELL, OK, Session
 from agent.reboot.cluster import PREFIX, NodeView
-from agent.reboot.views import node_view
+from agent.reboot.kube.views import node_view
 from agent.terminal import printable
 from agent.text import sanitize
 

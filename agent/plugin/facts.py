@@ -17,8 +17,8 @@ from agent.plugin import fleet, locks, policy
 from agent.plugin.fleet import Keep, NodeRow
 from agent.plugin.locks import Lock, Pause
 from agent.plugin.policy import Policy
+from agent.reboot.kube.views import node_view
 from agent.reboot.state import NodeState
-from agent.reboot.views import node_view
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _WHOLE = Keep(findings=True, history=True)

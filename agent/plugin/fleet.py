@@ -20,9 +20,9 @@ from agent.kube import NODES, Kube
 from agent.kube.errors import NotFound
 from agent.model import Severity, Status
 from agent.reboot.cluster import HISTORY, REQUEST, SKIP
-from agent.reboot.pools import pool_of
+from agent.reboot.kube.views import node_view
+from agent.reboot.lock.pools import pool_of
 from agent.reboot.state import NodeState, Phase, decode
-from agent.reboot.views import node_view
 from agent.report.node_status import ComplianceStatus
 from agent.text import parse_rfc3339
 

@@ -14,7 +14,7 @@ from agent.config.schema import Reboot
 from agent.plugin.locks import Lock
 from agent.plugin.render import age
 from agent.reboot.cluster import NodeView
-from agent.reboot.pools import allowed_unavailable
+from agent.reboot.lock.pools import allowed_unavailable
 from agent.reboot.state import NodeState
 
 _DURATION_SECONDS = 60.0  # lock.leaseDuration's default, for a Lease that does not say
@@ -106,7 +106,7 @@ def facts(holder: Holder) -> Iterator[str]:
 
 
 def risk(holder: Holder) -> str:
-    """What may go wrong, in one sentence. Source: agent/reboot/machine.py, who may take a lock over."""
+    """What may go wrong, in one sentence. Source: agent/reboot/machine/decide.py, who may take a lock over."""
     name = holder.lock.holder
     match holder.life:
         case Life.GONE:

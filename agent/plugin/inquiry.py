@@ -20,9 +20,9 @@ from agent.plugin.locks import Lock
 from agent.plugin.policy import Policy
 from agent.plugin.render import age, since, stamp
 from agent.reboot.blockers import make_blockers
-from agent.reboot.pools import budget, usable_slots
+from agent.reboot.kube.views import member
+from agent.reboot.lock.pools import budget, usable_slots
 from agent.reboot.state import Phase
-from agent.reboot.views import member
 
 
 @dataclass(frozen=True, slots=True)

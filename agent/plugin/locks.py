@@ -14,8 +14,8 @@ from agent.kube import CONFIGMAPS, LEASES, Kube
 from agent.kube.errors import NotFound
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.pools import LEASE_PREFIX
-from agent.reboot.views import lease_view
+from agent.reboot.kube.views import lease_view
+from agent.reboot.lock.pools import LEASE_PREFIX
 from agent.text import parse_rfc3339
 
 

@@ -9,7 +9,7 @@ from agent.plugin import render
 from agent.plugin.facts import Facts
 from agent.plugin.reason import Reason, ask
 from agent.plugin.sentences import Hold, Said
-from agent.reboot.steps import backoff_seconds
+from agent.reboot.machine.transitions import backoff_seconds
 
 # `held by shop/web (Deployment web); shop/api (app api)`: a budget as agent/reboot/drain/pdb.py writes it.
 _BUDGET = re.compile(r"(?:held by|;) ([a-z0-9.-]+)/([a-z0-9.-]+)")

@@ -17,7 +17,7 @@ from agent import __version__
 from agent.config import Config, load
 from agent.controls.manifest import STATE_FOLDER
 from agent.controls.registry import profile_kinds
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
@@ -38,9 +38,13 @@ RIGHTS = {
     ("ClusterRole", "", "pods", "watch"): "drain",
     ("ClusterRole", "", "pods", "delete"): "drain: finished pods, and onTimeout: delete",
     ("ClusterRole", "", "pods/eviction", "create"): "drain",
-    ("ClusterRole", "apps", "daemonsets", "get"): "drain's DaemonSet filter; kured's lock",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "get"): "names the budget that holds a drain up",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "list"): "names the budgets of a pod that has two",
+    ("ClusterRole", "apps", "daemonsets", "get"): "drain's DaemonSet filter; kured's lock by name",
+    ("ClusterRole", "apps", "daemonsets", "list"): "kured's lock in any namespace",
+    ("ClusterRole", "policy", "poddisruptionbudgets", "list"): "names the budgets that hold a drain up",
+    ("ClusterRole", "policy", "poddisruptionbudgets", "watch"): "evicts when the budget allows it",
+    ("ClusterRole", "storage.k8s.io", "volumeattachments", "list"): "drain.volumeTimeout",
+    ("ClusterRole", "storage.k8s.io", "volumeattachments", "watch"): "drain.volumeTimeout",
+    ("ClusterRole", "", "persistentvolumes", "get"): "drain.volumeTimeout: volumes of pods that stay",
     ("Role default", "", "events", "create"): "reports",
     ("Role default", "", "events", "patch"): "reports",
     ("Role node-hardening", "", "events", "create"): "Events about the lock",

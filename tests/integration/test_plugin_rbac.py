@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from agent.plugin.commands import COMMANDS
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE
 from tests.support.apiservers import ApiServer, Client

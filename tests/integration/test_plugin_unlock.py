@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.views import lease_body, lease_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, without_nulls
 from agent.sandbox import builders
 from tests.support import apiservers
 from tests.support.agents import NAMESPACE

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from structlog.testing import capture_logs
 
 from agent.daemon.reboot_thread import NodeReporter
-from agent.reboot.ports import Announcement, DrainMode, Ended, Progress, SentinelReading, Tick
+from agent.reboot.interfaces import Announcement, CycleResult, DrainMode, Progress, SentinelReading, Tick
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.notify import Notifier
@@ -59,7 +59,7 @@ class Spoken:
     def flush(self, seconds: float, *, people: bool = False) -> None:
         """Nothing is queued."""
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: CycleResult) -> None:
         """To the world's books."""
         self.machine.has_ended(ended)
 

@@ -19,10 +19,10 @@ from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
 from agent.reboot.cluster import REQUEST, SKIP
-from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.ports import Blocker, Verdict
+from agent.reboot.coordinator import Coordinator, Dependencies
+from agent.reboot.interfaces import Blocker, BlockerResult
+from agent.reboot.kube.views import lease_body, without_nulls
 from agent.reboot.state import Phase
-from agent.reboot.views import lease_body, without_nulls
 from agent.report import node_status
 from agent.report.node_status import NodeView
 from agent.sandbox import builders
@@ -54,9 +54,9 @@ class PauseOf:
     name: str = "pause"
     late: bool = True
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """As the daemon judges it."""
-        return judge(self.fleet.pause, self.fleet.now) if self.fleet.pause else Verdict(blocked=False)
+        return judge(self.fleet.pause, self.fleet.now) if self.fleet.pause else BlockerResult(blocked=False)
 
 
 @dataclass
@@ -142,11 +142,11 @@ class Staged:
         machine.crashed = machine.came_up = start_later  # type: ignore[method-assign]
         start()
 
-    def _rooms(self, machine: SimMachine) -> Rooms:
+    def _rooms(self, machine: SimMachine) -> Dependencies:
         base = rooms_of(machine, self._rng)
         windows: tuple[Blocker, ...] = ()
         if self.config.reboot.windows:
-            windows = (WindowBlocker(self.config.reboot.windows, machine),)
+            windows = (WindowBlocker(self.config.reboot.windows, (), machine),)
         blockers = (*windows, PauseOf(self), *base.blockers)
         return replace(
             base,

@@ -24,7 +24,7 @@ from agent.plugin.outlook import Finish, Pace, Roll, finish, pace_of
 from agent.plugin.policy import Policy
 from agent.plugin.progress import Progress
 from agent.plugin.render import WARN, Cell, Column, age, count, stamp, table
-from agent.reboot.pools import allowed_unavailable, usable_slots
+from agent.reboot.lock.pools import allowed_unavailable, usable_slots
 from agent.reboot.state import Phase
 from agent.text import join_limited
 
@@ -73,7 +73,7 @@ class Outlook:
 
 
 def _is_stopped(row: NodeRow) -> bool:
-    """Held by the loop guard: no waiting ends that. Source: agent/reboot/machine.py, _idle."""
+    """Held by the loop guard: no waiting ends that. Source: agent/reboot/machine/decide.py, _idle."""
     return row.phase is Phase.BLOCKED and row.sentence.startswith("required still after a proven reboot")
 
 

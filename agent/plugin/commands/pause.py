@@ -139,7 +139,7 @@ def _meanwhile() -> ChangedMeanwhile:
 
 
 def _held(lock: Lock) -> str:
-    """What becomes of a cycle that has begun. Source: agent/reboot/underway.py, the last questions before the fence."""
+    """What becomes of a cycle that has begun. Source: agent/reboot/machine/underway.py, the last questions before the fence."""
     if lock.is_rebooting:
         return f"{lock.holder} holds {lock.name} and is going down, or down: it is finished when it comes back"
     return (

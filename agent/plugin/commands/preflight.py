@@ -86,7 +86,7 @@ def drain_of(rules: Policy) -> Drain:
 
 def look(session: Session, node: str, drain: Drain, *, ask: bool) -> Answer:
     """One node. Raises KubeError."""
-    pods = preflight(session.kube, node, drain, wall=session.now, ask=ask)
+    pods = preflight(session.kube, node, drain, ask=ask)
     return Answer(node, tuple(sorted(pods, key=lambda pod: (_ORDER.index(pod.expected), pod.pod))))
 
 

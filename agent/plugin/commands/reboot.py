@@ -14,8 +14,8 @@ from agent.plugin.changes import Change, Deed, Told
 from agent.plugin.command import Command, Session, add_node
 from agent.plugin.fleet import DISRUPTED, NodeRow
 from agent.reboot.cluster import REQUEST, NodeView
+from agent.reboot.kube.views import node_view
 from agent.reboot.state import Phase
-from agent.reboot.views import node_view
 
 _UNDER_WAY = DISRUPTED | {Phase.LOCKED, Phase.RELEASING}
 

@@ -9,8 +9,8 @@ from agent.plugin import changes, fleet
 from agent.plugin.changes import Change, Deed, Told
 from agent.plugin.command import Command, Session, add_node
 from agent.reboot.cluster import SKIP, NodeView
+from agent.reboot.kube.views import node_view
 from agent.reboot.state import Phase
-from agent.reboot.views import node_view
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def _skip(node: NodeView) -> str:
 
 
 def _follows(node: NodeView, *, off: bool) -> str:
-    """What becomes of the node now. Source: agent/reboot/underway.py, what interrupts a cycle."""
+    """What becomes of the node now. Source: agent/reboot/machine/underway.py, what interrupts a cycle."""
     state = fleet.state_of(node.annotations)
     if off:
         return "it may begin as soon as nothing else holds it back"

@@ -23,9 +23,9 @@ from agent.plugin.command import Command, Session
 from agent.plugin.holder import Holder, Life
 from agent.plugin.locks import Lock
 from agent.reboot.cluster import NodeView
-from agent.reboot.lock import freed, micro_time
-from agent.reboot.pools import LEASE_PREFIX
-from agent.reboot.views import lease_body, lease_view, node_view
+from agent.reboot.kube.views import lease_body, lease_view, node_view
+from agent.reboot.lock.lease import freed, micro_time
+from agent.reboot.lock.pools import LEASE_PREFIX
 
 _HEARTBEATS = "kube-node-lease"
 _LOOK_EVERY_SECONDS = 1.0

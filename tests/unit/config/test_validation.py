@@ -34,6 +34,26 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         ),
         ("reboot: {windows: [{days: []}]}", "reboot.windows[0].days", "would never open"),
         ("reboot: {windows: [{}, {start: 22:00, end: 22:00}]}", "reboot.windows[1].end", "both 22:00"),
+        ("reboot: {blackouts: [{reason: x}]}", "reboot.blackouts[0].start", "is missing"),
+        ("reboot: {blackouts: [{start: 12-20, end: 2027-01-02}]}", "reboot.blackouts[0].end", "not of one form"),
+        ("reboot: {blackouts: [{start: 2026-12-20, end: 2026-12-01}]}", "reboot.blackouts[0].end", "is before start"),
+        (
+            "reboot: {blockers: {prometheus: {url: https://p, tokenFile: /t, basicAuthFile: /b}}}",
+            "reboot.blockers.prometheus.basicAuthFile",
+            "stands beside tokenFile",
+        ),
+        (
+            "reboot: {blockers: {prometheus: {url: https://p, headerFiles: {Authorization: /h}}}}",
+            "reboot.blockers.prometheus.headerFiles",
+            "not a header that may be set",
+        ),
+        (
+            "reboot: {drain: {timeout: 1m, waitFor: {pods: [a], timeout: 2m}}}",
+            "reboot.drain.waitFor.timeout",
+            "longer than reboot.drain.timeout",
+        ),
+        ("reboot: {drain: {waitFor: {timeout: 1m}}}", "reboot.drain.waitFor.timeout", "without pods or annotations"),
+        ("reboot: {drain: {evictLast: ['']}}", "reboot.drain.evictLast", "matches every pod"),
         ("reboot: {blockers: {prometheus: {ignore: x}}}", "reboot.blockers.prometheus.url", "while ignore is given"),
         (
             "reboot: {blockers: {prometheus: {url: http://p, query: up, only: x}}}",

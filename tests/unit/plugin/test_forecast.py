@@ -13,7 +13,7 @@ from agent.plugin.locks import Lock, Pause
 from agent.plugin.outlook import HAND_OVER_SECONDS, pace_of
 from agent.plugin.policy import Policy
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import Phase
 
 NOW = 1.9e9  # Sun 2030-03-17 17:46:40 UTC

@@ -10,7 +10,7 @@ from agent.config.schema import Reboot
 from agent.plugin.holder import MOST_WATCHED_SECONDS, Holder, Life, facts, follows, risk, watch_seconds
 from agent.plugin.locks import Lock
 from agent.reboot.cluster import LeasePhase, LeaseView, NodeView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import NodeState, Phase, Stamp
 
 NOW = 1.9e9

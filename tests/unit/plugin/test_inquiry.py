@@ -12,7 +12,7 @@ from agent.plugin.fleet import NodeRow
 from agent.plugin.inquiry import by_locks, by_node
 from agent.plugin.locks import Lock
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import Phase
 
 NOW = 1.9e9

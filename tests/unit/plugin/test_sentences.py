@@ -9,7 +9,7 @@ import pytest
 from agent.config.schema import Pool
 from agent.plugin import fleet
 from agent.plugin.sentences import Hold, understand
-from agent.reboot.ports import Tick
+from agent.reboot.interfaces import Tick
 from agent.reboot.state import Phase
 from tests.support import reboot_simulation
 from tests.support.plugin_fleet import SCENES, Spoken

@@ -13,8 +13,8 @@ from agent.plugin.fleet import Keep
 from agent.plugin.locks import Lock
 from agent.plugin.policy import Policy
 from agent.plugin.verdict import Verdict, verdict
+from agent.reboot.kube.views import node_view
 from agent.reboot.state import Phase
-from agent.reboot.views import node_view
 from agent.report.node_status import ComplianceStatus
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCENES, SCTP, UNTOLD, WINDOWS, Staged, report
 
