@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.errors import AgentError
 from agent.kube import NODES, Kube, RetryPolicy, find
-from agent.plugin import locks
-from agent.plugin.command import NAMESPACE
+from agent.plugin.cluster import locks
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
+from agent.plugin.session import NAMESPACE
 
 _NO_FILES, _FILES = ":4", ":0"
 _PATIENCE = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_seconds=3.0)

@@ -17,8 +17,8 @@ from agent.errors import AgentError, ConfigError, UsageError
 from agent.kube import Kube, RetryPolicy, find
 from agent.kube.credentials import CommandResult
 from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
-from agent.plugin.command import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
 from agent.plugin.commands import COMMANDS
+from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
 from agent.terminal import style_of
 
 _PROGRAM = "kubectl node-hardening"

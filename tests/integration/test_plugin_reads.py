@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import answer, main, parser
+from agent.plugin.session import Form, Session
 from agent.reboot.state import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.plugin.command import COULD_NOT, OK, USAGE
 from agent.plugin.main import main
-from agent.plugin.page.file import GENERATOR
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.session import COULD_NOT, OK, USAGE
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings

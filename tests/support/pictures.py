@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import answer, parser
 from agent.plugin.page import document
+from agent.plugin.session import Form, Session
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style

@@ -14,10 +14,12 @@ from typing import Any
 
 from agent import __version__
 from agent.model import Finding, Severity, Status
-from agent.plugin import fleet, locks, overview, policy
-from agent.plugin.fleet import Keep
-from agent.plugin.overview import Overview
-from agent.plugin.page.tally import Heading, Snapshot, Tally
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.nodes import Keep
+from agent.plugin.page.aggregate import Heading, Snapshot, Tally
+from agent.plugin.views import fleet as overview
+from agent.plugin.views.fleet import Overview
 from agent.reboot.cluster import HISTORY
 from agent.reboot.history import with_entry
 from agent.reboot.state import NodeState, Phase

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import answer, parser
+from agent.plugin.session import Form, Session
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style

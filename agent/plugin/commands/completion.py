@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from agent.plugin.command import OK, Command, Session
+from agent.plugin.session import OK, Command, Session
 
 # All three ask the hook that kubectl asks, so that there is one place that knows the answers.
 _BASH = r"""# bash completion of kubectl-node_hardening:  source <(kubectl node-hardening completion bash)

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 from agent.errors import UsageError
 from agent.model import Status
-from agent.plugin import fleet, overview, policy, render
-from agent.plugin.command import NOT_WELL, OK, Command, Session, add_node
-from agent.plugin.fleet import FindingRow, Keep, NodeRow
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster import policy
+from agent.plugin.cluster.nodes import FindingRow, Keep, NodeRow
+from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import table as render
 from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style, printable
 

@@ -16,15 +16,16 @@ from typing import Any
 from agent.config import units
 from agent.config.schema import Mode, Reboot
 from agent.errors import UsageError
-from agent.plugin import fleet, locks, policy
-from agent.plugin.command import NOT_WELL, OK, Command, Session, add_selector
-from agent.plugin.fleet import Keep, NodeRow
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.outlook import Finish, Pace, Roll, finish, pace_of
-from agent.plugin.policy import Policy
-from agent.plugin.progress import Progress
-from agent.plugin.render import WARN, Cell, Column, age, count, stamp, table
-from agent.reboot.lock.pools import allowed_unavailable, usable_slots
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.diagnosis.outlook import Finish, Pace, Roll, finish, pace_of
+from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector
+from agent.plugin.views.progress import Progress
+from agent.plugin.views.table import WARN, Cell, Column, age, count, stamp, table
+from agent.reboot.pools import allowed_unavailable, usable_slots
 from agent.reboot.state import Phase
 from agent.text import join_limited
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from statistics import median
 
-from agent.plugin import fleet, policy, reboots, render
-from agent.plugin.command import OK, Command, Session, add_node, add_selector
-from agent.plugin.fleet import Keep, Reboot
-from agent.plugin.progress import Progress
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster import policy
+from agent.plugin.cluster.nodes import Keep, Reboot
+from agent.plugin.session import OK, Command, Session, add_node, add_selector
+from agent.plugin.views import history as reboots
+from agent.plugin.views import table as render
+from agent.plugin.views.progress import Progress
 
 _KEPT = 5  # entries that a Node has room for: agent/reboot/history.py
 _SHOWN = 20

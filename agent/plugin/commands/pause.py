@@ -13,11 +13,12 @@ from agent.config import units
 from agent.errors import AgentError, UsageError
 from agent.kube import CONFIGMAPS
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
-from agent.plugin import changes, locks
-from agent.plugin.changes import Change, ChangedMeanwhile, Deed, Told
-from agent.plugin.command import Command, Session
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.render import age
+from agent.plugin import mutations as changes
+from agent.plugin.cluster import locks
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.mutations import Change, ChangedMeanwhile, Deed, Told
+from agent.plugin.session import Command, Session
+from agent.plugin.views.table import age
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from agent.config.schema import Drain
 from agent.errors import KubeError
 from agent.kube import Kube, Resource
-from agent.plugin import fleet, policy
-from agent.plugin.command import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
-from agent.plugin.policy import Policy
-from agent.plugin.progress import Progress
-from agent.plugin.render import BAD, GOOD, WARN, Cell, Column, count, table
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster import policy
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.views.progress import Progress
+from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, table
 from agent.reboot.drain import Expected, Preflight, preflight
 
 _REVIEWS = Resource(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 
 from agent.kube import NODES
-from agent.plugin import changes, fleet, inquiry, locks, policy
-from agent.plugin.changes import Change, Deed, Told
-from agent.plugin.command import Command, Session, add_node
-from agent.plugin.fleet import DISRUPTED, NodeRow
+from agent.plugin import mutations as changes
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.nodes import DISRUPTED, NodeRow
+from agent.plugin.diagnosis import inquiry
+from agent.plugin.mutations import Change, Deed, Told
+from agent.plugin.session import Command, Session, add_node
 from agent.reboot.cluster import REQUEST, NodeView
 from agent.reboot.kube.views import node_view
 from agent.reboot.state import Phase

@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import KubeError
-from agent.plugin import changes, fleet, locks, overview, policy
-from agent.plugin.command import OK, Command, Session, add_selector
-from agent.plugin.fleet import Keep, NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.overview import Overview
-from agent.plugin.page import data, document, file
-from agent.plugin.page.judgement import judge
-from agent.plugin.page.tally import Heading, Snapshot, Tally
-from agent.plugin.progress import Progress
+from agent.plugin import mutations as changes
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.page import document
+from agent.plugin.page import json_export as data
+from agent.plugin.page import output as file
+from agent.plugin.page.aggregate import Heading, Snapshot, Tally
+from agent.plugin.page.summary import judge
+from agent.plugin.session import OK, Command, Session, add_selector
+from agent.plugin.views import fleet as overview
+from agent.plugin.views.fleet import Overview
+from agent.plugin.views.progress import Progress
 from agent.terminal import printable
 
 _TITLE = "Node hardening report"

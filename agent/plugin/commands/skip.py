@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from agent.kube import NODES
-from agent.plugin import changes, fleet
-from agent.plugin.changes import Change, Deed, Told
-from agent.plugin.command import Command, Session, add_node
+from agent.plugin import mutations as changes
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.mutations import Change, Deed, Told
+from agent.plugin.session import Command, Session, add_node
 from agent.reboot.cluster import SKIP, NodeView
 from agent.reboot.kube.views import node_view
 from agent.reboot.state import Phase

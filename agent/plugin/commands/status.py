@@ -6,14 +6,20 @@ import argparse
 from collections.abc import Sequence
 
 from agent.errors import KubeError, UsageError
-from agent.plugin import facts, fleet, locks, overview, policy, render, watching, whole
-from agent.plugin.command import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
-from agent.plugin.fleet import NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.overview import Overview
-from agent.plugin.progress import Progress
-from agent.plugin.render import Cell, Column
-from agent.plugin.verdict import verdict
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import node_context as facts
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.verdict import verdict
+from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import node as whole
+from agent.plugin.views import table as render
+from agent.plugin.views import watch as watching
+from agent.plugin.views.fleet import Overview
+from agent.plugin.views.progress import Progress
+from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style
 
 # On a terminal, more quiet nodes than this are counted rather than listed.

@@ -17,11 +17,14 @@ from typing import Any
 from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import LEASES, NODES
 from agent.kube.errors import Conflict, NotFound
-from agent.plugin import changes, fleet, holder, locks, policy
-from agent.plugin.changes import Change, ChangedMeanwhile, Deed, Told
-from agent.plugin.command import Command, Session
-from agent.plugin.holder import Holder, Life
-from agent.plugin.locks import Lock
+from agent.plugin import mutations as changes
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.diagnosis import holder
+from agent.plugin.diagnosis.holder import Holder, Life
+from agent.plugin.mutations import Change, ChangedMeanwhile, Deed, Told
+from agent.plugin.session import Command, Session
 from agent.reboot.cluster import NodeView
 from agent.reboot.kube.views import lease_body, lease_view, node_view
 from agent.reboot.lock.lease import freed, micro_time

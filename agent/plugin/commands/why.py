@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from agent.plugin import facts, render
-from agent.plugin.command import NOT_WELL, OK, Command, Session, add_node
-from agent.plugin.facts import Facts
-from agent.plugin.verdict import Reason, Verdict, verdict
+from agent.plugin.cluster import node_context as facts
+from agent.plugin.cluster.node_context import Facts
+from agent.plugin.diagnosis.verdict import Reason, Verdict, verdict
+from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
+from agent.plugin.views import table as render
 from agent.reboot.state import Phase
 from agent.report.node_status import ComplianceStatus
 from agent.terminal import printable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from agent.plugin import render
-from agent.plugin.fleet import NodeRow
-from agent.plugin.overview import Overview
-from agent.plugin.page import parts
-from agent.plugin.page.judgement import Tone
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.page import components as parts
+from agent.plugin.page.aggregate import Snapshot, named
+from agent.plugin.page.components import PLAIN, Cell, Head, Line
 from agent.plugin.page.markup import Html, element, said
-from agent.plugin.page.parts import PLAIN, Cell, Head, Line
-from agent.plugin.page.tally import Snapshot, named
+from agent.plugin.page.summary import Tone
+from agent.plugin.views import table as render
+from agent.plugin.views.fleet import Overview
 
 _PROBLEMS_SHOWN = 30
 

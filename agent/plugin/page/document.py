@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from agent import __version__
-from agent.plugin import render
-from agent.plugin.fleet import NodeRow
+from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.page import agents, hardening, rebooting
-from agent.plugin.page.file import GENERATOR
-from agent.plugin.page.judgement import Judgement, judge
+from agent.plugin.page.aggregate import Snapshot
+from agent.plugin.page.components import mark, steps
 from agent.plugin.page.markup import Html, element, join, said
-from agent.plugin.page.parts import mark, steps
-from agent.plugin.page.tally import Snapshot
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.page.summary import Judgement, judge
+from agent.plugin.views import table as render
 
 _ANCHORED = 2000
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.model import Status
-from agent.plugin import overview, render
-from agent.plugin.fleet import NodeRow
-from agent.plugin.obstacles import ask
-from agent.plugin.overview import Overview
-from agent.plugin.page import parts
-from agent.plugin.page.judgement import Tone, reboot, standing, stands
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.obstacles import ask
+from agent.plugin.page import components as parts
+from agent.plugin.page.aggregate import Group, Snapshot, Value, by_control
+from agent.plugin.page.components import PLAIN, Cell, Head
 from agent.plugin.page.markup import Html, command, element, join, said
-from agent.plugin.page.parts import PLAIN, Cell, Head
-from agent.plugin.page.tally import Group, Snapshot, Value, by_control
+from agent.plugin.page.summary import Tone, reboot, standing, stands
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import table as render
+from agent.plugin.views.fleet import Overview
 
 # A fleet of this size is listed whole; of a bigger one only what has something to say.
 _LISTED_WHOLE = 100

@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Iterable
 
-from agent.plugin.render import cut
+from agent.plugin.views.table import cut
 from agent.terminal import printable
 
 _VOID = frozenset({"meta"})

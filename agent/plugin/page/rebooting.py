@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from agent.plugin import reboots as past
-from agent.plugin import render
-from agent.plugin.fleet import NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.overview import Overview
-from agent.plugin.page import parts
-from agent.plugin.page.judgement import Tone, paused
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.page import components as parts
+from agent.plugin.page.aggregate import Snapshot
+from agent.plugin.page.components import PLAIN, Cell, Head
 from agent.plugin.page.markup import Html, command, element, join, said, text
-from agent.plugin.page.parts import PLAIN, Cell, Head
-from agent.plugin.page.tally import Snapshot
-from agent.plugin.page.waits import Wait, waits
+from agent.plugin.page.summary import Tone, paused
+from agent.plugin.page.waiting_table import Wait, waits
+from agent.plugin.views import history as past
+from agent.plugin.views import table as render
+from agent.plugin.views.fleet import Overview
 from agent.reboot.state import Phase
 
 _LOCKS_SHOWN = 60

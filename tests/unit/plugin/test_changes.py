@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from agent.errors import UsageError
 from agent.event_reasons import Reason
 from agent.kube import LEASES, NODES, Kube
-from agent.plugin import changes
-from agent.plugin.changes import Change, Deed, Told
-from agent.plugin.command import NOT_WELL, Form, Session
+from agent.plugin import mutations as changes
+from agent.plugin.mutations import Change, Deed, Told
+from agent.plugin.session import NOT_WELL, Form, Session
 from agent.reboot.state import tidy
 from agent.terminal import Style
 

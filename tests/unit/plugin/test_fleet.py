@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Pool
 from agent.model import Severity, Status
-from agent.plugin import fleet, locks, overview, policy
-from agent.plugin.fleet import Keep, NodeRow
-from agent.plugin.overview import Overview
-from agent.plugin.policy import Policy
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.views import fleet as overview
+from agent.plugin.views.fleet import Overview
 from agent.reboot.state import Phase
 from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style

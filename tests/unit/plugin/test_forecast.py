@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from agent.config import loads
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import NodeRow, Reboot
+from agent.plugin.cluster.policy import Policy
 from agent.plugin.commands.forecast import Load, Outlook, assumptions, outlook
-from agent.plugin.fleet import NodeRow, Reboot
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.outlook import HAND_OVER_SECONDS, pace_of
-from agent.plugin.policy import Policy
+from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, pace_of
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import Phase

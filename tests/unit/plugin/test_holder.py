@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agent.config.schema import Reboot
-from agent.plugin.holder import MOST_WATCHED_SECONDS, Holder, Life, facts, follows, risk, watch_seconds
-from agent.plugin.locks import Lock
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.diagnosis.holder import MOST_WATCHED_SECONDS, Holder, Life, facts, follows, risk, watch_seconds
 from agent.reboot.cluster import LeasePhase, LeaseView, NodeView
 from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import NodeState, Phase, Stamp

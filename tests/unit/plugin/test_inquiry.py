@@ -8,9 +8,9 @@ import pytest
 
 from agent.config import loads
 from agent.config.schema import Reboot
-from agent.plugin.fleet import NodeRow
-from agent.plugin.inquiry import by_locks, by_node
-from agent.plugin.locks import Lock
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.inquiry import by_locks, by_node
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.lock.lease import micro_time
 from agent.reboot.state import Phase

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.schema import Weekday, Window
-from agent.plugin.outlook import HAND_OVER_SECONDS, Finish, Pace, Roll, cycles, finish, pace_of
+from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, Finish, Pace, Roll, cycles, finish, pace_of
 from agent.reboot.blockers.window import is_open
 
 NOW = datetime(2026, 3, 27, 12, 0, tzinfo=UTC).timestamp()  # a Friday; Berlin's clocks change on Sunday

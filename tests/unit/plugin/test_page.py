@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from agent.model import Severity, Status
-from agent.plugin import fleet, overview
-from agent.plugin.fleet import FindingRow, Keep
-from agent.plugin.locks import Pause
-from agent.plugin.page import data, document
-from agent.plugin.page.judgement import Tone, judge, reboot, standing
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Pause
+from agent.plugin.cluster.nodes import FindingRow, Keep
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.page import document
+from agent.plugin.page import json_export as data
+from agent.plugin.page.aggregate import NAMES_KEPT, Heading, Snapshot, Tally
 from agent.plugin.page.markup import Html, element, text
-from agent.plugin.page.tally import NAMES_KEPT, Heading, Snapshot, Tally
-from agent.plugin.policy import Policy
+from agent.plugin.page.summary import Tone, judge, reboot, standing
+from agent.plugin.views import fleet as overview
 from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.state import Phase
 from agent.report import node_status

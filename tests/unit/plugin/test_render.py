@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.plugin import render
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
 from agent.plugin.complete import candidates
 from agent.plugin.main import parser
-from agent.plugin.progress import Progress
-from agent.plugin.render import Cell, Column
+from agent.plugin.session import Form, Session
+from agent.plugin.views import table as render
+from agent.plugin.views.progress import Progress
+from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from agent.config.schema import Pool
-from agent.plugin import fleet
+from agent.plugin.cluster import nodes as fleet
 from agent.plugin.sentences import Hold, understand
 from agent.reboot.interfaces import Tick
 from agent.reboot.state import Phase

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent.plugin import fleet, locks, policy
-from agent.plugin.facts import AgentPod, Facts, pod_of
-from agent.plugin.fleet import Keep
-from agent.plugin.locks import Lock
-from agent.plugin.policy import Policy
-from agent.plugin.verdict import Verdict, verdict
-from agent.reboot.kube.views import node_view
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.node_context import AgentPod, Facts, pod_of
+from agent.plugin.cluster.nodes import Keep
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.diagnosis.verdict import Verdict, verdict
 from agent.reboot.state import Phase
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.model import Severity, Status
-from agent.plugin import obstacles, render, underway
-from agent.plugin.facts import Facts
-from agent.plugin.fleet import FindingRow
-from agent.plugin.reason import Reason, ask
+from agent.plugin.cluster.node_context import Facts
+from agent.plugin.cluster.nodes import FindingRow
+from agent.plugin.diagnosis import obstacles, underway
+from agent.plugin.diagnosis.advice import Reason, ask
 from agent.plugin.sentences import Hold, Said, understand
+from agent.plugin.views import table as render
 from agent.reboot.state import Phase
 from agent.report.node_status import ComplianceStatus
 

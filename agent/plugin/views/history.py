@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agent.plugin import render
-from agent.plugin.fleet import Reboot
-from agent.plugin.render import Cell, Column
+from agent.plugin.cluster.nodes import Reboot
+from agent.plugin.views import table as render
+from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style, printable
 
 _BROAD = 170

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from agent.config.schema import Reboot
-from agent.plugin import render
-from agent.plugin.facts import Facts
-from agent.plugin.locks import Lock
-from agent.plugin.reason import Reason, ask
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.node_context import Facts
+from agent.plugin.diagnosis.advice import Reason, ask
+from agent.plugin.diagnosis.underway import failed, under_way
 from agent.plugin.sentences import Hold, Said
-from agent.plugin.underway import failed, under_way
+from agent.plugin.views import table as render
 from agent.reboot.blockers.window import is_open, next_opening, zone
 from agent.reboot.state import Phase
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from agent.config.schema import Reboot
-from agent.plugin.locks import Lock
-from agent.plugin.render import age
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.views.table import age
 from agent.reboot.cluster import NodeView
 from agent.reboot.lock.pools import allowed_unavailable
 from agent.reboot.state import NodeState

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from agent.config.schema import OnTimeout
-from agent.plugin import render
-from agent.plugin.facts import Facts
-from agent.plugin.reason import Reason, ask
+from agent.plugin.cluster.node_context import Facts
+from agent.plugin.diagnosis.advice import Reason, ask
 from agent.plugin.sentences import Hold, Said
-from agent.reboot.machine.transitions import backoff_seconds
+from agent.plugin.views import table as render
+from agent.reboot.steps import backoff_seconds
 
 # `held by shop/web (Deployment web); shop/api (app api)`: a budget as agent/reboot/drain/pdb.py writes it.
 _BUDGET = re.compile(r"(?:held by|;) ([a-z0-9.-]+)/([a-z0-9.-]+)")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.model import Severity, Status
-from agent.plugin import overview, render
-from agent.plugin.fleet import NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.obstacles import ask
-from agent.plugin.overview import Overview
-from agent.plugin.page.tally import Group, Snapshot
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.obstacles import ask
+from agent.plugin.page.aggregate import Group, Snapshot
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import table as render
+from agent.plugin.views.fleet import Overview
 from agent.reboot.state import Phase
 from agent.report.node_status import ComplianceStatus
 

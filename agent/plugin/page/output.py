@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.errors import AgentError, UsageError
-from agent.plugin import render
+from agent.plugin.views import table as render
 
 # How a report is known again, by whoever is about to write another one over it.
 GENERATOR = "node-hardening.io/report"

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from agent.model import Severity, Status
-from agent.plugin.fleet import FindingRow, NodeRow, Reboot
-from agent.plugin.overview import Overview
-from agent.plugin.render import cut
+from agent.plugin.cluster.nodes import FindingRow, NodeRow, Reboot
+from agent.plugin.views.fleet import Overview
+from agent.plugin.views.table import cut
 
 # What is kept of each; a fleet in which more differs than this has other troubles than its report.
 NAMES_KEPT = 200

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.plugin import obstacles
-from agent.plugin.facts import AgentPod, Facts
-from agent.plugin.fleet import NodeRow
-from agent.plugin.overview import Overview
-from agent.plugin.page.tally import Named, named
+from agent.plugin.cluster.node_context import AgentPod, Facts
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis import obstacles
+from agent.plugin.page.aggregate import Named, named
 from agent.plugin.sentences import Hold, understand
+from agent.plugin.views.fleet import Overview
 from agent.reboot.state import Phase
 
 _KEPT = 40

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.model import Severity
-from agent.plugin import render
-from agent.plugin.page.judgement import Tone
+from agent.plugin.page.aggregate import Named
 from agent.plugin.page.markup import Html, command, element, join, said, text
-from agent.plugin.page.tally import Named
+from agent.plugin.page.summary import Tone
+from agent.plugin.views import table as render
 
 _SIGNS = {
     Tone.GOOD: "\u2713",

@@ -21,7 +21,7 @@ from typing import Any, Self
 from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import EVENTS, NODES, Kube, Resource
 from agent.kube.errors import Conflict
-from agent.plugin.command import NOT_WELL, OK, Session
+from agent.plugin.session import NOT_WELL, OK, Session
 from agent.reboot.cluster import PREFIX, NodeView
 from agent.reboot.kube.views import node_view
 from agent.terminal import printable

@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 
 from agent.errors import AgentError
 from agent.kube import CONFIGMAPS, LEASES, NODES, Change, EventType, field_selector
-from agent.plugin import fleet, locks, overview, policy
-from agent.plugin.command import OK, Session
-from agent.plugin.fleet import NodeRow
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.overview import Overview
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.session import OK, Session
+from agent.plugin.views import fleet as overview
+from agent.plugin.views.fleet import Overview
 from agent.reboot.blockers.pause import PAUSE
 
 Draw = Callable[[Overview, Session, int | None], str]

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.model import Status
-from agent.plugin import overview, reboots, render
-from agent.plugin.facts import Facts
+from agent.plugin.cluster.node_context import Facts
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import history as reboots
+from agent.plugin.views import table as render
 from agent.reboot.state import Phase
 from agent.terminal import Style, printable
 

@@ -6,13 +6,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from agent import __version__
-from agent.plugin import overview, render
-from agent.plugin import reboots as past
 from agent.plugin.page import hardening
-from agent.plugin.page.file import GENERATOR
-from agent.plugin.page.judgement import judge
-from agent.plugin.page.tally import Named, Snapshot
-from agent.plugin.page.waits import waits
+from agent.plugin.page.aggregate import Named, Snapshot
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.page.summary import judge
+from agent.plugin.page.waiting_table import waits
+from agent.plugin.views import fleet as overview
+from agent.plugin.views import history as past
+from agent.plugin.views import table as render
 
 
 def data(shot: Snapshot) -> dict[str, object]:

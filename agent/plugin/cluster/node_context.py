@@ -12,11 +12,11 @@ from typing import Any
 from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
-from agent.plugin import fleet, locks, policy
-from agent.plugin.fleet import Keep, NodeRow
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.policy import Policy
-from agent.reboot.kube.views import node_view
+from agent.plugin.cluster import locks, policy
+from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.cluster.policy import Policy
 from agent.reboot.state import NodeState
 from agent.report import node_status
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from agent.config.schema import Mode, Prometheus, Reboot
 from agent.errors import AgentError, KubeError
 from agent.kube import NODES
-from agent.plugin.command import Session
-from agent.plugin.fleet import PAGE_SIZE, NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.policy import Policy
-from agent.plugin.render import age, since, stamp
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import PAGE_SIZE, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.session import Session
+from agent.plugin.views.table import age, since, stamp
 from agent.reboot.blockers import make_blockers
 from agent.reboot.kube.views import member
 from agent.reboot.lock.pools import budget, usable_slots

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.model import Severity
-from agent.plugin import render
-from agent.plugin.fleet import FindingRow, NodeRow
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.policy import Policy
-from agent.plugin.render import Cell
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import FindingRow, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.views import table as render
+from agent.plugin.views.table import Cell
 from agent.reboot.state import Phase
 from agent.report.node_status import ComplianceStatus
 from agent.terminal import Style, printable
