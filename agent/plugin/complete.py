@@ -1,9 +1,9 @@
 """Words that may come next on the command line: for the shells' completion, and for kubectl's own hook.
 
-kubectl runs `kubectl_complete-node_hardening WORD…` when somebody presses Tab behind `kubectl node-hardening`, and
-takes a line each (`word<TAB>description`), then `:4` for "and no file names".
+kubectl runs `kubectl_complete-node_hardening WORD…` when a user presses Tab behind `kubectl node-hardening`, and
+reads a line each (`word<TAB>description`), then `:4` for "and no file names".
 Source: https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/ and cobra's ShellCompDirectiveNoFileComp.
-Nodes and locks are asked for with little patience. It refuses to complain: what cannot be had is not offered.
+Nodes and locks are read with short timeouts. It never prints an error: what cannot be read is not offered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.errors import AgentError
 from agent.kube import NODES, Kube, RetryPolicy, find
-from agent.plugin.cluster import locks
+from agent.plugin.cluster import locks, values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
 from agent.plugin.session import NAMESPACE
@@ -25,19 +25,19 @@ _PATIENCE = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_secon
 _NODES_OFFERED = 2000
 _FILE_OPTIONS = frozenset({"--kubeconfig", "-O", "--output-file"})
 
-Names = Callable[[str], Iterable[str]]  # from a metavar such as NODE to what may stand there
+Names = Callable[[str], Iterable[str]]  # from a metavar such as NODE to its possible values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point `kubectl_complete-node_hardening`."""
     words = list(sys.argv[1:] if argv is None else argv)
-    found = list(candidates(parser(COMMANDS), words, lambda what: _asked(what, words, os.environ)))
+    found = list(candidates(parser(COMMANDS), words, lambda what: _read(what, words, os.environ)))
     sys.stdout.write("".join(f"{line}\n" for line in [*found, _FILES if _takes_file(words) else _NO_FILES]))
     return 0
 
 
 def candidates(top: argparse.ArgumentParser, words: Sequence[str], names: Names) -> Iterator[str]:
-    """`word<TAB>description` for what may stand in place of the last word, which may be empty. Pure but for `names`."""
+    """`word<TAB>description` for what may replace the last word, which may be empty. Pure except for `names`."""
     *before, last = words or [""]
     commands = _commands(top)
     chosen = next((word for word in before if word in commands), "")
@@ -96,8 +96,8 @@ def _takes_file(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[-2] in _FILE_OPTIONS
 
 
-def _asked(what: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Names from the cluster; none where it cannot be asked."""
+def _read(what: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Names from the cluster; none where it cannot be read."""
     if "NODE" not in what and "SLOT" not in what:
         return []
     try:
@@ -109,7 +109,7 @@ def _asked(what: str, words: Sequence[str], environment: Mapping[str, str]) -> l
             found += [lock.name for lock in locks.read(kube, namespace) if not lock.is_free]
         if "NODE" in what:
             for page in kube.list(NODES, page_size=500).pages():
-                found += [str(one.get("metadata", {}).get("name", "")) for one in page]
+                found += [values.name(values.part(one, "metadata").get("name")) for one in page]
                 if len(found) > _NODES_OFFERED:
                     break
         return found

@@ -1,7 +1,6 @@
-"""The front that every command has, and the session that it is given: cluster, streams, clock, the reader's terminal.
+"""The interface of every command, and the session that it is given: cluster, streams, clock, the user's terminal.
 
-A command refuses to print by itself or to look at the time: everything goes through its session, so that a test holds
-both ends.
+A command never prints by itself or reads the clock: everything goes through its session, so that a test controls it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ NAMESPACE = "node-hardening"
 
 
 class Form(StrEnum):
-    """How an answer is written."""
+    """How a result is written."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -42,10 +41,9 @@ class Form(StrEnum):
 class Session:
     """What a command works with.
 
-    connect: opens the door to the API server when it is first asked for. namespace: the agent's. out: answers; err:
-    everything else. style: of `out`. now: epoch seconds. ask: puts a question to a person and answers their line; None
-    where nobody is there to answer. yes: the answer was given on the command line. width: of the terminal, None: no
-    limit.
+    connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
+    `out`. now: epoch seconds. ask: asks the user and returns their line; None where standard input is no terminal.
+    yes: confirmed on the command line.
     """
 
     connect: Callable[[], Kube]
@@ -66,15 +64,15 @@ class Session:
         return self.connect()
 
     def write(self, text: str) -> None:
-        """One part of the answer, with a newline behind it unless it has one or is empty."""
+        """One part of the result, with a newline behind it unless it has one or is empty."""
         self.out.write(text if not text or text.endswith("\n") else f"{text}\n")
 
     def note(self, text: str) -> None:
-        """Something on the way that is no part of the answer."""
+        """Something that is no part of the result."""
         self.err.write(f"{text}\n")
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """The answer for programs, as JSON or YAML. On a stream that shows less than UTF-8 everything is escaped."""
+        """The result for programs, as JSON or YAML. On a stream that shows less than UTF-8 everything is escaped."""
         shows_all = (getattr(self.out, "encoding", None) or "").lower() in ("", "utf-8", "utf8")
         if self.form is Form.YAML:
             self.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=shows_all, width=120))
@@ -82,21 +80,19 @@ class Session:
             self.write(json.dumps(document, indent=2, ensure_ascii=not shows_all))
 
     def confirm(self, question: str) -> bool:
-        """Whether a person, or --yes, agrees. Only `y` and `yes` do. Raises UsageError where nobody can be asked."""
+        """Whether the user, or --yes, confirms. Only `y` and `yes` do. Raises UsageError without a terminal."""
         if self.yes:
             return True
         if self.ask is None:
-            raise UsageError(
-                "nobody is there to confirm (standard input is no terminal): add --yes; nothing was changed"
-            )
+            raise UsageError("not a terminal: pass --yes to confirm; nothing was changed")
         return self.ask(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. help: one line. configure: adds its own arguments. run: does it and answers the exit code.
+    """One command. help: one line. configure: adds its own arguments. run: does it and returns the exit code.
 
-    `run` raises AgentError for what cannot be done; agent/plugin/main.py turns that into a sentence and a code.
+    `run` raises AgentError for what cannot be done; agent/plugin/main.py turns that into a message and a code.
     """
 
     name: str

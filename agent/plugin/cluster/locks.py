@@ -1,76 +1,83 @@
-"""Who holds what back: the reboot locks (Leases) and the cluster's pause (a ConfigMap), as they lie in the namespace.
+"""What blocks reboots cluster-wide: the locks (Leases) and the pause (a ConfigMap) in the agent's namespace.
 
-It refuses to judge from here whether a holder is alive: that takes watching, and remote clocks are only ever shown.
+It refuses to decide from here whether a holder is alive: that takes watching, and remote clocks are only ever shown.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.config.schema import Reboot
 from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, LEASES, Kube
 from agent.kube.errors import NotFound
+from agent.plugin.cluster import values
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.kube.views import lease_view
-from agent.reboot.lock.pools import LEASE_PREFIX
-from agent.text import parse_rfc3339
+from agent.reboot.pools import LEASE_PREFIX
+from agent.reboot.views import lease_view
+
+_NAME = re.compile(re.escape(LEASE_PREFIX) + r"(?P<pool>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)-(?P<slot>[0-9]{1,4})")
+_HOLDER_CHARACTERS = 80
+_PAGE_SIZE = 8  # Leases of the largest size that the API server stores fit into one response
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One slot of a pool's lock. view: the Lease, its version included, for whoever has to swap it."""
+    """One slot of a pool's lock.
+
+    view: the Lease as it is, only for whoever has to swap it. holder: the holder's Node name, empty when free or when
+    what stands there is no Node name. acquired, renewed, last_reboot: epoch seconds by the holder's clock, 0 when
+    unknown. stuck_by: the waiter that reported the holder as stuck.
+    """
 
     pool: str
     slot: int
     view: LeaseView
+    holder: str = ""
+    holder_uid: str = ""
+    acquired: float = 0.0
+    renewed: float = 0.0
+    last_reboot: float = 0.0
+    stuck_by: str = ""
 
     @property
     def name(self) -> str:
-        """As people type it: `workers/0`."""
+        """As commands take it: `workers/0`."""
         return f"{self.pool}/{self.slot}"
 
     @property
     def is_free(self) -> bool:
-        """Nobody holds it."""
+        """Not held, not even by a name that is malformed."""
         return not self.view.holder
 
     @property
-    def holder(self) -> str:
-        """The holder's node name, empty when free."""
-        return self.view.holder.rpartition("/")[0]
-
-    @property
-    def holder_uid(self) -> str:
-        """The UID of the Node that took it: another Node of that name is not the holder."""
-        return self.view.holder.rpartition("/")[2]
-
-    @property
-    def acquired(self) -> float:
-        """Epoch seconds by the holder's clock, 0 when unknown."""
-        return moment(self.view.acquired)
-
-    @property
-    def renewed(self) -> float:
-        """Epoch seconds by the holder's clock, 0 when unknown."""
-        return moment(self.view.renewed)
-
-    @property
-    def is_stuck(self) -> bool:
-        """A waiter has said that the holder went down to reboot and does not come back."""
-        return bool(self.view.stuck) and not self.is_free
+    def shown_holder(self) -> str:
+        """The holder for people; says so where it is no Node name."""
+        return self.holder or f"an invalid holder ({values.text(self.view.holder, _HOLDER_CHARACTERS)!r})"
 
     @property
     def is_rebooting(self) -> bool:
-        """The holder may have given the reboot command: its silence proves nothing."""
+        """The holder may have given the reboot command: its silence is no evidence."""
         return self.view.phase is LeasePhase.REBOOTING
+
+    def is_stuck(self, now: float, policy: Reboot) -> bool:
+        """The holder went down and did not come back: a waiter says so, or its Lease is older than the timeouts.
+
+        The last node of a roll and a pool of one have no waiter, so that age alone has to do.
+        """
+        if self.is_free:
+            return False
+        limit = policy.reboot_timeout + policy.verify_timeout
+        return bool(self.stuck_by) or (self.is_rebooting and 0 < self.renewed < now - limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The cluster's pause. active: reboots are held back, also when `is_known` is False. until: as it is written."""
+    """The cluster's pause. active: reboots are blocked, also when `is_known` is False. until: as it is written."""
 
     active: bool
     sentence: str = ""
@@ -83,43 +90,47 @@ class Pause:
 
 def read(kube: Kube, namespace: str) -> tuple[Lock, ...]:
     """Every lock of the namespace, by pool and slot. Raises KubeError."""
-    found = (lock_of(one) for one in kube.list(LEASES, namespace))
+    found = (lock_of(one) for one in kube.list(LEASES, namespace, page_size=_PAGE_SIZE))
     return tuple(sorted((lock for lock in found if lock is not None), key=lambda lock: (lock.pool, lock.slot)))
 
 
 def lock_of(found: Mapping[str, Any]) -> Lock | None:
-    """A Lease as a lock; None for a Lease that is none of ours."""
-    seen = lease_view(found)
-    pool, _, slot = seen.name.removeprefix(LEASE_PREFIX).rpartition("-")
-    if not seen.name.startswith(LEASE_PREFIX) or not pool or not slot.isdecimal():
+    """A Lease as a lock; None for a Lease that is not one of ours."""
+    view = lease_view(found)
+    named = _NAME.fullmatch(view.name)
+    if named is None:
         return None
-    return Lock(pool, int(slot), seen)
+    holder, _, uid = view.holder.rpartition("/")
+    return Lock(
+        named["pool"],
+        int(named["slot"]),
+        view,
+        holder=values.name(holder),
+        holder_uid=values.text(uid, _HOLDER_CHARACTERS),
+        acquired=values.moment(view.acquired),
+        renewed=values.moment(view.renewed),
+        last_reboot=values.moment(view.last_reboot),
+        stuck_by=values.text(view.stuck, _HOLDER_CHARACTERS),
+    )
 
 
 def pause(kube: Kube, namespace: str, now: float) -> Pause:
-    """The pause as the agents understand it. Never raises KubeError: one that cannot be read holds reboots back."""
+    """The pause as the agents understand it. Never raises KubeError: one that cannot be read blocks reboots."""
     try:
         found = kube.get(CONFIGMAPS, PAUSE, namespace)
     except NotFound:
         return Pause(active=False)
     except KubeError as error:
-        return Pause(active=True, sentence=f"the cluster's pause cannot be told: {error}", is_known=False)
+        return Pause(active=True, sentence=f"unknown: {values.text(str(error))}", is_known=False)
     return pause_of(found, now)
 
 
 def pause_of(found: Mapping[str, Any], now: float) -> Pause:
     """What a ConfigMap says. Pure."""
     verdict = judge(found, now)
-    data = found.get("data")
-    data = data if isinstance(data, dict) else {}
-    until, reason, by = (str(data.get(key) or "") for key in ("until", "reason", "by"))
-    version = str((found.get("metadata") or {}).get("resourceVersion") or "")
-    return Pause(verdict.blocked, verdict.by, until, reason, by, version=version)
-
-
-def moment(text: str) -> float:
-    """Epoch seconds of an RFC 3339 time, 0 for none."""
-    try:
-        return parse_rfc3339(text)
-    except ValueError:
-        return 0.0
+    data = values.part(found, "data")
+    until, reason, by = (values.text(data.get(key)) for key in ("until", "reason", "by"))
+    version = values.text(values.part(found, "metadata").get("resourceVersion"))
+    sentence = " ".join(one for one in (f"by {by}" if by else "", f"until {until}" if until else "") if one)
+    sentence += f": {reason}" if reason else ""
+    return Pause(verdict.blocked, sentence, until, reason, by, version=version)

@@ -1,6 +1,6 @@
-"""Everything that `why` and `status NODE` know of one node, read with a handful of small requests.
+"""Everything that `why` and `status NODE` need of one node, read with a handful of small requests.
 
-What may not be read, or is not there, is left out with the reason why; nothing is taken for granted in its place.
+What may not be read, or is not there, is left out with the reason; nothing is assumed in its place.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
-from agent.plugin.cluster import locks, policy
-from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
-from agent.reboot.state import NodeState
+from agent.reboot.views import node_view
 from agent.report import node_status
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
-_WHOLE = Keep(findings=True, history=True)
+_EVERYTHING = Keep(findings=True, history=True)
+_SUMMARY_CHARACTERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class AgentPod:
-    """The agent's pod on a node. name: empty where there is none. ready: None when it cannot be told (`trouble`: why).
+    """The agent's pod on a node. name: empty where there is none. ready: None when unknown (`trouble`: why).
 
     trouble: why it is not ready, in the API's words: `CrashLoopBackOff`, `ImagePullBackOff`, `Pending` …
     """
@@ -38,14 +38,10 @@ class AgentPod:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """One node and what is around it. state: its note; None where it cannot be read.
-
-    locks: of its pool. holders: the rows of the nodes that hold them; one that is gone is not there.
-    """
+class NodeContext:
+    """One node and what is around it. locks: of its pool. holders: rows of the nodes that hold them, if they exist."""
 
     row: NodeRow
-    state: NodeState | None
     summary: str
     last_change: str
     rules: Policy
@@ -59,28 +55,28 @@ class Facts:
 
     @property
     def own_lock(self) -> Lock | None:
-        """The lock that this very node holds, by its UID."""
-        return next((lock for lock in self.locks if lock.holder_uid == self.row.uid and not lock.is_free), None)
+        """The lock that this node holds, by its UID."""
+        return next((lock for lock in self.locks if _holds(lock, self.row)), None)
 
 
-def read(kube: Kube, namespace: str, name: str, now: float) -> Facts:
+def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
     """Raises UsageError when there is no such node, KubeError when it cannot be read."""
-    found = fleet.get(kube, name)
+    found = nodes.get(kube, name)
     rules = policy.read(kube, namespace)
-    row = fleet.row(found, rules.pool, _WHOLE)
+    row = nodes.row(found, rules.pool, _EVERYTHING)
+    notes = node_view(found).annotations
     mine: tuple[Lock, ...] = ()
     problem = ""
     try:
         mine = tuple(lock for lock in locks.read(kube, namespace) if row.pool == lock.pool or _holds(lock, row))
     except KubeError as error:
-        problem = str(error)
-    return Facts(
-        row,
-        fleet.state_of(node_view(found).annotations),
-        _note(found, node_status.SUMMARY),
-        _note(found, node_status.LAST_CHANGE),
+        problem = values.text(str(error))
+    return NodeContext(
+        nodes.with_locks(row, mine),
+        values.text(notes.get(node_status.SUMMARY), _SUMMARY_CHARACTERS),
+        values.text(notes.get(node_status.LAST_CHANGE), _SUMMARY_CHARACTERS),
         rules,
-        agent_pod(kube, namespace, name),
+        agent_pod(kube, namespace, row.name),
         mine,
         problem,
         _holders(kube, mine, rules, row),
@@ -96,41 +92,38 @@ def agent_pod(kube: Kube, namespace: str, node: str) -> AgentPod:
         selected = field_selector({"spec.nodeName": node})
         pods = list(kube.list(PODS, namespace, label_selector=_APP, field_selector=selected))
     except KubeError as error:
-        return AgentPod(trouble=str(error))
+        return AgentPod(trouble=values.text(str(error)))
     if not pods:
         return AgentPod(ready=False)
-    return pod_of(max(pods, key=lambda pod: str(pod.get("metadata", {}).get("creationTimestamp", ""))))
+    return pod_of(max(pods, key=lambda pod: values.text(values.part(pod, "metadata").get("creationTimestamp"))))
 
 
 def pod_of(found: Mapping[str, Any]) -> AgentPod:
     """A Pod object of the agent's. Pure."""
-    status = found.get("status") or {}
-    containers = [one for one in status.get("containerStatuses") or () if isinstance(one, dict)]
+    status = values.part(found, "status")
+    listed = status.get("containerStatuses")
+    containers = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     ready = bool(containers) and all(one.get("ready") is True for one in containers)
-    waiting = [(one.get("state") or {}).get("waiting") or {} for one in containers]
-    reasons = [str(one.get("reason")) for one in waiting if one.get("reason")]
-    trouble = "" if ready else (reasons[0] if reasons else str(status.get("phase") or "Unknown"))
-    restarts = sum(one.get("restartCount", 0) for one in containers)
-    return AgentPod(str((found.get("metadata") or {}).get("name", "")), ready, trouble, restarts)
+    waiting = [values.part(values.part(one, "state"), "waiting") for one in containers]
+    reasons = [reason for one in waiting if (reason := values.text(one.get("reason"), 80))]
+    trouble = "" if ready else (reasons[0] if reasons else values.text(status.get("phase"), 80) or "Unknown")
+    restarts = int(sum(values.number(one.get("restartCount")) for one in containers))
+    return AgentPod(values.name(values.part(found, "metadata").get("name")), ready, trouble, restarts)
 
 
 def _holds(lock: Lock, row: NodeRow) -> bool:
-    return bool(lock.holder_uid) and lock.holder_uid == row.uid
+    return not lock.is_free and bool(lock.holder_uid) and lock.holder_uid == row.uid
 
 
 def _holders(kube: Kube, some: tuple[Lock, ...], rules: Policy, row: NodeRow) -> Mapping[str, NodeRow]:
     found: dict[str, NodeRow] = {}
     for lock in some:
-        if lock.is_free or _holds(lock, row) or lock.holder in found:
+        if not lock.holder or _holds(lock, row) or lock.holder in found:
             continue
         try:
-            holder = fleet.row(kube.get(NODES, lock.holder), rules.pool)
+            holder = nodes.row(kube.get(NODES, lock.holder), rules.pool)
         except NotFound:
             continue
         if holder.uid == lock.holder_uid:
-            found[lock.holder] = holder
+            found[lock.holder] = nodes.with_locks(holder, some)
     return found
-
-
-def _note(found: Mapping[str, Any], key: str) -> str:
-    return node_view(found).annotations.get(key, "")

@@ -1,15 +1,15 @@
-"""What the agents show on their Nodes, read page by page into small rows.
+"""What the agents report on their Nodes, read page by page into small rows.
 
-A page of Node objects is let go before the next one is asked for, so that five thousand nodes cost a few MiB here. It
-refuses to call anything well that is missing or cannot be read: no annotation is "no agent", a strange one "unknown".
+A page of Node objects is dropped before the next one is requested, so that five thousand nodes cost a few MiB here. It
+refuses to call anything hardened that is missing or malformed: no annotation is "no agent", a strange one "unknown".
+What the reboot is at stands in `reboot-status` as data; no sentence is ever parsed.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -18,21 +18,33 @@ from agent.errors import UsageError
 from agent.kube import NODES, Kube
 from agent.kube.errors import NotFound
 from agent.model import Severity, Status
+from agent.plugin.cluster import values
+from agent.plugin.cluster.locks import Lock
+from agent.reboot import status as reboot_status
 from agent.reboot.cluster import HISTORY, REQUEST, SKIP
-from agent.reboot.kube.views import node_view
-from agent.reboot.lock.pools import pool_of
-from agent.reboot.state import NodeState, Phase, decode
+from agent.reboot.phases import Phase
+from agent.reboot.pools import pool_of
+from agent.reboot.state import NodeState, decode
+from agent.reboot.status import DrainStatus, StatusReason
+from agent.reboot.views import node_view
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
-from agent.text import parse_rfc3339
 
 PAGE_SIZE = 500
+# From the cordon to the uncordon.
+DISRUPTED = frozenset({Phase.CORDONED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING})
+UNDER_WAY = DISRUPTED | {Phase.LOCKED, Phase.RELEASING}
+# Those that a node can be in while its Lease, or its state, says that it has been told to reboot.
+_AFTER_THE_COMMAND = frozenset({Phase.REBOOTING, Phase.VERIFYING, Phase.RELEASING, Phase.ROLLED_BACK})
+_FINDINGS_KEPT = 200
+_REBOOTS_KEPT = 20
+_PHASES_KEPT = 12
 T = TypeVar("T", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
 class FindingRow:
-    """A finding as it stands on the Node; expected and remediation are empty where there was no room for them."""
+    """A finding as it is on the Node; expected and remediation are empty where there was no space for them."""
 
     id: str
     status: Status
@@ -40,16 +52,17 @@ class FindingRow:
     observed: str = ""
     expected: str = ""
     remediation: str = ""
+    title: str = ""
 
     @property
-    def control(self) -> str:
-        """The room that says it: what stands before the slash."""
-        return self.id.partition("/")[0]
+    def label(self) -> str:
+        """Id and title."""
+        return f"{self.id} ({self.title})" if self.title else self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Reboot:
-    """One proven reboot. at: epoch seconds, 0 for unknown. seconds: from cordon to uncordon; phases: in each."""
+    """One verified reboot. at: epoch seconds, 0 if unknown. seconds: from cordon to uncordon; phases: in each."""
 
     at: float
     reason: str
@@ -65,11 +78,11 @@ class Reboot:
 class NodeRow:
     """One node in a few hundred bytes.
 
-    ready: None when the kubelet was not heard of; what the agent said is as old as that. standing: None when no agent
-    ever looked. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them. phase:
-    what the reboot is at, WAITING and BLOCKED told from the sentence; None while reboots are off or no agent is there.
-    required: None when it cannot be told. since: epoch seconds when the reboot was first wanted, 0 for not. sentence:
-    the agent's own words. findings, history: empty unless asked for.
+    ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when no
+    agent ever checked it. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them.
+    phase, reason, message, since, until, failures, drain, mode: of `reboot-status`; phase is None while reboots are off
+    or no agent reports. is_outdated: the agent is too old for that annotation: only phase, since and message are known.
+    required: None when unknown. findings, history: empty unless requested.
     """
 
     name: str
@@ -78,16 +91,21 @@ class NodeRow:
     ready: bool | None
     cordoned: bool
     kernel: str
-    standing: ComplianceStatus | None
+    compliance: ComplianceStatus | None
     worst: FindingRow | None
     failing: int
     unknown: int
     more: int
     phase: Phase | None
+    reason: StatusReason | None
     required: bool | None
     since: float
-    sentence: str
+    until: float
+    message: str
     failures: int
+    drain: DrainStatus | None
+    mode: str
+    is_outdated: bool
     skip: str
     requested: str
     version: str
@@ -98,22 +116,18 @@ class NodeRow:
 
     @property
     def is_well(self) -> bool:
-        """Hardened, as far as a live kubelet's node says."""
-        return self.standing is ComplianceStatus.HARDENED and self.ready is True
+        """Hardened, and the kubelet is alive to say so."""
+        return self.compliance is ComplianceStatus.HARDENED and self.ready is True
 
     @property
     def wants_reboot(self) -> bool:
-        """A reboot is asked for or under way."""
+        """A reboot is pending or under way."""
         return self.required is True or self.phase not in (None, Phase.IDLE, Phase.UNKNOWN)
 
     @property
-    def is_down(self) -> bool:
+    def is_disrupted(self) -> bool:
         """In the part of a cycle in which the node takes no pods."""
         return self.phase in DISRUPTED
-
-
-# From the cordon to the uncordon.
-DISRUPTED = frozenset({Phase.CORDONED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,82 +146,118 @@ def rows(
     keep: Keep = Keep(),
     progress: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> Iterator[NodeRow]:
-    """Every node that the selector takes, in the server's order (by name).
+    """Every node that the selector matches, in the server's order (by name).
 
-    progress: told after each page how many were read, and of how many; None where the server does not count. Raises
-    KubeError.
+    progress: called after each page with how many were read, and of how many; None where the server does not count.
+    Raises KubeError.
     """
     listing = kube.list(NODES, label_selector=selector, page_size=PAGE_SIZE)
     done = 0
     for page in listing.pages():
         done += len(page)
         progress(done, None if listing.remaining is None else done + listing.remaining)
-        # Taken out one by one: what was parsed is garbage at once.
+        # Taken out one by one: what was parsed is garbage immediately.
         page.reverse()
         while page:
             yield row(page.pop(), pool, keep)
 
 
 def get(kube: Kube, name: str) -> dict[str, Any]:
-    """One Node object. Raises UsageError with names that come near when there is none, KubeError."""
+    """One Node object. Raises UsageError when there is none, or `name` is no name of one; KubeError."""
+    if not values.name(name):
+        raise UsageError(f"{values.text(name, 80)!r} is no name of a node: kubectl get nodes lists them")
     try:
         return kube.get(NODES, name)
     except NotFound as error:
-        raise UsageError(f"there is no node {name!r}: kubectl get nodes has their names") from error
+        raise UsageError(f"there is no node {name!r}: kubectl get nodes lists them") from error
 
 
 def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
-    """A Node object as a row. Pure; never raises for what people or other controllers wrote."""
+    """A Node object as a row. Pure; never raises for what users or other controllers wrote."""
     node = node_view(found)
     notes = node.annotations
     listed, more = findings(notes.get(node_status.FINDINGS, ""))
-    state, sentence = state_of(notes), notes.get(node_status.REBOOT, "")
-    required = _required(found)
-    info = _part(_part(found, "status"), "nodeInfo")
+    info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
-        name=node.name,
-        uid=node.uid,
-        pool=sys.intern(pool_of(node.labels, pool)),
+        name=values.name(node.name),
+        uid=values.text(node.uid),
+        pool=sys.intern(values.text(pool_of(node.labels, pool), 80)),
         ready=node.ready,
         cordoned=node.unschedulable,
-        kernel=sys.intern(_text(info.get("kernelVersion"))),
-        standing=standing(notes.get(node_status.STATUS)),
+        kernel=sys.intern(values.text(info.get("kernelVersion"), 80)),
+        compliance=compliance(notes.get(node_status.STATUS)),
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
         more=more,
-        phase=phase(state, sentence, required),
-        required=required,
-        since=state.since if state is not None and state.phase is not Phase.IDLE else 0.0,
-        sentence=sentence,
-        failures=state.failures if state is not None else 0,
-        skip=notes.get(SKIP, ""),
-        requested=notes.get(REQUEST, ""),
-        version=sys.intern(notes.get(node_status.VERSION, "")),
-        policy=sys.intern(notes.get(node_status.POLICY, "")),
-        config_problem=sys.intern(notes.get(node_status.CONFIG_PROBLEM, "")),
+        **_reboot_part(found, notes),
+        skip=values.text(notes.get(SKIP)),
+        requested=values.text(notes.get(REQUEST)),
+        version=sys.intern(values.text(notes.get(node_status.VERSION), 80)),
+        policy=sys.intern(values.text(notes.get(node_status.POLICY), 80)),
+        config_problem=sys.intern(values.text(notes.get(node_status.CONFIG_PROBLEM))),
         findings=listed if keep.findings else (),
         history=history(notes.get(HISTORY, "")) if keep.history else (),
     )
 
 
-def standing(text: str | None) -> ComplianceStatus | None:
+def _reboot_part(found: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str, Any]:
+    """What the reboot is at; the state in the same patch wins where the status is older."""
+    text = notes.get(node_status.REBOOT_STATUS, "")
+    status = reboot_status.parse(text) if text else None
+    if status is None:
+        return _without_status(found, notes, is_malformed=bool(text))
+    phase: Phase | None = status.phase
+    reason = status.reason
+    state = state_of(notes)
+    if phase not in _AFTER_THE_COMMAND and state is not None and state.phase is Phase.REBOOTING:
+        phase, reason = Phase.REBOOTING, StatusReason.REBOOTING
+    if reason is StatusReason.MODE_OFF:
+        phase = None
+    return {
+        "phase": phase, "reason": reason, "required": status.required, "since": values.moment(status.since),
+        "until": values.moment(status.until), "message": values.text(status.message), "failures": status.failures,
+        "drain": status.drain, "mode": status.mode, "is_outdated": False,
+    }  # fmt: skip
+
+
+def _without_status(found: Mapping[str, Any], notes: Mapping[str, str], *, is_malformed: bool) -> dict[str, Any]:
+    """No agent, or an older one, whose state and sentence are all there is; or an annotation that nothing can read."""
+    message = values.text(notes.get(node_status.REBOOT))
+    required = {"True": True, "False": False}.get(_condition(found, node_status.CONDITION_REBOOT))
+    state = state_of(notes)
+    phase: Phase | None = None
+    if is_malformed or (message and (state is None or (required is None and state.phase is Phase.IDLE))):
+        phase = Phase.UNKNOWN
+    elif message and state is not None:
+        phase = Phase.PENDING if state.phase is Phase.IDLE and required else state.phase
+    return {
+        "phase": phase, "reason": None, "required": required, "since": 0.0, "until": 0.0, "message": message,
+        "failures": 0, "drain": None, "mode": "", "is_outdated": bool(message) and not is_malformed,
+    }  # fmt: skip
+
+
+def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
+    """The row with what the Leases know: who holds one as rebooting has been told to reboot, whatever it last wrote."""
+    mine = next((lock for lock in locks if lock.is_rebooting and lock.holder_uid == one.uid and not lock.is_free), None)
+    if mine is None or one.phase in _AFTER_THE_COMMAND:
+        return one
+    return replace(one, phase=Phase.REBOOTING, reason=StatusReason.REBOOTING)
+
+
+def compliance(text: str | None) -> ComplianceStatus | None:
     """The `status` annotation; a word that no agent of this version writes is unknown."""
-    if not text:
-        return None
-    try:
-        return ComplianceStatus(text)
-    except ValueError:
-        return ComplianceStatus.UNKNOWN
+    return _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN) if text else None
 
 
 def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
-    """The `findings` annotation, worst first as the agent wrote it, and how many more it had no room for."""
-    entries = _json_list(text)
+    """The `findings` annotation, worst first as the agent wrote it, and how many more it had no space for."""
+    entries = values.entries(text)
     if entries is None:
-        return (FindingRow("findings", Status.UNKNOWN, Severity.HIGH, "the annotation cannot be read"),), 0
-    more = sum(one["more"] for one in entries if isinstance(one.get("more"), int))
-    return tuple(_finding(one) for one in entries if "id" in one), more
+        return (FindingRow("findings", Status.UNKNOWN, Severity.HIGH, "the annotation is malformed"),), 0
+    more = int(sum(values.number(one.get("more")) for one in entries))
+    listed = [one for one in entries if "id" in one]
+    return tuple(_finding(one) for one in listed[:_FINDINGS_KEPT]), more + max(len(listed) - _FINDINGS_KEPT, 0)
 
 
 def state_of(annotations: Mapping[str, str]) -> NodeState | None:
@@ -218,80 +268,41 @@ def state_of(annotations: Mapping[str, str]) -> NodeState | None:
         return None
 
 
-def phase(state: NodeState | None, sentence: str, required: bool | None) -> Phase | None:
-    """Where the reboot is. What is not written down (waiting, blocked) is told from the sentence."""
-    if not sentence:
-        return None
-    if state is None:
-        return Phase.UNKNOWN
-    if state.phase is Phase.WANTED:
-        if sentence.startswith(("waiting for the lock", "the lock is free", "asks for the lock", "looks after")):
-            return Phase.WAITING
-        if sentence.startswith(("has the lock", "renews the lock")):
-            return Phase.LOCKED
-        return Phase.WANTED if sentence.startswith("required") else Phase.BLOCKED
-    if state.phase is Phase.IDLE:
-        if required is None:
-            return Phase.UNKNOWN
-        if required:
-            return Phase.BLOCKED if sentence.startswith("required ") else Phase.WANTED
-    return state.phase
-
-
 def history(text: str) -> tuple[Reboot, ...]:
     """The `reboot-history` annotation, newest first; what cannot be read is left out."""
-    return tuple(_reboot(one) for one in _json_list(text) or ())
+    return tuple(_reboot(one) for one in (values.entries(text) or ())[:_REBOOTS_KEPT])
 
 
 def _finding(entry: Mapping[str, Any]) -> FindingRow:
     return FindingRow(
-        sys.intern(_text(entry.get("id"))),
+        sys.intern(values.text(entry.get("id"), 120)),
         _enum(Status, entry.get("status"), Status.UNKNOWN),
         _enum(Severity, entry.get("severity"), Severity.HIGH),
-        _text(entry.get("observed")),
-        _text(entry.get("expected")),
-        _text(entry.get("remediation")),
+        *(values.text(entry.get(key)) for key in ("observed", "expected", "remediation", "title")),
     )
 
 
 def _reboot(entry: Mapping[str, Any]) -> Reboot:
-    phases = entry.get("phases")
-    known = phases.items() if isinstance(phases, dict) else ()
-    try:
-        at = parse_rfc3339(_text(entry.get("at")))
-    except ValueError:
-        at = 0.0
+    phases = list(values.part(entry, "phases").items())[:_PHASES_KEPT]
     return Reboot(
-        at=at,
-        reason=_text(entry.get("reason")),
-        kernel_before=_text(entry.get("kernelBefore")),
-        kernel_after=_text(entry.get("kernelAfter")),
-        seconds=_number(entry.get("seconds")),
-        phases=tuple((name, _number(seconds)) for name, seconds in known),
-        pods=int(_number(entry.get("pods"))),
-        slowest=_text(entry.get("slowestPod")),
+        at=values.moment(entry.get("at")),
+        reason=values.text(entry.get("reason")),
+        kernel_before=values.text(entry.get("kernelBefore"), 80),
+        kernel_after=values.text(entry.get("kernelAfter"), 80),
+        seconds=values.number(entry.get("seconds")),
+        phases=tuple((values.text(name, 40), values.number(seconds)) for name, seconds in phases),
+        pods=int(values.number(entry.get("pods"))),
+        slowest=values.text(entry.get("slowestPod")),
     )
 
 
-def _required(found: Mapping[str, Any]) -> bool | None:
-    words = {"True": True, "False": False}
-    return words.get(condition(found, node_status.CONDITION_REBOOT).get("status", ""))
-
-
-def condition(found: Mapping[str, Any], kind: str) -> Mapping[str, str]:
-    """One condition of a Node, empty when it is not there."""
-    conditions = _part(found, "status").get("conditions")
+def _condition(found: Mapping[str, Any], kind: str) -> str:
+    """The status of one condition of a Node, empty when it is not there."""
+    conditions = values.part(found, "status").get("conditions")
     some: Iterable[Any] = conditions if isinstance(conditions, list) else ()
-    return next((one for one in some if isinstance(one, dict) and one.get("type") == kind), {})
-
-
-def _json_list(text: str) -> list[dict[str, Any]] | None:
-    """The mappings of a JSON list; None for what is none."""
-    try:
-        entries = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        return None
-    return [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else None
+    return next(
+        (values.text(one.get("status")) for one in some if isinstance(one, dict) and one.get("type") == kind), ""
+    )
 
 
 def _enum(kind: type[T], value: object, other: T) -> T:
@@ -299,16 +310,3 @@ def _enum(kind: type[T], value: object, other: T) -> T:
         return kind(str(value))
     except ValueError:
         return other
-
-
-def _part(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = value.get(key)
-    return part if isinstance(part, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else 0.0

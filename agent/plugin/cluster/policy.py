@@ -1,6 +1,6 @@
-"""The agents' configuration as it lies in the cluster: the ConfigMap that the DaemonSet mounts.
+"""The agents' configuration as it is in the cluster: the ConfigMap that the DaemonSet mounts.
 
-An agent whose node has another file, or that has refused this one, works by another: the Node says so (policy,
+An agent whose node has another file, or that rejected this one, works by another: the Node says so (policy,
 config-problem). It refuses to take a configuration that cannot be read for the default one.
 """
 
@@ -11,22 +11,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.config import Config, loads
-from agent.config.schema import Pool
+from agent.config.schema import Pool, Reboot
 from agent.errors import ConfigError, KubeError
 from agent.kube import CONFIGMAPS, DAEMONSETS, Kube
 from agent.kube.errors import NoCredentials, NotFound, Unauthorized, Unreachable
+from agent.plugin.cluster import values
 
 DAEMONSET = "node-hardening-agent"
 CONFIGMAP = "node-hardening-config"
 KEY = "config.yaml"
 _VOLUME = "config"
+_CONFIG_CHARACTERS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """config: None when it cannot be told, `problem` then says why. source: where it was read, for people.
+    """config: None when it is unknown, `problem` then says why. source: where it was read, for people.
 
-    agents: how many of the DaemonSet's pods are ready, and how many there should be; None when that cannot be told.
+    agents: how many of the DaemonSet's pods are ready, and how many there should be; None when that is unknown.
     """
 
     config: Config | None
@@ -35,16 +37,26 @@ class Policy:
     agents: tuple[int, int] | None = None
 
     @property
+    def reboot(self) -> Reboot:
+        """Its section about reboots; the defaults where the configuration is unknown."""
+        return (self.config or Config()).reboot
+
+    @property
     def pool(self) -> Pool:
-        """Which nodes wait for each other; the default where the configuration cannot be told."""
-        return (self.config or Config()).reboot.pool
+        """Which nodes wait for each other; the default where the configuration is unknown."""
+        return self.reboot.pool
+
+    @property
+    def object(self) -> str:
+        """`configmap/NAME`, as kubectl takes it."""
+        return self.source.partition(" ")[0]
 
 
 def read(kube: Kube, namespace: str) -> Policy:
     """The policy; a cluster without the agent has none.
 
-    What may not be read is in `problem`, for the rest is worth showing anyway. Raises Unreachable, Unauthorized and
-    NoCredentials, which no further request would mend.
+    What may not be read is in `problem`, because the rest is worth showing anyway. Raises Unreachable, Unauthorized and
+    NoCredentials, which would fail every further request too.
     """
     try:
         daemons = kube.get(DAEMONSETS, DAEMONSET, namespace)
@@ -59,32 +71,32 @@ def read(kube: Kube, namespace: str) -> Policy:
     except NotFound:
         found = Policy(None, source, f"there is no {source}")
     except KubeError as error:
-        found = Policy(None, source, f"cannot be read: {error}")
+        found = Policy(None, source, f"cannot be read: {values.text(str(error))}")
     return replace(found, agents=_agents(daemons))
 
 
 def of(found: Mapping[str, Any], source: str) -> Policy:
     """The policy of a ConfigMap object. Pure."""
-    data = found.get("data")
-    text = data.get(KEY) if isinstance(data, dict) else None
-    if not isinstance(text, str):
-        return Policy(None, source, f"{source} has no key {KEY}")
+    text = values.part(found, "data").get(KEY)
+    if not isinstance(text, str) or len(text) > _CONFIG_CHARACTERS:
+        return Policy(None, source, f"{source} has no key {KEY} of at most 256 KiB")
     try:
         return Policy(loads(text, source), source)
     except ConfigError as error:
-        return Policy(None, source, f"does not validate: {error.problems[0]}")
+        return Policy(None, source, f"does not validate: {values.text(str(error.problems[0]))}")
 
 
 def _mounted(daemons: Mapping[str, Any]) -> str:
-    """The ConfigMap's name, which tools such as kustomize add a hash to. The usual one where that cannot be told."""
-    pod = daemons.get("spec", {}).get("template", {}).get("spec", {})
-    for volume in pod.get("volumes") or ():
-        if volume.get("name") == _VOLUME and volume.get("configMap", {}).get("name"):
-            return str(volume["configMap"]["name"])
+    """The ConfigMap's name, which tools such as kustomize add a hash to. The usual one where that is unknown."""
+    pod = values.part(values.part(values.part(daemons, "spec"), "template"), "spec")
+    volumes = pod.get("volumes")
+    for volume in volumes if isinstance(volumes, list) else ():
+        if isinstance(volume, dict) and volume.get("name") == _VOLUME:
+            return values.name(values.part(volume, "configMap").get("name")) or CONFIGMAP
     return CONFIGMAP
 
 
 def _agents(daemons: Mapping[str, Any]) -> tuple[int, int] | None:
-    status = daemons.get("status") or {}
-    wanted = status.get("desiredNumberScheduled")
-    return (int(status.get("numberReady") or 0), wanted) if isinstance(wanted, int) and wanted else None
+    status = values.part(daemons, "status")
+    desired = int(values.number(status.get("desiredNumberScheduled")))
+    return (int(values.number(status.get("numberReady"))), desired) if desired else None

@@ -1,7 +1,7 @@
-"""When a pool's last waiting node will be done, reckoned from the windows and from how long its reboots took.
+"""When a pool's last pending node will be done, calculated from the windows and the durations of its reboots.
 
 Pure: moments are seconds since the epoch. A reboot may only begin while a window is open and may end outside of it, as
-the daemon has it. It refuses to name a moment that nobody knows: windows that never open, an end that is years away.
+in the daemon. It refuses to give a moment that is unknown: windows that never open, an end that is years away.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _WEEK_SECONDS = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """What stands before one pool.
+    """What one pool has to do.
 
-    waiting: nodes that have not begun. under_way: seconds since each of the others took its lock. slots: how many may
-    be in a cycle at once. gap_seconds: least time between the end of one and the lock of the next. last_reboot: moment,
-    0 for never.
+    pending: nodes that have not begun. under_way: seconds since each of the others took its lock. slots: how many may
+    be in a cycle at the same time. gap_seconds: least time between the end of one and the lock of the next.
+    last_reboot: moment, 0 for never.
     """
 
-    waiting: int
+    pending: int
     under_way: tuple[float, ...] = ()
     slots: int = 1
     gap_seconds: float = 0.0
@@ -37,30 +37,30 @@ class Roll:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long a cycle takes, of so many that were seen. typical: the median. cautious: nine of ten were faster."""
+class CycleTime:
+    """How long a cycle takes, by so many that were recorded. typical: the median. cautious: the 90th percentile."""
 
-    seen: int
+    recorded: int
     typical: float
     cautious: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """When the last one is done. at: a moment, None when that cannot be told, and `why` says why not."""
+    """When the last one is done. at: a moment, None when unknown, and `why` says why."""
 
     at: float | None
     why: str = ""
 
 
-def pace_of(seconds: Sequence[float]) -> Pace | None:
-    """What cycles that were seen say about the next; None when none was seen."""
+def cycle_time(seconds: Sequence[float]) -> CycleTime | None:
+    """What recorded cycles say about the next; None when there are none."""
     if not seconds:
         return None
     ranked = sorted(seconds)
     middle = len(ranked) // 2
     typical = ranked[middle] if len(ranked) % 2 else (ranked[middle - 1] + ranked[middle]) / 2
-    return Pace(len(ranked), typical, ranked[math.ceil(_CAUTIOUS_SHARE * len(ranked)) - 1])
+    return CycleTime(len(ranked), typical, ranked[math.ceil(_CAUTIOUS_SHARE * len(ranked)) - 1])
 
 
 def finish(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: float) -> Finish:
@@ -91,7 +91,7 @@ def cycles(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: flo
     heapq.heapify(free)
     last_ends = [roll.last_reboot, *ends]
     begin = now
-    for _ in range(roll.waiting):
+    for _ in range(roll.pending):
         begin = _rested(max(begin, heapq.heappop(free)), roll.gap_seconds, last_ends)
         while (opened := calendar.open_from(begin)) > begin:
             if opened == math.inf:
@@ -105,7 +105,7 @@ def cycles(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: flo
 
 
 def _rested(begin: float, gap: float, ends: Sequence[float]) -> float:
-    """The first moment from `begin` on that is no less than the gap behind every end before it."""
+    """The first moment from `begin` on that is at least the gap after every end before it."""
     if gap > 0:
         for end in sorted(ends):
             if end <= begin < end + gap:
@@ -114,7 +114,7 @@ def _rested(begin: float, gap: float, ends: Sequence[float]) -> float:
 
 
 class Calendar:
-    """The windows, looked up in ascending order: the interval that was found last answers most questions."""
+    """The windows, looked up in ascending order: the interval that was found last answers most lookups."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = tuple(windows)

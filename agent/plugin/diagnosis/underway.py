@@ -1,101 +1,100 @@
-"""Where a reboot is that has begun, or how it failed: in words, with its deadline and its next step. Pure."""
+"""Where a reboot is that has begun, or how it failed: with its deadline and its next step. Pure."""
 
 from __future__ import annotations
 
-import re
-
 from agent.config.schema import OnTimeout
-from agent.plugin.cluster.node_context import Facts
-from agent.plugin.diagnosis.advice import Reason, ask
-from agent.plugin.sentences import Hold, Said
-from agent.plugin.views import table as render
-from agent.reboot.steps import backoff_seconds
+from agent.plugin.cluster import values
+from agent.plugin.cluster.node_context import NodeContext
+from agent.plugin.diagnosis.advice import Advice, command, kubectl
+from agent.plugin.views import table
+from agent.reboot.phases import Phase
+from agent.reboot.status import StatusReason
 
-# `held by shop/web (Deployment web); shop/api (app api)`: a budget as agent/reboot/drain/pdb.py writes it.
-_BUDGET = re.compile(r"(?:held by|;) ([a-z0-9.-]+)/([a-z0-9.-]+)")
-
-
-NOT_BACK = "not-back"
+NOT_BACK = "NotBack"
 _PAST_THE_DEADLINE = {
-    OnTimeout.ABORT: "gives up and uncordons",
-    OnTimeout.DELETE: "begins to delete what is left",
-    OnTimeout.FORCE: "reboots all the same",
+    OnTimeout.ABORT: "aborts and uncordons",
+    OnTimeout.DELETE: "deletes the remaining pods",
+    OnTimeout.FORCE: "reboots regardless",
 }
 
 
-def under_way(facts: Facts, said: Said) -> Reason:
-    entered = facts.state.entered.wall if facts.state is not None and facts.state.entered is not None else 0.0
-    since = f" for {render.since(entered, facts.now)}" if entered else ""
-    name = facts.row.name
-    steps: tuple[str, ...] = ()
-    match said.hold:
-        case Hold.DRAINING:
-            return _draining(facts, said, entered)
-        case Hold.REBOOTING:
-            return _going_down(facts, entered)
-        case Hold.VERIFYING:
-            text = f"back with another boot id{since}, and not proved well yet: {said.text or facts.row.sentence}"
-            steps = (ask("status", name), f"kubectl describe node {name}")
-        case Hold.RELEASING:
-            text = f"its cycle ends: {facts.row.sentence}"
+def under_way(context: NodeContext) -> Advice:
+    """In a phase from the lock to its release, or rolled back."""
+    row = context.row
+    match row.phase:
+        case Phase.DRAINING:
+            return _draining(context)
+        case Phase.REBOOTING:
+            return _rebooting(context)
+        case Phase.VERIFYING:
+            text = f"back after its reboot, not verified yet{_detail(context)}"
+            return Advice(_code(context), text, (command("status", row.name), kubectl("describe", "node", row.name)))
+        case Phase.ROLLED_BACK:
+            return _rolled_back(context)
+        case Phase.RELEASING:
+            return Advice(_code(context), f"its cycle ends{_detail(context)}")
         case _:
-            text = f"{facts.row.sentence}, cordoned{since}"
-    return Reason(said.hold.value, text, steps)
+            return Advice(_code(context), row.message or "it holds the lock", until=row.until)
 
 
-def _going_down(facts: Facts, entered: float) -> Reason:
-    """On its way down or up; past the timeouts it is called lost, as its waiting neighbours do."""
-    name, config = facts.row.name, facts.rules.config
-    limit = config.reboot.reboot_timeout + config.reboot.verify_timeout if config is not None else 0.0
-    lock = facts.own_lock
-    ago = render.since(entered, facts.now)
-    if (lock is not None and lock.is_stuck) or (limit and entered and facts.now - entered > limit):
-        slot = lock.name if lock is not None else f"{facts.row.pool}/0"
-        return Reason(
+def _code(context: NodeContext) -> str:
+    row = context.row
+    return row.reason.value if row.reason is not None else str(row.phase)
+
+
+def _detail(context: NodeContext) -> str:
+    return f": {context.row.message}" if context.row.message else ""
+
+
+def _rebooting(context: NodeContext) -> Advice:
+    """On its way down or up; past the timeouts it is called lost, whether another node waits or not."""
+    row, policy, lock = context.row, context.rules.reboot, context.own_lock
+    began = lock.renewed if lock is not None and lock.is_rebooting else 0.0
+    began = began or (row.until - policy.reboot_timeout if row.until else 0.0)
+    limit = policy.reboot_timeout + policy.verify_timeout
+    ago = f"{table.since(began, context.now)} ago" if began else "at an unknown time"
+    if (lock is not None and lock.is_stuck(context.now, policy)) or 0 < began < context.now - limit:
+        unlock = command("unlock", lock.name if lock is not None else f"{row.pool}/0")
+        return Advice(
             NOT_BACK,
-            f"went down to reboot {ago} ago and did not come back (longer than rebootTimeout and verifyTimeout)",
+            f"went down to reboot {ago} and did not come back (longer than rebootTimeout and verifyTimeout)",
             (
-                f"look at {name}'s console and bring it back: it goes on by itself from there",
-                f"kubectl describe node {name}",
-                f"{ask('unlock', slot)}  # lets the others go on; only when it stays down",
+                f"check the console of {row.name} and bring it back: its agent then continues by itself",
+                kubectl("describe", "node", row.name),
+                f"{unlock}  # lets other nodes reboot; only if it stays down",
             ),
         )
-    ready = "" if facts.row.ready is True else "; the node is not Ready, as it should be"
-    text = f"the reboot command was given {ago} ago; waits for another boot id{ready}"
-    return Reason(Hold.REBOOTING.value, text, until=entered + limit if limit and entered else 0.0)
+    ready = "" if row.ready is True else "; the node is not Ready, as expected"
+    text = f"the reboot command was given {ago}; waiting for the node to come back{ready}"
+    return Advice(StatusReason.REBOOTING.value, text, until=began + limit if began else 0.0)
 
 
-def _draining(facts: Facts, said: Said, entered: float) -> Reason:
-    name, config = facts.row.name, facts.rules.config
-    until = entered + config.reboot.drain.timeout if config is not None and entered else 0.0
+def _draining(context: NodeContext) -> Advice:
+    row, policy = context.row, context.rules.reboot
     limit = ""
-    if config is not None and until:
-        limit = f"; {_PAST_THE_DEADLINE[config.reboot.drain.on_timeout]} at {render.stamp(until)} (drain.timeout)"
-    budgets = [f"kubectl -n {space} describe pdb {pdb}" for space, pdb in _BUDGET.findall(facts.row.sentence)]
-    return Reason(
-        said.hold.value if said.drained else Hold.DRAINING.value,
-        f"{facts.row.sentence}, for {render.since(entered, facts.now)}{limit}",
-        (ask("preflight", name), *budgets),
-        until=until,
-    )
+    if row.until:
+        limit = f"; {_PAST_THE_DEADLINE[policy.drain.on_timeout]} at {table.stamp(row.until)} (drain.timeout)"
+    budgets = []
+    for one in row.drain.budgets if row.drain is not None else ():
+        namespace, name = values.name(one.namespace), values.name(one.name)
+        if namespace and name:
+            budgets.append(kubectl("-n", namespace, "describe", "pdb", name))
+    steps = (command("preflight", row.name), *budgets)
+    return Advice(_code(context), f"{row.message or 'draining'}{limit}", steps, until=row.until)
 
 
-def failed(facts: Facts, said: Said) -> Reason:
-    state, config = facts.state, facts.rules.config
-    why, _, _ = said.text.partition("; tries again in ")
-    until = 0.0
-    if state is not None and state.entered is not None and config is not None:
-        until = state.entered.wall + backoff_seconds(config.reboot, max(state.failures, 1))
-    again = (
-        f"; it tries again at {render.stamp(until)}, in {render.age(until - facts.now)}" if until > facts.now else ""
-    )
-    number = f" (attempt {facts.row.failures})" if facts.row.failures else ""
-    return Reason(
-        Hold.FAILED.value,
-        f"the last attempt failed{number}: {why}{again}",
+def _rolled_back(context: NodeContext) -> Advice:
+    row = context.row
+    again = ""
+    if row.until > context.now:
+        again = f"; next try at {table.stamp(row.until)}, in {table.age(row.until - context.now)}"
+    number = f" (attempt {row.failures})" if row.failures else ""
+    return Advice(
+        _code(context),
+        f"the last attempt failed{number}{_detail(context)}{again}",
         (
-            f"kubectl describe node {facts.row.name}  # Event RebootFailed",
-            f"mend the cause, or keep it from trying: {ask('skip', facts.row.name)}",
+            f"{kubectl('describe', 'node', row.name)}  # Event RebootFailed",
+            f"fix the cause, or opt the node out: {command('skip', row.name)}",
         ),
-        until=until,
+        until=row.until,
     )

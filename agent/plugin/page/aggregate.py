@@ -1,4 +1,4 @@
-"""The fleet in as much memory as its page has room for: equal findings grouped, lists of nodes cut, all of it counted.
+"""The fleet in as little memory as its page needs: equal findings grouped, lists of nodes cut, all of it counted.
 
 Pure. It refuses to lose count where it leaves something out: every list knows how much it is a part of.
 """
@@ -13,23 +13,21 @@ from statistics import median
 
 from agent.model import Severity, Status
 from agent.plugin.cluster.nodes import FindingRow, NodeRow, Reboot
-from agent.plugin.views.fleet import Overview
-from agent.plugin.views.table import cut
+from agent.plugin.views.fleet import Fleet
 
-# What is kept of each; a fleet in which more differs than this has other troubles than its report.
+# What is kept of each; a fleet in which more differs than this has other problems than its report.
 NAMES_KEPT = 200
 GROUPS_KEPT = 500
 VALUES_KEPT = 3
 MIXES_KEPT = 50
 REBOOTS_KEPT = 50
 _VALUES_COUNTED = 50
-_TEXT_CHARACTERS = 400
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 _STATUSES = {Status.FAIL: 0, Status.UNKNOWN: 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NodeNames:
     """Nodes: the names of the first of them, and how many there are."""
 
     names: tuple[str, ...]
@@ -52,14 +50,14 @@ class Group:
     id: str
     status: Status
     severity: Severity
-    nodes: Named
+    nodes: NodeNames
     values: tuple[Value, ...]
     other_values: int
     remediation: str
 
     @property
     def control(self) -> str:
-        """The room that says it: what stands before the slash."""
+        """The control that reports it: what is before the slash."""
         return self.id.partition("/")[0]
 
 
@@ -69,12 +67,12 @@ class Mix:
 
     version: str
     policy: str
-    nodes: Named
+    nodes: NodeNames
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The last reboots, newest first, of all that the nodes remember. median, longest: seconds, of all."""
+    """The last reboots, newest first, of all that the Nodes list. median, longest: seconds, of all."""
 
     last: tuple[tuple[str, Reboot], ...] = ()
     total: int = 0
@@ -85,7 +83,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What the page is about, and who wrote it when. Empty texts could not be told. moment: epoch seconds."""
+    """What the page is about, who created it and when. Empty texts are unknown. moment: epoch seconds."""
 
     title: str
     context: str
@@ -97,13 +95,13 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the page shows. seen: rows without findings and history; they are here, for all nodes.
+    """Everything that the page shows. fleet: rows without findings and history; those are here, for all nodes.
 
-    groups_left: groups that were not kept; unlisted: findings that their nodes had no room for.
+    groups_left: groups that were not kept; unlisted: findings that did not fit on their Nodes.
     """
 
     heading: Heading
-    seen: Overview
+    fleet: Fleet
     groups: tuple[Group, ...] = ()
     groups_left: int = 0
     unlisted: int = 0
@@ -111,7 +109,7 @@ class Snapshot:
     past: Past = field(default_factory=Past)
 
 
-class _Names:
+class _NameList:
     """Names as they come, the first of them kept."""
 
     __slots__ = ("names", "total")
@@ -125,29 +123,29 @@ class _Names:
         if len(self.names) < NAMES_KEPT:
             self.names.append(name)
 
-    def done(self) -> Named:
-        return Named(tuple(self.names), self.total)
+    def done(self) -> NodeNames:
+        return NodeNames(tuple(self.names), self.total)
 
 
-class _Collected:
+class _GroupBuilder:
     """One finding while the nodes come in."""
 
     __slots__ = ("nodes", "others", "steps", "values")
 
     def __init__(self) -> None:
-        self.nodes = _Names()
+        self.nodes = _NameList()
         self.values: Counter[tuple[str, str]] = Counter()
         self.steps: Counter[str] = Counter()
         self.others = 0
 
     def add(self, node: str, one: FindingRow) -> None:
         self.nodes.add(node)
-        value = (_cut(one.observed), _cut(one.expected))
+        value = (one.observed, one.expected)
         if value in self.values or len(self.values) < _VALUES_COUNTED:
             self.values[value] += 1
         else:
             self.others += 1
-        step = _cut(one.remediation)
+        step = one.remediation
         if step and (step in self.steps or len(self.steps) < _VALUES_COUNTED):
             self.steps[step] += 1
 
@@ -159,50 +157,37 @@ class _Collected:
         return Group(*key, self.nodes.done(), shown, others, step[0][0] if step else "")
 
 
-class Tally:
-    """Takes the rows one by one, findings and history included, and gives them back without."""
+class Aggregator:
+    """Takes the rows one by one, findings and history included, and returns them without."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
-        self._groups: dict[tuple[str, Status, Severity], _Collected] = {}
+        self._groups: dict[tuple[str, Status, Severity], _GroupBuilder] = {}
         self._groups_left: set[tuple[str, Status, Severity]] = set()
-        self._mixes: dict[tuple[str, str], _Names] = {}
+        self._mixes: dict[tuple[str, str], _NameList] = {}
         self._unlisted = 0
         self._last: list[tuple[float, int, str, Reboot]] = []
         self._lasted: list[float] = []
         self._rebooted = 0
 
     def add(self, row: NodeRow) -> NodeRow:
-        """One node; what the page shows of it beyond the tally comes back, every text cut."""
+        """One node; what the page shows of it besides the aggregate is returned."""
         for one in row.findings:
             self._finding(row.name, one)
         self._unlisted += row.more
-        if row.standing is not None:
+        if row.compliance is not None:
             self._mix(row)
         self._rebooted += bool(row.history)
         for reboot in row.history:
             self._reboot(row.name, reboot)
-        return replace(
-            row,
-            worst=_short(row.worst) if row.worst else None,
-            sentence=_cut(row.sentence),
-            skip=_cut(row.skip),
-            requested=_cut(row.requested),
-            version=_cut(row.version),
-            policy=_cut(row.policy),
-            config_problem=_cut(row.config_problem),
-            kernel=_cut(row.kernel),
-            findings=(),
-            history=(),
-        )
+        return replace(row, findings=(), history=())
 
-    def snapshot(self, heading: Heading, seen: Overview) -> Snapshot:
+    def snapshot(self, heading: Heading, fleet: Fleet) -> Snapshot:
         """What came in."""
         groups = (collected.done(key) for key, collected in self._groups.items())
         mixes = (Mix(*key, names.done()) for key, names in self._mixes.items())
         return Snapshot(
             heading,
-            seen,
+            fleet,
             tuple(sorted(groups, key=_badness)),
             len(self._groups_left),
             self._unlisted,
@@ -211,25 +196,25 @@ class Tally:
         )
 
     def _finding(self, node: str, one: FindingRow) -> None:
-        key = (_cut(one.id), one.status, one.severity)
+        key = (one.id, one.status, one.severity)
         if key not in self._groups:
             if len(self._groups) >= GROUPS_KEPT:
                 if len(self._groups_left) < GROUPS_KEPT:
                     self._groups_left.add(key)
                 return
-            self._groups[key] = _Collected()
+            self._groups[key] = _GroupBuilder()
         self._groups[key].add(node, one)
 
     def _mix(self, row: NodeRow) -> None:
-        key = (_cut(row.version), _cut(row.policy))
+        key = (row.version, row.policy)
         if key not in self._mixes and len(self._mixes) >= MIXES_KEPT:
             key = ("others", "")
-        self._mixes.setdefault(key, _Names()).add(row.name)
+        self._mixes.setdefault(key, _NameList()).add(row.name)
 
     def _reboot(self, node: str, one: Reboot) -> None:
         self._lasted.append(one.seconds)
         # The number keeps two of one moment from being compared further.
-        entry = (one.at, -len(self._lasted), node, _short_reboot(one))
+        entry = (one.at, -len(self._lasted), node, one)
         if len(self._last) < REBOOTS_KEPT:
             heapq.heappush(self._last, entry)
         else:
@@ -242,16 +227,16 @@ class Tally:
         return Past(last, len(self._lasted), self._rebooted, median(self._lasted), max(self._lasted))
 
 
-def named(rows: Iterable[NodeRow]) -> Named:
+def names_of(rows: Iterable[NodeRow]) -> NodeNames:
     """The names of these nodes."""
-    names = _Names()
+    names = _NameList()
     for row in rows:
         names.add(row.name)
     return names.done()
 
 
 def by_control(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by the control that says them, the control with the worst finding first."""
+    """Groups by the control that reports them, the control with the worst finding first."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         found.setdefault(group.control, []).append(group)
@@ -260,24 +245,3 @@ def by_control(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 def _badness(group: Group) -> tuple[int, int, int, str]:
     return _STATUSES.get(group.status, 2), _SEVERITIES[group.severity], -group.nodes.total, group.id
-
-
-def _short(one: FindingRow) -> FindingRow:
-    return FindingRow(
-        _cut(one.id), one.status, one.severity, _cut(one.observed), _cut(one.expected), _cut(one.remediation)
-    )
-
-
-def _short_reboot(one: Reboot) -> Reboot:
-    return replace(
-        one,
-        reason=_cut(one.reason),
-        kernel_before=_cut(one.kernel_before),
-        kernel_after=_cut(one.kernel_after),
-        slowest=_cut(one.slowest),
-        phases=tuple((_cut(name), seconds) for name, seconds in one.phases[:12]),
-    )
-
-
-def _cut(text: str) -> str:
-    return cut(text, _TEXT_CHARACTERS)

@@ -6,22 +6,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from agent import __version__
-from agent.plugin.page import hardening
-from agent.plugin.page.aggregate import Named, Snapshot
+from agent.plugin.page import summary
+from agent.plugin.page.aggregate import NodeNames, Snapshot
 from agent.plugin.page.output import GENERATOR
-from agent.plugin.page.summary import judge
-from agent.plugin.page.waiting_table import waits
-from agent.plugin.views import fleet as overview
-from agent.plugin.views import history as past
-from agent.plugin.views import table as render
+from agent.plugin.page.waiting_table import waiting_table
+from agent.plugin.views import fleet, history, table
 
 
-def data(shot: Snapshot) -> dict[str, object]:
+def export(shot: Snapshot) -> dict[str, object]:
     """The same for programs. Lists of nodes are cut as they are on the page; `total` counts all."""
-    found = judge(shot)
-    heading, seen = shot.heading, shot.seen
-    whole = overview.document(replace(seen, rows=()))
-    rows, _ = hardening.listed(seen)
+    found = summary.summarize(shot)
+    heading, seen = shot.heading, shot.fleet
+    whole = fleet.document(replace(seen, rows=()))
+    rows, _ = summary.listed(seen)
     return {
         "generator": f"{GENERATOR} {__version__}",
         "title": heading.title,
@@ -29,25 +26,24 @@ def data(shot: Snapshot) -> dict[str, object]:
         "kubernetes": heading.server or None,
         "author": heading.author or None,
         "selector": heading.selector,
-        "at": render.rfc3339(heading.moment),
-        "verdict": {
-            "standing": found.tone.value,
+        "at": table.rfc3339(heading.moment),
+        "summary": {
+            "status": found.tone.value,
             "headline": found.headline,
-            "points": [{"standing": one.tone.value, "said": one.said, "next": one.step} for one in found.points],
-            "unknown": list(found.untold),
+            "points": [{"status": one.tone.value, "message": one.message, "next": one.step} for one in found.points],
+            "unknown": list(found.unknown),
         },
-        "counts": {**overview.counts(seen.rows), "total": len(seen.rows)},
-        "reboots": overview.phases(seen.rows),
+        "counts": {**fleet.counts(seen.rows), "total": len(seen.rows)},
+        "reboots": fleet.phases(seen.rows),
         "locks": whole["locks"] if not seen.locks_problem else None,
         "pause": whole["pause"],
         **_lists(shot),
-        "nodes": [overview.node(row) for row in rows],
+        "nodes": [fleet.node(row) for row in rows],
     }
 
 
 def _lists(shot: Snapshot) -> dict[str, Any]:
-    """Lists of nodes are cut, `total` counts all."""
-    found, left = waits(shot.seen)
+    waits, left = waiting_table(shot.fleet)
     return {
         "findings": [
             {
@@ -58,26 +54,27 @@ def _lists(shot: Snapshot) -> dict[str, Any]:
                 "values": [asdict(one) for one in group.values],
                 "otherValues": group.other_values,
                 "remediation": group.remediation,
-                "nodes": _named(group.nodes),
+                "nodes": _names(group.nodes),
             }
             for group in shot.groups
         ],
         "findingsNotListed": shot.unlisted,
         "waiting": [
             {
-                "said": wait.said,
+                "code": wait.code,
+                "message": wait.message,
                 "next": list(wait.next),
-                "since": render.rfc3339(wait.since),
-                "nodes": _named(wait.nodes),
+                "since": table.rfc3339(wait.since),
+                "nodes": _names(wait.nodes),
             }
-            for wait in found
+            for wait in waits
         ],
         "waitingNotListed": left,
-        "history": [past.document(name, one) for name, one in shot.past.last],
+        "history": [history.document(name, one) for name, one in shot.past.last],
         "historyTotal": shot.past.total,
-        "policies": [{"version": mix.version, "policy": mix.policy, "nodes": _named(mix.nodes)} for mix in shot.mixes],
+        "policies": [{"version": mix.version, "policy": mix.policy, "nodes": _names(mix.nodes)} for mix in shot.mixes],
     }
 
 
-def _named(some: Named) -> dict[str, Any]:
+def _names(some: NodeNames) -> dict[str, Any]:
     return {"total": some.total, "names": list(some.names)}

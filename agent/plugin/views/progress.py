@@ -1,4 +1,4 @@
-"""How far a long read is, on a terminal's standard error, and gone when it is over. Nothing where nobody watches."""
+"""How far a long read is, on a terminal's standard error, removed when it is over. Nothing without a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WIPE = "\r\x1b[K"
 
 
 class Progress:
-    """A context manager; call it with what is done and how many there are, None where nobody knows."""
+    """A context manager; call it with what is done and how many there are, None if unknown."""
 
     def __init__(self, err: TextIO, *, live: bool, noun: str = "nodes") -> None:
         """live: `err` is a terminal."""
@@ -18,7 +18,7 @@ class Progress:
         self._shown = False
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Shown from the second page on: what is there at once needs no bar."""
+        """Shown from the second page on: what is read in one needs no bar."""
         if not self._live or (total is not None and done >= total and not self._shown):
             return
         if total:
@@ -37,7 +37,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Takes it off the screen."""
+        """Removes it from the screen."""
         if self._shown:
             self._err.write(_WIPE)
             self._err.flush()

@@ -1,6 +1,6 @@
-"""Tables, ages and moments, as people read them at night. Pure: no clock and no stream of its own.
+"""Tables, ages and moments for people. Pure: no clock and no stream of its own.
 
-It refuses to let a table grow wider than the terminal: elastic columns give way, with an ellipsis.
+It refuses to let a table grow wider than the terminal: elastic columns are cut, with an ellipsis.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from agent.terminal import Style, printable
+from agent.terminal import Style
 
-GOOD, BAD, WARN, FAINT, BOLD = "32", "31;1", "33;1", "2", "1"
+GOOD, BAD, WARN, FAINT, BOLD, BUSY = "32", "31;1", "33;1", "2", "1", "36"
 _GAP = "  "
 
 
@@ -33,8 +33,8 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], style: Style) -> str:
-    """Title line and rows, each ending in a newline. Cells are made printable; the last column is never padded."""
-    cells = [[_cell(one) for one in row] for row in rows]
+    """Title line and rows, each ending in a newline; the last column is never padded."""
+    cells = [[Cell(one) if isinstance(one, str) else one for one in row] for row in rows]
     widths = [
         max([len(column.title), *(len(row[number].text) for row in cells)]) for number, column in enumerate(columns)
     ]
@@ -76,12 +76,12 @@ def since(moment: float, now: float) -> str:
 
 
 def stamp(moment: float) -> str:
-    """A moment for people, in UTC to the minute: `2030-01-31 22:00Z`; `-` for 0."""
+    """A moment for people, in UTC to the minute: `2026-01-31 22:00Z`; `-` for 0."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%MZ") if moment > 0 else "-"
 
 
 def rfc3339(moment: float) -> str | None:
-    """A moment for programs: `2030-01-31T22:00:00Z`; None for 0."""
+    """A moment for programs: `2026-01-31T22:00:00Z`; None for 0."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment > 0 else None
 
 
@@ -90,14 +90,9 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
-def _cell(value: Cell | str) -> Cell:
-    cell = Cell(value) if isinstance(value, str) else value
-    return Cell(printable(cell.text), cell.colour)
-
-
-def _narrow(widths: list[int], columns: Sequence[Column], room: int) -> None:
+def _narrow(widths: list[int], columns: Sequence[Column], width: int) -> None:
     """Takes from the widest elastic column first, one character at a time."""
-    while sum(widths) > room:
+    while sum(widths) > width:
         able = [number for number, one in enumerate(columns) if one.elastic and widths[number] > one.least]
         if not able:
             return

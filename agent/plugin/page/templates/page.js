@@ -19,20 +19,20 @@
   }
   var filter = labelled("Filter the nodes below", document.createElement("input"));
   filter.type = "search";
-  var choice = labelled("How they stand", document.createElement("select"));
-  var words = new Set(rows.map(function (row) { return row.dataset.stands; }));
+  var choice = labelled("Status", document.createElement("select"));
+  var words = new Set(rows.map(function (row) { return row.dataset.status; }));
   [""].concat(Array.from(words)).forEach(function (word) { choice.append(new Option(word || "all", word)); });
   var shown = document.createElement("output");
   shown.setAttribute("aria-live", "polite");
   tools.append(shown);
 
   function show() {
-    var wanted = filter.value.trim().toLowerCase().split(/\s+/);
+    var query = filter.value.trim().toLowerCase().split(/\s+/);
     var number = 0;
     rows.forEach(function (row) {
       var text = row.textContent.toLowerCase();
-      var fits = wanted.every(function (word) { return text.includes(word); });
-      fits = fits && (!choice.value || row.dataset.stands === choice.value);
+      var fits = query.every(function (word) { return text.includes(word); });
+      fits = fits && (!choice.value || row.dataset.status === choice.value);
       row.hidden = !fits;
       number += fits ? 1 : 0;
     });
