@@ -18,6 +18,7 @@ STATUS, SUMMARY, FINDINGS = f"{PREFIX}status", f"{PREFIX}summary", f"{PREFIX}fin
 POLICY, VERSION, LAST_CHANGE = f"{PREFIX}policy", f"{PREFIX}version", f"{PREFIX}last-change"
 CONFIG_PROBLEM = f"{PREFIX}config-problem"
 REBOOT, REBOOT_HISTORY, REBOOT_STATE = f"{PREFIX}reboot", f"{PREFIX}reboot-history", f"{PREFIX}reboot-state"
+REBOOT_STATUS = f"{PREFIX}reboot-status"
 LABEL = f"{PREFIX}hardened"
 TAINT = f"{PREFIX}not-hardened"
 CONDITION_HARDENED, CONDITION_REBOOT = "NodeHardened", "RebootRequired"

@@ -75,7 +75,7 @@ def test_a_forecast_from_reboots_that_were_seen(stage: Stage) -> None:
         ("skipped", "node-1: opted out, not counted"),
         ("looping", "held by the loop guard, not counted"),
         ("failed", "in back-off after a failure, counted as if the next try went well"),
-        ("untold", "nobody can tell"),
+        ("sentinel-unknown", "nobody can tell"),
     ],
 )
 def test_what_a_forecast_leaves_out_or_rests_on_is_said(stage: Stage, scene: str, words: str) -> None:

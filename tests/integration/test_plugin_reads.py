@@ -86,7 +86,7 @@ def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
     """1 where a person should look, 0 while reboots go their way."""
     for scene, code in (
         ("calm", 0),
-        ("drifted", 1),
+        ("non-compliant", 1),
         ("without-agent", 1),
         ("draining", 0),
         ("stuck", 1),
@@ -96,7 +96,7 @@ def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
         staged.put_on(still)
         shown = Screen(still, staged).type("status")
         assert shown.code == code, scene
-    drifted = SCENES["drifted"]()
+    drifted = SCENES["non-compliant"]()
     drifted.put_on(still)
     rows = Screen(still, drifted).type("status").out.splitlines()[1:4]
     assert [row.split()[0] for row in rows] == ["node-2", "node-3", "node-1"]

@@ -14,12 +14,10 @@ from typing import Any
 
 from agent import __version__
 from agent.model import Finding, Severity, Status
-from agent.plugin.cluster import locks, policy
-from agent.plugin.cluster import nodes as fleet
+from agent.plugin.cluster import locks, nodes, policy
 from agent.plugin.cluster.nodes import Keep
-from agent.plugin.page.aggregate import Heading, Snapshot, Tally
-from agent.plugin.views import fleet as overview
-from agent.plugin.views.fleet import Overview
+from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
+from agent.plugin.views import fleet
 from agent.reboot.cluster import HISTORY
 from agent.reboot.history import with_entry
 from agent.reboot.state import NodeState, Phase
@@ -179,25 +177,25 @@ def objects(stage: Staged) -> list[Object]:
     return found
 
 
-def snapshot(stage: Staged, nodes: list[Object] | None = None, **heading: Any) -> Snapshot:
+def snapshot(stage: Staged, found: list[Object] | None = None, **heading: Any) -> Snapshot:
     """What `report` would have read, without an API server in between."""
     rules = replace(
         policy.of({"data": {"config.yaml": stage.policy}}, f"configmap/node-hardening-config in {NAMESPACE}"),
         agents=(len(stage.names) - len(stage.absent) - len(stage.crashing) - 1, len(stage.names)),
     )
     held = tuple(lock for one in stage.leases() if (lock := locks.lock_of(one)) is not None)
-    tally = Tally()
+    aggregator = Aggregator()
     keep = Keep(findings=True, history=True)
-    rows = [tally.add(fleet.row(one, rules.pool, keep)) for one in (objects(stage) if nodes is None else nodes)]
+    rows = [aggregator.add(nodes.row(one, rules.pool, keep)) for one in (objects(stage) if found is None else found)]
     pause = locks.pause_of(stage.pause, stage.now) if stage.pause else locks.Pause(active=False)
-    seen = Overview(overview.worst_first(rows, held), held, pause, rules, NAMESPACE, stage.now)
-    told = {
+    seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=NAMESPACE, now=stage.now)
+    usual = {
         "title": "Node hardening report",
         "context": "production",
         "server": "v1.36.0",
         "author": "anna@example.org",
     }
-    return tally.snapshot(Heading(**{**told, "selector": "", "moment": stage.now, **heading}), seen)
+    return aggregator.snapshot(Heading(**{**usual, "selector": "", "moment": stage.now, **heading}), seen)
 
 
 def put_on(sandbox: Sandbox, stage: Staged) -> None:

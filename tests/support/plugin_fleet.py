@@ -235,7 +235,7 @@ def calm() -> Staged:
     return fleet
 
 
-def drifted() -> Staged:
+def non_compliant() -> Staged:
     """One node complies, one drifted, of one it cannot be told."""
     fleet = Staged()
     fleet.run(60)
@@ -378,7 +378,7 @@ def looping() -> Staged:
     return fleet
 
 
-def untold() -> Staged:
+def sentinel_unknown() -> Staged:
     """It cannot be told whether a reboot is required, and one node's note was damaged."""
     fleet = Staged()
     fleet.machine("node-1").sentinel_unknown = True
@@ -398,7 +398,7 @@ def _all_idle(fleet: Staged) -> bool:
 SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
-        calm, drifted, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, rolling, looping, untold,
+        calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
+        failed, stuck, done, rolling, looping, sentinel_unknown,
     )
 }  # fmt: skip

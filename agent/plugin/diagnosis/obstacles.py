@@ -141,7 +141,8 @@ def _window(context: NodeContext) -> Advice | None:
     config = context.rules.config
     reported = context.row.reason is R.OUTSIDE_WINDOW
     if config is None or not config.reboot.windows:
-        return Advice(R.OUTSIDE_WINDOW.value, f"outside the reboot windows{_end(context)}") if reported else None
+        text = f"outside the reboot windows: {context.row.message}{_end(context)}"
+        return Advice(R.OUTSIDE_WINDOW.value, text, short="outside the reboot windows") if reported else None
     try:
         if is_open(config.reboot.windows, context.now):
             return None

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
+from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.complete import candidates
 from agent.plugin.main import parser
 from agent.plugin.session import Form, Session
-from agent.plugin.views import table as render
+from agent.plugin.views import table
 from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style
@@ -28,20 +29,21 @@ from agent.terminal import Style
 )  # fmt: skip
 def test_ages(seconds: float, shown: str) -> None:
     """Two units at most, as kubectl has them."""
-    assert render.age(seconds) == shown
+    assert table.age(seconds) == shown
 
 
 def test_no_moment_is_a_dash() -> None:
     """0 stands for never."""
-    assert (render.since(0.0, 1e9), render.stamp(0.0), render.rfc3339(0.0)) == ("-", "-", None)
-    assert render.rfc3339(1_700_000_000.0) == "2023-11-14T22:13:20Z"
+    assert (table.since(0.0, 1e9), table.stamp(0.0), table.rfc3339(0.0)) == ("-", "-", None)
+    assert table.rfc3339(1_700_000_000.0) == "2023-11-14T22:13:20Z"
 
 
 @given(st.lists(st.tuples(st.text(max_size=60), st.text(max_size=60)), max_size=8), st.integers(30, 200))
 def test_a_table_fits_the_terminal(rows: list[tuple[str, str]], width: int) -> None:
     """Whatever stands in the cells: elastic columns give way, and no cell breaks a line."""
     columns = [Column("NAME", elastic=True), Column("WHAT", elastic=True)]
-    text = render.table(columns, rows, Style(width=width))
+    clean = [[values.text(one) for one in row] for row in rows]
+    text = table.table(columns, clean, Style(width=width))
     assert text.count("\n") == len(rows) + 1
     assert all(len(line) <= width for line in text.split("\n"))
     assert all(line.isprintable() for line in text.split("\n"))
@@ -49,9 +51,9 @@ def test_a_table_fits_the_terminal(rows: list[tuple[str, str]], width: int) -> N
 
 def test_colour_does_not_move_columns() -> None:
     """Escape sequences have no width."""
-    rows: list[list[Cell | str]] = [[Cell("a", render.BAD), "b"], ["long", "c"]]
-    plain = render.table([Column("X"), Column("Y")], rows, Style())
-    coloured = render.table([Column("X"), Column("Y")], rows, Style(colour=True))
+    rows: list[list[Cell | str]] = [[Cell("a", table.BAD), "b"], ["long", "c"]]
+    plain = table.table([Column("X"), Column("Y")], rows, Style())
+    coloured = table.table([Column("X"), Column("Y")], rows, Style(colour=True))
     assert "\x1b[31;1ma\x1b[0m   " in coloured
     assert plain.splitlines()[1] == "a     b"
 
@@ -87,14 +89,14 @@ def _session(answer: str | None, *, yes: bool = False) -> Session:
 )
 def test_only_yes_is_yes(answer: str, agreed: bool) -> None:
     """The end of input is a no."""
-    assert _session(answer).confirm("Go on?") is agreed
+    assert _session(answer).confirm("Continue?") is agreed
 
 
-def test_nobody_there_is_no_consent() -> None:
+def test_no_terminal_is_no_consent() -> None:
     """But for --yes."""
-    with pytest.raises(UsageError, match="add --yes"):
-        _session(None).confirm("Go on?")
-    assert _session(None, yes=True).confirm("Go on?")
+    with pytest.raises(UsageError, match="pass --yes"):
+        _session(None).confirm("Continue?")
+    assert _session(None, yes=True).confirm("Continue?")
 
 
 # -- completion --------------------------------------------------------------------------------------------------------
