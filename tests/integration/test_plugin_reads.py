@@ -20,7 +20,7 @@ import yaml
 
 from agent.kube import Kube, direct
 from agent.plugin.commands import COMMANDS
-from agent.plugin.main import answer, main, parser
+from agent.plugin.main import main, parser, run
 from agent.plugin.session import Form, Session
 from agent.reboot.state import Phase
 from agent.sandbox.authn import User
@@ -200,7 +200,7 @@ def _document(kube: Kube, namespace: str, now: float, *argv: str) -> tuple[int, 
     out = io.StringIO()
     options = parser(COMMANDS).parse_args([*argv, "-o", "json"])
     session = Session(lambda: kube, namespace, Form.JSON, out, io.StringIO(), lambda: now)
-    return answer(options, session), json.loads(out.getvalue())
+    return run(options, session), json.loads(out.getvalue())
 
 
 # -- live --------------------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_watch_tells_each_change_as_a_line(screen: Screen, still: Sandbox) -> No
     out = io.StringIO()
     session = Session(lambda: kube, NAMESPACE, Form.TABLE, out, io.StringIO(), lambda: screen.staged.now)
     options = parser(COMMANDS).parse_args(["status", "--watch"])
-    thread = threading.Thread(target=answer, args=(options, session), daemon=True)
+    thread = threading.Thread(target=run, args=(options, session), daemon=True)
     thread.start()
     _until(lambda: out.getvalue().count("\n") == 3)
     still.clear_requests()

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from agent.config.schema import Pool
 from agent.kube import NODES
 from agent.plugin import mutations
-from agent.plugin.cluster import nodes, policy
+from agent.plugin.cluster import nodes
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason, Change
@@ -27,7 +28,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, session: Session) -> int:
     reason = mutations.reason_of(options)
     found = nodes.get(session.kube, options.node)
-    row = nodes.row(found, policy.read(session.kube, session.namespace).pool)
+    row = nodes.row(found, Pool())
     before = row.skip
     if options.off and not _skip(found):
         return _done(session, row, "", f"{row.name} is not opted out", changed=False)

@@ -140,8 +140,14 @@ def _finding(context: NodeContext, finding: FindingRow) -> Advice:
     return Advice(
         f"finding:{finding.id}",
         f"{severity}{finding.label} {'failed' if failed else 'unknown'}: {finding.observed}{expected}",
-        (finding.remediation or command("diff", context.row.name),),
+        (_remediation(finding) or command("diff", context.row.name),),
     )
+
+
+def _remediation(finding: FindingRow) -> str:
+    """What the Node says; it never looks like a command of ours, because anyone who can write the Node wrote it."""
+    text = finding.remediation
+    return f"the agent suggests: {text}" if text.startswith("kubectl") else text
 
 
 def _logs(context: NodeContext) -> str:
