@@ -70,7 +70,7 @@ def test_every_command_in_every_phase(still: Sandbox, scene: str) -> None:
     for line in lines:
         shown = Screen(still, staged, 80).type(line)
         if shown.code == 2:
-            assert (scene, line, "no agent ever looked" in shown.err) == ("without-agent", "diff node-2", True)
+            assert (scene, line, "no agent ever checked" in shown.err) == ("without-agent", "diff node-2", True)
             continue
         assert shown.err == "", line
         assert shown.code in (0, 1), line
@@ -134,7 +134,7 @@ def test_quiet_nodes_of_a_big_fleet_are_counted(still: Sandbox) -> None:
     staged.until_phase("node-7", Phase.REBOOTING)
     staged.put_on(still)
     shown = Screen(still, staged, 100).type("status").out
-    assert "and 59 nodes that are well, with nothing to do (--all lists them)" in shown
+    assert "and 59 nodes hardened, with nothing to do (--all lists them)" in shown
     assert len(shown.splitlines()) < 12
     for everything in (Screen(still, staged, 100).type("status --all"), Screen(still, staged, None).type("status")):
         assert sum(line.startswith("node-") for line in everything.out.splitlines()) == 60
@@ -158,7 +158,7 @@ def test_why_on_both_api_servers(api: ApiServer, client: Client, namespace: str,
     try:
         code, told = _document(kube, namespace, staged.now, "why", waiting)
         assert (code, told["reboot"]["phase"]) == (1, "waiting")
-        assert told["reboot"]["reasons"][0]["code"] == "lock"
+        assert told["reboot"]["reasons"][0]["code"] == "WaitingForLock"
         assert told["reboot"]["reasons"][0]["next"] == [f"kubectl node-hardening why {first}"]
         code, told = _document(kube, namespace, staged.now, "status", "-l", f"stage={unique}")
         assert told["nodes"][0]["node"] == first
@@ -216,21 +216,19 @@ def test_watch_tells_each_change_as_a_line(screen: Screen, still: Sandbox) -> No
     thread.start()
     _until(lambda: out.getvalue().count("\n") == 3)
     still.clear_requests()
-    still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
-    _until(lambda: "node-1  Ready  hardened  blocked  opted out on the node: OPS-1" in out.getvalue())
+    still.update("nodes", "node-1", _becomes_opted_out)
+    _until(lambda: "node-1  Ready  hardened  blocked  OPS-1" in out.getvalue())
     still.delete("nodes", "node-2")
-    _until(lambda: "node-2  gone" in out.getvalue())
+    _until(lambda: "node-2  deleted" in out.getvalue())
     assert [one.path for one in still.requests if "watch" not in one.path and one.method != "GET"] == []
     kube.stop()
     thread.join(SECONDS)
     assert not thread.is_alive()
 
 
-def _says(sentence: str) -> Any:
-    def change(node: Object) -> None:
-        node["metadata"]["annotations"]["node-hardening.io/reboot"] = sentence
-
-    return change
+def _becomes_opted_out(node: Object) -> None:
+    status = {"v": 1, "phase": "blocked", "reason": "OptedOut", "mode": "enforce", "required": True, "message": "OPS-1"}
+    node["metadata"]["annotations"]["node-hardening.io/reboot-status"] = json.dumps(status)
 
 
 def test_watch_on_a_terminal_redraws_and_ends_on_ctrl_c(screen: Screen, still: Sandbox, kubeconfig: Path) -> None:
@@ -247,7 +245,7 @@ def test_watch_on_a_terminal_redraws_and_ends_on_ctrl_c(screen: Screen, still: S
     reader.start()
     try:
         _until(lambda: b"Ctrl-C ends" in seen)
-        still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
+        still.update("nodes", "node-1", _becomes_opted_out)
         _until(lambda: b"1 blocked" in seen)
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
@@ -299,7 +297,7 @@ def test_kubectl_finds_the_plugin(screen: Screen, kubeconfig: Path) -> None:
         pytest.skip(f"{PROGRAM} is not installed: make venv")
     done = _kubectl(kubeconfig, "node-hardening", "why", "node-1", "-o", "json")
     assert (done.returncode, done.stderr) == (1, "")
-    assert json.loads(done.stdout)["reboot"]["reasons"][0]["code"] == "lock"
+    assert json.loads(done.stdout)["reboot"]["reasons"][0]["code"] == "WaitingForLock"
     assert "kubectl-node_hardening" in _kubectl(kubeconfig, "plugin", "list").stdout
 
 
@@ -342,7 +340,7 @@ def test_a_node_that_is_not_there(screen: Screen) -> None:
     """A usage error with what to type, not a 404."""
     shown = screen.type("why node-9")
     assert (shown.code, shown.out) == (2, "")
-    assert shown.err == "kubectl node-hardening: there is no node 'node-9': kubectl get nodes has their names\n"
+    assert shown.err == "kubectl node-hardening: there is no node 'node-9': kubectl get nodes lists them\n"
 
 
 def test_a_server_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -401,7 +399,7 @@ def test_a_reader_that_may_only_see_nodes_is_served_what_it_may_see(still: Sandb
     assert (code, len(told["nodes"]), told["well"]) == (1, 3, False)
     assert "cannot be read" in told["policy"]["problem"]
     code, told = _document(kube, NAMESPACE, screen.staged.now, "why", "node-1")
-    assert "who holds it cannot be read" in told["reboot"]["reasons"][0]["said"]
+    assert "the locks cannot be read" in told["reboot"]["reasons"][0]["message"]
     kube.close()
 
 

@@ -48,7 +48,7 @@ def test_a_freed_lock_is_what_an_agent_leaves_behind(
     """Free, without phase, cycle, boot and mark; what the next holder goes by is kept; who did it stands beside it."""
     name = hold(client, leases)
     typed = Person(api).types("-n", namespace, "unlock", "--yes", "--reason", "scrapped", "--watch", "0")
-    assert (typed.code, typed.out) == (0, "lock workers/0 is free; gone had it\n")
+    assert (typed.code, typed.out) == (0, "lock workers/0 is free; it was held by gone\n")
     assert "node gone does not exist any more" in typed.err
     found = client.get(f"{leases}/{name}").json()
     seen = lease_view(found)
@@ -74,11 +74,11 @@ def test_the_lock_is_named_in_any_of_three_ways(api: ApiServer, client: Client, 
         ("workers/0", "one"), ("workers-0", "one"), ("node-hardening-reboot-control-plane-0", "two"), ("two", "two"),
     ):  # fmt: skip
         typed = Person(api).types(*line, target)
-        assert (typed.code, typed.out.endswith(f"is free; {holder} had it\n")) == (0, True)
+        assert (typed.code, typed.out.endswith(f"is free; it was held by {holder}\n")) == (0, True)
     assert Person(api).types(*line).error == f"several locks are held: {held}"
     unknown = Person(api).types(*line, "three")
     assert (unknown.code, unknown.error) == (
-        2, f"no lock is called 'three', and no node of that name holds one: {held}",
+        2, f"no lock and no holder is called 'three': {held}",
     )  # fmt: skip
     assert [one["spec"]["holderIdentity"] for one in client.get(leases).json()["items"]] == ["two/uid", "one/uid"]
 
@@ -103,9 +103,9 @@ def test_a_holder_that_renews_is_refused(
     assert client.get(f"{leases}/{name}").json()["spec"]["holderIdentity"] == f"{node}/{uid}"
     client.patch(f"{leases}/{name}", {"spec": {"renewTime": "2099-01-01T00:00:00.000000Z"}})
     fresh = Person(api).types("-n", namespace, "unlock", "--yes", "--watch", "0")
-    assert (fresh.code, "so lately that it counts as alive" in fresh.error) == (3, True)
+    assert (fresh.code, "so recently that it counts as alive" in fresh.error) == (3, True)
     forced = Person(api).types("-n", namespace, "unlock", "--yes", "--watch", "0", "--force")
-    assert (forced.code, "two nodes of the pool may be down at once" in forced.err) == (0, True)
+    assert (forced.code, "two nodes of the pool may be down at the same time" in forced.err) == (0, True)
     events = client.get("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={node}").json()[
         "items"
     ]
@@ -184,7 +184,7 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     site.until(lambda: site.machines["node-1"].reboots == 1, "node-1 went down")
     assert lease_view(site.lease()).phase is LeasePhase.REBOOTING
     early = Person(site.api).types("unlock", "--yes", "--watch", "0")
-    assert (early.code, "so lately that it counts as alive" in early.error) == (3, True)
+    assert (early.code, "so recently that it counts as alive" in early.error) == (3, True)
     site.require("node-2")
     site.says("node-2", "waiting for the lock held by node-1")
 
@@ -193,8 +193,8 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
         typed = Person(site.api).types("unlock", "node-1", "--yes", "--reason", "its console is dark", "--watch", "1")
         assert typed.code == 0 or "counts as alive" in typed.error, typed
         if typed.code == 0:
-            assert "RISK: TWO NODES DOWN AT ONCE: node-1 may be down" in typed.err
-            assert "node-1, should it come back, proves itself, lifts its own cordon" in typed.err
+            assert "RISK: TWO NODES DOWN AT THE SAME TIME: node-1 may be down" in typed.err
+            assert "if node-1 comes back, it verifies itself, removes its own cordon" in typed.err
         return typed.code == 0
 
     site.until(freed, "node-1 counts as silent")

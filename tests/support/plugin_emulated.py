@@ -69,7 +69,7 @@ def _add_pod(sandbox: Sandbox, node: str, agent: Agent) -> None:
     labels = {"app.kubernetes.io/name": "node-hardening-agent"}
     name = f"node-hardening-agent-{node.rpartition('-')[2]:0>5}"
     sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
-    state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}
+    state: Object = {"running": {"startedAt": "2026-11-10T22:00:00Z"}}
     if agent.crashing:
         state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
 

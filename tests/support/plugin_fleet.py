@@ -41,7 +41,7 @@ __all__ = [
 
 Object = dict[str, Any]
 NODES = ("node-1", "node-2", "node-3")
-BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
+BEGAN = 1_794_348_800.0  # Tue 2026-11-10 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
 
@@ -214,7 +214,7 @@ class Staged:
             policy=_POLICY_HASH,
             version=__version__,
             label=True,
-            last_change=node_status.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
+            last_change=node_status.change_sentence(self.reports[name].changes, "2026-11-10T22:13:25Z"),
         )
         return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
 
@@ -254,7 +254,7 @@ def without_agent() -> Staged:
 
 def outside_window() -> Staged:
     """All want to reboot; the next window is tomorrow night."""
-    # Fri 2023-11-17 09:00 UTC: past Thursday night's window, before Monday's.
+    # Fri 2026-11-13 09:00 UTC: past Thursday night's window, before Monday's.
     fleet = Staged(WINDOWS, began=BEGAN + 2 * 86400 + 38800)
     fleet.want()
     fleet.run(1800)
@@ -264,7 +264,7 @@ def outside_window() -> Staged:
 def paused() -> Staged:
     """All want to reboot; somebody paused the cluster."""
     fleet = Staged()
-    fleet.paused(until="2023-11-15T02:00:00Z")
+    fleet.paused(until="2026-11-11T02:00:00Z")
     fleet.want()
     fleet.run(1800)
     return fleet
@@ -360,7 +360,7 @@ def done() -> Staged:
 
 def rolling() -> Staged:
     """One was rebooted, the next one drains, the last one waits; within the window."""
-    fleet = Staged(WINDOWS, began=1_700_515_800.0)  # Mon 2023-11-20 21:30 UTC, half an hour into the window
+    fleet = Staged(WINDOWS, began=1_794_864_600.0)  # Mon 2026-11-16 21:30 UTC, half an hour into the window
     fleet.want()
     fleet.until(lambda: len(fleet.world.books.boots) == 1 and sum(_is_busy(fleet, name) for name in fleet.names) == 2)
     fleet.until(lambda: any(fleet.world.phase_of(name) is Phase.DRAINING for name in fleet.names))

@@ -111,15 +111,15 @@ def test_a_drain_names_its_deadline_and_what_happens_then() -> None:
     """drain.timeout is 30 minutes by default, and then the agent aborts."""
     staged = SCENES["draining"]()
     reason = verdict(context(staged, holder(staged))).reboot[0]
-    assert "aborts and uncordons at 2023-11-14 22:43Z" in reason.message
+    assert "aborts and uncordons at 2026-11-10 22:43Z" in reason.message
     assert reason.until == pytest.approx(staged.began + 1800, abs=2)
 
 
 def test_a_window_names_its_next_opening_and_how_long_that_is() -> None:
     """In the window's own time zone."""
     found = verdict(context(SCENES["outside-window"](), "node-1"))
-    assert "Mon 2023-11-20 22:00 CET, in 3d11h" in found.reboot[0].message
-    assert found.reboot[0].until == 1700514000.0
+    assert "Mon 2026-11-16 22:00 CET, in 3d11h" in found.reboot[0].message
+    assert found.reboot[0].until == 1794862800.0
     assert "3d11h" in found.headline
 
 
@@ -157,7 +157,7 @@ def test_what_would_block_it_next_is_listed_too() -> None:
 
 def test_a_window_that_closes_behind_the_lock_is_listed() -> None:
     """Whoever waits for the lock learns that it would not help."""
-    staged = Staged(WINDOWS, began=1_700_514_000.0)  # as Monday's opens
+    staged = Staged(WINDOWS, began=1_794_862_800.0)  # as Monday's opens
     for name in staged.names:
         staged.machine(name).pdb_until = 1e9
     staged.want()
@@ -172,7 +172,7 @@ def test_what_is_over_is_not_repeated(scene: str) -> None:
     """The status is older than the live object: nothing is claimed that is over."""
     staged = SCENES[scene]()
     known = context(staged, "node-1")
-    over = replace(known, pause=locks.Pause(active=False), row=replace(known.row, skip=""), now=1_700_514_001.0)
+    over = replace(known, pause=locks.Pause(active=False), row=replace(known.row, skip=""), now=1_794_862_801.0)
     found = verdict(over)
     assert codes(found)[1] == ["AcquiringLock"]
     assert found.headline.endswith("its reboot waits: what its agent reported last is over: it acquires the lock next.")
