@@ -54,17 +54,17 @@ def candidates(top: argparse.ArgumentParser, words: Sequence[str], names: Names)
         yield from (f"{one.name}\t{one.help}" for one in COMMANDS if one.name.startswith(last))
         return
     given = _positionals_given(before[before.index(chosen) + 1 :], options)
-    wanted = [action for action in current._actions if not action.option_strings]
-    if given < len(wanted):
-        action = wanted[given]
+    expected = [action for action in current._actions if not action.option_strings]
+    if given < len(expected):
+        action = expected[given]
         yield from _starting(last, action.choices or names(str(action.metavar or "")))
 
 
 def _options(current: argparse.ArgumentParser, last: str) -> Iterator[str]:
     for action in current._actions:
-        told = (action.help or "").partition(" (default")[0]
+        help_text = (action.help or "").partition(" (default")[0]
         long = [name for name in action.option_strings if name.startswith("--")]
-        yield from (f"{name}\t{told}" for name in long if name.startswith(last))
+        yield from (f"{name}\t{help_text}" for name in long if name.startswith(last))
 
 
 def _starting(last: str, names: Iterable[object]) -> Iterator[str]:

@@ -148,7 +148,7 @@ def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, s
 
 
 def _next_step(error: AgentError) -> str:
-    """What to do about the common ones; empty where the message says it already."""
+    """What to do about the common ones; empty where the message has it already."""
     match error:
         case Unreachable():
             return "; is this the right cluster? kubectl config current-context, kubectl cluster-info"
@@ -168,5 +168,5 @@ def _discard_output() -> None:
 
 
 def _say(given: Session, text: str) -> None:
-    # An error may quote what a server or an object said.
+    # An error may quote a server's or an object's text.
     given.note(f"{_PROGRAM}: {values.text(text, _ERROR_CHARACTERS)}")

@@ -51,20 +51,20 @@ def test_a_forecast_by_windows_and_by_what_somebody_says(stage: Stage) -> None:
     found = stage.type("outside-window", "forecast --takes 90m")
     assert found.code == 0
     assert "2026-11-17 01:30Z (in 3d16h)" in found.out  # 21:00Z is 22:00 in Berlin, and three times 90 minutes
-    told = json.loads(stage.type("outside-window", "forecast --takes 3h -o json").out)
-    (pool,) = told["pools"]
+    document = json.loads(stage.type("outside-window", "forecast --takes 3h -o json").out)
+    (pool,) = document["pools"]
     assert (pool["pool"], pool["pending"], pool["underWay"]) == ("workers", 3, [])
     # Begun at 22:00 and 01:00; the third does not fit and goes into Tuesday's night.
     assert pool["doneAt"] == "2026-11-18T00:00:00Z"
 
 
 def test_a_forecast_from_reboots_that_were_seen(stage: Stage) -> None:
-    """After a round there is a pace; with nothing waiting there is nothing to reckon."""
-    told = json.loads(stage.type("done", "forecast -o json").out)
-    (pool,) = told["pools"]
+    """After a round there is a pace; with nothing waiting there is nothing to calculate."""
+    document = json.loads(stage.type("done", "forecast -o json").out)
+    (pool,) = document["pools"]
     assert pool["cycle"]["recorded"] == 3
     assert 60 < pool["cycle"]["typicalSeconds"] < 600
-    assert (pool["pending"], told["assumes"]) == (0, [])
+    assert (pool["pending"], document["assumes"]) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_preflight_names_pod_budget_and_owner_and_changes_nothing(stage: Stage
     assert "node-hardening-agent" in screen.type("preflight node-1 -o wide").out
     fleet = screen.type("preflight")
     assert (fleet.code, "2 of 2 pending nodes would be blocked now" in fleet.out) == (1, True)
-    told = json.loads(screen.type("preflight -o json").out)
-    assert (told["by"], [one["node"] for one in told["nodes"]]) == ("dry-run evictions", ["node-1", "node-2"])
+    document = json.loads(screen.type("preflight -o json").out)
+    assert (document["by"], [one["node"] for one in document["nodes"]]) == ("dry-run evictions", ["node-1", "node-2"])
     assert (stage.sandbox.list("pods", "shop"), stage.sandbox.list("poddisruptionbudgets", "shop")) == before
 
 
@@ -121,8 +121,8 @@ def test_a_drain_that_would_go_through_is_exit_0(stage: Stage) -> None:
 def test_a_summary_counts_in_order_of_trouble() -> None:
     """Singular and plural; nothing on the node is a sentence too."""
     pods = [Preflight(f"a/{n}", one) for n, one in enumerate([*Expected, Expected.GOES, Expected.NEVER])]
-    said = "7 pods on n: 2 cannot be evicted, 1 has to wait, 1 unknown, 2 can be evicted, 1 stays"
-    assert summary(NodePreflight("n", tuple(pods))) == said
+    text = "7 pods on n: 2 cannot be evicted, 1 has to wait, 1 unknown, 2 can be evicted, 1 stays"
+    assert summary(NodePreflight("n", tuple(pods))) == text
     assert summary(NodePreflight("n", ())) == "0 pods on n"
 
 
@@ -134,7 +134,7 @@ def test_defaults_are_assumed_only_aloud(stage: Stage) -> None:
     assert (found.code, "the defaults are assumed" in found.err) == (1, True)
 
 
-# -- what is said before a change --------------------------------------------------------------------------------------
+# -- what is announced before a change ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

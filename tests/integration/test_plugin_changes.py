@@ -58,7 +58,7 @@ def note(client: Client, node: str, key: str) -> str | None:
     return value
 
 
-def told(client: Client, name: str, namespace: str = "default", since: int = 0) -> list[tuple[str, str]]:
+def events_of(client: Client, name: str, namespace: str = "default", since: int = 0) -> list[tuple[str, str]]:
     """Reasons and messages of the Events about an object."""
     path = f"/api/v1/namespaces/{namespace}/events"
     found = client.get(path, fieldSelector=f"involvedObject.name={name}").json()["items"]
@@ -88,7 +88,7 @@ def test_a_pause_is_shown_asked_for_and_understood_by_the_agents(
     assert found["data"] == {"until": "2026-12-31T22:00:00Z", "reason": "month's end", "by": me}
     at = datetime.fromisoformat("2026-12-31T21:00:00Z").timestamp()
     assert judge(found, at).blocked
-    events = told(client, "node-hardening-pause", namespace)
+    events = events_of(client, "node-hardening-pause", namespace)
     assert events == [
         ("RebootsPaused", f"{me} paused every reboot until 2026-12-31T22:00:00Z (in 4h), by {me}: month's end")
     ]
@@ -97,7 +97,7 @@ def test_a_pause_is_shown_asked_for_and_understood_by_the_agents(
 def test_a_pause_that_stands_is_shown_and_replaced_only_when_told(
     api: ApiServer, client: Client, namespace: str, me: str
 ) -> None:
-    """Somebody's pause with another end; no is no, and yes keeps the reason that nobody said anything against."""
+    """Another user's pause with another end; no is no, and yes keeps its reason."""
     first = Person(api, answers=["y", "n", "yes"])
     first.types("-n", namespace, "pause", "--reason", "Black Friday")
     before = pause_of(client, namespace)
@@ -116,7 +116,7 @@ def test_a_pause_that_stands_is_shown_and_replaced_only_when_told(
 def test_pausing_twice_and_resuming_twice_change_nothing_the_second_time(
     api: ApiServer, client: Client, namespace: str
 ) -> None:
-    """Nobody is asked, nothing is written, no Event; the exit code is 0."""
+    """Nothing is asked, nothing is written, no Event; the exit code is 0."""
     person = Person(api)
     line = ("-n", namespace, "pause", "--yes", "--reason", "move")
     assert person.types(*line).code == 0
@@ -128,7 +128,7 @@ def test_pausing_twice_and_resuming_twice_change_nothing_the_second_time(
     assert (lifted.code, lifted.out) == (0, "reboots are resumed\n")
     assert pause_of(client, namespace) == {}
     assert person.types("-n", namespace, "resume").out == "not paused\n"
-    reasons = [reason for reason, _ in told(client, "node-hardening-pause", namespace)]
+    reasons = [reason for reason, _ in events_of(client, "node-hardening-pause", namespace)]
     assert reasons == ["RebootsPaused", "RebootsResumed"]
 
 
@@ -154,14 +154,14 @@ def test_a_pause_that_somebody_else_changed_while_we_read_is_left_alone(
         typed = person.types("-n", namespace, *line)
         assert (typed.code, "another user changed the pause meanwhile" in typed.error) == (3, True)
         assert pause_of(client, namespace)["data"]["by"] == "bob"
-    assert told(client, "node-hardening-pause", namespace) == []
+    assert events_of(client, "node-hardening-pause", namespace) == []
     assert person.types("-n", namespace, "resume").code == 0
 
 
 def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
     api: ApiServer, client: Client, namespace: str
 ) -> None:
-    """What holds nothing back says so; what nobody understands is shown as it is."""
+    """One that blocks nothing says so; one that is malformed is shown as it is."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     for until, words in (("2020-01-01T00:00:00Z", "it blocks nothing"), ("tomorrow", "until tomorrow")):
         client.post(path, {"metadata": {"name": "node-hardening-pause"}, "data": {"until": until}})
@@ -182,7 +182,7 @@ def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
 def test_what_cannot_be_meant_is_exit_2(
     api: ApiServer, client: Client, namespace: str, line: list[str], words: str
 ) -> None:
-    """Said in a sentence, and nothing was changed."""
+    """One message, and nothing was changed."""
     typed = Person(api).types("-n", namespace, *line)
     assert (typed.code, words in typed.error) == (2, True)
     assert pause_of(client, namespace) == {}
@@ -209,7 +209,7 @@ def test_a_node_is_opted_out_and_in_again(api: ApiServer, client: Client, node: 
     off = person.types(*line, "--off")
     assert (off.code, note(client, node, "reboot-skip")) == (0, None)
     assert person.types(*line, "--off").out == f"{node} is not opted out\n"
-    assert told(client, node) == [
+    assert events_of(client, node) == [
         ("RebootSkipSet", f"{me} opted the node out of reboots: disk is replaced"),
         ("RebootSkipRemoved", f"{me} removed the opt-out (disk is replaced (by {me}))"),
     ]
@@ -281,13 +281,13 @@ def test_a_reboot_is_asked_for_and_says_what_will_hold_it_up(
         assert f"blocked now: {words}" in typed.err
     assert "expect it to begin" not in typed.err
     assert note(client, node, "reboot-request") == f"new firmware (by {me})"
-    assert told(client, node) == [("RebootRequested", f"{me} requested a reboot: new firmware")]
+    assert events_of(client, node) == [("RebootRequested", f"{me} requested a reboot: new firmware")]
 
 
 def test_asking_twice_asks_once_and_never_during_a_reboot(
     api: ApiServer, client: Client, node: str, namespace: str, me: str
 ) -> None:
-    """A second request behind one that is under way would reboot the node once more."""
+    """A second request behind one that is under way would reboot the node again."""
     person = Person(api)
     line = ("-n", namespace, "reboot", node, "--yes")
     assert person.types(*line, "--reason", "one").code == 0
@@ -309,14 +309,14 @@ def test_asking_twice_asks_once_and_never_during_a_reboot(
 def test_a_dry_run_asks_the_server_and_changes_nothing(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """Nobody is asked; neither object nor Event is there afterwards."""
+    """Nothing is asked; neither object nor Event is there afterwards."""
     before = client.get(f"/api/v1/nodes/{node}").json()
     for line in (["pause"], ["skip", node], ["reboot", node]):
         typed = Person(api).types("-n", namespace, *line, "--dry-run")
         assert (typed.code, typed.out.startswith("dry run, nothing was changed")) == (0, True)
     assert client.get(f"/api/v1/nodes/{node}").json() == before
     assert pause_of(client, namespace) == {}
-    assert told(client, node) == []
+    assert events_of(client, node) == []
 
 
 def test_programs_get_one_document(api: ApiServer, client: Client, node: str, namespace: str, me: str) -> None:
@@ -342,7 +342,7 @@ def test_programs_get_one_document(api: ApiServer, client: Client, node: str, na
 def test_an_event_that_cannot_be_delivered_undoes_nothing(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """It is said, and the change stands."""
+    """It is reported, and the change stands."""
     assert api.sandbox is not None
     number = api.sandbox.add_fault(Fault(FaultKind.STATUS, frozenset({"create"}), ".*/events", code=403))
     typed = Person(api).types("-n", namespace, "skip", node, "--yes")
@@ -356,7 +356,7 @@ def test_an_event_that_cannot_be_delivered_undoes_nothing(
 def test_an_older_server_knows_people_by_their_kubeconfig(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """SelfSubjectReview came with 1.28; without it the kubeconfig's user, or nobody."""
+    """SelfSubjectReview came with 1.28; without it the kubeconfig's user, or unknown."""
     assert api.sandbox is not None
     for user, who in (("ann", "ann"), ("", "unknown")):
         number = api.sandbox.add_fault(Fault(FaultKind.STATUS, path=".*/selfsubjectreviews", code=404))
@@ -374,7 +374,7 @@ SLOWEST_SECONDS = 120  # a bound for what never comes; only a failing test waits
 
 
 def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, str]:
-    """The exit code and everything on the screen of somebody who types these keys at the question."""
+    """The exit code and everything on the screen of a user who types these keys at the question."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [PROGRAM, "--kubeconfig", kubeconfig, *line],
@@ -389,7 +389,7 @@ def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, 
             if b"[y/N] " in seen and keys:
                 if (
                     keys == CTRL_C
-                ):  # the terminal is not the process's own, so that nobody turns the key into the signal
+                ):  # the terminal is not the process's own, so that nothing turns the key into the signal
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(ours, keys)

@@ -104,7 +104,7 @@ def test_a_file_is_written_whole_for_its_owner_alone(
 def test_it_does_not_write_over_what_is_no_report(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A slip of the hand costs nobody their file, folder or link."""
+    """A wrong name costs no user a file, directory or link."""
     other, folder = tmp_path / "notes.txt", tmp_path / "folder"
     other.write_text("mine")
     folder.mkdir()
@@ -124,7 +124,7 @@ def test_it_pours_into_a_device(config: str) -> None:
 def test_a_terminal_gets_a_file_with_a_name_of_its_own(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody wants a page on the screen; with -O - it comes there all the same."""
+    """A page does not belong on the screen; with -O - it comes there regardless."""
     monkeypatch.chdir(tmp_path)
 
     class Terminal(io.StringIO):
@@ -139,6 +139,19 @@ def test_a_terminal_gets_a_file_with_a_name_of_its_own(
     assert made.name in capsys.readouterr().err
     assert run(config, "-O", "-") == OK
     assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
+
+
+def test_without_jinja2_the_page_names_the_extra(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the documents work."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "agent.plugin.page.document", raising=False)
+    monkeypatch.delattr("agent.plugin.page.document", raising=False)
+    assert run(config) == USAGE
+    out, err = capsys.readouterr()
+    assert (out, "the page needs jinja2: pip install 'node-hardening-agent[plugin]'" in err) == ("", True)
+    assert run(config, "-o", "json") == OK
 
 
 def test_what_may_not_be_read_is_unknown_on_the_page(

@@ -173,7 +173,7 @@ def _with_policy(site: Site) -> None:
 
 def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(site: Site) -> None:
     """Down for long: not freed while it may be alive, then freed; the next one reboots under the lock; the old one
-    comes back, is proved, lifts its own cordon, and gives back nothing that is not its.
+    comes back, is verified, removes its own cordon, and releases no lock that it lost.
     """
     for name in ("node-1", "node-2"):
         site.add(name)

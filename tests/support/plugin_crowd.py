@@ -26,7 +26,7 @@ from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_fleet
 from tests.support.plugin_emulated import becomes
-from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCTP, UNTOLD, Object, Staged
+from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCTP, Object, Staged
 from tests.support.reboot_trouble import CommandFate
 
 POLICY = """\
@@ -75,7 +75,7 @@ SECCOMP = Finding(
     "Seccomp profile team.json is valid and installed",
     Status.UNKNOWN,
     Severity.MEDIUM,
-    "the kubelet's root folder cannot be told",
+    "the kubelet's root directory is unknown",
     "installed below the kubelet's root folder",
     "",
     "Set seccomp.directory to the seccomp folder below the kubelet's --root-dir.",
@@ -126,15 +126,15 @@ def _remember(stage: Staged) -> None:
 
 def _find(stage: Staged) -> None:
     """What does not comply."""
-    told: dict[str, tuple[Finding, ...]] = {
+    found: dict[str, tuple[Finding, ...]] = {
         "worker-03": (ANONYMOUS, TIMEOUT, CIPHERS),
         "worker-07": (TIMEOUT, CIPHERS),
         "worker-12": (replace(ANONYMOUS, observed="not set, and the default of a kubelet without a file is true"),),
         "worker-17": (SCTP, TIMEOUT),
         "gpu-03": (PROFILE, TIMEOUT),
-        "edge-01": (UNTOLD, SECCOMP),
+        "edge-01": (NO_KUBELET, SECCOMP),
     }
-    for name, more in told.items():
+    for name, more in found.items():
         stage.reports[name] = plugin_fleet.report(name, *more)
     stage.absent.add("worker-21")
     stage.crashing.add("worker-20")
@@ -236,9 +236,9 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
     for index in range(number):
         name = f"node-{index:05}"
         made = builders.node(name, at, control_plane=index < 5)
-        told = plugin_fleet.report(name, *_found(index))
+        checked = plugin_fleet.report(name, *_found(index))
         shown = node_status.hardening(
-            told, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
+            checked, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
         )
         sentence = "waiting for the lock held by node-00007" if index % 20 == 7 else "not required"
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
@@ -257,7 +257,7 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
 def _found(index: int) -> tuple[Finding, ...]:
     if index % 10:
         return ()
-    known = (ANONYMOUS, SCTP, TIMEOUT, CIPHERS, PROFILE, SECCOMP, UNTOLD)
+    known = (ANONYMOUS, SCTP, TIMEOUT, CIPHERS, PROFILE, SECCOMP, NO_KUBELET)
     return tuple(replace(one, observed=f"{one.observed} ({index % 60})") for one in known[index // 10 % 5 :][:3])
 
 

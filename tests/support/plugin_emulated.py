@@ -73,7 +73,7 @@ def _add_pod(sandbox: Sandbox, node: str, agent: Agent) -> None:
     if agent.crashing:
         state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
 
-    def told(pod: Object) -> None:
+    def becomes_ready(pod: Object) -> None:
         restarts = 0 if agent.ready else 7
         container = {"name": "agent", "ready": agent.ready, "restartCount": restarts, "state": state}
         pod["status"] = {
@@ -82,7 +82,7 @@ def _add_pod(sandbox: Sandbox, node: str, agent: Agent) -> None:
             "containerStatuses": [container],
         }
 
-    sandbox.update("pods", name, told, NAMESPACE)
+    sandbox.update("pods", name, becomes_ready, NAMESPACE)
 
 
 def _add_shop(sandbox: Sandbox, nodes: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Three nodes in each phase of a reboot, as their daemons write them: for the plugin's tests and the docs' captures.
 
-Real coordinators run on a reboot_world in virtual time up to the wanted moment; what their Nodes, Leases and sentences
-then are is put on an emulator by the daemon's own writers (history, state, lease_body, Told, hardening). Nothing of the
-format is written by hand here.
+Real coordinators run on a reboot_world in virtual time up to a moment; what their Nodes and Leases then are is put on
+an emulator by the daemon's own writers (history, state, lease_body, NodeReporter, hardening). Nothing of the format is
+written by hand here.
 """
 
 from __future__ import annotations
@@ -29,14 +29,23 @@ from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_emulated as emulated
 from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
-from tests.support.plugin_findings import ANONYMOUS, SCTP, UNTOLD, report
+from tests.support.plugin_findings import ANONYMOUS, NO_KUBELET, SCTP, report
 from tests.support.reboot_agent import rooms_of
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate
 from tests.support.reboot_world import World
 
 __all__ = [
-    "ANONYMOUS", "NAMESPACE", "SCENES", "SCTP", "UNTOLD", "WINDOWS", "Object", "Spoken", "Staged", "report",
+    "ANONYMOUS",
+    "NAMESPACE",
+    "NO_KUBELET",
+    "SCENES",
+    "SCTP",
+    "WINDOWS",
+    "Object",
+    "Spoken",
+    "Staged",
+    "report",
 ]  # fmt: skip
 
 Object = dict[str, Any]
@@ -175,8 +184,8 @@ class Staged:
         made["metadata"]["labels"].update({key: value for key, value in shown.labels.items() if value is not None})
         if seen.unschedulable:
             made["spec"]["unschedulable"] = True
-        told = [builders.condition(one.type, one.status, one.reason, one.message, at) for one in shown.conditions]
-        made["status"]["conditions"] += told
+        added = [builders.condition(one.type, one.status, one.reason, one.message, at) for one in shown.conditions]
+        made["status"]["conditions"] += added
         for condition in made["status"]["conditions"]:
             if condition["type"] == "Ready" and seen.ready is not True:
                 condition.update(
@@ -209,14 +218,14 @@ class Staged:
     def _shown(self, name: str) -> NodeView:
         if name in self.absent:
             return NodeView()
-        told = node_status.hardening(
+        checked = node_status.hardening(
             self.reports[name],
             policy=_POLICY_HASH,
             version=__version__,
             label=True,
             last_change=node_status.change_sentence(self.reports[name].changes, "2026-11-10T22:13:25Z"),
         )
-        return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
+        return self.spoken[name].captured.parts.get("reboot", NodeView()).over(checked)
 
 
 # -- the scenes --------------------------------------------------------------------------------------------------------
@@ -236,11 +245,11 @@ def calm() -> Staged:
 
 
 def non_compliant() -> Staged:
-    """One node complies, one drifted, of one it cannot be told."""
+    """One node complies, one does not, one is unknown."""
     fleet = Staged()
     fleet.run(60)
     fleet.reports["node-2"] = report("node-2", ANONYMOUS, SCTP)
-    fleet.reports["node-3"] = report("node-3", UNTOLD)
+    fleet.reports["node-3"] = report("node-3", NO_KUBELET)
     return fleet
 
 
@@ -262,7 +271,7 @@ def outside_window() -> Staged:
 
 
 def paused() -> Staged:
-    """All want to reboot; somebody paused the cluster."""
+    """All want to reboot; a user paused the cluster."""
     fleet = Staged()
     fleet.paused(until="2026-11-11T02:00:00Z")
     fleet.want()
@@ -314,7 +323,7 @@ def rebooting() -> Staged:
 
 
 def verifying() -> Staged:
-    """One is back and has to be proved well; its hardening is not verified."""
+    """One is back and has to be verified; its hardening is not verified."""
     fleet = Staged()
     fleet.want()
     name = fleet.first()
@@ -349,7 +358,7 @@ def stuck() -> Staged:
 
 
 def done() -> Staged:
-    """Everybody was rebooted once."""
+    """Every node was rebooted once."""
     fleet = Staged()
     fleet.run(3600)
     fleet.want()
@@ -379,7 +388,7 @@ def looping() -> Staged:
 
 
 def sentinel_unknown() -> Staged:
-    """It cannot be told whether a reboot is required, and one node's note was damaged."""
+    """Whether a reboot is required is unknown, and one node's note was damaged."""
     fleet = Staged()
     fleet.machine("node-1").sentinel_unknown = True
     fleet.want("node-2")

@@ -34,7 +34,7 @@ PAGE_SIZE = 500
 # From the cordon to the uncordon.
 DISRUPTED = frozenset({Phase.CORDONED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING})
 UNDER_WAY = DISRUPTED | {Phase.LOCKED, Phase.RELEASING}
-# Those that a node can be in while its Lease, or its state, says that it has been told to reboot.
+# Those that a node can be in while its Lease, or its state, says that the reboot command was given.
 _AFTER_THE_COMMAND = frozenset({Phase.REBOOTING, Phase.VERIFYING, Phase.RELEASING, Phase.ROLLED_BACK})
 _FINDINGS_KEPT = 200
 _REBOOTS_KEPT = 20
@@ -238,7 +238,7 @@ def _without_status(found: Mapping[str, Any], notes: Mapping[str, str], *, is_ma
 
 
 def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
-    """The row with what the Leases know: who holds one as rebooting has been told to reboot, whatever it last wrote."""
+    """The row with what the Leases know: who holds one as rebooting was given the command, whatever it last wrote."""
     mine = next((lock for lock in locks if lock.is_rebooting and lock.holder_uid == one.uid and not lock.is_free), None)
     if mine is None or one.phase in _AFTER_THE_COMMAND:
         return one

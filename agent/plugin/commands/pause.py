@@ -45,8 +45,8 @@ def _pause(options: argparse.Namespace, session: Session) -> int:
         if not until and not before.until and reason == before.reason:
             return _done(session, before, f"already paused: {_spelled(before, session.now())}", changed=False)
     who = mutations.user_name(session.kube)
-    wanted = Pause(active=True, until=until, reason=reason, by=who)
-    spelled = _spelled(wanted, session.now())
+    pause = Pause(active=True, until=until, reason=reason, by=who)
+    spelled = _spelled(pause, session.now())
     lines = [
         f"replaces the current pause: {_spelled(before, session.now())}" if before and replaces else "",
         f"configmap/{PAUSE} in {session.namespace}: {spelled}",
@@ -56,11 +56,11 @@ def _pause(options: argparse.Namespace, session: Session) -> int:
     title = "replace the current pause" if replaces else "pause every reboot of the cluster"
     if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
         return mutations.declined(session)
-    made = _write(session, wanted, before, dry_run=options.dry_run)
+    made = _write(session, pause, before, dry_run=options.dry_run)
     audit = _audit(session, AuditReason.REBOOTS_PAUSED, f"{who} paused every reboot {spelled}", made)
     mutations.record(session, audit, who=who, dry_run=options.dry_run)
     text = f"paused {spelled}; end it with: {command('resume')}"
-    return _done(session, wanted, text, changed=True, dry_run=options.dry_run)
+    return _done(session, pause, text, changed=True, dry_run=options.dry_run)
 
 
 def _resume(options: argparse.Namespace, session: Session) -> int:
@@ -113,9 +113,9 @@ def _current(session: Session) -> Pause | None:
         return None
 
 
-def _write(session: Session, wanted: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
+def _write(session: Session, pause: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
     """Creates it, or replaces exactly what was shown."""
-    data = {"until": wanted.until, "reason": wanted.reason, "by": wanted.by}
+    data = {"until": pause.until, "reason": pause.reason, "by": pause.by}
     meta: dict[str, Any] = {"name": PAUSE, "namespace": session.namespace, "labels": _LABELS}
     try:
         if before is None:

@@ -22,7 +22,7 @@ from agent.reboot.views import node_view
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_node(parser)
     parser.add_argument("--off", action="store_true", help="remove the opt-out")
-    mutations.configure(parser, reason="why; shown wherever the node's reboot is said to wait")
+    mutations.configure(parser, reason="why; shown wherever the node's reboot waits")
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:

@@ -248,7 +248,7 @@ _STATIC: Mapping[R, tuple[str, str, tuple[str, ...]]] = {
     R.BLOCKED_BY_PACKAGE_MANAGER: (
         "blocked by the package manager",
         "",
-        ("wait until it has finished; if it hangs, look at it on the node",),
+        ("wait until it has finished; if it hangs, check it on the node",),
     ),
     R.BLOCKED_BY_INHIBITOR: (
         "blocked by a shutdown inhibitor",

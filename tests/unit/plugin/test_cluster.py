@@ -81,7 +81,7 @@ def test_only_hardened_is_well(word: str, well: bool) -> None:
 
 @pytest.mark.parametrize("ready", ["False", "Unknown", None])
 def test_a_node_that_is_not_ready_is_not_well(ready: str | None) -> None:
-    """What its agent said last is only that."""
+    """What its agent reported last is only that."""
     found = node(status="hardened")
     found["status"] = {"conditions": [{"type": "Ready", "status": ready}] if ready else []}
     assert nodes.row(found, Pool()).is_well is False
@@ -233,7 +233,7 @@ def test_a_malformed_status_is_unknown() -> None:
     ],
 )  # fmt: skip
 def test_a_lease_beats_an_older_status(phase: str, shown: Phase) -> None:
-    """A holder that was told to reboot is rebooting, whatever its agent could write last; not past the reboot."""
+    """A holder that was given the command is rebooting, whatever its agent could write last; not past the reboot."""
     one = row(reboot_status=status(phase, "Draining"))
     mine = a_lock(rebooting(holder=f"{one.name}/{one.uid}"))
     assert nodes.with_locks(one, [mine]).phase is shown

@@ -1,4 +1,4 @@
-"""A lock's holder: what it is taken for, which risk is named, what is said to follow."""
+"""A lock's holder: what it is taken for, which risk is named, what follows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def seen(view: LeaseView | None = None, at: NodeRow | None = node(), **more: obj
         (seen(at=node(uid="uid-2"), changed=True), HolderLiveness.GONE),
         (seen(changed=True), HolderLiveness.ALIVE),
         (seen(lease(renewed=NOW - 59)), HolderLiveness.FRESH),
-        (seen(lease(renewed=NOW + 3600)), HolderLiveness.FRESH),  # its clock runs ahead: no proof of silence
+        (seen(lease(renewed=NOW + 3600)), HolderLiveness.FRESH),  # its clock runs ahead: no evidence of silence
         (seen(lease(renewed=NOW - 61)), HolderLiveness.SILENT),
         (seen(lease(renewed=NOW - 61, duration_seconds=120)), HolderLiveness.FRESH),
         (seen(lease(renewed=NOW - 61, duration_seconds=0)), HolderLiveness.SILENT),
@@ -91,9 +91,9 @@ def test_a_renewal_is_waited_for_as_long_as_one_takes() -> None:
 )
 def test_whether_the_pool_goes_on_afterwards_is_said(holder: Holder, limit: str, words: str) -> None:
     """A freed lock alone does not help where the budget is used up; then it says what does."""
-    told = " ".join(follows(holder, Reboot(max_unavailable=limit)))
-    assert words in told
-    assert ("kubectl delete node worker-1" in told) is ("keeps waiting" in told)
+    text = " ".join(follows(holder, Reboot(max_unavailable=limit)))
+    assert words in text
+    assert ("kubectl delete node worker-1" in text) is ("keeps waiting" in text)
 
 
 def test_a_policy_that_cannot_be_told_is_unknown() -> None:
@@ -110,7 +110,7 @@ def test_nothing_follows_where_nothing_is_left() -> None:
 
 def test_what_is_seen_is_told_whole() -> None:
     """Lock, phase, renewal and how it was looked at; Node, kubelet, boot and note."""
-    told = "\n".join(facts(seen(lease(stuck="worker-2"))))
+    text = "\n".join(facts(seen(lease(stuck="worker-2"))))
     for words in (
         "lock workers/0 (lease node-hardening-reboot-workers-0) is held by worker-1, acquired 31m ago",
         "phase: rebooting (it may have given the reboot command)",
@@ -120,7 +120,7 @@ def test_what_is_seen_is_told_whole() -> None:
         "it runs the same boot as when the lock was last renewed",
         "its status: rebooting",
     ):
-        assert words in told
+        assert words in text
     assert "another boot than" in "\n".join(facts(seen(boot_id="boot-2")))
     assert "an unknown boot" in "\n".join(facts(seen(boot_id="")))
     assert "its status: none" in "\n".join(facts(seen(at=node(phase=None))))

@@ -46,8 +46,8 @@ def policy(text: str) -> Reboot:
 )
 def test_what_the_node_itself_says(row: NodeRow, words: str) -> None:
     """One sentence each; a node that is well says nothing."""
-    (said,) = by_node(row)
-    assert words in said
+    (sentence,) = by_node(row)
+    assert words in sentence
     assert list(by_node(WELL)) == []
 
 
@@ -57,7 +57,7 @@ def test_a_lock_holds_back_when_every_slot_is_anothers() -> None:
     other, free = lock("n2/uid-n2"), lock("", 1)
     assert list(by_locks(WELL, Reboot(), [other], NOW)) == ["lock workers/0 is held by n2 for 5m"]
     assert list(by_locks(WELL, two, [other, free], NOW)) == []
-    assert list(by_locks(WELL, two, [other], NOW)) == []  # a slot that nobody ever took has no Lease
+    assert list(by_locks(WELL, two, [other], NOW)) == []  # a slot that was never taken has no Lease
     assert len(list(by_locks(WELL, two, [other, lock("n3/uid-n3", 1)], NOW))) == 2
     assert list(by_locks(WELL, Reboot(), [lock("n1/uid-n1")], NOW)) == []
     (stuck,) = by_locks(WELL, Reboot(), [lock("n2/uid-n2", stuck="n3")], NOW)
@@ -67,6 +67,6 @@ def test_a_lock_holds_back_when_every_slot_is_anothers() -> None:
 def test_the_minimum_gap_says_until_when() -> None:
     """The gap counts from the last reboot in any slot."""
     rests = policy("{blockers: {minimumGap: 10m}}")
-    (said,) = by_locks(WELL, rests, [lock("", last_reboot=NOW - 60)], NOW)
-    assert said == "minimum gap after the pool's last reboot, until 2027-01-15 08:09Z (in 9m)"
+    (sentence,) = by_locks(WELL, rests, [lock("", last_reboot=NOW - 60)], NOW)
+    assert sentence == "minimum gap after the pool's last reboot, until 2027-01-15 08:09Z (in 9m)"
     assert list(by_locks(WELL, rests, [lock("", last_reboot=NOW - 601)], NOW)) == []

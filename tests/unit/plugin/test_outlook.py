@@ -54,7 +54,7 @@ def test_one_that_is_under_way_is_waited_for() -> None:
 
 
 def test_one_that_takes_longer_than_any_may_be_done_at_once() -> None:
-    """Nobody can say how much longer; the next one begins no earlier than now."""
+    """How much longer is unknown; the next one begins no earlier than now."""
     assert finish(Roll(1, (HOUR,)), 10 * MINUTE, (), NOW).at == NOW + 10 * MINUTE
 
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_told_is_not() -> None:
 @settings(max_examples=60, deadline=None)
 @given(rolls, lengths, windows)
 def test_every_cycle_begins_in_a_window_and_behind_the_gap(roll: Roll, length: float, given_: Sequence[Window]) -> None:
-    """Never more at once than slots, never within the gap, never with the windows closed."""
+    """Never more at the same time than slots, never within the gap, never with the windows closed."""
     known = list(cycles(roll, length, given_, NOW))
     under_way, mine = known[: len(roll.under_way)], known[len(roll.under_way) :]
     assert len(mine) == roll.pending

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from agent.report import node_status
 from tests.support import plugin_crowd
 from tests.support.html import Sound
 from tests.support.plugin_fleet import SCENES, Staged
+
+ROOT = Path(__file__).resolve().parents[3]
 
 _HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -55,7 +58,7 @@ def shot_of(scene: str, **changes: Any) -> Snapshot:
 
 
 def hostile(stage: Staged) -> list[dict[str, Any]]:
-    """Nodes on which everything that somebody can write is hostile."""
+    """Nodes on which everything that anyone can write is hostile."""
     nodes = stage.nodes()
     for node in nodes:
         notes = node["metadata"]["annotations"]
@@ -219,3 +222,16 @@ def test_an_empty_selection_is_reported() -> None:
     shot = replace(shot, heading=replace(shot.heading, selector="a=b"))
     assert summarize(shot).headline == "No node matches a=b."
     assert Sound.of(page(shot)).wrong == []
+
+
+def test_a_value_that_looks_like_a_template_is_text() -> None:
+    """And what is not ASCII becomes a character reference."""
+    found = page(shot_of("calm", locks_problem="{{ 7 * 7 }} {% raw %} \u00e9"))
+    assert "{{ 7 * 7 }} {% raw %} &#233;" in found
+
+
+def test_nodes_do_without_jinja2() -> None:
+    """What the image installs has neither it nor what it brings."""
+    for name in ("run.txt", "notify.txt"):
+        locked = (ROOT / "requirements" / name).read_text()
+        assert not {"jinja2", "markupsafe"} & {line.partition("==")[0] for line in locked.splitlines()}

@@ -16,7 +16,7 @@ from agent.reboot.status import StatusReason
 from agent.reboot.views import node_view
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
-from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCENES, SCTP, UNTOLD, WINDOWS, Staged, report
+from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
 from tests.support.plugin_rows import a_lock
 
 _RUNS = AgentPod("node-hardening-agent-x", ready=True)
@@ -354,7 +354,7 @@ def test_many_findings_are_counted_below_the_worst() -> None:
     """Eight with words, the rest as a number."""
     staged = SCENES["calm"]()
     many = [replace(SCTP, id=f"modprobe/m{number}") for number in range(12)]
-    staged.reports["node-1"] = report("node-1", ANONYMOUS, UNTOLD, *many)
+    staged.reports["node-1"] = report("node-1", ANONYMOUS, NO_KUBELET, *many)
     found = verdict(context(staged, "node-1"))
     assert codes(found)[0][-1] == "MoreFindings"
     assert "6 more findings" in found.hardening[-1].message
