@@ -23,12 +23,10 @@ from agent.kube import EVENTS, NODES, Kube, Resource
 from agent.kube.errors import Conflict
 from agent.plugin.cluster import values
 from agent.plugin.session import NOT_WELL, OK, Session
-from agent.reboot.cluster import PREFIX
 from agent.reboot.views import node_view
 from agent.text import sanitize
 
 MANAGER = "kubectl-node_hardening"
-UNLOCKED = f"{PREFIX}/unlocked"
 REASON_CHARACTERS = 200
 UNKNOWN = "unknown"
 _COMPONENT = "kubectl-node-hardening"

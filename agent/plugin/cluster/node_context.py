@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import annotations as keys
 from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
@@ -17,7 +18,6 @@ from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
 from agent.reboot.views import node_view
-from agent.report import node_status
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _EVERYTHING = Keep(findings=True, history=True)
@@ -73,8 +73,8 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
         problem = values.text(str(error))
     return NodeContext(
         nodes.with_locks(row, mine),
-        values.text(notes.get(node_status.SUMMARY), _SUMMARY_CHARACTERS),
-        values.text(notes.get(node_status.LAST_CHANGE), _SUMMARY_CHARACTERS),
+        values.text(notes.get(keys.SUMMARY), _SUMMARY_CHARACTERS),
+        values.text(notes.get(keys.LAST_CHANGE), _SUMMARY_CHARACTERS),
         rules,
         agent_pod(kube, namespace, row.name),
         mine,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from agent import annotations as keys
 from agent.config.schema import Pool
 from agent.errors import UsageError
 from agent.kube import NODES, Kube
@@ -21,13 +22,11 @@ from agent.model import Severity, Status
 from agent.plugin.cluster import values
 from agent.plugin.cluster.locks import Lock
 from agent.reboot import status as reboot_status
-from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.phases import Phase
 from agent.reboot.pools import pool_of
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
 from agent.reboot.views import node_view
-from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
 
 PAGE_SIZE = 500
@@ -80,9 +79,10 @@ class NodeRow:
 
     ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when no
     agent ever checked it. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them.
-    phase, reason, message, since, until, failures, drain, mode: of `reboot-status`; phase is None while reboots are off
-    or no agent reports. is_outdated: the agent is too old for that annotation: only phase, since and message are known.
-    required: None when unknown. findings, history: empty unless requested.
+    phase, reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
+    the lock, when the reboot was first required). phase is None while reboots are off or no agent reports. is_outdated:
+    the agent is too old for that annotation: only phase and message are known. required: None when unknown. findings,
+    history: empty unless requested.
     """
 
     name: str
@@ -176,7 +176,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     """A Node object as a row. Pure; never raises for what users or other controllers wrote."""
     node = node_view(found)
     notes = node.annotations
-    listed, more = findings(notes.get(node_status.FINDINGS, ""))
+    listed, more = findings(notes.get(keys.FINDINGS, ""))
     info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
@@ -185,25 +185,25 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(values.text(info.get("kernelVersion"), 80)),
-        compliance=compliance(notes.get(node_status.STATUS)),
+        compliance=compliance(notes.get(keys.STATUS)),
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
         more=more,
         **_reboot_part(found, notes),
-        skip=values.text(notes.get(SKIP)),
-        requested=values.text(notes.get(REQUEST)),
-        version=sys.intern(values.text(notes.get(node_status.VERSION), 80)),
-        policy=sys.intern(values.text(notes.get(node_status.POLICY), 80)),
-        config_problem=sys.intern(values.text(notes.get(node_status.CONFIG_PROBLEM))),
+        skip=values.text(notes.get(keys.REBOOT_SKIP)),
+        requested=values.text(notes.get(keys.REBOOT_REQUEST)),
+        version=sys.intern(values.text(notes.get(keys.VERSION), 80)),
+        policy=sys.intern(values.text(notes.get(keys.POLICY), 80)),
+        config_problem=sys.intern(values.text(notes.get(keys.CONFIG_PROBLEM))),
         findings=listed if keep.findings else (),
-        history=history(notes.get(HISTORY, "")) if keep.history else (),
+        history=history(notes.get(keys.REBOOT_HISTORY, "")) if keep.history else (),
     )
 
 
 def _reboot_part(found: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str, Any]:
     """What the reboot is at; the state in the same patch wins where the status is older."""
-    text = notes.get(node_status.REBOOT_STATUS, "")
+    text = notes.get(keys.REBOOT_STATUS, "")
     status = reboot_status.parse(text) if text else None
     if status is None:
         return _without_status(found, notes, is_malformed=bool(text))
@@ -223,8 +223,8 @@ def _reboot_part(found: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str
 
 def _without_status(found: Mapping[str, Any], notes: Mapping[str, str], *, is_malformed: bool) -> dict[str, Any]:
     """No agent, or an older one, whose state and sentence are all there is; or an annotation that nothing can read."""
-    message = values.text(notes.get(node_status.REBOOT))
-    required = {"True": True, "False": False}.get(_condition(found, node_status.CONDITION_REBOOT))
+    message = values.text(notes.get(keys.REBOOT))
+    required = {"True": True, "False": False}.get(_condition(found, keys.CONDITION_REBOOT))
     state = state_of(notes)
     phase: Phase | None = None
     if is_malformed or (message and (state is None or (required is None and state.phase is Phase.IDLE))):
@@ -260,10 +260,10 @@ def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
     return tuple(_finding(one) for one in listed[:_FINDINGS_KEPT]), more + max(len(listed) - _FINDINGS_KEPT, 0)
 
 
-def state_of(annotations: Mapping[str, str]) -> NodeState | None:
+def state_of(notes: Mapping[str, str]) -> NodeState | None:
     """The `reboot-state` annotation; None when it cannot be read."""
     try:
-        return decode(annotations.get(node_status.REBOOT_STATE, ""))
+        return decode(notes.get(keys.REBOOT_STATE, ""))
     except ValueError:
         return None
 

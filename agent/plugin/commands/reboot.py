@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agent.annotations import REBOOT_REQUEST
 from agent.kube import NODES
 from agent.plugin import mutations
 from agent.plugin.cluster import locks, nodes, policy
@@ -19,7 +20,6 @@ from agent.plugin.diagnosis import inquiry
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason, Change
 from agent.plugin.session import Command, Session, add_node
-from agent.reboot.cluster import REQUEST
 from agent.reboot.status import StatusReason
 
 
@@ -43,12 +43,16 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     who = mutations.user_name(session.kube)
     request = mutations.signed(reason, who)
     blocked = inquiry.blocked_by(session, row, rules, known)
-    lines = [f"annotation {REQUEST} on node {row.name}: `{request}`", *_follows(row, blocked)]
+    lines = [f"annotation {REBOOT_REQUEST} on node {row.name}: `{request}`", *_follows(row, blocked)]
     change = Change(f"request a reboot of {row.name}", tuple(lines))
     if not mutations.confirmed(session, change, dry_run=options.dry_run):
         return mutations.declined(session)
     mutations.swap_node(
-        session.kube, found, {REQUEST: request}, matters=lambda node: _matters(node, rules), dry_run=options.dry_run
+        session.kube,
+        found,
+        {REBOOT_REQUEST: request},
+        matters=lambda node: _matters(node, rules),
+        dry_run=options.dry_run,
     )
     message = f"{who} requested a reboot" + (f": {reason}" if reason else "")
     audit = AuditEvent(AuditReason.REBOOT_REQUESTED, message, NODES, row.name)

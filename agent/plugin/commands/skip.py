@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from agent.annotations import REBOOT_SKIP
 from agent.config.schema import Pool
 from agent.kube import NODES
 from agent.plugin import mutations
@@ -14,7 +15,6 @@ from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason, Change
 from agent.plugin.session import Command, Session, add_node
-from agent.reboot.cluster import SKIP
 from agent.reboot.phases import Phase
 from agent.reboot.views import node_view
 
@@ -37,12 +37,12 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     if before and before == text:
         return _done(session, row, before, f"{row.name} is opted out already: {before}", changed=False)
     replaces = f"current value: `{before}`" if before else ""
-    lines = [f"annotation {SKIP} on node {row.name}: {f'`{text}`' if text else 'removed'}", replaces]
+    lines = [f"annotation {REBOOT_SKIP} on node {row.name}: {f'`{text}`' if text else 'removed'}", replaces]
     lines.append(_follows(row, off=options.off))
     title = f"let {row.name} reboot again" if options.off else f"opt {row.name} out of reboots"
     if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
         return mutations.declined(session)
-    mutations.swap_node(session.kube, found, {SKIP: text or None}, matters=_skip, dry_run=options.dry_run)
+    mutations.swap_node(session.kube, found, {REBOOT_SKIP: text or None}, matters=_skip, dry_run=options.dry_run)
     if options.off:
         message = f"{who} removed the opt-out ({before})" + (f": {reason}" if reason else "")
         audit = AuditEvent(AuditReason.REBOOT_SKIP_REMOVED, message, NODES, row.name)
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 
 def _skip(found: Mapping[str, Any]) -> str:
-    return node_view(found).annotations.get(SKIP, "")
+    return node_view(found).annotations.get(REBOOT_SKIP, "")
 
 
 def _follows(row: NodeRow, *, off: bool) -> str:

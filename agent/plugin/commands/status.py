@@ -132,7 +132,7 @@ def _table(rows: Sequence[NodeRow], seen: Fleet, style: Style, *, wide: bool) ->
         Column("HARDENED"),
         Column("WORST FINDING", elastic=True, least=12),
         Column("REBOOT"),
-        Column("PENDING"),
+        Column("FOR"),
     ]
     if with_agent:
         columns += [Column("VERSION"), Column("POLICY")]
@@ -143,8 +143,8 @@ def _table(rows: Sequence[NodeRow], seen: Fleet, style: Style, *, wide: bool) ->
         cells: list[Cell | str] = [row.name, row.pool]
         if with_state:
             cells.append(fleet.condition(row))
-        pending = table.since(row.since, seen.now) if row.wants_reboot else "-"
-        cells += [fleet.hardened(row), fleet.finding(row), fleet.reboot(row, stuck=row.uid in stuck), pending]
+        since = table.since(row.since, seen.now) if row.wants_reboot else "-"
+        cells += [fleet.hardened(row), fleet.finding(row), fleet.reboot(row, stuck=row.uid in stuck), since]
         if with_agent:
             cells += [row.version or "-", row.policy[:_POLICY_CHARACTERS] or "-"]
         if wide:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from agent.annotations import LOCK_UNLOCKED
 from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import LEASES, NODES
 from agent.kube.errors import Conflict, NotFound
@@ -183,7 +184,7 @@ def _free(session: Session, lock: Lock, signature: str, *, dry_run: bool) -> Non
     now = session.now()
     body: dict[str, Any] = lease_body(freed(healed(lock), now), session.namespace)
     note = f"{micro_time(now)} from {lock.shown_holder}: {signature}"
-    body["metadata"]["annotations"][mutations.UNLOCKED] = note
+    body["metadata"]["annotations"][LOCK_UNLOCKED] = note
     try:
         session.kube.patch(LEASES, lock.view.name, body, session.namespace, manager=mutations.MANAGER, dry_run=dry_run)
     except (Conflict, NotFound) as error:

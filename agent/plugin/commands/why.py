@@ -73,7 +73,9 @@ def _title(context: NodeContext) -> str:
     if row.phase is Phase.UNKNOWN:
         return "Why that is unknown"
     requested = f", requested: {row.requested}" if row.requested else ""
-    since = f" (pending for {table.since(row.since, context.now)}{requested})" if row.since else ""
+    since = ""
+    if row.since and row.phase is not Phase.ROLLED_BACK:
+        since = f" (pending for {table.since(row.since, context.now)}{requested})"
     return f"Why it does not reboot now{since}"
 
 

@@ -27,19 +27,23 @@ def under_way(context: NodeContext) -> Advice:
         case Phase.REBOOTING:
             return _rebooting(context)
         case Phase.VERIFYING:
-            text = f"back after its reboot, not verified yet{_detail(context)}"
+            text = f"back after its reboot{_since(context)}, not verified yet{_detail(context)}"
             return Advice(_code(context), text, (command("status", row.name), kubectl("describe", "node", row.name)))
         case Phase.ROLLED_BACK:
             return _rolled_back(context)
         case Phase.RELEASING:
             return Advice(_code(context), f"its cycle ends{_detail(context)}")
         case _:
-            return Advice(_code(context), row.message or "it holds the lock", until=row.until)
+            return Advice(_code(context), f"{row.message or row.phase}{_since(context)}", until=row.until)
 
 
 def _code(context: NodeContext) -> str:
     row = context.row
     return row.reason.value if row.reason is not None else str(row.phase)
+
+
+def _since(context: NodeContext) -> str:
+    return f", for {table.since(context.row.since, context.now)}" if context.row.since else ""
 
 
 def _detail(context: NodeContext) -> str:
@@ -49,8 +53,7 @@ def _detail(context: NodeContext) -> str:
 def _rebooting(context: NodeContext) -> Advice:
     """On its way down or up; past the timeouts it is called lost, whether another node waits or not."""
     row, policy, lock = context.row, context.rules.reboot, context.own_lock
-    began = lock.renewed if lock is not None and lock.is_rebooting else 0.0
-    began = began or (row.until - policy.reboot_timeout if row.until else 0.0)
+    began = lock.renewed if lock is not None and lock.is_rebooting and lock.renewed else row.since
     limit = policy.reboot_timeout + policy.verify_timeout
     ago = f"{table.since(began, context.now)} ago" if began else "at an unknown time"
     if (lock is not None and lock.is_stuck(context.now, policy)) or 0 < began < context.now - limit:
@@ -80,7 +83,7 @@ def _draining(context: NodeContext) -> Advice:
         if namespace and name:
             budgets.append(kubectl("-n", namespace, "describe", "pdb", name))
     steps = (command("preflight", row.name), *budgets)
-    return Advice(_code(context), f"{row.message or 'draining'}{limit}", steps, until=row.until)
+    return Advice(_code(context), f"{row.message or 'draining'}{_since(context)}{limit}", steps, until=row.until)
 
 
 def _rolled_back(context: NodeContext) -> Advice:

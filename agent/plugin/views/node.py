@@ -56,7 +56,7 @@ def _reboot(context: NodeContext, style: Style) -> Iterator[str]:
     row, now = context.row, context.now
     own = context.own_lock
     word = fleet.reboot(row, stuck=own is not None and own.is_stuck(now, context.rules.reboot))
-    since = f", pending for {table.since(row.since, now)}" if row.since and row.wants_reboot else ""
+    since = f" for {table.since(row.since, now)}" if row.since and row.wants_reboot else ""
     yield from _field("Reboot", f"{word.text}{since}", style, word.colour)
     if row.is_outdated:
         yield from _field("", "agent too old to report details", style, table.WARN)

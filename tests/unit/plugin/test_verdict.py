@@ -252,7 +252,7 @@ def test_an_older_agents_node_says_so() -> None:
     )
     found = verdict(replace(known, row=row))
     assert codes(found)[1] == ["AgentOutdated", "Paused"]
-    assert "is too old to report details: blocked by the pause" in found.reboot[0].message
+    assert "is too old to report details: blocked by the cluster's pause" in found.reboot[0].message
 
 
 def test_a_malformed_status_is_unknown() -> None:
