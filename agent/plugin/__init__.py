@@ -7,6 +7,6 @@
     views/       tables and documents
     page/        the HTML report
 
-The entry point is agent.plugin.main. It never looks into a node: all of it comes from Node objects, Leases, ConfigMaps
+The entry point is agent.plugin.main. Nothing of it is read on a node: all comes from Node objects, Leases, ConfigMaps
 and Pods.
 """

@@ -1,6 +1,6 @@
 """`kubectl node-hardening`: arguments, the session, and errors turned into one message and an exit code.
 
-Exit codes as the agent's: 0 all well; 1 something needs attention; 2 usage or configuration; 3 failed; 130 Ctrl-C.
+Exit codes as the agent's: 0 fine; 1 something needs attention; 2 usage or configuration; 3 failed; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ERROR_CHARACTERS = 1000
 # A user waits: an unreachable server is reported before they give up.
 _PATIENCE = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
 _EPILOG = """exit codes:
-  0  all well
+  0  everything is fine
   1  something needs attention
   2  usage or configuration error
   3  failed

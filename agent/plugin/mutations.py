@@ -121,7 +121,7 @@ def signed(reason: str, who: str) -> str:
 
 
 def confirmed(session: Session, change: Change, *, dry_run: bool) -> bool:
-    """Shows what will change and asks. A dry run does not ask. Raises UsageError without a terminal."""
+    """Shows what will change and waits for confirmation, except in a dry run. Raises UsageError without a terminal."""
     session.note(f"{'Would' if dry_run else 'Will'} {change.title}:")
     for line in change.lines:
         for part in session.style.wrap(line, lead="  - ", indent=4):

@@ -42,7 +42,7 @@ class Session:
     """What a command works with.
 
     connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
-    `out`. now: epoch seconds. ask: asks the user and returns their line; None where standard input is no terminal.
+    `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
     yes: confirmed on the command line.
     """
 

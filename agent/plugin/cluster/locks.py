@@ -56,7 +56,7 @@ class Lock:
 
     @property
     def shown_holder(self) -> str:
-        """The holder for people; says so where it is no Node name."""
+        """The holder for display, marked where it is no Node name."""
         return self.holder or f"an invalid holder ({values.text(self.view.holder, _HOLDER_CHARACTERS)!r})"
 
     @property
@@ -65,7 +65,7 @@ class Lock:
         return self.view.phase is LeasePhase.REBOOTING
 
     def is_stuck(self, now: float, policy: Reboot) -> bool:
-        """The holder went down and did not come back: a waiter says so, or its Lease is older than the timeouts.
+        """The holder went down and did not come back: a waiter reported it, or its Lease is older than the timeouts.
 
         The last node of a roll and a pool of one have no waiter, so that age alone has to do.
         """
@@ -107,9 +107,9 @@ def lock_of(found: Mapping[str, Any]) -> Lock | None:
         view,
         holder=values.name(holder),
         holder_uid=values.text(uid, _HOLDER_CHARACTERS),
-        acquired=values.moment(view.acquired),
-        renewed=values.moment(view.renewed),
-        last_reboot=values.moment(view.last_reboot),
+        acquired=values.timestamp(view.acquired),
+        renewed=values.timestamp(view.renewed),
+        last_reboot=values.timestamp(view.last_reboot),
         stuck_by=values.text(view.stuck, _HOLDER_CHARACTERS),
     )
 
@@ -126,7 +126,7 @@ def pause(kube: Kube, namespace: str, now: float) -> Pause:
 
 
 def pause_of(found: Mapping[str, Any], now: float) -> Pause:
-    """What a ConfigMap says. Pure."""
+    """The pause of a ConfigMap. Pure."""
     verdict = judge(found, now)
     data = values.part(found, "data")
     until, reason, by = (values.text(data.get(key)) for key in ("until", "reason", "by"))

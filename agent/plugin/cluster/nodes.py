@@ -33,7 +33,7 @@ PAGE_SIZE = 500
 # From the cordon to the uncordon.
 DISRUPTED = frozenset({Phase.CORDONED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING})
 UNDER_WAY = DISRUPTED | {Phase.LOCKED, Phase.RELEASING}
-# Those that a node can be in while its Lease, or its state, says that the reboot command was given.
+# Those that a node can be in after its Lease, or its state, recorded the reboot command.
 _AFTER_THE_COMMAND = frozenset({Phase.REBOOTING, Phase.VERIFYING, Phase.RELEASING, Phase.ROLLED_BACK})
 _FINDINGS_KEPT = 200
 _REBOOTS_KEPT = 20
@@ -215,8 +215,8 @@ def _reboot_part(found: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str
     if reason is StatusReason.MODE_OFF:
         phase = None
     return {
-        "phase": phase, "reason": reason, "required": status.required, "since": values.moment(status.since),
-        "until": values.moment(status.until), "message": values.text(status.message), "failures": status.failures,
+        "phase": phase, "reason": reason, "required": status.required, "since": values.timestamp(status.since),
+        "until": values.timestamp(status.until), "message": values.text(status.message), "failures": status.failures,
         "drain": status.drain, "mode": status.mode, "is_outdated": False,
     }  # fmt: skip
 
@@ -285,7 +285,7 @@ def _finding(entry: Mapping[str, Any]) -> FindingRow:
 def _reboot(entry: Mapping[str, Any]) -> Reboot:
     phases = list(values.part(entry, "phases").items())[:_PHASES_KEPT]
     return Reboot(
-        at=values.moment(entry.get("at")),
+        at=values.timestamp(entry.get("at")),
         reason=values.text(entry.get("reason")),
         kernel_before=values.text(entry.get("kernelBefore"), 80),
         kernel_after=values.text(entry.get("kernelAfter"), 80),

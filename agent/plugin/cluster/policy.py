@@ -1,6 +1,6 @@
 """The agents' configuration as it is in the cluster: the ConfigMap that the DaemonSet mounts.
 
-An agent whose node has another file, or that rejected this one, works by another: the Node says so (policy,
+An agent whose node has another file, or that rejected this one, works by another: the Node shows it (policy,
 config-problem). It refuses to take a configuration that cannot be read for the default one.
 """
 
@@ -26,7 +26,7 @@ _CONFIG_CHARACTERS = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """config: None when it is unknown, `problem` then says why. source: where it was read, for people.
+    """config: None when it is unknown, `problem` then has the reason. source: where it was read.
 
     agents: how many of the DaemonSet's pods are ready, and how many there should be; None when that is unknown.
     """

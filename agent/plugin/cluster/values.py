@@ -33,7 +33,7 @@ def name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= 253 and _NAME.fullmatch(value) else ""
 
 
-def moment(value: object) -> float:
+def timestamp(value: object) -> float:
     """Epoch seconds of an RFC 3339 time, or a number of them; 0 for what is neither, or not between 1970 and 2100."""
     try:
         found = parse_rfc3339(value) if isinstance(value, str) else number(value, _LATEST)

@@ -128,7 +128,7 @@ def outlook(
     if why or cycle is None or rules.config is None:
         return Outlook(pool, load, under_way, cycle, Finish(None, why), Finish(None, why))
     reboot = rules.config.reboot
-    begins = max(now, values.moment(pause.until)) if pause.active else now
+    begins = max(now, values.timestamp(pause.until)) if pause.active else now
     roll = Roll(
         pending=load.pending,
         under_way=tuple(max(0.0, now - lock.acquired) for lock in held),
@@ -146,7 +146,7 @@ def _unknown(held: Sequence[Lock], cycle: CycleTime | None, rules: Policy, pause
         return f"the agents' configuration: {rules.problem}"
     if rules.config.reboot.mode is not Mode.ENFORCE:
         return f"never: reboot.mode is {rules.config.reboot.mode.value}"
-    if pause.active and not (pause.is_known and values.moment(pause.until)):
+    if pause.active and not (pause.is_known and values.timestamp(pause.until)):
         return f"reboots are paused {pause.sentence}".strip()
     for lock in held:
         if lock.is_stuck(now, rules.reboot) or not lock.holder:

@@ -153,13 +153,13 @@ def _spelled(pause: Pause, now: float) -> str:
     if not pause.until:
         text = "until resumed"
     else:
-        left = values.moment(pause.until) - now
+        left = values.timestamp(pause.until) - now
         text = f"until {pause.until} ({f'in {age(left + 0.5)}' if left > 0 else 'over'})"
     return text + (f", by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
 
 
 def _audit(session: Session, reason: AuditReason, message: str, found: dict[str, Any]) -> AuditEvent:
-    """found: the object, or a Status that says what was deleted."""
+    """found: the object, or a Status that names what was deleted."""
     uid = values.part(found, "metadata").get("uid") or values.part(found, "details").get("uid")
     return AuditEvent(reason, message, CONFIGMAPS, PAUSE, session.namespace, values.text(uid))
 

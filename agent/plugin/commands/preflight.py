@@ -170,7 +170,7 @@ def _number(number: int, expected: Expected) -> Cell:
 
 
 def _why(pod: Preflight) -> str:
-    """The budget says more than the API server's message."""
+    """The budget is more specific than the API server's message."""
     if pod.expected is Expected.WAITS and pod.budget:
         return f"budget {pod.budget} allows no disruption now"
     return pod.why

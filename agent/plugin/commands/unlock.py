@@ -165,7 +165,7 @@ def _node(session: Session, name: str) -> dict[str, Any] | None:
 def _heartbeat(session: Session, name: str) -> float:
     """When the node's kubelet last renewed its own Lease; 0 when unknown, which is no evidence of anything."""
     try:
-        return values.moment(lease_view(session.kube.get(LEASES, name, _HEARTBEATS)).renewed)
+        return values.timestamp(lease_view(session.kube.get(LEASES, name, _HEARTBEATS)).renewed)
     except KubeError:
         return 0.0
 

@@ -53,7 +53,7 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 
 def text(context: NodeContext, found: Verdict, session: Session) -> str:
-    """The verdict for people: the headline, then what is in the way in order, each with its next steps."""
+    """The verdict as text: the headline, then what is in the way in order, each with its next steps."""
     style = session.style
     lines = [style.paint(line, table.GOOD if found.well else table.BOLD) for line in style.wrap(found.headline)]
     if found.hardening:

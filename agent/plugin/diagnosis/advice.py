@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Advice:
     """One thing that is in the way, and what to do about it.
 
-    code: a stable word for scripts. message: for people. next: what to type or do, the first first. short: for the
+    code: a stable word for scripts. message: for users. next: what to type or do, the first first. short: for the
     headline, empty where `message` is short enough. until: epoch seconds when it ends by itself, 0 when it does not or
     that is unknown.
     """

@@ -30,9 +30,9 @@ def of(context: NodeContext) -> Advice | None:
     if row.reason in _LIVE:
         return _LIVE[row.reason](context)
     title, short, steps = _STATIC.get(row.reason, ("", "", ()))
-    text = ": ".join(part for part in (title, row.message) if part) or row.reason.value
+    text = row.message or title or row.reason.value
     filled = tuple(step.format(node=row.name, source=context.rules.source) for step in steps)
-    return Advice(row.reason.value, text + _end(context), filled, short or title, row.until)
+    return Advice(row.reason.value, text + _end(context), filled, short, row.until)
 
 
 def also(context: NodeContext) -> Iterator[Advice]:
@@ -141,7 +141,7 @@ def _window(context: NodeContext) -> Advice | None:
     config = context.rules.config
     reported = context.row.reason is R.OUTSIDE_WINDOW
     if config is None or not config.reboot.windows:
-        text = f"outside the reboot windows: {context.row.message}{_end(context)}"
+        text = f"{context.row.message or 'outside the reboot windows'}{_end(context)}"
         return Advice(R.OUTSIDE_WINDOW.value, text, short="outside the reboot windows") if reported else None
     try:
         if is_open(config.reboot.windows, context.now):
@@ -186,7 +186,7 @@ _LIVE: Mapping[R, Callable[[NodeContext], Advice | None]] = {
     R.PAUSED: _pause,
     R.ACQUIRING_LOCK: lambda _context: None,
 }
-# -- what only the agent knows: title, its short form, next steps ------------------------------------------------------
+# -- what only the agent knows: a text where it has none, a short form for the headline, next steps --------------------
 _FIND_SENTINEL = "on the node, find what sets the sentinel again: cat /var/run/reboot-required.pkgs"
 _REQUEST = "kubectl node-hardening reboot {node}  # requests one regardless"
 _STATIC: Mapping[R, tuple[str, str, tuple[str, ...]]] = {

@@ -47,7 +47,7 @@ class CycleTime:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """When the last one is done. at: a moment, None when unknown, and `why` says why."""
+    """When the last one is done. at: a moment, None when unknown, with the reason in `why`."""
 
     at: float | None
     why: str = ""

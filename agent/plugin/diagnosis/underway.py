@@ -26,15 +26,12 @@ def under_way(context: NodeContext) -> Advice:
             return _draining(context)
         case Phase.REBOOTING:
             return _rebooting(context)
-        case Phase.VERIFYING:
-            text = f"back after its reboot{_since(context)}, not verified yet{_detail(context)}"
-            return Advice(_code(context), text, (command("status", row.name), kubectl("describe", "node", row.name)))
         case Phase.ROLLED_BACK:
             return _rolled_back(context)
-        case Phase.RELEASING:
-            return Advice(_code(context), f"its cycle ends{_detail(context)}")
-        case _:
-            return Advice(_code(context), f"{row.message or row.phase}{_since(context)}", until=row.until)
+        case phase:
+            steps = (command("status", row.name), kubectl("describe", "node", row.name))
+            text = f"{row.message or phase}{_since(context)}"
+            return Advice(_code(context), text, steps if phase is Phase.VERIFYING else (), until=row.until)
 
 
 def _code(context: NodeContext) -> str:
@@ -44,10 +41,6 @@ def _code(context: NodeContext) -> str:
 
 def _since(context: NodeContext) -> str:
     return f", for {table.since(context.row.since, context.now)}" if context.row.since else ""
-
-
-def _detail(context: NodeContext) -> str:
-    return f": {context.row.message}" if context.row.message else ""
 
 
 def _rebooting(context: NodeContext) -> Advice:
@@ -94,7 +87,7 @@ def _rolled_back(context: NodeContext) -> Advice:
     number = f" (attempt {row.failures})" if row.failures else ""
     return Advice(
         _code(context),
-        f"the last attempt failed{number}{_detail(context)}{again}",
+        f"{row.message or 'the last attempt failed'}{number}{again}",
         (
             f"{kubectl('describe', 'node', row.name)}  # Event RebootFailed",
             f"fix the cause, or opt the node out: {command('skip', row.name)}",

@@ -1,6 +1,6 @@
 """One ordered verdict on a node: why it is not hardened, why it does not reboot now, and the next step of each.
 
-Pure. The agent's status says what blocks it now; what else would block it after that follows from the live objects
+Pure. The agent's status has what blocks it now; what else would block it after that follows from the live objects
 (opt-out, locks, windows, pause), so that fixing one thing does not only lead to the next. It refuses to call something
 over that it could not read, and to repeat what is over by now.
 """
@@ -75,7 +75,7 @@ def _hardening(context: NodeContext) -> Iterator[Advice]:
 
 
 def _trust(context: NodeContext) -> Iterator[Advice]:
-    """What makes the findings old, or others than the policy asks for."""
+    """What makes the findings old, or others than the policy requires."""
     row = context.row
     # A node that goes down to reboot does not report, as expected: that belongs to its reboot.
     if row.ready is not True and row.phase is not Phase.REBOOTING:
@@ -97,7 +97,7 @@ def _trust(context: NodeContext) -> Iterator[Advice]:
     if row.compliance is ComplianceStatus.FAILED:
         yield Advice(
             "ApplyFailed",
-            "a change that the policy asks for failed",
+            "a change that the policy requires failed",
             (_logs(context), f"{kubectl('describe', 'node', row.name)}  # Event HardeningFailed names it"),
         )
 
@@ -145,7 +145,7 @@ def _finding(context: NodeContext, finding: FindingRow) -> Advice:
 
 
 def _remediation(finding: FindingRow) -> str:
-    """What the Node says; it never looks like a command of ours, because anyone who can write the Node wrote it."""
+    """As it is on the Node; never in the form of our commands, because anyone who can write the Node wrote it."""
     text = finding.remediation
     return f"the agent suggests: {text}" if text.startswith("kubectl") else text
 

@@ -16,7 +16,7 @@ _LABEL = 11
 
 
 def text(context: NodeContext, style: Style) -> str:
-    """For people."""
+    """As text."""
     return "\n".join(_lines(context, style))
 
 

@@ -1,4 +1,4 @@
-"""Tables, ages and moments for people. Pure: no clock and no stream of its own.
+"""Tables, ages and moments. Pure: no clock and no stream of its own.
 
 It refuses to let a table grow wider than the terminal: elastic columns are cut, with an ellipsis.
 """
@@ -76,7 +76,7 @@ def since(moment: float, now: float) -> str:
 
 
 def stamp(moment: float) -> str:
-    """A moment for people, in UTC to the minute: `2026-01-31 22:00Z`; `-` for 0."""
+    """A moment in UTC to the minute: `2026-01-31 22:00Z`; `-` for 0."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%MZ") if moment > 0 else "-"
 
 

@@ -89,7 +89,7 @@ def test_a_node_that_is_not_ready_is_not_well(ready: str | None) -> None:
 
 @given(st.dictionaries(st.sampled_from(KEYS), st.text(max_size=60) | JSON.map(json.dumps), max_size=8))
 def test_whatever_stands_on_a_node_is_read(notes: dict[str, str]) -> None:
-    """Nothing that people or other controllers write makes the plugin fail, nor makes a node well by accident."""
+    """Nothing that users or other controllers write makes the plugin fail, nor makes a node well by accident."""
     found = row(**{key.replace("-", "_"): value for key, value in notes.items()})
     assert found.is_well is (notes.get("status") == "hardened")
     assert isinstance(fleet.node(found)["reboot"], dict)
@@ -120,7 +120,7 @@ def test_findings_that_are_no_json_are_a_finding() -> None:
     assert [one.status for one in found.findings] == [Status.UNKNOWN]
 
 
-def test_what_had_no_room_is_counted() -> None:
+def test_what_did_not_fit_is_counted() -> None:
     """As the agent wrote it behind the last one that fitted."""
     entry = {"id": "kubelet/4.2.1", "status": "fail", "severity": "critical", "observed": "x"}
     assert row(findings=json.dumps([entry, {"more": 7}])).more == 7
@@ -139,7 +139,7 @@ def test_history_is_read_as_the_agent_writes_it() -> None:
 # -- order and counts --------------------------------------------------------------------------------------------------
 
 
-def test_the_order_is_by_how_much_a_person_is_needed() -> None:
+def test_the_order_is_by_how_much_attention_is_needed() -> None:
     """Failed, non-compliant by severity, no agent, unknown, under way, waiting by how long, well by name."""
 
     def entry(severity: str) -> str:
@@ -292,7 +292,7 @@ def test_only_a_name_is_a_name(value: object, known: bool) -> None:
 @given(st.floats() | st.integers() | st.text(max_size=30) | st.datetimes().map(lambda at: f"{at.isoformat()}Z"))
 def test_a_moment_can_be_shown(value: object) -> None:
     """Out of range is unknown: no moment of a row ends in an OverflowError."""
-    found = values.moment(value)
+    found = values.timestamp(value)
     assert 0.0 <= found < 4102444800.0
     datetime.fromtimestamp(found, UTC)
 

@@ -64,7 +64,7 @@ def test_what_a_holder_is_taken_for(holder: Holder, liveness: HolderLiveness) ->
 
 
 def test_only_a_holder_that_is_gone_is_without_risk() -> None:
-    """The two nodes down at once are named wherever that may come to pass."""
+    """Two nodes down at the same time are named wherever that may come to pass."""
     assert risk(seen(at=None)).startswith("none known")
     assert risk(seen()).startswith("TWO NODES DOWN AT THE SAME TIME: worker-1 may be down")
     for alive in (seen(changed=True), seen(lease(renewed=NOW))):
@@ -89,26 +89,26 @@ def test_a_renewal_is_waited_for_as_long_as_one_takes() -> None:
         (seen(lease(pool_size=0)), "20%", "keeps counting against maxUnavailable 20%"),
     ],
 )
-def test_whether_the_pool_goes_on_afterwards_is_said(holder: Holder, limit: str, words: str) -> None:
-    """A freed lock alone does not help where the budget is used up; then it says what does."""
+def test_whether_the_pool_continues_is_reported(holder: Holder, limit: str, words: str) -> None:
+    """A freed lock alone does not help where the budget is used up; then the text names what does."""
     text = " ".join(follows(holder, Reboot(max_unavailable=limit)))
     assert words in text
     assert ("kubectl delete node worker-1" in text) is ("keeps waiting" in text)
 
 
-def test_a_policy_that_cannot_be_told_is_unknown() -> None:
+def test_an_unknown_policy_is_unknown() -> None:
     """Never the default."""
     assert "unknown whether the pool continues" in " ".join(follows(seen(), None))
 
 
 def test_nothing_follows_where_nothing_is_left() -> None:
-    """A holder that is gone, and one that is well, count against nobody."""
+    """A holder that is gone, and one that is well, count against no other node."""
     assert list(follows(seen(at=None), Reboot())) == []
     well = seen(lease(LeasePhase.HELD), node(ready=True, cordoned=False, phase=Phase.IDLE))
     assert list(follows(well, Reboot())) == []
 
 
-def test_what_is_seen_is_told_whole() -> None:
+def test_everything_seen_is_listed() -> None:
     """Lock, phase, renewal and how it was looked at; Node, kubelet, boot and note."""
     text = "\n".join(facts(seen(lease(stuck="worker-2"))))
     for words in (

@@ -44,8 +44,8 @@ def policy(text: str) -> Reboot:
         (replace(WELL, config_problem="line 3"), "rejected the newest configuration"),
     ],
 )
-def test_what_the_node_itself_says(row: NodeRow, words: str) -> None:
-    """One sentence each; a node that is well says nothing."""
+def test_what_the_node_itself_shows(row: NodeRow, words: str) -> None:
+    """One sentence each; a node that is well has nothing to list."""
     (sentence,) = by_node(row)
     assert words in sentence
     assert list(by_node(WELL)) == []
@@ -64,7 +64,7 @@ def test_a_lock_holds_back_when_every_slot_is_anothers() -> None:
     assert stuck.endswith("which went down and did not come back (kubectl node-hardening unlock workers/0)")
 
 
-def test_the_minimum_gap_says_until_when() -> None:
+def test_the_minimum_gap_has_its_end() -> None:
     """The gap counts from the last reboot in any slot."""
     rests = policy("{blockers: {minimumGap: 10m}}")
     (sentence,) = by_locks(WELL, rests, [lock("", last_reboot=NOW - 60)], NOW)

@@ -53,7 +53,7 @@ def test_one_that_is_under_way_is_waited_for() -> None:
     assert begun == [NOW - 4 * MINUTE, NOW + 6 * MINUTE]
 
 
-def test_one_that_takes_longer_than_any_may_be_done_at_once() -> None:
+def test_one_that_takes_longer_than_any_may_be_done_immediately() -> None:
     """How much longer is unknown; the next one begins no earlier than now."""
     assert finish(Roll(1, (HOUR,)), 10 * MINUTE, (), NOW).at == NOW + 10 * MINUTE
 
