@@ -242,7 +242,7 @@ def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
     mine = next((lock for lock in locks if lock.is_rebooting and lock.holder_uid == one.uid and not lock.is_free), None)
     if mine is None or one.phase in _AFTER_THE_COMMAND:
         return one
-    return replace(one, phase=Phase.REBOOTING, reason=StatusReason.REBOOTING)
+    return replace(one, phase=Phase.REBOOTING, reason=StatusReason.REBOOTING, since=mine.renewed, until=0.0)
 
 
 def compliance(text: str | None) -> ComplianceStatus | None:

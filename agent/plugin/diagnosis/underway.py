@@ -46,10 +46,10 @@ def _since(context: NodeContext) -> str:
 def _rebooting(context: NodeContext) -> Advice:
     """On its way down or up; past the timeouts it is called lost, whether another node waits or not."""
     row, policy, lock = context.row, context.rules.reboot, context.own_lock
-    began = lock.renewed if lock is not None and lock.is_rebooting and lock.renewed else row.since
     limit = policy.reboot_timeout + policy.verify_timeout
-    ago = f"{table.since(began, context.now)} ago" if began else "at an unknown time"
-    if (lock is not None and lock.is_stuck(context.now, policy)) or 0 < began < context.now - limit:
+    deadline = row.until or (row.since + limit if row.since else 0.0)
+    ago = f"{table.since(row.since, context.now)} ago" if row.since else "at an unknown time"
+    if (lock is not None and lock.is_stuck(context.now, policy)) or 0 < deadline < context.now:
         unlock = command("unlock", lock.name if lock is not None else f"{row.pool}/0")
         return Advice(
             NOT_BACK,
@@ -62,7 +62,7 @@ def _rebooting(context: NodeContext) -> Advice:
         )
     ready = "" if row.ready is True else "; the node is not Ready, as expected"
     text = f"the reboot command was given {ago}; waiting for the node to come back{ready}"
-    return Advice(StatusReason.REBOOTING.value, text, until=began + limit if began else 0.0)
+    return Advice(StatusReason.REBOOTING.value, text, until=deadline)
 
 
 def _draining(context: NodeContext) -> Advice:

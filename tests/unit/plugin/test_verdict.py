@@ -218,7 +218,7 @@ def test_audit_reports_what_it_would_do() -> None:
     staged.want("node-1")
     staged.run(60)
     found = verdict(context(staged, "node-1"))
-    assert codes(found)[1] == ["WouldReboot"]
+    assert codes(found)[1] == ["BlockedByAlerts"]
     assert "alerts: X" in found.reboot[0].message
     assert found.headline == "node-1 is hardened; it needs a reboot, and reboot.mode is audit."
 
