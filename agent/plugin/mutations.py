@@ -23,7 +23,7 @@ from agent.kube import EVENTS, NODES, Kube, Resource
 from agent.kube.errors import Conflict
 from agent.plugin.cluster import values
 from agent.plugin.session import NOT_WELL, OK, Session
-from agent.reboot.views import node_view
+from agent.reboot.kube.views import node_view
 from agent.text import sanitize
 
 MANAGER = "kubectl-node_hardening"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.reboot.views import lease_view
+from agent.reboot.kube.views import lease_view
 from agent.sandbox.server import Sandbox
 from tests.support.html import Sound
 from tests.support.plugin_fleet import NAMESPACE, SCENES, Staged

@@ -22,7 +22,7 @@ from agent.kube import Kube, direct
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import main, parser, run
 from agent.plugin.session import Form, Session
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
 from tests.support.apiservers import ApiServer, Client

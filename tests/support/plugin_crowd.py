@@ -13,14 +13,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent.annotations import REBOOT_HISTORY, REBOOT_STATUS
 from agent.model import Finding, Severity, Status
 from agent.plugin.cluster import locks, nodes, policy
 from agent.plugin.cluster.nodes import Keep
 from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
 from agent.plugin.views import fleet
-from agent.reboot.cluster import HISTORY
 from agent.reboot.history import with_entry
-from agent.reboot.state import NodeState, Phase
+from agent.reboot.phases import Phase
+from agent.reboot.state import Releasing, Stamp
+from agent.reboot.status import RebootStatus, StatusReason
 from agent.report import node_status
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
@@ -106,21 +108,22 @@ def _remember(stage: Staged) -> None:
             continue
         drain, down = (1860.0 if number == 8 else 20.0 + 9 * number), 45.0 + 7 * number
         marks = (
-            ("cordoned", at),
-            ("draining", at + 2),
-            ("rebooting", at + 2 + drain),
-            ("verifying", at + 2 + drain + down),
-            ("released", at + 14 + drain + down),
+            (Phase.CORDONED, at),
+            (Phase.DRAINING, at + 2),
+            (Phase.REBOOTING, at + 2 + drain),
+            (Phase.VERIFYING, at + 2 + drain + down),
+            (Phase.RELEASING, at + 14 + drain + down),
         )
-        state = NodeState(
-            Phase.RELEASING,
-            reason="linux-image-6.1.0-26-amd64, libc6" if worker else "systemd",
+        state = Releasing(
+            cycle="c",
+            entered=Stamp("b", 0.0, at),
+            packages="linux-image-6.1.0-26-amd64, libc6" if worker else "systemd",
             kernel="6.1.0-25-amd64" if worker else "6.1.0-26-amd64",
             pods=4 + number * 5 % 23,
             slowest=f"shop/checkout-7d9f8c-{number} {drain * 0.8:.0f} s",
             marks=marks,
         )
-        stage.world.annotate(name, HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
+        stage.world.annotate(name, REBOOT_HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
         at = marks[-1][1] + 40
 
 
@@ -160,7 +163,7 @@ def _want(stage: Staged) -> None:
     stage.run(420)
     stage.machine("edge-02").fate = CommandFate.FAILS
     stage.want("edge-02")
-    stage.until_phase("edge-02", Phase.FAILED)
+    stage.until_phase("edge-02", Phase.ROLLED_BACK)
     stage.run(120)
 
 
@@ -231,7 +234,7 @@ def _add_agent(sandbox: Sandbox, stage: Staged, node: str) -> None:
 
 
 def thousands(number: int, moment: float) -> Iterator[Object]:
-    """Synthetic Nodes: one in ten drifted in one of seven ways, one in twenty waits, some silent; all have a past."""
+    """Synthetic Nodes: one in ten is non-compliant, one in twenty waits, some are silent; all have a past."""
     at = datetime.fromtimestamp(moment, UTC)
     for index in range(number):
         name = f"node-{index:05}"
@@ -240,17 +243,16 @@ def thousands(number: int, moment: float) -> Iterator[Object]:
         shown = node_status.hardening(
             checked, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
         )
-        sentence = "waiting for the lock held by node-00007" if index % 20 == 7 else "not required"
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
-        required = "True" if index % 20 == 7 else "False"
-        if index % 97 != 13:
-            made["metadata"]["annotations"] = {**notes, node_status.REBOOT: sentence, HISTORY: _past(index, moment)}
-            if required == "True":
-                state = NodeState(Phase.WANTED, since=moment - index)
-                made["metadata"]["annotations"][node_status.REBOOT_STATE] = state.encode()
-            made["status"]["conditions"].append(
-                builders.condition(node_status.CONDITION_REBOOT, required, "Required", sentence, at)
+        status = RebootStatus(Phase.IDLE, StatusReason.NOT_REQUIRED, required=False, message="not required")
+        if index % 20 == 7:
+            text = "waiting for the lock held by node-00007"
+            status = RebootStatus(
+                Phase.WAITING, StatusReason.WAITING_FOR_LOCK, required=True, since=moment - index, message=text
             )
+        if index % 97 != 13:
+            known = {REBOOT_STATUS: status.encode(), REBOOT_HISTORY: _past(index, moment)}
+            made["metadata"]["annotations"] = {**notes, **known}
         yield made
 
 

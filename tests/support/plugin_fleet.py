@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP
 from agent.config import Config, loads
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
-from agent.reboot.cluster import REQUEST, SKIP
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.interfaces import Blocker, BlockerResult
 from agent.reboot.kube.views import lease_body, without_nulls
-from agent.reboot.state import Phase
+from agent.reboot.phases import Phase
 from agent.report import node_status
 from agent.report.node_status import NodeView
 from agent.sandbox import builders
@@ -109,11 +109,11 @@ class Staged:
 
     def skip(self, name: str, reason: str) -> None:
         """`skip NODE --reason`."""
-        self.world.annotate(name, SKIP, reason)
+        self.world.annotate(name, REBOOT_SKIP, reason)
 
     def request(self, name: str, reason: str) -> None:
         """`reboot NODE --reason`."""
-        self.world.annotate(name, REQUEST, reason)
+        self.world.annotate(name, REBOOT_REQUEST, reason)
 
     def paused(self, reason: str = "database migration", by: str = "anna@example.org", until: str = "") -> None:
         """`pause`."""
@@ -341,7 +341,7 @@ def failed() -> Staged:
     for name in fleet.names:
         fleet.machine(name).fate = CommandFate.FAILS
     fleet.want("node-1")
-    fleet.until_phase("node-1", Phase.FAILED)
+    fleet.until_phase("node-1", Phase.ROLLED_BACK)
     fleet.run(120)
     return fleet
 

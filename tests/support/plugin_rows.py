@@ -8,8 +8,8 @@ from agent.plugin.cluster import locks
 from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import NodeRow
 from agent.reboot.cluster import LeaseView
+from agent.reboot.kube.views import lease_body
 from agent.reboot.phases import Phase
-from agent.reboot.views import lease_body
 from agent.report.node_status import ComplianceStatus
 
 _WELL = NodeRow(

@@ -17,8 +17,8 @@ from agent.kube.errors import NotFound
 from agent.plugin.cluster import values
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.pools import LEASE_PREFIX
-from agent.reboot.views import lease_view
+from agent.reboot.kube.views import lease_view
+from agent.reboot.lock.pools import LEASE_PREFIX
 
 _NAME = re.compile(re.escape(LEASE_PREFIX) + r"(?P<pool>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)-(?P<slot>[0-9]{1,4})")
 _HOLDER_CHARACTERS = 80
@@ -127,10 +127,13 @@ def pause(kube: Kube, namespace: str, now: float) -> Pause:
 
 def pause_of(found: Mapping[str, Any], now: float) -> Pause:
     """The pause of a ConfigMap. Pure."""
-    verdict = judge(found, now)
+    try:
+        active = judge(found, now).blocked
+    except (ValueError, OverflowError):  # an end that no calendar has: not understood, so it blocks
+        active = True
     data = values.part(found, "data")
     until, reason, by = (values.text(data.get(key)) for key in ("until", "reason", "by"))
     version = values.text(values.part(found, "metadata").get("resourceVersion"))
     sentence = " ".join(one for one in (f"by {by}" if by else "", f"until {until}" if until else "") if one)
     sentence += f": {reason}" if reason else ""
-    return Pause(verdict.blocked, sentence, until, reason, by, version=version)
+    return Pause(active, sentence, until, reason, by, version=version)

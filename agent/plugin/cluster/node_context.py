@@ -17,7 +17,7 @@ from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
-from agent.reboot.views import node_view
+from agent.reboot.kube.views import node_view
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _EVERYTHING = Keep(findings=True, history=True)

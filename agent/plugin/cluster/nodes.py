@@ -22,11 +22,11 @@ from agent.model import Severity, Status
 from agent.plugin.cluster import values
 from agent.plugin.cluster.locks import Lock
 from agent.reboot import status as reboot_status
+from agent.reboot.kube.views import node_view
+from agent.reboot.lock.pools import pool_of
 from agent.reboot.phases import Phase
-from agent.reboot.pools import pool_of
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
-from agent.reboot.views import node_view
 from agent.report.node_status import ComplianceStatus
 
 PAGE_SIZE = 500

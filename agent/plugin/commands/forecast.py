@@ -24,8 +24,8 @@ from agent.plugin.diagnosis.outlook import CycleTime, Finish, Roll, cycle_time, 
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector
 from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import WARN, Cell, Column, age, count, rfc3339, stamp, table
+from agent.reboot.lock.pools import allowed_unavailable, usable_slots
 from agent.reboot.phases import Phase
-from agent.reboot.pools import allowed_unavailable, usable_slots
 from agent.reboot.status import StatusReason
 from agent.text import join_limited
 
@@ -132,7 +132,7 @@ def outlook(
     roll = Roll(
         pending=load.pending,
         under_way=tuple(max(0.0, now - lock.acquired) for lock in held),
-        slots=min(usable_slots(reboot), allowed_unavailable(reboot.max_unavailable, load.size), reboot.concurrency),
+        slots=min(usable_slots(reboot, pool), allowed_unavailable(reboot, pool, load.size)),
         gap_seconds=reboot.blockers.minimum_gap,
         last_reboot=max((lock.last_reboot for lock in slots), default=0.0),
     )

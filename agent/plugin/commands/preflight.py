@@ -87,7 +87,7 @@ def drain_of(rules: Policy) -> Drain:
 
 def look(session: Session, node: str, drain: Drain, *, ask: bool) -> NodePreflight:
     """One node. Raises KubeError."""
-    found = preflight(session.kube, node, drain, wall=session.now, ask=ask)
+    found = preflight(session.kube, node, drain, ask=ask)
     text = values.text
     pods = (Preflight(text(one.pod), one.expected, text(one.why), text(one.budget)) for one in found)
     return NodePreflight(node, tuple(sorted(pods, key=lambda pod: (_ORDER.index(pod.expected), pod.pod))))

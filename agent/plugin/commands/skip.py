@@ -15,8 +15,8 @@ from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason, Change
 from agent.plugin.session import Command, Session, add_node
+from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
-from agent.reboot.views import node_view
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -28,9 +28,9 @@ from agent.plugin.diagnosis.holder import Holder, HolderLiveness
 from agent.plugin.mutations import AuditEvent, AuditReason, Change, ChangedMeanwhile
 from agent.plugin.session import Command, Session
 from agent.reboot.cluster import LeaseView
-from agent.reboot.lock import freed, micro_time
-from agent.reboot.pools import LEASE_PREFIX
-from agent.reboot.views import lease_body, lease_view, node_view
+from agent.reboot.kube.views import lease_body, lease_view, node_view
+from agent.reboot.lock.lease import freed, micro_time
+from agent.reboot.lock.pools import LEASE_PREFIX
 
 _HEARTBEATS = "kube-node-lease"
 _READ_EVERY_SECONDS = 1.0

@@ -16,7 +16,7 @@ from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import kubectl
 from agent.plugin.views.table import age
-from agent.reboot.pools import allowed_unavailable
+from agent.reboot.lock.pools import allowed_unavailable
 
 _DURATION_SECONDS = 60.0  # lock.leaseDuration's default, for a Lease that does not say
 _LONGEST_DURATION_SECONDS = 3600.0
@@ -146,7 +146,7 @@ def follows(holder: Holder, policy: Reboot | None) -> Iterator[str]:
         return
     limit = policy.max_unavailable
     size = int(values.number(lock.view.pool_size))
-    if limit == "1" or (size and allowed_unavailable(limit, size) == 1):
+    if limit == "1" or (size and allowed_unavailable(policy, lock.pool, size) == 1):
         yield (
             f"the pool keeps waiting regardless: {name} is {state} and uses up maxUnavailable {limit}. Fix it, or if "
             f"it is gone permanently: {kubectl('delete', 'node', name)} (the lock is then taken over immediately)"

@@ -21,9 +21,9 @@ from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import Session
 from agent.plugin.views.table import age, since, stamp
 from agent.reboot.blockers import make_blockers
+from agent.reboot.kube.views import member
+from agent.reboot.lock.pools import budget, usable_slots
 from agent.reboot.phases import Phase
-from agent.reboot.pools import budget, usable_slots
-from agent.reboot.views import member
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def by_node(row: NodeRow) -> Iterator[str]:
 
 def by_locks(row: NodeRow, reboot: Reboot, slots: Sequence[Lock], now: float) -> Iterator[str]:
     """Every slot taken, or the pool's minimum gap. slots: of the node's pool. Pure."""
-    usable = usable_slots(reboot)
+    usable = usable_slots(reboot, row.pool)
     others = [lock for lock in slots if lock.slot < usable and not lock.is_free and lock.holder != row.name]
     if len(others) >= usable:
         for lock in others:

@@ -16,6 +16,7 @@ from agent.plugin.cluster.node_context import NodeContext
 from agent.plugin.diagnosis.advice import Advice, command, kubectl
 from agent.plugin.views import table
 from agent.reboot.blockers.window import is_open, next_opening, zone
+from agent.reboot.lock.pools import usable_slots
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason as R
 
@@ -88,7 +89,7 @@ def _lock(context: NodeContext) -> Advice | None:
     busy = [lock for lock in slots if not lock.is_free]
     if context.locks_problem:
         return Advice(R.WAITING_FOR_LOCK.value, f"the locks cannot be read: {context.locks_problem}")
-    if not busy or len(busy) < max(len(slots), context.rules.reboot.concurrency):
+    if not busy or len(busy) < max(len(slots), usable_slots(context.rules.reboot, context.row.pool)):
         return None
     if stuck := next((lock for lock in busy if lock.is_stuck(context.now, context.rules.reboot)), None):
         return _stuck(context, stuck)

@@ -19,7 +19,7 @@ from agent.plugin.cluster.policy import Policy
 from agent.plugin.views import fleet
 from agent.plugin.views.fleet import Fleet
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
 from agent.report.node_status import ComplianceStatus

@@ -13,7 +13,7 @@ from agent.plugin.cluster.policy import Policy
 from agent.plugin.commands.forecast import Outlook, PoolLoad, assumptions, outlook
 from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, cycle_time
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
 from tests.support.plugin_rows import a_lock, a_row

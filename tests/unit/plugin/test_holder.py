@@ -18,7 +18,7 @@ from agent.plugin.diagnosis.holder import (
     watch_seconds,
 )
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.phases import Phase
 from tests.support.plugin_rows import a_lock, a_row
 

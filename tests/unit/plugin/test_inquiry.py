@@ -12,7 +12,7 @@ from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.inquiry import by_locks, by_node
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
+from agent.reboot.lock.lease import micro_time
 from agent.reboot.phases import Phase
 from tests.support.plugin_rows import a_lock, a_row
 

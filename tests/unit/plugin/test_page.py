@@ -3,6 +3,7 @@ where something is unknown."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent import annotations as keys
 from agent.model import Severity, Status
 from agent.plugin.cluster import nodes
 from agent.plugin.cluster.locks import Pause
@@ -21,9 +23,7 @@ from agent.plugin.page.aggregate import NAMES_KEPT, Aggregator, Heading, Snapsho
 from agent.plugin.page.json_export import export
 from agent.plugin.page.summary import Tone, compliance, reboot, summarize
 from agent.plugin.views.fleet import Fleet
-from agent.reboot.cluster import HISTORY, REQUEST, SKIP
 from agent.reboot.phases import Phase
-from agent.report import node_status
 from tests.support import plugin_crowd
 from tests.support.html import Sound
 from tests.support.plugin_fleet import SCENES, Staged
@@ -64,18 +64,17 @@ def hostile(stage: Staged) -> list[dict[str, Any]]:
         notes = node["metadata"]["annotations"]
         finding = {"id": f"{_ALL}/x", "status": "fail", "severity": "high", "observed": _ALL, "expected": _ALL}
         entry = {"at": _ALL, "reason": _ALL, "kernelBefore": _ALL, "kernelAfter": _ALL, "seconds": 5, "pods": 1}
-        notes[node_status.FINDINGS] = node_status._compact(
-            [{**finding, "remediation": _ALL}]
-        )  # the annotation's own encoding
-        notes[HISTORY] = node_status._compact([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
+        notes[keys.FINDINGS] = json.dumps([{**finding, "remediation": _ALL}])
+        notes[keys.REBOOT_HISTORY] = json.dumps([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
         for key in (
-            node_status.STATUS,
-            node_status.VERSION,
-            node_status.POLICY,
-            node_status.CONFIG_PROBLEM,
-            node_status.REBOOT,
-            SKIP,
-            REQUEST,
+            keys.STATUS,
+            keys.VERSION,
+            keys.POLICY,
+            keys.CONFIG_PROBLEM,
+            keys.REBOOT,
+            keys.REBOOT_STATUS,
+            keys.REBOOT_SKIP,
+            keys.REBOOT_REQUEST,
         ):
             notes[key] = _ALL
         node["metadata"]["uid"] += _ALL

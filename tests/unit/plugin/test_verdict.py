@@ -11,9 +11,9 @@ from agent.plugin.cluster.node_context import AgentPod, NodeContext, pod_of
 from agent.plugin.cluster.nodes import Keep
 from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis.verdict import Verdict, verdict
+from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
-from agent.reboot.views import node_view
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
