@@ -30,7 +30,7 @@ from agent.sandbox.server import Sandbox
 from tests.support import plugin_emulated as emulated
 from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
 from tests.support.plugin_findings import ANONYMOUS, NO_KUBELET, SCTP, report
-from tests.support.reboot_agent import rooms_of
+from tests.support.reboot_agent import dependencies_of
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate
 from tests.support.reboot_world import World
@@ -142,8 +142,10 @@ class Staged:
     def _keep_running(self, machine: SimMachine) -> None:
         def start() -> None:
             if machine.agent is None and machine.has_kubelet:
-                rooms = self._rooms(machine)
-                machine.start_agent(Coordinator(self.config.reboot, rooms).tick, after=self._rng.uniform(0.0, 1.0))
+                dependencies = self._dependencies(machine)
+                machine.start_agent(
+                    Coordinator(self.config.reboot, dependencies).tick, after=self._rng.uniform(0.0, 1.0)
+                )
 
         def start_later() -> None:
             machine.world.at(machine.world.now + 5.0, start)
@@ -151,8 +153,8 @@ class Staged:
         machine.crashed = machine.came_up = start_later  # type: ignore[method-assign]
         start()
 
-    def _rooms(self, machine: SimMachine) -> Dependencies:
-        base = rooms_of(machine, self._rng)
+    def _dependencies(self, machine: SimMachine) -> Dependencies:
+        base = dependencies_of(machine, self._rng)
         windows: tuple[Blocker, ...] = ()
         if self.config.reboot.windows:
             windows = (WindowBlocker(self.config.reboot.windows, (), machine),)
