@@ -141,7 +141,7 @@ def test_defaults_are_assumed_only_aloud(stage: Stage) -> None:
     ("scene", "line", "words"),
     [
         ("draining", "reboot node-2", "lock workers/0 is held by node-3 for 15m"),
-        ("draining", "reboot node-2", "maxUnavailable 1 of 3 nodes: unavailable are node-3"),
+        ("draining", "reboot node-2", "maxUnavailable 1 of 3 nodes: node-3 unavailable"),
         ("outside-window", "reboot node-1", "windows: the next opens Mon 2026-11-16 22:00 CET"),
         ("paused", "reboot node-1", "the cluster's pause by anna@example.org"),
         ("failed", "reboot node-1", "backing off after a failure: "),

@@ -90,7 +90,8 @@ class DrainOf:
         found = machine.drain_step(mode, may_go_on) if machine.world.now >= began + _SLOWEST_SECONDS else None
         if found is None or machine.world.now < machine.pdb_until:
             held = machine.drain_step(mode, lambda: False)
-            return replace(held, left=held.total, evicted=0, mode=mode)
+            budgets = (("shop", "web", "Deployment web"),) if machine.world.now < machine.pdb_until else ()
+            return replace(held, left=held.total, evicted=0, mode=mode, budgets=budgets)
         slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
         return replace(found, mode=mode, slowest=slowest if found.done else "")
 
