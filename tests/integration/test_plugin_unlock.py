@@ -171,6 +171,11 @@ def _with_policy(site: Site) -> None:
     assert site.client.post(path, config).status_code == 201
 
 
+def status_of(site: Site, name: str) -> dict[str, Any]:
+    """The node's `reboot-status`; no phase and no reason while it has none."""
+    return {"phase": "", "reason": "", **json.loads(site.annotation(name, "reboot-status") or "{}")}
+
+
 def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(site: Site) -> None:
     """Down for long: not freed while it may be alive, then freed; the next one reboots under the lock; the old one
     comes back, is verified, removes its own cordon, and releases no lock that it lost.
@@ -186,7 +191,7 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     early = Person(site.api).types("unlock", "--yes", "--watch", "0")
     assert (early.code, "so recently that it counts as alive" in early.error) == (3, True)
     site.require("node-2")
-    site.says("node-2", "waiting for the lock held by node-1")
+    site.until(lambda: status_of(site, "node-2")["reason"] == "WaitingForLock", "node-2 waits")
 
     def freed() -> bool:
         """As soon as it is silent for longer than a lease lasts."""
@@ -224,13 +229,13 @@ def test_a_holder_whose_lock_was_taken_by_force_rolls_back_and_never_reboots(tmp
         site.sandbox.create("poddisruptionbudgets", builders.budget("never", {"app": "held"}, max_unavailable=0))
         site.start()
         site.require()
-        site.says("node-1", "held by default/never")
+        site.until(lambda: status_of(site, "node-1")["reason"] == "DrainBlocked", "its drain is blocked")
         refused = Person(site.api).types("unlock", "--yes")
         assert (refused.code, refused.error.startswith("node-1 renew")) == (3, True)
         assert site.holder() == "node-1"
         site.until(lambda: Person(site.api).types("unlock", "--yes", "--force", "--watch", "0").code == 0, "taken")
-        site.says("node-1", "failed: the lock was lost")
+        site.until(lambda: status_of(site, "node-1")["phase"] == "rolled-back", "rolled back")
         assert not site.is_cordoned("node-1")
         assert site.machines["node-1"].reboots == 0
-        assert json.loads(site.annotation("node-1", "reboot-state"))["phase"] == "rolled back"
+        assert json.loads(site.annotation("node-1", "reboot-state"))["phase"] == "rolled-back"
         assert site.client.get(f"{LEASES}/{LOCK}").json()["spec"].get("holderIdentity") is None
