@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.config import units
-from agent.config.scalars import Kind
+from agent.config.render import spelled
+from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
@@ -138,3 +139,17 @@ def _consistent_reboot(reboot: dict[str, Any]) -> None:
     for hooks in reboot.get("hooks", {}).values():
         for hook in hooks:
             hook.setdefault("command", ["/bin/true"])
+
+
+def shortest(config: Any) -> dict[str, Any]:
+    """The shortest policy that loads to an equal Config."""
+    given = ((name, key, getattr(config, key.attribute)) for name, key in keys(type(config)).items())
+    return {
+        name: shortest(one)
+        if isinstance(key.form, Section)
+        else [shortest(item) for item in one]
+        if isinstance(key.form, Many) and isinstance(key.form.item, Section)
+        else spelled(key.form, one)
+        for name, key, one in given
+        if one != key.default
+    }

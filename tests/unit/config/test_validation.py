@@ -25,7 +25,7 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         (
             "reboot: {sentinel: {exitCodes: {100: required}}}",
             "reboot.sentinel.exitCodes",
-            "without a command has no meaning",
+            "is not used without a command",
         ),
         (
             "reboot: {sentinel: {command: [/bin/true], exitCodes: {0: none}}}",
@@ -58,29 +58,29 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         (
             "reboot: {blockers: {prometheus: {url: http://p, query: up, only: x}}}",
             "reboot.blockers.prometheus.only",
-            "query asks for series instead",
+            "query selects series instead",
         ),
         (
             "reboot: {blockers: {prometheus: {url: http://p, query: up, labels: a=b}}}",
             "reboot.blockers.prometheus.labels",
-            "query asks for series instead",
+            "query selects series instead",
         ),
         (
             "reboot: {blockers: {prometheus: {url: http://p, caFile: /ca.pem}}}",
             "reboot.blockers.prometheus.caFile",
-            "no meaning for an http URL",
+            "not used for an http URL",
         ),
         ("reboot: {blockers: {pods: [a=b, '']}}", "reboot.blockers.pods[1]", "every pod would block"),
         ("reboot: {concurrency: 3}", "reboot.concurrency", "needs maxUnavailable of as many: it is 1"),
         ("reboot: {concurrency: 3, maxUnavailable: 2}", "reboot.maxUnavailable", "needs maxUnavailable of as many"),
-        ("reboot: {drain: {timeout: 1m, gracePeriod: 2m}}", "reboot.drain.gracePeriod", "would never end well"),
+        ("reboot: {drain: {timeout: 1m, gracePeriod: 2m}}", "reboot.drain.gracePeriod", "would always time out"),
         ("reboot: {command: []}", "reboot.command", "nothing would reboot the node"),
         ("reboot: {method: signal, command: [/sbin/reboot]}", "reboot.command", "never run with method signal"),
         ("reboot: {hooks: {preReboot: [{timeout: 5s}]}}", "reboot.hooks.preReboot[0].command", "nothing would run"),
-        ("notify: [{type: slack}]", "notify[0].urlFile", "slack needs the file that holds its URL"),
+        ("notify: [{type: slack}]", "notify[0].urlFile", "slack needs the file with its URL"),
         ("notify: [{}]", "notify[0].urlFile", "webhook needs the file"),
         ("notify: [{type: pagerduty, urlFile: /u}]", "notify[0].keyFile", "routing key"),
-        (f"notify: [{{{SLACK}, keyFile: /k}}]", "notify[0].keyFile", "is for pagerduty, not for slack"),
+        (f"notify: [{{{SLACK}, keyFile: /k}}]", "notify[0].keyFile", "is not used by slack"),
     ],
 )
 def test_contradictions_are_refused_with_the_line_of_the_key(text: str, key: str, message: str) -> None:

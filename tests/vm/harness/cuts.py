@@ -245,7 +245,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "profiles that left are not removed",
             ("test_apparmor.py::test_a_profile_that_left_the_folder_leaves_the_kernel",),
-            (("controls/apparmor/control.py", "if self._acts(leaver, leaving)]", "if False]"),),
+            (("controls/apparmor/control.py", "if self._acts(removed, leaving)]", "if False]"),),
         ),
         Cut(
             "architectures are not this node's",
