@@ -38,7 +38,7 @@ How values are written:
 - **Durations** have a unit: `500ms`, `90s`, `10m`, `1h30m`, `2d`. Only `0` may stand without one.
 - **Sizes** have a unit too: `512B`, `4KiB`, `1MiB`.
 - **Commands** are lists, one argument an entry, the program with an absolute path: there is no shell.
-- **Modes**: `enforce` applies and verifies, `audit` only reports, `off` does nothing. `off` and `22:00` need no quotes here.
+- **Modes**: `enforce` applies and verifies, `audit` only reports, `off` does nothing. `off` and `22:00` need no quotes.
 - **Secrets** never stand in the file: keys that end in `File` name the file that holds one.
 - Anchors, aliases and `<<` work; tags and a second document are refused. At most 256 KiB of UTF-8.
 """
