@@ -215,7 +215,7 @@ def _refused(
 def _status_object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:  # a UnicodeDecodeError is one too
+    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
         return {}
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 

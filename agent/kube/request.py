@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 import requests
 import urllib3
 
+from agent.bounded_http import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (
@@ -219,13 +220,12 @@ class Caller:
 
     def _answer(self, request: Request, patience: RetryPolicy, left: float) -> Any:
         """One attempt at a whole answer."""
-        with self._observed(request.operation) as note:
-            ends = self.around.clock() + left
+        with self._observed(request.operation) as note, deadline(left):
             line = self._streams if request.background else self._calls
             response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
             try:
                 note(str(response.status_code))
-                body = self._body(request, response.raw, _ANSWER_LIMIT, ends)
+                body = self._body(request, response.raw, _ANSWER_LIMIT)
                 return _document(request, response.status_code, body)
             finally:
                 response.close()
@@ -233,7 +233,8 @@ class Caller:
     def _stream(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
-            response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
+            with deadline(patience.connect_seconds + patience.read_seconds):
+                response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
             note(str(response.status_code))
             return Stream(response.raw, silence_seconds)
 
@@ -262,26 +263,23 @@ class Caller:
         if response.status_code < 300:
             return response
         try:
-            body = self._body(request, response.raw, _REFUSAL_LIMIT, self.around.clock() + read_seconds)
+            body = self._body(request, response.raw, _REFUSAL_LIMIT)
             if response.status_code < 400:
                 raise Malformed(operation, f"a redirect ({response.status_code}), which is not followed")
             raise refusal(operation, response.status_code, response.headers, body, write=request.is_write)
         finally:
             response.close()
 
-    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int, ends: float) -> bytes:
-        """The whole body, of at most `limit` bytes, by the deadline."""
+    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+        """The whole body, of at most `limit` bytes."""
         body = bytearray()
         try:
-            # As it arrives: read() would sit out a trickle far beyond the deadline.
             while chunk := raw.read1(_CHUNK, decode_content=False):
                 body += chunk
                 if len(body) > limit:
                     raise Malformed(
                         request.operation, f"an answer of more than {limit >> 20} MiB", ambiguous=request.is_write
                     )
-                if self.around.clock() > ends:
-                    raise Unreachable(request.operation, "the answer did not end in time", ambiguous=request.is_write)
         except NETWORK as error:
             raise self._unreachable(request, error) from error
         return bytes(body)
@@ -327,7 +325,7 @@ def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
 def _document(request: Request, status: int, body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not chained: a JSON error carries the whole body.
         message = f"the answer ({status}, {len(body)} bytes) is no JSON"
     raise Malformed(request.operation, message, ambiguous=request.is_write)

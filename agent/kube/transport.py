@@ -21,10 +21,8 @@ from typing import Any
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from agent.bounded_http import BoundedAdapter, BoundedConnection, with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
 
@@ -33,7 +31,7 @@ _CHUNK = 1 << 16
 # Load balancers forget an idle connection without a word (AWS's after 350 s); a write sent into it would be ambiguous.
 _IDLE_SECONDS = 60.0
 # A peer that is gone is noticed within a minute, even by a watch on which nothing happens.
-_KEEPALIVE = (
+_SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -188,7 +186,7 @@ class HttpSession:
 
 def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLContext:
     """What a connection trusts and shows. Raises NoCredentials for PEM that is none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = with_deadline(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     # An authority may be an intermediate one, as Go takes it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if trust.insecure:
@@ -233,23 +231,21 @@ def _as_file(content: bytes) -> Iterator[str]:
             yield file.name
 
 
-class _Adapter(HTTPAdapter):
-    """Connections with our TLS context; requests is not asked for its opinion on certificates."""
+class _Adapter(BoundedAdapter):
+    """Connections with our TLS context, known to a lifeline; requests is not asked for its opinion on certificates."""
 
     def __init__(self, lifeline: Lifeline) -> None:
-        self._tls: dict[str, Any] = {}
-        self._pools = _pools(lifeline)
-        super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
+        super().__init__(pool_size=_POOL_SIZE, connection=_connection(lifeline), socket_options=_SOCKET_OPTIONS)
 
     def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
         """New connections from now on; what is being answered on old ones goes on."""
-        self._tls = {}
+        self._options = {"socket_options": _SOCKET_OPTIONS}
         if context is not None:
-            self._tls["ssl_context"] = context
+            self._options["ssl_context"] = context
             if server_name:
-                self._tls["server_hostname"] = server_name
+                self._options["server_hostname"] = server_name
             if context.verify_mode is ssl.CERT_NONE:
-                # Somebody asked for it in writing; once a request is more than anybody reads.
+                # Configured on purpose; once per request is more than anyone reads.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         old, proxies = self.poolmanager, self.proxy_manager
         self.proxy_manager = {}
@@ -257,27 +253,18 @@ class _Adapter(HTTPAdapter):
         for manager in (old, *proxies.values()):
             manager.clear()
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, **kwargs, **self._tls, socket_options=_KEEPALIVE)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs, **self._tls, socket_options=_KEEPALIVE)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
-
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, {}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the context says it all, and certifi's authorities must not join it."""
+        """Nothing: the context has the authorities, and certifi's must not join them."""
 
 
-def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools, over connections that report to a lifeline and do not outlive their welcome."""
+def _connection(lifeline: Lifeline) -> type[BoundedConnection]:
+    """Connections that report to a lifeline and are not used again after a long idle time."""
 
-    class Known(HTTPConnection):
+    class Known(BoundedConnection):
         used_at = 0.0
         plugged: socket.socket | None = None
 
@@ -294,13 +281,4 @@ def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
             self.used_at = now
             return now - since < _IDLE_SECONDS and super().is_connected
 
-    class KnownTls(Known, HTTPSConnection):
-        pass
-
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Known
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = KnownTls
-
-    return {"http": Pool, "https": TlsPool}
+    return Known

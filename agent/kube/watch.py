@@ -279,7 +279,7 @@ def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         event = json.loads(line)
         kind, found = event["type"], event["object"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kind, found = None, None
     if not isinstance(kind, str) or not isinstance(found, dict):
         raise Malformed(request.operation, "an event that is no object with type and object")

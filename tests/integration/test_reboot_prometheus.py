@@ -277,7 +277,7 @@ def test_a_server_that_dribbles_is_given_up_in_time() -> None:
     with scripted(dribble) as running:
         verdict = PrometheusBlocker(Prometheus(url=running.url, timeout=0.5), Clock()).check()
         stop.set()
-    assert cannot(verdict) == "no whole answer in time"
+    assert cannot(verdict) == "no answer in time"
 
 
 def test_a_connection_that_is_cut_blocks() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 
+from agent.bounded_http import bounded_session, deadline
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -69,8 +70,7 @@ class PrometheusBlocker:
         policy = self._policy
         ends = self._clock.monotonic() + policy.timeout
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **self._authorization()}
-        with requests.Session() as session:
-            session.trust_env = False
+        with bounded_session() as session, deadline(policy.timeout):
             try:
                 with session.get(
                     policy.url.rstrip("/") + path,
