@@ -24,7 +24,6 @@ from agent.kube.resources import PODS, Resource
 from agent.kube.watch import Informer, Listing, Watch
 
 FIELD_MANAGER = "node-hardening-agent"
-PAGE_SIZE = 100
 
 Object = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
@@ -96,14 +95,17 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
-        page_size: int = PAGE_SIZE,
+        page_size: int = 0,
     ) -> Listing:
         """The objects of a collection, asked for page by page while they are iterated; all namespaces without one.
 
         resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
+        page_size: 0 for the resource's own.
         """
         selected = _selected(label_selector, field_selector)
-        return self._list(resource, namespace, (*_query(limit=str(page_size)), *selected), resource_version)
+        return self._list(
+            resource, namespace, (*_query(limit=str(page_size or resource.page_size)), *selected), resource_version
+        )
 
     def watch(
         self,
@@ -129,7 +131,9 @@ class Kube:
         selected = _selected(label_selector, field_selector)
         return Informer(
             self._caller,
-            lambda: patient._list(resource, namespace, (("limit", str(PAGE_SIZE)), *selected), background=True),
+            lambda: patient._list(
+                resource, namespace, (("limit", str(resource.page_size)), *selected), background=True
+            ),
             lambda version: patient._watch(resource, namespace, selected, version),
         )
 

@@ -14,13 +14,18 @@ from agent.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind by its plural. group is empty for the core group. kind is what an object of it is called."""
+    """One kind by its plural. group is empty for the core group. kind is what an object of it is called.
+
+    page_size: objects asked for at once. An object has 1.5 MiB at most, an answer 16 MiB (kube/request.py): where
+    anyone who forges objects could hide others behind them, a page of the largest has to fit.
+    """
 
     group: str
     version: str
     plural: str
     kind: str
     namespaced: bool = True
+    page_size: int = 100
 
     @property
     def api_version(self) -> str:
@@ -53,7 +58,7 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
-LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", page_size=10)
 DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
 PDBS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 

@@ -138,7 +138,7 @@ class Watch:
             kind, found = _event(request, line)
             if kind == "ERROR":
                 raise refusal_from(request.operation, found, write=False)
-            version = found.get("metadata", {}).get("resourceVersion")
+            version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
                 # Noted after it was taken: a caller that breaks off in the middle sees it again.
                 yield Change(_CHANGES[kind], found)
@@ -240,13 +240,14 @@ class Listing:
         token = ""
         while True:
             answer = self._page(token)
-            meta = answer.get("metadata") or {}
-            self.resource_version = meta.get("resourceVersion") or self.resource_version
-            token = meta.get("continue") or ""
+            meta = _metadata(answer)
+            self.resource_version = _text(meta.get("resourceVersion")) or self.resource_version
+            token = _text(meta.get("continue"))
             self.remaining = meta.get("remainingItemCount") if token else 0
-            items = answer.get("items") or []
+            found = answer.get("items")
+            items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
             # Let go before the next page is asked for, so that two are never held.
-            del answer, meta
+            del answer, meta, found
             yield items
             if not token:
                 return
@@ -254,6 +255,15 @@ class Listing:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for page in self.pages():
             yield from page
+
+
+def _metadata(found: dict[str, Any]) -> dict[str, Any]:
+    meta = found.get("metadata")
+    return meta if isinstance(meta, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:

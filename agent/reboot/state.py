@@ -187,7 +187,7 @@ def _field(key: str, value: Any) -> Any:
         return _phase(value)
     if (key in _TEXTS or key == "guard") and isinstance(value, str):
         return value
-    if key in _COUNTS and type(value) is int and value >= 0:
+    if key in _COUNTS and type(value) is int and 0 <= value < 1_000_000:
         return value
     if key == "since" and _is_seconds(value):
         return value
@@ -224,5 +224,5 @@ def _stamp(key: str, value: Any) -> Stamp:
 
 
 def _is_seconds(value: object) -> TypeGuard[float]:
-    """A finite number that a clock may have shown."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
+    """A number that a clock may have shown: up to the year 2100."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 4102444800
