@@ -84,7 +84,7 @@ def serve(
             ("loop", daemon.run),
             ("publisher", publisher.run),
             ("reboots", reboots.run),
-            ("node-watch", lambda: _follow(kube, node, publisher)),
+            ("node-watch", lambda: _follow(kube, node, publisher, daemon.api_reached)),
         )
     ]
     with signals:
@@ -111,8 +111,8 @@ def serve(
     return 3 if failed.is_set() else 0
 
 
-def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
-    """Shows the publisher every change of the own Node, and says when there is none or nobody can tell."""
+def _follow(kube: Kube, node: str, publisher: NodePublisher, reached: Callable[[str], None]) -> None:
+    """Shows the publisher every change of the own Node, and when it does not exist or is unknown."""
     there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
         match change.seen:
@@ -125,9 +125,11 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
                 publisher.gone()
             case EventType.SYNCED:
                 whole = True
+                reached("")
                 if not there:
                     publisher.gone()
             case EventType.AWAY:
+                reached(str(change.error))
                 publisher.lost_sight()
 
 

@@ -141,7 +141,7 @@ class StatusServer:
             if path in self._probes:
                 good, why = self._probes[path]()
                 return _encoded(200 if good else 503, f"{why}\n".encode(), _TEXT)
-        except Exception:  # a collector's defect must not end the probes
+        except Exception:  # noqa: BLE001 - a defect of a collector must not end the probes
             structlog.get_logger().exception("status_request_failed", path=path)
             return _encoded(500, b"see the agent's log\n", _TEXT)
         return _encoded(404, b"try /metrics, /healthz or /readyz\n", _TEXT)
