@@ -114,11 +114,11 @@ class Daemon:
         try:
             self._load()
             while not self._stop.is_set():
-                try:
-                    self._pass()
-                except Exception as error:  # noqa: BLE001 - the one broad catch: a defect of ours must not end the guard
-                    self._report_failure(error)
-                self._wait()
+                for step in (self._pass, self._wait):
+                    try:
+                        step()
+                    except Exception as error:  # noqa: BLE001 - a defect of ours must not end the guard
+                        self._report_failure(error)
         finally:
             self._watch.close()
 

@@ -138,22 +138,22 @@ class Reboots:
         return ProofReading(self._verified, problems.get(self._verified, ""))
 
     def run(self) -> None:
-        """Ticks until stopped."""
-        try:
-            while not self._stop.is_set():
-                # Until a pass has ended nothing is known of this boot, and nothing is to be said of it.
-                if self._verified is None or not self._changed.is_set():
-                    self._watch.wait(3600.0)
-                    continue
-                self._changed.clear()
-                policy = self._wanted
-                if policy is None or policy.mode is Mode.OFF:
-                    self._off()
-                else:
-                    self._coordinate(policy)
-        finally:
-            self._notifier.close()
-            self._watch.close()
+        """Ticks until stopped. After an exception it may be called again: a coordinator goes on from Node and Lease."""
+        if self._wanted is not None:
+            self._changed.set()
+        while not self._stop.is_set():
+            # Until a pass has ended nothing is known of this boot, and nothing is to be reported of it.
+            if self._verified is None or not self._changed.is_set():
+                self._watch.wait(3600.0)
+                continue
+            self._changed.clear()
+            policy = self._wanted
+            if policy is None or policy.mode is Mode.OFF:
+                self._off()
+            else:
+                self._coordinate(policy)
+        self._notifier.close()
+        self._watch.close()
 
     def _off(self) -> None:
         """Nobody looks at the sentinel, so nothing of before may go on being said."""
@@ -183,14 +183,16 @@ class Reboots:
                 ),
             )  # fmt: skip
             poll = sentinel.poll_seconds()
-            while not self._stop.is_set() and not self._changed.is_set():
-                self._watch.watch({"sentinel": self._located(sentinel.watched())})
-                tick = coordinator.tick()
-                wait = tick.wait_seconds if poll is None else min(tick.wait_seconds, poll)
-                self._watch.wait(wait)
-            if not self._stop.is_set():
-                drain.reset()
-                hooks.reset()
+            try:
+                while not self._stop.is_set() and not self._changed.is_set():
+                    self._watch.watch({"sentinel": self._located(sentinel.watched())})
+                    tick = coordinator.tick()
+                    wait = tick.wait_seconds if poll is None else min(tick.wait_seconds, poll)
+                    self._watch.wait(wait)
+            finally:
+                if not self._stop.is_set():
+                    drain.reset()
+                    hooks.reset()
 
     def _located(self, paths: Sequence[str]) -> list[str]:
         found = []
