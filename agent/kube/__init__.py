@@ -1,17 +1,18 @@
-"""The only door to the API server: credentials, calls, watches and evictions, behind one small front.
+"""The only access to the API server: credentials, requests, watches and evictions, behind one small interface.
 
     access = find(os.environ)                                   # in-cluster, or a kubeconfig
     kube = Kube(access, node="worker-1")
     node = kube.get(NODES, "worker-1")
     for pod in kube.list(PODS, field_selector=field_selector({"spec.nodeName": "worker-1"})): ...
 
-It refuses to know the host (exec plugins run through a callable that is handed in) and to know what the objects mean.
+It refuses to know the host (exec plugins run through a callable that is passed in) and to know what the objects mean.
 """
 
 from __future__ import annotations
 
+from agent.kube.access import find
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
-from agent.kube.credentials import Access, direct, find, in_cluster
+from agent.kube.credentials import Access, direct, in_cluster
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (

@@ -1,8 +1,8 @@
 """The connections: one requests session whose TLS, pool and sockets are ours alone.
 
-It refuses what requests does unasked: environment variables that override the CA or add a proxy, redirects, cookies,
+It refuses what requests does by default: environment variables that override the CA or add a proxy, redirects, cookies,
 certifi's authorities beside a private one, connections that have idled so long that a middlebox has forgotten them.
-Every socket is known, so that another thread can end a wait at once.
+Every socket is known, so that another thread can end a wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agent.kube.errors import NoCredentials
 
 _POOL_SIZE = 4
 _CHUNK = 1 << 16
-# Load balancers forget an idle connection without a word (AWS's after 350 s); a write sent into it would be ambiguous.
+# Load balancers drop an idle connection silently (AWS's after 350 s); a write sent into it would be ambiguous.
 _IDLE_SECONDS = 60.0
 # A peer that is gone is noticed within a minute, even by a watch on which nothing happens.
 _SOCKET_OPTIONS = (
@@ -43,7 +43,7 @@ _SOCKET_OPTIONS = (
 
 
 class Lifeline:
-    """The open sockets of one line; `cut` ends whatever waits on them, from any thread."""
+    """The open sockets of one session; `cut` ends whatever waits on them, from any thread."""
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -51,7 +51,7 @@ class Lifeline:
         self.is_cut = False
 
     def add(self, connected: socket.socket) -> None:
-        """A new socket; it ends at once when the line is cut already."""
+        """A new socket; it ends immediately when `cut` was called already."""
         with self._lock:
             self._sockets.add(connected)
             if self.is_cut:
@@ -74,7 +74,7 @@ def shut(connected: socket.socket) -> None:
 
 
 class Stream:
-    """An answer that goes on, such as a watch. Read by one thread; any other may cut it."""
+    """An answer without a fixed end, such as a watch. Read by one thread; any other may cut it."""
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, silence_seconds: float) -> None:
         """silence_seconds: the longest from now on."""
@@ -99,9 +99,9 @@ class Stream:
 
 
 class Tls:
-    """The TLS context of an access, made anew when its authority or client certificate has changed.
+    """The TLS context of an access, made again when its authority or client certificate has changed.
 
-    One for all lines: a context costs half a megabyte.
+    One for all sessions: a context costs half a megabyte.
     """
 
     def __init__(self, access: Access) -> None:
@@ -176,7 +176,7 @@ class HttpSession:
         self._session.close()
 
     def _follow_tls(self) -> None:
-        """New connections when the context is another; running answers go on."""
+        """New connections when the context has changed; running answers continue."""
         context = self._tls.present()
         with self._lock:
             if context is not self._context:
@@ -185,7 +185,7 @@ class HttpSession:
 
 
 def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLContext:
-    """What a connection trusts and shows. Raises NoCredentials for PEM that is none."""
+    """The certificates that a connection trusts and presents. Raises NoCredentials for invalid PEM."""
     context = with_deadline(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     # An authority may be an intermediate one, as Go takes it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -199,15 +199,15 @@ def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLC
             # Comments between certificates may hold anything; ssl takes ASCII alone.
             context.load_verify_locations(cadata=trust.authority.read().decode("ascii", errors="backslashreplace"))
         except ssl.SSLError as error:
-            raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is no PEM") from error
+            raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is not PEM") from error
     if certificate is not None:
         try:
-            # One file with both, as the kubelet keeps its own, is not to be doubled.
+            # A file with both, as the kubelet has, is used once.
             both = certificate.certificate
             if certificate.key != both:
                 both += b"\n" + certificate.key
             with _as_file(both) as path:
-                # Without a password OpenSSL would ask the terminal for one.
+                # Without a password OpenSSL would prompt on the terminal.
                 context.load_cert_chain(path, password=b"")
         except OSError as error:  # ssl.SSLError is one
             message = "the client certificate and key cannot be used: they have to be PEM, belong together, unencrypted"
@@ -232,13 +232,13 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 class _Adapter(BoundedAdapter):
-    """Connections with our TLS context, known to a lifeline; requests is not asked for its opinion on certificates."""
+    """Connections with our TLS context, known to a lifeline; the certificate settings of requests do not apply."""
 
     def __init__(self, lifeline: Lifeline) -> None:
         super().__init__(pool_size=_POOL_SIZE, connection=_connection(lifeline), socket_options=_SOCKET_OPTIONS)
 
     def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
-        """New connections from now on; what is being answered on old ones goes on."""
+        """New connections from now on; answers on old ones continue."""
         self._options = {"socket_options": _SOCKET_OPTIONS}
         if context is not None:
             self._options["ssl_context"] = context

@@ -63,11 +63,11 @@ class StatusServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, also when 0 was asked for."""
+        """The port that is listened on, also when 0 was configured."""
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Starts to answer."""
         self._thread.start()
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class StatusServer:
                     self._end(exchange)
         except BlockingIOError:
             pass
-        except OSError:  # whoever asked has left, a scrape that timed out for one
+        except OSError:  # the client has left: a scrape that timed out, for example
             self._end(exchange)
 
     def _read(self, exchange: _Exchange) -> None:
