@@ -43,31 +43,27 @@ def deadline(seconds: float) -> Iterator[None]:
         _exchange.ends = outer
 
 
-class _Deadline:
-    """Mixed into a socket: each read and write waits until its own timeout or the deadline, whichever is first."""
+class _Socket(socket.socket):
+    """Each read and write waits until its own timeout or the deadline, whichever is first. Also the base of TLS."""
 
     def recv(self, *args: Any) -> bytes:
         with self._limited():
-            return super().recv(*args)  # type: ignore[misc]
+            return super().recv(*args)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         with self._limited():
-            return super().recv_into(*args, **kwargs)  # type: ignore[misc]
+            return super().recv_into(*args, **kwargs)
 
     def send(self, *args: Any) -> int:
         with self._limited():
-            return super().send(*args)  # type: ignore[misc]
+            return super().send(*args)
 
     def sendall(self, *args: Any) -> None:
         with self._limited():
-            super().sendall(*args)  # type: ignore[misc]
-
-    def do_handshake(self, *args: Any) -> None:
-        with self._limited():
-            super().do_handshake(*args)  # type: ignore[misc]
+            super().sendall(*args)
 
     @contextlib.contextmanager
-    def _limited(self: Any) -> Iterator[None]:
+    def _limited(self) -> Iterator[None]:
         ends: float | None = getattr(_exchange, "ends", None)
         if ends is None:
             yield
@@ -87,12 +83,10 @@ class _Deadline:
                 self.settimeout(before)
 
 
-class _PlainSocket(_Deadline, socket.socket):
-    pass
-
-
-class _TlsSocket(_Deadline, ssl.SSLSocket):
-    pass
+class _TlsSocket(_Socket, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        with self._limited():
+            super().do_handshake(block)
 
 
 class _HeaderReader:
@@ -132,7 +126,7 @@ class BoundedConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         plain = super()._new_conn()
         timeout = plain.gettimeout()
-        bounded = _PlainSocket(plain.family, plain.type, plain.proto, plain.detach())
+        bounded = _Socket(plain.family, plain.type, plain.proto, plain.detach())
         bounded.settimeout(timeout)
         return bounded
 

@@ -146,7 +146,7 @@ def test_a_notification_ends(name: str) -> None:
         ends_well = "body" in name or "bomb" in name or "JSON" in name
         with nullcontext() if ends_well else pytest.raises(NotSent) as refused:
             send(Post(url, {"text": "x"}), timeout_seconds=DEADLINE_SECONDS, environment={})
-        assert ends_well or url not in str(refused.value)
+        assert refused is None or url not in str(refused.value)
     assert len(asked) <= 1
 
 

@@ -49,7 +49,7 @@ class Stolen:
 
     def lock(self, name: str, spec: Object, notes: Object | None = None, **meta: Any) -> int:
         """Creates one."""
-        notes = {f"{PREFIX}/{key}": value for key, value in (notes or {}).items()}
+        notes = {key if "/" in key else f"{PREFIX}/{key}": value for key, value in (notes or {}).items()}
         body = {"metadata": {"name": name, "annotations": notes, **meta}, "spec": spec}
         return self.token.post(LEASES, body).status_code
 
@@ -161,11 +161,12 @@ def test_a_lock_goes_through_its_life(stolen: Stolen, lock: str) -> None:
         ("node-hardening-reboot-x-0", {"leaseTransitions": 2**31 - 1}, {}, {}),
         ("node-hardening-reboot-x-0", {"leaseDurationSeconds": 2**31 - 1}, {}, {}),
         ("node-hardening-reboot-x-0", {}, {"stuck": "x" * 400}, {}),
-        ("node-hardening-reboot-x-0", {}, {"other": "x"}, {}),
+        ("node-hardening-reboot-x-0", {}, {"example.com/other": "x"}, {}),
+        ("node-hardening-reboot-x-0", {}, {f"x{number}": "x" for number in range(20)}, {}),
         ("node-hardening-reboot-x-0", {}, {}, {"labels": {"a": "b"}}),
         ("node-hardening-reboot-x-0", {}, {}, {"finalizers": ["example.com/never"]}),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_a_forged_lock_is_not_created(stolen: Stolen, name: str, spec: Object, notes: Object, meta: Object) -> None:
     assert stolen.lock(name, spec, notes, **meta) == 403
