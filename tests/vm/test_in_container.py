@@ -29,7 +29,8 @@ MOUNTS: list[dict[str, Any]] = [
 AGENT = ["/opt/node-hardening/bin/node-hardening-agent"]
 # docs/security.md says what each is used for.
 CAPABILITIES = (
-    "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT", "CAP_MAC_ADMIN", "CAP_KILL", "CAP_SYS_MODULE", "CAP_DAC_OVERRIDE",
+    "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT", "CAP_MAC_ADMIN", "CAP_KILL", "CAP_SYS_MODULE",
+    "CAP_DAC_OVERRIDE",
 )  # fmt: skip
 
 

@@ -35,9 +35,9 @@ def run(
 ) -> Done:
     """Runs argv in a container over the machine's own files, with a /tmp of its own; its output and exit code.
 
-    privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities: these
-    alone and the same namespaces, with what a runtime masks and makes read-only. before: a line of shell that runs when
-    the root file system is there.
+    privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities:
+    these alone and the same namespaces, with what a runtime masks and makes read-only. before: a line of shell that
+    runs when the root file system is there.
     """
     bundle = "/run/container"
     machine.sh(
