@@ -33,6 +33,9 @@ RUN python3 -B /tmp/sbom note / > /tmp/noted.json \
  && sh /tmp/prune-image root / \
  && python3 -OO -X no_debug_ranges -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /usr/lib/python3.11
 COPY --from=build /opt/node-hardening /opt/node-hardening
+# For `kubectl exec`: node-hardening-agent audit.
+RUN printf '#!/bin/sh\nexec /usr/bin/python3 -m agent "$@"\n' > /usr/local/bin/node-hardening-agent \
+ && chmod 755 /usr/local/bin/node-hardening-agent
 COPY --from=build /src/wheels.json /tmp/
 ARG VERSION=0.0.0
 ARG SOURCE_DATE_EPOCH
@@ -48,7 +51,7 @@ ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 # org.opencontainers.image.source is added by tools/image, which knows where this was cloned from.
 LABEL org.opencontainers.image.title="node-hardening-agent" \
-      org.opencontainers.image.description="One privileged daemon per Kubernetes node: hardens it, tells the truth, reboots it safely" \
+      org.opencontainers.image.description="One privileged daemon per Kubernetes node: hardens it, audits it, reboots it safely" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

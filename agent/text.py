@@ -14,6 +14,8 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
+_LAST_SECOND = 253402300799.0  # 9999-12-31T23:59:59Z
+
 
 def sanitize(text: str, limit: int = 200) -> str:
     """The text on one line of at most `limit` characters, unprintable characters as blanks, cut with an ellipsis."""
@@ -46,5 +48,9 @@ def parse_rfc3339(text: str) -> float:
 
 
 def format_rfc3339(seconds: float, *, micros: bool = False) -> str:
-    """`2030-01-31T22:00:00Z` of seconds since the epoch. micros: with six digits, as a Lease's MicroTime has it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micros else "%Y-%m-%dT%H:%M:%SZ")
+    """`2030-01-31T22:00:00Z` of seconds since the epoch. micros: with six digits, as a Lease's MicroTime has it.
+
+    A time before 1970 or after the year 9999, which may be forged, is the first or the last of these.
+    """
+    moment = datetime.fromtimestamp(min(max(0.0, seconds), _LAST_SECOND), UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micros else "%Y-%m-%dT%H:%M:%SZ")

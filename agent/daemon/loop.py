@@ -69,6 +69,10 @@ class Daemon:
         self._fingerprint = ""
         self._applied = ""  # the policy that the last complete pass applied
         self._verified = False
+        self._not_ready = {
+            "pass": "the first pass over the node has not finished",
+            "API": "the API server has not been reached yet",
+        }
         self._last_change: str | None = None
         self._expected_by = clock() + _STUCK_SECONDS
 
@@ -90,8 +94,18 @@ class Daemon:
         return (False, f"no pass for {late:.0f} s too long") if late > 0 else (True, "the loop is alive")
 
     def ready(self) -> tuple[bool, str]:
-        """Whether the newest full pass was verified."""
-        return (True, "verified") if self._verified else (False, "not verified: no pass yet, or the last one failed")
+        """Whether the agent works: a pass over the node finished, the API server was reached once.
+
+        What the pass found does not count: a node that does not comply has an agent that works. Nor does an API server
+        that went away later: every agent of the cluster would turn unready, and write so, just when it comes back.
+        """
+        problem = "; ".join(filter(None, self._not_ready.values()))
+        return not problem, problem or "ready"
+
+    def api_reached(self, problem: str = "") -> None:
+        """Notes that the API server was reached, or why not. From the thread that watches the Node."""
+        if self._not_ready["API"]:
+            self._not_ready["API"] = f"the API server has not been reached yet: {problem}" if problem else ""
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -100,11 +114,11 @@ class Daemon:
         try:
             self._load()
             while not self._stop.is_set():
-                try:
-                    self._pass()
-                except Exception as error:  # noqa: BLE001 - the one broad catch: a defect must not end the daemon
-                    self._report_failure(error)
-                self._wait()
+                for step in (self._pass, self._wait):
+                    try:
+                        step()
+                    except Exception as error:  # noqa: BLE001 - the one broad catch: a defect must not end the daemon
+                        self._report_failure(error)
         finally:
             self._watch.close()
 
@@ -135,6 +149,7 @@ class Daemon:
         # Before the pass, so that changes during it are not missed.
         self._watch.watch(self._watched(config, self._controls))
         if config is None:
+            self._not_ready["pass"] = f"no valid configuration: {node_status.cut(self._policy.problem, 300)}"
             self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])
             return
         begun = self._clock()
@@ -154,6 +169,7 @@ class Daemon:
         if drift and corrected:
             names = join_limited((f"{change.action} {change.target}" for change in corrected), characters=160)
             self._sink.event(Reason.DRIFT_CORRECTED, f"changes on the node were reverted: {names}")
+        self._not_ready["pass"] = ""
         self._publish(report, config, registry.enforced(config))
 
     def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
@@ -181,6 +197,7 @@ class Daemon:
             remediation="Read the agent's log; the next pass tries again.",
         )  # fmt: skip
         self._applied = ""
+        self._not_ready["pass"] = f"the last pass failed: {node_status.cut(str(error), 300)}"
         self._publish(Report(self._node, (finding,)), self._policy.config, ["agent"])
         self._stop.wait(_MANY_PROBLEMS_PAUSE_SECONDS if not expected else 1.0)
 

@@ -30,6 +30,7 @@ from agent.report.metrics import Metrics
 from agent.report.publisher import NodePublisher
 
 _END_WITHIN_SECONDS = 4.0
+_LONGEST_RESTART_SECONDS = 60.0
 
 
 def serve(
@@ -63,28 +64,14 @@ def serve(
         on_pass=reboots.on_pass_verified,
     )
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
-    failed = threading.Event()
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
-
-    def work(target: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                target()
-            except Exception:
-                # A thread that dies unnoticed would leave a daemon that only seems alive.
-                log.exception("thread_crashed", thread=threading.current_thread().name)
-                failed.set()
-                signals.end()
-
-        return run
-
     threads = [
-        threading.Thread(target=work(target), name=name, daemon=True)
+        threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
         for name, target in (
             ("loop", daemon.run),
             ("publisher", publisher.run),
             ("reboots", reboots.run),
-            ("node-watch", lambda: _follow(kube, node, publisher)),
+            ("node-watch", lambda: _follow(kube, node, publisher, daemon.api_reached)),
         )
     ]
     with signals:
@@ -108,11 +95,29 @@ def serve(
             server.close()
     late = [thread.name for thread in threads if thread.is_alive()]
     log.info("stopped", cut_off=late)
-    return 3 if failed.is_set() else 0
+    return 0
 
 
-def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
-    """Passes every change of the own Node to the publisher, also that there is none or that the watch is broken."""
+def supervise(target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0) -> None:
+    """Runs it to its end, and again after a growing delay when it ends in an exception.
+
+    A thread that dies unseen would leave a daemon that only looks alive, and a value that somebody forged must not end
+    the other threads. Whatever a thread needs after a restart stands on the node or on API objects.
+    """
+    delay = first_seconds
+    while True:
+        try:
+            target()
+            return
+        except Exception:  # noqa: BLE001 - whatever it is, the thread goes on
+            structlog.get_logger().exception("thread_crashed", again_seconds=delay)
+        if stop.wait(delay):
+            return
+        delay = min(delay * 2, _LONGEST_RESTART_SECONDS)
+
+
+def _follow(kube: Kube, node: str, publisher: NodePublisher, reached: Callable[[str], None]) -> None:
+    """Shows the publisher every change of the own Node, and when it does not exist or is unknown."""
     there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
         match change.seen:
@@ -125,9 +130,11 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
                 publisher.gone()
             case EventType.SYNCED:
                 whole = True
+                reached("")
                 if not there:
                     publisher.gone()
             case EventType.AWAY:
+                reached(str(change.error))
                 publisher.lost_sight()
 
 

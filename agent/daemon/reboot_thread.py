@@ -68,7 +68,7 @@ class NodeReporter:
         self._shown_at = 0.0
 
     def tick(self, tick: Tick) -> None:
-        """After every tick, changed or not. What the Node shows changes with the status, not with each step of a drain."""
+        """After every tick. What the Node shows changes with the status, not with each step of a drain."""
         status = tick.status
         self._metrics.reboot_tick(
             phase=status.phase.value, required=status.required, since=tick.required_since,
@@ -216,7 +216,7 @@ class Reboots:
         """One tick; what it does not expect is logged, reported and tried again, and never ends the thread."""
         try:
             return coordinator.tick()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a forged value must not end the thread
             self._log.exception("reboot_tick_failed")
             text = f"internal error: {type(error).__name__}"
             status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text)

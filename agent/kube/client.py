@@ -1,4 +1,4 @@
-"""The front of the room: what the agent asks of the API server, and nothing else.
+"""The client: the requests that the agent makes to the API server, and nothing else.
 
 One Kube serves all threads of a process. It refuses blind overwrites (replace needs a resourceVersion) and evictions
 by name alone (they need the pod's UID), and knows nothing of what the objects mean.
@@ -24,7 +24,6 @@ from agent.kube.resources import PODS, Resource
 from agent.kube.watch import Informer, Listing, Watch
 
 FIELD_MANAGER = "node-hardening-agent"
-PAGE_SIZE = 100
 
 Object = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
@@ -46,7 +45,7 @@ class Kube:
     """The API server. Safe for several threads; each waits for its own answer.
 
     Every call raises CallFailed (by status: kube/errors.py) or NoCredentials, and returns objects as dictionaries.
-    Where a write's error says `ambiguous`, it may have been done: re-read before going on.
+    Where a write's error says `ambiguous`, it may have been done: read the object again before the next step.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Kube:
         patience: RetryPolicy | None = None,
         around: ClientContext | None = None,
     ) -> None:
-        """node: for the User-Agent, so that the API server's audit log tells the nodes apart."""
+        """node: for the User-Agent, so that the API server's audit log distinguishes the nodes."""
         self._patience = patience or RetryPolicy()
         self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or ClientContext())
         self.namespace = access.namespace
@@ -65,18 +64,18 @@ class Kube:
         self.user = access.user
 
     def within(self, seconds: float) -> Kube:
-        """The same door with another deadline for each call."""
+        """The same client with another deadline for each request."""
         other = copy.copy(self)
         other._patience = dataclasses.replace(self._patience, seconds=seconds)
         return other
 
     def stop(self) -> None:
-        """Ends watches and waits at once, from any thread; single attempts still go through, for the last words."""
+        """Ends watches and waits immediately, from any thread; single attempts are still sent, for the last reports."""
         self._caller.around.stop.set()
         self._caller.cut_streams()
 
     def close(self) -> None:
-        """Ends everything at once, from any thread; later calls raise Stopped."""
+        """Ends everything immediately, from any thread; later requests raise Stopped."""
         self._caller.around.stop.set()
         self._caller.close()
 
@@ -96,14 +95,17 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
-        page_size: int = PAGE_SIZE,
+        page_size: int = 0,
     ) -> Listing:
-        """The objects of a collection, asked for page by page while they are iterated; all namespaces without one.
+        """The objects of a collection, requested page by page while they are iterated; all namespaces without one.
 
         resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
+        page_size: 0 for the resource's own.
         """
         selected = _selected(label_selector, field_selector)
-        return self._list(resource, namespace, (*_query(limit=str(page_size)), *selected), resource_version)
+        return self._list(
+            resource, namespace, (*_query(limit=str(page_size or resource.page_size)), *selected), resource_version
+        )
 
     def watch(
         self,
@@ -122,14 +124,16 @@ class Kube:
     def follow(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> Informer:
-        """A collection as it is and as it changes, through everything that may go wrong; see Follow."""
+        """A collection as it is and as it changes, through everything that may go wrong; see Informer."""
         patient = copy.copy(self)
-        # Follow has its own, longer patience.
+        # An Informer retries by itself, for longer.
         patient._patience = dataclasses.replace(self._patience, attempts=1)
         selected = _selected(label_selector, field_selector)
         return Informer(
             self._caller,
-            lambda: patient._list(resource, namespace, (("limit", str(PAGE_SIZE)), *selected), background=True),
+            lambda: patient._list(
+                resource, namespace, (("limit", str(resource.page_size)), *selected), background=True
+            ),
             lambda version: patient._watch(resource, namespace, selected, version),
         )
 
@@ -165,8 +169,8 @@ class Kube:
     ) -> Object:
         """The object after a patch.
 
-        A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when somebody was faster. force: of
-        APPLY alone, takes over fields that other managers own.
+        A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when another client was faster.
+        force: of APPLY alone, takes over fields that other managers own.
         """
         operation = _operation("PATCH", "patch", resource, name, namespace, subresource=subresource)
         repeatable = isinstance(body, Mapping) and not body.get("metadata", {}).get("resourceVersion")
@@ -198,7 +202,7 @@ class Kube:
     ) -> Object:
         """Deletes an object, only the very one where `uid` or `resource_version` is given (else Conflict).
 
-        grace_seconds: None leaves it to the object, 0 kills at once. Returns the object or a Status.
+        grace_seconds: None leaves it to the object, 0 kills immediately. Returns the object or a Status.
         """
         operation = _operation("DELETE", "delete", resource, name, namespace)
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **_deletion(uid, resource_version, grace_seconds, dry_run)}
@@ -210,7 +214,7 @@ class Kube:
         """Asks for a pod's eviction, only of that UID; the outcome is read from the answer's body.
 
         dry_run: whether it would be let go, without spending its PodDisruptionBudget. Raises Forbidden and other
-        refusals that say nothing about the pod. Never sent twice, unless nothing can have arrived; a 429 is an outcome.
+        refusals that are not about the pod. Never sent twice, unless nothing can have arrived; a 429 is an outcome.
         """
         where = PODS.path(name, namespace, "eviction")
         operation = Operation("POST", "evict", "pods/eviction", f"pods/{name} in {namespace}", where)
@@ -277,7 +281,7 @@ class Kube:
     def _object(self, request: Request) -> Object:
         document = self._caller.call(request, self._patience)
         if not isinstance(document, dict):
-            raise Malformed(request.operation, "the answer is no object", ambiguous=request.is_write)
+            raise Malformed(request.operation, "the answer is not an object", ambiguous=request.is_write)
         return document
 
 

@@ -1,15 +1,15 @@
 """What can go wrong between the agent and the API server, as a tree by status.
 
-Every error names the object and the action, and carries what the Status object said. It refuses to carry tokens,
-query strings or raw bodies: only a Status object's own words, or the first line of a plain-text answer, are shown.
+Every error names the object and the action, and carries the fields of the Status object. It refuses to carry tokens,
+query strings or raw bodies: only a Status object's own message, or the first line of a plain-text answer, are shown.
 
     KubeError (agent/errors.py)
-    ├── NoCredentials          the credentials themselves could not be had (token file, exec plugin)
+    ├── NoCredentials          the credentials are not available (token file, exec plugin)
     └── CallFailed             one operation; carries operation, status, reason, causes, ambiguous, attempts
         ├── Unreachable        no whole answer: network, TLS, timeout, cut connection
-        ├── Malformed          an answer that is not understood: not JSON, too big, a redirect
-        ├── Stopped            refused by us: the door has been closed
-        └── Refused            the API server said no (405, 413, 415 … are this branch itself)
+        ├── Malformed          an answer that is not valid: not JSON, too large, a redirect
+        ├── Stopped            not sent: the client is closed
+        └── Refused            the API server refused (405, 413, 415 … are this class itself)
             ├── Unauthorized   401
             ├── Forbidden      403
             ├── NotFound       404
@@ -20,7 +20,7 @@ query strings or raw bodies: only a Status object's own words, or the first line
             ├── TooManyRequests 429, with retry_after_seconds
             └── ServerError    5xx
 
-`ambiguous` is True when a write may have been done although nobody told us: re-read the object before the next step.
+`ambiguous` is True when a write may have been done although no answer says so: read the object again first.
 Source of the Status object's fields: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
@@ -38,10 +38,10 @@ _PLAIN_TEXT_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What was asked for, in the words of errors, logs and metrics.
+    """One request, as errors, logs and metrics name it.
 
     method: of HTTP. verb: get, list, watch, create, update, patch, delete or evict. resource: the plural, with a
-    subresource after a slash, or `nonresource`: few values, fit for a metric's label. subject: for people, such as
+    subresource after a slash, or `nonresource`: few values, fit for a metric's label. subject: for messages, such as
     `pods/web-1 in shop`. path: of the URL, without its query.
     """
 
@@ -65,11 +65,11 @@ class Cause:
 
 
 class NoCredentials(KubeError):
-    """What should prove who we are could not be had; the message says where it was looked for."""
+    """The credentials are not available; the message names where they were expected."""
 
 
 class CallFailed(KubeError):
-    """One operation failed. `attempts` counts how often it was tried before giving up."""
+    """One operation failed. `attempts`: how often it was tried."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class CallFailed(KubeError):
         what = f"{self.status} {self.reason}".strip() if self.status else ""
         text = ": ".join(part for part in (str(self.operation), what, self.message) if part)
         if self.ambiguous:
-            text += " (it may have been done all the same)"
+            text += " (it may have been done)"
         return f"{text} ({self.attempts} attempts)" if self.attempts > 1 else text
 
 
 class Unreachable(CallFailed):
-    """No whole answer came. `repeatable` is False where trying again at once is no use (an untrusted certificate)."""
+    """No whole answer came. `repeatable` is False where another attempt does not help (an untrusted certificate)."""
 
     def __init__(self, operation: Operation, message: str, *, ambiguous: bool = False, repeatable: bool = True) -> None:
         super().__init__(operation, message, ambiguous=ambiguous)
@@ -109,11 +109,11 @@ class Unreachable(CallFailed):
 
 
 class Malformed(CallFailed):
-    """An answer came that is not understood."""
+    """The answer is not valid."""
 
 
 class Stopped(CallFailed):
-    """The door is closed: nothing was sent."""
+    """The client is closed: nothing was sent."""
 
 
 class Refused(CallFailed):
@@ -129,13 +129,13 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """404. `names_object` tells an object that is not there from a path that the server does not serve."""
+    """404. `names_object`: an object does not exist, rather than a path that the server does not serve."""
 
     names_object = False
 
 
 class Conflict(Refused):
-    """409: somebody else changed the object, or a precondition does not hold."""
+    """409: another client changed the object, or a precondition does not hold."""
 
 
 class AlreadyExists(Conflict):
@@ -147,15 +147,15 @@ class Gone(Refused):
 
 
 class Invalid(Refused):
-    """400 or 422: the request or object is wrong; trying again is no use. `causes` name the fields."""
+    """400 or 422: the request or object is wrong; another attempt does not help. `causes` name the fields."""
 
 
 class TooManyRequests(Refused):
-    """429: throttled, or a PodDisruptionBudget that allows no disruption (kube/eviction.py tells them apart)."""
+    """429: throttled, or a PodDisruptionBudget that allows no disruption (kube/eviction.py distinguishes them)."""
 
 
 class ServerError(Refused):
-    """5xx: the API server or something before it has failed."""
+    """5xx: the API server, or a proxy in front of it, has failed."""
 
 
 _BRANCHES: Mapping[int, type[Refused]] = {
@@ -215,7 +215,7 @@ def _refused(
 def _status_object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:  # a UnicodeDecodeError is one too
+    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
         return {}
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 

@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
     EVICTED = "evicted"  # accepted: the pod terminates; in a dry run: would be
     GONE = "gone"  # no such pod any more
-    REPLACED = "replaced"  # another pod of that name stands there, untouched
+    REPLACED = "replaced"  # another pod has that name; it was not evicted
     BLOCKED = "blocked"  # a PodDisruptionBudget allows no disruption now
     MISCONFIGURED = "misconfigured"  # two PodDisruptionBudgets select the pod: it can never be evicted
     DENIED = "denied"  # an admission webhook, or something else that answers 429 about this pod, refuses for now

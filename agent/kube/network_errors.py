@@ -1,6 +1,6 @@
-"""Why no answer came: what requests, urllib3, http.client and ssl raise, as one error of ours in few words.
+"""Network failures: what requests, urllib3, http.client and ssl raise, as one error with a short message.
 
-It refuses to repeat their texts, which carry URLs with queries.
+It refuses to repeat their messages, which carry URLs with queries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def unreachable(operation: Operation, server: str, error: Exception, *, write: b
 
 
 def words(error: Exception) -> str:
-    """What went wrong on the way to any server, in few words and without its URL."""
+    """A short message about a failure on the way to any server, without its URL."""
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -59,19 +59,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _words(chain: list[BaseException]) -> str:
-    """What the innermost error says, in few words; the outer ones repeat it around a URL with its query."""
+    """A short message of the innermost error; the outer ones repeat it around a URL with its query."""
     for link in chain:
         if isinstance(link, urllib3.exceptions.NameResolutionError):
             return "the host's name does not resolve"
         if isinstance(link, urllib3.exceptions.NewConnectionError):
-            # A ConnectTimeoutError by inheritance; what it wraps knows better.
+            # A ConnectTimeoutError by inheritance; what it wraps is more precise.
             continue
         if isinstance(link, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
             return "no connection in time"
         if isinstance(link, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return "no answer in time"
         if isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
-            return "the connection was cut in the middle of the answer"
+            return "the connection was cut during the answer"
         if isinstance(link, http.client.RemoteDisconnected):
             return "the connection was cut before an answer"
     for link in reversed(chain):

@@ -1,8 +1,8 @@
-"""One call: sent, judged, sent again where that is safe, until it is answered or its deadline is over.
+"""One request: sent, and sent again where that is safe, until it is answered or its deadline is over.
 
 What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
 (create, replace, evict, JSON patches) is sent again only where nothing can have been processed: no connection, or a
-429. Otherwise the error says `ambiguous`, and the caller re-reads before it goes on.
+429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
 Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
 """
 
@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 import requests
 import urllib3
 
+from agent.bounded_http import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (
@@ -47,17 +48,17 @@ _REFUSAL_LIMIT = 1 << 20
 
 
 class Log(Protocol):
-    """What is logged to: structlog's front, as far as it is used here."""
+    """The logger: structlog's interface, as far as it is used here."""
 
     def debug(self, event: str, **fields: object) -> object:
-        """For who looks closely."""
+        """Details."""
 
     def warning(self, event: str, **fields: object) -> object:
-        """For who looks at all."""
+        """What an operator should see."""
 
 
 class NoLog:
-    """Says nothing."""
+    """Logs nothing."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Nothing."""
@@ -83,7 +84,7 @@ class RequestMetric:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long is tried, and how hard. seconds: one deadline for the whole call, waits included. attempts: at most."""
+    """When to give up. seconds: one deadline for the whole request, waits included. attempts: at most."""
 
     seconds: float = 30.0
     attempts: int = 100
@@ -97,8 +98,7 @@ class RetryPolicy:
 class Request:
     """What is sent.
 
-    repeatable: doing it twice is as good as once. patient: a 429 is waited out here. background: it belongs to a
-    watch and is cut off with it.
+    repeatable: idempotent. patient: a 429 is retried here. background: it belongs to a watch and ends with it.
     """
 
     operation: Operation
@@ -116,7 +116,7 @@ class Request:
 
 
 class Backoff:
-    """Delays that double up to a limit, each drawn between half and the whole, so that nodes do not march in step."""
+    """Delays that double up to a limit, each drawn between half and the whole, so that nodes spread."""
 
     def __init__(self, first_seconds: float, longest_seconds: float, chance: random.Random) -> None:
         self._first = first_seconds
@@ -125,22 +125,22 @@ class Backoff:
         self._tries = 0
 
     def next(self, at_least: float | None = None) -> float:
-        """Seconds to wait now. at_least: what the server asked for; a quarter of it is added by chance."""
+        """Seconds to wait now. at_least: what the server requested; up to a quarter is added at random."""
         whole = min(self._longest, self._first * 2.0 ** min(self._tries, 16))
         self._tries += 1
         delay = self._chance.uniform(whole / 2, whole)
         return delay if at_least is None else max(delay, at_least * self._chance.uniform(1.0, 1.25))
 
     def reset(self) -> None:
-        """Begins again with the first delay."""
+        """Starts again with the first delay."""
         self._tries = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """What is passed in so that a test, or a simulation, has it in hand.
+    """What is passed in so that a test, or a simulation, can control it.
 
-    clock: monotonic seconds. wait: sleeps so many seconds, returns at once and True when the agent is stopping.
+    clock: monotonic seconds. wait: sleeps so many seconds, returns True immediately when the agent is stopping.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
@@ -156,7 +156,7 @@ class ClientContext:
 
 
 class Caller:
-    """Sends calls over two lines: one for answers, one for watches, so that the latter can be cut alone."""
+    """Sends requests over two sessions: one for answers, one for watches, so that the latter can be ended alone."""
 
     def __init__(self, access: Access, user_agent: str, around: ClientContext) -> None:
         self.around = around
@@ -219,13 +219,12 @@ class Caller:
 
     def _answer(self, request: Request, patience: RetryPolicy, left: float) -> Any:
         """One attempt at a whole answer."""
-        with self._observed(request.operation) as note:
-            ends = self.around.clock() + left
+        with self._observed(request.operation) as note, deadline(left):
             line = self._streams if request.background else self._calls
             response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
             try:
                 note(str(response.status_code))
-                body = self._body(request, response.raw, _ANSWER_LIMIT, ends)
+                body = self._body(request, response.raw, _ANSWER_LIMIT)
                 return _document(request, response.status_code, body)
             finally:
                 response.close()
@@ -233,7 +232,8 @@ class Caller:
     def _stream(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
-            response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
+            with deadline(patience.connect_seconds + patience.read_seconds):
+                response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
             note(str(response.status_code))
             return Stream(response.raw, silence_seconds)
 
@@ -262,26 +262,23 @@ class Caller:
         if response.status_code < 300:
             return response
         try:
-            body = self._body(request, response.raw, _REFUSAL_LIMIT, self.around.clock() + read_seconds)
+            body = self._body(request, response.raw, _REFUSAL_LIMIT)
             if response.status_code < 400:
                 raise Malformed(operation, f"a redirect ({response.status_code}), which is not followed")
             raise refusal(operation, response.status_code, response.headers, body, write=request.is_write)
         finally:
             response.close()
 
-    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int, ends: float) -> bytes:
-        """The whole body, of at most `limit` bytes, by the deadline."""
+    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+        """The whole body, of at most `limit` bytes."""
         body = bytearray()
         try:
-            # As it arrives: read() would sit out a trickle far beyond the deadline.
             while chunk := raw.read1(_CHUNK, decode_content=False):
                 body += chunk
                 if len(body) > limit:
                     raise Malformed(
                         request.operation, f"an answer of more than {limit >> 20} MiB", ambiguous=request.is_write
                     )
-                if self.around.clock() > ends:
-                    raise Unreachable(request.operation, "the answer did not end in time", ambiguous=request.is_write)
         except NETWORK as error:
             raise self._unreachable(request, error) from error
         return bytes(body)
@@ -327,7 +324,7 @@ def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
 def _document(request: Request, status: int, body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not chained: a JSON error carries the whole body.
-        message = f"the answer ({status}, {len(body)} bytes) is no JSON"
+        message = f"the answer ({status}, {len(body)} bytes) is not JSON"
     raise Malformed(request.operation, message, ambiguous=request.is_write)

@@ -1,6 +1,6 @@
-"""What the agent addresses on the API server, and how a path to it is written.
+"""The resources that the agent uses, and their paths.
 
-Only what the agent needs stands here; it refuses to discover. A name that could lead to another path is refused.
+Only what the agent needs is here; it refuses to use discovery. A name that could lead to another path is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from agent.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind by its plural. group is empty for the core group. kind is what an object of it is called."""
+    """One kind by its plural. group is empty for the core group. kind is what an object of it is called.
+
+    page_size: objects of one list request. An object has 1.5 MiB at most, an answer 16 MiB (kube/request.py): where
+    anyone who forges objects could hide others behind them, a page of the largest has to fit.
+    """
 
     group: str
     version: str
     plural: str
     kind: str
     namespaced: bool = True
+    page_size: int = 100
 
     @property
     def api_version(self) -> str:
@@ -36,7 +41,7 @@ class Resource:
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if namespace:
             if not self.namespaced:
-                raise UsageError(f"{self.plural} live in no namespace, not in {namespace!r}")
+                raise UsageError(f"{self.plural} are not namespaced, so not in {namespace!r}")
             parts += ["namespaces", segment(namespace)]
         elif self.namespaced and name:
             raise UsageError(f"{self.plural}/{name} needs a namespace")
@@ -56,7 +61,7 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
-LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", page_size=10)
 DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
 VOLUME_ATTACHMENTS = Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False)
 PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
@@ -70,7 +75,7 @@ def segment(name: str) -> str:
     library would otherwise fold `..` and reach another object. Source: apimachinery IsValidPathSegmentName.
     """
     if not name or name in (".", "..") or "/" in name or "%" in name or not name.isprintable():
-        raise UsageError(f"{name!r} is no name of a Kubernetes object")
+        raise UsageError(f"{name!r} is not the name of a Kubernetes object")
     return quote(name, safe="")
 
 

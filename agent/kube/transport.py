@@ -1,8 +1,8 @@
 """The connections: one requests session whose TLS, pool and sockets are ours alone.
 
-It refuses what requests does unasked: environment variables that override the CA or add a proxy, redirects, cookies,
+It refuses what requests does by default: environment variables that override the CA or add a proxy, redirects, cookies,
 certifi's authorities beside a private one, connections that have idled so long that a middlebox has forgotten them.
-Every socket is known, so that another thread can end a wait at once.
+Every socket is known, so that another thread can end a wait.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ from typing import Any
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from agent.bounded_http import BoundedAdapter, BoundedConnection, with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
 
 _POOL_SIZE = 4
 _CHUNK = 1 << 16
-# Load balancers forget an idle connection without a word (AWS's after 350 s); a write sent into it would be ambiguous.
+# Load balancers drop an idle connection silently (AWS's after 350 s); a write sent into it would be ambiguous.
 _IDLE_SECONDS = 60.0
 # A peer that is gone is noticed within a minute, even by a watch on which nothing happens.
-_KEEPALIVE = (
+_SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -45,7 +43,7 @@ _KEEPALIVE = (
 
 
 class Lifeline:
-    """The open sockets of one line; `cut` ends whatever waits on them, from any thread."""
+    """The open sockets of one session; `cut` ends whatever waits on them, from any thread."""
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -53,7 +51,7 @@ class Lifeline:
         self.is_cut = False
 
     def add(self, connected: socket.socket) -> None:
-        """A new socket; it ends at once when the line is cut already."""
+        """A new socket; it ends immediately when `cut` was called already."""
         with self._lock:
             self._sockets.add(connected)
             if self.is_cut:
@@ -76,7 +74,7 @@ def shut(connected: socket.socket) -> None:
 
 
 class Stream:
-    """An answer that goes on, such as a watch. Read by one thread; any other may cut it."""
+    """An answer without a fixed end, such as a watch. Read by one thread; any other may cut it."""
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, silence_seconds: float) -> None:
         """silence_seconds: the longest from now on."""
@@ -101,9 +99,9 @@ class Stream:
 
 
 class Tls:
-    """The TLS context of an access, made anew when its authority or client certificate has changed.
+    """The TLS context of an access, made again when its authority or client certificate has changed.
 
-    One for all lines: a context costs half a megabyte.
+    One for all sessions: a context costs half a megabyte.
     """
 
     def __init__(self, access: Access) -> None:
@@ -178,7 +176,7 @@ class HttpSession:
         self._session.close()
 
     def _follow_tls(self) -> None:
-        """New connections when the context is another; running answers go on."""
+        """New connections when the context has changed; running answers continue."""
         context = self._tls.present()
         with self._lock:
             if context is not self._context:
@@ -187,8 +185,8 @@ class HttpSession:
 
 
 def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLContext:
-    """What a connection trusts and shows. Raises NoCredentials for PEM that is none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    """The certificates that a connection trusts and presents. Raises NoCredentials for invalid PEM."""
+    context = with_deadline(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     # An authority may be an intermediate one, as Go takes it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if trust.insecure:
@@ -201,15 +199,15 @@ def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLC
             # Comments between certificates may hold anything; ssl takes ASCII alone.
             context.load_verify_locations(cadata=trust.authority.read().decode("ascii", errors="backslashreplace"))
         except ssl.SSLError as error:
-            raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is no PEM") from error
+            raise NoCredentials(f"the API server's certificate authority ({trust.authority}) is not PEM") from error
     if certificate is not None:
         try:
-            # One file with both, as the kubelet keeps its own, is not to be doubled.
+            # A file with both, as the kubelet has, is used once.
             both = certificate.certificate
             if certificate.key != both:
                 both += b"\n" + certificate.key
             with _as_file(both) as path:
-                # Without a password OpenSSL would ask the terminal for one.
+                # Without a password OpenSSL would prompt on the terminal.
                 context.load_cert_chain(path, password=b"")
         except OSError as error:  # ssl.SSLError is one
             message = "the client certificate and key cannot be used: they have to be PEM, belong together, unencrypted"
@@ -233,23 +231,21 @@ def _as_file(content: bytes) -> Iterator[str]:
             yield file.name
 
 
-class _Adapter(HTTPAdapter):
-    """Connections with our TLS context; requests is not asked for its opinion on certificates."""
+class _Adapter(BoundedAdapter):
+    """Connections with our TLS context, known to a lifeline; the certificate settings of requests do not apply."""
 
     def __init__(self, lifeline: Lifeline) -> None:
-        self._tls: dict[str, Any] = {}
-        self._pools = _pools(lifeline)
-        super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
+        super().__init__(pool_size=_POOL_SIZE, connection=_connection(lifeline), socket_options=_SOCKET_OPTIONS)
 
     def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
-        """New connections from now on; what is being answered on old ones goes on."""
-        self._tls = {}
+        """New connections from now on; answers on old ones continue."""
+        self._options = {"socket_options": _SOCKET_OPTIONS}
         if context is not None:
-            self._tls["ssl_context"] = context
+            self._options["ssl_context"] = context
             if server_name:
-                self._tls["server_hostname"] = server_name
+                self._options["server_hostname"] = server_name
             if context.verify_mode is ssl.CERT_NONE:
-                # Somebody asked for it in writing; once a request is more than anybody reads.
+                # Configured on purpose; once per request is more than anyone reads.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         old, proxies = self.poolmanager, self.proxy_manager
         self.proxy_manager = {}
@@ -257,27 +253,18 @@ class _Adapter(HTTPAdapter):
         for manager in (old, *proxies.values()):
             manager.clear()
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, **kwargs, **self._tls, socket_options=_KEEPALIVE)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs, **self._tls, socket_options=_KEEPALIVE)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
-
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, {}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the context says it all, and certifi's authorities must not join it."""
+        """Nothing: the context has the authorities, and certifi's must not join them."""
 
 
-def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools, over connections that report to a lifeline and do not outlive their welcome."""
+def _connection(lifeline: Lifeline) -> type[BoundedConnection]:
+    """Connections that report to a lifeline and are not used again after a long idle time."""
 
-    class Known(HTTPConnection):
+    class Known(BoundedConnection):
         used_at = 0.0
         plugged: socket.socket | None = None
 
@@ -294,13 +281,4 @@ def _pools(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
             self.used_at = now
             return now - since < _IDLE_SECONDS and super().is_connected
 
-    class KnownTls(Known, HTTPSConnection):
-        pass
-
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Known
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = KnownTls
-
-    return {"http": Pool, "https": TlsPool}
+    return Known

@@ -1,7 +1,7 @@
-"""Following a collection: one watch that resumes, and list-and-watch that never gives up.
+"""Watching a collection: one watch that resumes, and an informer (list and watch) that never gives up.
 
-A watch remembers the last resourceVersion, bookmarks included, and goes on from there after an end or a cut. It
-refuses to hide a 410 (the caller has missed something and lists anew) and to reconnect in a hot loop.
+A watch remembers the last resourceVersion, bookmarks included, and resumes there after an end or a cut. It
+refuses to hide a 410 (the caller has missed something and lists again) and to reconnect in a hot loop.
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
 
@@ -21,7 +21,7 @@ from agent.kube.transport import Stream
 
 # Long, because each end costs a request of every node; drawn between half and the whole, so that nodes spread.
 _LONGEST_SECONDS = 1800.0
-# The server ends a watch itself; a silence longer than that means that nobody is there.
+# The server ends a watch itself; a longer silence means that the peer is gone.
 _GRACE_SECONDS = 10.0
 # A watch that ends sooner than this is followed by a growing delay.
 _SHORT_LIFE_SECONDS = 10.0
@@ -32,14 +32,14 @@ _LINE_LIMIT = 16 << 20
 
 
 class EventType(StrEnum):
-    """What was seen of a collection. A watch alone tells the first three."""
+    """What happened to a collection. A watch alone yields the first three."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
-    LISTING = "LISTING"  # forget what is known: everything that there is follows as ADDED
-    SYNCED = "SYNCED"  # what was told is whole; from here on changes
-    AWAY = "AWAY"  # the API server cannot be asked; what is known may be old until the next SYNCED
+    LISTING = "LISTING"  # forget what is known: every object follows as ADDED
+    SYNCED = "SYNCED"  # what was yielded is complete; changes follow
+    AWAY = "AWAY"  # the API server is not reachable; what is known may be old until the next SYNCED
 
 
 _CHANGES = {seen.value: seen for seen in (EventType.ADDED, EventType.MODIFIED, EventType.DELETED)}
@@ -59,7 +59,7 @@ class Watch:
 
     Ends after `seconds` (None: never), when closed, or when the agent is stopping. Resumes by itself after the server's
     timeouts and after cuts. Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed
-    within the patience. `resource_version` is where to go on from, at any time.
+    within the patience. `resource_version` is where to resume, at any time.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Watch:
         self._answer: Stream | None = None
 
     def close(self) -> None:
-        """Ends the watch, from any thread: at once while it waits for a change, else with its next step."""
+        """Ends the watch, from any thread: immediately while it waits for a change, else with its next step."""
         self._closed = True
         answer = self._answer
         if answer is not None:
@@ -138,7 +138,7 @@ class Watch:
             kind, found = _event(request, line)
             if kind == "ERROR":
                 raise refusal_from(request.operation, found, write=False)
-            version = found.get("metadata", {}).get("resourceVersion")
+            version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
                 # Noted after it was taken: a caller that breaks off in the middle sees it again.
                 yield Change(_CHANGES[kind], found)
@@ -154,8 +154,8 @@ class Informer:
     """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
 
     Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. An API server that is
-    away, throttles or refuses is an AWAY with its error; it is asked again after a delay that grows to half a minute,
-    and then for everything, so that SYNCED always means that what was told is whole. A mere cut is resumed unseen.
+    away, throttles or refuses is an AWAY with its error; everything is listed again after a delay that grows to half a
+    minute, so that SYNCED always means that what was yielded is complete. A mere cut is resumed unseen.
     Ends when closed or when the agent is stopping. Raises Invalid alone: a selector that is wrong stays wrong.
     """
 
@@ -169,7 +169,7 @@ class Informer:
         self._running: Watch | None = None
 
     def close(self) -> None:
-        """Ends it, from any thread; at once while it waits for a change."""
+        """Ends it, from any thread; immediately while it waits for a change."""
         self._closed = True
         running = self._running
         if running is not None:
@@ -178,7 +178,7 @@ class Informer:
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
         while not self._is_over():
-            asked, self._heard_at = None, _NEVER
+            retry_after, self._heard_at = None, _NEVER
             try:
                 version = yield from self._all()
                 yield from self._changes(version)
@@ -190,12 +190,12 @@ class Informer:
                 if isinstance(error, Gone):
                     self._around.log.debug("kube_watch_expired", error=str(error))
                 else:
-                    asked = error.retry_after_seconds if isinstance(error, CallFailed) else None
+                    retry_after = error.retry_after_seconds if isinstance(error, CallFailed) else None
                     self._around.log.warning("api_server_unreachable", error=str(error))
                     yield Change(EventType.AWAY, error=error)
             if self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
-            if self._is_over() or self._around.pause(backoff.next(asked)):
+            if self._is_over() or self._around.pause(backoff.next(retry_after)):
                 return
 
     def _is_over(self) -> bool:
@@ -236,17 +236,18 @@ class Listing:
         self.remaining: int | None = None
 
     def pages(self) -> Iterator[list[dict[str, Any]]]:
-        """The objects, as many at once as the server sends."""
+        """The objects, page by page."""
         token = ""
         while True:
             answer = self._page(token)
-            meta = answer.get("metadata") or {}
-            self.resource_version = meta.get("resourceVersion") or self.resource_version
-            token = meta.get("continue") or ""
+            meta = _metadata(answer)
+            self.resource_version = _text(meta.get("resourceVersion")) or self.resource_version
+            token = _text(meta.get("continue"))
             self.remaining = meta.get("remainingItemCount") if token else 0
-            items = answer.get("items") or []
-            # Let go before the next page is asked for, so that two are never held.
-            del answer, meta
+            found = answer.get("items")
+            items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+            # Released before the next page is requested, so that two are never held.
+            del answer, meta, found
             yield items
             if not token:
                 return
@@ -254,6 +255,15 @@ class Listing:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for page in self.pages():
             yield from page
+
+
+def _metadata(found: dict[str, Any]) -> dict[str, Any]:
+    meta = found.get("metadata")
+    return meta if isinstance(meta, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
@@ -272,15 +282,15 @@ def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
     if any(parts):
-        raise Unreachable(request.operation, f"{server}: the connection was cut in the middle of an event")
+        raise Unreachable(request.operation, f"{server}: the connection was cut during an event")
 
 
 def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         event = json.loads(line)
         kind, found = event["type"], event["object"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kind, found = None, None
     if not isinstance(kind, str) or not isinstance(found, dict):
-        raise Malformed(request.operation, "an event that is no object with type and object")
+        raise Malformed(request.operation, "an event that is not an object with type and object")
     return kind, found

@@ -23,7 +23,6 @@ DEFERRED: Mapping[str, Sequence[str]] = {
     "calendar": ("timegm",),  # http.cookiejar
     "difflib": (),  # config.suggestions, for typing errors
     "email.header": (),  # email.message
-    "html": (),  # http.server
     "idna": (),  # requests; for names of hosts beyond ASCII
     "importlib.metadata": ("version",),  # urllib3.http2
     "inspect": (),  # dataclasses
@@ -40,7 +39,6 @@ DEFERRED: Mapping[str, Sequence[str]] = {
     "prometheus_client.gc_collector": ("GCCollector", "GC_COLLECTOR"),
     "prometheus_client.platform_collector": ("PLATFORM_COLLECTOR", "PlatformCollector"),
     "prometheus_client.process_collector": ("PROCESS_COLLECTOR", "ProcessCollector"),
-    "shutil": (),  # tempfile
     "structlog.stdlib": (),
     "structlog.threadlocal": (),
     "sysconfig": (),  # zoneinfo; PYTHONTZPATH answers its question

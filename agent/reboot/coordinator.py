@@ -299,17 +299,22 @@ class Coordinator:
     def _status_of(self, inputs: Inputs, decision: Decision) -> tuple[RebootStatus, str]:
         again = inputs.now.wall + decision.postpone_seconds if decision.postpone_seconds > 0 else 0.0
         status = self._status_with(
-            inputs, inputs.state, decision.phase, decision.reason, decision.sentence, decision.until or again
+            inputs,
+            inputs.state,
+            decision.phase,
+            decision.reason,
+            message=decision.sentence,
+            until=decision.until or again,
         )
         status = replace(status, blocked_by=decision.blocked_by, holder=decision.holder)
         return status, _with_time(decision.sentence, status.until if decision.until else 0.0)
 
     def _status_of_state(self, inputs: Inputs, state: NodeState) -> tuple[RebootStatus, str]:
         reason, sentence, until = written_status(inputs, state)
-        return self._status_with(inputs, state, state.phase, reason, sentence, until), _with_time(sentence, until)
+        return self._status_with(inputs, state, state.phase, reason, message=sentence, until=until), _with_time(sentence, until)
 
     def _status_with(
-        self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, message: str, until: float
+        self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, *, message: str, until: float
     ) -> RebootStatus:
         before = self._status
         if (before.phase, before.reason) == (phase, reason) and abs(before.until - until) < _SAME_MOMENT_SECONDS:

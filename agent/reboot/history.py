@@ -13,6 +13,7 @@ from typing import Any
 from agent.reboot.state import Finished
 
 _ENTRIES = 5
+_ANNOTATION_LIMIT = 16 << 10
 
 
 def with_entry(text: str, state: Finished, *, kernel: str) -> str:
@@ -40,7 +41,7 @@ def _entry(state: Finished, kernel: str) -> dict[str, Any]:
 
 def _read(text: str) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(text) if text else []
+        entries = json.loads(text) if 0 < len(text) <= _ANNOTATION_LIMIT else []
     except (ValueError, RecursionError):
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

@@ -92,6 +92,7 @@ def _core() -> list[Resource]:
             "", "v1", "services", "Service", True, ("svc",),
             status=True, returns_deleted=True, categories=("all",),
         ),
+        Resource("", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), status=True),
         Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), returns_deleted=True),
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ NODE = "node-1"
 POLICY = "kubelet: {probe: false}\n"
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 LIMIT_MIB = 32.0
+HOSTILE_LIMIT_MIB = 96.0
 SBOM = "/usr/share/sbom/node-hardening-agent.cdx.json"
 
 
@@ -67,6 +68,12 @@ def test_it_holds_what_controls_need_and_nothing_to_build_with(image: Image) -> 
     }
     code = "import importlib.util as u; print([bool(u.find_spec(n)) for n in ('pip', 'ensurepip', 'agent.sandbox')])"
     assert image.python(code).strip() == "[False, False, False]"
+
+
+def test_the_command_is_on_the_path(image: Image) -> None:
+    """As docs write it, for `kubectl exec`."""
+    done = image.run("-c", "node-hardening-agent --version", options=("--entrypoint", "/bin/sh"))
+    assert (done.returncode, __version__ in done.stdout) == (0, True), done.stderr
 
 
 def test_the_tools_in_it_work(image: Image) -> None:
@@ -163,8 +170,10 @@ def test_run_keeps_a_node_within_its_memory(
             assert _status(port, "/metrics") == 200
             inspected = json.loads(_podman(image, "inspect", name).stdout)[0]
             resident = Resident.of(inspected["State"]["Pid"])
+            _flood(port)
+            attacked = Resident.of(inspected["State"]["Pid"])
             with capsys.disabled():
-                sys.stdout.write(f"\nresident in the image: {resident}\n")
+                sys.stdout.write(f"\nresident in the image: {resident}; with a flood of requests: {attacked}\n")
             stopped = _podman(image, "stop", "--time", "10", name)
             assert stopped.returncode == 0, stopped.stderr
             waited = _podman(image, "wait", name)
@@ -172,6 +181,7 @@ def test_run_keeps_a_node_within_its_memory(
         assert waited.stdout.strip() == "0", log
         assert [line for line in log.splitlines() if not line.startswith("{")] == [], "not a line of JSON"
         assert resident.total_mib <= LIMIT_MIB, log
+        assert attacked.total_mib <= HOSTILE_LIMIT_MIB, log
 
 
 def _statuses(text: str) -> dict[str, str]:
@@ -183,6 +193,18 @@ def _status(port: int, path: str) -> int:
         return requests.get(f"http://127.0.0.1:{port}{path}", timeout=10).status_code
     except requests.ConnectionError:
         return 0
+
+
+def _flood(port: int) -> None:
+    """40 connections that send 98 headers of 64 KiB each; all of them are open at the end."""
+    headers = b"GET /metrics HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 65000) for n in range(98))
+    with ExitStack() as stack:
+        for _ in range(40):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            client.settimeout(1)
+            with suppress(OSError):
+                client.sendall(headers)
+        assert _status(port, "/healthz") == 200
 
 
 def _annotation(client: Client, name: str) -> str:

@@ -283,6 +283,28 @@ def test_receivers_secrets_are_mounted(helm: Helm) -> None:
     assert not [key for key in helm.objects() if key[0] == "Secret"]
 
 
+def test_the_admission_policy_follows_the_policy(helm: Helm) -> None:
+    """Labels and the taint that the policy sets may be written, and each pool may have its locks."""
+    values = """
+config:
+  reboot:
+    concurrency: 3
+    preferNoScheduleTaint: example.com/soon
+    nodeLabels: {before: {example.com/b: "1"}, after: {example.com/a: "1", example.com/b: "0"}}
+    pool: {label: example.com/pool}
+rbac: {pools: [gpu]}
+"""
+    rendered = helm.objects(values)
+    spec = rendered["ValidatingAdmissionPolicy", "", f"{NAME}-node-fields"]["spec"]
+    variables = {one["name"]: json.loads(one["expression"]) for one in spec["variables"] if one["expression"][0] == "["}
+    assert variables == {
+        "moreLabels": ["example.com/a", "example.com/b"],
+        "taints": ["node-hardening.io/not-hardened", "example.com/soon"],
+    }
+    quota = rendered["ResourceQuota", NAMESPACE, "node-hardening-locks"]
+    assert quota["spec"]["hard"] == {"count/leases.coordination.k8s.io": "19"}
+
+
 def test_the_admission_policy_can_be_left_out(helm: Helm) -> None:
     """For clusters that have none; nothing else changes."""
     whole, without = helm.objects(), helm.objects({"admissionPolicy": {"enabled": False}})

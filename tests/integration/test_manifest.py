@@ -137,6 +137,28 @@ def test_probes_ask_where_the_agent_answers() -> None:
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 
+def test_every_write_of_the_agent_meets_a_policy() -> None:
+    """What its rights let it write, and what the policies look at, are the same but for the evictions, which admission
+    cannot place (docs/security.md)."""
+    writes = {(right[1], right[2]) for right, _ in granted() if right[3] in ("create", "patch", "update", "delete")}
+    seen = set()
+    for policy in (item for item in agents.manifest() if item["kind"] == "ValidatingAdmissionPolicy"):
+        spec = policy["spec"]
+        assert spec["failurePolicy"] == "Fail"
+        assert [one["expression"] for one in spec["matchConditions"]] == [f'request.userInfo.username == "{USER}"']
+        (bound,) = (
+            item["spec"]
+            for item in agents.manifest()
+            if item["kind"] == "ValidatingAdmissionPolicyBinding"
+            and item["spec"]["policyName"] == policy["metadata"]["name"]
+        )
+        assert bound["validationActions"] == ["Deny"]
+        for rule in spec["matchConstraints"]["resourceRules"]:
+            seen |= set(product(rule["apiGroups"], rule["resources"]))
+    assert writes - seen == {("", "pods/eviction")}
+    assert seen <= writes
+
+
 def test_mounts_are_the_folders_that_the_code_uses() -> None:
     """The node read-only below the host root that the arguments name; writable only what the agent writes; profiles
     where the default policy looks for them."""

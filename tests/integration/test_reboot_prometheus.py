@@ -226,7 +226,7 @@ def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
         file.write_text("new\n")
         assert blocker.check() == BlockerResult(blocked=False)
         file.write_text("two\nlines")
-        assert "holds no bearer token" in cannot(blocker.check())
+        assert "does not hold a bearer token" in cannot(blocker.check())
         assert "two" not in blocker.check().by
         file.unlink()
         assert cannot(blocker.check()) == f"tokenFile {file}: No such file or directory"
@@ -311,7 +311,7 @@ def test_a_server_that_dribbles_is_given_up_in_time() -> None:
     with scripted(dribble) as running:
         verdict = PrometheusBlocker(Prometheus(url=running.url, timeout=0.5), Clock()).check()
         stop.set()
-    assert cannot(verdict) == "no whole answer in time"
+    assert cannot(verdict) == "no answer in time"
 
 
 def test_a_connection_that_is_cut_blocks() -> None:
@@ -327,4 +327,4 @@ def test_a_connection_that_is_cut_blocks() -> None:
 
     with scripted(cut) as running:
         verdict = PrometheusBlocker(Prometheus(url=running.url), Clock()).check()
-    assert cannot(verdict) == "the connection was cut in the middle of the answer"
+    assert cannot(verdict) == "the connection was cut during the answer"

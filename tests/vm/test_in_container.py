@@ -27,6 +27,11 @@ MOUNTS: list[dict[str, Any]] = [
     {"destination": "/usr/lib/modules", "type": "tmpfs", "source": "tmpfs"},
 ]  # fmt: skip
 AGENT = ["/opt/node-hardening/bin/node-hardening-agent"]
+# docs/security.md says what each is used for.
+CAPABILITIES = (
+    "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT", "CAP_MAC_ADMIN", "CAP_KILL", "CAP_SYS_MODULE",
+    "CAP_DAC_OVERRIDE",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -37,7 +42,8 @@ def clean(node: Machine) -> Iterator[Machine]:
         node.sh(
             "rm -rf /etc/modprobe.d/* /var/lib/kubelet /var/lib/node-hardening; "
             "mkdir -p /var/lib/kubelet/seccomp /var/lib/node-hardening; rmmod tipc 2>/dev/null; "
-            f"echo 'profile {DENY_WRITE} {{ }}' | apparmor_parser -K -R 2>/dev/null; true"
+            "for name in $(sed -n 's/^\\(k8s-[^ ]*\\) .*/\\1/p' /sys/kernel/security/apparmor/profiles); do "
+            'echo "profile $name { }" | apparmor_parser -K -R 2>/dev/null; done; true'
         )
 
     wipe()
@@ -45,22 +51,25 @@ def clean(node: Machine) -> Iterator[Machine]:
     wipe()
 
 
-def contained(machine: Machine, *words: str, how: str = "nsenter") -> Said:
-    """Runs the agent in a container of its own."""
+def contained(machine: Machine, *words: str, how: str = "nsenter", capabilities: tuple[str, ...] = ()) -> Said:
+    """Runs the agent in a container of its own: privileged, or with these capabilities alone."""
     argv = [*AGENT, *words, "-o", "json", "--host-root", "/host", "--host-exec", how]
-    done = container.run(machine, argv, mounts=MOUNTS, privileged=True)
+    done = container.run(machine, argv, mounts=MOUNTS, privileged=not capabilities, capabilities=capabilities)
     try:
         return Said(done.code, json.loads(done.out), done.err)
     except ValueError:
         raise AssertionError(f"exit {done.code}, no document:\n{done.text[-3000:]}") from None
 
 
-def test_everything_is_done_on_the_node_and_nothing_in_the_container(clean: Machine) -> None:
+@pytest.mark.parametrize("capabilities", [(), CAPABILITIES], ids=["privileged", "capabilities"])
+def test_everything_is_done_on_the_node_and_nothing_in_the_container(
+    clean: Machine, capabilities: tuple[str, ...]
+) -> None:
     """One pass: the node's modprobe refuses, its loaded module is unloaded, its kernel enforces, its kubelet's folder
     has the profiles; the node's own files say so."""
     clean.sh("modprobe tipc")
     policy(clean, modprobe={"deny": ["tipc"], "unload": True}, apparmor={}, seccomp={})
-    said = contained(clean, "apply")
+    said = contained(clean, "apply", capabilities=capabilities)
     assert [one["id"] for one in said.document["findings"] if one["status"] in ("fail", "unknown")] == []
     assert said.status("modprobe/tipc") == "pass"
     assert clean.sh("test -d /sys/module/tipc", check=False).code != 0, "not unloaded"
@@ -70,7 +79,7 @@ def test_everything_is_done_on_the_node_and_nothing_in_the_container(clean: Mach
     writes = ["/usr/bin/aa-exec", "-p", DENY_WRITE, "--", "/bin/sh", "-c", "echo x > /tmp/x"]
     assert clean.run(writes, check=False).code != 0
     assert clean.sh("test -s /var/lib/kubelet/seccomp/prevent-chmod.json", check=False).code == 0
-    again = contained(clean, "apply")
+    again = contained(clean, "apply", capabilities=capabilities)
     assert list(again.document.get("changes", [])) == []
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import requests
 
+from agent.bounded_http import bounded_session, deadline
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -88,10 +89,8 @@ class PrometheusBlocker:
 
     def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         policy = self._policy
-        ends = self._clock.monotonic() + policy.timeout
         headers = self._headers()
-        with requests.Session() as session:
-            session.trust_env = False
+        with bounded_session() as session, deadline(policy.timeout):
             try:
                 with session.get(
                     policy.url.rstrip("/") + path,
@@ -102,7 +101,7 @@ class PrometheusBlocker:
                     allow_redirects=False,
                     stream=True,
                 ) as response:
-                    return understood(response.status_code, self._body(response, ends))
+                    return understood(response.status_code, self._body(response))
             except NETWORK as error:
                 raise PrometheusUnknown(self._trouble(error)) from error
             except ValueError as error:
@@ -126,14 +125,12 @@ class PrometheusBlocker:
                 raise PrometheusUnknown(f"tokenFile: {error}") from error
         return headers
 
-    def _body(self, response: requests.Response, ends: float) -> bytes:
+    def _body(self, response: requests.Response) -> bytes:
         body = bytearray()
         while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > _ANSWER_LIMIT:
                 raise PrometheusUnknown(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
-            if self._clock.monotonic() > ends:
-                raise PrometheusUnknown("no whole answer in time")
         return bytes(body)
 
     def _trouble(self, error: Exception) -> str:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.annotations import FIELD_MANAGER
+from agent.errors import UsageError
 from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
 from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
@@ -169,7 +170,10 @@ class KubeCluster:
 
     def uid_of(self, node: str) -> str | None:
         """See cluster.Cluster."""
-        found = self._get_or_none(node)
+        try:
+            found = self._get_or_none(node) if node else None
+        except UsageError:
+            return None  # a forged holder: no Node has such a name
         return node_view(found).uid if found is not None else None
 
     def heartbeat(self) -> str:

@@ -1,20 +1,43 @@
 """Node and Lease as the API server has them, turned into the coordinator's values and back. Pure.
 
-What is missing or of another shape reads as empty or unknown, never as an error: people and other controllers write
-these objects too.
+What is missing, of another shape or out of range reads as empty or unknown, never as an error: users, other
+controllers and compromised nodes write these objects too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from agent import annotations as keys
 from agent.reboot.availability import removal_reason, runs_agent
 from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.lock.lease import micro_time
+from agent.text import parse_rfc3339, sanitize
 
 Object = dict[str, Any]
+
+_HOLDER_CHARACTERS = 300  # <node>/<uid>: at most 253 + 1 + 36
+_NOTE_CHARACTERS = 300
+_TIME_CHARACTERS = 40
+_NOTES = frozenset(
+    {
+        keys.LOCK_PHASE,
+        keys.LOCK_CYCLE,
+        keys.LOCK_BOOT_ID,
+        keys.LOCK_LAST_REBOOT,
+        keys.LOCK_TAKEN_FROM,
+        keys.LOCK_POOL_SIZE,
+        keys.LOCK_WAITED_SECONDS,
+        keys.LOCK_STUCK,
+    }
+)
+_LATEST_SECONDS = 4102444800.0  # the year 2100
+_LONGEST_LEASE_SECONDS = 7 * 86400
+_LARGEST_POOL = 100_000
+_LONGEST_WAIT_SECONDS = 366 * 86400
+# One below what an int32 holds, because the next taker adds one. A poisoned count begins again with 0.
+_MOST_TRANSITIONS = 2**31 - 2
 
 
 def node_view(found: Mapping[str, Any]) -> NodeView:
@@ -27,7 +50,7 @@ def node_view(found: Mapping[str, Any]) -> NodeView:
         unschedulable=spec.get("unschedulable") is True,
         unschedulable_by=_owner(meta),
         ready=_ready(status),
-        boot_id=_text(_part(status, "nodeInfo").get("bootID")),
+        boot_id=_text(_part(status, "nodeInfo").get("bootID"))[:_NOTE_CHARACTERS],
         labels=_texts(meta.get("labels")),
         annotations=_texts(meta.get("annotations")),
         taints=tuple(taint for taint in _list(spec.get("taints")) if isinstance(taint, dict)),
@@ -65,10 +88,15 @@ def node_patch(patch: NodePatch, version: str) -> Object:
 
 
 def lease_view(found: Mapping[str, Any]) -> LeaseView:
-    """A Lease; a phase that nobody here writes counts as rebooting, which is never taken over for its silence."""
+    """A Lease; an unknown phase counts as rebooting, which is never taken over for its silence.
+
+    A holder that no agent would write stays a holder, cut: that its Node does not exist is the machine's to find.
+    """
     meta, spec = _part(found, "metadata"), _part(found, "spec")
-    notes = _texts(meta.get("annotations"))
-    holder = _text(spec.get("holderIdentity"))
+    notes = {
+        key: sanitize(text, _NOTE_CHARACTERS) for key, text in _texts(meta.get("annotations")).items() if key in _NOTES
+    }
+    holder = sanitize(_text(spec.get("holderIdentity")), _HOLDER_CHARACTERS)
     try:
         phase = LeasePhase(notes.get(keys.LOCK_PHASE, ""))
     except ValueError:
@@ -78,16 +106,16 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
         version=_text(meta.get("resourceVersion")),
         holder=holder,
         phase=LeasePhase.HELD if holder and phase is LeasePhase.NONE else phase,
-        renewed=_text(spec.get("renewTime")),
-        acquired=_text(spec.get("acquireTime")),
-        duration_seconds=_whole(spec.get("leaseDurationSeconds")),
-        transitions=_whole(spec.get("leaseTransitions")),
+        renewed=_text(spec.get("renewTime"))[:_TIME_CHARACTERS],
+        acquired=_text(spec.get("acquireTime"))[:_TIME_CHARACTERS],
+        duration_seconds=_whole(spec.get("leaseDurationSeconds"), _LONGEST_LEASE_SECONDS),
+        transitions=_whole(spec.get("leaseTransitions"), _MOST_TRANSITIONS),
         cycle=notes.get(keys.LOCK_CYCLE, ""),
         boot=notes.get(keys.LOCK_BOOT_ID, ""),
         taken_from=notes.get(keys.LOCK_TAKEN_FROM, ""),
         last_reboot=_epoch(notes.get(keys.LOCK_LAST_REBOOT, "")),
-        pool_size=int(_number(notes.get(keys.LOCK_POOL_SIZE, ""))),
-        waited=_number(notes.get(keys.LOCK_WAITED_SECONDS, "")),
+        pool_size=_number(notes.get(keys.LOCK_POOL_SIZE, ""), _LARGEST_POOL),
+        waited=float(_number(notes.get(keys.LOCK_WAITED_SECONDS, ""), _LONGEST_WAIT_SECONDS)),
         stuck=notes.get(keys.LOCK_STUCK, ""),
     )
 
@@ -99,7 +127,7 @@ def lease_body(lease: LeaseView, namespace: str) -> Object:
         keys.LOCK_CYCLE: lease.cycle,
         keys.LOCK_BOOT_ID: lease.boot,
         keys.LOCK_TAKEN_FROM: lease.taken_from,
-        keys.LOCK_LAST_REBOOT: _rfc3339(lease.last_reboot),
+        keys.LOCK_LAST_REBOOT: micro_time(lease.last_reboot) if lease.last_reboot else "",
         keys.LOCK_POOL_SIZE: str(lease.pool_size) if lease.pool_size else "",
         keys.LOCK_WAITED_SECONDS: f"{lease.waited:.0f}" if lease.waited else "",
         keys.LOCK_STUCK: lease.stuck,
@@ -166,22 +194,18 @@ def _texts(value: object) -> dict[str, str]:
     return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _whole(value: object, most: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else 0
 
 
-def _number(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0.0
-
-
-def _rfc3339(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if wall else ""
+def _number(text: str, most: int) -> int:
+    return _whole(int(text), most) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 def _epoch(text: str) -> float:
-    """Seconds; 0 for what is no time with a zone."""
+    """Seconds; 0 for what is no time with a zone between 1970 and 2100."""
     try:
-        found = datetime.fromisoformat(text)
+        found = parse_rfc3339(text)
     except ValueError:
         return 0.0
-    return found.timestamp() if found.tzinfo is not None else 0.0
+    return found if 0 < found < _LATEST_SECONDS else 0.0

@@ -19,7 +19,7 @@ from agent.reboot.status import StatusReason
 def rolled_back(inputs: Inputs, state: RolledBack) -> Decision:
     """To the next attempt, or to idle when none is needed."""
     if inputs.mine is not None:
-        return _decision(state, "rolled back; releasing the lock", Release(inputs.mine))
+        return _decision("rolled back; releasing the lock", Release(inputs.mine))
     return replace(_unlocked(inputs, state), announcements=announcements.released(state))
 
 
@@ -28,14 +28,14 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
     if elapsed is None and state.cause == NOT_REBOOTED:
         # The machine went down after all: the reboot is recorded, and the back-off counts from it.
         done = reset(state, done=Stamp.of(inputs.now))
-        return _decision(state, "rebooted after all", Write(done, finished=True))
+        return _decision("rebooted after all", Write(done, finished=True))
     if inputs.not_required or inputs.policy.mode is not Mode.ENFORCE:
         # The back-off outlives the request: a sentinel that flickers must not drain the node again immediately.
         calm = reset(state, done=state.entered, failures=state.failures)
-        return _decision(state, "no longer required", Write(calm))
+        return _decision("no longer required", Write(calm))
     if elapsed is None:
         # Another boot: its clock cannot say how long ago the failure was, so the whole back-off begins again.
-        return _decision(state, f"rolled back: {state.error}", Write(replace(state, entered=Stamp.of(inputs.now))))
+        return _decision(f"rolled back: {state.error}", Write(replace(state, entered=Stamp.of(inputs.now))))
     asked = bool(inputs.request) and inputs.request != state.requested
     seconds = backoff_seconds(inputs.policy, state.failures, repeated=state.repeated)
     if inputs.required and (elapsed >= seconds or asked):
@@ -48,7 +48,7 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
         wait = min(seconds - elapsed, POLL_SECONDS)
     elif not inputs.required:
         text = f"{text}; unknown whether a reboot is still required: {inputs.sentinel.problem}"
-    return replace(_decision(state, text), wait_seconds=wait, until=state.entered.wall + seconds, blocked_by="backoff")
+    return replace(_decision(text), wait_seconds=wait, until=state.entered.wall + seconds, blocked_by="backoff")
 
 
 def _again(inputs: Inputs, state: RolledBack) -> Decision:
@@ -69,5 +69,5 @@ def _again(inputs: Inputs, state: RolledBack) -> Decision:
     return Decision(Phase.PENDING, StatusReason.ACQUIRING_LOCK, "trying again", write)
 
 
-def _decision(state: RolledBack, text: str, action: Release | Write | None = None) -> Decision:
-    return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, text, action, stuck=False)
+def _decision(text: str, action: Release | Write | None = None) -> Decision:
+    return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, text, action)

@@ -6,9 +6,9 @@ Proxies of the environment are used, because chat services are outside the clust
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 import requests
 
 from agent import __version__
+from agent.bounded_http import bounded_session, deadline
 from agent.errors import AgentError
 from agent.kube.network_errors import NETWORK, words
 
@@ -77,14 +78,12 @@ def url_in(path: str) -> str:
 
 def send(post: Post, *, timeout_seconds: float, environment: Mapping[str, str]) -> None:
     """Sends it once. Raises NotSent. environment: for its proxies."""
-    ends = time.monotonic() + timeout_seconds
     headers = {
         "User-Agent": f"node-hardening-agent/{__version__}",
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
     }
-    with requests.Session() as session:
-        session.trust_env = False
+    with bounded_session() as session, deadline(timeout_seconds):
         session.proxies = dict(proxies(post.url, environment))
         try:
             with session.post(
@@ -95,21 +94,19 @@ def send(post: Post, *, timeout_seconds: float, environment: Mapping[str, str]) 
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                _judge(post, response, _answer(response, ends))
+                _judge(post, response, _answer(response))
         except NETWORK as error:
             raise NotSent(words(error)) from None  # its text carries the URL
         except ValueError as error:
             raise NotSent(f"invalid request ({type(error).__name__})", is_final=True) from None
 
 
-def _answer(response: requests.Response, ends: float) -> bytes:
+def _answer(response: requests.Response) -> bytes:
     """The beginning of the response, as far as it arrives in time."""
     body = bytearray()
-    while len(body) < _ANSWER_LIMIT and time.monotonic() < ends:
-        chunk = response.raw.read1(4096, decode_content=False)
-        if not chunk:
-            break
-        body += chunk
+    with contextlib.suppress(*NETWORK):  # the status is there, and that decides
+        while len(body) < _ANSWER_LIMIT and (chunk := response.raw.read1(4096, decode_content=False)):
+            body += chunk
     return bytes(body)
 
 

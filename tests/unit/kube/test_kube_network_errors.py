@@ -59,7 +59,7 @@ UNTRUSTED.verify_message = "self-signed certificate"
             "cut before an answer",
             True,
         ),
-        (u3.IncompleteRead(3, 4), "cut in the middle", True),
+        (u3.IncompleteRead(3, 4), "cut during", True),
         (u3.ReadTimeoutError(POOL, URL, "hush"), "no answer in time", True),
         (BrokenPipeError(32, "Broken pipe"), "broken pipe", True),
     ],

@@ -28,14 +28,14 @@ def test_a_namespace_belongs_to_namespaced_resources_alone() -> None:
     """A pod by name needs its namespace; a node has none."""
     with pytest.raises(UsageError, match="pods/p needs a namespace"):
         PODS.path("p")
-    with pytest.raises(UsageError, match="nodes live in no namespace"):
+    with pytest.raises(UsageError, match="nodes are not namespaced"):
         NODES.path("n", "shop")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../secrets", "a%2fb", "a\nb", "a\x00"])
 def test_what_leads_elsewhere_is_no_name(name: str) -> None:
     """A name that a URL would fold into another path is refused before anything is sent."""
-    with pytest.raises(UsageError, match="no name of a Kubernetes object"):
+    with pytest.raises(UsageError, match="not the name of a Kubernetes object"):
         segment(name)
 
 

@@ -95,5 +95,5 @@ def test_a_client_certificate_that_cannot_be_used_is_said_so(pair: ClientCertifi
 )
 def test_an_authority_that_is_none_is_said_so(content: bytes) -> None:
     """Told before anything is connected."""
-    with pytest.raises(NoCredentials, match=r"certificate authority .* is no PEM"):
+    with pytest.raises(NoCredentials, match=r"certificate authority .* is not PEM"):
         tls_context(Trust(Fixed(content)), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER
 from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch
+from agent.reboot.kube import views
 from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 KEYS = (
@@ -31,6 +34,37 @@ def test_an_object_of_any_shape_is_read(found: dict[str, Any]) -> None:
     assert isinstance(node_view(found).unschedulable, bool)
     assert member(found).ready in (True, False)
     assert lease_view(found).transitions is not True
+
+
+NOTES = ("phase", "cycle", "boot-id", "last-reboot", "taken-from", "pool-size", "waited-seconds", "stuck")
+FORGED_TEXTS = st.sampled_from([
+    "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "1969-12-31T23:59:59Z", "2100-01-01T00:00:00Z", "9" * 15,
+    "9" * 5000, "-1", "1e999", "\x1b[31m", "../../nodes", "n\u202eode/uid", "x" * 5000, "\ud800", "²", "rebooting",
+]) | st.text(max_size=20)  # fmt: skip
+FORGED_NUMBERS = st.sampled_from([2**31 - 1, 2**31, -1, 10**30, True, 1.5, float("inf")]) | st.integers() | FORGED_TEXTS
+FORGED_LEASES = st.fixed_dictionaries({
+    "metadata": st.fixed_dictionaries({
+        "name": FORGED_TEXTS,
+        "resourceVersion": FORGED_TEXTS,
+        "annotations": st.dictionaries(st.sampled_from([f"node-hardening.io/{note}" for note in NOTES]), FORGED_TEXTS),
+    }),
+    "spec": st.fixed_dictionaries({
+        "holderIdentity": FORGED_TEXTS, "acquireTime": FORGED_TEXTS, "renewTime": FORGED_TEXTS,
+        "leaseDurationSeconds": FORGED_NUMBERS, "leaseTransitions": FORGED_NUMBERS,
+    }),
+})  # fmt: skip
+
+
+@given(FORGED_LEASES)
+def test_a_forged_lease_has_values_in_their_ranges_and_can_be_taken(found: dict[str, Any]) -> None:
+    """Whatever it holds: what the next taker writes is short and within what the API server accepts."""
+    seen = lease_view(found)
+    assert 0 <= seen.transitions + 1 <= 2**31 - 1
+    assert 0 <= seen.duration_seconds <= views._LONGEST_LEASE_SECONDS
+    assert 0 <= seen.last_reboot < views._LATEST_SECONDS
+    assert all(text.isprintable() for text in (seen.holder, seen.cycle, seen.boot, seen.taken_from, seen.stuck))
+    assert lease_view(without_nulls(lease_body(seen, "ns"))).last_reboot == pytest.approx(seen.last_reboot)
+    assert len(json.dumps(without_nulls(lease_body(replace(seen, name="", version=""), "ns")))) < 16 << 10
 
 
 def test_a_nodes_readiness_is_known_only_from_its_condition() -> None:

@@ -86,11 +86,13 @@ def test_long_texts_are_cut_and_made_printable() -> None:
     "text",
     [
         "x", "[]", "1", "null", "{}", '{"v":9,"phase":"idle"}', '{"v":true,"phase":"idle"}', '{"phase":"idle"}',
-        '{"v":2,"phase":"blocked"}', '{"v":2,"phase":"IDLE"}', '{"v":2}', '{"v":2,"phase":7}', '{"v":2,"phase":["idle"]}',
+        '{"v":2,"phase":"blocked"}', '{"v":2,"phase":"IDLE"}', '{"v":2}', '{"v":2,"phase":7}',
+        '{"v":2,"phase":["idle"]}',
         '{"v":2,"phase":"idle","cycle":"c"}', '{"v":2,"phase":"idle","cordoned":true}', '{"v":2,"phase":"idle","x":1}',
         '{"v":2,"phase":"idle","failures":-1}', '{"v":2,"phase":"idle","failures":1.5}',
         '{"v":2,"phase":"idle","failures":9999999999}', '{"v":2,"phase":"idle","guard":7}',
-        '{"v":2,"phase":"idle","done":{"boot":"b","mono":1}}', '{"v":2,"phase":"idle","done":{"boot":"b","mono":-1,"wall":1}}',
+        '{"v":2,"phase":"idle","done":{"boot":"b","mono":1}}',
+        '{"v":2,"phase":"idle","done":{"boot":"b","mono":-1,"wall":1}}',
         '{"v":2,"phase":"pending","cycle":"c"}', '{"v":2,"phase":"draining","cycle":"c","boot":"b"}',
         '{"v":2,"phase":"pending","cycle":"","entered":{"boot":"b","mono":1,"wall":1}}',
         '{"v":2,"phase":"pending","cycle":"c","since":9e11,"entered":{"boot":"b","mono":1,"wall":1}}',
@@ -102,7 +104,7 @@ def test_long_texts_are_cut_and_made_printable() -> None:
 )  # fmt: skip
 def test_what_is_no_state_is_refused(text: str) -> None:
     """Every one with a reason, and none with a surprise."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         decode(text)
 
 

@@ -1,4 +1,4 @@
-"""The annotation reboot-status: what is written is read back; whatever else stands there is read as nothing or clamped."""
+"""The annotation reboot-status: what is written is read back; anything else is read as nothing, or clamped."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ def test_any_value_in_any_field_is_read_as_nothing_or_clamped(value: object, key
         "{",
         "[]",
         "null",
+        "[" * 8000,
+        '"' + "x" * 9000 + '"',
         '{"v":2,"phase":"idle","reason":"NotRequired"}',
         '{"v":1,"phase":"x","reason":"NotRequired"}',
-    ]
-    + ['{"v":1,"phase":["idle"],"reason":"NotRequired"}', "[" * 8000, '"' + "x" * 9000 + '"'],
+        '{"v":1,"phase":["idle"],"reason":"NotRequired"}',
+    ],
 )
 def test_what_no_agent_writes_is_no_status(text: str) -> None:
     """Unknown, never a guess."""

@@ -30,12 +30,14 @@ def run(
     mounts: Sequence[Mapping[str, Any]] = (),
     before: str = "",
     privileged: bool = False,
+    capabilities: Sequence[str] = (),
     seconds: float = 180.0,
 ) -> Done:
     """Runs argv in a container over the machine's own files, with a /tmp of its own; its output and exit code.
 
-    privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. before: a line of
-    shell that runs when the root file system is there.
+    privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities:
+    these alone and the same namespaces, with what a runtime masks and makes read-only. before: a line of shell that
+    runs when the root file system is there.
     """
     bundle = "/run/container"
     machine.sh(
@@ -51,6 +53,8 @@ def run(
             spec["linux"]["seccomp"] = dict(seccomp)
         if privileged:
             _privileged(spec, machine)
+        elif capabilities:
+            _on_the_node(spec, capabilities)
         machine.put(f"{bundle}/config.json", json.dumps(spec))
         return machine.sh(f"cd {bundle} && exec runc run agent", check=False, seconds=seconds)
     finally:
@@ -59,15 +63,18 @@ def run(
 
 def _privileged(spec: dict[str, Any], machine: Machine) -> None:
     last = int(machine.get("/proc/sys/kernel/cap_last_cap"))
-    names = _CAPABILITIES.split()[: last + 1]
-    for kind in ("bounding", "effective", "permitted"):
-        spec["process"]["capabilities"][kind] = names
-    spec["process"]["env"] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] not in ("pid", "network")]
+    _on_the_node(spec, _CAPABILITIES.split()[: last + 1])
     spec["linux"]["maskedPaths"] = spec["linux"]["readonlyPaths"] = []
     for mount in spec["mounts"]:
         if mount["destination"] in ("/sys", "/sys/fs/cgroup"):
             mount["options"] = [word for word in mount.get("options", []) if word != "ro"]
+
+
+def _on_the_node(spec: dict[str, Any], capabilities: Sequence[str]) -> None:
+    for kind in ("bounding", "effective", "permitted"):
+        spec["process"]["capabilities"][kind] = list(capabilities)
+    spec["process"]["env"] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] not in ("pid", "network")]
 
 
 _CAPABILITIES = """

@@ -1,0 +1,180 @@
+"""Servers that mean harm: whatever they send, a request ends by its deadline and in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+import pytest
+import trustme
+
+from agent.config.schema import Prometheus
+from agent.daemon.reboot_thread import SystemClock
+from agent.errors import KubeError
+from agent.kube import NODES, Kube, RetryPolicy, direct
+from agent.kube.errors import CallFailed, Malformed
+from agent.reboot.blockers.prometheus import PrometheusBlocker
+from agent.report.notify.http import NotSent, send
+from agent.report.notify.receivers import Post
+
+DEADLINE_SECONDS = 0.5
+FAR_TOO_LONG_SECONDS = 20.0  # a bound for what would never end, not a timing
+PEAK_BYTES = 24 << 20
+
+Harm = Callable[[socket.socket, threading.Event], None]
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def drip(before: bytes, drop: bytes, pause: float = 0.05) -> Harm:
+    """Sends a little again and again, each time well within the timeout of a single read."""
+
+    def harm(client: socket.socket, stop: threading.Event) -> None:
+        client.sendall(before)
+        while not stop.wait(pause):
+            client.sendall(drop)
+
+    return harm
+
+
+def flood(before: bytes, part: bytes) -> Harm:
+    """Sends without end, as fast as it is taken."""
+
+    def harm(client: socket.socket, stop: threading.Event) -> None:
+        client.sendall(before)
+        while not stop.is_set():
+            client.sendall(part)
+
+    return harm
+
+
+def once(answer: bytes) -> Harm:
+    return lambda client, _: client.sendall(answer)
+
+
+BOMB = gzip.compress(b"[" * (200 << 20))
+SERVERS: dict[str, Harm] = {
+    "bytes of the status line": drip(b"", b"H"),
+    "header lines": drip(OK, b"X-A: b\r\n"),
+    "bytes of a header line": drip(OK + b"X-A: ", b"b"),
+    "100 Continue, dripped": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "100 Continue, a flood": flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 500),
+    "bytes of the body": drip(OK + b"Content-Length: 9999999\r\n\r\n", b" "),
+    "chunks of the body": drip(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "bytes of a refusal": drip(b"HTTP/1.1 500 No\r\nContent-Length: 9999999\r\n\r\n", b" "),
+    "a flood of body": flood(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"),
+    "100 headers of 64 KiB": once(OK + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 65000) for n in range(99)) + b"\r\n"),
+    "a header without end": flood(OK + b"X-A: ", b"a" * 65536),
+    "a redirect to itself": once(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"),
+    "a gzip bomb": once(OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
+    "JSON of a great depth": once(OK + b"Content-Length: 2000000\r\n\r\n" + b"[" * 2_000_000),
+    "silence": drip(b"", b""),
+}
+
+
+@contextmanager
+def hostile(harm: Harm, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
+    """Its URL and the requests' first lines. Every connection gets the same."""
+    stop, asked = threading.Event(), list[bytes]()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(client: socket.socket) -> None:
+        with suppress(OSError):
+            peer = tls.wrap_socket(client, server_side=True) if tls else client
+            with peer:
+                asked.append(peer.recv(65536).partition(b"\r\n")[0])
+                harm(peer, stop)
+                stop.wait(FAR_TOO_LONG_SECONDS)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}", asked
+    finally:
+        stop.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """The block ends in time and needs little memory."""
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        yield
+        assert time.monotonic() - began < FAR_TOO_LONG_SECONDS
+        assert tracemalloc.get_traced_memory()[1] < PEAK_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def kube(url: str, authority: bytes = b"") -> Kube:
+    policy = RetryPolicy(seconds=DEADLINE_SECONDS, attempts=1, connect_seconds=5.0, read_seconds=DEADLINE_SECONDS)
+    return Kube(direct(url, token="t", authority=authority), node="worker-1", patience=policy)
+
+
+@pytest.mark.parametrize("harm", SERVERS.values(), ids=SERVERS)
+def test_an_api_request_ends(harm: Harm) -> None:
+    with hostile(harm) as (url, asked):
+        with bounded(), pytest.raises(CallFailed):
+            kube(url).get(NODES, "worker-1")
+        assert len(asked) <= 1
+
+
+@pytest.mark.parametrize("harm", SERVERS.values(), ids=SERVERS)
+def test_a_blocker_ends_and_blocks(harm: Harm) -> None:
+    with hostile(harm) as (url, asked), bounded():
+        verdict = PrometheusBlocker(Prometheus(url=url, timeout=DEADLINE_SECONDS), SystemClock()).check()
+        assert verdict.blocked
+    assert len(asked) <= 1
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_notification_ends(name: str) -> None:
+    with hostile(SERVERS[name]) as (url, asked), bounded():
+        # A status that arrived whole and is good decides; what follows it does not matter to a sender.
+        ends_well = "body" in name or "bomb" in name or "JSON" in name
+        with nullcontext() if ends_well else pytest.raises(NotSent) as refused:
+            send(Post(url, {"text": "x"}), timeout_seconds=DEADLINE_SECONDS, environment={})
+        assert refused is None or url not in str(refused.value)
+    assert len(asked) <= 1
+
+
+@pytest.mark.parametrize("name", ["header lines", "100 Continue, dripped", "bytes of a refusal", "silence"])
+def test_the_beginning_of_a_watch_ends(name: str) -> None:
+    with hostile(SERVERS[name]) as (url, _), bounded(), pytest.raises(CallFailed):
+        list(kube(url).watch(NODES, resource_version="1"))
+
+
+def test_an_event_without_end_ends_a_watch() -> None:
+    """No newline ever comes."""
+    harm = flood(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n")
+    with hostile(harm) as (url, _), pytest.raises(Malformed):
+        list(kube(url).watch(NODES, resource_version="1"))
+
+
+@pytest.mark.parametrize("name", ["header lines", "bytes of the body", "100 Continue, dripped"])
+def test_the_deadline_holds_under_tls(name: str) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with hostile(SERVERS[name], context) as (url, asked):
+        with bounded(), pytest.raises(KubeError):
+            kube(url, authority.cert_pem.bytes()).get(NODES, "worker-1")
+        assert len(asked) <= 1
+
+
+def test_a_handshake_that_drips_ends() -> None:
+    """The first bytes of a TLS record, and then one byte after the other."""
+    with hostile(drip(b"\x16\x03\x03\x40\x00", b"\x02")) as (url, _), bounded(), pytest.raises(CallFailed):
+        kube(url.replace("http:", "https:"), trustme.CA().cert_pem.bytes()).get(NODES, "worker-1")

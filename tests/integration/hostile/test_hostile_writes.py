@@ -1,0 +1,224 @@
+"""What a stolen token tries to write, and the admission policies of daemonset.yaml that refuse it.
+
+docs/security.md lists the same; the whole cycle of an agent under these policies is in test_reboots.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support import agents
+from tests.support.agents import NAMESPACE, eventually
+from tests.support.apiservers import ApiServer, Client
+from tests.support.sites import LEASES
+
+pytestmark = pytest.mark.real_only
+
+PREFIX = "node-hardening.io"
+Object = dict[str, Any]
+POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+NOW = "2026-11-28T08:00:00.000000Z"
+
+
+@dataclass
+class Stolen:
+    """The token of node A's agent; node B is another. `admin` is nobody that a policy looks at."""
+
+    a: str
+    b: str
+    token: Client
+    admin: Client
+
+    def node(self, body: Object, *, of: str = "", sub: str = "", kind: str = "merge") -> int:
+        answer = self.token.patch(f"/api/v1/nodes/{of or self.a}{sub}", body, kind)
+        return answer.status_code
+
+    def event(self, namespace: str = "default", **changes: Any) -> int:
+        body = {
+            "metadata": {"generateName": "e-", "namespace": namespace},
+            "involvedObject": {"kind": "Node", "name": self.a, "uid": self.a},
+            "reason": "R", "message": "m", "type": "Normal", "count": 1,
+            "source": {"component": "node-hardening-agent", "host": self.a},
+            "reportingComponent": "node-hardening-agent", "reportingInstance": self.a,
+        } | changes  # fmt: skip
+        return self.token.post(f"/api/v1/namespaces/{namespace}/events", body).status_code
+
+    def lock(self, name: str, spec: Object, notes: Object | None = None, **meta: Any) -> int:
+        """Creates one."""
+        notes = {key if "/" in key else f"{PREFIX}/{key}": value for key, value in (notes or {}).items()}
+        body = {"metadata": {"name": name, "annotations": notes, **meta}, "spec": spec}
+        return self.token.post(LEASES, body).status_code
+
+    def change(self, name: str, body: Object) -> int:
+        return self.token.patch(f"{LEASES}/{name}", body).status_code
+
+
+@pytest.fixture
+def stolen(api: ApiServer, client: Client, unique: str) -> Iterator[Stolen]:
+    agents.install(client)
+    agents.install(client, POLICIES)
+    a, b = f"{unique}-a", f"{unique}-b"
+    for name in (a, b):
+        labels = {"kubernetes.io/hostname": name}
+        node = {"metadata": {"name": name, "labels": labels, "annotations": {"example.com/x": "1"}}}
+        assert client.post("/api/v1/nodes", node).status_code == 201
+        condition = {"type": "Ready", "status": "True", "reason": "R", "message": "m"}
+        status = {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "conditions": [condition]}
+        assert client.patch(f"/api/v1/nodes/{name}/status", {"status": status}, "strategic").status_code == 200
+    made = Stolen(a, b, api.client(agents.token(client, a)), client)
+    # Policies are compiled some time after they were stored, each by itself.
+    eventually(
+        lambda: (
+            made.node({}, of=b) == 403
+            and made.node({"metadata": {"labels": {"x": "1"}}}) == 403
+            and made.lock("other", {}) == 403
+            and made.event(reportingInstance=b) == 403
+        ),
+        what="the admission policies in force",
+    )
+    yield made
+    made.token.close()
+
+
+@pytest.fixture
+def lock(stolen: Stolen, unique: str) -> Iterator[str]:
+    """The name of a lock, which is one that RBAC lets an agent patch."""
+    name = "node-hardening-reboot-workers-0"
+    yield name
+    stolen.admin.delete(f"{LEASES}/{name}")
+
+
+def test_the_agents_own_writes_pass(stolen: Stolen) -> None:
+    """Cordon, keys of ours, conditions, the taint taken away; others' values repeated do no harm."""
+    taints = [{"key": f"{PREFIX}/not-hardened", "effect": "NoSchedule"}, {"key": "x", "effect": "NoSchedule"}]
+    stolen.admin.patch(f"/api/v1/nodes/{stolen.a}", {"spec": {"taints": taints}})
+    assert stolen.node({"spec": {"unschedulable": True}, "metadata": {"annotations": {f"{PREFIX}/reboot": "x"}}}) == 200
+    assert (
+        stolen.node({"metadata": {"labels": {f"{PREFIX}/hardened": "true", "kubernetes.io/hostname": stolen.a}}}) == 200
+    )
+    assert stolen.node({"metadata": {"labels": {f"{PREFIX}/hardened": None}}, "spec": {"unschedulable": None}}) == 200
+    assert stolen.node({"spec": {"taints": taints[1:]}}) == 200
+    ours = {"type": "NodeHardened", "status": "True", "reason": "R", "message": "m"}
+    assert stolen.node({"status": {"conditions": [ours]}}, sub="/status", kind="strategic") == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "sub"),
+    [
+        ({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}, ""),
+        ({"metadata": {"labels": {"kubernetes.io/hostname": "other"}}}, ""),
+        ({"metadata": {"labels": {"kubernetes.io/hostname": None}}}, ""),
+        ({"metadata": {"labels": {"attracts": "pods"}}}, "/status"),
+        ({"metadata": {"annotations": {"example.com/x": "2"}}}, ""),
+        ({"metadata": {"annotations": {"example.com/x": None}}}, ""),
+        ({"metadata": {"finalizers": ["example.com/never"]}}, ""),
+        ({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]}}, ""),
+        ({"spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}}, ""),
+        ({"spec": {"providerID": "cloud://other"}}, ""),
+        ({"spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": ["10.9.0.0/24"]}}, ""),
+        ({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.9"}]}}, "/status"),
+        ({"status": {"capacity": {"cpu": "999"}}}, "/status"),
+        ({"status": {"allocatable": {"cpu": "999"}}}, "/status"),
+        ({"status": {"nodeInfo": {"bootID": "forged"}}}, "/status"),
+        ({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}}}, "/status"),
+        ({"status": {"images": [{"names": ["x"], "sizeBytes": 1}]}}, "/status"),
+        ({"status": {"volumesInUse": ["x"]}}, "/status"),
+        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "/status"),
+        ({"status": {"conditions": [{"type": "Mine", "status": "True"}]}}, "/status"),
+    ],
+    ids=str,
+)
+def test_a_node_keeps_what_is_not_ours(stolen: Stolen, body: Object, sub: str) -> None:
+    before = stolen.admin.get(f"/api/v1/nodes/{stolen.a}").json()
+    assert stolen.node(body, sub=sub, kind="strategic") == 403
+    assert stolen.node(body, of=stolen.b, sub=sub, kind="strategic") == 403
+    assert stolen.admin.get(f"/api/v1/nodes/{stolen.a}").json() == before
+
+
+def test_a_lock_goes_through_its_life(stolen: Stolen, lock: str) -> None:
+    """Taken, renewed, fenced, released, taken over, and another's marked as stuck."""
+    mine, theirs = f"{stolen.a}/uid", f"{stolen.b}/uid"
+    spec = {"holderIdentity": mine, "renewTime": NOW, "leaseDurationSeconds": 60, "leaseTransitions": 1}
+    assert stolen.lock(lock, spec, {"phase": "held", "cycle": "c", "last-reboot": NOW}) == 201
+    fence = {"metadata": {"annotations": {f"{PREFIX}/phase": "rebooting"}}, "spec": {"renewTime": NOW}}
+    assert stolen.change(lock, fence) == 200
+    assert stolen.change(lock, {"spec": {"holderIdentity": None}}) == 200
+    stolen.admin.patch(f"{LEASES}/{lock}", {"spec": {"holderIdentity": theirs}})
+    assert stolen.change(lock, {"metadata": {"annotations": {f"{PREFIX}/stuck": stolen.a}}}) == 200
+    taken = {"metadata": {"annotations": {f"{PREFIX}/taken-from": theirs}}, "spec": {"holderIdentity": mine}}
+    assert stolen.change(lock, taken) == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "notes", "meta"),
+    [
+        ("other", {}, {}, {}),
+        ("node-hardening-reboot-x-0", {"holderIdentity": "nobody/uid"}, {}, {}),
+        ("node-hardening-reboot-x-0", {"leaseTransitions": 2**31 - 1}, {}, {}),
+        ("node-hardening-reboot-x-0", {"leaseDurationSeconds": 2**31 - 1}, {}, {}),
+        ("node-hardening-reboot-x-0", {}, {"stuck": "x" * 400}, {}),
+        ("node-hardening-reboot-x-0", {}, {"example.com/other": "x"}, {}),
+        ("node-hardening-reboot-x-0", {}, {f"x{number}": "x" for number in range(20)}, {}),
+        ("node-hardening-reboot-x-0", {}, {}, {"labels": {"a": "b"}}),
+        ("node-hardening-reboot-x-0", {}, {}, {"finalizers": ["example.com/never"]}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_forged_lock_is_not_created(stolen: Stolen, name: str, spec: Object, notes: Object, meta: Object) -> None:
+    assert stolen.lock(name, spec, notes, **meta) == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"spec": {"holderIdentity": None}},
+        {"spec": {"holderIdentity": "third/uid"}},
+        {"spec": {"renewTime": NOW}},
+        {"spec": {"leaseTransitions": 2**31 - 1}},
+        {"metadata": {"annotations": {f"{PREFIX}/phase": "rebooting"}}},
+        {"metadata": {"annotations": {f"{PREFIX}/last-reboot": "9999-12-31T23:59:59-23:59"}}},
+        {"metadata": {"annotations": {f"{PREFIX}/stuck": "x" * 400}}},
+        {"metadata": {"annotations": {"example.com/large": "x" * 100_000}}},
+        {"metadata": {"finalizers": ["example.com/never"]}},
+    ],
+    ids=lambda body: str(body)[:60],
+)
+def test_another_nodes_lock_is_left_alone(stolen: Stolen, lock: str, body: Object) -> None:
+    theirs = {"metadata": {"name": lock}, "spec": {"holderIdentity": f"{stolen.b}/uid", "leaseTransitions": 1}}
+    assert stolen.admin.post(LEASES, theirs).status_code == 201
+    assert stolen.change(lock, body) == 403
+
+
+def test_a_holder_is_short(stolen: Stolen, lock: str) -> None:
+    assert stolen.lock(lock, {"holderIdentity": f"{stolen.a}/" + "x" * 300}) == 403
+
+
+def test_events_are_about_the_own_node_and_the_locks(stolen: Stolen) -> None:
+    about = {"kind": "Lease", "name": "node-hardening-reboot-workers-0", "namespace": NAMESPACE}
+    assert stolen.event() == 201
+    assert stolen.event(NAMESPACE, involvedObject=about) == 201
+    for changes in (
+        {"involvedObject": {"kind": "Node", "name": stolen.b, "uid": stolen.b}},
+        {"involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}},
+        {"source": {"component": "kubelet", "host": stolen.a}},
+        {"reportingComponent": "kubelet"},
+        {"source": {"component": "node-hardening-agent", "host": stolen.b}},
+        {"reportingInstance": stolen.b},
+    ):
+        assert stolen.event(**changes) == 403
+
+
+def test_anothers_event_is_not_changed(stolen: Stolen, unique: str) -> None:
+    body = {
+        "metadata": {"name": unique, "namespace": "default"},
+        "involvedObject": {"kind": "Node", "name": stolen.a, "uid": stolen.a},
+        "reason": "R", "message": "m", "source": {"component": "kubelet", "host": stolen.a},
+    }  # fmt: skip
+    events = "/api/v1/namespaces/default/events"
+    assert stolen.admin.post(events, body).status_code == 201
+    ours = {"source": {"component": "node-hardening-agent", "host": stolen.a}, "message": "forged"}
+    assert stolen.token.patch(f"{events}/{unique}", ours).status_code == 403
