@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from agent.annotations import REBOOT_STATUS
 from agent.event_reasons import Reason, Urgency
 from agent.report import node_status
 from agent.report.metrics import Metrics
@@ -50,7 +51,7 @@ def test_every_annotation_and_condition_is_explained() -> None:
     keys = (
         node_status.STATUS, node_status.SUMMARY, node_status.FINDINGS, node_status.POLICY, node_status.VERSION,
         node_status.LAST_CHANGE, node_status.CONFIG_PROBLEM,
-        node_status.REBOOT, node_status.REBOOT_HISTORY, node_status.REBOOT_STATE,
+        node_status.REBOOT, REBOOT_STATUS, node_status.REBOOT_HISTORY, node_status.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}
     assert told == {key.removeprefix(node_status.PREFIX) for key in keys}
