@@ -52,13 +52,13 @@ bench: venv  ## The figures of docs/performance.md
 
 .PHONY: docs
 docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference)
-	@$(BIN)/python -m agent.config schema > docs/agentconfig.schema.json
-	@$(BIN)/python -m agent.config reference > docs/configuration.md
+	@$(BIN)/python -m tools.config_schema > docs/agentconfig.schema.json
+	@$(BIN)/python -m tools.config_reference > docs/configuration.md
 	@$(BIN)/python tools/sync-manifest
 
 .PHONY: manifest
-manifest:  ## Writes what daemonset.yaml and the chart repeat: profiles, alerts, the policy's schema
-	@$(PYTHON) tools/sync-manifest
+manifest: venv  ## Writes what daemonset.yaml and the chart repeat: profiles, alerts, the policy's schema
+	@$(BIN)/python tools/sync-manifest
 
 .PHONY: image
 image: venv  ## Builds the image with docker, podman or buildah; BASE=… for another base, TAG=… for another name

@@ -1,4 +1,4 @@
-"""Where the shipped profiles are: in the wheel beside this file, in a checkout beside the package."""
+"""Where the bundled profiles are: in the wheel beside this file, in a checkout beside the package."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from agent.errors import AgentError
 
 
 def shipped_profiles(kind: str) -> Path:
-    """The folder of shipped profiles of one kind: `apparmor`, `seccomp` or `modprobe`. Raises AgentError."""
+    """The folder of bundled profiles of one control. Raises AgentError."""
     here = Path(__file__).resolve().parent
     for folder in (here / "profiles", here.parent / "profiles"):
         if (folder / kind).is_dir():
             return folder / kind
-    raise AgentError(f"the shipped {kind} profiles are missing beside {here}: install the wheel again")
+    raise AgentError(f"the bundled {kind} profiles are missing beside {here}: install the wheel again")

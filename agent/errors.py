@@ -29,14 +29,14 @@ class AgentError(Exception):
 
 
 class UsageError(AgentError):
-    """The command line, or the environment that it reads, asks for something that cannot be done."""
+    """The command line or the environment is wrong."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong in a file that people write.
+    """One thing that is wrong in a file.
 
-    file: as the person named it. line: 1-based, 0 when the whole file is meant. key: dotted path such as
+    file: as the user named it. line: 1-based, 0 when the whole file is meant. key: dotted path such as
     `reboot.windows[0].start`, empty when there is none. message: what is wrong and what would be right.
     """
 

@@ -1,6 +1,6 @@
-"""The agent's own log: structlog, one line an event, JSON where nobody's terminal reads it.
+"""The agent's own log: structlog, one line an event, JSON unless a terminal reads it.
 
-It goes to standard error, because standard output is the answer. It refuses to be configured at import.
+It goes to standard error, because standard output has the result. Nothing is configured at import.
 """
 
 from __future__ import annotations

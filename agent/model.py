@@ -1,18 +1,15 @@
-"""Frozen values that rooms hand each other: what was found, what changed.
-
-Nothing here reads, writes or decides; it refuses to know where a value comes from.
-"""
+"""Frozen values between packages: findings, changes, the report of a pass. Nothing here reads, writes or decides."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What a check says. "Cannot tell" is UNKNOWN: never PASS, and never a reason to reboot."""
+    """The result of a check. UNKNOWN is never PASS, and never a reason to reboot."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -31,7 +28,7 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-# Worst first: the order in which people should read.
+# Worst first: the order of every table.
 _STATUS_ORDER = {
     status: rank
     for rank, status in enumerate((Status.FAIL, Status.UNKNOWN, Status.INFO, Status.PASS, Status.NOT_APPLICABLE))
@@ -41,11 +38,11 @@ _SEVERITY_ORDER = {severity: rank for rank, severity in enumerate(Severity)}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer about the node.
+    """The result of one check of the node.
 
-    id: stable, unique within a report, e.g. `modprobe/sctp`, `kubelet/4.2.1`. control: the room that says it.
-    title: what is checked, in one line. observed, expected: values as people write them. source: where the observed
-    value comes from (file:line, flag, process). remediation: the next step, empty when nothing is to be done.
+    id: stable, unique within a report, e.g. `modprobe/sctp`, `kubelet/4.2.1`. title: what is checked, in one line.
+    observed, expected: values as in a file. source: where the observed value comes from (file:line, flag, process).
+    remediation: the next step, empty when there is none.
     """
 
     id: str
@@ -59,18 +56,8 @@ class Finding:
     remediation: str = ""
 
     def document(self) -> dict[str, str]:
-        """The finding as it stands in `-o json`."""
-        return {
-            "id": self.id,
-            "control": self.control,
-            "title": self.title,
-            "status": self.status.value,
-            "severity": self.severity.value,
-            "observed": self.observed,
-            "expected": self.expected,
-            "source": self.source,
-            "remediation": self.remediation,
-        }
+        """The finding in `-o json`."""
+        return {part.name: str(getattr(self, part.name)) for part in fields(self)}
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -79,7 +66,7 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 class Outcome(StrEnum):
-    """What became of a change."""
+    """The result of a change."""
 
     PLANNED = "planned"
     DONE = "done"
@@ -88,7 +75,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One act on the node, planned or done.
+    """One change of the node, planned or done.
 
     action: a verb (write, remove, load, unload). target: what it acts on (a path, a module, a profile's name).
     reason: why, in a few words. error: why it failed, empty unless outcome is FAILED.
@@ -102,15 +89,9 @@ class Change:
     error: str = ""
 
     def document(self) -> dict[str, str]:
-        """The change as it stands in `-o json`."""
-        shown = {
-            "control": self.control,
-            "action": self.action,
-            "target": self.target,
-            "reason": self.reason,
-            "outcome": self.outcome.value,
-        }
-        return shown | {"error": self.error} if self.error else shown
+        """The change in `-o json`."""
+        names = [part.name for part in fields(self) if part.name != "error" or self.error]
+        return {name: str(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +108,7 @@ class Report:
 
     @property
     def status(self) -> Status:
-        """The node's one-word answer: fail, else unknown, else pass; with nothing known it is unknown."""
+        """The node's status in one word: fail, else unknown, else pass; unknown without findings."""
         for status in (Status.FAIL, Status.UNKNOWN, Status.PASS):
             if self.counts[status]:
                 return status

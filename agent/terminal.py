@@ -1,7 +1,7 @@
-"""The reader's terminal: its colours and width, and text that does not speak to it.
+"""The user's terminal: colour and width, and text that cannot control it.
 
-Shared by the agent's command line and the kubectl plugin. It refuses colour where nobody asked a terminal for it, and
-to let what stands in a node's files or on a Node object move a cursor: control characters are written out.
+Shared by the agent's command line and the kubectl plugin. Colour on a terminal only; control characters from a node's
+files or a Node object are escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MINIMUM_WIDTH = 24
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How to write: whether the reader's terminal shows colour, and its width in columns (None: no limit)."""
+    """How to write: whether the terminal shows colour, and its width in columns (None: no limit)."""
 
     colour: bool = False
     width: int | None = None
@@ -29,12 +29,12 @@ class Style:
     def wrap(self, text: str, *, lead: str = "", indent: int = 0) -> list[str]:
         """The text behind its lead, wrapped at the terminal's width; further lines start at column `indent`.
 
-        indent: also the lead's width, which its own length does not tell where it is painted.
+        indent: also the lead's width, since the length of a painted one is not its width.
         """
         if self.width is None:
             return [lead + text]
-        room = max(self.width - indent, _MINIMUM_WIDTH)
-        lines = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        columns = max(self.width - indent, _MINIMUM_WIDTH)
+        lines = textwrap.wrap(text, columns, break_on_hyphens=False) or [""]
         return [lead + lines[0], *(" " * indent + line for line in lines[1:])]
 
 
@@ -49,7 +49,7 @@ def style_of(stream: TextIO | None, environment: Mapping[str, str]) -> Style:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what is no character for eyes (escape sequences, stray bytes) written as \\x1b."""
+    """The text on one line, unprintable characters (escape sequences, stray bytes) written as \\x1b."""
     line = " ".join(text.split())
     if line.isprintable():
         return line

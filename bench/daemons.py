@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agent.controls.registry import profile_kinds
 from bench.imaged import ROOT, Python
 from tests.support import agents, apiservers
 from tests.support.agents import Agent, eventually
@@ -29,7 +30,7 @@ def running(python: Python, *, start: Sequence[str] = ("-m", "agent"), **policy:
             client = api.client()
             client.post("/api/v1/nodes", {"metadata": {"name": NODE}})
             agents.install(client)
-            profiles = {kind: {"profiles": str(folder / "shipped" / kind)} for kind in ("apparmor", "seccomp")}
+            profiles = {kind: {"profiles": str(folder / "shipped" / kind)} for kind in profile_kinds()}
             _copy_profiles(folder / "shipped")
             with socket.create_server(("127.0.0.1", 0)) as taken:
                 port = int(taken.getsockname()[1])
@@ -59,7 +60,7 @@ def _start(agent: Agent, python: Python, start: Sequence[str]) -> None:
 
 def _copy_profiles(folder: Path) -> None:
     """The shipped ones, where a bench may change them."""
-    for kind in ("apparmor", "seccomp"):
+    for kind in profile_kinds():
         (folder / kind).mkdir(parents=True)
         for profile in (ROOT / "profiles" / kind).iterdir():
             (folder / kind / profile.name).write_bytes(profile.read_bytes())

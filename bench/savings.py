@@ -19,10 +19,10 @@ _RUNS = 3
 _SETTLED_SECONDS = 3.0
 _MALLOC = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 _LOCALE = ("PYTHONUTF8", "PYTHONCOERCECLOCALE")
-_NO_PUT_OFF = "lazy_import.put_off = lambda *_: None"
+_NO_DEFER = "lazy_import.defer = lambda *_: None"
 _NO_SHARE = "shared_methods.share = lambda _: None"
-_NO_FORGET = "lazy_import.forget = lambda *_: None"
-# `classes` brings dataclasses, and so is imported behind put_off.
+_NO_UNLOAD = "lazy_import.unload = lambda *_: None"
+# shared_methods imports dataclasses, and so comes after defer.
 _IMPORT_CLASSES = "from agent.lean import shared_methods"
 _THEIR_TEXT = (
     "import prometheus_client, agent.report.exposition as text; text.exposition = prometheus_client.generate_latest"
@@ -63,14 +63,14 @@ def figures() -> list[Figure]:
 def _variants(shipped: imaged.Python) -> list[_Variant]:
     # Byte code of its own: what is cached has no columns.
     columns = shipped.without("PYTHONNODEBUGRANGES", PYTHONPYCACHEPREFIX=f"{imaged.CACHE}/byte-code-columns")
-    undone = (_NO_PUT_OFF, _IMPORT_CLASSES, _NO_SHARE, _NO_FORGET, _THEIR_TEXT)
+    undone = (_NO_DEFER, _IMPORT_CLASSES, _NO_SHARE, _NO_UNLOAD, _THEIR_TEXT)
     bare = columns.without("PYTHONOPTIMIZE", "PYTHONTZPATH", *_MALLOC, *_LOCALE)
     whole = imaged.python(pruned=False).environment["PYTHONPATH"]
     return [
-        _Variant("modules put off", shipped, (_NO_PUT_OFF,)),
-        _Variant("methods shared", shipped, ("lazy_import.put_off()", _IMPORT_CLASSES, _NO_SHARE)),
-        _Variant("the parser forgotten", shipped, (_NO_FORGET,)),
-        _Variant("our own text of metrics", shipped, ("lazy_import.put_off()", _THEIR_TEXT)),
+        _Variant("modules deferred", shipped, (_NO_DEFER,)),
+        _Variant("methods shared", shipped, ("lazy_import.defer()", _IMPORT_CLASSES, _NO_SHARE)),
+        _Variant("the parser unloaded", shipped, (_NO_UNLOAD,)),
+        _Variant("our own text of metrics", shipped, ("lazy_import.defer()", _THEIR_TEXT)),
         _Variant("all of these", shipped, undone),
         _Variant("no docstrings (-OO)", shipped.without("PYTHONOPTIMIZE")),
         _Variant("no columns in tracebacks", columns),

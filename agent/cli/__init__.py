@@ -1,6 +1,6 @@
-"""The command line: what people and the DaemonSet start. Wiring and exit codes; no work of its own.
+"""The command line: what users and the DaemonSet start. Wiring and exit codes; no work of its own.
 
-Exit codes: 0 all well; 1 something does not comply; 2 usage or configuration error; 3 could not do the work.
+Exit codes: 0 the node complies; 1 something does not comply; 2 usage or configuration error; 3 could not do the work.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The entry point `node-hardening-agent`. Returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["run"]:
-        # The daemon stays, and what it imports stays with it: before anything else is imported.
-        lazy_import.put_off()
+        # Before anything else is imported: what the daemon imports stays in memory.
+        lazy_import.defer()
         from agent.cli.run import run  # noqa: PLC0415
 
         return run(words)

@@ -1,4 +1,4 @@
-"""Commands to calls, errors to exit codes."""
+"""Every command but `run`: its calls and exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 class OutputError(AgentError):
-    """The answer could not be written to where it was asked for."""
+    """The output could not be written."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,10 +47,10 @@ def _commands() -> dict[str, Command]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # Behind words that agent.cli does not look past, such as `--`; the other commands need no cluster's libraries.
+    # Reached behind words that agent.cli does not parse, such as `--`; the other commands need no Kubernetes client.
     from agent.cli import run  # noqa: PLC0415
 
-    return run.serve(run.given_by(arguments, options.config_path))
+    return run.serve(options.run_args(arguments))
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -82,24 +82,24 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    # The only room that knows the sandbox, and only when asked: its libraries are an extra.
+    # Imported only here, because its libraries are an extra.
     try:
         from agent.sandbox.demo import demo, stay  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"demo needs {error.name}: pip install 'node-hardening-agent[sandbox]'") from error
     if arguments.stay is not None:
         return stay(_out, Path(arguments.stay), arguments.nodes, keep=arguments.keep)
-    looks = style_of(sys.stdout, os.environ)
+    style = style_of(sys.stdout, os.environ)
     live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     def render(report: Report, act: Act, brief: bool) -> str:
-        return table.render(report, looks, act, brief=brief)
+        return table.render(report, style, act, brief=brief)
 
     return demo(_out, render, keep=arguments.keep, nodes=arguments.nodes, live=live)
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
-    """The policy and the node that the arguments name, with the log set up as they say."""
+    """The policy and the node that the arguments name; sets up the log."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
     common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
@@ -112,12 +112,12 @@ def _show(report: Report, output: str, act: Act) -> None:
         return
     document = report.document()
     if act is not Act.AUDIT:
-        document.setdefault("changes", [])  # a script that asks what was changed gets an answer, also "nothing"
+        document.setdefault("changes", [])  # so that a script finds the key although nothing changed
     _document(document, output)
 
 
 def _document(document: Mapping[str, object], output: str) -> None:
-    # On a stream that shows less than UTF-8 everything is escaped: what is read back is what was meant.
+    # On a stream with less than UTF-8 everything is escaped, so that it is read back unchanged.
     shows_all = (getattr(sys.stdout, "encoding", None) or "").lower() in ("utf-8", "utf8")
     if output == "json":
         _out(json.dumps(document, indent=2, ensure_ascii=not shows_all) + "\n")
@@ -126,9 +126,9 @@ def _document(document: Mapping[str, object], output: str) -> None:
 
 
 def _out(text: str) -> None:
-    """Standard output. A reader that has seen enough (`| head`) changes neither the work nor the exit code.
+    """Writes to standard output. A reader that closes the pipe (`| head`) does not change the exit code.
 
-    Raises OutputError when the answer cannot be written for another reason.
+    Raises OutputError when it cannot be written for another reason.
     """
     try:
         print(text, end="", flush=True)
@@ -140,12 +140,12 @@ def _out(text: str) -> None:
 
 
 def _flush() -> None:
-    """What is still buffered must not fail at exit, where nobody can turn it into an exit code."""
+    """Flushes now: an error at exit could not become an exit code."""
     _out("")
 
 
 def _discard_output() -> None:
-    """From here on standard output leads nowhere: what is buffered would fail again at exit."""
+    """Sends standard output to /dev/null: what is buffered would fail again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

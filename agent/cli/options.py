@@ -1,4 +1,4 @@
-"""Arguments: one parser, the common options on every command, and what they default to from the environment."""
+"""Arguments: one parser, the common options on every command, and their defaults from the environment."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent import __version__
+from agent.cli.common import CliArgs
 from agent.config.schema import LogFormat, LogLevel
 from agent.host import HostExec
 
 DEFAULT_CONFIG = "/etc/node-hardening/config.yaml"
 
 _EPILOG = """exit codes:
-  0  all well
-  1  something does not comply, or cannot be told
+  0  the node complies
+  1  something does not comply, or is unknown
   2  usage or configuration error
   3  could not do the work
 """
@@ -25,8 +26,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """The whole command line. `environment` gives NODE_NAME."""
     top = argparse.ArgumentParser(
         prog="node-hardening-agent",
-        description="Keeps one Kubernetes node hard: kernel modules denied, AppArmor and seccomp profiles in place, "
-        "the kubelet's configuration audited.",
+        description="Hardens one Kubernetes node: denies kernel modules, installs AppArmor and seccomp profiles, "
+        "audits the kubelet's configuration.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,18 +46,18 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         )
 
     command("run", "the daemon: what the DaemonSet starts")
-    command("audit", "look at this node and say what does not comply; changes nothing, needs no cluster")
-    apply = command("apply", "one pass over this node: make it so, verify, report")
+    command("audit", "report what does not comply on this node; changes nothing, needs no cluster")
+    apply = command("apply", "one pass over this node: apply the policy, verify, report")
     apply.add_argument("--dry-run", action="store_true", help="stop after the plan; changes nothing")
     validate = command("validate", "lint configuration and profiles, for the CI of a platform team")
     validate.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder that is walked")
-    demo = command("demo", "the main job on throw-away sandboxed nodes: no root, no cluster, about a minute")
-    demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="how many go one by one (default 3)")
-    demo.add_argument("--keep", action="store_true", help="leave the sandbox in place and say where it is")
+    demo = command("demo", "hardening and rolling reboots on sandboxed nodes: no root, no cluster, about a minute")
+    demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="number of nodes (default 3)")
+    demo.add_argument("--keep", action="store_true", help="keep the sandbox and print where it is")
     demo.add_argument(
         "--stay",
         metavar="DIR",
-        help="no story: a cluster to try things in with kubectl, its nodes' files in DIR, until Ctrl-C",
+        help="run a cluster for kubectl until Ctrl-C instead, its nodes' files in DIR",
     )
     return top
 
@@ -65,7 +66,7 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     shared = common.add_argument_group("common options")
     shared.add_argument("--config", metavar="FILE", help=f"the policy (default {DEFAULT_CONFIG}, or the built-in one)")
-    shared.add_argument("--host-root", metavar="DIR", default="/", help="the folder that is the node's / (default /)")
+    shared.add_argument("--host-root", metavar="DIR", default="/", help="the node's root folder (default /)")
     shared.add_argument(
         "--host-exec",
         choices=[how.value for how in HostExec],
@@ -84,6 +85,12 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return common
 
 
+def run_args(words: argparse.Namespace) -> CliArgs:
+    """The parsed command line of `run`, without the parser."""
+    path, named = config_path(words.config)
+    return CliArgs(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
+
+
 def config_path(given: str | None) -> tuple[Path, bool]:
-    """The policy's file, and whether a person named it (then it has to be there)."""
+    """The policy's file, and whether the user named it (then it has to exist)."""
     return Path(given or DEFAULT_CONFIG), given is not None

@@ -1,45 +1,26 @@
-"""`run`: the daemon, started so that it holds what it needs and nothing else (agent/lean).
+"""`run`: the daemon, started so that it loads no more than it needs (agent/lean).
 
-The order of imports here is what it is for that reason, and measured: docs/performance.md.
+The order of imports is part of that, and measured: docs/performance.md.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from agent.cli import common
+from agent.cli.common import CliArgs
 from agent.lean import lazy_import, shared_methods
-
-if TYPE_CHECKING:
-    import argparse
 
 _NAMESPACE = "node-hardening"  # daemonset.yaml's
 
-
-# In the order in which each leaves the most to the next.
-ROOMS = (
+# Ordered so that each leaves the most freed memory to the next.
+PACKAGES = (
     "agent.config", "agent.controls.registry", "agent.kube", "agent.report.metrics", "agent.reboot.coordinator",
     "agent.daemon",
 )  # fmt: skip
-# Only the start needs the parser, and what it brought.
-_OVER = ("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
-
-
-@dataclass(frozen=True, slots=True)
-class CliArgs:
-    """The command line. is_named: a person named the configuration file, so that it has to be there."""
-
-    config: Path
-    is_named: bool
-    host_root: str
-    host_exec: str
-    node: str
-    log_level: str | None
-    log_format: str | None
+# Only the start needs the parser and what it imports.
+_UNLOADED = ("agent.cli.options", "argparse", "gettext", "locale", "shutil", "textwrap")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -49,27 +30,22 @@ def run(argv: Sequence[str]) -> int:
 
 
 def parsed(argv: Sequence[str]) -> CliArgs:
-    """The command line, read by a parser that is forgotten afterwards."""
-    given = _given(argv)
-    lazy_import.forget(*_OVER)
-    return given
+    """The command line; its parser is unloaded afterwards."""
+    try:
+        return _parsed(argv)
+    finally:
+        lazy_import.unload(*_UNLOADED)
 
 
-def _given(argv: Sequence[str]) -> CliArgs:
-    from agent.cli import options  # noqa: PLC0415 - to be forgotten it must not be known here
+def _parsed(argv: Sequence[str]) -> CliArgs:
+    from agent.cli import options  # noqa: PLC0415 - a reference here would keep it loaded
 
-    return given_by(options.parser(os.environ).parse_args(argv), options.config_path)
-
-
-def given_by(words: argparse.Namespace, config_path: Callable[[str | None], tuple[Path, bool]]) -> CliArgs:
-    """What the parser made of the command line, without the parser."""
-    path, named = config_path(words.config)
-    return CliArgs(path, named, words.host_root, words.host_exec, words.node_name, words.log_level, words.log_format)
+    return options.run_args(options.parser(os.environ).parse_args(argv))
 
 
 def serve(given: CliArgs) -> int:
     """The daemon, wired; returns its exit code. Raises AgentError."""
-    shared_methods.load(*ROOMS)
+    shared_methods.load(*PACKAGES)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
 

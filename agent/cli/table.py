@@ -1,12 +1,11 @@
-"""The report for eyes: failures first, the next step below each, a one-line verdict last.
+"""The report as a table: failures first, the next step below each, a one-line verdict last.
 
-Colour on a terminal only. It refuses to cut text when nobody's terminal limits the width.
+Colour on a terminal only. Text is wrapped at the terminal's width and never cut.
 """
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from agent.controls.registry import Act
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
@@ -26,8 +25,9 @@ _WORDS = {
     Status.INFO: "info",
     Status.NOT_APPLICABLE: "n/a",
 }
-_OBSERVED_WIDTH = 40  # with less than that beside the check's name, the text goes below it
-_MINIMUM_WIDTH = 24
+_NODE = {Status.PASS: "complies", Status.FAIL: "does not comply"}
+_MARKS = {Outcome.PLANNED: ("would", "36"), Outcome.DONE: ("done", "32"), Outcome.FAILED: ("FAILED", "31;1")}
+_FINDING_WIDTH = 40  # with less than that beside the check's id, the text goes below it
 
 
 def render(report: Report, style: Style, act: Act = Act.AUDIT, *, brief: bool = False) -> str:
@@ -42,30 +42,22 @@ def render(report: Report, style: Style, act: Act = Act.AUDIT, *, brief: bool = 
 
 
 def verdict(report: Report, style: Style, act: Act = Act.AUDIT) -> str:
-    """One sentence: what became of the node, and how much is behind that."""
+    """One sentence: whether the node complies, how many checks passed, and what was changed."""
     counts = report.counts
-    looked = sum(counts.values()) - counts[Status.NOT_APPLICABLE]
-    worst = [finding for finding in report.findings if finding.status is Status.FAIL]
-    by_severity = ", ".join(
-        f"{number} {severity.value}"
-        for severity in Severity
-        if (number := sum(1 for finding in worst if finding.severity is severity))
-    )
-    parts = []
-    if worst:
-        parts.append(f"{len(worst)} of {looked} checks fail ({by_severity})")
-    if counts[Status.UNKNOWN]:
-        parts.append(f"{counts[Status.UNKNOWN]} cannot be told")
-    parts.append(f"{counts[Status.PASS]} pass")
-    if counts[Status.NOT_APPLICABLE]:
-        parts.append(f"{counts[Status.NOT_APPLICABLE]} not applicable")
-    word = {Status.PASS: "complies", Status.FAIL: "does not comply"}.get(report.status, "cannot be called compliant")
-    said = f"{printable(report.node)} {word}: {', '.join(parts)}.{_made(report.changes, act)}"
-    lines = textwrap.wrap(said, max(style.width, _MINIMUM_WIDTH)) if style.width else [said]
+    judged = counts[Status.PASS] + counts[Status.FAIL] + counts[Status.UNKNOWN]
+    parts = [f"{counts[Status.PASS]}/{judged} passed"]
+    if counts[Status.FAIL]:
+        failed = [finding.severity for finding in report.findings if finding.status is Status.FAIL]
+        by_severity = (f"{failed.count(severity)} {severity.value}" for severity in Severity if severity in failed)
+        parts.append(f"{len(failed)} failed ({', '.join(by_severity)})")
+    for status, word in ((Status.UNKNOWN, "unknown"), (Status.NOT_APPLICABLE, "not applicable")):
+        parts += [f"{counts[status]} {word}"] if counts[status] else []
+    node = f"{printable(report.node)} {_NODE.get(report.status, 'has unknown status')}"
+    lines = style.wrap(f"{node}: {', '.join(parts)}.{_changed(report.changes, act)}")
     return "\n".join(style.paint(line, _COLOURS[report.status]) for line in lines)
 
 
-def _made(changes: Sequence[Change], act: Act) -> str:
+def _changed(changes: Sequence[Change], act: Act) -> str:
     failed = sum(1 for change in changes if change.outcome is Outcome.FAILED)
     done = sum(1 for change in changes if change.outcome is Outcome.DONE)
     if act is Act.AUDIT:
@@ -82,16 +74,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def _changes(changes: Sequence[Change], style: Style) -> Iterator[str]:
-    marks = {Outcome.PLANNED: ("would", "36"), Outcome.DONE: ("done", "32"), Outcome.FAILED: ("FAILED", "31;1")}
-    width = max((len(marks[change.outcome][0]) for change in changes), default=0)
+    width = max((len(_MARKS[change.outcome][0]) for change in changes), default=0)
     for change in changes:
-        word, colour = marks[change.outcome]
+        word, colour = _MARKS[change.outcome]
         reason = f"  ({change.reason})" if change.reason else ""
         lead = style.paint(f"{word:<{width}}", colour) + "  "
         text = f"{change.control}: {change.action} {change.target}{reason}"
-        yield from _wrapped(lead, width + 2, text, style)
+        yield from style.wrap(_one_line(text), lead=lead, indent=width + 2)
         if change.error:
-            yield from _wrapped(" " * (width + 2), width + 2, change.error, style)
+            yield from style.wrap(_one_line(change.error), lead=" " * (width + 2), indent=width + 2)
     if changes:
         yield ""
 
@@ -103,38 +94,31 @@ def _findings(findings: Sequence[Finding], style: Style) -> Iterator[str]:
     head = ("STATUS", "SEVERITY", "CHECK")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
     indent = widths[0] + widths[1] + 4
-    beside = style.width is None or style.width - sum(widths) - 6 >= _OBSERVED_WIDTH
+    beside = style.width is None or style.width - sum(widths) - 6 >= _FINDING_WIDTH
     named = widths[2] if beside else 0
-    yield f"{head[0]:<{widths[0]}}  {head[1]:<{widths[1]}}  {head[2]:<{named}}  OBSERVED"
+    yield f"{head[0]:<{widths[0]}}  {head[1]:<{widths[1]}}  {head[2]:<{named}}  FINDING"
     for finding, (word, severity, name) in zip(findings, rows, strict=True):
-        label = style.paint(f"{word:<{widths[0]}}", _COLOURS[finding.status])
-        lead = f"{label}  {severity:<{widths[1]}}  "
+        lead = style.paint(f"{word:<{widths[0]}}", _COLOURS[finding.status]) + f"  {severity:<{widths[1]}}  "
         if beside:
-            yield from _wrapped(f"{lead}{name:<{named}}  ", sum(widths) + 6, _observed(finding), style)
+            lead, column = f"{lead}{name:<{named}}  ", sum(widths) + 6
         else:
-            yield from _wrapped(lead, indent, name, style)
-            yield from _wrapped(" " * (indent + 3), indent + 3, _observed(finding), style)
+            yield from style.wrap(name, lead=lead, indent=indent)
+            lead, column = " " * (indent + 3), indent + 3
+        yield from style.wrap(_one_line(_text(finding)), lead=lead, indent=column)
         if finding.remediation and finding.status in (Status.FAIL, Status.UNKNOWN):
-            yield from _wrapped(" " * indent + style.paint("->", "2") + " ", indent + 3, finding.remediation, style)
+            arrow = " " * indent + style.paint("->", "2") + " "
+            yield from style.wrap(_one_line(finding.remediation), lead=arrow, indent=indent + 3)
     yield ""
 
 
-def _observed(finding: Finding) -> str:
-    said = printable(finding.observed) or finding.title
+def _text(finding: Finding) -> str:
+    """The title with what was observed and, for a failure, what was expected."""
+    text = f"{finding.title}: {finding.observed}" if printable(finding.observed) else finding.title
     if finding.expected and finding.status is Status.FAIL:
-        said += f" (expected {finding.expected})"
-    return f"{said}  [{finding.source}]" if finding.source else said
+        text += f" (expected {finding.expected})"
+    return f"{text}  [{finding.source}]" if finding.source else text
 
 
-def _wrapped(lead: str, column: int, text: str, style: Style) -> Iterable[str]:
-    """The text behind its lead, wrapped at the terminal's width under its own column."""
-    if style.width is None:
-        return [lead + _in_one_line(text)]
-    room = max(style.width - column, _MINIMUM_WIDTH)
-    lines = textwrap.wrap(_in_one_line(text), room, break_on_hyphens=False) or [""]
-    return [lead + lines[0], *(" " * column + line for line in lines[1:])]
-
-
-def _in_one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Printable, with the two blanks before a source or a reason kept."""
     return "  ".join(printable(part) for part in text.split("  "))

@@ -1,4 +1,4 @@
-"""Configuration: one YAML file in, one frozen Config out, or every problem found at once."""
+"""Configuration: one YAML file in, one frozen Config out, or all of its problems."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One YAML file in, one frozen Config out, or every problem found in it at once.
+"""One YAML file in, one frozen Config out, or all of its problems.
 
-It refuses to guess: an unknown key, a bare number where a unit is meant and a value of another type are problems that
+It never guesses: an unknown key, a bare number where a unit is needed and a value of another type are problems that
 name file, line, key path and what would be right. Nothing of a file with a problem is used.
 """
 
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import suggestions, units, validation
-from agent.config.scalar_types import MEANINGS
-from agent.config.scalars import Kind
+from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
@@ -27,9 +26,9 @@ _BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_dura
 
 
 def load_or_default(path: str | Path, *, explicit: bool) -> Config:
-    """The configuration in the file; the default one when nobody asked for this file and there is none.
+    """The configuration in the file; the default one when the file is not explicit and does not exist.
 
-    A dangling symlink is not "none": it is a ConfigMap's mount that lost its key. Raises ConfigError.
+    A dangling symlink is an error: a ConfigMap's mount that lost its key. Raises ConfigError.
     """
     if not explicit:
         try:
@@ -37,32 +36,49 @@ def load_or_default(path: str | Path, *, explicit: bool) -> Config:
         except FileNotFoundError:
             return Config()
         except OSError:
-            pass  # permissions, a file in place of a folder: load says what is wrong
+            pass  # permissions, a file in place of a folder: load reports what is wrong
     return load(path)
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
     file = str(path)
+    return loads(decode(read_content(file, MAX_BYTES), file), file)
+
+
+def read_content(file: str, limit_bytes: int) -> bytes:
+    """The content of a regular file. Raises ConfigError."""
     try:
-        content = _content(file)
+        # O_NONBLOCK: a FIFO in the file's place must not block the agent.
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - one message for all that fails
+            content = stream.read(limit_bytes + 1)
     except OSError as error:
-        hint = ": write one or leave --config out" if error.errno == errno.ENOENT else ""
-        raise ConfigError([Problem(file, 0, "", f"cannot be read: {error.strerror or error}{hint}")]) from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+        raise _whole_file(file, f"cannot be read: {error.strerror or error}") from error
+    if len(content) > limit_bytes:
+        raise _whole_file(file, f"is larger than {units.spell_size(limit_bytes)}")
+    return content
+
+
+def decode(content: bytes, file: str) -> str:
+    """The text of a file. Raises ConfigError with the line that is not UTF-8."""
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([Problem(file, line, "", "is not UTF-8 text: save it as UTF-8")]) from error
-    return loads(text, file)
+
+
+def _whole_file(file: str, message: str) -> ConfigError:
+    return ConfigError([Problem(file, 0, "", message)])
 
 
 def loads(text: str, file: str) -> Config:
-    """The configuration in the text; `file` is what its problems name. Raises ConfigError with every problem."""
+    """The configuration in the text; `file` is its name in problems. Raises ConfigError with every problem."""
     if len(text) > MAX_BYTES:
-        raise ConfigError([Problem(file, 0, "", f"is larger than {units.spell_size(MAX_BYTES)}")])
+        raise _whole_file(file, f"is larger than {units.spell_size(MAX_BYTES)}")
     reader = _Reader(file)
     config = reader.config(compose(text, file))
     for key, message in validation.broken(config, reader.given, reader.wrong):
@@ -72,17 +88,8 @@ def loads(text: str, file: str) -> Config:
     return config
 
 
-def _content(file: str) -> bytes:
-    # O_NONBLOCK: a FIFO in the file's place must not hold the agent up.
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return stream.read(MAX_BYTES + 1)
-
-
 class _Wrong(Exception):
-    """A value that was reported and has no meaning."""
+    """A value whose problem is reported already."""
 
 
 class _Reader:
@@ -94,11 +101,11 @@ class _Reader:
 
     @property
     def given(self) -> frozenset[str]:
-        """Paths of the keys that stand in the file."""
+        """Paths of the keys in the file."""
         return frozenset(self._lines)
 
     def line(self, key: str) -> int:
-        """The key's line, or that of the nearest section around it that stands in the file; 0 for none."""
+        """The key's line, or that of the nearest section around it in the file; 0 for none."""
         while key and key not in self._lines:
             key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return self._lines.get(key, 0)
@@ -112,7 +119,7 @@ class _Reader:
         if node is None:
             return Config()
         if not isinstance(node, Pairs):
-            self.report(node.line, "", f"holds {_kind_of(node)}: a mapping with keys such as modprobe is wanted")
+            self.report(node.line, "", f"holds {_kind_of(node)}: it must be a mapping with keys such as modprobe")
             return Config()
         config = self._section(Config, node, "", _HEADER)
         assert isinstance(config, Config)  # noqa: S101 - _section makes what it is asked for
@@ -135,10 +142,10 @@ class _Reader:
                     continue
         return make(**values)
 
-    def _header(self, node: Node, path: str, wanted: str) -> None:
-        if not isinstance(node, Scalar) or node.text != wanted:
+    def _header(self, node: Node, path: str, right: str) -> None:
+        if not isinstance(node, Scalar) or node.text != right:
             shown = units.shown(node.text) if isinstance(node, Scalar) else _kind_of(node)
-            self.report(node.line, path, f"{shown} is not read by this agent: write {wanted}")
+            self.report(node.line, path, f"{shown} is not supported by this agent: write {right}")
 
     def _key(self, key: Key, node: Node, path: str) -> Any:
         if isinstance(node, Scalar) and node.is_null:
@@ -183,7 +190,7 @@ class _Reader:
     def _list(self, form: Form, node: Node, path: str) -> tuple[Any, ...]:
         if not isinstance(node, Items):
             wrapped = f": write [{node.text}]" if isinstance(node, Scalar) and len(node.text) <= 40 else ""
-            raise self._refused(node, path, f"is {_kind_of(node)}, a list is wanted{wrapped}")
+            raise self._refused(node, path, f"is {_kind_of(node)}, it must be a list{wrapped}")
         values = []
         for index, item in enumerate(node.items):
             here = f"{path}[{index}]"
@@ -196,8 +203,8 @@ class _Reader:
 
     def _argv(self, node: Node, path: str) -> tuple[str, ...]:
         if not isinstance(node, Items):
-            wanted = "a list is wanted, one argument an entry, e.g. [/usr/bin/systemctl, reboot]"
-            raise self._refused(node, path, f"is {_kind_of(node)}; {wanted}")
+            right = "it must be a list, one argument an entry, e.g. [/usr/bin/systemctl, reboot]"
+            raise self._refused(node, path, f"is {_kind_of(node)}; {right}")
         words = self._list(Leaf(Kind.ARGUMENT), node, path)
         if node.items and words and len(words) == len(node.items) and not words[0].startswith("/"):
             raise self._refused(
@@ -229,27 +236,27 @@ class _Reader:
 
     def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
         scalar = self._scalar(node, path)
-        if MEANINGS[kind].plain and not scalar.plain:
-            raise self._refused(node, path, f"is text, {kind.value} is wanted: write it without quotes")
+        if SCALAR_TYPES[kind].plain and not scalar.plain:
+            raise self._refused(node, path, f"is text, not {kind.value}: write it without quotes")
         return self._read(kind, scalar, path)
 
     def _read(self, kind: Kind, scalar: Scalar, path: str) -> Any:
         try:
-            return MEANINGS[kind].read(scalar.text)
+            return SCALAR_TYPES[kind].read(scalar.text)
         except ValueError as error:
             raise self._refused(scalar, path, str(error)) from error
 
     def _scalar(self, node: Node, path: str) -> Scalar:
         if not isinstance(node, Scalar):
-            raise self._refused(node, path, f"is {_kind_of(node)}, a single value is wanted")
+            raise self._refused(node, path, f"is {_kind_of(node)}, it must be a single value")
         if node.is_null:
-            raise self._refused(node, path, 'has no value: write one, or "" where nothing is meant')
+            raise self._refused(node, path, 'has no value: write one, or "" for none')
         return node
 
     def _pairs(self, node: Node, path: str) -> Iterator[tuple[Scalar, Node]]:
         """The pairs of a mapping, each key once; merge keys (`<<`) fold in what is not there. Raises _Wrong."""
         if not isinstance(node, Pairs):
-            raise self._refused(node, path, f"is {_kind_of(node)}, a mapping is wanted")
+            raise self._refused(node, path, f"is {_kind_of(node)}, it must be a mapping")
         seen: dict[str, int] = {}
         merged: list[Node] = []
         for name, value in node.pairs:
@@ -276,7 +283,7 @@ class _Reader:
 
 
 def _below(path: str, name: str) -> str:
-    """The path of a key. What somebody wrote as a key may be anything: it is quoted and cut where it has to be."""
+    """The path of a key, quoted and cut where the key is no plain word."""
     name = name if name.isprintable() and len(name) <= 100 else units.shown(name)
     return f"{path}.{name}" if path else name
 

@@ -1,4 +1,4 @@
-"""A Config as plain data, spelled as people write it: what the fingerprint, the schema's defaults and the docs show."""
+"""A Config as plain data, written as a user would: for the fingerprint, the schema's defaults and the docs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from agent.config.scalar_types import MEANINGS
-from agent.config.scalars import Kind
+from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Leaf, Many, Nullable, Section, Table, keys
 
@@ -19,22 +18,6 @@ def document(config: Config) -> dict[str, Any]:
     shown = spelled(Section(Config), config)
     assert isinstance(shown, dict)  # noqa: S101 - a section is spelled as a mapping
     return shown
-
-
-def differences(config: Any) -> dict[str, Any]:
-    """What a section has beyond its defaults; of a Config, the shortest file that loads to an equal one."""
-    shown: dict[str, Any] = {}
-    for name, key in keys(type(config)).items():
-        value = getattr(config, key.attribute)
-        if value != key.default:
-            shown[name] = differences(value) if isinstance(key.form, Section) else _shortest(key.form, value)
-    return shown
-
-
-def _shortest(form: Form, value: Any) -> Any:
-    if isinstance(form, Many) and isinstance(form.item, Section):
-        return [differences(one) for one in value]
-    return spelled(form, value)
 
 
 def spelled(form: Form, value: Any) -> Any:
@@ -53,7 +36,7 @@ def spelled(form: Form, value: Any) -> Any:
         case Leaf(Kind.ARGV):
             return list(value)
         case Leaf(kind):
-            return MEANINGS[kind].spell(value)
+            return SCALAR_TYPES[kind].spell(value)
 
 
 def fingerprint(config: Config) -> str:

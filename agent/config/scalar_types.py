@@ -1,11 +1,12 @@
-"""How each kind of scalar is read, spelled and described: one row for loader, fingerprint, JSON Schema and reference.
+"""What one value of the policy may be: the kinds of scalars, the types that keys of schema.py have, a reader for each.
 
-Readers take the text as it stands in the file, before YAML 1.1 makes a boolean of `off` or a number of `22:00`. They
-raise ValueError with what is wrong and what would be right, and never show a value that may be a secret.
+Readers take the text as the file has it, before YAML 1.1 makes a boolean of `off` or a number of `22:00`. They raise
+ValueError with what is wrong and what would be right, and never show a value that may be a secret.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
@@ -13,34 +14,92 @@ import string
 import warnings
 import zoneinfo
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from agent.config import selector, units
-from agent.config.scalars import Kind
+from agent.config.selector import Selector
 from agent.config.units import shown
 
-_MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(unsigned long), NUL included
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-_OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
+MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(unsigned long), NUL included
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+DATE = r"^(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2}$"
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 _TEMPLATE_FIELDS = ("node", "event", "message", "cluster", "severity")
-_LONGEST_REGEXP = 1000
+LONGEST_REGEXP = 1000
+
+
+class Kind(Enum):
+    """What a scalar means beyond its type; SCALAR_TYPES has how each is read and spelled."""
+
+    FLAG = "true or false"
+    TEXT = "text"
+    WORDS = "text that is not empty"
+    DURATION = "a duration such as 90s, 10m, 1h30m"
+    SIZE = "a size such as 512B, 4KiB, 1MiB"
+    REGEXP = "a regular expression (Python's)"
+    SELECTOR = "a label selector such as app=web,tier!=cache"
+    PATH = "an absolute path"
+    PATH_OR_NONE = "an absolute path, or empty"
+    PATH_OR_AUTO = "auto, or an absolute path"
+    MODULE = "a kernel module's name"
+    NAME = "a file's name without folder and ending"
+    OBJECT_OR_NONE = "namespace/name, or empty"
+    ADDRESS = "host:port, or empty"
+    URL = "an http or https URL, or empty"
+    TIME = "a time of day, HH:MM"
+    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 for every year, or empty"
+    TIMEZONE = "an IANA time zone such as Europe/Berlin"
+    LABEL = "a label key"
+    LABEL_OR_NONE = "a label key, or empty"
+    LABEL_VALUE = "a label value"
+    COUNT = "a whole number of one or more"
+    NATURAL = "a whole number of zero or more"
+    COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%"
+    EXIT_CODE = "an exit code from 0 to 255, but not 126 and 127"
+    TEMPLATE = "text with {node}, {event}, {message}, {cluster}, {severity}"
+    ARGUMENT = "a word of a command"
+    ARGV = "a command as a list, its program with an absolute path"
+
+
+Words = Annotated[str, Kind.WORDS]
+Seconds = Annotated[float, Kind.DURATION]  # written with a unit, held as seconds
+Bytes = Annotated[int, Kind.SIZE]
+Regexp = Annotated[str, Kind.REGEXP]
+Path = Annotated[str, Kind.PATH]
+PathOrNone = Annotated[str, Kind.PATH_OR_NONE]
+PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
+Module = Annotated[str, Kind.MODULE]
+Name = Annotated[str, Kind.NAME]
+ObjectNameOrNone = Annotated[str, Kind.OBJECT_OR_NONE]
+Address = Annotated[str, Kind.ADDRESS]  # split_address divides it
+Url = Annotated[str, Kind.URL]
+TimeOfDay = Annotated[str, Kind.TIME]
+DateOrNone = Annotated[str, Kind.DATE_OR_NONE]
+Timezone = Annotated[str, Kind.TIMEZONE]  # without time zone data on the machine only UTC is accepted
+LabelKey = Annotated[str, Kind.LABEL]
+LabelKeyOrNone = Annotated[str, Kind.LABEL_OR_NONE]
+LabelValue = Annotated[str, Kind.LABEL_VALUE]
+Count = Annotated[int, Kind.COUNT]
+Natural = Annotated[int, Kind.NATURAL]
+CountOrPercent = Annotated[str, Kind.COUNT_OR_PERCENT]
+ExitCode = Annotated[int, Kind.EXIT_CODE]
+Template = Annotated[str, Kind.TEMPLATE]
+LabelSelector = Annotated[Selector, Kind.SELECTOR]
+Command = Annotated[tuple[str, ...], Kind.ARGV]
 
 
 @dataclass(frozen=True, slots=True)
 class ScalarType:
-    """One kind. read: text to value. spell: value to what YAML would hold. schema: its JSON Schema.
-
-    plain: it has to stand without quotes (YAML's own numbers and booleans).
-    """
+    """One kind. read: text to value. spell: value to what YAML would hold. plain: written without quotes."""
 
     read: Callable[[str], Any]
     spell: Callable[[Any], Any] = str
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     plain: bool = False
 
 
@@ -83,16 +142,16 @@ def _flag(text: str) -> bool:
 
 def _words(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty: say something")
+        raise ValueError("is empty: write some text")
     return text
 
 
 def _regexp(text: str) -> str:
-    if len(text) > _LONGEST_REGEXP:
-        raise ValueError(f"is longer than {_LONGEST_REGEXP} characters")
+    if len(text) > LONGEST_REGEXP:
+        raise ValueError(f"is longer than {LONGEST_REGEXP} characters")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what Python only warns of today means something else tomorrow
+            warnings.simplefilter("error")  # what Python warns of changes its meaning in a later version
             re.compile(text)
     except (re.error, Warning, RecursionError, OverflowError) as error:
         raise ValueError(f"{shown(text)} is not a regular expression: {error}") from error
@@ -101,11 +160,11 @@ def _regexp(text: str) -> str:
 
 def _path(text: str) -> str:
     if "://" in text:
-        raise ValueError("is a URL; wanted is an absolute path, e.g. that of a file which holds the URL")
+        raise ValueError("is a URL: write an absolute path, e.g. of a file that holds the URL")
     if not text.startswith("/"):
         raise ValueError(f"{shown(text)} is not an absolute path: begin with /")
     if ".." in text.split("/") or not text.isprintable():
-        raise ValueError(f"{shown(text)}: a path without .. and control characters is wanted")
+        raise ValueError(f"{shown(text)}: write a path without .. and control characters")
     return text
 
 
@@ -142,6 +201,17 @@ def _timezone(text: str) -> str:
     return text
 
 
+def _date(text: str) -> str:
+    """A day of one year, or of every year; 29 February is one of every year."""
+    try:
+        if re.fullmatch(DATE, text):
+            dt.date.fromisoformat(text if len(text) == len("2026-12-24") else f"2024-{text}")
+            return text
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} is not in the calendar") from error
+    raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 for every year")
+
+
 def _template(text: str) -> str:
     allowed = ", ".join(f"{{{name}}}" for name in _TEMPLATE_FIELDS)
     try:
@@ -168,15 +238,15 @@ def _argument(text: str) -> str:
 def _label_value(text: str) -> str:
     if not re.fullmatch(selector.VALUE, text):
         raise ValueError(
-            f"{shown(text)} is not a label's value: at most 63 letters, digits, - _ . between two of the first"
+            f"{shown(text)} is not a label value: at most 63 letters, digits, - _ . between two of the first"
         )
     return text
 
 
-def _matching(pattern: str, wanted: str) -> Callable[[str], str]:
+def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"{shown(text)} is not {wanted}")
+            raise ValueError(f"{shown(text)} is not {right}")
         return text
 
     return read
@@ -186,54 +256,34 @@ def _or(word: str, read: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: word if text == word else read(text)
 
 
-def _text_schema(pattern: str, *words: str) -> Mapping[str, Any]:
-    simple = {"type": "string", "pattern": pattern}
-    return {"anyOf": [{"enum": list(words)}, simple]} if words else simple
+_label = _matching(selector.KEY, "a label key such as example.com/pool")
 
-
-def _number_schema(least: int, most: int | None = None) -> Mapping[str, Any]:
-    return {"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most})
-
-
-_ABSOLUTE = r"^/"
-_label = _matching(selector.KEY, "a label's key such as example.com/pool")
-
-MEANINGS: Mapping[Kind, ScalarType] = {
-    Kind.FLAG: ScalarType(_flag, bool, {"type": "boolean"}, plain=True),
+SCALAR_TYPES: Mapping[Kind, ScalarType] = {
+    Kind.FLAG: ScalarType(_flag, bool, plain=True),
     Kind.TEXT: ScalarType(str),
-    Kind.WORDS: ScalarType(_words, schema=_text_schema(r"\S")),
-    Kind.DURATION: ScalarType(
-        units.duration, units.spell_duration, {"anyOf": [_text_schema(units.DURATION), {"const": 0}]}
-    ),
-    Kind.SIZE: ScalarType(units.size, units.spell_size, {"anyOf": [_text_schema(units.SIZE), {"const": 0}]}),
-    Kind.REGEXP: ScalarType(_regexp, schema={"type": "string", "format": "regex", "maxLength": _LONGEST_REGEXP}),
+    Kind.WORDS: ScalarType(_words),
+    Kind.DURATION: ScalarType(units.duration, units.spell_duration),
+    Kind.SIZE: ScalarType(units.size, units.spell_size),
+    Kind.REGEXP: ScalarType(_regexp),
     Kind.SELECTOR: ScalarType(selector.parse),
-    Kind.PATH: ScalarType(_path, schema=_text_schema(_ABSOLUTE)),
-    Kind.PATH_OR_NONE: ScalarType(_or("", _path), schema=_text_schema(_ABSOLUTE, "")),
-    Kind.PATH_OR_AUTO: ScalarType(_or("auto", _path), schema=_text_schema(_ABSOLUTE, "auto")),
-    Kind.MODULE: ScalarType(_matching(_MODULE, "a kernel module's name such as dccp"), schema=_text_schema(_MODULE)),
-    Kind.NAME: ScalarType(
-        _matching(_NAME, "a name such as kubernetes, without folder and ending"), schema=_text_schema(_NAME)
-    ),
-    Kind.OBJECT: ScalarType(
-        _matching(_OBJECT, "namespace/name such as kube-system/kured"), schema=_text_schema(_OBJECT)
-    ),
-    Kind.ADDRESS: ScalarType(_or("", _address), schema=_text_schema(r"^.+:[0-9]{1,5}$", "")),
-    Kind.URL: ScalarType(_or("", _url), schema=_text_schema(r"^https?://[^/?#@]", "")),
-    Kind.TIME: ScalarType(units.time_of_day, schema=_text_schema(units.TIME)),
-    Kind.TIMEZONE: ScalarType(_timezone, schema=_text_schema(r"^[A-Za-z]")),
-    Kind.LABEL: ScalarType(_label, schema=_text_schema(selector.KEY)),
-    Kind.LABEL_OR_NONE: ScalarType(_or("", _label), schema=_text_schema(selector.KEY, "")),
-    Kind.LABEL_VALUE: ScalarType(_label_value, schema=_text_schema(selector.VALUE)),
-    Kind.COUNT: ScalarType(lambda text: units.whole(text, 1), int, _number_schema(1), plain=True),
-    Kind.NATURAL: ScalarType(lambda text: units.whole(text, 0), int, _number_schema(0), plain=True),
-    Kind.COUNT_OR_PERCENT: ScalarType(
-        units.count_or_percent,
-        schema={"anyOf": [_number_schema(1), _text_schema(r"^[1-9][0-9]{0,8}$"), _text_schema(units.PERCENT)]},
-    ),
-    Kind.EXIT_CODE: ScalarType(
-        units.exit_code, int, {"type": "integer", "minimum": 0, "maximum": 255, "not": {"enum": [126, 127]}}, plain=True
-    ),
+    Kind.PATH: ScalarType(_path),
+    Kind.PATH_OR_NONE: ScalarType(_or("", _path)),
+    Kind.PATH_OR_AUTO: ScalarType(_or("auto", _path)),
+    Kind.MODULE: ScalarType(_matching(MODULE, "a kernel module's name such as dccp")),
+    Kind.NAME: ScalarType(_matching(NAME, "a name such as kubernetes, without folder and ending")),
+    Kind.OBJECT_OR_NONE: ScalarType(_or("", _matching(OBJECT, "namespace/name such as kube-system/kured"))),
+    Kind.ADDRESS: ScalarType(_or("", _address)),
+    Kind.URL: ScalarType(_or("", _url)),
+    Kind.TIME: ScalarType(units.time_of_day),
+    Kind.DATE_OR_NONE: ScalarType(_or("", _date)),
+    Kind.TIMEZONE: ScalarType(_timezone),
+    Kind.LABEL: ScalarType(_label),
+    Kind.LABEL_OR_NONE: ScalarType(_or("", _label)),
+    Kind.LABEL_VALUE: ScalarType(_label_value),
+    Kind.COUNT: ScalarType(lambda text: units.whole(text, 1), int, plain=True),
+    Kind.NATURAL: ScalarType(lambda text: units.whole(text, 0), int, plain=True),
+    Kind.COUNT_OR_PERCENT: ScalarType(units.count_or_percent),
+    Kind.EXIT_CODE: ScalarType(units.exit_code, int, plain=True),
     Kind.TEMPLATE: ScalarType(_template),
     Kind.ARGUMENT: ScalarType(_argument),
 }

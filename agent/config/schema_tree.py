@@ -1,6 +1,6 @@
-"""What the dataclasses of the schema ask for, as a tree of forms that loader, JSON Schema and reference all walk.
+"""The dataclasses of the schema as a tree of forms, for the loader, the JSON Schema and the reference.
 
-It reads type hints and nothing else: it refuses to know YAML, files or messages.
+It reads type hints and nothing else: no YAML, files or messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from agent.config.scalars import Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 
 
@@ -52,7 +52,7 @@ class Many:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A mapping whose keys people choose."""
+    """A mapping whose keys the user chooses."""
 
     key: Leaf
     value: Form
@@ -70,7 +70,7 @@ Form = Leaf | Choice | Nullable | Many | Table | Section
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a section. name: as people write it. attribute: as the dataclass has it. least, most: bounds."""
+    """One key of a section. name: in the file. attribute: of the dataclass. least, most: bounds."""
 
     name: str
     attribute: str
@@ -93,7 +93,7 @@ class Key:
 
 
 def keys(section: type[Any]) -> Mapping[str, Key]:
-    """The keys of a section by the name that people write, in the schema's order."""
+    """The keys of a section by their name in the file, in the schema's order."""
     return _keys(section)  # type: ignore[arg-type]  # a class is hashable, though mypy doubts it of type[Any]
 
 
@@ -105,7 +105,7 @@ def _keys(section: type[Any]) -> Mapping[str, Key]:
 
 
 def paths(section: type[Any] = Config, above: str = "") -> Iterator[tuple[str, Key]]:
-    """Every key below a section with its dotted path; a list's items stand as `windows[].start`."""
+    """Every key below a section with its dotted path; items of a list are `windows[].start`."""
     for key in keys(section).values():
         path = f"{above}{key.name}"
         yield path, key
@@ -117,7 +117,7 @@ def paths(section: type[Any] = Config, above: str = "") -> Iterator[tuple[str, K
 
 
 def camel(attribute: str) -> str:
-    """`on_timeout` as people write it: `onTimeout`."""
+    """`on_timeout` as in the file: `onTimeout`."""
     first, *rest = attribute.split("_")
     return first + "".join(word.capitalize() for word in rest)
 

@@ -55,7 +55,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All requirements have to match; the empty selector matches everything. `text` is as people wrote it."""
+    """All requirements have to match; the empty selector matches everything. `text` is as written."""
 
     requirements: tuple[Requirement, ...] = ()
     text: str = ""
@@ -98,11 +98,11 @@ def _requirement(part: str) -> Requirement:
 
 def _key(part: str, name: str) -> str:
     if not re.fullmatch(KEY, name):
-        raise ValueError(f"{shown(part)}: {shown(name)} is not a label's key")
+        raise ValueError(f"{shown(part)}: {shown(name)} is not a label key")
     return name
 
 
 def _value(part: str, value: str) -> str:
     if not re.fullmatch(VALUE, value):
-        raise ValueError(f"{shown(part)}: {shown(value)} is not a label's value")
+        raise ValueError(f"{shown(part)}: {shown(value)} is not a label value")
     return value

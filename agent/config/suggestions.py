@@ -1,4 +1,4 @@
-"""What somebody probably meant by a key or word that there is not."""
+"""What was probably meant by an unknown key or word."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def unknown_key(name: str, section: type[Any], path: str, also: Sequence[str] = 
     """
     here = path or "the configuration"
     known = [*also, *keys(section)]
-    said = f"is not a key of {here}"
-    plain = _plain(name)
-    if same := [key for key in known if _plain(key) == plain]:
-        return f"{said}; did you mean {same[0]}?"
+    problem = f"is not a key of {here}"
+    folded = _folded(name)
+    if same := [key for key in known if _folded(key) == folded]:
+        return f"{problem}; did you mean {same[0]}?"
     below, others = _elsewhere(name, path)
     if below:
-        return f"{said}; it is {_any_of(below)}"
+        return f"{problem}; it is {_any_of(below)}"
     if close := difflib.get_close_matches(name, known, n=1):
-        return f"{said}; did you mean {close[0]}?"
+        return f"{problem}; did you mean {close[0]}?"
     if others:
-        return f"{said}; it is {_any_of(others)}"
-    return f"{said}: its keys are {', '.join(known)}"
+        return f"{problem}; it is {_any_of(others)}"
+    return f"{problem}: its keys are {', '.join(known)}"
 
 
 def wrong_word(text: str, words: Sequence[str]) -> str:
@@ -47,8 +47,8 @@ def wrong_word(text: str, words: Sequence[str]) -> str:
 def _elsewhere(name: str, path: str) -> tuple[list[str], list[str]]:
     """Where a key of this name lives, below `path` and anywhere else, the shallowest three of each."""
     place = re.sub(r"\[[0-9]+\]", "[]", path)
-    plain = _plain(name)
-    found = [where for where, key in paths() if _plain(key.name) == plain]
+    folded = _folded(name)
+    found = [where for where, key in paths() if _folded(key.name) == folded]
     found.sort(key=lambda where: (where.count("[]"), where.count(".")))
     below = [where for where in found if not place or where.startswith(f"{place}.")]
     return below[:3], found[:3]
@@ -58,5 +58,5 @@ def _any_of(found: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
 
 
-def _plain(name: str) -> str:
+def _folded(name: str) -> str:
     return re.sub(r"[-_ ]", "", name).lower()

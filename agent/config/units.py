@@ -1,6 +1,6 @@
-"""Durations, sizes, times and numbers as people write them: read exactly or refused with the right spelling.
+"""Durations, sizes, times and numbers: read exactly or refused with the right spelling.
 
-A bare number is refused where a unit is meant: 300 is five minutes to one reader and five hours to the next.
+A bare number is refused where a unit is needed: 300 is five minutes to one reader and five hours to the next.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DURATION_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1
 _SIZE_BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _PART = re.compile(r"([0-9]+)(ms|[dhms])")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-# What people write for these units in other tools.
+# How other tools write these units.
 _LOOSE_DURATION = re.compile(r"([0-9]{1,9})\s*(milli|ms|d|h|m|s)[a-z]*", re.IGNORECASE)
 _LOOSE_SIZE = re.compile(r"([0-9]{1,15})\s*([kmg]?)(?:i?b?|ytes)", re.IGNORECASE)
 _LOOSE_TIME = re.compile(r"([01]?[0-9]|2[0-4])(?::([0-5][0-9])(?::[0-5][0-9])?)?\s*([ap]m)?", re.IGNORECASE)
@@ -35,7 +35,7 @@ def duration(text: str) -> float:
     if _NUMBER.fullmatch(text) and not text.startswith("-"):
         number = int(text)
         minutes = spell_duration(number) if number >= 60 else f"{number}m"
-        raise ValueError(f"{text} has no unit: write {number}s or, if that is what is meant, {minutes}")
+        raise ValueError(f"{text} has no unit: write {number}s or {minutes}")
     if text.startswith("-"):
         raise ValueError(f"{shown(text)} is negative: write 0s or more")
     raise ValueError(f"{shown(text)} is not a duration: write it as 90s, 10m or 1h30m{_meant(_loose_duration(text))}")
@@ -78,7 +78,7 @@ def whole(text: str, least: int, most: int = 10**9) -> int:
 
 
 def count_or_percent(text: str) -> str:
-    """`3` or `10%`, as it stands. Raises ValueError."""
+    """`3` or `10%`, unchanged. Raises ValueError."""
     if re.fullmatch(PERCENT, text):
         return text
     if text.endswith("%"):
@@ -90,10 +90,10 @@ def count_or_percent(text: str) -> str:
 
 
 def exit_code(text: str) -> int:
-    """0 to 255 without the two by which a shell says that nothing was run. Raises ValueError."""
+    """0 to 255 without the two that a shell uses when it ran nothing. Raises ValueError."""
     code = whole(text, 0, 255)
     if code in (126, 127):
-        raise ValueError(f"{code} says that the command could not be started: that is always unknown")
+        raise ValueError(f"{code} means that the command could not be started: that is always unknown")
     return code
 
 

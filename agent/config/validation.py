@@ -1,20 +1,21 @@
-"""What has to hold between keys: each rule on values that are right by themselves.
+"""Rules between keys whose values are valid by themselves.
 
-A contradiction is refused even where one key could simply win, because the person who wrote both believes in both.
+A contradiction is refused even where one key could simply win: whoever wrote both relies on both.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from agent.config.schema import (
+    Blackout,
     Config,
     Hooks,
     Modprobe,
     Notify,
-    NotifyType,
     Prometheus,
     Reboot,
     RebootMethod,
@@ -24,13 +25,19 @@ from agent.config.schema import (
 )
 from agent.config.schema_tree import keys
 
+# Set by the request itself, or they would change its meaning.
+_OUR_HEADERS = frozenset({"authorization", "accept", "accept-encoding", "host", "content-length", "connection"})
+
+_LONGEST_MONTH = 31
+
 Broken = Iterator[tuple[str, str]]  # (key path, message)
+_SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
 
 
 def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> Broken:
-    """Key path and message of each broken rule. given: paths that stand in the file. wrong: those with a problem.
+    """Key path and message of each broken rule. given: paths in the file. wrong: those with a problem.
 
-    A key that has a problem of its own holds its default here, and no rule says more about it.
+    A key with a problem of its own holds its default here, and no rule reports more about it.
     """
     touched = {around for key in wrong for around in _around(key)}
     for key, message in _all(config, given):
@@ -50,6 +57,8 @@ def _all(config: Config, given: AbstractSet[str]) -> Broken:
     yield from _sentinel(config.reboot.sentinel, given)
     for index, window in enumerate(config.reboot.windows):
         yield from _window(window, f"reboot.windows[{index}]")
+    for index, blackout in enumerate(config.reboot.blackouts):
+        yield from _blackout(blackout, f"reboot.blackouts[{index}]")
     yield from _prometheus(config.reboot.blockers.prometheus)
     for index, pods in enumerate(config.reboot.blockers.pods):
         if not pods:
@@ -73,9 +82,9 @@ def _modprobe(modprobe: Modprobe) -> Broken:
 def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
     here = "reboot.sentinel"
     if f"{here}.file" in given and sentinel.command:
-        yield f"{here}.command", "stands beside file: the sentinel is a file or a command, write one of them"
+        yield f"{here}.command", "is given beside file: the sentinel is a file or a command, write one of them"
     if not sentinel.command and sentinel.exit_codes != Sentinel().exit_codes:
-        yield f"{here}.exitCodes", "without a command has no meaning: write command too, or leave it out"
+        yield f"{here}.exitCodes", "is not used without a command: write command too, or leave it out"
     if Required.REQUIRED not in sentinel.exit_codes.values():
         yield f"{here}.exitCodes", "has no code that means required: the node would never reboot"
 
@@ -83,8 +92,20 @@ def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:
 def _window(window: Window, here: str) -> Broken:
     if not window.days:
         yield f"{here}.days", "is empty: the window would never open"
+    if too_late := [day for day in window.days_of_month if day > _LONGEST_MONTH]:
+        yield f"{here}.daysOfMonth", f"{too_late[0]} is in no month: write days from 1 to {_LONGEST_MONTH}"
     if window.start == window.end != "00:00":
         yield f"{here}.end", f"start and end are both {window.end}: leave both out for the whole day"
+
+
+def _blackout(blackout: Blackout, here: str) -> Broken:
+    start, end = blackout.start, blackout.end
+    if not start:
+        yield f"{here}.start", "is missing: write the first day"
+    elif end and len(end) != len(start):
+        yield f"{here}.end", f"{end} and start {start} are not of one form: give both with a year, or none"
+    elif end and end < start and len(start) == len("2026-12-24"):
+        yield f"{here}.end", f"{end} is before start {start}"
 
 
 def _prometheus(prometheus: Prometheus) -> Broken:
@@ -100,9 +121,14 @@ def _prometheus(prometheus: Prometheus) -> Broken:
     if prometheus.query:
         for name in names:
             if name in ("ignore", "only", "labels", "firingOnly"):
-                yield f"{here}.{name}", "filters alerts, but query asks for series instead: write one of them"
+                yield f"{here}.{name}", "filters alerts, but query selects series instead: write one of them"
+    if prometheus.token_file and prometheus.basic_auth_file:
+        yield f"{here}.basicAuthFile", "is given beside tokenFile: write one of them"
+    for header in prometheus.header_files:
+        if not re.fullmatch(r"[A-Za-z0-9-]+", header) or header.lower() in _OUR_HEADERS:
+            yield f"{here}.headerFiles", f"{header} is not a header that may be set: write another name"
     if prometheus.ca_file and prometheus.url.startswith("http:"):
-        yield f"{here}.caFile", "has no meaning for an http URL: write https, or leave it out"
+        yield f"{here}.caFile", "is not used for an http URL: write https, or leave it out"
 
 
 def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
@@ -111,8 +137,15 @@ def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
         key = "maxUnavailable" if "reboot.maxUnavailable" in given else "concurrency"
         yield f"reboot.{key}", f"concurrency {reboot.concurrency} needs maxUnavailable of as many: it is {unavailable}"
     drain = reboot.drain
+    if drain.wait_for.timeout > drain.timeout:
+        yield "reboot.drain.waitFor.timeout", "is longer than reboot.drain.timeout, which ends the drain before"
+    if drain.wait_for.timeout and not (drain.wait_for.pods or drain.wait_for.annotations):
+        yield "reboot.drain.waitFor.timeout", "has no meaning without pods or annotations to wait for"
+    for name, selectors in (("waitFor.pods", drain.wait_for.pods), ("evictLast", drain.evict_last)):
+        if not all(selectors):
+            yield f"reboot.drain.{name}", "holds an empty selector, which matches every pod"
     if drain.grace_period is not None and drain.grace_period > drain.timeout:
-        yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would never end well"
+        yield "reboot.drain.gracePeriod", "is longer than reboot.drain.timeout: the drain would always time out"
     if reboot.method is RebootMethod.COMMAND and not reboot.command:
         yield "reboot.command", "is empty: nothing would reboot the node"
     if reboot.method is RebootMethod.SIGNAL and reboot.command != Reboot().command:
@@ -131,11 +164,9 @@ def _hooks(hooks: Hooks) -> Broken:
 
 
 def _notify(receiver: Notify, here: str) -> Broken:
-    if receiver.type is NotifyType.PAGERDUTY:
-        if not receiver.key_file:
-            yield f"{here}.keyFile", "is missing: pagerduty needs the file that holds its routing key"
-        return
-    if not receiver.url_file:
-        yield f"{here}.urlFile", f"is missing: {receiver.type.value} needs the file that holds its URL"
-    if receiver.key_file:
-        yield f"{here}.keyFile", f"is for pagerduty, not for {receiver.type.value}: leave it out"
+    kind, secret = receiver.type.value, receiver.type.secret
+    files = {"urlFile": receiver.url_file, "keyFile": receiver.key_file}
+    if not files[secret]:
+        yield f"{here}.{secret}", f"is missing: {kind} needs the file with its {_SECRETS[secret]}"
+    if receiver.key_file and secret != "keyFile":
+        yield f"{here}.keyFile", f"is not used by {kind}: leave it out"

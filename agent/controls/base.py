@@ -1,8 +1,8 @@
 """What a control is, and the one way in which controls are run.
 
-A control only says what it sees (`observe`), what that means (`judge`) and what would mend it (`plan`). Acting on the
-plan, and looking again afterwards, is done here for all of them, so that dry-run, failures half-way and "the second
-time changes nothing" hold everywhere alike. It refuses to let one control's failure touch another.
+A control observes, judges and plans. Applying the plan and observing again is done here for all of them, so that
+dry-run, failures half-way and "a second apply changes nothing" hold everywhere alike. One control's failure never
+affects another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Problem
+from agent.host import Host
 from agent.model import Change, Finding, Outcome, Severity, Status
 
 Observed = TypeVar("Observed")
@@ -19,19 +20,18 @@ Observed = TypeVar("Observed")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One planned act: the change as people read it, and the call that makes it. `run` raises AgentError on failure."""
+    """One planned change, as reported, and the call that makes it. `run` raises AgentError on failure."""
 
     change: Change
     run: Callable[[], None]
 
 
 class Control(Protocol[Observed]):
-    """One thing about the node that is kept true. All three are free of side effects; only a Step's `run` acts.
+    """One property of the node that is kept true. Free of side effects; only a Step's `run` changes the node.
 
-    observe: reads the node; raises AgentError only when nothing at all can be said. What cannot be told about one
-    item belongs into the observation and becomes an UNKNOWN finding. judge: a finding for each thing that the policy
-    asks for. plan: the steps that would make every finding pass, in the order in which they are safe; empty when the
-    node is as it should be, and always in audit mode.
+    observe: reads the node; raises AgentError only when nothing at all is known. What is unknown about one item belongs
+    into the observation and becomes an UNKNOWN finding. judge: a finding for each requirement of the policy.
+    plan: the steps that make every finding pass, in a safe order; empty when the node complies and in audit mode.
     """
 
     @property
@@ -39,7 +39,7 @@ class Control(Protocol[Observed]):
         """The control's name in findings, changes and metrics."""
 
     def watched(self) -> Sequence[str]:
-        """The node's files and folders in which somebody else's change would be drift."""
+        """The node's files and folders in which a change made by others is drift."""
 
     def observe(self) -> Observed: ...
 
@@ -49,46 +49,73 @@ class Control(Protocol[Observed]):
 
 
 @dataclass(frozen=True, slots=True)
+class FileType:
+    """The files that a control reads, as `validate` finds and lints them. Functions take content and the file's path.
+
+    label: in outputs. matches: by name and content, this is meant to be such a file, right or wrong. is_certain: the
+    same for a file that only lies in a folder, where files of other programs may lie too. lint: every problem; raises
+    HostError when a tool is missing. advise: what a valid file leaves open.
+    """
+
+    label: str
+    matches: Callable[[str, str], bool]
+    lint: Callable[[str, str, Host], Sequence[Problem]]
+    is_certain: Callable[[str, str], bool] = lambda _content, _path: True
+    advise: Callable[[str, str], Sequence[Problem]] = lambda _content, _path: ()
+
+
+def yaml_kind(content: str, path: str) -> str | None:
+    """The top-level `kind` of a YAML file, "" without one; None where the name is not one of a YAML file.
+
+    Read from the lines and not from the parsed document: a broken file still has to be linted as what it is.
+    """
+    if not path.lower().endswith((".yaml", ".yml")):
+        return None
+    kinds = (line.partition(":")[2] for line in content.splitlines() if line.partition(":")[0] == "kind")
+    return next((kind.split("#")[0].strip().strip("'\"") for kind in kinds), "")
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
-    """What one run of one control came to."""
+    """The result of one run of one control."""
 
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...] = ()
 
 
 def audit(control: Control[Observed]) -> Pass:
-    """Looks and says; changes nothing."""
+    """Observes and judges; changes nothing."""
     try:
         return Pass(tuple(control.judge(control.observe())))
     except AgentError as error:
-        return Pass((_cannot_tell(control.name, error),))
+        return Pass((_unknown(control.name, error),))
 
 
 def dry_run(control: Control[Observed]) -> Pass:
-    """Looks, says, and says what apply would do; changes nothing."""
+    """Observes, judges and plans; changes nothing."""
     try:
         seen = control.observe()
         return Pass(tuple(control.judge(seen)), tuple(step.change for step in control.plan(seen)))
     except AgentError as error:
-        return Pass((_cannot_tell(control.name, error),))
+        return Pass((_unknown(control.name, error),))
 
 
 def apply(control: Control[Observed]) -> Pass:
-    """Observes, acts on the plan, and judges what is there afterwards.
+    """Observes, applies the plan, and judges what is there afterwards.
 
     A step that fails does not stop the ones after it: each is safe by itself, and a node that is hardened in all but
-    one thing is better than one that is not hardened at all. Its error stands in the change and in a finding.
+    one thing is better than one that is not hardened at all. The change and a finding have its error.
     """
     try:
         seen = control.observe()
         steps = control.plan(seen)
     except AgentError as error:
-        return Pass((_cannot_tell(control.name, error),))
+        return Pass((_unknown(control.name, error),))
     changes = tuple(_run(step) for step in steps)
     try:
         findings = tuple(control.judge(control.observe() if steps else seen))
     except AgentError as error:
-        findings = (_cannot_tell(control.name, error, "The changes stand; the next pass looks again."),)
+        findings = (_unknown(control.name, error, "The changes stay; the next pass observes again."),)
     return Pass((*findings, *_failures(changes)), changes)
 
 
@@ -111,22 +138,22 @@ def _failures(changes: Iterable[Change]) -> tuple[Finding, ...]:
             observed=change.error,
             expected="done",
             source="apply",
-            remediation="Mend what the error names; the next pass tries again.",
+            remediation="Fix what the error names; the next pass tries again.",
         )
         for change in changes
         if change.outcome is Outcome.FAILED
     )
 
 
-def _cannot_tell(control: str, error: AgentError, then: str = "Nothing was changed.") -> Finding:
+def _unknown(control: str, error: AgentError, then: str = "Nothing was changed.") -> Finding:
     return Finding(
         id=f"{control}/observe",
         control=control,
-        title=f"The {control} control can look at the node",
+        title=f"The {control} control can observe the node",
         status=Status.UNKNOWN,
         severity=Severity.HIGH,
         observed=str(error),
         expected="readable",
         source="observe",
-        remediation=f"Mend what the error names. {then}",
+        remediation=f"Fix what the error names. {then}",
     )

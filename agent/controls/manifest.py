@@ -1,9 +1,9 @@
-"""What the agent installed on the node, remembered on the node: the manifest that removal works from.
+"""What the agent installed on the node, recorded on the node: the manifest that removal works from.
 
 One JSON file per control below /var/lib/node-hardening. An entry is written *before* the file that it names, so a crash
 in between leaves an entry without a file (harmless) and never a file without an entry. An entry holds the hashes of the
-content that is ours, so what somebody else put in the same place is recognised: it is kept aside before the agent's
-file takes its place, put back when that leaves, and never removed.
+agent's content, so another file in the same place is recognised: it is copied before the agent's file replaces it,
+restored when that is removed, and never lost.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _VERSION = 1
 
 
 class ManifestError(HostError):
-    """The manifest is there but cannot be understood: nothing is known about what was installed."""
+    """The manifest cannot be read: what was installed is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One installed thing. key: the file's path on the node, or a name where the thing is no file.
 
-    hashes: SHA-256 of the content that is ours, newest first; the second one is what was there before the write, and
-    still is when a crash came between.
-    kept: path of the copy of what stood there before, empty when nothing did. notes: what the control remembers.
+    hashes: SHA-256 of the agent's content, newest first; the second one is from before the write, and still valid after
+    a crash in between. kept: path of the copy of the file that was there before, empty without one. notes: the
+    control's own.
     """
 
     key: str
@@ -46,7 +46,7 @@ def digest(content: bytes) -> str:
 
 
 class Installed:
-    """The manifest of one control, and the acts that keep it and the node in step. All raise HostError."""
+    """The manifest of one control, and installing and removing by it. All raise HostError."""
 
     def __init__(self, host: Host, control: str) -> None:
         self._host = host
@@ -65,25 +65,25 @@ class Installed:
                 raise ManifestError(f"{self.path}: version {document['version']!r} is not {_VERSION}")
             return {entry.key: entry for entry in map(_entry, document["installed"])}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ManifestError(f"{self.path}: not a manifest of ours: {error}") from error
+            raise ManifestError(f"{self.path}: not a manifest of this agent: {error}") from error
 
     def remember(self, entry: Entry) -> None:
         """Adds or replaces one entry."""
-        self._save(self._entries_or_start_anew() | {entry.key: entry})
+        self._save(self._entries_or_new() | {entry.key: entry})
 
     def forget(self, key: str) -> None:
-        """Takes one entry away; nothing happens when it is not there."""
-        entries = self._entries_or_start_anew()
+        """Removes one entry, if it is there."""
+        entries = self._entries_or_new()
         if entries.pop(key, None) is not None:
             self._save(entries)
 
     def is_ours(self, entry: Entry | None, content: bytes) -> bool:
-        """Whether this content at the entry's path was put there by us."""
+        """Whether this content at the entry's path is the agent's."""
         return entry is not None and digest(content) in entry.hashes
 
     def install(self, path: str, content: bytes, *, mode: int = 0o644, notes: Mapping[str, str] | None = None) -> None:
-        """Puts the content at `path`, atomically; what somebody else had there is kept aside first."""
-        entry = self._entries_or_start_anew().get(path)
+        """Writes the content to `path`, atomically; a file of others is copied first."""
+        entry = self._entries_or_new().get(path)
         new = digest(content)
         try:
             present: bytes | None = self._host.read_bytes(path)
@@ -91,34 +91,34 @@ class Installed:
             present = None
         kept = entry.kept if entry else ""
         if present is not None and entry is None:
-            # Kept even when it is what we would write: it was not us who put it there.
+            # Kept even with the same content: it is not the agent's.
             kept = f"{STATE_FOLDER}/kept/{self._control}/{path.strip('/').replace('/', '_')}.{digest(present)[:12]}"
             self._host.write(kept, present, mode=self._host.stat(path).mode)
-        # What of ours is there now, after however many installs that were cut off before their write.
+        # The agent's content there now, after any number of installs that were interrupted before their write.
         there = digest(present) if present is not None and self.is_ours(entry, present) else ""
         before = (there,) if there and there != new else ()
         self.remember(Entry(path, (new, *before), kept, dict(notes or {})))
         self._host.write(path, content, mode=mode)
 
     def uninstall(self, path: str) -> bool:
-        """Takes our file away and puts back what stood there before; False when it is no longer ours and was left."""
-        entry = self._entries_or_start_anew().get(path)
+        """Removes the agent's file and restores the one before; False when it is no longer the agent's and was left."""
+        entry = self._entries_or_new().get(path)
         if entry is None:
             return False
         try:
             ours = self.is_ours(entry, self._host.read_bytes(path))
         except HostFileMissing:
             ours = True
-        if ours and not self._put_back(entry):
+        if ours and not self._restore(entry):
             self._host.remove(path)
         self.forget(path)
-        # Only now: while there is an entry, the next install counts on the copy that it names.
-        if entry.kept and self._is_back(entry):
+        # Only now: while there is an entry, the next install relies on the copy that it names.
+        if entry.kept and self._is_restored(entry):
             self._host.remove(entry.kept)
         return ours
 
-    def _put_back(self, entry: Entry) -> bool:
-        """Puts back what stood there before us; False when nothing did, or its copy is gone."""
+    def _restore(self, entry: Entry) -> bool:
+        """Restores the file from before; False when there was none, or its copy is gone."""
         if not entry.kept:
             return False
         try:
@@ -128,15 +128,15 @@ class Installed:
         self._host.write(entry.key, content, mode=mode)
         return True
 
-    def _is_back(self, entry: Entry) -> bool:
-        """Whether what was kept stands in its place again, so that the copy is not the only one."""
+    def _is_restored(self, entry: Entry) -> bool:
+        """Whether the kept file is in its place again, so that the copy is not the only one."""
         try:
             return self._host.read_bytes(entry.key) == self._host.read_bytes(entry.kept)
         except HostFileMissing:
             return False
 
-    def _entries_or_start_anew(self) -> dict[str, Entry]:
-        """The entries for an act that writes. A manifest that cannot be understood is moved aside, not lost."""
+    def _entries_or_new(self) -> dict[str, Entry]:
+        """The entries before a write. A manifest that cannot be read is copied, not lost."""
         try:
             return self.entries()
         except ManifestError:

@@ -1,67 +1,102 @@
-"""Which controls a policy asks for, and one pass over all of them.
+"""The one list of controls, which of them a policy turns on, and one pass over all of them.
 
-The only place that knows every control. It refuses to let one control's trouble hide what the others say.
+Whatever treats every control alike (passes, metrics, watches, the policy's hash, `validate`, the manifest's ConfigMaps)
+iterates over CONTROLS; nothing else names them. One control's failure never hides the findings of the others.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from agent.config.schema import AuditMode, Config, Mode
-from agent.controls import base
-from agent.controls.apparmor import ApparmorControl
+from agent.controls import apparmor, base, modprobe, seccomp
 from agent.controls.kubelet import KubeletControl
 from agent.controls.manifest import STATE_FOLDER
-from agent.controls.modprobe import ModprobeControl
-from agent.controls.seccomp import SeccompControl
 from agent.errors import HostFileError
 from agent.host import Host
 from agent.model import Finding, Report, Severity, Status
 
-LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a person's apply and the daemon never overlap
+LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a manual apply and the daemon never overlap
 Configz = Callable[[int, str], Mapping[str, Any] | None]
 AnyControl = base.Control[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSpec:
+    """One control. name: in findings, metrics and as the section of the policy, which has a `mode`.
+
+    make: the control for a section of the policy; the third argument reads the running kubelet's /configz.
+    file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
+    """
+
+    name: str
+    make: Callable[[Any, Host, Configz | None], AnyControl]
+    file_type: base.FileType | None = None
+
+    def section(self, config: Config) -> Any:
+        """The control's section of the policy."""
+        return getattr(config, self.name)
+
+    def mode(self, config: Config) -> Mode | AuditMode:
+        """The control's mode; an AuditMode of a control that never changes the node."""
+        mode: Mode | AuditMode = self.section(config).mode
+        return mode
+
+    def profiles(self, config: Config) -> str:
+        """The folder of the control's profiles in the agent's container, empty for a control without."""
+        return getattr(self.section(config), "profiles", "")
+
+
+CONTROLS: tuple[ControlSpec, ...] = (
+    ControlSpec("modprobe", lambda section, host, _: modprobe.ModprobeControl(section, host), modprobe.FILE_TYPE),
+    ControlSpec("apparmor", lambda section, host, _: apparmor.ApparmorControl(section, host), apparmor.FILE_TYPE),
+    ControlSpec("seccomp", lambda section, host, _: seccomp.SeccompControl(section, host), seccomp.FILE_TYPE),
+    ControlSpec("kubelet", lambda section, host, configz: KubeletControl(section, host, configz=configz)),
+)
 
 
 class Act(Enum):
     """How far a pass goes."""
 
-    AUDIT = "look and say"
-    DRY_RUN = "look, say, and say what apply would do"
-    APPLY = "make it so and look again"
+    AUDIT = "observe and judge"
+    DRY_RUN = "observe, judge and plan"
+    APPLY = "plan, apply and verify"
+
+
+def names() -> tuple[str, ...]:
+    """Every control's name, in the order in which they run."""
+    return tuple(spec.name for spec in CONTROLS)
 
 
 def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
-    """The controls that are not off, in the order in which they run.
-
-    configz: the running kubelet's own answer, where somebody above may ask for it.
-    """
-    controls: list[AnyControl] = []
-    if config.modprobe.mode is not Mode.OFF:
-        controls.append(ModprobeControl(config.modprobe, host))
-    if config.apparmor.mode is not Mode.OFF:
-        controls.append(ApparmorControl(config.apparmor, host))
-    if config.seccomp.mode is not Mode.OFF:
-        controls.append(SeccompControl(config.seccomp, host))
-    if config.kubelet.mode is not AuditMode.OFF:
-        controls.append(KubeletControl(config.kubelet, host, configz=configz))
-    return tuple(controls)
+    """The controls that are not off. configz: reads the configuration of the running kubelet."""
+    return tuple(spec.make(spec.section(config), host, configz) for spec in CONTROLS if spec.mode(config) != "off")
 
 
 def enforced(config: Config) -> list[str]:
     """The controls that the agent itself keeps true."""
-    modes = {"modprobe": config.modprobe.mode, "apparmor": config.apparmor.mode, "seccomp": config.seccomp.mode}
-    return [name for name, mode in modes.items() if mode is Mode.ENFORCE]
+    return [spec.name for spec in CONTROLS if spec.mode(config) is Mode.ENFORCE]
+
+
+def profile_kinds() -> tuple[str, ...]:
+    """The controls whose profiles an operator replaces as a folder; profiles/ and the manifest have one for each."""
+    return tuple(spec.name for spec in CONTROLS if spec.profiles(Config()))
+
+
+def profile_folders(config: Config) -> tuple[str, ...]:
+    """The folders of profiles that the policy uses now."""
+    return tuple(spec.profiles(config) for spec in CONTROLS if spec.mode(config) != "off" and spec.profiles(config))
 
 
 @contextlib.contextmanager
 def apply_lock(host: Host) -> Iterator[None]:
     """Held while the node is changed. Raises HostError when another agent is changing it for too long.
 
-    Where the lock file cannot be made (a read-only disk) the pass goes on: each of its steps says so by itself.
+    Where the lock file cannot be made (a read-only disk) the pass continues: each of its steps reports that itself.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(HostFileError):
@@ -74,12 +109,12 @@ def run(node: str, controls: Sequence[AnyControl], act: Act) -> Report:
     runner = {Act.AUDIT: base.audit, Act.DRY_RUN: base.dry_run, Act.APPLY: base.apply}[act]
     passes = [runner(control) for control in controls]
     if not passes:
-        return Report(node, (_nothing_looked_at(),))
+        return Report(node, (_all_off(),))
     findings = tuple(finding for one in passes for finding in one.findings)
     return Report(node, findings, tuple(change for one in passes for change in one.changes))
 
 
-def _nothing_looked_at() -> Finding:
+def _all_off() -> Finding:
     return Finding(
         id="policy/off",
         control="policy",
@@ -89,5 +124,5 @@ def _nothing_looked_at() -> Finding:
         observed="every control is off",
         expected="a control in mode enforce or audit",
         source="configuration",
-        remediation="Set the mode of at least one of modprobe, apparmor, seccomp, kubelet.",
+        remediation=f"Set the mode of at least one of {', '.join(names())}.",
     )

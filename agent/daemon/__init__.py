@@ -1,4 +1,4 @@
-"""The daemon: what wakes it, what it does then, and how it says that it is alive."""
+"""The daemon: what starts a pass, the pass itself, and the probes."""
 
 from __future__ import annotations
 

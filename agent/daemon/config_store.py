@@ -1,7 +1,7 @@
-"""The policy in force: the newest configuration that validates, also across restarts.
+"""The policy in force: the last valid configuration, also across restarts.
 
-A configuration that does not validate is refused whole and the last good one stays in force. A copy of that is kept on
-the node, so that a pod that starts into a broken ConfigMap still hardens its node as it was hardened before.
+A configuration that does not validate is refused whole and the last valid one stays in force. A copy is kept on the
+node, so that a pod that starts with a broken ConfigMap hardens its node as before.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import structlog
 
 from agent import config as configuration
 from agent.config import Config
+from agent.controls import registry
 from agent.controls.manifest import STATE_FOLDER
 from agent.errors import ConfigError, HostError, HostFileMissing, Problem
 from agent.host import Host
@@ -25,17 +26,17 @@ _PROFILE_LIMIT_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is in force. config None: nothing ever validated here. problem: why the newest was refused, or empty."""
+    """What is in force. config None: no valid one yet. problem: why the newest was refused, or empty."""
 
     config: Config | None
     problem: str = ""
 
 
 class PolicyStore:
-    """Reads the configuration file and remembers the last good one, in memory and on the node."""
+    """Reads the configuration file and keeps the last valid one, in memory and on the node."""
 
     def __init__(self, path: Path, host: Host, *, explicit: bool) -> None:
-        """explicit: a person named the file, so that it has to be there."""
+        """explicit: the user named the file, so that it has to exist."""
         self._path = path
         self._explicit = explicit
         self._host = host
@@ -49,14 +50,14 @@ class PolicyStore:
         return self._path
 
     def load(self) -> Policy:
-        """The policy now. Never raises: what is wrong is in `problem`."""
+        """The current policy. Never raises: errors are in `problem`."""
         try:
             config = configuration.load_or_default(self._path, explicit=self._explicit)
         except ConfigError as error:
             if error.problems != self._refused:
                 self._refused = error.problems
                 self._log.error("config_rejected", problems=[str(problem) for problem in error.problems])
-            return Policy(self._good or self._last_good_on_node(), _told(error))
+            return Policy(self._good or self._last_good_on_node(), _summary(error))
         self._refused = ()
         if config != self._good:
             self._good = config
@@ -68,7 +69,7 @@ class PolicyStore:
             text = self._path.read_bytes() if self._path.exists() else b""
             self._host.write(LAST_GOOD, text, mode=0o600)
         except (OSError, HostError) as error:
-            # Without the copy only a restart into a broken file is worse off.
+            # Only a restart with a broken file needs the copy.
             self._log.warning("last_good_config_not_kept", error=str(error))
 
     def _last_good_on_node(self) -> Config | None:
@@ -84,9 +85,9 @@ class PolicyStore:
 
 
 def fingerprint(config: Config) -> str:
-    """A short hash of the configuration and of every profile that it names: what the `policy` annotation shows."""
+    """A short hash of the configuration and of every profile that it uses: what the `policy` annotation shows."""
     seen = hashlib.sha256(configuration.fingerprint(config).encode())
-    for folder in (config.apparmor.profiles, config.seccomp.profiles):
+    for folder in registry.profile_folders(config):
         for name, content in _profiles(Path(folder)):
             seen.update(f"\0{name}\0{len(content)}\0".encode())
             seen.update(content)
@@ -112,7 +113,7 @@ def _profiles(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield entry.name, b"unreadable"
 
 
-def _told(error: ConfigError) -> str:
+def _summary(error: ConfigError) -> str:
     first = str(error.problems[0])
     more = len(error.problems) - 1
     return f"{first} (and {more} more)" if more else first

@@ -1,7 +1,7 @@
-"""The loop: a pass at start, when its interval is over, when a file that matters changes, and on SIGHUP.
+"""The loop: a pass at start, after each interval, when a watched file changes, and on SIGHUP.
 
-The node is hardened first and reported afterwards, by another thread: an API server that is away, slow or wrong never
-holds a pass up. It refuses to run on a configuration that does not validate.
+The node is hardened first and reported afterwards, by another thread: an API server that is down or slow never delays a
+pass. It does not run on a configuration that does not validate.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
 from agent import __version__
+from agent.annotations import CONFIG_PROBLEM
 from agent.config import Config
-from agent.config.schema import Mode
 from agent.controls import registry
 from agent.daemon.config_store import Policy, PolicyStore, fingerprint
 from agent.daemon.rate_limit import RateLimiter
@@ -28,23 +27,24 @@ from agent.model import Finding, Outcome, Report, Severity, Status
 from agent.report import node_status
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
+from agent.text import format_rfc3339, join_limited, sanitize
 
 _MANY_PROBLEMS_PAUSE_SECONDS = 30.0
 _STUCK_SECONDS = 900.0  # longer than every timeout of one pass together
 
 
 class Sink(Protocol):
-    """Where the loop says what it found. Both return at once and never fail."""
+    """Where the loop reports. Both return immediately and never raise."""
 
     def offer(self, part: str, shown: NodeView) -> None:
-        """What the Node should show of one part of the agent's work, in place of what was offered for it before."""
+        """What the Node should show of one part of the agent's work; replaces what was offered for it before."""
 
     def event(self, reason: Reason, message: str) -> None:
         """Something that happened to this node."""
 
 
 class Daemon:
-    """Keeps one node as the policy asks. `run` returns when `stop` was called; both signals' handlers may call in."""
+    """Keeps one node compliant with the policy. `run` returns after `stop`; signal handlers may call both."""
 
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
@@ -52,7 +52,7 @@ class Daemon:
         on_pass: Callable[[bool], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """on_config: told of each configuration that comes into force. on_pass: told whether a pass verified the node.
+        """on_config: gets each configuration that comes into force. on_pass: gets whether a pass verified the node.
 
         clock: monotonic seconds. wall: epoch seconds.
         """
@@ -63,11 +63,11 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._watch = FolderWatch({})
-        self._pace = RateLimiter(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
+        self._rate = RateLimiter(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._policy = Policy(None)
         self._controls: tuple[registry.AnyControl, ...] = ()
         self._fingerprint = ""
-        self._settled = ""  # the policy that the last complete pass made true
+        self._applied = ""  # the policy that the last complete pass applied
         self._verified = False
         self._last_change: str | None = None
         self._expected_by = clock() + _STUCK_SECONDS
@@ -75,7 +75,7 @@ class Daemon:
     # -- from outside ----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Ends `run` after the act that is under way. May be called from a signal handler."""
+        """Ends `run` after the current step. May be called from a signal handler."""
         self._stop.set()
         self._watch.wake()
 
@@ -85,9 +85,9 @@ class Daemon:
         self._watch.wake()
 
     def healthy(self) -> tuple[bool, str]:
-        """Whether the loop turns."""
+        """Whether the loop is alive."""
         late = self._clock() - self._expected_by
-        return (False, f"the loop should have turned {late:.0f} s ago") if late > 0 else (True, "the loop turns")
+        return (False, f"no pass for {late:.0f} s too long") if late > 0 else (True, "the loop is alive")
 
     def ready(self) -> tuple[bool, str]:
         """Whether the newest full pass was verified."""
@@ -102,7 +102,7 @@ class Daemon:
             while not self._stop.is_set():
                 try:
                     self._pass()
-                except Exception as error:  # noqa: BLE001 - the one broad catch: a defect of ours must not end the guard
+                except Exception as error:  # noqa: BLE001 - the one broad catch: a defect must not end the daemon
                     self._report_failure(error)
                 self._wait()
         finally:
@@ -113,16 +113,14 @@ class Daemon:
         self._policy = self._store.load()
         config = self._policy.config
         if self._policy.problem and self._policy.problem != before.problem:
-            kept = "the last good one stays in force" if config else "there is none to fall back on"
-            self._sink.event(Reason.CONFIG_REJECTED, f"configuration refused, {kept}: {self._policy.problem}")
+            kept = "the last valid one stays in force" if config else "there is no valid one to use instead"
+            self._sink.event(Reason.CONFIG_REJECTED, f"configuration rejected, {kept}: {self._policy.problem}")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
-        self._sink.offer(
-            "config", NodeView({node_status.CONFIG_PROBLEM: node_status.cut(self._policy.problem, 1024) or None})
-        )
+        self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
         if config is None or config == before.config:
             return
-        self._pace.interval_seconds = config.interval
-        # Kept from pass to pass: a control may remember what it need not look at again.
+        self._rate.interval_seconds = config.interval
+        # Kept from pass to pass: a control may cache what has not changed.
         self._controls = registry.controls_of(config, self._host, configz=self._configz)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
@@ -131,10 +129,10 @@ class Daemon:
             self._on_config(config)
 
     def _pass(self) -> None:
-        self._pace.began()
+        self._rate.began()
         self._expected_by = self._clock() + _STUCK_SECONDS
         config = self._policy.config
-        # Before the pass: what changes while it runs is then seen as a change, not missed.
+        # Before the pass, so that changes during it are not missed.
         self._watch.watch(self._watched(config, self._controls))
         if config is None:
             self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])
@@ -143,19 +141,19 @@ class Daemon:
         self._fingerprint = fingerprint(config)
         with registry.apply_lock(self._host):
             report = registry.run(self._node, self._controls, registry.Act.APPLY)
-        drift = self._settled == self._fingerprint
+        drift = self._applied == self._fingerprint
         complete = not any(change.outcome is Outcome.FAILED for change in report.changes)
-        self._settled = self._fingerprint if complete else ""
+        self._applied = self._fingerprint if complete else ""
         self._metrics.observe(report, seconds=self._clock() - begun, now=self._wall(), drift=drift)
         self._metrics.policy(self._fingerprint)
-        mended = [change for change in report.changes if change.outcome is Outcome.DONE]
-        when = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        corrected = [change for change in report.changes if change.outcome is Outcome.DONE]
+        when = format_rfc3339(self._wall())
         self._last_change = node_status.change_sentence(report.changes, when) or self._last_change
         for change in report.changes:
             self._log.info("node_changed", **{key: value for key, value in change.document().items() if value})
-        if drift and mended:
-            told = ", ".join(f"{change.action} {change.target}" for change in mended[:5])
-            self._sink.event(Reason.DRIFT_CORRECTED, f"the node had drifted from the policy and was mended: {told}")
+        if drift and corrected:
+            names = join_limited((f"{change.action} {change.target}" for change in corrected), characters=160)
+            self._sink.event(Reason.DRIFT_CORRECTED, f"changes on the node were reverted: {names}")
         self._publish(report, config, registry.enforced(config))
 
     def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
@@ -174,39 +172,38 @@ class Daemon:
         )
 
     def _report_failure(self, error: Exception) -> None:
-        """One pass ended in an error: said, and tried again soon."""
+        """Reports a pass that raised; the next one comes soon."""
         expected = isinstance(error, AgentError)
         self._log.error("reconcile_failed", error=str(error), exc_info=not expected)
         finding = Finding(
-            "agent/pass", "agent", "A pass over the node ends", Status.UNKNOWN, Severity.HIGH,
+            "agent/pass", "agent", "A pass over the node completes", Status.UNKNOWN, Severity.HIGH,
             observed=f"{type(error).__name__}: {error}", expected="a report", source="agent",
             remediation="Read the agent's log; the next pass tries again.",
         )  # fmt: skip
-        self._settled = ""
+        self._applied = ""
         self._publish(Report(self._node, (finding,)), self._policy.config, ["agent"])
         self._stop.wait(_MANY_PROBLEMS_PAUSE_SECONDS if not expected else 1.0)
 
     def _wait(self) -> None:
-        """Until the next pass has a reason: the interval, a file, a signal."""
-        self._expected_by = self._clock() + self._pace.until_due_seconds() + _STUCK_SECONDS
-        woken: set[str] = set()
+        """Waits for the reason of the next pass: the interval, a file, a signal."""
+        self._expected_by = self._clock() + self._rate.until_due_seconds() + _STUCK_SECONDS
+        causes: set[str] = set()
         while not self._stop.is_set():
-            left = self._pace.hold_seconds() if woken else self._pace.until_due_seconds()
+            left = self._rate.hold_seconds() if causes else self._rate.until_due_seconds()
             if left <= 0:
-                self._log.debug("loop_wakeup", by=sorted(woken) or ["interval"])
+                self._log.debug("loop_wakeup", by=sorted(causes) or ["interval"])
                 return
             changed = self._watch.wait(left)
             if self._reload.is_set() or "config" in changed:
                 self._reload.clear()
                 self._load()
-                return  # somebody asked for it: no pace holds that back
-            woken |= changed
+                return  # explicitly requested: not rate limited
+            causes |= changed
 
     def _watched(self, config: Config | None, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
-        sections = (config.apparmor, config.seccomp) if config else ()
         paths: dict[str, list[str]] = {
             "config": [str(self._store.path)],
-            "profiles": [section.profiles for section in sections if section.mode is not Mode.OFF],
+            "profiles": list(registry.profile_folders(config)) if config else [],
             "node": [],
         }
         for path in (path for control in controls for path in control.watched()):
@@ -221,5 +218,5 @@ def _no_policy(problem: str, path: str) -> Finding:
     return Finding(
         id="policy/config", control="policy", title="A configuration is in force", status=Status.UNKNOWN,
         severity=Severity.CRITICAL, observed=problem, expected="a configuration that validates", source=path,
-        remediation="Mend what is named; `node-hardening-agent validate` says the same before it is deployed.",
+        remediation="Fix what is named; `node-hardening-agent validate` finds it before a deployment.",
     )  # fmt: skip

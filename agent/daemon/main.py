@@ -1,8 +1,8 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
-Four things happen side by side and never wait for each other: the loop hardens the node, the publisher writes to the
-Node, a watch on the own Node tells the publisher what others did to it, and the coordinator reboots. It refuses to take
-longer than five seconds to end: every write is atomic, so what is cut off is as good as never begun.
+Four threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
+changes of the Node to the publisher, and the coordinator reboots. It ends within five seconds: every write is atomic,
+so interrupting one is safe.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def serve(
             try:
                 target()
             except Exception:
-                # A thread that dies unseen would leave a daemon that only looks alive.
+                # A thread that dies unnoticed would leave a daemon that only seems alive.
                 log.exception("thread_crashed", thread=threading.current_thread().name)
                 failed.set()
                 signals.end()
@@ -112,7 +112,7 @@ def serve(
 
 
 def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
-    """Shows the publisher every change of the own Node, and says when there is none or nobody can tell."""
+    """Passes every change of the own Node to the publisher, also that there is none or that the watch is broken."""
     there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
         match change.seen:

@@ -1,4 +1,4 @@
-"""Keeps a node that changes all the time from keeping the agent busy all the time."""
+"""Limits how often a node that changes all the time starts a pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-_BURST = 10  # passes that may follow each other at once
+_BURST = 10  # passes that may follow each other immediately
 _WINDOW_SECONDS = 60.0
 _SLOW_SECONDS = 5.0
 
@@ -22,7 +22,7 @@ class RateLimiter:
         self.interval_seconds = interval_seconds
 
     def began(self) -> None:
-        """A pass begins. The next is due after the interval, give or take a tenth, so that nodes spread out."""
+        """A pass begins. The next is due after the interval, plus or minus a tenth, so that nodes spread out."""
         now = self._clock()
         self._recent.append(now)
         self._due = now + self.interval_seconds * self._rng.uniform(0.9, 1.1)
@@ -32,7 +32,7 @@ class RateLimiter:
         return max(self._due - self._clock(), 0.0)
 
     def hold_seconds(self) -> float:
-        """How long a pass that something woke should be held back: nothing, unless it has been busy lately."""
+        """How long to delay a pass that a change started: zero, unless there were many lately."""
         now = self._clock()
         busy = len(self._recent) == _BURST and now - self._recent[0] < _WINDOW_SECONDS
         return max(self._recent[-1] + _SLOW_SECONDS - now, 0.0) if busy else 0.0

@@ -1,7 +1,7 @@
 """The coordinator's thread: one coordinator for the policy in force, ticked when something happens or it asked to be.
 
-It reports what each tick said, on the Node, in Events, metrics and notifications. It refuses to start a coordinator
-before the Node was seen hardened once: nothing is known of a boot in which nobody looked.
+It reports the status of each tick on the Node, in Events, metrics and notifications. It refuses to start before a pass
+over the node has ended: until then nothing is known of this boot.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
+from agent import annotations as keys
 from agent.config.schema import Config, Mode, Reboot
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
 from agent.reboot.blockers import make_blockers
-from agent.reboot.coordinator import Coordinator, Rooms
+from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
-from agent.reboot.kubecluster import KubeCluster
-from agent.reboot.ports import About, Announcement, Clock, Ended, ProofReading, Tick
-from agent.reboot.rebooters import HostHooks, make_power
-from agent.reboot.sentinel import make_sentinel
+from agent.reboot.hooks import HostHooks
+from agent.reboot.interfaces import About, Announcement, Clock, CycleResult, HardeningReading, Tick
+from agent.reboot.kube.cluster import KubeCluster
+from agent.reboot.phases import Phase
+from agent.reboot.rebooters import NodeMachine, make_rebooter
+from agent.reboot.sentinel import WatchedSentinel, make_sentinel
+from agent.reboot.status import RebootStatus, StatusReason
 from agent.report import node_status
 from agent.report.events import Event, Regarding
 from agent.report.metrics import Metrics
@@ -32,8 +37,9 @@ from agent.report.node_status import Condition, NodeView
 from agent.report.notify import DeliveryContext, Notification, Notifier
 from agent.report.publisher import NodePublisher
 
-_REASONS = {True: "Required", False: "NotRequired", None: "Unknown"}
 _STATUSES = {True: "True", False: "False", None: "Unknown"}
+_DRAIN_SECONDS = 15.0  # how often progress of a drain alone is worth a request
+_CRASH_SECONDS = 30.0
 
 
 class SystemClock:
@@ -49,7 +55,7 @@ class SystemClock:
 
 
 class NodeReporter:
-    """Where ticks and Events go: the Node, metrics, the log, and people."""
+    """Where ticks and Events go: the Node, metrics, the log, and notifications."""
 
     def __init__(
         self, publisher: NodePublisher, metrics: Metrics, notifier: Notifier, clock: Clock, *, node: str, namespace: str
@@ -57,21 +63,36 @@ class NodeReporter:
         self._publisher, self._metrics, self._notifier, self._clock = publisher, metrics, notifier, clock
         self._node, self._namespace = node, namespace
         self._log = structlog.get_logger()
-        self._sentence = ""
+        self._shown: RebootStatus | None = None
+        self._condition: Condition | None = None
+        self._shown_at = 0.0
 
     def tick(self, tick: Tick) -> None:
-        """After every tick, changed or not."""
-        status = _STATUSES[tick.required]
-        sentence = node_status.cut(tick.sentence, 1024)
-        condition = Condition(node_status.CONDITION_REBOOT, status, _REASONS[tick.required], sentence)
-        self._publisher.offer("reboot", NodeView({node_status.REBOOT: sentence}, conditions=(condition,)))
+        """After every tick, changed or not. What the Node shows changes with the status, not with each step of a drain."""
+        status = tick.status
         self._metrics.reboot_tick(
-            phase=tick.phase, required=tick.required, since=tick.since, blocked_by=tick.blocked_by,
-            holder=tick.holder, stuck=tick.stuck, failures=tick.failures, lock_since=tick.lock_since,
+            phase=status.phase.value, required=status.required, since=tick.required_since,
+            blocked_by=status.blocked_by, holder=status.holder, stuck=tick.stuck, failures=status.failures,
+            lock_since=tick.lock_since,
         )  # fmt: skip
-        if sentence != self._sentence:
-            self._sentence = sentence
-            self._log.info("reboot", phase=tick.phase, sentence=sentence)
+        is_progress = self._is_progress(status)
+        if status == self._shown or (is_progress and self._clock.monotonic() - self._shown_at < _DRAIN_SECONDS):
+            return
+        self._shown, self._shown_at = status, self._clock.monotonic()
+        self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=tick.sentence)
+        sentence = node_status.cut(tick.sentence, 1024)
+        if not is_progress:
+            self._condition = Condition(
+                keys.CONDITION_REBOOT, _STATUSES[status.required], status.reason.value, sentence
+            )
+        notes = {keys.REBOOT: sentence, keys.REBOOT_STATUS: status.encode()}
+        self._publisher.offer("reboot", NodeView(notes, conditions=(self._condition,) if self._condition else ()))
+
+    def _is_progress(self, status: RebootStatus) -> bool:
+        """Whether only the drain has moved: nothing that the condition or its message is about."""
+        if self._shown is None or status.drain is None:
+            return False
+        return replace(status, drain=None, message="") == replace(self._shown, drain=None, message="")
 
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
@@ -83,16 +104,26 @@ class NodeReporter:
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(Notification(announcement.reason, announcement.message, self._node, key=announcement.key))
 
-    def flush(self, seconds: float, *, people: bool = False) -> None:
-        """Both ways at once: Events by the publisher's thread, notifications by their own."""
+    def flush(self, seconds: float, *, notifications: bool = False) -> None:
+        """Both at the same time: Events by the publisher's thread, notifications by their own."""
         ends = self._clock.monotonic() + seconds
         self._publisher.flush(seconds)
-        if people:
+        if notifications:
             self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
 
-    def ended(self, ended: Ended) -> None:
+    def cycle_ended(self, result: CycleResult) -> None:
         """Once a cycle."""
-        self._metrics.reboot_ended(ended.outcome.value, ended.seconds, ended.phases)
+        self._metrics.reboot_ended(result.outcome.value, result.seconds, result.phases)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the coordinator works with that remembers something, and the policy that it was made for."""
+
+    policy: Reboot
+    sentinel: WatchedSentinel
+    drain: NodeDrain
+    hooks: HostHooks
 
 
 class Reboots:
@@ -104,93 +135,128 @@ class Reboots:
     ) -> None:  # fmt: skip
         """namespace: the agent's own, where the locks and the pause are."""
         self._host, self._kube, self._node, self._namespace = host, kube, node, namespace
-        self._stop, self._metrics, self._publisher = stop, metrics, publisher
+        self._stop, self._publisher = stop, publisher
         self._verified: bool | None = None
         self._clock = SystemClock()
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
         self._notifier = Notifier((), DeliveryContext(run=partial(host.run, how=HostExec.DIRECT)))
-        self._told = NodeReporter(publisher, metrics, self._notifier, self._clock, node=node, namespace=namespace)
+        self._reporter = NodeReporter(publisher, metrics, self._notifier, self._clock, node=node, namespace=namespace)
         self._watch = FolderWatch({})
-        self._wanted: Reboot | None = None
+        self._policy: Reboot | None = None
         self._changed = threading.Event()
         self._log = structlog.get_logger()
 
     def configure(self, config: Config) -> None:
-        """Takes a policy that has come into force."""
+        """Takes a policy that is in force now; only a change of `reboot` concerns the coordinator."""
         self._notifier.update(config.notify)
-        self._wanted = config.reboot
+        if config.reboot == self._policy:
+            return
+        self._policy = config.reboot
         self._changed.set()
         self.wake()
 
     def wake(self) -> None:
-        """Something happened that the coordinator should look at."""
+        """Something happened that the coordinator should observe."""
         self._watch.wake()
 
     def on_pass_verified(self, verified: bool) -> None:
-        """Takes the answer of a pass: whether everything that the agent enforces was found to be true."""
+        """Takes the result of a pass: whether everything that the agent enforces was found to be true."""
         if verified is not self._verified:
             self._verified = verified
             self.wake()
 
-    def read(self) -> ProofReading:
-        """The proof. A process does not outlive a boot, so what it has seen was seen in this one."""
+    def read(self) -> HardeningReading:
+        """See interfaces.HardeningCheck. A process does not outlive a boot, so what it saw was seen in this one."""
         problems = {None: "no pass has ended yet", False: "the last pass did not verify the hardening"}
-        return ProofReading(self._verified, problems.get(self._verified, ""))
+        return HardeningReading(self._verified, problems.get(self._verified, ""), failing=int(self._verified is False))
 
     def run(self) -> None:
         """Ticks until stopped."""
         try:
             while not self._stop.is_set():
-                # Until a pass has ended nothing is known of this boot, and nothing is to be said of it.
-                if self._verified is None or not self._changed.is_set():
+                # Until a pass has ended nothing is known of this boot, and nothing is reported about it.
+                if self._verified is None or self._policy is None or not self._changed.is_set():
                     self._watch.wait(3600.0)
                     continue
-                self._changed.clear()
-                policy = self._wanted
-                if policy is None or policy.mode is Mode.OFF:
-                    self._off()
-                else:
-                    self._coordinate(policy)
+                self._coordinate(self._policy)
         finally:
             self._notifier.close()
             self._watch.close()
 
-    def _off(self) -> None:
-        """Nobody looks at the sentinel, so nothing of before may go on being said."""
-        off = Condition(node_status.CONDITION_REBOOT, "Unknown", "Off", "reboot.mode is off: nobody looks")
-        self._publisher.offer("reboot", NodeView({node_status.REBOOT: None}, conditions=(off,)))
-        self._metrics.reboot_tick(
-            phase="off", required=None, since=0.0, blocked_by="", holder="", stuck=False, failures=0
-        )
-
     def _coordinate(self, policy: Reboot) -> None:
-        """One coordinator, until the policy changes or the process ends."""
-        sentinel = make_sentinel(policy.sentinel, self._host, self._clock, self.wake)
-        drain = NodeDrain(
-            policy.drain, self._kube, node=self._node, clock=self._clock, chance=self._rng, wake=self.wake
-        )
-        hooks = HostHooks(policy.hooks, self._host, node=self._node, wake=self.wake)
-        with KubeCluster(self._kube, node=self._node, namespace=self._namespace, wake=self.wake) as cluster:
-            coordinator = Coordinator(
-                policy,
-                Rooms(
-                    cluster=cluster, clock=self._clock, machine=self._host, sentinel=sentinel,
-                    blockers=make_blockers(
-                        policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock
-                    ),
-                    drain=drain, hooks=hooks, power=make_power(policy, self._host), proof=self,
-                    reporter=self._told, rng=self._rng,
-                ),
-            )  # fmt: skip
-            poll = sentinel.poll_seconds()
-            while not self._stop.is_set() and not self._changed.is_set():
-                self._watch.watch({"sentinel": self._located(sentinel.watched())})
-                tick = coordinator.tick()
-                wait = tick.wait_seconds if poll is None else min(tick.wait_seconds, poll)
-                self._watch.wait(wait)
-            if not self._stop.is_set():
-                drain.reset()
-                hooks.reset()
+        """One coordinator, until the process ends, or reboots are off and nothing of a cycle is left."""
+        parts: _Parts | None = None
+        coordinator: Coordinator | None = None
+        with KubeCluster(
+            self._kube, node=self._node, namespace=self._namespace, wake=self.wake, on_patch=self._publisher.saw
+        ) as cluster:
+            while not self._stop.is_set():
+                if self._changed.is_set() and self._policy is not None:
+                    self._changed.clear()
+                    policy = self._policy
+                    parts = self._parts(policy, parts)
+                    dependencies = self._dependencies(parts, cluster)
+                    if coordinator is None:
+                        coordinator = Coordinator(policy, dependencies)
+                    else:
+                        coordinator.configure(policy, dependencies)
+                if coordinator is None or parts is None:
+                    return
+                self._watch.watch({"sentinel": self._located(parts.sentinel.watched())})
+                tick = self._tick(coordinator)
+                if policy.mode is Mode.OFF and tick.status.reason is StatusReason.MODE_OFF and tick.wait_seconds > 0:
+                    break
+                poll = parts.sentinel.poll_seconds()
+                self._watch.wait(tick.wait_seconds if poll is None else min(tick.wait_seconds, poll))
+        if parts is not None and not self._stop.is_set():
+            parts.drain.reset()
+            parts.hooks.reset()
+
+    def _tick(self, coordinator: Coordinator) -> Tick:
+        """One tick; what it does not expect is logged, reported and tried again, and never ends the thread."""
+        try:
+            return coordinator.tick()
+        except Exception as error:
+            self._log.exception("reboot_tick_failed")
+            text = f"internal error: {type(error).__name__}"
+            status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text)
+            tick = Tick(status, text, _CRASH_SECONDS)
+            self._reporter.tick(tick)
+            return tick
+
+    def _parts(self, policy: Reboot, before: _Parts | None) -> _Parts:
+        """Only what the policy changed is made from scratch: a running hook and a drain go on through the rest."""
+        if before is None or before.policy.sentinel != policy.sentinel:
+            sentinel = make_sentinel(policy.sentinel, self._host, self._clock, self.wake)
+        else:
+            sentinel = before.sentinel
+        if before is None or before.policy.drain != policy.drain:
+            drain = NodeDrain(
+                policy.drain, self._kube, node=self._node, clock=self._clock, chance=self._rng, wake=self.wake
+            )
+            if before is not None:
+                before.drain.reset()
+        else:
+            drain = before.drain
+        if before is None or before.policy.hooks != policy.hooks:
+            hooks = HostHooks(policy.hooks, self._host, node=self._node, wake=self.wake)
+            if before is not None:
+                before.hooks.reset()
+        else:
+            hooks = before.hooks
+        return _Parts(policy, sentinel, drain, hooks)
+
+    def _dependencies(self, parts: _Parts, cluster: KubeCluster) -> Dependencies:
+        policy = parts.policy
+        return Dependencies(
+            cluster=cluster, clock=self._clock, machine=NodeMachine(self._host), sentinel=parts.sentinel,
+            blockers=make_blockers(
+                policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock,
+                host=self._host, sentinel=parts.sentinel,
+            ),
+            drain=parts.drain, hooks=parts.hooks, rebooter=make_rebooter(policy, self._host), hardening=self,
+            reporter=self._reporter, rng=self._rng,
+        )  # fmt: skip
 
     def _located(self, paths: Sequence[str]) -> list[str]:
         found = []

@@ -1,6 +1,6 @@
 """Signals as bytes in a pipe, handled where the main thread reads them.
 
-A signal may be delivered to any thread, and a main thread that waits for a lock is then not woken. The interpreter's
+A signal may be delivered to any thread, and a main thread that waits for a lock does not wake up. The interpreter's
 wakeup descriptor is written whichever thread is hit, and nothing but a read happens in signal context.
 https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 """
@@ -18,10 +18,10 @@ _END = 0  # no signal has this number
 
 
 class Signals:
-    """Reads signals while the block runs; what was set before is put back. For the main thread."""
+    """Reads signals while the block runs and restores the handlers afterwards. For the main thread."""
 
     def __init__(self, ending: Iterable[signal.Signals], calls: Mapping[signal.Signals, Callable[[], None]]) -> None:
-        """ending: these end `wait`. calls: what is called for the others, from `wait`."""
+        """ending: signals that end `wait`. calls: what `wait` calls for the others."""
         self._calls = {int(number): call for number, call in calls.items()}
         self._ending = {_END, *(int(number) for number in ending)}
         self._before: dict[int, Any] = {}
@@ -46,7 +46,7 @@ class Signals:
         os.close(self._write)
 
     def wait(self) -> None:
-        """Calls what belongs to each signal, until one that ends it or `end`."""
+        """Handles signals until one that ends it, or `end`."""
         while True:
             for number in os.read(self._read, 64):
                 if number in self._ending:
@@ -56,9 +56,9 @@ class Signals:
 
     def end(self) -> None:
         """Ends `wait`, from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full of signals: the reader is about to come
+        with contextlib.suppress(BlockingIOError):  # full of signals: the reader wakes up anyway
             os.write(self._write, bytes([_END]))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """The byte in the pipe is all that is wanted."""
+    """Only the byte in the pipe matters."""

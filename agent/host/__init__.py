@@ -11,6 +11,7 @@ import fcntl
 import os
 import posixpath
 import re
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,21 @@ class Host:
                         ) from error
                     time.sleep(0.05)
             yield
+        finally:
+            os.close(fd)
+
+    def is_locked(self, path: str) -> bool:
+        """Whether another process holds a lock (fcntl, whole file or part) on a regular file; takes none itself.
+
+        Raises HostFileMissing, HostFileError.
+        """
+        fd = self._tree.open_regular(path)
+        try:
+            # l_type, l_whence, l_start, l_len, l_pid of struct flock: https://man7.org/linux/man-pages/man2/F_OFD_GETLK.2const.html
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            return struct.unpack_from("h", found)[0] != fcntl.F_UNLCK
+        except OSError as error:
+            raise HostFileError.of("read the locks of", path, error) from error
         finally:
             os.close(fd)
 

@@ -152,6 +152,17 @@ class Tree:
             folder = os.readlink(f"/proc/self/fd/{parent}")
         return folder if name == "." else f"{folder.rstrip('/')}/{name}"
 
+    def open_regular(self, path: str) -> int:
+        """A descriptor of a regular file, to ask the kernel about it; the caller closes it."""
+        with self._parent("open", path, follow_last=True) as (parent, name):
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise HostFileError("open", path, "not a regular file")
+                return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            finally:
+                os.close(fd)
+
     def open_lock(self, path: str) -> int:
         """A descriptor of a lock file, made when it is missing; the caller closes it."""
         self._make_folders(path)

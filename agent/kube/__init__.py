@@ -1,20 +1,22 @@
-"""The only door to the API server: credentials, calls, watches and evictions, behind one small front.
+"""The only access to the API server: credentials, requests, watches and evictions, behind one small interface.
 
     access = find(os.environ)                                   # in-cluster, or a kubeconfig
     kube = Kube(access, node="worker-1")
     node = kube.get(NODES, "worker-1")
     for pod in kube.list(PODS, field_selector=field_selector({"spec.nodeName": "worker-1"})): ...
 
-It refuses to know the host (exec plugins run through a callable that is handed in) and to know what the objects mean.
+It refuses to know the host (exec plugins run through a callable that is passed in) and to know what the objects mean.
 """
 
 from __future__ import annotations
 
+from agent.kube.access import find
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
-from agent.kube.credentials import Access, direct, find, in_cluster
+from agent.kube.credentials import Access, direct, in_cluster
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
 from agent.kube.resources import (
+    ACCESS_REVIEWS,
     CONFIGMAPS,
     DAEMONSETS,
     EVENTS,
@@ -22,7 +24,9 @@ from agent.kube.resources import (
     NAMESPACES,
     NODES,
     PDBS,
+    PERSISTENT_VOLUMES,
     PODS,
+    VOLUME_ATTACHMENTS,
     Resource,
     field_selector,
     label_selector,
@@ -30,6 +34,7 @@ from agent.kube.resources import (
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [
+    "ACCESS_REVIEWS",
     "CONFIGMAPS",
     "DAEMONSETS",
     "EVENTS",
@@ -38,7 +43,9 @@ __all__ = [
     "NAMESPACES",
     "NODES",
     "PDBS",
+    "PERSISTENT_VOLUMES",
     "PODS",
+    "VOLUME_ATTACHMENTS",
     "Access",
     "Change",
     "ClientContext",

@@ -1,4 +1,4 @@
-"""How the API server is reached: where, whom to trust there, and what proves who we are.
+"""How the API server is reached: its URL, which certificates to trust, and the credentials of the client.
 
 Sources are read again when they change, because bound tokens, CAs and client certificates rotate under a running
 agent. It refuses to show a secret in a repr, to send one over plain HTTP beyond loopback, and to read the proxy and
@@ -21,13 +21,13 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class Text(Protocol):
-    """Something that is read when it is needed and may be another thing the next time."""
+    """Content that is read when it is needed and may have changed the next time."""
 
     def read(self) -> bytes:
-        """The present content. Raises NoCredentials when there never was any."""
+        """The current content. Raises NoCredentials when there never was any."""
 
     def renew(self) -> bool:
-        """Looks again, whatever it looked like; True when the content is another."""
+        """Reads it again; True when the content has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Fixed:
         return self.content
 
     def renew(self) -> bool:
-        """Never another."""
+        """Never changes."""
         return False
 
 
 class FileText:
     """The content of a file, read again when its inode, size or time changes (a projected volume swaps a symlink).
 
-    A file that cannot be read, or is empty, leaves the last good content in force: the API server judges it.
+    A file that cannot be read, or is empty, leaves the last good content in use: the API server decides on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class FileText:
         return str(self.path)
 
     def read(self) -> bytes:
-        """The present content; see the class. Raises NoCredentials."""
+        """The current content; see the class. Raises NoCredentials."""
         try:
             found = self.path.stat()
             seen = (found.st_ino, found.st_size, found.st_mtime_ns)
@@ -80,7 +80,7 @@ class FileText:
         return self._content
 
     def renew(self) -> bool:
-        """Reads the file even if it looks the same."""
+        """Reads the file even if its metadata has not changed."""
         before, self._seen = self._content, None
         return self.read() != before
 
@@ -102,22 +102,22 @@ class CommandResult(Protocol):
 
     @property
     def stdout(self) -> str:
-        """What it printed."""
+        """Its standard output."""
 
     @property
     def stderr(self) -> str:
-        """What it complained about."""
+        """Its standard error."""
 
 
 class Runner(Protocol):
-    """Starts a command and waits for it: `Host.run`, handed in because this room does not know the host."""
+    """Starts a command and waits for it: `Host.run`, passed in because this package does not know the host."""
 
     def __call__(self, argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> CommandResult:
-        """argv[0] is an absolute path; `environment` is all that the command gets. Raises HostError."""
+        """argv[0] is an absolute path; `environment` is the whole environment of the command. Raises HostError."""
 
 
 class Credentials(Protocol):
-    """What proves who we are."""
+    """What authenticates the client."""
 
     def headers(self) -> Mapping[str, str]:
         """Headers of every request. Raises NoCredentials."""
@@ -126,7 +126,7 @@ class Credentials(Protocol):
         """The client certificate of every connection. Raises NoCredentials."""
 
     def renew(self) -> bool:
-        """After a 401: looks again; True when trying once more may help. Raises NoCredentials."""
+        """After a 401: reads them again; True when another attempt may help. Raises NoCredentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class StoredCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How the server proves itself. authority: PEM of its CA, None for the system's. server_name: if not the URL's."""
+    """How the server is verified. authority: PEM of its CA, None for the system's. server_name: if not the URL's."""
 
     authority: Text | None = None
     insecure: bool = False
@@ -166,8 +166,8 @@ class Trust:
 class Access:
     """Everything that a connection needs.
 
-    server: URL without a trailing slash. source: for messages to people. user: what a kubeconfig calls its user, which
-    need not be what the server calls them; empty elsewhere.
+    server: URL without a trailing slash. source: for messages. user: the user of the kubeconfig, which need not
+    be what the server calls them; empty elsewhere.
     """
 
     server: str
@@ -180,7 +180,7 @@ class Access:
 
 
 def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:
-    """Access to a server that is known by its URL: the demo's, a test's. Raises ConfigError for a URL that is none."""
+    """Access to a server that is known by its URL: of the demo, of a test. Raises ConfigError for an invalid URL."""
     wrong = server_problem(server, has_secret=bool(token))
     if wrong:
         raise ConfigError([Problem("API server", 0, "", wrong)])
@@ -203,7 +203,7 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
     Source: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api
     """
     problems = [
-        Problem("environment", 0, name, "is not set; the kubelet sets it in every pod, so this is none")
+        Problem("environment", 0, name, "is not set; the kubelet sets it in every pod, so this is not a pod")
         for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
         if not environment.get(name)
     ]
@@ -233,28 +233,28 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
 
 
 def bearer(token: bytes, source: str) -> str:
-    """The value of `Authorization`. Raises NoCredentials, without the token, for what cannot stand in a header."""
+    """The value of `Authorization`. Raises NoCredentials, without the token, for what is not valid in a header."""
     text = token.decode("ascii", errors="replace").strip()
     if not text.isascii() or not text.isprintable() or " " in text or not text:
-        raise NoCredentials(f"{source} holds no bearer token: a token is one word of ASCII")
+        raise NoCredentials(f"{source} does not hold a bearer token: one word of ASCII")
     return f"Bearer {text}"
 
 
 def server_problem(server: str, *, has_secret: bool) -> str:
-    """What is wrong with a server's URL; empty when nothing is."""
+    """Why a server's URL is invalid; empty when it is valid."""
     if "@" in server:
-        return "credentials do not belong into a server's URL; use a token, a certificate or an exec plugin"
+        return "credentials do not belong in a server's URL; use a token, a certificate or an exec plugin"
     try:
         url = urlsplit(server)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        return f"{server!r} is no URL: {error}"
+        return f"{server!r} is not a URL: {error}"
     if url.scheme not in ("http", "https") or not host:
-        return f"{server!r} is no URL of a server; write https://host:port"
+        return f"{server!r} is not the URL of a server; write https://host:port"
     if url.query or url.fragment:
         return f"{server!r} has a query or fragment; write https://host:port"
     if url.scheme == "http" and has_secret and not _is_loopback(host):
-        return f"{server!r} would show the credentials to everybody on the way; use https"
+        return f"{server!r} would send the credentials unencrypted; use https"
     return ""
 
 
@@ -263,26 +263,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def find(
-    environment: Mapping[str, str],
-    *,
-    kubeconfig: str = "",
-    context: str = "",
-    runner: Runner | None = None,
-    folder: Path = SERVICE_ACCOUNT,
-) -> Access:
-    """The access that an environment offers. Raises ConfigError.
-
-    A kubeconfig named by the caller or by KUBECONFIG goes first, as with kubectl: somebody has said so on purpose,
-    while the pod's variables are just there, and a demo or test that runs inside a pod must never reach that pod's
-    cluster. Then the pod's service account (in `folder`), then ~/.kube/config. runner: starts exec plugins; without one
-    they are refused.
-    """
-    named = kubeconfig or context or environment.get("KUBECONFIG")
-    if not named and is_in_cluster(environment, folder):
-        return in_cluster(environment, folder)
-    from agent.kube import kubeconfig as people  # noqa: PLC0415 - the daemon in its pod never pays for it
-
-    return people.load(environment, kubeconfig=kubeconfig, context=context, runner=runner)

@@ -11,8 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from agent.kube.errors import (
+    Cause,
     Conflict,
     Forbidden,
+    Invalid,
     NotFound,
     Operation,
     Refused,
@@ -23,6 +25,11 @@ from agent.kube.errors import (
 
 _NAMED = re.compile(r"disruption budget (\S+)")
 _TWO_BUDGETS = "more than one PodDisruptionBudget"
+# Source: kubernetes staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go. A webhook chooses
+# the status code of its refusal freely, and KubeVirt's answers 429 while it migrates a virtual machine.
+_WEBHOOK_DENIED = re.compile(r"admission webhook \".*\" denied the request")
+# Priority and fairness, the in-flight limit and the watch cache. Source: apiserver pkg/server/filters/maxinflight.go.
+_OVERLOADED = re.compile(r"too many requests|try again later", re.IGNORECASE)
 
 
 class Outcome(StrEnum):
@@ -33,7 +40,8 @@ class Outcome(StrEnum):
     REPLACED = "replaced"  # another pod of that name stands there, untouched
     BLOCKED = "blocked"  # a PodDisruptionBudget allows no disruption now
     MISCONFIGURED = "misconfigured"  # two PodDisruptionBudgets select the pod: it can never be evicted
-    THROTTLED = "throttled"  # the API server has too much to do
+    DENIED = "denied"  # an admission webhook, or something else that answers 429 about this pod, refuses for now
+    THROTTLED = "throttled"  # the API server is overloaded
     TERMINATING_NAMESPACE = "terminating-namespace"  # the pod goes with its namespace
 
 
@@ -41,8 +49,8 @@ class Outcome(StrEnum):
 class Eviction:
     """One eviction's outcome.
 
-    budget: name of the PodDisruptionBudget that blocks, empty when the API server does not tell. message: its words.
-    retry_after_seconds: what the API server asks to wait; None when it asks nothing.
+    budget: name of the PodDisruptionBudget that blocks, empty when the API server does not name it. message: the
+    sender's words. retry_after_seconds: None when it names none.
     """
 
     outcome: Outcome
@@ -59,15 +67,12 @@ def accepted(operation: Operation, document: Any) -> Eviction:
 
 
 def refused(error: Refused) -> Eviction:
-    """What a refusal means; raises the error itself when it is none of the known outcomes (RBAC, a failing webhook)."""
+    """What a refusal means; raises the error itself when it is none of the known outcomes (RBAC, a policy's 403)."""
     causes = {cause.reason: cause for cause in error.causes}
+    if _WEBHOOK_DENIED.search(error.message) and not isinstance(error, Forbidden | Invalid):
+        return Eviction(Outcome.DENIED, "", error.message, error.retry_after_seconds)
     if isinstance(error, TooManyRequests):
-        cause = causes.get("DisruptionBudget")
-        if cause is None:
-            return Eviction(Outcome.THROTTLED, "", error.message, error.retry_after_seconds)
-        named = _NAMED.search(cause.message)
-        budget = named.group(1) if named else ""
-        return Eviction(Outcome.BLOCKED, budget, cause.message or error.message, error.retry_after_seconds)
+        return _too_many(error, causes.get("DisruptionBudget"))
     if isinstance(error, NotFound) and error.names_object:
         return Eviction(Outcome.GONE, message=error.message)
     # Other conflicts are races inside the API server over the same pod: for the caller to try again.
@@ -78,3 +83,14 @@ def refused(error: Refused) -> Eviction:
     if isinstance(error, Forbidden) and "NamespaceTerminating" in causes:
         return Eviction(Outcome.TERMINATING_NAMESPACE, message=error.message)
     raise error
+
+
+def _too_many(error: TooManyRequests, cause: Cause | None) -> Eviction:
+    """A 429 of a budget, of the overloaded server, or of a party in between that refuses this pod."""
+    if cause is not None:
+        named = _NAMED.search(cause.message)
+        budget = named.group(1) if named else ""
+        return Eviction(Outcome.BLOCKED, budget, cause.message or error.message, error.retry_after_seconds)
+    is_overload = not error.message or error.retry_after_seconds is not None or _OVERLOADED.search(error.message)
+    outcome = Outcome.THROTTLED if is_overload else Outcome.DENIED
+    return Eviction(outcome, "", error.message, error.retry_after_seconds)

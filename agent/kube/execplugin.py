@@ -1,6 +1,6 @@
-"""Credentials that a program of the person's cloud hands out: client.authentication.k8s.io, v1 and v1beta1.
+"""Credentials from a program, usually of a cloud provider: client.authentication.k8s.io, v1 and v1beta1.
 
-The program is started by a callable that is handed in, its answer is kept until it expires. It refuses a program that
+The program is started by a callable that is passed in, its answer is kept until it expires. It refuses a program that
 insists on a terminal, and never shows what the program printed on standard output.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
@@ -27,10 +27,10 @@ _WORDS_LIMIT = 300
 
 @dataclass(frozen=True, slots=True)
 class ExecPlugin:
-    """What a kubeconfig says about its program.
+    """The exec section of a kubeconfig.
 
-    argv: absolute path first. environment: all that the program gets, but for KUBERNETES_EXEC_INFO. cluster: what
-    `provideClusterInfo` asks to be told, None otherwise. hint: how to install it, for people.
+    argv: absolute path first. environment: of the program, except KUBERNETES_EXEC_INFO. cluster: what
+    `provideClusterInfo` requests, None otherwise. hint: how to install the program.
     """
 
     api_version: str
@@ -68,7 +68,7 @@ class ExecCredentials:
         return self._present().certificate
 
     def renew(self) -> bool:
-        """Forgets the answer, so that the program is asked again."""
+        """Forgets the answer, so that the program runs again."""
         with self._lock:
             self._answer = None
         return True
@@ -96,7 +96,7 @@ class ExecCredentials:
         try:
             return self._read(_parsed(ran.stdout))
         except _NotUnderstood as error:
-            raise self._failed(f"its answer is no ExecCredential: {error}") from error
+            raise self._failed(f"its answer is not an ExecCredential: {error}") from error
 
     def _read(self, document: object) -> _Answer:
         """An ExecCredential as values. Raises _NotUnderstood."""
@@ -111,7 +111,7 @@ class ExecCredentials:
         for name in ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp"):
             value = status.get(name) or ""
             if not isinstance(value, str):
-                raise _NotUnderstood(f"status.{name} is no text")
+                raise _NotUnderstood(f"status.{name} is not a string")
             values[name] = value
         token, chain, key = values["token"], values["clientCertificateData"], values["clientKeyData"]
         if bool(chain) != bool(key):
@@ -127,7 +127,7 @@ class ExecCredentials:
 
 
 class _NotUnderstood(Exception):
-    """The program's answer is not what it should be."""
+    """The program's answer is not valid."""
 
 
 def _parsed(text: str) -> object:
@@ -135,7 +135,7 @@ def _parsed(text: str) -> object:
         return json.loads(text)
     except ValueError:
         # Not chained: a JSON error carries the whole document, which is the secret.
-        raise _NotUnderstood("it is no JSON") from None
+        raise _NotUnderstood("it is not JSON") from None
 
 
 def _time(text: str) -> datetime | None:
@@ -144,5 +144,5 @@ def _time(text: str) -> datetime | None:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise _NotUnderstood(f"status.expirationTimestamp is no time: {text!r}") from None
+        raise _NotUnderstood(f"status.expirationTimestamp is not a time: {text!r}") from None
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

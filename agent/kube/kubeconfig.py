@@ -1,7 +1,8 @@
-"""People's way to the API server: kubeconfig files, merged as kubectl merges them.
+"""A user's access to the API server: kubeconfig files, merged as kubectl merges them.
 
-Every problem is told at once, with file and key. It refuses what it does not honour (basic auth, auth-provider, SOCKS
-proxies) rather than go another way than kubectl would. Never imported by an agent that runs in its pod.
+Every problem is reported in one error, with file and key. It refuses what it does not support (basic auth,
+auth-provider, SOCKS proxies) rather than connect in another way than kubectl would. An agent in its pod never imports
+it.
 Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
 """
 
@@ -45,7 +46,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One mapping of one file. `key` is where it stands; what is wrong in it goes to `problems`."""
+    """One mapping of one file. `key` is its place; its errors go to `problems`."""
 
     file: Path
     key: str
@@ -131,7 +132,7 @@ class _Part:
             try:
                 return Fixed(base64.b64decode(data, validate=True))
             except binascii.Error:
-                self.blame(f"{name}-data", "is no base64")
+                self.blame(f"{name}-data", "is not base64")
                 return None
         path = self.path(name)
         return self._file(name, path) if path else None
@@ -156,7 +157,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """What several files say together: the first that names something decides."""
+    """Several files merged: the first that defines a name wins."""
 
     clusters: dict[str, _Part]
     users: dict[str, _Part]
@@ -225,7 +226,7 @@ def _read(path: Path, must_exist: bool, problems: list[Problem]) -> _Part | None
         mark = getattr(error, "problem_mark", None)
         # The error's own text quotes the line, which may hold a token.
         words = getattr(error, "problem", None) or "cannot be parsed"
-        problems.append(Problem(str(path), mark.line + 1 if mark else 0, "", f"is no YAML: {words}"))
+        problems.append(Problem(str(path), mark.line + 1 if mark else 0, "", f"is not YAML: {words}"))
         return None
     if values is None:
         return None
@@ -309,7 +310,7 @@ def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
     plugin = user.part("exec")
     if plugin is not None:
         if token or chain:
-            user.blame("exec", "stands beside a token or client certificate; keep one of them")
+            user.blame("exec", "is set beside a token or client certificate; keep one of them")
         found = _plugin(plugin, cluster, plugins.environment)
         if plugins.runner is None:
             plugin.blame("command", "exec plugins cannot run here; use a token or a client certificate")
@@ -323,7 +324,7 @@ def _plugin(part: _Part, cluster: _Part, environment: Mapping[str, str]) -> Exec
     if version not in API_VERSIONS:
         part.blame("apiVersion", f"has to be one of {', '.join(API_VERSIONS)}")
     if part.text("interactiveMode") not in ("", "Never", "IfAvailable"):
-        part.blame("interactiveMode", "has to be Never or IfAvailable: there is no terminal to ask on")
+        part.blame("interactiveMode", "has to be Never or IfAvailable: there is no terminal")
     hint = part.text("installHint").strip().partition("\n")[0]
     if "/" in command:
         # Relative to the kubeconfig, as in client-go.
@@ -336,15 +337,15 @@ def _plugin(part: _Part, cluster: _Part, environment: Mapping[str, str]) -> Exec
         part.blame("command", f"{command} is not in PATH{'; ' + hint if hint else ''}")
     full = {**environment, **part.pairs("env")}
     arguments = part.texts("args")
-    told = _cluster_info(cluster) if part.flag("provideClusterInfo") else None
-    return ExecPlugin(version, (program, *arguments), full, told, hint) if program else None
+    info = _cluster_info(cluster) if part.flag("provideClusterInfo") else None
+    return ExecPlugin(version, (program, *arguments), full, info, hint) if program else None
 
 
 def _cluster_info(cluster: _Part) -> dict[str, Any]:
     """`spec.cluster` of KUBERNETES_EXEC_INFO. Source: client-go tools/auth/exec."""
     authority = cluster.held("certificate-authority")
     extensions = cluster.values.get("extensions")
-    told = {
+    info = {
         "server": cluster.text("server"),
         "tls-server-name": cluster.text("tls-server-name"),
         "insecure-skip-tls-verify": cluster.flag("insecure-skip-tls-verify"),
@@ -359,4 +360,4 @@ def _cluster_info(cluster: _Part) -> dict[str, Any]:
             None,
         ),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in info.items() if value}

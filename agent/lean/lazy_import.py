@@ -1,7 +1,7 @@
-"""Modules that are loaded when somebody looks into them, rather than when somebody imports whoever imports them.
+"""Modules that load at their first use rather than at their import.
 
-importlib.util.LazyLoader is meant for this, but in Python 3.11 the second import of a module loads it. This one refuses
-to guess: a module is put off because its name is in the list, and stays put off in `run` or a test fails.
+importlib.util.LazyLoader is meant for this, but in Python 3.11 the second import of a module loads it. Only modules of
+the list are deferred, and a test fails when `run` loads one of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Protocol
 
-# Modules that are imported and, in `run`, not looked into; beside each who imports it. With names: what others take out
-# of it by `from … import` and do not use; each is a stand-in that loads the module when it is called.
-PUT_OFF: Mapping[str, Sequence[str]] = {
+# Modules that are imported and never used in `run`; beside each its importer. With names: what others import from it
+# (`from … import`) and do not use; each is a placeholder that loads the module when it is called.
+DEFERRED: Mapping[str, Sequence[str]] = {
     "asyncio": (),  # structlog.stdlib, structlog._native
     "bz2": (),  # shutil, zipfile
     "calendar": ("timegm",),  # http.cookiejar
-    "difflib": (),  # our hints, when somebody mistypes
+    "difflib": (),  # config.suggestions, for typing errors
     "email.header": (),  # email.message
     "html": (),  # http.server
     "idna": (),  # requests; for names of hosts beyond ASCII
@@ -53,13 +53,13 @@ PUT_OFF: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 
 
-def put_off(names: Mapping[str, Sequence[str]] = PUT_OFF) -> None:
-    """From now on these modules are loaded when they are looked into. What is loaded already stays as it is."""
+def defer(names: Mapping[str, Sequence[str]] = DEFERRED) -> None:
+    """From now on these modules load at their first use. What is loaded already stays as it is."""
     sys.meta_path.insert(0, Finder(names))
 
 
 def waiting() -> list[str]:
-    """The modules that were imported and not looked into so far."""
+    """The modules that were imported and have not loaded yet."""
     found = []
     for name, module in list(sys.modules.items()):
         state = getattr(getattr(module, "__spec__", None), "loader_state", None)
@@ -68,8 +68,8 @@ def waiting() -> list[str]:
     return sorted(found)
 
 
-def forget(*names: str) -> None:
-    """Takes modules that have done their work out of memory; who imports one again loads it again."""
+def unload(*names: str) -> None:
+    """Removes modules from memory; the next import loads them again."""
     for name in names:
         sys.modules.pop(name, None)
         package, _, child = name.rpartition(".")
@@ -89,54 +89,54 @@ class _Loader(Protocol):
 
 
 class Finder:
-    """Finds what is to be put off where Python finds it, with a loader that waits."""
+    """Finds deferred modules where Python finds them, with a loader that waits."""
 
     def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
         self._names = names
-        # One for all, and re-entrant: a module may look into another while it is loaded.
+        # One for all, and re-entrant: a module may use another one while it loads.
         self._lock = threading.RLock()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The module's own specification, with our loader around its own; None for what is not to be put off."""
+        """The module's own specification, with our loader around its own; None for what is not deferred."""
         if name not in self._names:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Later(spec.loader, self._names[name], self._lock)  # type: ignore[assignment] # see _Loader
+            spec.loader = _LazyLoader(spec.loader, self._names[name], self._lock)  # type: ignore[assignment] # see _Loader
         return spec
 
 
-class _Later:
-    def __init__(self, loader: _Loader, stand_ins: Sequence[str], lock: AbstractContextManager[bool]) -> None:
-        self._loader, self._stand_ins, self._lock = loader, stand_ins, lock
+class _LazyLoader:
+    def __init__(self, loader: _Loader, placeholders: Sequence[str], lock: AbstractContextManager[bool]) -> None:
+        self._loader, self._placeholders, self._lock = loader, placeholders, lock
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leaves the module empty but for what loads it: https://peps.python.org/pep-0562/."""
+        """Leaves the module empty except for what loads it: https://peps.python.org/pep-0562/."""
         inside, state = vars(module), _State(module)
 
-        def look(attribute: str) -> Any:
-            # `from … import` asks for __path__, and a package has one from the beginning.
+        def load(attribute: str) -> Any:
+            # `from … import` reads __path__, and a package has one from the beginning.
             if attribute == "__path__":
                 raise AttributeError(attribute)
             with self._lock:
                 if state.waits:
                     state.waits = False
-                    for name in self._stand_ins:
+                    for name in self._placeholders:
                         inside.pop(name, None)
                     self._loader.exec_module(module)
-                    if inside.get("__getattr__") is look:
+                    if inside.get("__getattr__") is load:
                         del inside["__getattr__"]
-            if attribute not in inside and inside.get("__getattr__") is look:  # half loaded, and asked by its own code
+            if attribute not in inside and inside.get("__getattr__") is load:  # half loaded, and used by its own code
                 raise AttributeError(f"module {module.__name__!r} has no attribute {attribute!r}", name=attribute)
             return getattr(module, attribute)
 
-        inside["__getattr__"] = look
-        inside.update({name: _stand_in(look, name) for name in self._stand_ins})
+        inside["__getattr__"] = load
+        inside.update({name: _placeholder(load, name) for name in self._placeholders})
         if module.__name__ == "inspect":
-            inside["signature"] = _signature(look)
+            inside["signature"] = _signature(load)
 
 
 class _State:
@@ -148,16 +148,16 @@ class _State:
             module.__spec__.loader_state = self
 
 
-def _stand_in(look: Callable[[str], Any], name: str) -> Callable[..., Any]:
+def _placeholder(load: Callable[[str], Any], name: str) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
-        return look(name)(*arguments, **named)
+        return load(name)(*arguments, **named)
 
     return call
 
 
-def _signature(look: Callable[[str], Any]) -> Callable[..., Any]:
+def _signature(load: Callable[[str], Any]) -> Callable[..., Any]:
     def signature(subject: Any, **named: Any) -> Any:
         # dataclasses writes it into the docstring of a class that has none, and with -OO that is every class.
-        return "" if hasattr(subject, "__dataclass_fields__") else look("signature")(subject, **named)
+        return "" if hasattr(subject, "__dataclass_fields__") else load("signature")(subject, **named)
 
     return signature

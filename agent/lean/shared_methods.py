@@ -1,7 +1,7 @@
-"""Common methods for the agent's frozen dataclasses, in place of five that were generated for each of them.
+"""Shared methods for the agent's frozen dataclasses, in place of five that are generated for each of them.
 
-A class keeps its fields, its `__init__` and all that it defines itself, and equality, hash, repr and refusal stay what
-they were: https://docs.python.org/3.11/library/dataclasses.html. It refuses to touch classes of others.
+A class keeps its fields, its `__init__` and its own methods; equality, hash, repr and immutability do not change:
+https://docs.python.org/3.11/library/dataclasses.html. Classes of libraries stay as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 
 def load(*names: str) -> None:
-    """Imports modules of ours one by one, and shares in between: the next one takes the memory that is freed."""
+    """Imports the agent's modules one by one and shares in between: the next one uses the memory that is freed."""
     for name in names:
         importlib.import_module(name)
         for cls in _dataclasses(f"{name.partition('.')[0]}."):
@@ -26,7 +26,7 @@ def load(*names: str) -> None:
 
 
 def share(cls: type) -> None:
-    """Gives a dataclass common methods in place of the equal ones that were generated for it alone."""
+    """Gives a dataclass the shared methods in place of its generated ones."""
     methods = vars(cls)
     for name, common in _COMMON.items():
         if _is_generated(methods.get(name)):
@@ -48,7 +48,7 @@ def _dataclasses(prefix: str) -> Iterator[type]:
 
 
 def _is_generated(method: object) -> bool:
-    """Whether dataclasses wrote it; what a class defines by itself comes from a file."""
+    """Whether dataclasses generated it; a method of the class itself comes from a file."""
     code = getattr(getattr(method, "__wrapped__", method), "__code__", None)
     return code is not None and code.co_filename == "<string>"
 

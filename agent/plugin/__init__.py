@@ -1,5 +1,12 @@
-"""`kubectl node-hardening`: what people type, at any hour. Reads what the agents show, and changes only when told yes.
+"""`kubectl node-hardening`: shows what the agents report, and changes only what the user confirms.
 
-The entry point is agent.plugin.main. It refuses to know a node from inside: everything it says stands on Node objects,
-Leases, ConfigMaps and Pods.
+    main, complete, session, mutations   the command line and what all commands share
+    commands/    a module per command
+    cluster/     reads the API into rows of sanitized values
+    diagnosis/   what the rows mean: verdict, obstacles, forecast
+    views/       tables and documents
+    page/        the HTML report
+
+The entry point is agent.plugin.main. Nothing of it is read on a node: all comes from Node objects, Leases, ConfigMaps
+and Pods.
 """

@@ -1,9 +1,9 @@
 """Words that may come next on the command line: for the shells' completion, and for kubectl's own hook.
 
-kubectl runs `kubectl_complete-node_hardening WORD…` when somebody presses Tab behind `kubectl node-hardening`, and
-takes a line each (`word<TAB>description`), then `:4` for "and no file names".
+kubectl runs `kubectl_complete-node_hardening WORD…` when a user presses Tab behind `kubectl node-hardening`, and
+reads a line each (`word<TAB>description`), then `:4` for "and no file names".
 Source: https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/ and cobra's ShellCompDirectiveNoFileComp.
-Nodes and locks are asked for with little patience. It refuses to complain: what cannot be had is not offered.
+Nodes and locks are read with short timeouts. It never prints an error: what cannot be read is not offered.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.errors import AgentError
 from agent.kube import NODES, Kube, RetryPolicy, find
-from agent.plugin import locks
-from agent.plugin.command import NAMESPACE
+from agent.plugin.cluster import locks, values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
+from agent.plugin.session import NAMESPACE
 
 _NO_FILES, _FILES = ":4", ":0"
 _PATIENCE = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_seconds=3.0)
 _NODES_OFFERED = 2000
 _FILE_OPTIONS = frozenset({"--kubeconfig", "-O", "--output-file"})
 
-Names = Callable[[str], Iterable[str]]  # from a metavar such as NODE to what may stand there
+Names = Callable[[str], Iterable[str]]  # from a metavar such as NODE to its possible values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point `kubectl_complete-node_hardening`."""
     words = list(sys.argv[1:] if argv is None else argv)
-    found = list(candidates(parser(COMMANDS), words, lambda what: _asked(what, words, os.environ)))
+    found = list(candidates(parser(COMMANDS), words, lambda what: _read(what, words, os.environ)))
     sys.stdout.write("".join(f"{line}\n" for line in [*found, _FILES if _takes_file(words) else _NO_FILES]))
     return 0
 
 
 def candidates(top: argparse.ArgumentParser, words: Sequence[str], names: Names) -> Iterator[str]:
-    """`word<TAB>description` for what may stand in place of the last word, which may be empty. Pure but for `names`."""
+    """`word<TAB>description` for what may replace the last word, which may be empty. Pure except for `names`."""
     *before, last = words or [""]
     commands = _commands(top)
     chosen = next((word for word in before if word in commands), "")
@@ -54,17 +54,17 @@ def candidates(top: argparse.ArgumentParser, words: Sequence[str], names: Names)
         yield from (f"{one.name}\t{one.help}" for one in COMMANDS if one.name.startswith(last))
         return
     given = _positionals_given(before[before.index(chosen) + 1 :], options)
-    wanted = [action for action in current._actions if not action.option_strings]
-    if given < len(wanted):
-        action = wanted[given]
+    expected = [action for action in current._actions if not action.option_strings]
+    if given < len(expected):
+        action = expected[given]
         yield from _starting(last, action.choices or names(str(action.metavar or "")))
 
 
 def _options(current: argparse.ArgumentParser, last: str) -> Iterator[str]:
     for action in current._actions:
-        told = (action.help or "").partition(" (default")[0]
+        help_text = (action.help or "").partition(" (default")[0]
         long = [name for name in action.option_strings if name.startswith("--")]
-        yield from (f"{name}\t{told}" for name in long if name.startswith(last))
+        yield from (f"{name}\t{help_text}" for name in long if name.startswith(last))
 
 
 def _starting(last: str, names: Iterable[object]) -> Iterator[str]:
@@ -96,8 +96,8 @@ def _takes_file(words: Sequence[str]) -> bool:
     return len(words) > 1 and words[-2] in _FILE_OPTIONS
 
 
-def _asked(what: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Names from the cluster; none where it cannot be asked."""
+def _read(what: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Names from the cluster; none where it cannot be read."""
     if "NODE" not in what and "SLOT" not in what:
         return []
     try:
@@ -109,7 +109,7 @@ def _asked(what: str, words: Sequence[str], environment: Mapping[str, str]) -> l
             found += [lock.name for lock in locks.read(kube, namespace) if not lock.is_free]
         if "NODE" in what:
             for page in kube.list(NODES, page_size=500).pages():
-                found += [str(one.get("metadata", {}).get("name", "")) for one in page]
+                found += [values.name(values.part(one, "metadata").get("name")) for one in page]
                 if len(found) > _NODES_OFFERED:
                     break
         return found

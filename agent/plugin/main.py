@@ -1,6 +1,6 @@
-"""`kubectl node-hardening`: arguments, the session, and what goes wrong turned into one sentence and an exit code.
+"""`kubectl node-hardening`: arguments, the session, and errors turned into one message and an exit code.
 
-Exit codes as the agent's: 0 well; 1 something is not well; 2 usage or configuration; 3 could not do it; 130 Ctrl-C.
+Exit codes as the agent's: 0 fine; 1 something needs attention; 2 usage or configuration; 3 failed; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from agent.errors import AgentError, ConfigError, UsageError
 from agent.kube import Kube, RetryPolicy, find
 from agent.kube.credentials import CommandResult
 from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
-from agent.plugin.command import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
+from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
+from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
 from agent.terminal import style_of
 
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
-# A person waits: a server that is away is said so before they give up on us.
+_ERROR_CHARACTERS = 1000
+# A user waits: an unreachable server is reported before they give up.
 _PATIENCE = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
 _EPILOG = """exit codes:
-  0  all well
-  1  something is not well
+  0  everything is fine
+  1  something needs attention
   2  usage or configuration error
-  3  could not do it
+  3  failed
 """
 
 
@@ -39,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     options = parser(COMMANDS).parse_args(argv)
-    return answer(options, session(options, os.environ))
+    return run(options, session(options, os.environ))
 
 
-def answer(options: argparse.Namespace, given: Session) -> int:
-    """The exit code of a command's work; what can go wrong is said in a sentence on the session's `err`."""
+def run(options: argparse.Namespace, given: Session) -> int:
+    """Runs a command and returns its exit code; errors are one message each on the session's `err`."""
     command: Command = options.command
     try:
         code = command.run(options, given)
@@ -95,7 +97,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
 
 
 def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    """The whole command line; options that all commands have may stand before and behind the command."""
+    """The whole command line; options that all commands have may come before or after the command."""
     top = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="What the node hardening agents found, what they do about reboots, and why.",
@@ -120,7 +122,7 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
 
 
 def _common(*, given: bool) -> argparse.ArgumentParser:
-    """given: with defaults; without, an option that is not there leaves what stood before the command."""
+    """given: with defaults; without, an option that is not there keeps what came before the command."""
 
     def default(value: str) -> str:
         return value if given else argparse.SUPPRESS
@@ -139,14 +141,14 @@ def _common(*, given: bool) -> argparse.ArgumentParser:
 
 
 def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> CommandResult:
-    """Starts a kubeconfig's exec plugin, through the door that the agent's own commands take."""
+    """Starts a kubeconfig's exec plugin, as the agent runs its own commands."""
     from agent.host import Host, HostExec  # noqa: PLC0415 - few kubeconfigs need it, and it brings psutil
 
     return Host("/").run(argv, timeout_seconds=timeout_seconds, environment=environment, how=HostExec.DIRECT)
 
 
 def _next_step(error: AgentError) -> str:
-    """What to do about the usual ones; empty where the message says it already."""
+    """What to do about the common ones; empty where the message has it already."""
     match error:
         case Unreachable():
             return "; is this the right cluster? kubectl config current-context, kubectl cluster-info"
@@ -159,11 +161,12 @@ def _next_step(error: AgentError) -> str:
 
 
 def _discard_output() -> None:
-    """A reader that has seen enough (`| head`): what is buffered must not fail again at exit."""
+    """A pipe was closed (`| head`): what is buffered must not fail again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def _say(given: Session, text: str) -> None:
-    given.note(f"{_PROGRAM}: {text}")
+    # An error may quote a server's or an object's text.
+    given.note(f"{_PROGRAM}: {values.text(text, _ERROR_CHARACTERS)}")

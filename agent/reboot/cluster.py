@@ -2,7 +2,7 @@
 
 Every write carries the resourceVersion that was seen, so that a change by anybody in between is a Conflict and a new
 decision. Reads may come from a watch; they are never older than this process's own last write. It refuses to offer a
-write without a version. The implementation is agent/reboot/kubecluster.py.
+write without a version. The implementation is agent/reboot/kube/cluster.py.
 """
 
 from __future__ import annotations
@@ -12,12 +12,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-PREFIX = "node-hardening.io"
-STATE = f"{PREFIX}/reboot-state"
-HISTORY = f"{PREFIX}/reboot-history"
-SKIP = f"{PREFIX}/reboot-skip"
-REQUEST = f"{PREFIX}/reboot-request"
-FIELD_MANAGER = f"{PREFIX}/reboot"  # whose spec.unschedulable is, in metadata.managedFields
 MEMBERS_A_PAGE = 500
 
 _NOTHING: Mapping[str, Any] = {}
@@ -29,7 +23,7 @@ class NodeView:
 
     version: resourceVersion. unschedulable_by: the field manager that owns spec.unschedulable, empty when the server
     does not tell. ready: None when there is no such condition or it is Unknown. boot_id: of status.nodeInfo. taints:
-    spec.taints as they are.
+    spec.taints as they are. removal: why the Node is about to go away, empty when it is not.
     """
 
     name: str
@@ -42,6 +36,7 @@ class NodeView:
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     taints: tuple[Mapping[str, Any], ...] = ()
+    removal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +86,15 @@ class LeaseView:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of the cluster, as the unavailability budget sees it."""
+    """One node of the cluster, as the unavailability budget sees it: see availability.py for the last two."""
 
     name: str
     uid: str
     ready: bool
     unschedulable: bool
     labels: Mapping[str, str]
+    removal: str = ""
+    runs_agent: bool = True
 
 
 class Cluster(Protocol):
@@ -114,6 +111,9 @@ class Cluster(Protocol):
 
     def put_lease(self, lease: LeaseView) -> LeaseView:
         """Creates it (no version) or replaces exactly that version. Raises Conflict, NotFound."""
+
+    def can_patch_lease(self, name: str) -> bool:
+        """Whether RBAC lets this agent patch a Lease that may not exist yet. Raises KubeError."""
 
     def members(self) -> Iterable[Member]:
         """Every node of the cluster, read page by page. Only who is about to take the lock asks."""

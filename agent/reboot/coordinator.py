@@ -1,121 +1,149 @@
-"""One tick: look at everything, let the machine decide, do the one thing it says, and tell it in one sentence.
+"""One tick: observe everything, let the machine decide, do the one thing it says, and report the status.
 
-It refuses to do two things in one tick, to act on a lease that others may have taken, and to give the reboot command
-in any other way than straight behind the fence. Whatever fails ends the tick; the next one looks anew.
+It refuses to do two things in one tick, to act on a Lease that others may have taken, and to give the reboot command
+in any other way than directly behind the fence. Whatever fails ends the tick; the next one observes again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from agent import annotations as keys
 from agent.config.schema import Reboot
 from agent.errors import AgentError, CommandTimeout
-from agent.kube.errors import Conflict
-from agent.reboot import history, said
-from agent.reboot.cluster import HISTORY, REQUEST, STATE, NodePatch, NodeView
-from agent.reboot.lock import Lock
-from agent.reboot.machine import decide
-from agent.reboot.memory import Told
-from agent.reboot.observer import Observer
-from agent.reboot.ports import Announcement, HookStage, Tick
-from agent.reboot.rooms import Rooms
-from agent.reboot.seen import (
+from agent.kube.errors import Conflict, Refused
+from agent.reboot import history
+from agent.reboot.cluster import NodePatch, NodeView
+from agent.reboot.cycle_memory import AnnouncedKeys
+from agent.reboot.interfaces import Announcement, Dependencies, HookStage, Tick
+from agent.reboot.lock.lease import Lock
+from agent.reboot.machine import announcements
+from agent.reboot.machine.decide import decide
+from agent.reboot.machine.decisions import (
     Acquire,
-    Command,
     Decision,
     FenceAndReboot,
-    Look,
+    Fetch,
     MarkStuck,
     Release,
     Renew,
-    Seen,
-    Slot,
     StepDrain,
     StepHooks,
     Write,
 )
-from agent.reboot.state import NodeState, Phase
-from agent.reboot.steps import fence_seconds
-from agent.text import parse_rfc3339
+from agent.reboot.machine.inputs import Command, Inputs, Slot
+from agent.reboot.machine.transitions import fence_seconds
+from agent.reboot.machine.written_status import written_status
+from agent.reboot.observer import Observer
+from agent.reboot.phases import Phase
+from agent.reboot.state import Cycle, Finished, Idle, NodeState, Pending, Rebooting
+from agent.reboot.status import BudgetRef, DrainStatus, RebootStatus, StatusReason
+from agent.text import format_rfc3339, parse_rfc3339
 
-__all__ = ["Coordinator", "Rooms"]
+__all__ = ["Coordinator", "Dependencies"]
 
-_LOOKS_LIMIT = 8
+_FETCHES_LIMIT = 8
 _ERROR_SECONDS = 3.0
+_REFUSED_LIMIT_SECONDS = 60.0
 _CONFLICT_SECONDS = 0.3
-# What is still queued dies with the process or the machine; who is slower than this does not hold up a reboot.
+_SAME_MOMENT_SECONDS = 10.0  # an `until` that moves by less is the same one: its parts come from two clocks
+# What is still queued is lost with the process or the machine; what is slower than this does not hold up a reboot.
 _FLUSH_SECONDS = 2.0
 _PREFER_NO_SCHEDULE = "PreferNoSchedule"
 
 
 class Coordinator:
-    """One node's part in the cluster's reboots. Not for several threads; a changed policy wants a new one."""
+    """One node's part in the cluster's reboots. Not for several threads."""
 
     def __init__(
         self,
         policy: Reboot,
-        rooms: Rooms,
+        dependencies: Dependencies,
         *,
         lock: Lock | None = None,
-        machine: Callable[[Seen], Decision] = decide,
+        machine: Callable[[Inputs], Decision] = decide,
     ) -> None:
         self._policy = policy
-        self._rooms = rooms
+        self._deps = dependencies
         self._decide = machine
-        self._lock = lock or Lock(rooms.cluster, rooms.clock, policy.lock.lease_duration)
-        self._observer = Observer(policy, rooms, self._lock)
-        self._told = Told()
-        self._said_of: NodeState | None = None
-        self._last_phase = Phase.UNKNOWN
-        self._last_sentence = ""
+        self._lock = lock or Lock(dependencies.cluster, dependencies.clock, policy.lock.lease_duration)
+        self._observer = Observer(policy, dependencies, self._lock)
+        self._announced = AnnouncedKeys()
+        self._announced_state: NodeState | None = None
+        self._status = RebootStatus(Phase.UNKNOWN, StatusReason.API_UNREACHABLE)
         self._conflicts = 0
+        self._refusals = 0
+
+    def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
+        """Continues with another policy: the running cycle, its drain and its hooks stay what they are."""
+        self._policy, self._deps = policy, dependencies
+        self._lock.configure(policy.lock.lease_duration)
+        self._observer.configure(policy, dependencies)
 
     def tick(self) -> Tick:
-        """Looks, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
+        """Observes, decides, acts at most once. Raises nothing that the node or the cluster may cause."""
         try:
-            seen, decision = self._look_and_decide()
+            inputs, decision = self._observe_and_decide()
         except AgentError as error:
-            return self._tell(self._failed_look(error))
-        self._say_all(seen, decision)
-        wait, sentence = decision.wait_seconds, decision.sentence
+            return self._report(self._failed(error))
+        self._announce_all(inputs, decision)
+        status, sentence = self._status_of(inputs, decision)
+        wait, acted, error_text = decision.wait_seconds, decision.action is not None, ""
         try:
             if decision.action is not None:
-                wait, sentence = self._act(seen, decision)
-            self._conflicts = 0
+                wait, error_text = self._act(inputs, decision)
+            self._conflicts = self._refusals = 0
         except Conflict as error:
-            wait = self._rooms.rng.uniform(0.0, _CONFLICT_SECONDS)
+            acted, wait = False, self._deps.rng.uniform(0.0, _CONFLICT_SECONDS)
             self._conflicts += 1
-            if self._conflicts > 1:  # one alone is every day's: the next look is a moment away
-                sentence = f"{sentence}: somebody was faster, looks again ({error})"
+            if self._conflicts > 1:  # one alone happens every day: the next tick is a moment away
+                error_text = f"another writer was faster, trying again ({error})"
         except AgentError as error:
-            wait = self._rooms.rng.uniform(1.0, _ERROR_SECONDS)
-            sentence = f"{sentence}: {error}"
+            acted, wait, error_text = False, self._error_seconds(error), str(error)
+            if isinstance(error, Refused) and isinstance(decision.action, Acquire | Renew | Release):
+                status = replace(status, reason=StatusReason.LOCK_FORBIDDEN)
         if decision.postpone:
             again = self._observer.postpone(decision)
             wait = again if decision.action is None else wait
-        return self._tell(self._as_tick(seen, decision, sentence, wait))
+        is_written = acted and isinstance(decision.action, Write)
+        if is_written and isinstance(decision.action, Write):
+            status, sentence = self._status_of_state(inputs, decision.action.state)
+        if error_text:
+            sentence = f"{sentence}: {error_text}"
+            status = replace(status, message=f"{status.message}: {error_text}")
+        tick = self._as_tick(inputs, decision, status, sentence, wait)
+        # What is over with the next tick, which follows immediately, is not worth a request.
+        return self._report(tick) if wait > 0 or is_written else tick
 
-    def _look_and_decide(self) -> tuple[Seen, Decision]:
-        """Looks at what is cheap, then at what the machine asks for. Raises AgentError: nothing can be decided."""
-        seen = self._observer.observe()
-        decision = self._decide(seen)
-        for _ in range(_LOOKS_LIMIT):
-            if not isinstance(decision.action, Look):
+    def _observe_and_decide(self) -> tuple[Inputs, Decision]:
+        """Observes what is cheap, then what the machine asks for. Raises AgentError: nothing can be decided."""
+        inputs = self._observer.observe()
+        decision = self._decide(inputs)
+        for _ in range(_FETCHES_LIMIT):
+            if not isinstance(decision.action, Fetch):
                 break
-            self._observer.look(decision.action.need, seen)
-            decision = self._decide(seen)
-        return seen, decision
+            self._observer.fetch(decision.action.query, inputs)
+            decision = self._decide(inputs)
+        return inputs, decision
+
+    def _error_seconds(self, error: AgentError) -> float:
+        """A refusal (403, 422) will not be over in a moment."""
+        if not isinstance(error, Refused):
+            return self._deps.rng.uniform(1.0, _ERROR_SECONDS)
+        self._refusals += 1
+        return min(_REFUSED_LIMIT_SECONDS, 2.0 ** min(self._refusals, 6)) * self._deps.rng.uniform(0.5, 1.0)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _act(self, seen: Seen, decision: Decision) -> tuple[float, str]:
-        """Does the one thing. Returns the wait and the sentence. Raises AgentError, Conflict among them."""
-        now, wait, sentence = seen.now, decision.wait_seconds, decision.after or decision.sentence
+    def _act(self, inputs: Inputs, decision: Decision) -> tuple[float, str]:
+        """Does the one thing. Returns the wait, and what went wrong. Raises AgentError, Conflict among them."""
+        now = inputs.now
         match decision.action:
             case Write() as write:
-                if write.cordon and (seen.mine is None or not self._lock.is_fresh(seen.mine.view.name)):
-                    return 0.0, "renews the lock before it cordons"
-                self._write(seen, write)
+                if write.cordon and (inputs.mine is None or not self._lock.is_fresh(inputs.mine.view.name)):
+                    return 0.0, ""  # the lock is renewed before the cordon
+                self._write(inputs, write)
             case Acquire(slot, cycle, waited, pool_size, from_holder):
                 self._lock.acquire(
                     slot,
@@ -128,172 +156,224 @@ class Coordinator:
                 )
             case Renew(slot):
                 self._lock.renew(slot, now)
-                sentence = self._last_sentence or sentence  # no news to anybody
-            case Release(slot, rebooted, last_word):
+            case Release(slot, rebooted, announcement):
                 self._lock.release(slot, now, rebooted=rebooted)
-                if last_word is not None:
-                    self._say(last_word)
+                if announcement is not None:
+                    self._announce(announcement)
             case MarkStuck(slot):
                 self._lock.mark_stuck(slot, self._observer.identity.partition("/")[0])
-                wait = 0.0
-            case StepDrain(mode):
-                return self._drain(seen, StepDrain(mode), sentence)
+                return 0.0, ""
+            case StepDrain() as step:
+                return self._drain(inputs, step), ""
             case StepHooks(stage, again):
-                self._run_hooks(stage, seen, again=again)
-            case FenceAndReboot(slot, last_word):
-                return self._reboot(seen, slot, last_word)
+                self._run_hooks(stage, inputs, again=again)
+            case FenceAndReboot(slot, announcement):
+                return self._reboot(inputs, slot, announcement)
             case _:
                 pass
-        return wait, sentence
+        return decision.wait_seconds, ""
 
-    def _write(self, seen: Seen, write: Write) -> None:
-        node = seen.node
+    def _write(self, inputs: Inputs, write: Write) -> None:
+        node = inputs.node
         if node is None:
             return
-        self._rooms.reporter.flush(_FLUSH_SECONDS)  # the note that is written over is all that could tell it again
-        text = "" if write.state == NodeState() else write.state.encode()
-        annotations: dict[str, str | None] = {STATE: text or None}
+        self._deps.reporter.flush(_FLUSH_SECONDS)  # the state that is overwritten is all that could announce it again
+        status, sentence = self._status_of_state(inputs, write.state)
+        notes: dict[str, str | None] = {
+            **write.annotations,
+            keys.REBOOT_STATE: None if write.state == Idle() else write.state.encode(),
+            keys.REBOOT_STATUS: status.encode(),
+            keys.REBOOT: sentence,
+        }
         if write.finished:
-            before = node.annotations.get(HISTORY, "")
-            annotations[HISTORY] = history.with_entry(before, write.state, kernel=seen.kernel)
-            if seen.request and seen.request == write.state.requested:
-                annotations[REQUEST] = None
+            done = write.state if isinstance(write.state, Finished) else inputs.state
+            if isinstance(done, Finished):
+                notes[keys.REBOOT_HISTORY] = history.with_entry(
+                    node.annotations.get(keys.REBOOT_HISTORY, ""), done, kernel=inputs.kernel
+                )
+                if inputs.request and inputs.request == done.requested:
+                    notes[keys.REBOOT_REQUEST] = None
         patch = NodePatch(
-            annotations=annotations,
+            annotations=notes,
             labels=dict(write.labels),
             unschedulable=write.cordon,
-            taints=self._taints(node, wanted=write.taint),
+            taints=self._taints(inputs, node, write.taint),
         )
-        self._rooms.cluster.patch_node(patch, node.version)
-        if (
-            write.state.phase is Phase.REBOOTING
-            and self._observer.memory.command is Command.UNKNOWN
-            and not _was_rebooting(seen)
-        ):
-            self._observer.memory.command = Command.NOT_GIVEN
-        if write.ended is not None:
-            self._rooms.reporter.ended(write.ended)
+        self._deps.cluster.patch_node(patch, node.version)
+        memory = self._observer.memory
+        was_rebooting = isinstance(inputs.state, Rebooting)
+        if isinstance(write.state, Rebooting) and memory.command is Command.UNKNOWN and not was_rebooting:
+            memory.command = Command.NOT_GIVEN
+        if write.result is not None:
+            self._deps.reporter.cycle_ended(write.result)
 
-    def _taints(self, node: NodeView, *, wanted: bool) -> tuple[dict[str, str], ...] | None:
-        """spec.taints when our PreferNoSchedule taint has to come or go, else None."""
-        key = self._policy.prefer_no_schedule_taint
-        if not key:
+    def _taints(self, inputs: Inputs, node: NodeView, wanted: str) -> tuple[dict[str, str], ...] | None:
+        """spec.taints when our PreferNoSchedule taint has to come or go, also one of an earlier key; else None."""
+        ours = {self._policy.prefer_no_schedule_taint} - {""}
+        if isinstance(inputs.state, Pending) and inputs.state.taint:
+            ours.add(inputs.state.taint)
+        there = {
+            str(taint.get("key"))
+            for taint in node.taints
+            if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
+        }
+        if there == ({wanted} if wanted else set()):
             return None
         others = tuple(
             dict(taint)
             for taint in node.taints
-            if taint.get("key") != key or taint.get("effect") != _PREFER_NO_SCHEDULE
+            if taint.get("key") not in there or taint.get("effect") != _PREFER_NO_SCHEDULE
         )
-        if wanted == (len(others) != len(node.taints)):
-            return None
-        return (*others, {"key": key, "effect": _PREFER_NO_SCHEDULE}) if wanted else others
+        return (*others, {"key": wanted, "effect": _PREFER_NO_SCHEDULE}) if wanted else others
 
-    def _drain(self, seen: Seen, step: StepDrain, sentence: str) -> tuple[float, str]:
-        name = seen.mine.view.name if seen.mine else ""
+    def _drain(self, inputs: Inputs, step: StepDrain) -> float:
+        name = inputs.mine.view.name if inputs.mine else ""
         if not self._lock.is_fresh(name):
-            return 0.0, "renews the lock before it drains on"
-        memory, clock = self._observer.memory, self._rooms.clock
+            return 0.0  # the lock is renewed before the drain continues
+        memory, clock = self._observer.memory, self._deps.clock
         memory.drain_again_at = clock.monotonic() + _ERROR_SECONDS
-        progress = self._rooms.drain.step(step.mode, lambda: self._lock.is_fresh(name))
+        progress = self._deps.drain.step(step.mode, lambda: self._lock.is_fresh(name))
         memory.progress = progress
         memory.drain_again_at = clock.monotonic() + progress.wait_seconds
         if progress.done and memory.drained_at is None:
             memory.drained_at = clock.monotonic()
-        return 0.0, sentence
+        return 0.0
 
-    def _run_hooks(self, stage: HookStage, seen: Seen, *, again: bool) -> None:
+    def _run_hooks(self, stage: HookStage, inputs: Inputs, *, again: bool) -> None:
         memory = self._observer.memory
         if again:
-            self._rooms.hooks.reset()
+            self._deps.hooks.reset()
             memory.hooks.pop(stage, None)
-        progress = self._rooms.hooks.step(stage, memory.cycle)
+        progress = self._deps.hooks.step(stage, memory.cycle)
         if progress.error and stage not in memory.hooks:
-            memory.hooks_failed_at = seen.now.mono
+            memory.hooks_failed_at = inputs.now.mono
         if progress.done or progress.error:
             memory.hooks[stage] = progress
 
-    def _reboot(self, seen: Seen, slot: Slot, last_word: Announcement) -> tuple[float, str]:
-        """The fence, the last word, the command. A fence that took long is put up again rather than trusted."""
-        memory, clock = self._observer.memory, self._rooms.clock
-        if self._is_old(seen):
-            return 0.0, "the look took long: looks again before the reboot"
+    def _reboot(self, inputs: Inputs, slot: Slot, announcement: Announcement) -> tuple[float, str]:
+        """The fence, the announcement, the command. A fence that took long is put up again rather than trusted."""
+        memory, clock = self._observer.memory, self._deps.clock
+        if self._is_old(inputs):
+            return 0.0, "the observation took long; observing again before the reboot"
         memory.command = Command.NOT_GIVEN
         try:
-            self._lock.fence(slot, seen.now)
+            self._lock.fence(slot, inputs.now)
         except Conflict:
             memory.fence_refused = True
             raise
-        self._say(last_word)
-        self._rooms.reporter.flush(_FLUSH_SECONDS, people=True)
-        if self._is_old(seen):
-            return 0.0, "the fence took long: puts it up again"
+        self._announce(announcement)
+        self._deps.reporter.flush(_FLUSH_SECONDS, notifications=True)
+        if self._is_old(inputs):
+            return 0.0, "the fence took long; putting it up again"
         memory.command = Command.GIVEN
         memory.command_at = clock.monotonic()
         try:
-            self._rooms.power.reboot()
+            self._deps.rebooter.reboot()
         except CommandTimeout as error:
-            return 0.0, f"rebooting; the command gave no answer: {error}"
+            return 0.0, f"the reboot command gave no answer: {error}"
         except AgentError as error:
             memory.command = Command.REFUSED
             memory.command_error = str(error)
             return 0.0, f"the reboot command failed: {error}"
-        return 0.0, "rebooting: the command was given"
+        return 0.0, ""
 
-    def _is_old(self, seen: Seen) -> bool:
-        """Whether too much time went by since the look for a reboot to be decided on it."""
-        return self._rooms.clock.monotonic() - seen.now.mono > fence_seconds(self._policy)
+    def _is_old(self, inputs: Inputs) -> bool:
+        """Whether too much time has passed since the observation for a reboot to be decided on it."""
+        return self._deps.clock.monotonic() - inputs.now.mono > fence_seconds(self._policy)
 
-    # -- telling -------------------------------------------------------------------------------------------------------
+    # -- reporting -----------------------------------------------------------------------------------------------------
 
-    def _say_all(self, seen: Seen, decision: Decision) -> None:
-        """What the written step means, once a note, then what the decision adds."""
-        if seen.state is not None and seen.state is not self._said_of:
-            for announcement in said.by_step(seen.state, seen.kernel):
-                self._say(announcement)
-            self._said_of = seen.state
-        for announcement in decision.said:
-            self._say(announcement)
+    def _announce_all(self, inputs: Inputs, decision: Decision) -> None:
+        """What the written state means, once a state, then what the decision adds."""
+        if inputs.state is not None and inputs.state is not self._announced_state:
+            for announcement in announcements.events_for_phase(inputs.state, inputs.kernel):
+                self._announce(announcement)
+            self._announced_state = inputs.state
+        for announcement in decision.announcements:
+            self._announce(announcement)
 
-    def _say(self, announcement: Announcement) -> None:
-        if self._told.is_new(announcement.key):
-            self._rooms.reporter.event(announcement)
+    def _announce(self, announcement: Announcement) -> None:
+        if self._announced.is_new(announcement.key):
+            self._deps.reporter.event(announcement)
 
-    def _as_tick(self, seen: Seen, decision: Decision, sentence: str, wait: float) -> Tick:
-        state = seen.state
-        self._last_phase = decision.phase
-        return Tick(
-            phase=decision.phase.value,
-            sentence=sentence,
-            wait_seconds=max(0.0, wait),
-            required=True if seen.request else seen.sentinel.required,
-            since=state.since if state else 0.0,
-            blocked_by=decision.blocked_by,
-            holder=decision.holder,
-            stuck=decision.stuck,
+    def _status_of(self, inputs: Inputs, decision: Decision) -> tuple[RebootStatus, str]:
+        again = inputs.now.wall + decision.postpone_seconds if decision.postpone_seconds > 0 else 0.0
+        status = self._status_with(
+            inputs, inputs.state, decision.phase, decision.reason, decision.sentence, decision.until or again
+        )
+        status = replace(status, blocked_by=decision.blocked_by, holder=decision.holder)
+        return status, _with_time(decision.sentence, status.until if decision.until else 0.0)
+
+    def _status_of_state(self, inputs: Inputs, state: NodeState) -> tuple[RebootStatus, str]:
+        reason, sentence, until = written_status(inputs, state)
+        return self._status_with(inputs, state, state.phase, reason, sentence, until), _with_time(sentence, until)
+
+    def _status_with(
+        self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, message: str, until: float
+    ) -> RebootStatus:
+        before = self._status
+        if (before.phase, before.reason) == (phase, reason) and abs(before.until - until) < _SAME_MOMENT_SECONDS:
+            until = before.until
+        mine = inputs.mine.view.name if inputs.mine else ""
+        since = 0.0
+        if isinstance(state, Cycle):
+            since = state.since if isinstance(state, Pending) else state.entered.wall
+        return RebootStatus(
+            phase,
+            reason,
+            mode=self._policy.mode.value,
+            required=True if inputs.request else inputs.sentinel.required,
+            lock=mine or (inputs.attempt.slot.view.name if inputs.attempt.slot else ""),
+            since=since,
+            until=until,
             failures=state.failures if state else 0,
-            progress=self._observer.memory.progress,
-            lock_since=_lock_since(seen, decision.holder),
+            drain=self._drain_status(phase),
+            message=message,
         )
 
-    def _failed_look(self, error: AgentError) -> Tick:
-        """Nothing can be told but this; the phase for metrics is the last one known."""
-        wait = self._rooms.rng.uniform(1.0, _ERROR_SECONDS)
-        return Tick(self._last_phase.value, f"cannot look at the node or the cluster: {error}", wait)
+    def _drain_status(self, phase: Phase) -> DrainStatus | None:
+        progress = self._observer.memory.progress
+        if progress is None or phase is not Phase.DRAINING:
+            return None
+        return DrainStatus(
+            total=progress.total,
+            left=progress.left,
+            pods=progress.waiting_for,
+            budgets=tuple(BudgetRef(*budget) for budget in progress.budgets),
+            refusals=progress.misconfigured or progress.blocked_by,
+        )
 
-    def _tell(self, tick: Tick) -> Tick:
-        self._last_sentence = tick.sentence
-        self._rooms.reporter.tick(tick)
+    def _as_tick(self, inputs: Inputs, decision: Decision, status: RebootStatus, sentence: str, wait: float) -> Tick:
+        return Tick(
+            status=status,
+            sentence=sentence,
+            wait_seconds=max(0.0, wait),
+            required_since=inputs.state.since if isinstance(inputs.state, Cycle) else 0.0,
+            stuck=decision.stuck,
+            lock_since=_lock_since(inputs, decision.holder),
+        )
+
+    def _failed(self, error: AgentError) -> Tick:
+        """Nothing else is known; the phase is the last known one."""
+        text = f"the node or the cluster cannot be read: {error}"
+        status = replace(self._status, reason=StatusReason.API_UNREACHABLE, message=text)
+        return Tick(status, text, self._error_seconds(error))
+
+    def _report(self, tick: Tick) -> Tick:
+        self._status = tick.status
+        self._deps.reporter.tick(tick)
         return tick
 
 
-def _lock_since(seen: Seen, waits_for: str) -> float:
-    """Wall seconds at which the lock was taken that this node has, or waits for; 0 for neither, and when unreadable."""
-    slots = [seen.mine] if seen.mine else [slot for slot in seen.slots if waits_for and slot.holder == waits_for]
+def _with_time(sentence: str, until: float) -> str:
+    return f"{sentence} (until {format_rfc3339(until)})" if until else sentence
+
+
+def _lock_since(inputs: Inputs, waits_for: str) -> float:
+    """Wall seconds at which the lock was acquired that this node has, or waits for; 0 for neither, or if malformed."""
+    busy = [slot for slot in inputs.slots if waits_for and slot.holder == waits_for]
+    slots = [inputs.mine] if inputs.mine else busy
     try:
         return parse_rfc3339(slots[0].view.acquired) if slots else 0.0
     except ValueError:
         return 0.0
-
-
-def _was_rebooting(seen: Seen) -> bool:
-    return seen.state is not None and seen.state.phase is Phase.REBOOTING

@@ -1,6 +1,6 @@
 """The last few reboots of a node, on the node: what `kubectl node-hardening history` shows.
 
-Bounded to five entries. A history that cannot be read is begun anew: it is for people, nothing hangs on it.
+Bounded to five entries. A history that cannot be read is started again: it is for people, nothing depends on it.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from agent.reboot.state import NodeState
+from agent.reboot.state import Finished
 
 _ENTRIES = 5
 
 
-def with_entry(text: str, state: NodeState, *, kernel: str) -> str:
-    """The annotation's value with the reboot that `state` has just proved. kernel: running now."""
+def with_entry(text: str, state: Finished, *, kernel: str) -> str:
+    """The annotation's value with the reboot that `state` ends. kernel: running now."""
     return json.dumps([_entry(state, kernel), *_read(text)][:_ENTRIES], separators=(",", ":"), ensure_ascii=False)
 
 
-def _entry(state: NodeState, kernel: str) -> dict[str, Any]:
+def _entry(state: Finished, kernel: str) -> dict[str, Any]:
     """seconds: from cordon to uncordon; phases: seconds in each; both by wall clock."""
     marks = state.marks
     began = marks[0][1] if marks else 0.0
     ended = marks[-1][1] if marks else 0.0
-    phases = {name: round(after[1] - at) for (name, at), after in pairwise(marks)}
+    phases = {name.value: round(after[1] - at) for (name, at), after in pairwise(marks)}
     entry: dict[str, Any] = {
         "at": datetime.fromtimestamp(ended, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "reason": state.requested or state.reason,
+        "reason": state.requested or state.packages,
         "kernelBefore": state.kernel,
         "kernelAfter": kernel,
         "seconds": round(ended - began),

@@ -1,4 +1,4 @@
-"""Looking: everything that a tick knows, the cheap things always, the dear ones when the machine asks for them.
+"""Observes everything that a tick depends on: what is cheap always, what costs requests when the machine asks for it.
 
 It refuses to act, and to turn what it could not read into anything but unknown or an error.
 """
@@ -6,64 +6,83 @@ It refuses to act, and to turn what it could not read into anything but unknown 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from agent.config.schema import Reboot
+from agent.annotations import REBOOT_REQUEST, REBOOT_STATE
+from agent.config.schema import Mode, Reboot
 from agent.errors import AgentError, KubeError
-from agent.reboot.cluster import MEMBERS_A_PAGE, REQUEST, STATE, Member, NodeView
-from agent.reboot.lock import Lock
-from agent.reboot.memory import CycleMemory
-from agent.reboot.pools import budget, lease_names, pool_of, usable_slots
-from agent.reboot.ports import ProofReading, SentinelReading
-from agent.reboot.rooms import Rooms
-from agent.reboot.seen import Command, Decision, Gate, Need, Seen, Slot, Turn
-from agent.reboot.state import NodeState, Now, Phase, decode, tidy
-from agent.reboot.waiting import WaitingRoom
+from agent.reboot.blockers import reason_of
+from agent.reboot.cluster import MEMBERS_A_PAGE, Member, NodeView
+from agent.reboot.cycle_memory import CycleMemory
+from agent.reboot.interfaces import (
+    BlockerResult,
+    Dependencies,
+    DrainAwareBlocker,
+    Drained,
+    HardeningReading,
+    SentinelReading,
+)
+from agent.reboot.lock.contention import LockContention
+from agent.reboot.lock.lease import Lock
+from agent.reboot.lock.pools import budget, lease_names, pool_of, usable_slots
+from agent.reboot.machine.blocked import as_result
+from agent.reboot.machine.decisions import Decision, Query
+from agent.reboot.machine.inputs import Command, Inputs, LockAttempt, Slot
+from agent.reboot.state import Attempt, Cycle, Idle, NodeState, Now, Pending, Verifying, bounded, decode
+
+_OFF = SentinelReading(False, problem="reboot.mode is off")
 
 
 class _Taken(Exception):
-    """The lease that a count was for is no longer what it was."""
+    """The Lease that a count was for is no longer what it was."""
 
 
 class Observer:
-    """One process's eyes. `memory` is the running cycle's; `identity` is known after the first look."""
+    """One process's view. `memory` is the running cycle's; `identity` is known after the first observation."""
 
-    def __init__(self, policy: Reboot, rooms: Rooms, lock: Lock) -> None:
+    def __init__(self, policy: Reboot, dependencies: Dependencies, lock: Lock) -> None:
         self.memory = CycleMemory()
         self.identity = ""
         self._policy = policy
-        self._rooms = rooms
+        self._deps = dependencies
         self._lock = lock
-        self._waiting = WaitingRoom(rooms.rng, policy.lock.lease_duration)
-        self._note: tuple[str, NodeState | None, str] = ("", NodeState(), "")
+        self._contention = LockContention(dependencies.rng, policy.lock.lease_duration)
+        self._decoded_state: tuple[str, NodeState | None, str] = ("", Idle(), "")
         self._pool_size = 0
-        self._usable = usable_slots(policy)
+        self._usable: int | None = None
         self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._is_settled = False
+        self._slots_before: tuple[tuple[Slot, ...], Slot | None, Slot | None] = ((), None, None)
+        self._rights: dict[str, bool] = {}
 
-    def observe(self) -> Seen:
-        """What is cheap. Raises AgentError: then nothing can be told."""
-        rooms = self._rooms
-        now = Now(rooms.machine.boot_id(), rooms.clock.monotonic(), rooms.clock.wall())
-        node = rooms.cluster.node()
+    def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
+        """Continues with another policy; what is remembered of the running cycle stays."""
+        if policy.lock != self._policy.lock:
+            self._contention = LockContention(dependencies.rng, policy.lock.lease_duration)
+        self._policy, self._deps = policy, dependencies
+        self._usable, self._is_settled = None, False
+
+    def observe(self) -> Inputs:
+        """What is cheap. Raises AgentError: then nothing can be decided."""
+        deps = self._deps
+        now = Now(deps.machine.boot_id(), deps.clock.monotonic(), deps.clock.wall())
+        node = deps.cluster.node()
         if node is None:
-            return Seen(policy=self._policy, now=now, node=None, state=None)
+            return Inputs(policy=self._policy, now=now, node=None, state=None)
         self.identity = f"{node.name}/{node.uid}"
-        state, problem = self._decoded(node.annotations.get(STATE, ""))
-        try:
-            sentinel = rooms.sentinel.read()
-        except AgentError as error:
-            sentinel = SentinelReading(None, problem=str(error))
-        request = tidy(node.annotations.get(REQUEST, ""))
+        state, problem = self._decode(node.annotations.get(REBOOT_STATE, ""))
+        sentinel = self._sentinel()
+        request = bounded(node.annotations.get(REBOOT_REQUEST, ""))
         slots, mine, spare = self._slots(node, state, bool(request) or sentinel.required is not False)
         memory = self._remembered(state, now)
-        if state is not None and state.phase is Phase.VERIFYING and memory.first_heartbeat is None:
+        if isinstance(state, Verifying) and memory.first_heartbeat is None:
             self._first_heartbeat(memory)
         if memory.fence_refused:
-            # Another's write came before the fence. With the lease gone the command was not given; with it fenced by
+            # Another's write came before the fence. With the Lease gone the command was not given; with it fenced by
             # us, an earlier process may have given it.
             memory.command = Command.NOT_GIVEN if mine is None else Command.UNKNOWN
             memory.fence_refused = False
-        return Seen(
+        return Inputs(
             policy=self._policy,
             now=now,
             node=node,
@@ -75,77 +94,99 @@ class Observer:
             renew_due=mine is not None and self._lock.renew_due(mine),
             sentinel=sentinel,
             request=request,
-            kernel=rooms.machine.kernel_release(),
+            kernel=deps.machine.kernel_release(),
             gap_seconds=self._gap(slots, now),
-            turn=self._turn(slots, state, mine, now),
+            attempt=self._attempt(node, slots, state, mine, now),
             progress=memory.progress,
-            drain_due=now.mono >= memory.drain_again_at or rooms.drain.emptied(),
+            drain_due=now.mono >= memory.drain_again_at or deps.drain.emptied(),
             drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
             hooks=memory.hooks,
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
             command=memory.command,
             command_error=memory.command_error,
             command_seconds=now.mono - memory.command_at if memory.command_at is not None else None,
-            new_cycle=f"{rooms.rng.getrandbits(40):010x}",
+            new_cycle=f"{deps.rng.getrandbits(40):010x}",
         )
 
     def postpone(self, decision: Decision) -> float:
-        """This node's turn at the lock came to nothing. Returns the wait."""
-        return self._waiting.postpone(
-            self._rooms.clock.monotonic(),
+        """This node's attempt at the lock came to nothing. Returns the wait."""
+        return self._contention.postpone(
+            self._deps.clock.monotonic(),
             pool_size=self._pool_size,
             seconds=decision.postpone_seconds,
-            refused=decision.sentence if decision.blocked_by else "",
-            refused_by=decision.blocked_by,
+            refused=as_result(decision) if decision.blocked_by else None,
         )
+
+    def _sentinel(self) -> SentinelReading:
+        if self._policy.mode is Mode.OFF:
+            return _OFF
+        try:
+            return self._deps.sentinel.read()
+        except AgentError as error:
+            return SentinelReading(None, problem=str(error))
 
     def _first_heartbeat(self, memory: CycleMemory) -> None:
         """Early, so that the kubelet's next renewal is already news."""
         try:
-            memory.first_heartbeat = self._rooms.cluster.heartbeat()
+            memory.first_heartbeat = self._deps.cluster.heartbeat()
         except KubeError:
             return
 
-    def _decoded(self, text: str) -> tuple[NodeState | None, str]:
-        if text != self._note[0]:
+    def _decode(self, text: str) -> tuple[NodeState | None, str]:
+        if text != self._decoded_state[0]:
             try:
-                self._note = (text, decode(text), "")
+                self._decoded_state = (text, decode(text), "")
             except ValueError as error:
-                self._note = (text, None, str(error))
-        return self._note[1], self._note[2]
+                self._decoded_state = (text, None, str(error))
+        return self._decoded_state[1], self._decoded_state[2]
 
     def _slots(
         self, node: NodeView, state: NodeState | None, may_want: bool
     ) -> tuple[tuple[Slot, ...], Slot | None, Slot | None]:
-        """The pool's slots, the one that is ours, and one too many. An idle node looks at the leases just once."""
-        idle = state is not None and state.phase is Phase.IDLE
+        """The pool's slots, the one that is ours, and one too many. An idle node reads the Leases just once.
+
+        In a cycle, Leases that cannot be read are those of the last time: the deadlines count all the same.
+        """
+        idle = isinstance(state, Idle)
         if state is None or (idle and not may_want and self._is_settled):
             return (), None, None
         pool = pool_of(node.labels, self._policy.pool)
-        names = lease_names(pool, self._policy.concurrency)
-        looked_at = (*names, state.lease) if state.lease and state.lease not in names else names
-        slots = self._lock.observe(looked_at, self.identity, indexed=len(names))
+        names = lease_names(pool, usable_slots(self._policy, pool))
+        own = state.lease if isinstance(state, Attempt) else getattr(state, "lease", "")
+        wanted = (*names, own) if own and own not in names else names
+        try:
+            slots = self._lock.observe(wanted, self.identity, indexed=len(names))
+        except KubeError:
+            if not isinstance(state, Attempt) or self._slots_before[1] is None:
+                raise
+            return self._slots_before
         ours = [slot for slot in slots if slot.ours]
-        mine = next((slot for slot in ours if slot.view.name == state.lease), ours[0] if ours else None)
+        mine = next((slot for slot in ours if slot.view.name == own), ours[0] if ours else None)
         spare = next((slot for slot in ours if slot is not mine), None)
         self._is_settled = idle and mine is None
-        return tuple(slot for slot in slots if slot.index >= 0), mine, spare
+        self._slots_before = tuple(slot for slot in slots if slot.index >= 0), mine, spare
+        return self._slots_before
 
     def _remembered(self, state: NodeState | None, now: Now) -> CycleMemory:
-        cycle = state.cycle if state else ""
+        cycle = state.cycle if isinstance(state, Cycle) else ""
         if self.memory.cycle != cycle or self.memory.boot != now.boot:
             if self.memory.cycle:
-                self._rooms.drain.reset()
-                self._rooms.hooks.reset()
+                self._deps.drain.reset()
+                self._deps.hooks.reset()
             self.memory = CycleMemory(cycle=cycle, boot=now.boot)
         return self.memory
 
-    def _turn(self, slots: tuple[Slot, ...], state: NodeState | None, mine: Slot | None, now: Now) -> Turn:
-        if state is None or state.phase is not Phase.WANTED or mine is not None:
-            return Turn(now=False, in_seconds=0.0)
+    def _attempt(
+        self, node: NodeView, slots: tuple[Slot, ...], state: NodeState | None, mine: Slot | None, now: Now
+    ) -> LockAttempt:
+        if not isinstance(state, Pending) or mine is not None:
+            return LockAttempt(now=False, in_seconds=0.0)
         if not self._pool_size:
-            self._pool_size = max((slot.view.pool_size for slot in slots), default=0) or self._rooms.cluster.count()
-        return self._waiting.turn(
+            known = max((slot.view.pool_size for slot in slots), default=0)
+            self._pool_size = known or self._deps.cluster.count()
+        if self._usable is None:
+            self._usable = usable_slots(self._policy, pool_of(node.labels, self._policy.pool))
+        return self._contention.attempt(
             slots[: self._usable],
             now.mono,
             pool_size=self._pool_size,
@@ -162,94 +203,142 @@ class Observer:
             self._last_reboot = (last, now.mono)
         return max(0.0, min(last + gap - now.wall, self._last_reboot[1] + gap - now.mono))
 
-    def look(self, need: Need, seen: Seen) -> None:
+    def fetch(self, query: Query, inputs: Inputs) -> None:
         """Answers the machine's question. Raises KubeError where the pool cannot be counted."""
-        match need:
-            case Need.GATE:
-                seen.gate = self._gate(late=False)
-            case Need.LATE_GATE:
-                seen.late_gate = self._gate(late=True)
-            case Need.PROOF:
-                seen.proof = self._proof()
-            case Need.BUDGET:
-                self._count(seen)
-            case Need.HOLDER:
-                seen.holder_gone = self._is_holder_gone(seen.turn.slot)
-            case Need.HEARTBEAT:
-                seen.heartbeat = self._has_heartbeat()
+        match query:
+            case Query.BLOCKERS:
+                inputs.blockers = self._blockers()
+            case Query.LATE_BLOCKERS:
+                inputs.late_blockers = self._late_blockers(inputs)
+            case Query.HARDENING:
+                inputs.hardening = self._hardening()
+            case Query.BUDGET:
+                self._count(inputs)
+            case Query.HOLDER:
+                inputs.holder_gone = self._is_holder_gone(inputs.attempt.slot)
+            case Query.LOCK_RIGHTS:
+                inputs.lock_rights = self._missing_rights(inputs)
+            case Query.HEARTBEAT:
+                inputs.heartbeat = self._has_heartbeat()
+            case Query.SHUTDOWN:
+                inputs.shutting_down = self._is_shutting_down()
 
-    def _gate(self, *, late: bool) -> Gate:
-        for blocker in self._rooms.blockers:
-            if late and not blocker.late:
+    def _blockers(self) -> BlockerResult:
+        for blocker in self._deps.blockers:
+            try:
+                result = blocker.check()
+            except AgentError as error:
+                result = _unknown(blocker.name, error)
+            if result.blocked:
+                return replace(result, name=blocker.name, reason=reason_of(blocker.name))
+        return BlockerResult(blocked=False)
+
+    def _late_blockers(self, inputs: Inputs) -> BlockerResult:
+        """One that is unknown gives way to one that certainly blocks."""
+        unknown = BlockerResult(blocked=False)
+        drained = self._drained(inputs)
+        for blocker in self._deps.blockers:
+            if not blocker.late:
                 continue
             try:
-                verdict = blocker.check()
+                if isinstance(blocker, DrainAwareBlocker):
+                    result = blocker.check_after_drain(drained)
+                else:
+                    result = blocker.check()
             except AgentError as error:
-                return Gate(blocked=True, name=blocker.name, by=f"{blocker.name}, which cannot be told: {error}")
-            if verdict.blocked:
-                return Gate(blocked=True, name=blocker.name, by=verdict.by, again_seconds=verdict.again_seconds)
-        return Gate(blocked=False)
+                result = _unknown(blocker.name, error)
+            if result.blocked:
+                result = replace(result, name=blocker.name, reason=reason_of(blocker.name))
+                if not result.unknown:
+                    return result
+                unknown = result
+        return unknown
 
-    def _proof(self) -> ProofReading:
+    def _drained(self, inputs: Inputs) -> Drained:
+        state = inputs.state
+        at = state.marks[0][1] if isinstance(state, Attempt) and state.marks else inputs.now.wall
+        return Drained(at, inputs.progress.namespaces if inputs.progress is not None else frozenset())
+
+    def _hardening(self) -> HardeningReading:
         try:
-            return self._rooms.proof.read()
+            return self._deps.hardening.read()
         except AgentError as error:
-            return ProofReading(None, str(error))
+            return HardeningReading(None, str(error))
 
-    def _count(self, seen: Seen) -> None:
-        """The pool's budget; none when the lock was taken meanwhile."""
-        node = seen.node
+    def _is_shutting_down(self) -> bool:
+        try:
+            return self._deps.machine.is_shutting_down()
+        except AgentError:
+            return False
+
+    def _missing_rights(self, inputs: Inputs) -> tuple[str, ...]:
+        """Of the Lease that would be created. Unknown counts as allowed: the patch itself will tell."""
+        slot = inputs.attempt.slot
+        if slot is None:
+            return ()
+        name = slot.view.name
+        if not self._rights.get(name, False):
+            self._rights[name] = self._deps.cluster.can_patch_lease(name)
+        return () if self._rights[name] else (name,)
+
+    def _count(self, inputs: Inputs) -> None:
+        """The pool's budget; none when the lock was acquired meanwhile."""
+        node = inputs.node
         if node is None:
             return
-        own = seen.mine or seen.turn.slot
-        others = [slot.view.holder for slot in seen.slots if own is None or slot.index != own.index]
+        own = inputs.mine or inputs.attempt.slot
+        others = [slot.view.holder for slot in inputs.slots if own is None or slot.index != own.index]
         pool = pool_of(node.labels, self._policy.pool)
-        members = self._rooms.cluster.members()
-        if seen.mine is None and own is not None:
-            members = self._while_untaken(members, seen, own)
+        members = self._deps.cluster.members()
+        if inputs.mine is None and own is not None:
+            members = self._while_untaken(members, inputs, own)
         try:
             found = budget(members, node.name, self._policy, pool, others)
         except _Taken:
             return
         self._pool_size = found.pool_size
-        self._usable = min(usable_slots(self._policy), found.slots)
-        seen.budget = found
+        self._usable = min(usable_slots(self._policy, pool), found.slots)
+        inputs.budget = found
 
-    def _while_untaken(self, members: Iterable[Member], seen: Seen, wanted: Slot) -> Iterator[Member]:
-        """The members, as long as nobody else takes the lease that they are counted for.
+    def _while_untaken(self, members: Iterable[Member], inputs: Inputs, wanted: Slot) -> Iterator[Member]:
+        """The members, as long as no other node takes the Lease that they are counted for.
 
-        In a big cluster many begin to count before the first has done. The leases are watched by who waits: looking at
-        them costs no request, where the next page would.
+        In a big cluster many begin to count before the first is done. The Leases are watched by who waits: reading them
+        costs no request, where the next page would.
 
         Raises:
-            _Taken: it has changed; `seen` has the leases and the turn as they are now.
+            _Taken: it has changed; `inputs` has the Leases and the attempt as they are now.
         """
         for number, member in enumerate(members, start=1):
             yield member
-            if number % MEMBERS_A_PAGE or seen.node is None:
+            if number % MEMBERS_A_PAGE or inputs.node is None:
                 continue
-            slots, mine, spare = self._slots(seen.node, seen.state, may_want=True)
+            slots, mine, spare = self._slots(inputs.node, inputs.state, may_want=True)
             if wanted.view not in [slot.view for slot in slots]:
-                seen.slots, seen.mine, seen.spare = slots, mine, spare
-                seen.turn = self._turn(slots, seen.state, mine, seen.now)
+                inputs.slots, inputs.mine, inputs.spare = slots, mine, spare
+                inputs.attempt = self._attempt(inputs.node, slots, inputs.state, mine, inputs.now)
                 raise _Taken
 
     def _is_holder_gone(self, slot: Slot | None) -> bool:
-        """Whether the holder's Node is gone or another one by the same name. Not to be told: it is there."""
+        """Whether the holder's Node is gone or another one by the same name. Unknown: it is there."""
         if slot is None:
             return False
         name, _, uid = slot.view.holder.rpartition("/")
         try:
-            return self._rooms.cluster.uid_of(name) != uid
+            return self._deps.cluster.uid_of(name) != uid
         except KubeError:
             return False
 
     def _has_heartbeat(self) -> bool:
-        """Whether the kubelet has renewed its lease since this process first looked."""
+        """Whether the kubelet has renewed its Lease since this process first read it."""
         try:
-            renewed = self._rooms.cluster.heartbeat()
+            renewed = self._deps.cluster.heartbeat()
         except KubeError:
             return False
         if self.memory.first_heartbeat is None:
             self.memory.first_heartbeat = renewed
         return bool(renewed) and renewed != self.memory.first_heartbeat
+
+
+def _unknown(name: str, error: AgentError) -> BlockerResult:
+    return BlockerResult(blocked=True, by=f"{name}, which is unknown: {error}")

@@ -1,42 +1,40 @@
-"""What is done to the machine: the reboot command or signal, and the hooks around it.
+"""How the node is rebooted: one class a method of `reboot.method`, in one registry.
 
 It refuses to give a reboot command to another machine than the node whose tree it is given, and never takes "ended
-badly" for "is going down". Commands run in the node's own namespaces where the Host is told so.
+badly" for "is going down". Commands run in the node's own namespaces where the Host is set so.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent.config.schema import Hook, Reboot, RebootMethod
-from agent.config.schema import Hooks as HooksPolicy
-from agent.errors import AgentError, CommandError, CommandMissing, CommandTimeout, HostError
+from agent.config.schema import Reboot, RebootMethod
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host
-from agent.reboot.ports import HookProgress, HookStage, Power
+from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
 
 _COMMAND_SECONDS = 60.0
+_HELP_SECONDS = 10.0
 _OUTPUT_LIMIT = 1 << 16
-_WORDS = 200
 # systemd starts reboot.target on it. The number is glibc's (SIGRTMIN is 34 there), which systemd is built with; musl's
 # Python would count from 35. https://www.freedesktop.org/software/systemd/man/latest/systemd.html#Signals
 REBOOT_SIGNAL = 39
 _INIT = "systemd"
 # What a shell answers when a signal ended the command in it: on a node that goes down that is no failure.
 _ENDED_BY_SIGNAL = (128 + 1, 128 + 9, 128 + 15)
+_SYSTEMCTL = "/bin/systemctl"
+_STATE_SECONDS = 10.0
 _REAL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# Before version 257 root's `systemctl reboot` ignores block inhibitors without this option (of version 248).
+# https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#--check-inhibitors=
+_CHECK_INHIBITORS = "--check-inhibitors"
 
 
-def make_power(policy: Reboot, host: Host) -> Power:
-    """The way of rebooting that the policy asks for."""
-    return SignalPower(host) if policy.method is RebootMethod.SIGNAL else CommandPower(policy.command, host)
-
-
-class CommandPower:
-    """Runs `reboot.command`. It has a minute to answer; `systemctl reboot` answers at once, and the node goes later.
+class CommandRebooter:
+    """Runs `reboot.command`. It has a minute to answer; `systemctl reboot` answers immediately, the node goes later.
 
     What the command leaves running behind it is ended with it, so it has to hand over to the node's init.
     """
@@ -47,17 +45,31 @@ class CommandPower:
         self._timeout_seconds = timeout_seconds
 
     def reboot(self) -> None:
-        """See ports.Power. Raises CommandMissing, CommandFailed and, when it cannot be told, CommandTimeout."""
-        done = self._host.run(self._argv, timeout_seconds=self._timeout_seconds, limit_bytes=_OUTPUT_LIMIT)
+        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed; CommandTimeout when the outcome is unknown."""
+        argv = self._argv
+        if argv == Reboot().command and self._knows_inhibitors(argv[0]):
+            argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
+        done = self._host.run(argv, timeout_seconds=self._timeout_seconds, limit_bytes=_OUTPUT_LIMIT)
         if done.code >= 0 and done.code not in _ENDED_BY_SIGNAL:
+            # systemctl's last line is advice; the one that names the inhibitor comes first.
+            inhibitors = [line for line in done.stderr.splitlines() if "inhibited by" in line] if done.code else []
+            if inhibitors:
+                raise CommandFailed(argv, done.code, sanitize("; ".join(inhibitors)))
             done.check()
 
+    def _knows_inhibitors(self, systemctl: str) -> bool:
+        try:
+            done = self._host.run((systemctl, "--help"), timeout_seconds=_HELP_SECONDS, limit_bytes=_OUTPUT_LIMIT)
+        except (CommandMissing, CommandTimeout):
+            return False  # the reboot itself will fail with the reason
+        return _CHECK_INHIBITORS in done.stdout
 
-class SignalPower:
+
+class SignalRebooter:
     """Sends SIGRTMIN+5 to PID 1, for nodes without systemctl in reach.
 
     systemd stops services in order, but logind is not asked: inhibitors, the kubelet's graceful shutdown among them,
-    are walked around.
+    are bypassed.
     """
 
     def __init__(self, host: Host, *, pid: int = 1, send: Callable[[int, int], None] = os.kill) -> None:
@@ -67,7 +79,7 @@ class SignalPower:
         self._send = send
 
     def reboot(self) -> None:
-        """See ports.Power. Raises HostError when PID 1 is not the node's systemd, or may not be signalled."""
+        """See interfaces.Rebooter. Raises HostError when PID 1 is not the node's systemd, or may not be signalled."""
         if self._host.boot_id() != _this_machines_boot_id():
             raise HostError("PID 1 is not signalled: the node's tree describes another machine than this one")
         try:
@@ -90,93 +102,33 @@ def _this_machines_boot_id() -> str:
         raise HostError(f"cannot read {_REAL_BOOT_ID}: {error}") from error
 
 
-class HostHooks:
-    """Runs the hooks of a stage one after another, in a thread of its own; satisfies ports.Hooks.
+REBOOTERS: Mapping[RebootMethod, Callable[[Reboot, Host], Rebooter]] = {
+    RebootMethod.COMMAND: lambda policy, host: CommandRebooter(policy.command, host),
+    RebootMethod.SIGNAL: lambda _policy, host: SignalRebooter(host),
+}
 
-    Each gets NODE_NAME, REBOOT_STAGE and REBOOT_CYCLE in its environment. The first one that fails ends the stage.
-    """
 
-    def __init__(self, policy: HooksPolicy, host: Host, *, node: str, wake: Callable[[], None] = lambda: None) -> None:
-        """wake: called in the stage's thread when it has ended."""
-        self._hooks: Mapping[HookStage, tuple[Hook, ...]] = {
-            HookStage.PRE_DRAIN: policy.pre_drain,
-            HookStage.PRE_REBOOT: policy.pre_reboot,
-            HookStage.POST_REBOOT: policy.post_reboot,
-        }
+def make_rebooter(policy: Reboot, host: Host) -> Rebooter:
+    """The way of rebooting that the policy asks for."""
+    return REBOOTERS[policy.method](policy, host)
+
+
+class NodeMachine:
+    """The machine under the agent: interfaces.Machine of a Host."""
+
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._node = node
-        self._wake = wake
-        self._stages: dict[tuple[HookStage, str], _Running] = {}
+        self.boot_id = host.boot_id
+        self.kernel_release = host.kernel_release
 
-    def step(self, stage: HookStage, cycle: str) -> HookProgress:
-        """See ports.Hooks."""
-        hooks = self._hooks[stage]
-        if not hooks:
-            return HookProgress(done=True)
-        running = self._stages.get((stage, cycle))
-        if running is None:
-            environment = {"NODE_NAME": self._node, "REBOOT_STAGE": stage.value, "REBOOT_CYCLE": cycle}
-            running = self._stages[stage, cycle] = _Running(hooks, self._host, environment, self._wake)
-        return running.progress
+    def is_shutting_down(self) -> bool:
+        """Whether systemd is stopping the system; False where there is no systemd to ask. Raises HostError.
 
-    def reset(self) -> None:
-        """See ports.Hooks. A hook that runs is killed within a few seconds; nobody waits for it."""
-        for running in self._stages.values():
-            running.cancel()
-        self._stages.clear()
-
-
-class _Running:
-    """One stage under way."""
-
-    def __init__(
-        self, hooks: tuple[Hook, ...], host: Host, environment: Mapping[str, str], wake: Callable[[], None]
-    ) -> None:
-        self.progress = HookProgress(done=False)
-        self._cancelled = threading.Event()
-        self._work = lambda: self._run(hooks, host, environment, wake)
-        threading.Thread(target=self._work, name="hooks", daemon=True).start()
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def _run(
-        self, hooks: tuple[Hook, ...], host: Host, environment: Mapping[str, str], wake: Callable[[], None]
-    ) -> None:
-        # Whatever ends this thread, nobody is left waiting for a stage that has no end.
-        ended = HookProgress(done=False, error="the hooks' thread died; see the agent's log")
+        https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#is-system-running
+        """
+        argv = (_SYSTEMCTL, "is-system-running")
         try:
-            ended = run_hooks(hooks, host, environment=environment, cancelled=self._cancelled.is_set)
-        finally:
-            self.progress = ended
-            if not self._cancelled.is_set():
-                wake()
-
-
-def run_hooks(
-    hooks: tuple[Hook, ...],
-    host: Host,
-    *,
-    environment: Mapping[str, str],
-    cancelled: Callable[[], bool] = lambda: False,
-) -> HookProgress:
-    """Runs hooks in order, to the first that fails. The error names the hook, how it ended and its last line."""
-    for hook in hooks:
-        name = sanitize(" ".join(hook.command), 100)
-        try:
-            host.run(
-                hook.command,
-                timeout_seconds=hook.timeout,
-                limit_bytes=_OUTPUT_LIMIT,
-                environment=environment,
-                cancelled=cancelled,
-            ).check()
-        except CommandMissing as error:
-            return HookProgress(done=False, error=sanitize(f"{name}: {error}", _WORDS))
-        except CommandTimeout:
-            return HookProgress(done=False, error=f"{name}: killed after {hook.timeout:g} s")
-        except CommandError as error:
-            return HookProgress(done=False, error=sanitize(str(error), _WORDS + len(name)))
-        except AgentError as error:
-            return HookProgress(done=False, error=sanitize(f"{name}: {error}", _WORDS))
-    return HookProgress(done=True)
+            done = self._host.run(argv, timeout_seconds=_STATE_SECONDS, limit_bytes=_OUTPUT_LIMIT)
+        except CommandMissing:
+            return False
+        return done.stdout.strip() == "stopping"

@@ -1,7 +1,7 @@
-"""What says that the node wants a reboot: a file that a package manager leaves, or a command.
+"""What requests a reboot of the node: a file that a package manager leaves, or a command.
 
-It refuses to guess. A folder that is missing, a file that cannot be read and an exit code that nobody gave a meaning to
-are unknown: neither a wish nor its absence. Nothing here waits long: the command runs in a thread of its own.
+It refuses to guess. A folder that is missing, a file that cannot be read and an exit code without a meaning
+are unknown: neither "required" nor "not required". Nothing here waits long: the command runs in a thread of its own.
 Sentinels of the distributions: docs/reboots.md.
 """
 
@@ -18,7 +18,7 @@ from agent.config.schema import Required
 from agent.config.schema import Sentinel as SentinelPolicy
 from agent.errors import AgentError, CommandMissing, HostFileError, HostFileMissing
 from agent.host import Completed, Host
-from agent.reboot.ports import Clock, SentinelReading
+from agent.reboot.interfaces import Clock, SentinelReading
 from agent.text import join_limited, last_line, sanitize
 
 _CONTENT_LIMIT = 1 << 20
@@ -26,7 +26,7 @@ _PACKAGES_SHOWN = 8
 _OUTPUT_LIMIT = 1 << 16
 # Most such commands answer within this; what takes longer is given to the next tick, which the wake-up brings.
 _PATIENCE_SECONDS = 1.0
-# By which a shell, or the system, says that nothing was run: never an answer, whatever the map says.
+# By which a shell, or the system, reports that nothing was run: never an answer, whatever the map holds.
 _NOT_RUN = {126: "could not be executed", 127: "was not found: is it installed?"}
 
 
@@ -53,7 +53,7 @@ def make_sentinel(
 
 
 class FileSentinel:
-    """A file whose presence asks for a reboot; beside it, `.pkgs` names the packages, one a line."""
+    """A file whose presence requests a reboot; beside it, `.pkgs` names the packages, one a line."""
 
     def __init__(self, path: str, host: Host) -> None:
         self._path = path
@@ -78,13 +78,13 @@ class FileSentinel:
         return SentinelReading(True, self._reason(), stamp)
 
     def _stamp(self) -> str:
-        """Another one whenever the file was written anew; read until it holds still. Raises HostFileError."""
+        """Another one whenever the file was written again; read until it holds still. Raises HostFileError."""
         for _ in range(5):
             before = self._host.stat(self._path)
             content = self._host.read_bytes(self._path, limit_bytes=_CONTENT_LIMIT)
             if self._host.stat(self._path) == before:
-                said = f"{before.inode} {before.mtime_ns} ".encode() + content
-                return hashlib.sha256(said).hexdigest()[:16]
+                version = f"{before.inode} {before.mtime_ns} ".encode() + content
+                return hashlib.sha256(version).hexdigest()[:16]
         raise HostFileError("read", self._path, "it changes all the time")
 
     def _absent(self) -> SentinelReading:
@@ -97,7 +97,7 @@ class FileSentinel:
             if self._is_dangling():
                 return SentinelReading(None, problem=f"{self._path} is a symlink that leads nowhere")
         except HostFileMissing:
-            return SentinelReading(None, problem=f"the folder {folder} is not there: is the node's root mounted?")
+            return SentinelReading(None, problem=f"the folder {folder} does not exist: is the node's root mounted?")
         except HostFileError as error:
             return SentinelReading(None, problem=str(error))
         return SentinelReading(False)
@@ -110,14 +110,14 @@ class FileSentinel:
         return True
 
     def _reason(self) -> str:
-        """The packages; a list that is missing or cannot be read takes nothing from the wish."""
+        """The packages; a reboot is required also where their list is missing or cannot be read."""
         try:
             lines = self._host.read_text(f"{self._path}.pkgs", limit_bytes=_CONTENT_LIMIT).splitlines()
         except HostFileMissing:
             lines = []
         except HostFileError as error:
             return sanitize(f"packages unknown: {error}")
-        return join_limited(lines, _PACKAGES_SHOWN) or f"{self._path} is there"
+        return join_limited(lines, _PACKAGES_SHOWN) or f"{self._path} exists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _Answer:
 class CommandSentinel:
     """A command whose exit code is looked up in a map; what is not in the map is unknown.
 
-    It runs at most once an interval, and only when somebody reads. An answer that has grown older than two intervals
+    It runs at most once an interval, and only when it is read. An answer that has grown older than two intervals
     and the timeout, because the command hangs, is unknown too.
     """
 
@@ -188,7 +188,7 @@ class CommandSentinel:
 
 
 def judge(done: Completed, policy: SentinelPolicy) -> SentinelReading:
-    """What a finished command says. Pure. The stamp is made of its standard output alone."""
+    """What a finished command means. Pure. The stamp is made of its standard output alone."""
     name = policy.command[0]
     if done.code in _NOT_RUN:
         words = last_line(done.stderr)
@@ -198,14 +198,14 @@ def judge(done: Completed, policy: SentinelPolicy) -> SentinelReading:
         return SentinelReading(False)
     if meaning is Required.REQUIRED:
         stamp = hashlib.sha256(done.stdout.encode()).hexdigest()[:16]
-        return SentinelReading(True, _said(done.stdout) or f"{name} says so", stamp)
+        return SentinelReading(True, _summary(done.stdout) or f"reported by {name}", stamp)
     ended = f"was ended by signal {-done.code}" if done.code < 0 else f"ended with exit code {done.code}"
     words = last_line(done.stderr or done.stdout)
-    told = f": {words}" if words else ""
-    return SentinelReading(None, problem=f"{name} {ended}, which has no meaning in sentinel.exitCodes{told}")
+    detail = f": {words}" if words else ""
+    return SentinelReading(None, problem=f"{name} {ended}, which has no meaning in sentinel.exitCodes{detail}")
 
 
-def _said(output: str) -> str:
+def _summary(output: str) -> str:
     """The bullet points of an output (`needs-restarting -r` names packages so), else its last line."""
     lines = [line.strip() for line in output.splitlines()]
     bullets = [line[1:].strip() for line in lines if line[:1] in ("*", "-") and line[1:2] == " "]

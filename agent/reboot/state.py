@@ -1,54 +1,35 @@
-"""What the node itself remembers of its reboot: one annotation, versioned and bounded.
+"""What the node itself remembers of its reboot: the annotation `node-hardening.io/reboot-state`, versioned and bounded.
 
-With the lease it is all that a new pod, a new version or a rebooted machine has to go on with. It goes in the same
-patch as the change that it describes. Times that decide anything are stamps of the monotonic clock with the boot they
-belong to, because a wall clock may be hours off after a boot; wall times are for people. A text that cannot be read is
-refused, never guessed: nothing is rebooted on a misread note.
+With the Lease it is all that a new pod, a new version or a rebooted machine has to continue with, and it is written in
+the same patch as the change that it describes. It is a union by phase: each phase has a class of its own with just the
+fields that it can have. Times that decide anything are stamps of the monotonic clock with the boot they belong to,
+because a wall clock may be hours off after a boot. A text that cannot be read is refused, never guessed: nothing is
+rebooted on a misread state.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
-from typing import Any, TypeGuard
+from typing import Any, ClassVar
 
-from agent.reboot.ports import Outcome
+from agent.reboot.phases import STORED, Phase
 
-VERSION = 1
+VERSION = 2
 _TEXT_LIMIT = 300
 _ANNOTATION_LIMIT = 8192
+_COUNT_LIMIT = 1_000_000
+_SECONDS_LIMIT = 253_402_300_800.0  # the year 10000: no calendar has more
 
 
-class Phase(StrEnum):
-    """Where a node is. Those in PERSISTED are written down; the others follow from what is seen."""
+class Outcome(StrEnum):
+    """How a cycle ended, for `reboots by outcome`."""
 
-    IDLE = "idle"
-    WANTED = "wanted"
-    BLOCKED = "blocked"
-    WAITING = "waiting"
-    LOCKED = "locked"
-    CORDONED = "cordoned"
-    DRAINING = "draining"
-    REBOOTING = "rebooting"
-    VERIFYING = "verifying"
-    RELEASING = "released"
-    FAILED = "rolled back"
-    UNKNOWN = "unknown"
-
-
-PERSISTED = frozenset(
-    {
-        Phase.IDLE,
-        Phase.WANTED,
-        Phase.CORDONED,
-        Phase.DRAINING,
-        Phase.REBOOTING,
-        Phase.VERIFYING,
-        Phase.RELEASING,
-        Phase.FAILED,
-    }
-)
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABORTED = "aborted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,89 +55,175 @@ class Stamp:
         return cls(now.boot, round(now.mono, 3), round(now.wall, 3))
 
     def elapsed(self, now: Now) -> float | None:
-        """Seconds since then; None when the machine was booted in between, for then nobody can tell."""
+        """Seconds since then; None when the machine booted in between: its clock started again."""
         return max(0.0, now.mono - self.mono) if self.boot == now.boot else None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """The note.
+Marks = tuple[tuple[Phase, float], ...]
 
-    phase: one of PERSISTED, entered at `entered`. cycle: one attempt's id. reason: packages. requested: the value of
-    the reboot-request annotation that this cycle answers. since: wall seconds when the reboot was first wanted. boot:
-    the boot id that has to change, set with the cordon. cordoned: the cordon is ours; uncordoned: we lifted it. lease:
-    the name of the lock. failures: attempts that failed in a row. error: why the last one did, or what the proof is
-    missing. lost: the lock was lost rather than released. guard: the sentinel was still there after a proven reboot,
-    with this stamp. streak: reboots wanted again soon after the last one, which ended at `done`. outcome: how the cycle
-    ended. kernel: the release before the reboot. marks: wall seconds at which phases were entered. pods, left, slowest:
-    of the drain.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """What every phase has.
+
+    failures: attempts that failed in a row. streak: reboots required again soon after the last one, which ended at
+    `done`.
     """
 
-    phase: Phase = Phase.IDLE
-    cycle: str = ""
-    reason: str = ""
-    requested: str = ""
-    since: float = 0.0
-    boot: str = ""
-    cordoned: bool = False
-    uncordoned: bool = False
-    lease: str = ""
-    entered: Stamp | None = None
+    phase: ClassVar[Phase]
     failures: int = 0
-    error: str = ""
-    lost: bool = False
-    guard: str | None = None
     streak: int = 0
     done: Stamp | None = None
-    outcome: Outcome | None = None
-    kernel: str = ""
-    pods: int = 0
-    left: int = 0
-    slowest: str = ""
-    marks: tuple[tuple[str, float], ...] = field(default=())
 
     def encode(self) -> str:
-        """The annotation's value: compact JSON, what is at its default left out, long texts cut."""
+        """The annotation's value: compact JSON; fields at their default are left out, long texts cut."""
         shown: dict[str, Any] = {"v": VERSION, "phase": self.phase.value}
-        for key in _TEXTS:
-            if value := getattr(self, key):
-                shown[key] = tidy(value)
-        for key in _NUMBERS:
-            if value := getattr(self, key):
-                shown[key] = value
-        for key in _FLAGS:
-            if getattr(self, key):
-                shown[key] = True
-        for key in _STAMPS:
-            stamp: Stamp | None = getattr(self, key)
-            if stamp is not None:
-                shown[key] = {"boot": stamp.boot, "mono": stamp.mono, "wall": stamp.wall}
-        if self.guard is not None:
-            shown["guard"] = tidy(self.guard)
-        if self.outcome is not None:
-            shown["outcome"] = self.outcome.value
-        if self.marks:
-            shown["marks"] = dict(self.marks)
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != one.default:
+                shown[one.name] = _shown(value)
         return json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
 
 
-_TEXTS = ("cycle", "reason", "requested", "boot", "lease", "error", "kernel", "slowest")
-_NUMBERS = ("since", "failures", "streak", "pods", "left")
-_FLAGS = ("cordoned", "uncordoned", "lost")
-_STAMPS = ("entered", "done")
-_COUNTS = frozenset({"failures", "streak", "pods", "left"})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle(NodeState):
+    """No reboot is pending. guard: the sentinel's stamp that was still there after a verified reboot."""
+
+    phase = Phase.IDLE
+    guard: str | None = None
 
 
-def tidy(text: str) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle(NodeState):
+    """What every phase of a cycle has.
+
+    cycle: the attempt's id. packages: what the sentinel names. requested: the value of the reboot-request annotation
+    that this cycle answers. since: wall seconds when the reboot was first required. entered: when the phase began.
+    last_cause: see RolledBack.cause, of the attempt before.
+    """
+
+    cycle: str
+    packages: str = ""
+    requested: str = ""
+    since: float = 0.0
+    entered: Stamp
+    last_cause: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending(Cycle):
+    """A reboot is required; no lock is written down yet. error: why the attempt before failed. taint: the key that is
+    on the Node while it waits."""
+
+    phase = Phase.PENDING
+    error: str = ""
+    taint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt(Cycle):
+    """From the cordon to the release: the node is ours.
+
+    boot: the boot id that has to change. cordoned: the cordon is ours. lease: the lock's name. kernel: the release
+    before the reboot. failing: checks of the hardening that did not pass before the cordon. marks: wall seconds at
+    which each phase began. pods, left, slowest: of the drain.
+    """
+
+    boot: str
+    cordoned: bool = False
+    lease: str = ""
+    kernel: str = ""
+    failing: int = 0
+    marks: Marks = ()
+    pods: int = 0
+    left: int = 0
+    slowest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cordoned(Attempt):
+    """Cordoned, nothing evicted yet."""
+
+    phase = Phase.CORDONED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining(Attempt):
+    """Pods are being evicted."""
+
+    phase = Phase.DRAINING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebooting(Attempt):
+    """Drained; the reboot command is about to be given, or was given."""
+
+    phase = Phase.REBOOTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifying(Attempt):
+    """Another boot id was seen. error: what verification is missing past verifyTimeout."""
+
+    phase = Phase.VERIFYING
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Cycle):
+    """A cycle that is over but for its lock.
+
+    lease: the lock's name, empty when it was never ours. uncordoned: we removed our cordon. lost: the lock was lost
+    rather than released. error: why it did not succeed. kernel, marks, pods, slowest: see Attempt.
+    """
+
+    lease: str = ""
+    uncordoned: bool = False
+    lost: bool = False
+    error: str = ""
+    kernel: str = ""
+    marks: Marks = ()
+    pods: int = 0
+    slowest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Releasing(Finished):
+    """Succeeded or aborted: the lock is released next. guard: see Idle."""
+
+    phase = Phase.RELEASING
+    outcome: Outcome = Outcome.SUCCEEDED
+    guard: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack(Finished):
+    """Failed: the lock is released, the next attempt comes after the back-off.
+
+    cause: a stable word where the same drain would only be repeated: what blocked after it. repeated: for the second
+    time in a row.
+    """
+
+    phase = Phase.ROLLED_BACK
+    cause: str = ""
+    repeated: bool = False
+
+
+CLASSES: Mapping[Phase, type[NodeState]] = {
+    one.phase: one for one in (Idle, Pending, Cordoned, Draining, Rebooting, Verifying, Releasing, RolledBack)
+}
+
+
+def bounded(text: str) -> str:
     """A text as it is written down: cut, and without what would swell in JSON or break a line."""
     cut = text[:_TEXT_LIMIT]
     return cut if cut.isprintable() else "".join(letter if letter.isprintable() else " " for letter in cut)
 
 
 def decode(text: str) -> NodeState:
-    """Reads the annotation; an empty one is a node that wants nothing. Raises ValueError that says what is wrong."""
+    """Reads the annotation; an empty one is an idle node. Raises ValueError that says what is wrong."""
     if not text:
-        return NodeState()
+        return Idle()
     if len(text) > _ANNOTATION_LIMIT:
         raise ValueError(f"longer than {_ANNOTATION_LIMIT} characters")
     try:
@@ -166,63 +233,120 @@ def decode(text: str) -> NodeState:
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - it is the text that is wrong, not a caller's type
     version = document.pop("v", None)
-    if type(version) is not int or version != VERSION:
-        raise ValueError(f"version {version!r}; this agent reads version {VERSION}")
-    known: dict[str, Any] = {}
+    if type(version) is not int or version not in (1, VERSION):
+        raise ValueError(f"version {version!r:.40}; this agent reads versions 1 and {VERSION}")
+    if version == 1:
+        document = _from_version_1(document)
+    return _of(document)
+
+
+def _of(document: dict[str, Any]) -> NodeState:
+    name = document.pop("phase", None)
+    if name not in STORED:
+        raise ValueError(f"phase {str(name)[:64]!r} is never stored")
+    kind = CLASSES[Phase(name)]
+    known = {one.name: one for one in fields(kind)}
+    values: dict[str, Any] = {}
     for key, value in document.items():
-        known[key] = _field(key, value)
-    if "phase" not in known:
-        raise ValueError("no phase")
-    state = NodeState(**known)
-    if state.phase in _UNDER_WAY and not (state.cycle and state.boot and state.entered):
-        raise ValueError(f"phase {state.phase.value} without cycle, boot or entered")
-    return state
+        if key not in known:
+            raise ValueError(f"phase {name} has no {key[:64]!r}")
+        values[key] = _read(key, value)
+    required = {one.name for one in known.values() if one.default is MISSING}
+    if missing := sorted(key for key in required if not values.get(key)):
+        raise ValueError(f"phase {name} without {', '.join(missing)}")
+    return kind(**values)
 
 
-_UNDER_WAY = frozenset({Phase.CORDONED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING})
+_V1_PHASES = {"wanted": "pending", "released": "releasing", "rolled back": "rolled-back"}
+_V1_KEYS = {"reason": "packages"}
 
 
-def _field(key: str, value: Any) -> Any:
-    if key == "phase":
-        return _phase(value)
-    if (key in _TEXTS or key == "guard") and isinstance(value, str):
-        return value
-    if key in _COUNTS and type(value) is int and value >= 0:
-        return value
-    if key == "since" and _is_seconds(value):
-        return value
-    if key in _FLAGS and isinstance(value, bool):
-        return value
-    if key in _STAMPS:
-        return _stamp(key, value)
-    if key == "outcome" and value in _OUTCOMES:
-        return Outcome(value)
-    if key == "marks" and isinstance(value, dict) and all(map(_is_seconds, value.values())):
-        return tuple(value.items())
-    raise ValueError(f"{key[:64]}: {str(value)[:64]!r} is not what belongs there")
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 kept the fields of every phase in one flat object; what the phase has no use for is left out.
+
+    Before it is left out it is checked, so that what version 1 refused is refused still.
+    """
+    found = {_V1_KEYS.get(key, key): value for key, value in document.items()}
+    phase = found.get("phase")
+    phase = found["phase"] = _V1_PHASES.get(phase, phase) if isinstance(phase, str) else phase
+    marks = found.get("marks")
+    if isinstance(marks, dict):
+        found["marks"] = {_V1_PHASES.get(key, key): value for key, value in marks.items()}
+    if phase not in STORED:
+        return found
+    for key, value in found.items():
+        if key != "phase":
+            _read(key, value)
+    known = {one.name for one in fields(CLASSES[Phase(str(phase))])} | {"phase"}
+    if "entered" in known and "entered" not in found:
+        found["entered"] = {"boot": "unknown", "mono": 0.0, "wall": 0.0}
+    return {key: value for key, value in found.items() if key in known}
 
 
-_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+# -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _phase(value: Any) -> Phase:
+def _shown(value: object) -> object:
+    if isinstance(value, Stamp):
+        return {"boot": value.boot, "mono": value.mono, "wall": value.wall}
+    if isinstance(value, tuple):
+        return dict(value)
+    return bounded(value) if type(value) is str else value
+
+
+def _read(key: str, value: Any) -> Any:
+    reader = _READERS.get(key)
+    if reader is None:
+        raise ValueError(f"{key[:64]!r} is no key of the state")
     try:
-        phase = Phase(value)
-    except ValueError:
-        phase = Phase.UNKNOWN
-    if phase not in PERSISTED:
-        raise ValueError(f"phase {str(value)[:64]!r} is none that is written down")
-    return phase
+        return reader(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {str(value)[:64]!r} is not {error}") from None
 
 
-def _stamp(key: str, value: Any) -> Stamp:
-    if isinstance(value, dict) and len(value) == 3:
-        boot, mono, wall = value.get("boot"), value.get("mono"), value.get("wall")
-        if isinstance(boot, str) and _is_seconds(mono) and _is_seconds(wall):
-            return Stamp(boot, float(mono), float(wall))
-    raise ValueError(f"{key}: {str(value)[:64]!r} is not {{boot, mono, wall}}")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text")
+    return bounded(value)
 
 
-def _is_seconds(value: object) -> TypeGuard[float]:
-    """A finite number that a clock may have shown."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _COUNT_LIMIT:
+        raise ValueError(f"a number from 0 to {_COUNT_LIMIT}")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _SECONDS_LIMIT:
+        raise ValueError("seconds since 1970")
+    return float(value)
+
+
+def _stamp(value: Any) -> Stamp:
+    if not isinstance(value, dict) or set(value) != {"boot", "mono", "wall"}:
+        raise ValueError("{boot, mono, wall}")
+    return Stamp(_text(value["boot"]), _seconds(value["mono"]), _seconds(value["wall"]))
+
+
+def _marks(value: Any) -> Marks:
+    if not isinstance(value, dict) or not STORED.issuperset(value):
+        raise ValueError("seconds by phase")
+    return tuple((Phase(key), _seconds(at)) for key, at in value.items())
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("cycle", "packages", "requested", "boot", "lease", "error", "kernel", "slowest", "guard"), _text),
+    **dict.fromkeys(("taint", "cause", "last_cause"), _text),
+    **dict.fromkeys(("failures", "streak", "pods", "left", "failing"), _count),
+    **dict.fromkeys(("cordoned", "uncordoned", "lost", "repeated"), _flag),
+    **dict.fromkeys(("entered", "done"), _stamp),
+    "since": _seconds,
+    "outcome": Outcome,
+    "marks": _marks,
+}

@@ -1,4 +1,4 @@
-"""The calls that reporting makes: on the agent's own Node and on Events, and nothing else of the API."""
+"""The API calls of reporting: the agent's own Node and Events, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KubeReport:
     def patch_metadata(
         self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
     ) -> Mapping[str, Any]:
-        """Merges these keys; None takes one away."""
+        """Merges these keys; None removes one."""
         metadata = {"annotations": dict(annotations), "labels": dict(labels)}
         body = {"metadata": {name: keys for name, keys in metadata.items() if keys}}
         return self._kube.patch(NODES, self._node, body)
@@ -39,7 +39,7 @@ class KubeReport:
         return self._kube.patch(NODES, self._node, body)
 
     def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
-        """Creates it; False when one of that name is there already."""
+        """Creates it; False when one of that name exists."""
         try:
             self._kube.create(EVENTS, body, namespace)
         except AlreadyExists:
@@ -47,7 +47,7 @@ class KubeReport:
         return True
 
     def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Merge-patches it and answers the object as it is now; None when it is not there any more."""
+        """Merge-patches it; the object afterwards, or None when it no longer exists."""
         try:
             return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)
         except NotFound:

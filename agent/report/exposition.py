@@ -1,7 +1,7 @@
-"""A registry as Prometheus reads it: the text format, version 0.0.4.
+"""A registry in the text format of Prometheus, version 0.0.4.
 
-prometheus_client writes it too, from a module that brings two web servers and urllib's client: 0.7 MiB on every node.
-It refuses what the agent's metrics have no use for: exemplars, timestamps, names outside of [a-zA-Z_:][a-zA-Z0-9_:]*.
+prometheus_client's own module imports two web servers and urllib's client: 0.7 MiB on every node. This one leaves out
+what the agent does not use: exemplars, timestamps, names outside of [a-zA-Z_:][a-zA-Z0-9_:]*.
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 
 from agent import __version__
+from agent.controls import registry as controls
 from agent.model import Outcome, Report, Severity, Status
 from agent.report.process_metrics import ProcessCollector
 
@@ -17,73 +19,55 @@ _P = "node_hardening"
 class Metrics:
     """The agent's metrics in a registry of their own. Thread-safe, as prometheus_client's are."""
 
-    def __init__(self, controls: tuple[str, ...] = ("modprobe", "apparmor", "seccomp", "kubelet")) -> None:
-        # The *_created series double what is scraped and are read by nobody.
+    def __init__(self) -> None:
+        # The *_created series double what is scraped, and nothing uses them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
-        registry = self.registry
-        registry.register(ProcessCollector())
-        self._findings = Gauge(
-            f"{_P}_findings",
-            "Checks of the last pass over this node, by control, status and severity.",
-            ["control", "status", "severity"],
-            registry=registry,
-        )
-        self.hardened = Gauge(
-            f"{_P}_hardened", "1 when every check of the last pass complies, 0 when not or unknown.", registry=registry
-        )
-        self.last_pass = Gauge(
-            f"{_P}_last_successful_pass_timestamp_seconds",
-            "When the agent last finished a pass over the node without a failed change (seconds since the epoch).",
-            registry=registry,
-        )
-        self.pass_seconds = Gauge(f"{_P}_pass_duration_seconds", "How long the last pass took.", registry=registry)
-        self.passes = Counter(f"{_P}_passes", "Passes over the node since the agent started.", registry=registry)
-        self._changes = Counter(
-            f"{_P}_changes", "Changes that the agent made to the node, by control.", ["control"], registry=registry
-        )
-        self._mended = Counter(
-            f"{_P}_drift_corrected",
-            "Changes that were needed although the policy was the same as before: somebody else had changed the node.",
-            ["control"],
-            registry=registry,
-        )
-        self._failures = Counter(
-            f"{_P}_apply_failures", "Changes that the agent tried and could not make, by control.", ["control"],
-            registry=registry,
+        self.registry.register(ProcessCollector())
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"{_P}_{name}", about, labels, registry=self.registry)
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"{_P}_{name}", about, labels, registry=self.registry)
+
+        self._findings = gauge(
+            "findings", "Checks of the last pass over this node, by control, status and severity.",
+            "control", "status", "severity",
         )  # fmt: skip
-        self._api_errors = Counter(
-            f"{_P}_api_errors",
-            "Requests to the API server that failed, by kind of error.",
-            ["error"],
-            registry=registry,
+        self.hardened = gauge("hardened", "1 when every check of the last pass complies, 0 when not or unknown.")
+        self.last_pass = gauge(
+            "last_successful_pass_timestamp_seconds",
+            "When the agent last finished a pass over the node without a failed change (seconds since the epoch).",
         )
-        self.api_requests = Counter(
-            f"{_P}_api_requests", "Requests sent to the API server, watches included.", registry=registry
+        self.pass_seconds = gauge("pass_duration_seconds", "How long the last pass took.")
+        self.passes = counter("passes", "Passes over the node since the agent started.")
+        self._changes = counter("changes", "Changes that the agent made to the node, by control.", "control")
+        self._corrected = counter(
+            "drift_corrected",
+            "Changes that were needed although the policy was the same: something else had changed the node.",
+            "control",
         )
-        self.config_rejected = Gauge(
-            f"{_P}_config_rejected",
-            "1 while the newest configuration does not validate and the last good one is in force.",
-            registry=registry,
+        self._failures = counter("apply_failures", "Changes that failed, by control.", "control")
+        self._api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
+        self.api_requests = counter("api_requests", "Requests sent to the API server, watches included.")
+        self.config_rejected = gauge(
+            "config_rejected",
+            "1 while the newest configuration does not validate and the last valid one is in force.",
         )
-        self.events_dropped = Counter(
-            f"{_P}_events_dropped",
-            "Kubernetes Events that could not be delivered and were given up.",
-            registry=registry,
-        )
-        self._reboot = _RebootMetrics(registry)
-        self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=registry)
-        build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=registry)
+        self.events_dropped = counter("events_dropped", "Kubernetes Events that were given up.")
+        self._reboot = _RebootMetrics(gauge, counter)
+        self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
+        build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=self.registry)
         build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
-        for control in controls:
-            self._changes.labels(control)
-            self._mended.labels(control)
-            self._failures.labels(control)
+        for control in controls.names():
+            for metric in (self._changes, self._corrected, self._failures):
+                metric.labels(control)
 
     def observe(self, report: Report, *, seconds: float, now: float, drift: bool) -> None:
-        """Takes in one pass: its findings, its changes, how long it took and when it ended (epoch seconds).
+        """Records one pass: its findings, its changes, how long it took and when it ended (epoch seconds).
 
-        drift: the policy was the same at the pass before, so what had to be changed was somebody else's doing.
+        drift: the policy was the same at the pass before, so something else had changed the node.
         """
         counts: dict[tuple[str, Status, Severity], int] = {}
         for finding in report.findings:
@@ -103,7 +87,7 @@ class Metrics:
             elif change.outcome is Outcome.DONE:
                 self._changes.labels(change.control).inc()
                 if drift:
-                    self._mended.labels(change.control).inc()
+                    self._corrected.labels(change.control).inc()
         if not failed:
             self.last_pass.set(now)
 
@@ -119,7 +103,7 @@ class Metrics:
         failures: int,
         lock_since: float = 0.0,
     ) -> None:
-        """What the coordinator's newest tick said. since, lock_since: epoch seconds, 0 for never; no word: none."""
+        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none."""
         self._reboot.tick(phase, required, since, blocked_by, holder)
         self._reboot.lock_since.set(lock_since)
         self._reboot.stuck.set(1 if stuck else 0)
@@ -144,30 +128,35 @@ class Metrics:
 class _RebootMetrics:
     """The coordinator's part. Each gauge with a label shows one series at a time, so its values need not be bounded."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"{_P}_reboot_{name}", about, labels, registry=registry)
-
-        self._required = gauge("required", "1 when the node asks for a reboot, 0 when not, NaN when it cannot be told.")
+    def __init__(self, gauge: Callable[..., Gauge], counter: Callable[..., Counter]) -> None:
+        self._required = gauge("reboot_required", "1 when the node needs a reboot, 0 when not, NaN when unknown.")
         self._phase = gauge(
-            "phase", "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.", "phase"
+            "reboot_phase",
+            "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.",
+            "phase",
         )
         self._since = gauge(
-            "waiting_since_timestamp_seconds", "Since when the node has asked for a reboot; 0 when it does not."
+            "reboot_waiting_since_timestamp_seconds", "Since when the node has needed a reboot; 0 when it does not."
         )
         self._blocked = gauge(
-            "blocked", "1 for what holds the reboot back now: window, prometheus, budget, drain and so on.", "by"
+            "reboot_blocked", "1 for what blocks the reboot now: window, prometheus, budget, drain and so on.", "by"
         )
-        self._holder = gauge("lock_holder", "1 for the node that has the lock which this node waits for.", "holder")
+        self._holder = gauge(
+            "reboot_lock_holder", "1 for the node that has the lock which this node waits for.", "holder"
+        )
         self.lock_since = gauge(
-            "lock_held_since_timestamp_seconds",
-            "Since when the lock is held that this node has, or waits for; 0 when it is about neither.",
+            "reboot_lock_held_since_timestamp_seconds",
+            "Since when the lock that this node has or waits for is held; 0 for none.",
         )
-        self.stuck = gauge("lock_stuck", "1 when the lock's holder went down to reboot and did not come back.")
-        self.failures = gauge("failures", "Failed tries in a row; 0 after a reboot that was proved.")
-        self.cycles = Counter(f"{_P}_reboots", "Reboot cycles that ended, by outcome.", ["outcome"], registry=registry)
-        self.cycle_seconds = gauge("cycle_duration_seconds", "How long the last cycle took, from lock to release.")
-        self.phase_seconds = gauge("phase_duration_seconds", "How long each phase of the last cycle took.", "phase")
+        self.stuck = gauge("reboot_lock_stuck", "1 when the lock's holder did not come back from its reboot.")
+        self.failures = gauge("reboot_failures", "Failed attempts in a row; 0 after a verified reboot.")
+        self.cycles = counter("reboots", "Reboot cycles that ended, by outcome.", "outcome")
+        self.cycle_seconds = gauge(
+            "reboot_cycle_duration_seconds", "How long the last cycle took, from lock to release."
+        )
+        self.phase_seconds = gauge(
+            "reboot_phase_duration_seconds", "How long each phase of the last cycle took.", "phase"
+        )
         for outcome in ("succeeded", "failed", "aborted"):
             self.cycles.labels(outcome)
 

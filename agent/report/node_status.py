@@ -11,16 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.annotations import CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
-
-PREFIX = "node-hardening.io/"
-STATUS, SUMMARY, FINDINGS = f"{PREFIX}status", f"{PREFIX}summary", f"{PREFIX}findings"
-POLICY, VERSION, LAST_CHANGE = f"{PREFIX}policy", f"{PREFIX}version", f"{PREFIX}last-change"
-CONFIG_PROBLEM = f"{PREFIX}config-problem"
-REBOOT, REBOOT_HISTORY, REBOOT_STATE = f"{PREFIX}reboot", f"{PREFIX}reboot-history", f"{PREFIX}reboot-state"
-LABEL = f"{PREFIX}hardened"
-TAINT = f"{PREFIX}not-hardened"
-CONDITION_HARDENED, CONDITION_REBOOT = "NodeHardened", "RebootRequired"
 
 FINDINGS_BYTES = 4096
 _SENTENCE_CHARACTERS = 1024

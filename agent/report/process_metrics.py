@@ -1,8 +1,7 @@
-"""What the agent itself costs its node, read when somebody scrapes.
+"""The agent's own memory and CPU time, read at each scrape.
 
-prometheus_client has a collector for this too; it opens five files a scrape and tells of descriptors and start times
-that nobody here asks for, and loading it costs memory on every node. It refuses to guess: what the kernel does not tell
-is left out.
+prometheus_client's own collector opens five files a scrape, and loading it costs memory on every node. What the kernel
+does not report is left out.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from agent import annotations as keys
 from agent.errors import KubeError
 from agent.event_reasons import Reason
-from agent.report import node_status
 from agent.report.events import Event, Recorder, Regarding
 from agent.report.node_status import ComplianceStatus, Condition, NodeView
 
@@ -69,7 +69,7 @@ class NodeSnapshot:
     def of(cls, node: Mapping[str, Any]) -> NodeSnapshot:
         """Our parts of a Node object; a Node carries much more, which is not kept."""
         metadata = node.get("metadata") or {}
-        ours = (node_status.CONDITION_HARDENED, node_status.CONDITION_REBOOT)
+        ours = (keys.CONDITION_HARDENED, keys.CONDITION_REBOOT)
         return cls(
             annotations=_ours(metadata.get("annotations")),
             labels=_ours(metadata.get("labels")),
@@ -239,15 +239,15 @@ class NodePublisher:
             shown = self._take(self._api.read())
         missing = self._differences(shown)
         if missing.annotations or missing.labels:
-            before = shown.annotations.get(node_status.STATUS)
+            before = shown.annotations.get(keys.STATUS)
             shown = self._take(self._api.patch_metadata(missing.annotations, missing.labels))
             self._tell_transition(before, missing.annotations)
         if missing.conditions:
             shown = self._take(self._api.patch_conditions(missing.conditions))
         if missing.taint:
-            left = [taint for taint in shown.taints if taint.get("key") != node_status.TAINT]
+            left = [taint for taint in shown.taints if taint.get("key") != keys.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
-            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: took the taint {node_status.TAINT} away")
+            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: took the taint {keys.TAINT} away")
         return missing.any
 
     def _take(self, node: Mapping[str, Any]) -> NodeSnapshot:
@@ -259,10 +259,10 @@ class NodePublisher:
             return self._shown
 
     def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
-        now = written.get(node_status.STATUS)
+        now = written.get(keys.STATUS)
         if now is None or now == before or now not in _TRANSITIONS:
             return
-        told = written.get(node_status.SUMMARY) or ""
+        told = written.get(keys.SUMMARY) or ""
         self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {told}".strip())
 
     def _differences(self, shown: NodeSnapshot) -> _Missing:
@@ -281,7 +281,7 @@ class NodePublisher:
                 for one in wanted.conditions
                 if not _stands(one, shown.conditions.get(one.type))
             ],
-            taint=wanted.lift_taint and any(taint.get("key") == node_status.TAINT for taint in shown.taints),
+            taint=wanted.lift_taint and any(taint.get("key") == keys.TAINT for taint in shown.taints),
         )
 
 
@@ -324,8 +324,8 @@ class _Missing:
         return bool(self.annotations or self.labels or self.conditions or self.taint)
 
 
-def _ours(keys: Mapping[str, str] | None) -> dict[str, str]:
-    return {key: value for key, value in (keys or {}).items() if key.startswith(node_status.PREFIX)}
+def _ours(found: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (found or {}).items() if key.startswith(keys.PREFIX)}
 
 
 def _stands(wanted: Condition, there: Mapping[str, str] | None) -> bool:

@@ -122,6 +122,8 @@ def _groups() -> list[Resource]:
             apps, "v1", "statefulsets", "StatefulSet", True, ("sts",),
             status=True, generation=True, scale=True, categories=("all",),
         ),
+        Resource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), status=True),
+        Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False, status=True),
         Resource("batch", "v1", "jobs", "Job", True, status=True, generation=True, categories=("all",)),
         Resource(RBAC_GROUP, "v1", "clusterroles", "ClusterRole", False),
         Resource(RBAC_GROUP, "v1", "clusterrolebindings", "ClusterRoleBinding", False),

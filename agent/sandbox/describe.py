@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.annotations import PREFIX, REBOOT_HISTORY
+
 Object = Mapping[str, Any]
 
-PREFIX = "node-hardening.io/"
 _HIDDEN = ("reboot-state", "reboot-history")
 _CONDITIONS = ("Ready", "NodeHardened", "RebootRequired")
 _LONGEST = 96
@@ -45,7 +46,7 @@ def _lines(node: Object, lease: Object, events: Sequence[Object]) -> Iterator[st
     yield from _table(("Type", "Status", "Reason", "Message"), rows)
     yield "Reboots:"
     yield from _table(
-        ("At", "Took", "Kernel", "Why", "Drain"), map(_reboot, json.loads(notes.get(f"{PREFIX}reboot-history", "[]")))
+        ("At", "Took", "Kernel", "Why", "Drain"), map(_reboot, json.loads(notes.get(REBOOT_HISTORY, "[]")))
     )
     yield f"Lock:           {lease['metadata']['name']}: {lease['spec'].get('holderIdentity') or 'free'}"
     yield "Events, and those of the lock:"

@@ -72,6 +72,7 @@ class Machine:
     def configure(self, policy: Mapping[str, Any]) -> None:
         """Replaces the policy in one step; the reboot command is this machine's unless the policy names another."""
         reboot = {"command": self.reboot_command, **policy.get("reboot", {})}
+        reboot["sentinel"] = {"settle": "0s", **reboot.get("sentinel", {})}  # there is no package run to wait for
         text = yaml.safe_dump({**policy, "reboot": reboot})
         new = self.folder / ".config.new"
         new.write_text(text)

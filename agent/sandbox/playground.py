@@ -21,7 +21,7 @@ import yaml
 from agent.config import Config, loads
 from agent.config.schema import Kubelet
 from agent.controls import registry
-from agent.controls.registry import Act
+from agent.controls.registry import Act, profile_kinds
 from agent.errors import ConfigError, UsageError
 from agent.host import Host
 from agent.model import Status
@@ -34,7 +34,6 @@ from agent.sandbox.settings import KubeletSettings, Settings
 
 DAEMONSET = "node-hardening-agent"
 POLICY = "node-hardening-config"
-PROFILES = ("apparmor", "seccomp")  # each the ConfigMap node-hardening-… and a folder of its files
 # What agents of one machine cannot share, and what does not answer in a sandbox.
 _HERE: dict[str, dict[str, Any]] = {"metrics": {"address": ""}, "kubelet": {"probe": False}}
 _LOOK_SECONDS = 0.5
@@ -104,7 +103,7 @@ class Playground:
 
     def _deliver(self) -> None:
         """Mounts the ConfigMaps: profiles as folders, the policy as each machine's file."""
-        folders = {name: self._mount(name) for name in PROFILES}
+        folders = {name: self._mount(name) for name in profile_kinds()}
         policy = self._asked(folders)
         if policy == self._policy:
             return

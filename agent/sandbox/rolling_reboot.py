@@ -15,8 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from agent.annotations import LABEL, REBOOT
 from agent.sandbox import builders
-from agent.sandbox.describe import PREFIX, Object
+from agent.sandbox.describe import Object
 from agent.sandbox.journal import RequestRecord
 from agent.sandbox.kernel_modules import RELEASE
 from agent.sandbox.live_table import Row
@@ -136,12 +137,10 @@ class Roll:
         for node in self._nodes():
             meta = node["metadata"]
             name, notes = meta["name"], meta.get("annotations") or {}
-            hardened = {"true": "yes", "false": "NO"}.get(meta["labels"].get(f"{PREFIX}hardened", ""), "")
+            hardened = {"true": "yes", "false": "NO"}.get(meta["labels"].get(LABEL, ""), "")
             cordoned = node["spec"].get("unschedulable", False)
             here = sum(pod["spec"].get("nodeName") == name for pod in pods)
-            rows.append(
-                Row(name, hardened, "no" if cordoned else "yes", here, notes.get(f"{PREFIX}reboot", "starting"))
-            )
+            rows.append(Row(name, hardened, "no" if cordoned else "yes", here, notes.get(REBOOT, "starting")))
         return rows
 
     def holder(self) -> str:

@@ -87,12 +87,12 @@ def test_ten_thousand_answers_of_modprobe(scratch: Path) -> None:
             text = content.decode(errors="replace")
             other = mutator.bent().decode(errors="replace")
             check_readers(text)
-            asked = show_depends.Modprobe(Told(root, (text, other), number % 2)).ask(
+            asked = show_depends.Modprobe(Told(root, (text, other), number % 2)).verify(
                 ("sctp", "dccp", "dccp_ipv4"), RELEASE, {}
             )
-            assert bool(asked.answers) != bool(asked.problem)
+            assert bool(asked.results) != bool(asked.problem)
             if "/bin/false" not in text + other:
-                refused = [one for one in asked.answers.values() if one.verdict is show_depends.LoadOutcome.REFUSED]
+                refused = [one for one in asked.results.values() if one.outcome is show_depends.LoadOutcome.REFUSED]
                 assert not refused or "install" in text + other
             if number % 20 == 0:
                 check_apply(root, content, Told(root, (text, other)))
@@ -112,7 +112,7 @@ def check_readers(text: str) -> None:
     configuration = modprobe_d.Configuration(lines)
     for module in ("sctp", "dccp"):
         configuration.install_line(module)
-        configuration.walks_around(module)
+        configuration.bypasses_install(module)
         configuration.loaders(module)
 
 

@@ -47,12 +47,12 @@ def test_ten_thousand_texts_of_securityfs(scratch: Path) -> None:
             check_readers(content.decode(errors="replace"))
             (node.apparmorfs / "profiles").write_bytes(content)
             (node.root / "proc/1/attr/current").write_bytes(content)
-            seen = securityfs.look(host)
+            seen = securityfs.read_kernel(host)
             assert seen.lsm is Lsm.ON
             if number % 10 == 0:
                 (node.root / "sys/module/apparmor/parameters/enabled").write_bytes(content)
                 says_yes = len(content) <= 64 and content.decode(errors="replace").strip() == "Y"
-                assert (securityfs.look(host).lsm is Lsm.ON) == says_yes
+                assert (securityfs.read_kernel(host).lsm is Lsm.ON) == says_yes
                 (node.root / "sys/module/apparmor/parameters/enabled").write_text("Y\n")
             if number % 50 == 0:
                 check_pass(base.apply(control) if number % 200 == 0 else base.audit(control))

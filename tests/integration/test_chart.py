@@ -15,7 +15,7 @@ import yaml
 from agent import __version__
 from agent.config import Config, load
 from agent.config.schema import Pool
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names, pool_of
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names, pool_of
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT
 from tests.support.apiservers import ApiServer, Client
@@ -177,7 +177,7 @@ def test_an_empty_policy_is_the_default_policy(helm: Helm, tmp_path: Path) -> No
 
 
 def test_locks_in_rbac_are_those_that_the_code_takes(helm: Helm) -> None:
-    """Every pool's and slot's, by the names of agent/reboot/pools.py, odd label values too."""
+    """Every pool's and slot's, by the names of agent/reboot/lock/pools.py, odd label values too."""
     rendered = helm.objects(PEOPLE)
     role = rendered["Role", NAMESPACE, NAME]
     (named,) = [

@@ -71,7 +71,7 @@ def test_the_table_has_failures_first_and_the_verdict_last(root: Path, quiet: Pa
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert "\x1b" not in done.stdout
-    assert lines[0].split() == ["STATUS", "SEVERITY", "CHECK", "OBSERVED"]
+    assert lines[0].split() == ["STATUS", "SEVERITY", "CHECK", "FINDING"]
     words = [line.split()[0] for line in lines[1:-2] if not line.startswith(" ")]
     order = ["FAIL", "UNKNOWN", "info", "pass", "n/a"]
     assert words == sorted(words, key=order.index)
@@ -79,9 +79,7 @@ def test_the_table_has_failures_first_and_the_verdict_last(root: Path, quiet: Pa
     assert lines[2].lstrip().startswith("-> ")
     assert lines[2].index("->") == lines[1].index("modprobe/")
     assert lines[-2] == ""
-    assert re.fullmatch(
-        r"n1 does not comply: \d+ of \d+ checks fail \(.*\), .*\d+ pass, \d+ not applicable\.", lines[-1]
-    )
+    assert re.fullmatch(r"n1 does not comply: \d+/\d+ passed, \d+ failed \(.*\), .*\d+ not applicable\.", lines[-1])
     assert max(map(len, lines)) > 150
 
 
@@ -163,7 +161,7 @@ def test_what_stands_on_the_node_never_breaks_the_answer(tmp_path: Path, quiet: 
 
 
 def test_every_problem_of_a_configuration_is_said_at_once(root: Path, tmp_path: Path) -> None:
-    """On stderr, each with file, line and key; exit 2; nothing was done."""
+    """On stderr, each with file, line and key; exit 2; nothing was changed."""
     wrong = policy(tmp_path, "modprobe:\n  mod: enforce\ninterval: 5\nreboot:\n  concurrency: none\n  windw: []\n")
     names = sorted(root.rglob("*"))
     done = agent("apply", "--config", wrong, "--host-root", root)
@@ -176,7 +174,7 @@ def test_every_problem_of_a_configuration_is_said_at_once(root: Path, tmp_path: 
         [f"{wrong}:6", "reboot.windw"],
     ]
     assert "mode" in lines[0]
-    assert lines[-1] == "node-hardening-agent: 4 problems; nothing was done"
+    assert lines[-1] == "node-hardening-agent: 4 problems; nothing was changed"
     assert sorted(root.rglob("*")) == names
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.annotations import REBOOT_STATUS
+from agent import annotations as keys
 from agent.event_reasons import Reason, Urgency
-from agent.report import node_status
 from agent.report.metrics import Metrics
 from tests.integration.test_manifest import RIGHTS
 from tests.support.agents import ROOT
@@ -48,17 +47,17 @@ def test_every_reason_is_explained() -> None:
 
 def test_every_annotation_and_condition_is_explained() -> None:
     """Those that the code writes."""
-    keys = (
-        node_status.STATUS, node_status.SUMMARY, node_status.FINDINGS, node_status.POLICY, node_status.VERSION,
-        node_status.LAST_CHANGE, node_status.CONFIG_PROBLEM,
-        node_status.REBOOT, REBOOT_STATUS, node_status.REBOOT_HISTORY, node_status.REBOOT_STATE,
+    written = (
+        keys.STATUS, keys.SUMMARY, keys.FINDINGS, keys.POLICY, keys.VERSION,
+        keys.LAST_CHANGE, keys.CONFIG_PROBLEM,
+        keys.REBOOT, keys.REBOOT_STATUS, keys.REBOOT_HISTORY, keys.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}
-    assert told == {key.removeprefix(node_status.PREFIX) for key in keys}
+    assert told == {key.removeprefix(keys.PREFIX) for key in written}
     conditions = {cells[0].strip("` ") for cells in rows(OPERATIONS, "condition")}
-    assert conditions == {node_status.CONDITION_HARDENED, node_status.CONDITION_REBOOT}
-    assert node_status.LABEL in OPERATIONS
-    assert node_status.TAINT in OPERATIONS
+    assert conditions == {keys.CONDITION_HARDENED, keys.CONDITION_REBOOT}
+    assert keys.LABEL in OPERATIONS
+    assert keys.TAINT in OPERATIONS
 
 
 def test_security_speaks_of_everything_that_is_granted() -> None:

@@ -16,8 +16,8 @@ from _pytest.mark import ParameterSet
 
 from agent.config.schema_tree import paths
 from agent.event_reasons import Reason, Urgency
+from agent.reboot.kube.views import lease_view
 from agent.reboot.state import Phase
-from agent.reboot.views import lease_view
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import Settings
 

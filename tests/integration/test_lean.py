@@ -1,6 +1,6 @@
-"""What `run` puts off stays put off: a pass over a node, a scrape and the look at reboots load none of it.
+"""What `run` defers stays deferred: a pass over a node, a scrape and the reboot code load none of it.
 
-When a library's new version looks into such a module while it is imported, this is what says so.
+It fails when a library's new version uses such a module at its import.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.support.agents import ROOT
 _CODE = """
 import json, sys
 from agent.lean import lazy_import
-lazy_import.put_off()
+lazy_import.defer()
 from agent.cli import run
 given = run.parsed(["run", "--host-root", sys.argv[1]])
 from agent.lean import shared_methods
-shared_methods.load(*run.ROOMS)
+shared_methods.load(*run.PACKAGES)
 from agent.config import Config
 from agent.controls import registry
 from agent.host import Host
@@ -37,7 +37,7 @@ print(json.dumps([lazy_import.waiting(), [name for name in gone if name in sys.m
 """
 
 
-def test_run_loads_nothing_that_it_put_off(tmp_path: Path) -> None:
+def test_run_loads_nothing_that_it_defers(tmp_path: Path) -> None:
     """Every module of the list waits, under -OO as in the image, and the parser is gone."""
     node = NodeRoot.make(tmp_path / "root")
     # What is optional and not in the image; with -S nothing of this machine's site-packages starts by itself either.
@@ -55,4 +55,4 @@ def test_run_loads_nothing_that_it_put_off(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     waiting, left = json.loads(done.stdout)
-    assert (sorted(set(lazy_import.PUT_OFF) - set(waiting)), left) == ([], [])
+    assert (sorted(set(lazy_import.DEFERRED) - set(waiting)), left) == ([], [])

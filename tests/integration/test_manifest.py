@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 from agent import __version__
 from agent.config import Config, load
 from agent.controls.manifest import STATE_FOLDER
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
+from agent.controls.registry import profile_kinds
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
@@ -36,9 +38,13 @@ RIGHTS = {
     ("ClusterRole", "", "pods", "watch"): "drain",
     ("ClusterRole", "", "pods", "delete"): "drain: finished pods, and onTimeout: delete",
     ("ClusterRole", "", "pods/eviction", "create"): "drain",
-    ("ClusterRole", "apps", "daemonsets", "get"): "drain's DaemonSet filter; kured's lock",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "get"): "names the budget that holds a drain up",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "list"): "names the budgets of a pod that has two",
+    ("ClusterRole", "apps", "daemonsets", "get"): "drain's DaemonSet filter; kured's lock by name",
+    ("ClusterRole", "apps", "daemonsets", "list"): "kured's lock in any namespace",
+    ("ClusterRole", "policy", "poddisruptionbudgets", "list"): "names the budgets that hold a drain up",
+    ("ClusterRole", "policy", "poddisruptionbudgets", "watch"): "evicts when the budget allows it",
+    ("ClusterRole", "storage.k8s.io", "volumeattachments", "list"): "drain.volumeTimeout",
+    ("ClusterRole", "storage.k8s.io", "volumeattachments", "watch"): "drain.volumeTimeout",
+    ("ClusterRole", "", "persistentvolumes", "get"): "drain.volumeTimeout: volumes of pods that stay",
     ("Role default", "", "events", "create"): "reports",
     ("Role default", "", "events", "patch"): "reports",
     ("Role node-hardening", "", "events", "create"): "Events about the lock",
@@ -74,8 +80,9 @@ def container() -> dict[str, Any]:
 
 def test_the_profiles_in_it_are_those_that_ship() -> None:
     """`make manifest` was run after the last change of profiles/."""
-    assert subprocess.run([ROOT / "tools/sync-manifest", "--check"], check=False, timeout=60).returncode == 0
-    for kind in ("apparmor", "seccomp"):
+    command = [sys.executable, str(ROOT / "tools/sync-manifest"), "--check"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    for kind in profile_kinds():
         shipped = {path.name: path.read_text() for path in (ROOT / "profiles" / kind).iterdir() if path.suffix != ".md"}
         assert one("ConfigMap", f"node-hardening-{kind}")["data"] == shipped
 

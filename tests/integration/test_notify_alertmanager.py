@@ -101,7 +101,7 @@ def agent(alertmanager: Running, tmp_path: Path) -> Callable[[str], Agent]:
     def make(node: str) -> Agent:
         told: list[Delivery] = []
         receiver = Notify(type=NotifyType.ALERTMANAGER, url_file=str(file), cluster="prod")
-        return Agent(Notifier([receiver], DeliveryContext(told=told.append, environment={})), told, node)
+        return Agent(Notifier([receiver], DeliveryContext(environment={}), on_delivery=told.append), told, node)
 
     return make
 

@@ -91,15 +91,9 @@ def sender(file: Path) -> Iterator[Callable[..., Sender]]:
 
     def make(*receivers: Notify, **receiver: Any) -> Sender:
         told: list[Delivery] = []
-        means = DeliveryContext(
-            run=partial(Host("/").run, how=HostExec.DIRECT),
-            told=told.append,
-            chance=random.Random(1),
-            environment={},
-            first_delay_seconds=0.02,
-        )
+        context = DeliveryContext(run=partial(Host("/").run, how=HostExec.DIRECT), environment={})
         some = receivers or (Notify(url_file=str(file), **receiver),)
-        made.append(Notifier(some, means))
+        made.append(Notifier(some, context, on_delivery=told.append, first_delay_seconds=0.02, chance=random.Random(1)))
         return Sender(made[-1], told)
 
     yield make
@@ -302,7 +296,7 @@ def test_a_receivers_plain_words_are_logged(file: Path, sender: Callable[..., Se
         one = sender(type=NotifyType.SLACK)
         one.say("first")
         one.flush()
-    assert [line["error"] for line in lines] == ["it answers 404: no_service"]
+    assert [line["error"] for line in lines] == ["HTTP status 404: no_service"]
 
 
 # -- apprise -----------------------------------------------------------------------------------------------------------
@@ -355,7 +349,7 @@ def test_what_apprise_does_not_know_is_given_up(file: Path, sender: Callable[...
             one.say("first")
             one.flush()
     assert [line["error"] for line in lines] == [
-        "apprise knows no service by that URL",
+        "apprise supports no service with that URL",
         "apprise did not send it (exit code 10)",
         "apprise did not send it (exit code 10)",
     ]

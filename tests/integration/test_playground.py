@@ -13,8 +13,8 @@ import psutil
 import pytest
 import yaml
 
+from agent import annotations as keys
 from agent.errors import UsageError
-from agent.report import node_status
 from agent.sandbox.playground import DAEMONSET, POLICY, Playground
 from agent.sandbox.rolling_reboot import NAMESPACE, wait_until
 from tests.support.agents import ROOT
@@ -56,7 +56,7 @@ def shown_by(ground: Playground, name: str) -> dict[str, str]:
 
 def hardened(ground: Playground) -> bool:
     """All of them."""
-    return all(shown_by(ground, name).get(node_status.STATUS) == "hardened" for name in ground.names)
+    return all(shown_by(ground, name).get(keys.STATUS) == "hardened" for name in ground.names)
 
 
 def put_policy(ground: Playground, text: str) -> None:
@@ -67,21 +67,21 @@ def put_policy(ground: Playground, text: str) -> None:
 def test_the_manifest_brings_agents_a_policy_reaches_them_and_a_reboot_comes_of_it(ground: Playground) -> None:
     """Nothing runs before it; all nodes have one policy; a refused one is named by the line that people wrote."""
     ground.step()
-    assert all(node_status.STATUS not in shown_by(ground, name) for name in ground.names)
+    assert all(keys.STATUS not in shown_by(ground, name) for name in ground.names)
     deploy(ground)
     assert becomes(ground, lambda: hardened(ground))
-    before = {shown_by(ground, name)[node_status.POLICY] for name in ground.names}
+    before = {shown_by(ground, name)[keys.POLICY] for name in ground.names}
     assert len(before) == 1
     put_policy(ground, "modprobe:\n  lists: [kubernetes]\n  mode: loud\n")
-    assert becomes(ground, lambda: "config.yaml:3" in shown_by(ground, "node-1").get(node_status.CONFIG_PROBLEM, ""))
+    assert becomes(ground, lambda: "config.yaml:3" in shown_by(ground, "node-1").get(keys.CONFIG_PROBLEM, ""))
     put_policy(ground, "modprobe: {deny: [udf]}\n")
     asked = ground.folder / "node-2/root/etc/modprobe.d/kubernetes-blacklist.conf"
     assert "modprobe" in ground.off or becomes(ground, lambda: "udf" in asked.read_text())
     booted = (ground.folder / "node-1/root/proc/sys/kernel/random/boot_id").read_text()
     (ground.folder / "node-1/root/run/reboot-required").touch()
-    assert becomes(ground, lambda: node_status.REBOOT_HISTORY in shown_by(ground, "node-1"))
+    assert becomes(ground, lambda: keys.REBOOT_HISTORY in shown_by(ground, "node-1"))
     assert (ground.folder / "node-1/root/proc/sys/kernel/random/boot_id").read_text() != booted
-    assert node_status.REBOOT_HISTORY not in shown_by(ground, "node-2")
+    assert keys.REBOOT_HISTORY not in shown_by(ground, "node-2")
 
 
 def test_profiles_of_a_configmap_reach_the_nodes_and_leave_them(ground: Playground) -> None:

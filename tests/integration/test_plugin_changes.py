@@ -1,4 +1,4 @@
-"""pause, resume, skip and reboot: shown, asked for, swapped, told; on the emulator and on a real kube-apiserver."""
+"""pause, resume, skip and reboot: shown, confirmed, swapped, recorded; on the emulator and a real kube-apiserver."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.support.apiservers import ApiServer, Client
 from tests.support.typed import Person
 
 PREFIX = "node-hardening.io"
+IDLE = '{"v":1,"phase":"idle","reason":"NotRequired","mode":"enforce","required":false,"message":"not required"}'
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def me(api: ApiServer) -> str:
 @pytest.fixture(autouse=True)
 def _agent_is_there(client: Client, node: str) -> Iterator[None]:
     """The node says what an agent would have it say."""
-    annotate(client, node, version="0.1.0", status="hardened", reboot="not required")
+    annotate(client, node, version="0.1.0", status="hardened", reboot_status=IDLE)
     conditions = [
         {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""},
         {"type": "RebootRequired", "status": "False", "reason": "NotRequired", "message": ""},
@@ -57,7 +58,7 @@ def note(client: Client, node: str, key: str) -> str | None:
     return value
 
 
-def told(client: Client, name: str, namespace: str = "default", since: int = 0) -> list[tuple[str, str]]:
+def events_of(client: Client, name: str, namespace: str = "default", since: int = 0) -> list[tuple[str, str]]:
     """Reasons and messages of the Events about an object."""
     path = f"/api/v1/namespaces/{namespace}/events"
     found = client.get(path, fieldSelector=f"involvedObject.name={name}").json()["items"]
@@ -78,31 +79,31 @@ def test_a_pause_is_shown_asked_for_and_understood_by_the_agents(
     api: ApiServer, client: Client, namespace: str, me: str
 ) -> None:
     """What it writes is what the agents' own blocker reads; the Event says who and why."""
-    person = Person(api, answers=["y"], now=lambda: datetime.fromisoformat("2030-01-31T18:00:00Z").timestamp())
+    person = Person(api, answers=["y"], now=lambda: datetime.fromisoformat("2026-12-31T18:00:00Z").timestamp())
     typed = person.types("-n", namespace, "pause", "--for", "4h", "--reason", "month's end")
     assert typed.code == 0
-    assert person.asked == ["Go on? [y/N] "]
-    assert "until 2030-01-31T22:00:00Z (in 4h)" in typed.err
+    assert person.asked == ["Continue? [y/N] "]
+    assert "until 2026-12-31T22:00:00Z (in 4h)" in typed.err
     found = pause_of(client, namespace)
-    assert found["data"] == {"until": "2030-01-31T22:00:00Z", "reason": "month's end", "by": me}
-    at = datetime.fromisoformat("2030-01-31T21:00:00Z").timestamp()
-    assert judge(found, at).by == f"the cluster's pause by {me} until 2030-01-31T22:00:00Z: month's end"
-    events = told(client, "node-hardening-pause", namespace)
+    assert found["data"] == {"until": "2026-12-31T22:00:00Z", "reason": "month's end", "by": me}
+    at = datetime.fromisoformat("2026-12-31T21:00:00Z").timestamp()
+    assert judge(found, at).blocked
+    events = events_of(client, "node-hardening-pause", namespace)
     assert events == [
-        ("RebootsPaused", f"{me} paused every reboot until 2030-01-31T22:00:00Z (in 4h), by {me}: month's end")
+        ("RebootsPaused", f"{me} paused every reboot until 2026-12-31T22:00:00Z (in 4h), by {me}: month's end")
     ]
 
 
 def test_a_pause_that_stands_is_shown_and_replaced_only_when_told(
     api: ApiServer, client: Client, namespace: str, me: str
 ) -> None:
-    """Somebody's pause with another end; no is no, and yes keeps the reason that nobody said anything against."""
+    """Another user's pause with another end; no is no, and yes keeps its reason."""
     first = Person(api, answers=["y", "n", "yes"])
     first.types("-n", namespace, "pause", "--reason", "Black Friday")
     before = pause_of(client, namespace)
     refused = first.types("-n", namespace, "pause", "--for", "2h")
     assert refused.code == 1
-    assert f"replaces the pause that stands: until somebody lifts it, by {me}: Black Friday" in refused.err
+    assert f"replaces the current pause: until resumed, by {me}: Black Friday" in refused.err
     assert refused.err.endswith("nothing was changed\n")
     assert pause_of(client, namespace) == before
     assert first.types("-n", namespace, "pause", "--for", "2h").code == 0
@@ -115,19 +116,19 @@ def test_a_pause_that_stands_is_shown_and_replaced_only_when_told(
 def test_pausing_twice_and_resuming_twice_change_nothing_the_second_time(
     api: ApiServer, client: Client, namespace: str
 ) -> None:
-    """Nobody is asked, nothing is written, no Event; the exit code is 0."""
+    """Nothing is asked, nothing is written, no Event; the exit code is 0."""
     person = Person(api)
     line = ("-n", namespace, "pause", "--yes", "--reason", "move")
     assert person.types(*line).code == 0
     before = pause_of(client, namespace)
     again = person.types(*line)
-    assert (again.code, again.out.startswith("already paused: until somebody lifts it")) == (0, True)
+    assert (again.code, again.out.startswith("already paused: until resumed")) == (0, True)
     assert pause_of(client, namespace) == before
     lifted = person.types("-n", namespace, "resume", "--yes")
-    assert (lifted.code, lifted.out) == (0, "the pause is lifted\n")
+    assert (lifted.code, lifted.out) == (0, "reboots are resumed\n")
     assert pause_of(client, namespace) == {}
     assert person.types("-n", namespace, "resume").out == "not paused\n"
-    reasons = [reason for reason, _ in told(client, "node-hardening-pause", namespace)]
+    reasons = [reason for reason, _ in events_of(client, "node-hardening-pause", namespace)]
     assert reasons == ["RebootsPaused", "RebootsResumed"]
 
 
@@ -151,18 +152,18 @@ def test_a_pause_that_somebody_else_changed_while_we_read_is_left_alone(
     person = Person(api, answers=[create, change, change, "y"])
     for line in (["pause"], ["pause", "--reason", "mine"], ["resume"]):
         typed = person.types("-n", namespace, *line)
-        assert (typed.code, "somebody else changed the pause meanwhile" in typed.error) == (3, True)
+        assert (typed.code, "another user changed the pause meanwhile" in typed.error) == (3, True)
         assert pause_of(client, namespace)["data"]["by"] == "bob"
-    assert told(client, "node-hardening-pause", namespace) == []
+    assert events_of(client, "node-hardening-pause", namespace) == []
     assert person.types("-n", namespace, "resume").code == 0
 
 
 def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
     api: ApiServer, client: Client, namespace: str
 ) -> None:
-    """What holds nothing back says so; what nobody understands is shown as it is."""
+    """One that blocks nothing says so; one that is malformed is shown as it is."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"
-    for until, words in (("2020-01-01T00:00:00Z", "it holds nothing back"), ("tomorrow", "until tomorrow")):
+    for until, words in (("2020-01-01T00:00:00Z", "it blocks nothing"), ("tomorrow", "until tomorrow")):
         client.post(path, {"metadata": {"name": "node-hardening-pause"}, "data": {"until": until}})
         typed = Person(api, answers=["y"]).types("-n", namespace, "resume")
         assert (typed.code, words in typed.err) == (0, True)
@@ -175,13 +176,13 @@ def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
         (["pause", "--for", "4"], "--for: 4 has no unit: write 4s or, if that is what is meant, 4m"),
         (["pause", "--for", "0"], "--for 0: write 1s to 366d, or leave it out for no end"),
         (["pause", "--reason", "x" * 201], "--reason has 201 characters: write at most 200"),
-        (["pause"], "nobody is there to confirm (standard input is no terminal): add --yes; nothing was changed"),
+        (["pause"], "not a terminal: pass --yes to confirm; nothing was changed"),
     ],
 )
 def test_what_cannot_be_meant_is_exit_2(
     api: ApiServer, client: Client, namespace: str, line: list[str], words: str
 ) -> None:
-    """Said in a sentence, and nothing was changed."""
+    """One message, and nothing was changed."""
     typed = Person(api).types("-n", namespace, *line)
     assert (typed.code, words in typed.error) == (2, True)
     assert pause_of(client, namespace) == {}
@@ -191,7 +192,7 @@ def test_a_namespace_without_an_agent_is_a_sentence(api: ApiServer, unique: str)
     """Not the API server's."""
     typed = Person(api).types("-n", unique, "pause", "--yes")
     assert typed.code == 3
-    assert typed.error == f"there is no namespace {unique}: name the one that the agent runs in with --namespace"
+    assert typed.error == f"there is no namespace {unique}: pass the agent's with --namespace"
 
 
 # -- skip --------------------------------------------------------------------------------------------------------------
@@ -208,9 +209,9 @@ def test_a_node_is_opted_out_and_in_again(api: ApiServer, client: Client, node: 
     off = person.types(*line, "--off")
     assert (off.code, note(client, node, "reboot-skip")) == (0, None)
     assert person.types(*line, "--off").out == f"{node} is not opted out\n"
-    assert told(client, node) == [
+    assert events_of(client, node) == [
         ("RebootSkipSet", f"{me} opted the node out of reboots: disk is replaced"),
-        ("RebootSkipLifted", f"{me} lifted the opt-out (disk is replaced (by {me}))"),
+        ("RebootSkipRemoved", f"{me} removed the opt-out (disk is replaced (by {me}))"),
     ]
 
 
@@ -231,7 +232,7 @@ def test_a_kubelet_that_writes_meanwhile_does_not_stop_a_change(
     line = ("-n", namespace, "skip", node)
     assert person.types(*line, "--reason", "one").code == 0
     beaten = person.types(*line, "--reason", "two")
-    assert (beaten.code, beaten.error.startswith(f"node {node} was changed by somebody else meanwhile")) == (3, True)
+    assert (beaten.code, beaten.error.startswith(f"node {node} was changed by another writer meanwhile")) == (3, True)
     assert note(client, node, "reboot-skip") == "bob's"
 
 
@@ -262,42 +263,43 @@ def test_a_reboot_is_asked_for_and_says_what_will_hold_it_up(
     annotate(client, node, reboot_skip="licence server")
     lease = {
         "metadata": {"name": f"node-hardening-reboot-{node}-0"},
-        "spec": {"holderIdentity": "elsewhere/uid", "acquireTime": "2030-01-29T11:50:00.000000Z"},
+        "spec": {"holderIdentity": "elsewhere/uid", "acquireTime": "2026-12-29T11:50:00.000000Z"},
     }
     path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
     assert client.post(path, lease).status_code == 201
-    noon = datetime.fromisoformat("2030-01-29T12:00:00Z").timestamp()  # a Tuesday
+    noon = datetime.fromisoformat("2026-12-29T12:00:00Z").timestamp()  # a Tuesday
     person = Person(api, answers=["y"], now=lambda: noon)
     person.types("-n", namespace, "pause", "--yes")
     typed = person.types("-n", namespace, "reboot", node, "--reason", "new firmware")
     assert typed.code == 0
     for words in (
         "opted out on the node: licence server",
-        "windows: the next opens Sat 2030-02-02 10:00 UTC",
-        f"the cluster's pause by {me}",
+        "windows: the next opens Sat 2027-01-02 10:00 UTC",
+        "the cluster's pause",
         f"lock {node}/0 is held by elsewhere for 10m",
     ):
-        assert f"holds it back now: {words}" in typed.err
+        assert f"blocked now: {words}" in typed.err
     assert "expect it to begin" not in typed.err
     assert note(client, node, "reboot-request") == f"new firmware (by {me})"
-    assert told(client, node) == [("RebootRequested", f"{me} asked for a reboot: new firmware")]
+    assert events_of(client, node) == [("RebootRequested", f"{me} requested a reboot: new firmware")]
 
 
 def test_asking_twice_asks_once_and_never_during_a_reboot(
     api: ApiServer, client: Client, node: str, namespace: str, me: str
 ) -> None:
-    """A second request behind one that is under way would reboot the node once more."""
+    """A second request behind one that is under way would reboot the node again."""
     person = Person(api)
     line = ("-n", namespace, "reboot", node, "--yes")
     assert person.types(*line, "--reason", "one").code == 0
     again = person.types(*line, "--reason", "two")
-    assert (again.code, again.out) == (0, f"asked for already: one (by {me}); now: not required\n")
+    assert (again.code, again.out) == (0, f"requested already: one (by {me}); now: not required\n")
     assert note(client, node, "reboot-request") == f"one (by {me})"
     stamp = {"boot": "b", "mono": 1.0, "wall": 1.0}
     state = {"v": 1, "phase": "draining", "cycle": "c", "boot": "b", "entered": stamp}
-    annotate(client, node, reboot_request=None, reboot_state=json.dumps(state), reboot="draining 3 of 12")
+    status = {"v": 1, "phase": "draining", "reason": "Draining", "mode": "enforce", "required": True}
+    annotate(client, node, reboot_request=None, reboot_state=json.dumps(state), reboot_status=json.dumps(status))
     busy = person.types(*line)
-    assert (busy.code, "is at it already: draining 3 of 12" in busy.out) == (0, True)
+    assert (busy.code, "is draining already" in busy.out) == (0, True)
     assert note(client, node, "reboot-request") is None
 
 
@@ -307,14 +309,14 @@ def test_asking_twice_asks_once_and_never_during_a_reboot(
 def test_a_dry_run_asks_the_server_and_changes_nothing(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """Nobody is asked; neither object nor Event is there afterwards."""
+    """Nothing is asked; neither object nor Event is there afterwards."""
     before = client.get(f"/api/v1/nodes/{node}").json()
     for line in (["pause"], ["skip", node], ["reboot", node]):
         typed = Person(api).types("-n", namespace, *line, "--dry-run")
         assert (typed.code, typed.out.startswith("dry run, nothing was changed")) == (0, True)
     assert client.get(f"/api/v1/nodes/{node}").json() == before
     assert pause_of(client, namespace) == {}
-    assert told(client, node) == []
+    assert events_of(client, node) == []
 
 
 def test_programs_get_one_document(api: ApiServer, client: Client, node: str, namespace: str, me: str) -> None:
@@ -340,7 +342,7 @@ def test_programs_get_one_document(api: ApiServer, client: Client, node: str, na
 def test_an_event_that_cannot_be_delivered_undoes_nothing(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """It is said, and the change stands."""
+    """It is reported, and the change stands."""
     assert api.sandbox is not None
     number = api.sandbox.add_fault(Fault(FaultKind.STATUS, frozenset({"create"}), ".*/events", code=403))
     typed = Person(api).types("-n", namespace, "skip", node, "--yes")
@@ -354,7 +356,7 @@ def test_an_event_that_cannot_be_delivered_undoes_nothing(
 def test_an_older_server_knows_people_by_their_kubeconfig(
     api: ApiServer, client: Client, node: str, namespace: str
 ) -> None:
-    """SelfSubjectReview came with 1.28; without it the kubeconfig's user, or nobody."""
+    """SelfSubjectReview came with 1.28; without it the kubeconfig's user, or unknown."""
     assert api.sandbox is not None
     for user, who in (("ann", "ann"), ("", "unknown")):
         number = api.sandbox.add_fault(Fault(FaultKind.STATUS, path=".*/selfsubjectreviews", code=404))
@@ -372,7 +374,7 @@ SLOWEST_SECONDS = 120  # a bound for what never comes; only a failing test waits
 
 
 def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, str]:
-    """The exit code and everything on the screen of somebody who types these keys at the question."""
+    """The exit code and everything on the screen of a user who types these keys at the question."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [PROGRAM, "--kubeconfig", kubeconfig, *line],
@@ -387,7 +389,7 @@ def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, 
             if b"[y/N] " in seen and keys:
                 if (
                     keys == CTRL_C
-                ):  # the terminal is not the process's own, so that nobody turns the key into the signal
+                ):  # the terminal is not the process's own, so that nothing turns the key into the signal
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(ours, keys)
@@ -418,7 +420,7 @@ def test_a_person_is_asked_at_their_terminal(
         found, screen = at_a_terminal(kubeconfig, line, keys)
         assert (found, "Traceback" in screen, note(client, node, "reboot-skip")) == (code, False, None)
     found, screen = at_a_terminal(kubeconfig, line, b"y\n")
-    assert (found, f"{node} is opted out; let it in again with" in screen) == (0, True)
+    assert (found, f"{node} is opted out; opt it in again with" in screen) == (0, True)
     assert note(client, node, "reboot-skip")
 
 
@@ -433,5 +435,5 @@ def test_a_script_without_yes_is_exit_2(
             [*argv, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
             env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         )  # fmt: skip
-        assert (ran.returncode, "add --yes; nothing was changed" in ran.stderr) == (code, code == 2)
+        assert (ran.returncode, "pass --yes to confirm; nothing was changed" in ran.stderr) == (code, code == 2)
     assert note(client, node, "reboot-skip")

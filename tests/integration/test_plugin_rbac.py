@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from agent.plugin.commands import COMMANDS
-from agent.reboot.pools import CONTROL_PLANE, WORKERS, lease_names
+from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE
 from tests.support.apiservers import ApiServer, Client
@@ -71,7 +71,7 @@ class Staff:
             assert client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", account).status_code == 201
         for one in documents():
             self._apply(one)
-        shown = {"node-hardening.io/status": "drifted", "node-hardening.io/version": "0.1.0"}
+        shown = {"node-hardening.io/status": "non-compliant", "node-hardening.io/version": "0.1.0"}
         patch = {"metadata": {"annotations": shown}}
         assert client.patch(f"/api/v1/nodes/{node}", patch).status_code == 200
         config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": ""}}
@@ -102,7 +102,7 @@ class Staff:
         return Person(self.api, token=self.tokens[name]).types(*argv)
 
     def may(self, name: str, method: str, path: str, body: Any = None) -> bool:
-        """Whether RBAC lets them, told by asking; what is changed by it is only tried dry."""
+        """Whether RBAC lets them, by trying; changes are only tried dry."""
         asking = self.api.client(self.tokens[name])
         try:
             answer = asking.request(
@@ -114,7 +114,7 @@ class Staff:
         return answer.status_code != 403
 
     def hold(self) -> None:
-        """Somebody who is gone holds the workers' lock."""
+        """A node that is gone holds the workers' lock."""
         spec = {"holderIdentity": "gone/uid", "acquireTime": "2026-01-01T00:00:00.000000Z"}
         self.client.delete(f"{LEASES}/{LOCK}")
         assert self.client.post(LEASES, {"metadata": {"name": LOCK}, "spec": spec}).status_code == 201
@@ -273,7 +273,7 @@ def test_no_right_is_to_spare(staff: Staff) -> None:
         mine = [one for one in sandbox.requests if one.user == staff.user(name)]
         assert [f"{one.verb} {one.path}" for one in mine if one.status == 403] == []
         for one in mine:
-            # Everybody may ask about themselves, and for the server's version.
+            # Every user may ask about themselves, and for the server's version.
             if one.resource and one.group not in ("authorization.k8s.io", "authentication.k8s.io"):
                 used.add((role, one.group, f"{one.resource}/{one.subresource}".rstrip("/"), one.verb))
     reader = {right for right, _ in granted() if right[0] == READER} - WATCHED

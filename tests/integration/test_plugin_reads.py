@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
-from agent.plugin.main import answer, main, parser
-from agent.reboot.state import Phase
+from agent.plugin.main import main, parser, run
+from agent.plugin.session import Form, Session
+from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
 from tests.support.apiservers import ApiServer, Client
@@ -70,23 +70,23 @@ def test_every_command_in_every_phase(still: Sandbox, scene: str) -> None:
     for line in lines:
         shown = Screen(still, staged, 80).type(line)
         if shown.code == 2:
-            assert (scene, line, "no agent ever looked" in shown.err) == ("without-agent", "diff node-2", True)
+            assert (scene, line, "no agent ever checked" in shown.err) == ("without-agent", "diff node-2", True)
             continue
         assert shown.err == "", line
         assert shown.code in (0, 1), line
         too_long = [one for one in shown.out.splitlines() if len(one) > 80 and "-> kubectl" not in one]
         assert too_long == [], line
-        told = json.loads(Screen(still, staged).type(f"{line} -o json").out)
-        assert told
-    told = json.loads(Screen(still, staged).type("status -o json").out)
-    assert yaml.safe_load(Screen(still, staged).type("status -o yaml").out) == told
+        document = json.loads(Screen(still, staged).type(f"{line} -o json").out)
+        assert document
+    document = json.loads(Screen(still, staged).type("status -o json").out)
+    assert yaml.safe_load(Screen(still, staged).type("status -o yaml").out) == document
 
 
 def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
     """1 where a person should look, 0 while reboots go their way."""
     for scene, code in (
         ("calm", 0),
-        ("drifted", 1),
+        ("non-compliant", 1),
         ("without-agent", 1),
         ("draining", 0),
         ("stuck", 1),
@@ -96,7 +96,7 @@ def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
         staged.put_on(still)
         shown = Screen(still, staged).type("status")
         assert shown.code == code, scene
-    drifted = SCENES["drifted"]()
+    drifted = SCENES["non-compliant"]()
     drifted.put_on(still)
     rows = Screen(still, drifted).type("status").out.splitlines()[1:4]
     assert [row.split()[0] for row in rows] == ["node-2", "node-3", "node-1"]
@@ -111,6 +111,64 @@ def test_status_of_a_stuck_lock_names_holder_and_command(still: Sandbox) -> None
     assert shown.splitlines()[1].startswith(f"{holder} ")
     assert "STUCK" in shown.splitlines()[1]
     assert f"-> kubectl node-hardening why {holder}" in shown
+
+
+def test_the_last_node_of_a_pool_is_stuck_without_a_waiter(still: Sandbox) -> None:
+    """In a pool of one: status, why, documents and the page say rebooting, then stuck, with the right next step."""
+    staged = Staged(names=("node-1",))
+    staged.machine("node-1").down_seconds = 1e9
+    staged.want()
+    staged.until_phase("node-1", Phase.REBOOTING)
+    for seconds, phase, code, step in (
+        (60, "rebooting", "Rebooting", ""),
+        (3600, "STUCK", "NotBack", "kubectl node-hardening unlock workers/0"),
+    ):
+        staged.run(seconds)
+        staged.put_on(still)
+        screen = Screen(still, staged, 100)
+        assert phase in screen.type("status").out.splitlines()[1]
+        document = json.loads(screen.type("why node-1 -o json").out)
+        (reason,) = document["reboot"]["reasons"]
+        assert (document["reboot"]["phase"], reason["code"]) == ("rebooting", code)
+        assert any(one.startswith(step) for one in reason["next"]) or not step
+        assert json.loads(screen.type("report -o json").out)["locks"][0]["stuck"] is (phase == "STUCK")
+
+
+def test_lease_and_state_beat_an_older_status(still: Sandbox) -> None:
+    """The machine is down, and its agent's last status is about the drain."""
+    staged = SCENES["rebooting"]()
+    staged.put_on(still)
+    name = staged.leases()[0]["spec"]["holderIdentity"].partition("/")[0]
+    old = {"v": 1, "phase": "draining", "reason": "Draining", "mode": "enforce", "required": True, "message": "1 of 2"}
+
+    def change(node: Object) -> None:
+        node["metadata"]["annotations"]["node-hardening.io/reboot-status"] = json.dumps(old)
+
+    still.update("nodes", name, change)
+    screen = Screen(still, staged, 100)
+    assert json.loads(screen.type("status -o json").out)["reboots"] == {"waiting": 2, "rebooting": 1}
+    assert json.loads(screen.type(f"why {name} -o json").out)["reboot"]["reasons"][0]["code"] == "Rebooting"
+    assert "it is rebooting" in screen.type(f"why {name}").out
+
+
+def test_an_older_agents_node_is_shown_beside_newer_ones(still: Sandbox) -> None:
+    """With its sentence, and that it is too old for more."""
+    staged = SCENES["paused"]()
+    staged.put_on(still)
+
+    def change(node: Object) -> None:
+        del node["metadata"]["annotations"]["node-hardening.io/reboot-status"]
+        node["metadata"]["annotations"]["node-hardening.io/reboot"] = "blocked by something of old"
+
+    still.update("nodes", "node-1", change)
+    screen = Screen(still, staged, None)
+    assert "1 node with an agent too old to report details" in screen.type("status").out
+    for line in ("why node-1", "status node-1"):
+        shown = screen.type(line).out
+        assert "too old to report details" in shown
+        assert "blocked by something of old" in shown
+    shown_nodes = json.loads(screen.type("status -o json").out)["nodes"]
+    assert [one["node"] for one in shown_nodes if one["reboot"]["outdated"]] == ["node-1"]
 
 
 def test_selectors_take_part_of_the_fleet(screen: Screen) -> None:
@@ -134,7 +192,7 @@ def test_quiet_nodes_of_a_big_fleet_are_counted(still: Sandbox) -> None:
     staged.until_phase("node-7", Phase.REBOOTING)
     staged.put_on(still)
     shown = Screen(still, staged, 100).type("status").out
-    assert "and 59 nodes that are well, with nothing to do (--all lists them)" in shown
+    assert "and 59 nodes hardened, with nothing to do (--all lists them)" in shown
     assert len(shown.splitlines()) < 12
     for everything in (Screen(still, staged, 100).type("status --all"), Screen(still, staged, None).type("status")):
         assert sum(line.startswith("node-") for line in everything.out.splitlines()) == 60
@@ -156,14 +214,14 @@ def test_why_on_both_api_servers(api: ApiServer, client: Client, namespace: str,
     waiting = next(name for name in staged.names if name != first)
     kube = door_of(api)
     try:
-        code, told = _document(kube, namespace, staged.now, "why", waiting)
-        assert (code, told["reboot"]["phase"]) == (1, "waiting")
-        assert told["reboot"]["reasons"][0]["code"] == "lock"
-        assert told["reboot"]["reasons"][0]["next"] == [f"kubectl node-hardening why {first}"]
-        code, told = _document(kube, namespace, staged.now, "status", "-l", f"stage={unique}")
-        assert told["nodes"][0]["node"] == first
-        assert told["reboots"] == {"draining": 1, "waiting": 2}
-        assert told["locks"][0]["holder"] == first
+        code, document = _document(kube, namespace, staged.now, "why", waiting)
+        assert (code, document["reboot"]["phase"]) == (1, "waiting")
+        assert document["reboot"]["reasons"][0]["code"] == "WaitingForLock"
+        assert document["reboot"]["reasons"][0]["next"] == [f"kubectl node-hardening why {first}"]
+        code, document = _document(kube, namespace, staged.now, "status", "-l", f"stage={unique}")
+        assert document["nodes"][0]["node"] == first
+        assert document["reboots"] == {"draining": 1, "waiting": 2}
+        assert document["locks"][0]["holder"] == first
         assert set(uids) == set(staged.names)
     finally:
         kube.close()
@@ -200,7 +258,7 @@ def _document(kube: Kube, namespace: str, now: float, *argv: str) -> tuple[int, 
     out = io.StringIO()
     options = parser(COMMANDS).parse_args([*argv, "-o", "json"])
     session = Session(lambda: kube, namespace, Form.JSON, out, io.StringIO(), lambda: now)
-    return answer(options, session), json.loads(out.getvalue())
+    return run(options, session), json.loads(out.getvalue())
 
 
 # -- live --------------------------------------------------------------------------------------------------------------
@@ -212,25 +270,23 @@ def test_watch_tells_each_change_as_a_line(screen: Screen, still: Sandbox) -> No
     out = io.StringIO()
     session = Session(lambda: kube, NAMESPACE, Form.TABLE, out, io.StringIO(), lambda: screen.staged.now)
     options = parser(COMMANDS).parse_args(["status", "--watch"])
-    thread = threading.Thread(target=answer, args=(options, session), daemon=True)
+    thread = threading.Thread(target=run, args=(options, session), daemon=True)
     thread.start()
     _until(lambda: out.getvalue().count("\n") == 3)
     still.clear_requests()
-    still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
-    _until(lambda: "node-1  Ready  hardened  blocked  opted out on the node: OPS-1" in out.getvalue())
+    still.update("nodes", "node-1", _becomes_opted_out)
+    _until(lambda: "node-1  Ready  hardened  blocked  OPS-1" in out.getvalue())
     still.delete("nodes", "node-2")
-    _until(lambda: "node-2  gone" in out.getvalue())
+    _until(lambda: "node-2  deleted" in out.getvalue())
     assert [one.path for one in still.requests if "watch" not in one.path and one.method != "GET"] == []
     kube.stop()
     thread.join(SECONDS)
     assert not thread.is_alive()
 
 
-def _says(sentence: str) -> Any:
-    def change(node: Object) -> None:
-        node["metadata"]["annotations"]["node-hardening.io/reboot"] = sentence
-
-    return change
+def _becomes_opted_out(node: Object) -> None:
+    status = {"v": 1, "phase": "blocked", "reason": "OptedOut", "mode": "enforce", "required": True, "message": "OPS-1"}
+    node["metadata"]["annotations"]["node-hardening.io/reboot-status"] = json.dumps(status)
 
 
 def test_watch_on_a_terminal_redraws_and_ends_on_ctrl_c(screen: Screen, still: Sandbox, kubeconfig: Path) -> None:
@@ -247,7 +303,7 @@ def test_watch_on_a_terminal_redraws_and_ends_on_ctrl_c(screen: Screen, still: S
     reader.start()
     try:
         _until(lambda: b"Ctrl-C ends" in seen)
-        still.update("nodes", "node-1", _says("opted out on the node: OPS-1"))
+        still.update("nodes", "node-1", _becomes_opted_out)
         _until(lambda: b"1 blocked" in seen)
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
@@ -299,7 +355,7 @@ def test_kubectl_finds_the_plugin(screen: Screen, kubeconfig: Path) -> None:
         pytest.skip(f"{PROGRAM} is not installed: make venv")
     done = _kubectl(kubeconfig, "node-hardening", "why", "node-1", "-o", "json")
     assert (done.returncode, done.stderr) == (1, "")
-    assert json.loads(done.stdout)["reboot"]["reasons"][0]["code"] == "lock"
+    assert json.loads(done.stdout)["reboot"]["reasons"][0]["code"] == "WaitingForLock"
     assert "kubectl-node_hardening" in _kubectl(kubeconfig, "plugin", "list").stdout
 
 
@@ -342,7 +398,7 @@ def test_a_node_that_is_not_there(screen: Screen) -> None:
     """A usage error with what to type, not a 404."""
     shown = screen.type("why node-9")
     assert (shown.code, shown.out) == (2, "")
-    assert shown.err == "kubectl node-hardening: there is no node 'node-9': kubectl get nodes has their names\n"
+    assert shown.err == "kubectl node-hardening: there is no node 'node-9': kubectl get nodes lists them\n"
 
 
 def test_a_server_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -355,18 +411,18 @@ def test_a_server_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str
     }  # fmt: skip
     file = tmp_path / "kubeconfig"
     file.write_text(json.dumps(config))
-    code, said = _run("--kubeconfig", str(file), "status", capsys=capsys)
+    code, error = _run("--kubeconfig", str(file), "status", capsys=capsys)
     assert code == 3
-    assert "127.0.0.1:9" in said
-    assert "is this the right cluster?" in said
-    assert "Traceback" not in said
+    assert "127.0.0.1:9" in error
+    assert "is this the right cluster?" in error
+    assert "Traceback" not in error
 
 
 def test_a_kubeconfig_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, and the file's name."""
-    code, said = _run("--kubeconfig", str(tmp_path / "none"), "status", capsys=capsys)
+    code, error = _run("--kubeconfig", str(tmp_path / "none"), "status", capsys=capsys)
     assert code == 2
-    assert str(tmp_path / "none") in said
+    assert str(tmp_path / "none") in error
 
 
 @pytest.mark.parametrize(("token", "words"), [("nobody", "node-hardening-reader"), ("wrong", "log in again")])
@@ -376,13 +432,13 @@ def test_a_token_that_may_not(
     """403 names the role to ask for, 401 the login."""
     screen.sandbox.add_token("nobody", User("nobody"))
     file = screen.sandbox.kubeconfig(tmp_path / "kubeconfig", token=token)
-    code, said = _run("--kubeconfig", str(file), "status", capsys=capsys)
+    code, error = _run("--kubeconfig", str(file), "status", capsys=capsys)
     assert code == 3
-    assert words in said
+    assert words in error
 
 
 def test_a_reader_that_may_only_see_nodes_is_served_what_it_may_see(still: Sandbox, screen: Screen) -> None:
-    """Locks, pause and policy that may not be read are said, and nothing is called well for it."""
+    """Locks, pause and policy that may not be read are reported, and nothing is called well for it."""
     role = {
         "metadata": {"name": "nodes-only"},
         "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}],
@@ -397,11 +453,11 @@ def test_a_reader_that_may_only_see_nodes_is_served_what_it_may_see(still: Sandb
         still.create("clusterrolebindings", binding)
     still.add_token("little", User("little"))
     kube = Kube(direct(still.url, token="little"), node="t")
-    code, told = _document(kube, NAMESPACE, screen.staged.now, "status")
-    assert (code, len(told["nodes"]), told["well"]) == (1, 3, False)
-    assert "cannot be read" in told["policy"]["problem"]
-    code, told = _document(kube, NAMESPACE, screen.staged.now, "why", "node-1")
-    assert "who holds it cannot be read" in told["reboot"]["reasons"][0]["said"]
+    code, document = _document(kube, NAMESPACE, screen.staged.now, "status")
+    assert (code, len(document["nodes"]), document["well"]) == (1, 3, False)
+    assert "cannot be read" in document["policy"]["problem"]
+    code, document = _document(kube, NAMESPACE, screen.staged.now, "why", "node-1")
+    assert "the locks cannot be read" in document["reboot"]["reasons"][0]["message"]
     kube.close()
 
 

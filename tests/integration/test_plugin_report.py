@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.plugin.command import COULD_NOT, OK, USAGE
 from agent.plugin.main import main
-from agent.plugin.page.file import GENERATOR
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.session import COULD_NOT, OK, USAGE
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
@@ -46,22 +46,22 @@ def run(config: str, *line: str) -> int:
 
 def test_it_writes_a_sound_page_to_a_pipe(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Verdict, findings, nodes, locks, history and policies are on it, and nothing but the page."""
-    assert run(config, "--title", "Audit <2030>") == OK
+    assert run(config, "--title", "Audit <2026>") == OK
     out, err = capsys.readouterr()
     found = Sound.of(out)
     assert (found.wrong, err) == ([], "")
     for words in (
-        "Audit <2030>",
+        "Audit <2026>",
         "6 of 30 nodes need attention",
-        "The lock gpus/0 is stuck: gpu-01 went down to reboot",
+        "Lock gpus/0 is stuck: gpu-01 went down to reboot",
         "kubelet/4.2.1",
         "Set authentication.anonymous.enabled: false",
-        "opted out on the node: holds the licence server",
-        "shop/web-0, shop/web-1, held by shop/web (Deployment web)",
+        "the node is opted out: holds the licence server",
+        "shop/web-0, shop/web-1",
         "6.1.0-25-amd64 \u2192 6.1.0-26-amd64",
         "b7709f2e61c04d53",
         "Whether 1 node needs a reboot (first cp-03).",
-        "27 of 30 agents are ready",
+        "27/30 agents are ready",
     ):
         assert words in found.words
 
@@ -70,7 +70,7 @@ def test_a_selector_takes_some_nodes(config: str, capsys: pytest.CaptureFixture[
     """Only these are counted, and the page says so."""
     assert run(config, "-l", "example.org/pool=edges") == OK
     words = Sound.of(capsys.readouterr().out).words
-    assert "Only nodes with example.org/pool=edges" in words
+    assert "Selector example.org/pool=edges" in words
     assert "2 nodes" in words
     assert "worker-03" not in words
 
@@ -80,7 +80,7 @@ def test_programs_get_a_document(config: str, capsys: pytest.CaptureFixture[str]
     """The page's content under the same verdict."""
     assert run(config, "-o", form) == OK
     made = read(capsys.readouterr().out)  # type: ignore[operator]
-    assert made["verdict"]["standing"] == "bad"
+    assert made["summary"]["status"] == "bad"
     assert (made["counts"]["total"], len(made["nodes"])) == (30, 30)
     assert made["findings"][0]["id"] == "kubelet/4.2.1"
     assert made["findings"][0]["nodes"] == {"total": 2, "names": ["worker-03", "worker-12"]}
@@ -104,7 +104,7 @@ def test_a_file_is_written_whole_for_its_owner_alone(
 def test_it_does_not_write_over_what_is_no_report(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A slip of the hand costs nobody their file, folder or link."""
+    """A wrong name costs no user a file, directory or link."""
     other, folder = tmp_path / "notes.txt", tmp_path / "folder"
     other.write_text("mine")
     folder.mkdir()
@@ -124,7 +124,7 @@ def test_it_pours_into_a_device(config: str) -> None:
 def test_a_terminal_gets_a_file_with_a_name_of_its_own(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody wants a page on the screen; with -O - it comes there all the same."""
+    """A page does not belong on the screen; with -O - it comes there regardless."""
     monkeypatch.chdir(tmp_path)
 
     class Terminal(io.StringIO):
@@ -141,6 +141,19 @@ def test_a_terminal_gets_a_file_with_a_name_of_its_own(
     assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
 
 
+def test_without_jinja2_the_page_names_the_extra(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the documents work."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "agent.plugin.page.document", raising=False)
+    monkeypatch.delattr("agent.plugin.page.document", raising=False)
+    assert run(config) == USAGE
+    out, err = capsys.readouterr()
+    assert (out, "the page needs jinja2: pip install 'node-hardening-agent[plugin]'" in err) == ("", True)
+    assert run(config, "-o", "json") == OK
+
+
 def test_what_may_not_be_read_is_unknown_on_the_page(
     sandbox: Sandbox, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +164,7 @@ def test_what_may_not_be_read_is_unknown_on_the_page(
     found = Sound.of(capsys.readouterr().out)
     assert found.wrong == []
     for words in (
-        "Who holds the reboot locks: they cannot be read",
+        "Reboot locks: they cannot be read",
         "Whether reboots are paused",
         "How many agents run",
     ):

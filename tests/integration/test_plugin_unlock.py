@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.views import lease_body, lease_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, without_nulls
 from agent.sandbox import builders
 from tests.support import apiservers
 from tests.support.agents import NAMESPACE
@@ -48,7 +48,7 @@ def test_a_freed_lock_is_what_an_agent_leaves_behind(
     """Free, without phase, cycle, boot and mark; what the next holder goes by is kept; who did it stands beside it."""
     name = hold(client, leases)
     typed = Person(api).types("-n", namespace, "unlock", "--yes", "--reason", "scrapped", "--watch", "0")
-    assert (typed.code, typed.out) == (0, "lock workers/0 is free; gone had it\n")
+    assert (typed.code, typed.out) == (0, "lock workers/0 is free; it was held by gone\n")
     assert "node gone does not exist any more" in typed.err
     found = client.get(f"{leases}/{name}").json()
     seen = lease_view(found)
@@ -74,11 +74,11 @@ def test_the_lock_is_named_in_any_of_three_ways(api: ApiServer, client: Client, 
         ("workers/0", "one"), ("workers-0", "one"), ("node-hardening-reboot-control-plane-0", "two"), ("two", "two"),
     ):  # fmt: skip
         typed = Person(api).types(*line, target)
-        assert (typed.code, typed.out.endswith(f"is free; {holder} had it\n")) == (0, True)
+        assert (typed.code, typed.out.endswith(f"is free; it was held by {holder}\n")) == (0, True)
     assert Person(api).types(*line).error == f"several locks are held: {held}"
     unknown = Person(api).types(*line, "three")
     assert (unknown.code, unknown.error) == (
-        2, f"no lock is called 'three', and no node of that name holds one: {held}",
+        2, f"no lock and no holder is called 'three': {held}",
     )  # fmt: skip
     assert [one["spec"]["holderIdentity"] for one in client.get(leases).json()["items"]] == ["two/uid", "one/uid"]
 
@@ -103,9 +103,9 @@ def test_a_holder_that_renews_is_refused(
     assert client.get(f"{leases}/{name}").json()["spec"]["holderIdentity"] == f"{node}/{uid}"
     client.patch(f"{leases}/{name}", {"spec": {"renewTime": "2099-01-01T00:00:00.000000Z"}})
     fresh = Person(api).types("-n", namespace, "unlock", "--yes", "--watch", "0")
-    assert (fresh.code, "so lately that it counts as alive" in fresh.error) == (3, True)
+    assert (fresh.code, "so recently that it counts as alive" in fresh.error) == (3, True)
     forced = Person(api).types("-n", namespace, "unlock", "--yes", "--watch", "0", "--force")
-    assert (forced.code, "two nodes of the pool may be down at once" in forced.err) == (0, True)
+    assert (forced.code, "two nodes of the pool may be down at the same time" in forced.err) == (0, True)
     events = client.get("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={node}").json()[
         "items"
     ]
@@ -171,9 +171,14 @@ def _with_policy(site: Site) -> None:
     assert site.client.post(path, config).status_code == 201
 
 
+def status_of(site: Site, name: str) -> dict[str, Any]:
+    """The node's `reboot-status`; no phase and no reason while it has none."""
+    return {"phase": "", "reason": "", **json.loads(site.annotation(name, "reboot-status") or "{}")}
+
+
 def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(site: Site) -> None:
     """Down for long: not freed while it may be alive, then freed; the next one reboots under the lock; the old one
-    comes back, is proved, lifts its own cordon, and gives back nothing that is not its.
+    comes back, is verified, removes its own cordon, and releases no lock that it lost.
     """
     for name in ("node-1", "node-2"):
         site.add(name)
@@ -184,17 +189,17 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
     site.until(lambda: site.machines["node-1"].reboots == 1, "node-1 went down")
     assert lease_view(site.lease()).phase is LeasePhase.REBOOTING
     early = Person(site.api).types("unlock", "--yes", "--watch", "0")
-    assert (early.code, "so lately that it counts as alive" in early.error) == (3, True)
+    assert (early.code, "so recently that it counts as alive" in early.error) == (3, True)
     site.require("node-2")
-    site.says("node-2", "waiting for the lock held by node-1")
+    site.until(lambda: status_of(site, "node-2")["reason"] == "WaitingForLock", "node-2 waits")
 
     def freed() -> bool:
         """As soon as it is silent for longer than a lease lasts."""
         typed = Person(site.api).types("unlock", "node-1", "--yes", "--reason", "its console is dark", "--watch", "1")
         assert typed.code == 0 or "counts as alive" in typed.error, typed
         if typed.code == 0:
-            assert "RISK: TWO NODES DOWN AT ONCE: node-1 may be down" in typed.err
-            assert "node-1, should it come back, proves itself, lifts its own cordon" in typed.err
+            assert "RISK: TWO NODES DOWN AT THE SAME TIME: node-1 may be down" in typed.err
+            assert "if node-1 comes back, it verifies itself, removes its own cordon" in typed.err
         return typed.code == 0
 
     site.until(freed, "node-1 counts as silent")
@@ -224,13 +229,13 @@ def test_a_holder_whose_lock_was_taken_by_force_rolls_back_and_never_reboots(tmp
         site.sandbox.create("poddisruptionbudgets", builders.budget("never", {"app": "held"}, max_unavailable=0))
         site.start()
         site.require()
-        site.says("node-1", "held by default/never")
+        site.until(lambda: status_of(site, "node-1")["reason"] == "DrainBlocked", "its drain is blocked")
         refused = Person(site.api).types("unlock", "--yes")
         assert (refused.code, refused.error.startswith("node-1 renew")) == (3, True)
         assert site.holder() == "node-1"
         site.until(lambda: Person(site.api).types("unlock", "--yes", "--force", "--watch", "0").code == 0, "taken")
-        site.says("node-1", "failed: the lock was lost")
+        site.until(lambda: status_of(site, "node-1")["phase"] == "rolled-back", "rolled back")
         assert not site.is_cordoned("node-1")
         assert site.machines["node-1"].reboots == 0
-        assert json.loads(site.annotation("node-1", "reboot-state"))["phase"] == "rolled back"
+        assert json.loads(site.annotation("node-1", "reboot-state"))["phase"] == "rolled-back"
         assert site.client.get(f"{LEASES}/{LOCK}").json()["spec"].get("holderIdentity") is None

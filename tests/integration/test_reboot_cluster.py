@@ -14,8 +14,8 @@ import pytest
 from agent.kube import LEASES, NODES, ClientContext, Kube, RequestMetric
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
 from agent.reboot.cluster import FIELD_MANAGER, STATE, LeasePhase, LeaseView, NodePatch
-from agent.reboot.kubecluster import KubeCluster
-from agent.reboot.pools import lease_names
+from agent.reboot.kube.cluster import KubeCluster
+from agent.reboot.lock.pools import lease_names
 from tests.support.apiservers import ApiServer, Client
 from tests.support.bundled_profiles import agents_token, door_with
 from tests.support.kube import door_of

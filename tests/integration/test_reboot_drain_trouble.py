@@ -15,7 +15,7 @@ from agent.config.schema import Drain
 from agent.errors import KubeError
 from agent.kube import Kube
 from agent.reboot.drain import NodeDrain
-from agent.reboot.ports import DrainMode, Progress
+from agent.reboot.interfaces import DrainMode, Progress
 from agent.sandbox import builders
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox

@@ -1,4 +1,4 @@
-"""Rebooting and hooks with real processes: what counts as given, as failed, and as not to be told."""
+"""Rebooting and hooks with real processes: what counts as given, as failed, and as unknown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.config.schema import Hook, Hooks, Reboot, RebootMethod
-from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
-from agent.host import Host
-from agent.reboot.ports import HookProgress, HookStage
-from agent.reboot.rebooters import REBOOT_SIGNAL, CommandPower, HostHooks, SignalPower, make_power
+from agent.errors import AgentError, CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.host import Completed, Host
+from agent.reboot.hooks import HostHooks
+from agent.reboot.interfaces import HookProgress, HookStage
+from agent.reboot.rebooters import REBOOT_SIGNAL, REBOOTERS, CommandRebooter, SignalRebooter, make_rebooter
 from agent.sandbox.noderoot import NodeRoot
 
 LONG = 20.0  # a bound for what never happens, not a timing
@@ -33,32 +35,90 @@ def shell(text: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("text", ["exit 0", "kill -TERM $$", "kill -KILL $$", "exit 143", "exit 137"])
 def test_a_command_that_may_have_worked_raises_nothing(text: str) -> None:
     """A shutdown ends the very command that asked for it."""
-    CommandPower(shell(text), Host("/")).reboot()
+    CommandRebooter(shell(text), Host("/")).reboot()
 
 
 def test_a_command_that_ends_badly_has_failed_and_says_why() -> None:
     """kured's failure: the node is certainly not going down."""
-    power = CommandPower(shell("echo 'Failed to talk to init daemon.' >&2; exit 1"), Host("/"))
+    power = CommandRebooter(shell("echo 'Failed to talk to init daemon.' >&2; exit 1"), Host("/"))
     with pytest.raises(CommandFailed, match=r"sh: exit code 1: Failed to talk to init daemon\."):
+        power.reboot()
+
+
+def test_a_command_that_is_inhibited_names_who_inhibits_it() -> None:
+    """systemctl's words begin with who and why, and end with advice."""
+    words = """Operation inhibited by "raid-check" (PID 7), reason is "array rebuild".
+        Please retry operation after closing inhibitors and logging out other users.
+        Alternatively, ignore inhibitors and users with 'systemctl reboot -i'."""
+    power = CommandRebooter(shell(f"cat >&2 <<'END'\n{words}\nEND\nexit 1"), Host("/"))
+    with pytest.raises(
+        CommandFailed, match=r'exit code 1: Operation inhibited by "raid-check" \(PID 7\), .*rebuild"\.$'
+    ):
         power.reboot()
 
 
 def test_a_command_that_is_not_there_has_failed() -> None:
     """Nothing was run."""
     with pytest.raises(CommandMissing, match=r"systemctl: /no/such/systemctl is not there"):
-        CommandPower(("/no/such/systemctl", "reboot"), Host("/")).reboot()
+        CommandRebooter(("/no/such/systemctl", "reboot"), Host("/")).reboot()
 
 
-def test_a_command_that_does_not_answer_cannot_be_told() -> None:
+def test_a_command_that_does_not_answer_is_unknown() -> None:
     """The coordinator then waits as after a good answer."""
     with pytest.raises(CommandTimeout):
-        CommandPower(shell("sleep 600"), Host("/"), timeout_seconds=0.3).reboot()
+        CommandRebooter(shell("sleep 600"), Host("/"), timeout_seconds=0.3).reboot()
 
 
 def test_the_policy_chooses_the_way() -> None:
     """The command by default."""
-    assert isinstance(make_power(Reboot(), Host("/")), CommandPower)
-    assert isinstance(make_power(Reboot(method=RebootMethod.SIGNAL), Host("/")), SignalPower)
+    assert isinstance(make_rebooter(Reboot(), Host("/")), CommandRebooter)
+    assert isinstance(make_rebooter(Reboot(method=RebootMethod.SIGNAL), Host("/")), SignalRebooter)
+    assert set(REBOOTERS) == set(RebootMethod)
+
+
+class Systemctl(Host):
+    """A node whose systemctl prints this help; what it was asked to run is noted, and nothing is run."""
+
+    def __init__(self, help_text: str | AgentError) -> None:
+        super().__init__("/")
+        self.help_text = help_text
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str], **_options: Any) -> Completed:
+        self.asked.append(tuple(argv))
+        if "--help" not in argv:
+            return Completed(tuple(argv), 0, "", "")
+        if isinstance(self.help_text, AgentError):
+            raise self.help_text
+        return Completed(tuple(argv), 0, self.help_text, "")
+
+
+DEFAULT = ("/usr/bin/systemctl", "reboot")
+
+
+@pytest.mark.parametrize(
+    ("help_text", "expected"),
+    [
+        ("  -i --ignore-inhibitors\n     --check-inhibitors=MODE\n", (*DEFAULT, "--check-inhibitors=yes")),
+        ("  -i --ignore-inhibitors\n", DEFAULT),  # before systemd 248
+        (CommandTimeout(DEFAULT, "no answer"), DEFAULT),
+        (CommandMissing(DEFAULT, "is not there"), DEFAULT),
+    ],
+)
+def test_the_default_command_checks_inhibitors_where_systemctl_can(
+    help_text: str | AgentError, expected: tuple[str, ...]
+) -> None:
+    """Root's `systemctl reboot` goes over them before systemd 257."""
+    host = Systemctl(help_text)
+    make_rebooter(Reboot(), host).reboot()
+    assert host.asked == [(DEFAULT[0], "--help"), expected]
+
+
+def test_a_command_of_ones_own_is_run_as_it_is() -> None:
+    """Who writes `systemctl reboot -i` means it."""
+    host = Systemctl("--check-inhibitors")
+    make_rebooter(Reboot(command=(*DEFAULT, "-i")), host).reboot()
+    assert host.asked == [(*DEFAULT, "-i")]
 
 
 # -- the signal --------------------------------------------------------------------------------------------------------
@@ -98,7 +158,7 @@ def systemd() -> Iterator[Init]:
 
 def test_the_signal_is_the_one_that_systemd_reboots_on(systemd: Init) -> None:
     """SIGRTMIN+5 by glibc's numbers, which this Python may or may not share."""
-    SignalPower(Host("/"), pid=systemd.child.pid).reboot()
+    SignalRebooter(Host("/"), pid=systemd.child.pid).reboot()
     assert systemd.heard() == "39"
     assert REBOOT_SIGNAL == 39
     if int(signal.SIGRTMIN) == 34:  # glibc
@@ -110,7 +170,7 @@ def test_only_systemd_is_signalled() -> None:
     init = Init("pause")
     try:
         with pytest.raises(HostError, match=r"is pause, not systemd, and is not signalled; does the pod have hostPID"):
-            SignalPower(Host("/"), pid=init.child.pid).reboot()
+            SignalRebooter(Host("/"), pid=init.child.pid).reboot()
     finally:
         init.end()
 
@@ -119,7 +179,7 @@ def test_a_sandboxed_tree_never_reboots_the_machine_under_it(tmp_path: Path, sys
     """Its boot id is not this machine's, so this machine's init is not its own."""
     node = NodeRoot.make(tmp_path / "node")
     with pytest.raises(HostError, match="describes another machine"):
-        SignalPower(Host(node.path), pid=systemd.child.pid).reboot()
+        SignalRebooter(Host(node.path), pid=systemd.child.pid).reboot()
 
 
 def test_an_init_that_is_gone_or_refuses_is_an_error(systemd: Init) -> None:
@@ -129,10 +189,10 @@ def test_an_init_that_is_gone_or_refuses_is_an_error(systemd: Init) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with pytest.raises(HostError, match="could not be signalled: Operation not permitted"):
-        SignalPower(Host("/"), pid=systemd.child.pid, send=refuse).reboot()
+        SignalRebooter(Host("/"), pid=systemd.child.pid, send=refuse).reboot()
     systemd.end()
     with pytest.raises(HostError, match="is not signalled"):
-        SignalPower(Host("/"), pid=systemd.child.pid).reboot()
+        SignalRebooter(Host("/"), pid=systemd.child.pid).reboot()
 
 
 # -- hooks -------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What a real one does not do on purpose (tokens, a private CA, nonsense) is answe
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -23,8 +24,8 @@ import trustme
 
 from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
-from agent.reboot.blockers import PrometheusBlocker
-from agent.reboot.ports import Verdict
+from agent.reboot.blockers.prometheus import PrometheusBlocker
+from agent.reboot.interfaces import BlockerResult
 from tests.support.agents import eventually
 from tests.support.daemons import free_ports, program
 from tests.support.daemons import prometheus as prometheus_server
@@ -64,10 +65,10 @@ class Running:
     trouble: threading.Event
     process: subprocess.Popen[bytes]
 
-    def check(self, **policy: object) -> Verdict:
+    def check(self, **policy: object) -> BlockerResult:
         return PrometheusBlocker(Prometheus(url=self.url, **policy), Clock()).check()  # type: ignore[arg-type]
 
-    def until(self, holds: Callable[[Verdict], bool], **policy: object) -> Verdict:
+    def until(self, holds: Callable[[BlockerResult], bool], **policy: object) -> BlockerResult:
         ends = time.monotonic() + LONG
         while not holds(verdict := self.check(**policy)):
             assert time.monotonic() < ends, verdict
@@ -109,21 +110,21 @@ def loud(prometheus: Running) -> Running:
 
 def test_a_rule_that_fires_blocks_until_it_stops(quiet: Running) -> None:
     """The Watchdog, which always fires, does not; a pending alert does not."""
-    assert quiet.check() == Verdict(blocked=False)
+    assert quiet.check() == BlockerResult(blocked=False)
     quiet.trouble.set()
-    assert quiet.until(lambda verdict: verdict.blocked) == Verdict(blocked=True, by="alerts: NodeTrouble")
+    assert quiet.until(lambda verdict: verdict.blocked) == BlockerResult(blocked=True, by="alerts: NodeTrouble")
     quiet.trouble.clear()
-    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+    assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
 def test_alerts_are_chosen_by_state_name_and_labels(loud: Running) -> None:
     """By the real API's own words for them."""
     assert loud.check().by == "alerts: NodeTrouble"
     assert set(loud.check(firing_only=False).by.removeprefix("alerts: ").split(", ")) == {"NodeTrouble", "SlowTrouble"}
-    assert loud.check(ignore="^(Watchdog|NodeTrouble)$") == Verdict(blocked=False)
-    assert loud.check(only="^Slow") == Verdict(blocked=False)
+    assert loud.check(ignore="^(Watchdog|NodeTrouble)$") == BlockerResult(blocked=False)
+    assert loud.check(only="^Slow") == BlockerResult(blocked=False)
     assert loud.check(labels=selector("severity=page")).blocked is True
-    assert loud.check(labels=selector("severity!=page")) == Verdict(blocked=False)
+    assert loud.check(labels=selector("severity!=page")) == BlockerResult(blocked=False)
 
 
 def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
@@ -133,24 +134,24 @@ def test_a_query_blocks_while_it_finds_anything(loud: Running) -> None:
     )
     found = loud.check(query='trouble{job="trouble"} == 1').by
     assert found.startswith('the Prometheus query, which found trouble{instance="127.0.0.1:')
-    assert loud.check(query="trouble > 7") == Verdict(blocked=False)
-    assert loud.check(query="trouble[1s] offset 1h") == Verdict(blocked=False)
+    assert loud.check(query="trouble > 7") == BlockerResult(blocked=False)
+    assert loud.check(query="trouble[1s] offset 1h") == BlockerResult(blocked=False)
 
 
 @pytest.mark.parametrize(
     ("query", "why"),
     [
         ("trouble >", 'it answers 400: invalid parameter "query"'),
-        ("scalar(trouble)", "the query gives a scalar, which is there always"),
-        ("1", "the query gives a scalar"),
-        ('"text"', "the query gives a string"),
+        ("scalar(trouble)", "the query returns a scalar, which always exists"),
+        ("1", "the query returns a scalar"),
+        ('"text"', "the query returns a string"),
     ],
 )
 def test_a_query_that_says_nothing_blocks_and_says_why(quiet: Running, query: str, why: str) -> None:
     """A typing error must not open the gate."""
     verdict = quiet.check(query=query)
     assert verdict.blocked is True
-    assert verdict.by.startswith(f"Prometheus at {quiet.url}, which cannot be told: {why}")
+    assert verdict.by.startswith(f"alerts unknown: Prometheus at {quiet.url}: {why}")
 
 
 def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
@@ -162,8 +163,10 @@ def test_a_prometheus_that_hangs_blocks_in_time(quiet: Running) -> None:
         verdict = quiet.check(timeout=0.5)
     finally:
         quiet.process.send_signal(signal.SIGCONT)
-    assert verdict == Verdict(blocked=True, by=f"Prometheus at {quiet.url}, which cannot be told: no answer in time")
-    assert quiet.until(lambda verdict: not verdict.blocked) == Verdict(blocked=False)
+    assert verdict == BlockerResult(
+        blocked=True, by=f"alerts unknown: Prometheus at {quiet.url}: no answer in time", unknown=True
+    )
+    assert quiet.until(lambda verdict: not verdict.blocked) == BlockerResult(blocked=False)
 
 
 def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None:
@@ -171,7 +174,9 @@ def test_a_prometheus_that_cannot_be_reached_blocks(prometheus: Running) -> None
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     verdict = PrometheusBlocker(Prometheus(url=url), Clock()).check()
-    assert verdict == Verdict(blocked=True, by=f"Prometheus at {url}, which cannot be told: connection refused")
+    assert verdict == BlockerResult(
+        blocked=True, by=f"alerts unknown: Prometheus at {url}: connection refused", unknown=True
+    )
 
 
 def test_another_servers_answer_blocks(prometheus: Running) -> None:
@@ -202,10 +207,12 @@ class Scripted:
             answer(request, self.body, self.status, **self.headers)
 
 
-def cannot(verdict: Verdict) -> str:
-    """Why it cannot be told."""
+def cannot(verdict: BlockerResult) -> str:
+    """Why it is unknown."""
     assert verdict.blocked is True
-    return verdict.by.partition("which cannot be told: ")[2]
+    prefix, _, why = verdict.by.partition(": Prometheus at ")
+    assert prefix == "alerts unknown"
+    return why.partition(": ")[2]
 
 
 def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
@@ -215,14 +222,41 @@ def test_the_token_is_read_anew_each_time(tmp_path: Path) -> None:
     server = Scripted("new")
     with scripted(server) as running:
         blocker = PrometheusBlocker(Prometheus(url=running.url, token_file=str(file)), Clock())
-        assert cannot(blocker.check()) == "it refuses us (401): is tokenFile right?"
+        assert cannot(blocker.check()) == "access refused (401): check tokenFile, basicAuthFile and headerFiles"
         file.write_text("new\n")
-        assert blocker.check() == Verdict(blocked=False)
+        assert blocker.check() == BlockerResult(blocked=False)
         file.write_text("two\nlines")
         assert "holds no bearer token" in cannot(blocker.check())
         assert "two" not in blocker.check().by
         file.unlink()
         assert cannot(blocker.check()) == f"tokenFile {file}: No such file or directory"
+
+
+def test_basic_authentication_and_headers_come_from_files(tmp_path: Path) -> None:
+    """Read for each request, never shown; a tenant's header beside the password, as Mimir wants it."""
+    asked: list[tuple[str | None, str | None]] = []
+
+    def note(request: BaseHTTPRequestHandler) -> None:
+        asked.append((request.headers.get("Authorization"), request.headers.get("X-Scope-OrgID")))
+        answer(request, NO_ALERTS, 200)
+
+    password, tenant = tmp_path / "password", tmp_path / "tenant"
+    password.write_text("agent:s3cret\n")
+    tenant.write_text("shop\n")
+    files = {"X-Scope-OrgID": str(tenant)}
+    with scripted(note) as running:
+        policy = Prometheus(url=running.url, basic_auth_file=str(password), header_files=files)
+        blocker = PrometheusBlocker(policy, Clock())
+        assert blocker.check() == BlockerResult(blocked=False)
+        assert asked == [("Basic " + base64.b64encode(b"agent:s3cret").decode(), "shop")]
+        tenant.write_text("shop\nX-Evil: s3cret")
+        assert cannot(blocker.check()) == f"headerFiles {tenant}: it is not one line of printable ASCII"
+        tenant.write_text("shop")
+        password.write_text("s3cret")
+        assert cannot(blocker.check()) == f"basicAuthFile {password}: it does not hold user:password"
+        password.unlink()
+        assert cannot(blocker.check()) == f"basicAuthFile {password}: No such file or directory"
+    assert len(asked) == 1
 
 
 def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,14 +269,14 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
     trustme.CA().cert_pem.write_to_path(str(other))
     with scripted(Scripted(), tls=tls) as running:
 
-        def check(path: Path | str) -> Verdict:
+        def check(path: Path | str) -> BlockerResult:
             return PrometheusBlocker(Prometheus(url=running.url, ca_file=str(path)), Clock()).check()
 
-        assert cannot(check(ca_file)) == f"caFile {ca_file} is not there"
+        assert cannot(check(ca_file)) == f"caFile {ca_file} does not exist"
         authority.cert_pem.write_to_path(str(ca_file))
         for name, text in {"REQUESTS_CA_BUNDLE": str(other), "HTTPS_PROXY": "http://127.0.0.1:1"}.items():
             monkeypatch.setenv(name, text)
-        assert check(ca_file) == Verdict(blocked=False)
+        assert check(ca_file) == BlockerResult(blocked=False)
         assert cannot(check(other)).startswith("the certificate is not trusted: ")
         assert cannot(check("")).startswith("the certificate is not trusted: ")
 
@@ -251,9 +285,9 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
     ("server", "why"),
     [
         (Scripted(status=302, headers={"Location": "http://127.0.0.1:1/"}), "a redirect (302), which is not followed"),
-        (Scripted(body=b"<html>login</html>"), "an answer (200, 18 bytes) that is none of Prometheus's"),
+        (Scripted(body=b"<html>login</html>"), "not an answer of Prometheus (200, 18 bytes)"),
         (Scripted(body=b"{" * 5_000_000), "an answer of more than 4 MiB"),
-        (Scripted(status=503, body=b"upstream"), "an answer (503, 8 bytes) that is none of Prometheus's"),
+        (Scripted(status=503, body=b"upstream"), "not an answer of Prometheus (503, 8 bytes)"),
     ],
     ids=["redirect", "login page", "flood", "proxy"],
 )

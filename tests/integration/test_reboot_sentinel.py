@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.schema import Required, Sentinel
 from agent.host import FolderWatch, Host
-from agent.reboot.ports import SentinelReading
+from agent.reboot.interfaces import SentinelReading
 from agent.reboot.sentinel import CommandSentinel, make_sentinel
 from tests.support.rooms import Clocks, node_tree
 

@@ -327,7 +327,7 @@ def test_two_budgets_on_a_pod_and_a_namesake_elsewhere(either: MakeSite) -> None
     site.says("node-1", "failed: the drain did not end within 8 s")
     told = site.history.messages("node-1", "DrainBlocked")
     assert len(told) == 1
-    assert "default/db-0 is under more than one disruption budget" in told[0]
+    assert "default/db-0 matches more than one disruption budget" in told[0]
     assert "default/first" in told[0]
     assert "default/second" in told[0]
     still = site.client.get("/api/v1/namespaces/elsewhere/pods/db-0").json()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import requests
 import yaml
 
+from agent.controls.registry import profile_kinds
 from agent.sandbox.noderoot import NodeRoot
 from tests.support.apiservers import ApiServer, Client
 
@@ -99,7 +100,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.root = NodeRoot.make(self.folder / "root", self.node)
         self.profiles = self.folder / "profiles"
-        for kind in ("apparmor", "seccomp"):
+        for kind in profile_kinds():
             (self.profiles / kind).mkdir(parents=True)
         self.policy = self.folder / "config.yaml"
         self.log = self.folder / "agent.log"
@@ -115,8 +116,7 @@ class Agent:
         base = {
             "metrics": {"address": f"127.0.0.1:{self.port}"},
             "kubelet": {"probe": False},
-            "apparmor": {"profiles": str(self.profiles / "apparmor")},
-            "seccomp": {"profiles": str(self.profiles / "seccomp")},
+            **{kind: {"profiles": str(self.profiles / kind)} for kind in profile_kinds()},
             "reboot": {"mode": "off"},
         }
         self.replace(self.policy, yaml.safe_dump({**base, **self.config, **keys}))

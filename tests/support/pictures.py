@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
-from agent.plugin.main import answer, parser
+from agent.plugin.main import parser, run
 from agent.plugin.page import document
+from agent.plugin.session import Form, Session
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style
@@ -65,7 +65,7 @@ def typed(stage: Staged, line: str) -> str:
         options = parser(COMMANDS).parse_args(shlex.split(line))
         kube = Kube(direct(sandbox.url, token=sandbox.token), node="kubectl-plugin")
         style = Style(colour=True, width=_COLUMNS)
-        answer(
+        run(
             options, Session(lambda: kube, NAMESPACE, Form(options.output), out, out, lambda: stage.now, style=style)
         )
         kube.close()

@@ -1,7 +1,7 @@
 """The captures in docs/plugin.md: each block behind a marker is what the plugin prints against a staged fleet.
 
     <!-- capture SCENE: LINE [| ANSWER] -->   above a block of ```console
-    python -m tests.support.plugin_captures docs/plugin.md   writes them anew
+    python -m tests.support.plugin_captures docs/plugin.md   writes them again
 
 The fleet's time is its own, so that the only thing that differs from day to day is the agent's version.
 """
@@ -20,7 +20,7 @@ from tests.support.plugin_screen import Screen, emulator
 
 WIDTH = 100
 _BLOCK = re.compile(
-    r"<!-- capture (?P<scene>[a-z-]+): (?P<line>[^|\n]+?)(?: \| (?P<said>[^\n]*?))? -->\n```console\n.*?```\n",
+    r"<!-- capture (?P<scene>[a-z-]+): (?P<line>[^|\n]+?)(?: \| (?P<typed>[^\n]*?))? -->\n```console\n.*?```\n",
     re.DOTALL,
 )
 _VERSION = "0.0.0"
@@ -45,8 +45,8 @@ def normal(text: str) -> str:
 def _captured(block: re.Match[str], sandbox: Sandbox) -> str:
     staged = SCENES[block["scene"]]()
     staged.put_on(sandbox)
-    said = [block["said"]] if block["said"] else []
-    shown = Screen(sandbox, staged, WIDTH, said, together=True).type(block["line"])
+    typed = [block["typed"]] if block["typed"] else []
+    shown = Screen(sandbox, staged, WIDTH, typed, together=True).type(block["line"])
     marker = block[0].partition("\n")[0]
     lines = "\n".join(line.rstrip() for line in shown.out.rstrip("\n").split("\n"))
     return f"{marker}\n```console\n$ kubectl node-hardening {block['line']}\n{lines}\n```\n"

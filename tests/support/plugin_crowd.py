@@ -13,20 +13,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent.annotations import REBOOT_HISTORY, REBOOT_STATUS
 from agent.model import Finding, Severity, Status
-from agent.plugin import fleet, locks, overview, policy
-from agent.plugin.fleet import Keep
-from agent.plugin.overview import Overview
-from agent.plugin.page.tally import Heading, Snapshot, Tally
-from agent.reboot.cluster import HISTORY
+from agent.plugin.cluster import locks, nodes, policy
+from agent.plugin.cluster.nodes import Keep
+from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
+from agent.plugin.views import fleet
 from agent.reboot.history import with_entry
-from agent.reboot.state import NodeState, Phase
+from agent.reboot.phases import Phase
+from agent.reboot.state import Releasing, Stamp
+from agent.reboot.status import RebootStatus, StatusReason
 from agent.report import node_status
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_fleet
 from tests.support.plugin_emulated import becomes
-from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCTP, UNTOLD, Object, Staged
+from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCTP, Object, Staged
 from tests.support.reboot_trouble import CommandFate
 
 POLICY = """\
@@ -75,7 +77,7 @@ SECCOMP = Finding(
     "Seccomp profile team.json is valid and installed",
     Status.UNKNOWN,
     Severity.MEDIUM,
-    "the kubelet's root folder cannot be told",
+    "the kubelet's root directory is unknown",
     "installed below the kubelet's root folder",
     "",
     "Set seccomp.directory to the seccomp folder below the kubelet's --root-dir.",
@@ -106,35 +108,36 @@ def _remember(stage: Staged) -> None:
             continue
         drain, down = (1860.0 if number == 8 else 20.0 + 9 * number), 45.0 + 7 * number
         marks = (
-            ("cordoned", at),
-            ("draining", at + 2),
-            ("rebooting", at + 2 + drain),
-            ("verifying", at + 2 + drain + down),
-            ("released", at + 14 + drain + down),
+            (Phase.CORDONED, at),
+            (Phase.DRAINING, at + 2),
+            (Phase.REBOOTING, at + 2 + drain),
+            (Phase.VERIFYING, at + 2 + drain + down),
+            (Phase.RELEASING, at + 14 + drain + down),
         )
-        state = NodeState(
-            Phase.RELEASING,
-            reason="linux-image-6.1.0-26-amd64, libc6" if worker else "systemd",
+        state = Releasing(
+            cycle="c",
+            entered=Stamp("b", 0.0, at),
+            packages="linux-image-6.1.0-26-amd64, libc6" if worker else "systemd",
             kernel="6.1.0-25-amd64" if worker else "6.1.0-26-amd64",
             pods=4 + number * 5 % 23,
             slowest=f"shop/checkout-7d9f8c-{number} {drain * 0.8:.0f} s",
             marks=marks,
         )
-        stage.world.annotate(name, HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
+        stage.world.annotate(name, REBOOT_HISTORY, with_entry("", state, kernel="6.1.0-26-amd64"))
         at = marks[-1][1] + 40
 
 
 def _find(stage: Staged) -> None:
     """What does not comply."""
-    told: dict[str, tuple[Finding, ...]] = {
+    found: dict[str, tuple[Finding, ...]] = {
         "worker-03": (ANONYMOUS, TIMEOUT, CIPHERS),
         "worker-07": (TIMEOUT, CIPHERS),
         "worker-12": (replace(ANONYMOUS, observed="not set, and the default of a kubelet without a file is true"),),
         "worker-17": (SCTP, TIMEOUT),
         "gpu-03": (PROFILE, TIMEOUT),
-        "edge-01": (UNTOLD, SECCOMP),
+        "edge-01": (NO_KUBELET, SECCOMP),
     }
-    for name, more in told.items():
+    for name, more in found.items():
         stage.reports[name] = plugin_fleet.report(name, *more)
     stage.absent.add("worker-21")
     stage.crashing.add("worker-20")
@@ -160,7 +163,7 @@ def _want(stage: Staged) -> None:
     stage.run(420)
     stage.machine("edge-02").fate = CommandFate.FAILS
     stage.want("edge-02")
-    stage.until_phase("edge-02", Phase.FAILED)
+    stage.until_phase("edge-02", Phase.ROLLED_BACK)
     stage.run(120)
 
 
@@ -177,25 +180,25 @@ def objects(stage: Staged) -> list[Object]:
     return found
 
 
-def snapshot(stage: Staged, nodes: list[Object] | None = None, **heading: Any) -> Snapshot:
+def snapshot(stage: Staged, found: list[Object] | None = None, **heading: Any) -> Snapshot:
     """What `report` would have read, without an API server in between."""
     rules = replace(
         policy.of({"data": {"config.yaml": stage.policy}}, f"configmap/node-hardening-config in {NAMESPACE}"),
         agents=(len(stage.names) - len(stage.absent) - len(stage.crashing) - 1, len(stage.names)),
     )
     held = tuple(lock for one in stage.leases() if (lock := locks.lock_of(one)) is not None)
-    tally = Tally()
+    aggregator = Aggregator()
     keep = Keep(findings=True, history=True)
-    rows = [tally.add(fleet.row(one, rules.pool, keep)) for one in (objects(stage) if nodes is None else nodes)]
+    rows = [aggregator.add(nodes.row(one, rules.pool, keep)) for one in (objects(stage) if found is None else found)]
     pause = locks.pause_of(stage.pause, stage.now) if stage.pause else locks.Pause(active=False)
-    seen = Overview(overview.worst_first(rows, held), held, pause, rules, NAMESPACE, stage.now)
-    told = {
+    seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=NAMESPACE, now=stage.now)
+    usual = {
         "title": "Node hardening report",
         "context": "production",
         "server": "v1.36.0",
         "author": "anna@example.org",
     }
-    return tally.snapshot(Heading(**{**told, "selector": "", "moment": stage.now, **heading}), seen)
+    return aggregator.snapshot(Heading(**{**usual, "selector": "", "moment": stage.now, **heading}), seen)
 
 
 def put_on(sandbox: Sandbox, stage: Staged) -> None:
@@ -231,33 +234,32 @@ def _add_agent(sandbox: Sandbox, stage: Staged, node: str) -> None:
 
 
 def thousands(number: int, moment: float) -> Iterator[Object]:
-    """Synthetic Nodes: one in ten drifted in one of seven ways, one in twenty waits, some silent; all have a past."""
+    """Synthetic Nodes: one in ten is non-compliant, one in twenty waits, some are silent; all have a past."""
     at = datetime.fromtimestamp(moment, UTC)
     for index in range(number):
         name = f"node-{index:05}"
         made = builders.node(name, at, control_plane=index < 5)
-        told = plugin_fleet.report(name, *_found(index))
+        checked = plugin_fleet.report(name, *_found(index))
         shown = node_status.hardening(
-            told, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
+            checked, policy=f"5d0f6c1b9a3e4f2{index % 3}", version=__version__, label=True, last_change=""
         )
-        sentence = "waiting for the lock held by node-00007" if index % 20 == 7 else "not required"
         notes = {key: value for key, value in shown.annotations.items() if value is not None}
-        required = "True" if index % 20 == 7 else "False"
-        if index % 97 != 13:
-            made["metadata"]["annotations"] = {**notes, node_status.REBOOT: sentence, HISTORY: _past(index, moment)}
-            if required == "True":
-                state = NodeState(Phase.WANTED, since=moment - index)
-                made["metadata"]["annotations"][node_status.REBOOT_STATE] = state.encode()
-            made["status"]["conditions"].append(
-                builders.condition(node_status.CONDITION_REBOOT, required, "Required", sentence, at)
+        status = RebootStatus(Phase.IDLE, StatusReason.NOT_REQUIRED, required=False, message="not required")
+        if index % 20 == 7:
+            text = "waiting for the lock held by node-00007"
+            status = RebootStatus(
+                Phase.WAITING, StatusReason.WAITING_FOR_LOCK, required=True, since=moment - index, message=text
             )
+        if index % 97 != 13:
+            known = {REBOOT_STATUS: status.encode(), REBOOT_HISTORY: _past(index, moment)}
+            made["metadata"]["annotations"] = {**notes, **known}
         yield made
 
 
 def _found(index: int) -> tuple[Finding, ...]:
     if index % 10:
         return ()
-    known = (ANONYMOUS, SCTP, TIMEOUT, CIPHERS, PROFILE, SECCOMP, UNTOLD)
+    known = (ANONYMOUS, SCTP, TIMEOUT, CIPHERS, PROFILE, SECCOMP, NO_KUBELET)
     return tuple(replace(one, observed=f"{one.observed} ({index % 60})") for one in known[index // 10 % 5 :][:3])
 
 

@@ -1,6 +1,6 @@
 """The fronts that a staged daemon works with: the daemon's own reporter, and a machine that looks like Debian.
 
-Nothing of the format of what is shown is written here; the daemon's Told does that.
+Nothing of the format of what is shown is written here; the daemon's NodeReporter does that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from structlog.testing import capture_logs
 
 from agent.daemon.reboot_thread import NodeReporter
-from agent.reboot.ports import Announcement, DrainMode, Ended, Progress, SentinelReading, Tick
+from agent.reboot.interfaces import Announcement, CycleResult, DrainMode, Progress, SentinelReading, Tick
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.notify import Notifier
@@ -37,31 +37,31 @@ class Captured:
 
 
 class Spoken:
-    """A machine's reporter: the daemon's own Told, behind it a Captured."""
+    """A machine's reporter: the daemon's own NodeReporter, behind it a Captured."""
 
     def __init__(self, machine: SimMachine) -> None:
         self.captured = Captured()
         self.machine = machine
-        publisher: NodePublisher = self.captured  # type: ignore[assignment] # of a publisher Told uses these two calls
-        self._told = NodeReporter(
+        publisher: NodePublisher = self.captured  # type: ignore[assignment] # NodeReporter uses these two calls
+        self._reporter = NodeReporter(
             publisher, Metrics(), Notifier(()), node=machine.name, namespace=NAMESPACE, clock=machine
         )
 
     def tick(self, tick: Tick) -> None:
         """Shown as the daemon shows it."""
         with capture_logs():
-            self._told.tick(tick)
+            self._reporter.tick(tick)
 
     def event(self, announcement: Announcement) -> None:
         """To the world's books."""
         self.machine.heard(announcement)
 
-    def flush(self, seconds: float, *, people: bool = False) -> None:
+    def flush(self, seconds: float, *, notifications: bool = False) -> None:
         """Nothing is queued."""
 
-    def ended(self, ended: Ended) -> None:
+    def cycle_ended(self, result: CycleResult) -> None:
         """To the world's books."""
-        self.machine.has_ended(ended)
+        self.machine.has_ended(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class DrainOf:
         found = machine.drain_step(mode, may_go_on) if machine.world.now >= began + _SLOWEST_SECONDS else None
         if found is None or machine.world.now < machine.pdb_until:
             held = machine.drain_step(mode, lambda: False)
-            return replace(held, left=held.total, evicted=0, mode=mode)
+            budgets = (("shop", "web", "Deployment web"),) if machine.world.now < machine.pdb_until else ()
+            return replace(held, left=held.total, evicted=0, mode=mode, budgets=budgets)
         slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
         return replace(found, mode=mode, slowest=slowest if found.done else "")
 
@@ -116,6 +117,10 @@ class KernelOf:
     def kernel_release(self) -> str:
         """Another one with each boot."""
         return kernel_of(self.machine)
+
+    def is_shutting_down(self) -> bool:
+        """Never before it is down."""
+        return False
 
 
 def kernel_of(machine: SimMachine) -> str:

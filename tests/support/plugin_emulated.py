@@ -69,11 +69,11 @@ def _add_pod(sandbox: Sandbox, node: str, agent: Agent) -> None:
     labels = {"app.kubernetes.io/name": "node-hardening-agent"}
     name = f"node-hardening-agent-{node.rpartition('-')[2]:0>5}"
     sandbox.create("pods", builders.pod(name, namespace=NAMESPACE, node=node, labels=labels))
-    state: Object = {"running": {"startedAt": "2023-11-14T22:00:00Z"}}
+    state: Object = {"running": {"startedAt": "2026-11-10T22:00:00Z"}}
     if agent.crashing:
         state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
 
-    def told(pod: Object) -> None:
+    def becomes_ready(pod: Object) -> None:
         restarts = 0 if agent.ready else 7
         container = {"name": "agent", "ready": agent.ready, "restartCount": restarts, "state": state}
         pod["status"] = {
@@ -82,7 +82,7 @@ def _add_pod(sandbox: Sandbox, node: str, agent: Agent) -> None:
             "containerStatuses": [container],
         }
 
-    sandbox.update("pods", name, told, NAMESPACE)
+    sandbox.update("pods", name, becomes_ready, NAMESPACE)
 
 
 def _add_shop(sandbox: Sandbox, nodes: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ def report(node: str, *more: Finding, changes: tuple[Change, ...] = ()) -> Repor
         _passing("kubelet/4.2.1", "Anonymous requests are refused"),
         _passing("kubelet/4.2.4", "The read-only port is closed"),
     ]
-    told = {one.id for one in more}
-    return Report(node, (*(one for one in passing if one.id not in told), *more), changes)
+    named = {one.id for one in more}
+    return Report(node, (*(one for one in passing if one.id not in named), *more), changes)
 
 
 def _passing(name: str, title: str) -> Finding:
@@ -45,7 +45,7 @@ ANONYMOUS = Finding(
     "/var/lib/kubelet/config.yaml",
     "Set authentication.anonymous.enabled: false in /var/lib/kubelet/config.yaml and restart the kubelet.",
 )
-UNTOLD = Finding(
+NO_KUBELET = Finding(
     "kubelet/process",
     "kubelet",
     "The kubelet is found",

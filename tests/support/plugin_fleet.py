@@ -1,8 +1,8 @@
 """Three nodes in each phase of a reboot, as their daemons write them: for the plugin's tests and the docs' captures.
 
-Real coordinators run on a reboot_world in virtual time up to the wanted moment; what their Nodes, Leases and sentences
-then are is put on an emulator by the daemon's own writers (history, state, lease_body, Told, hardening). Nothing of the
-format is written by hand here.
+Real coordinators run on a reboot_world in virtual time up to a moment; what their Nodes and Leases then are is put on
+an emulator by the daemon's own writers (history, state, lease_body, NodeReporter, hardening). Nothing of the format is
+written by hand here.
 """
 
 from __future__ import annotations
@@ -14,34 +14,43 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP
 from agent.config import Config, loads
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
-from agent.reboot.cluster import REQUEST, SKIP
-from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.ports import Blocker, Verdict
-from agent.reboot.state import Phase
-from agent.reboot.views import lease_body, without_nulls
+from agent.reboot.coordinator import Coordinator, Dependencies
+from agent.reboot.interfaces import Blocker, BlockerResult
+from agent.reboot.kube.views import lease_body, without_nulls
+from agent.reboot.phases import Phase
 from agent.report import node_status
 from agent.report.node_status import NodeView
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_emulated as emulated
 from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
-from tests.support.plugin_findings import ANONYMOUS, SCTP, UNTOLD, report
-from tests.support.reboot_agent import rooms_of
+from tests.support.plugin_findings import ANONYMOUS, NO_KUBELET, SCTP, report
+from tests.support.reboot_agent import dependencies_of
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import CommandFate
 from tests.support.reboot_world import World
 
 __all__ = [
-    "ANONYMOUS", "NAMESPACE", "SCENES", "SCTP", "UNTOLD", "WINDOWS", "Object", "Spoken", "Staged", "report",
+    "ANONYMOUS",
+    "NAMESPACE",
+    "NO_KUBELET",
+    "SCENES",
+    "SCTP",
+    "WINDOWS",
+    "Object",
+    "Spoken",
+    "Staged",
+    "report",
 ]  # fmt: skip
 
 Object = dict[str, Any]
 NODES = ("node-1", "node-2", "node-3")
-BEGAN = 1_700_000_000.0  # Tue 2023-11-14 22:13:20 UTC
+BEGAN = 1_794_348_800.0  # Tue 2026-11-10 22:13:20 UTC
 _POLICY_HASH = "5d0f6c1b9a3e4f27"
 _LIMIT_SECONDS = 4 * 3600.0
 
@@ -54,9 +63,9 @@ class PauseOf:
     name: str = "pause"
     late: bool = True
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """As the daemon judges it."""
-        return judge(self.fleet.pause, self.fleet.now) if self.fleet.pause else Verdict(blocked=False)
+        return judge(self.fleet.pause, self.fleet.now) if self.fleet.pause else BlockerResult(blocked=False)
 
 
 @dataclass
@@ -100,11 +109,11 @@ class Staged:
 
     def skip(self, name: str, reason: str) -> None:
         """`skip NODE --reason`."""
-        self.world.annotate(name, SKIP, reason)
+        self.world.annotate(name, REBOOT_SKIP, reason)
 
     def request(self, name: str, reason: str) -> None:
         """`reboot NODE --reason`."""
-        self.world.annotate(name, REQUEST, reason)
+        self.world.annotate(name, REBOOT_REQUEST, reason)
 
     def paused(self, reason: str = "database migration", by: str = "anna@example.org", until: str = "") -> None:
         """`pause`."""
@@ -133,8 +142,10 @@ class Staged:
     def _keep_running(self, machine: SimMachine) -> None:
         def start() -> None:
             if machine.agent is None and machine.has_kubelet:
-                rooms = self._rooms(machine)
-                machine.start_agent(Coordinator(self.config.reboot, rooms).tick, after=self._rng.uniform(0.0, 1.0))
+                dependencies = self._dependencies(machine)
+                machine.start_agent(
+                    Coordinator(self.config.reboot, dependencies).tick, after=self._rng.uniform(0.0, 1.0)
+                )
 
         def start_later() -> None:
             machine.world.at(machine.world.now + 5.0, start)
@@ -142,11 +153,11 @@ class Staged:
         machine.crashed = machine.came_up = start_later  # type: ignore[method-assign]
         start()
 
-    def _rooms(self, machine: SimMachine) -> Rooms:
-        base = rooms_of(machine, self._rng)
+    def _dependencies(self, machine: SimMachine) -> Dependencies:
+        base = dependencies_of(machine, self._rng)
         windows: tuple[Blocker, ...] = ()
         if self.config.reboot.windows:
-            windows = (WindowBlocker(self.config.reboot.windows, machine),)
+            windows = (WindowBlocker(self.config.reboot.windows, (), machine),)
         blockers = (*windows, PauseOf(self), *base.blockers)
         return replace(
             base,
@@ -175,8 +186,8 @@ class Staged:
         made["metadata"]["labels"].update({key: value for key, value in shown.labels.items() if value is not None})
         if seen.unschedulable:
             made["spec"]["unschedulable"] = True
-        told = [builders.condition(one.type, one.status, one.reason, one.message, at) for one in shown.conditions]
-        made["status"]["conditions"] += told
+        added = [builders.condition(one.type, one.status, one.reason, one.message, at) for one in shown.conditions]
+        made["status"]["conditions"] += added
         for condition in made["status"]["conditions"]:
             if condition["type"] == "Ready" and seen.ready is not True:
                 condition.update(
@@ -209,14 +220,14 @@ class Staged:
     def _shown(self, name: str) -> NodeView:
         if name in self.absent:
             return NodeView()
-        told = node_status.hardening(
+        checked = node_status.hardening(
             self.reports[name],
             policy=_POLICY_HASH,
             version=__version__,
             label=True,
-            last_change=node_status.change_sentence(self.reports[name].changes, "2023-11-14T22:13:25Z"),
+            last_change=node_status.change_sentence(self.reports[name].changes, "2026-11-10T22:13:25Z"),
         )
-        return self.spoken[name].captured.parts.get("reboot", NodeView()).over(told)
+        return self.spoken[name].captured.parts.get("reboot", NodeView()).over(checked)
 
 
 # -- the scenes --------------------------------------------------------------------------------------------------------
@@ -235,12 +246,12 @@ def calm() -> Staged:
     return fleet
 
 
-def drifted() -> Staged:
-    """One node complies, one drifted, of one it cannot be told."""
+def non_compliant() -> Staged:
+    """One node complies, one does not, one is unknown."""
     fleet = Staged()
     fleet.run(60)
     fleet.reports["node-2"] = report("node-2", ANONYMOUS, SCTP)
-    fleet.reports["node-3"] = report("node-3", UNTOLD)
+    fleet.reports["node-3"] = report("node-3", NO_KUBELET)
     return fleet
 
 
@@ -254,7 +265,7 @@ def without_agent() -> Staged:
 
 def outside_window() -> Staged:
     """All want to reboot; the next window is tomorrow night."""
-    # Fri 2023-11-17 09:00 UTC: past Thursday night's window, before Monday's.
+    # Fri 2026-11-13 09:00 UTC: past Thursday night's window, before Monday's.
     fleet = Staged(WINDOWS, began=BEGAN + 2 * 86400 + 38800)
     fleet.want()
     fleet.run(1800)
@@ -262,9 +273,9 @@ def outside_window() -> Staged:
 
 
 def paused() -> Staged:
-    """All want to reboot; somebody paused the cluster."""
+    """All want to reboot; a user paused the cluster."""
     fleet = Staged()
-    fleet.paused(until="2023-11-15T02:00:00Z")
+    fleet.paused(until="2026-11-11T02:00:00Z")
     fleet.want()
     fleet.run(1800)
     return fleet
@@ -314,7 +325,7 @@ def rebooting() -> Staged:
 
 
 def verifying() -> Staged:
-    """One is back and has to be proved well; its hardening is not verified."""
+    """One is back and has to be verified; its hardening is not verified."""
     fleet = Staged()
     fleet.want()
     name = fleet.first()
@@ -332,7 +343,7 @@ def failed() -> Staged:
     for name in fleet.names:
         fleet.machine(name).fate = CommandFate.FAILS
     fleet.want("node-1")
-    fleet.until_phase("node-1", Phase.FAILED)
+    fleet.until_phase("node-1", Phase.ROLLED_BACK)
     fleet.run(120)
     return fleet
 
@@ -349,7 +360,7 @@ def stuck() -> Staged:
 
 
 def done() -> Staged:
-    """Everybody was rebooted once."""
+    """Every node was rebooted once."""
     fleet = Staged()
     fleet.run(3600)
     fleet.want()
@@ -360,7 +371,7 @@ def done() -> Staged:
 
 def rolling() -> Staged:
     """One was rebooted, the next one drains, the last one waits; within the window."""
-    fleet = Staged(WINDOWS, began=1_700_515_800.0)  # Mon 2023-11-20 21:30 UTC, half an hour into the window
+    fleet = Staged(WINDOWS, began=1_794_864_600.0)  # Mon 2026-11-16 21:30 UTC, half an hour into the window
     fleet.want()
     fleet.until(lambda: len(fleet.world.books.boots) == 1 and sum(_is_busy(fleet, name) for name in fleet.names) == 2)
     fleet.until(lambda: any(fleet.world.phase_of(name) is Phase.DRAINING for name in fleet.names))
@@ -378,8 +389,8 @@ def looping() -> Staged:
     return fleet
 
 
-def untold() -> Staged:
-    """It cannot be told whether a reboot is required, and one node's note was damaged."""
+def sentinel_unknown() -> Staged:
+    """Whether a reboot is required is unknown, and one node's note was damaged."""
     fleet = Staged()
     fleet.machine("node-1").sentinel_unknown = True
     fleet.want("node-2")
@@ -398,7 +409,7 @@ def _all_idle(fleet: Staged) -> bool:
 SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
-        calm, drifted, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, rolling, looping, untold,
+        calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
+        failed, stuck, done, rolling, looping, sentinel_unknown,
     )
 }  # fmt: skip

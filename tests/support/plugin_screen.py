@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent.kube import Kube, direct
-from agent.plugin.command import Form, Session
 from agent.plugin.commands import COMMANDS
-from agent.plugin.main import answer, parser
+from agent.plugin.main import parser, run
+from agent.plugin.session import Form, Session
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style
@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass
 class Screen:
-    """A person's terminal. width: None for a pipe. says: answers to questions, in order; nobody is there without.
+    """A person's terminal. width: None for a pipe. says: answers to questions, in order; no terminal without.
 
     together: both streams on one, as they meet on a terminal; all of it is `out` then.
     """
@@ -43,11 +43,11 @@ class Screen:
     says: list[str] = field(default_factory=list)
     together: bool = False
 
-    def type(self, line: str) -> Shown:
-        """Runs `kubectl node-hardening LINE`."""
+    def type(self, line: str, *words: str) -> Shown:
+        """Runs `kubectl node-hardening LINE`, with words that no shell has split."""
         out = io.StringIO()
         err = out if self.together else io.StringIO()
-        options = parser(COMMANDS).parse_args(shlex.split(line))
+        options = parser(COMMANDS).parse_args([*shlex.split(line), *words])
         kube = Kube(direct(self.sandbox.url, token=self.sandbox.token), node="kubectl-plugin")
 
         def ask(question: str) -> str:
@@ -66,7 +66,7 @@ class Screen:
             ask=ask if self.says else None,
             yes=getattr(options, "yes", False),
         )
-        code = answer(options, session)
+        code = run(options, session)
         kube.close()
         return Shown(code, out.getvalue(), "" if self.together else err.getvalue())
 

@@ -6,16 +6,25 @@ import random
 from collections.abc import Callable
 
 from agent.config.schema import Reboot
-from agent.reboot.coordinator import Coordinator, Rooms
-from tests.support.reboot_fronts import BlockerOf, ClusterOf, DrainOf, HooksOf, PowerOf, ProofOf, ReporterOf, SentinelOf
+from agent.reboot.coordinator import Coordinator, Dependencies
+from tests.support.reboot_interfaces import (
+    BlockerOf,
+    ClusterOf,
+    DrainOf,
+    HooksOf,
+    PowerOf,
+    ProofOf,
+    ReporterOf,
+    SentinelOf,
+)
 from tests.support.reboot_machine import SimMachine
 
-Make = Callable[[Reboot, Rooms], Coordinator]
+Make = Callable[[Reboot, Dependencies], Coordinator]
 
 
-def rooms_of(machine: SimMachine, rng: random.Random) -> Rooms:
+def rooms_of(machine: SimMachine, rng: random.Random) -> Dependencies:
     """All of the machine's fronts."""
-    return Rooms(
+    return Dependencies(
         cluster=ClusterOf(machine),
         clock=machine,
         machine=machine,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import CommandFailed, CommandTimeout
 from agent.reboot.cluster import FIELD_MANAGER, LeasePhase, LeaseView, Member, NodePatch, NodeView
-from agent.reboot.ports import (
+from agent.reboot.interfaces import (
     Announcement,
+    CycleResult,
     DrainMode,
-    Ended,
     HookProgress,
     HookStage,
     Progress,
@@ -387,7 +387,7 @@ class SimMachine:
     def overheard(self, announcement: Announcement) -> None:
         """Somebody reads the Event: the simulation's people react to some."""
 
-    def has_ended(self, ended: Ended) -> None:
+    def has_ended(self, ended: CycleResult) -> None:
         self.world.books.ended.append((self.name, ended))
 
 

@@ -17,7 +17,7 @@ from agent.config.schema import OnTimeout, Reboot
 from agent.event_reasons import Reason
 from agent.reboot.cluster import SKIP, LeasePhase
 from agent.reboot.coordinator import Coordinator
-from agent.reboot.ports import Announcement
+from agent.reboot.interfaces import Announcement
 from agent.reboot.state import Phase
 from tests.support.reboot_agent import Agents, Make
 from tests.support.reboot_machine import SimMachine

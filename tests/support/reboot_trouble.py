@@ -7,9 +7,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from agent.kube.errors import Conflict, NotFound, Operation, Unreachable
-from agent.reboot.ports import (
+from agent.reboot.interfaces import (
     Announcement,
-    Ended,
+    CycleResult,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Books:
     boots: list[tuple[float, str]] = field(default_factory=list)
     events: dict[str, Announcement] = field(default_factory=dict)
     heard: list[tuple[float, str, Announcement]] = field(default_factory=list)
-    ended: list[tuple[str, Ended]] = field(default_factory=list)
+    ended: list[tuple[str, CycleResult]] = field(default_factory=list)
     requests: int = 0
     ticks: int = 0
 

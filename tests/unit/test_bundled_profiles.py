@@ -19,6 +19,6 @@ def test_each_kind_has_its_folder(kind: str, name: str) -> None:
 def test_a_missing_kind_is_an_error_with_a_next_step() -> None:
     """A wheel that lost its data must not look like a folder without profiles."""
     with pytest.raises(
-        AgentError, match=r"the shipped selinux profiles are missing beside .*: install the wheel again"
+        AgentError, match=r"the bundled selinux profiles are missing beside .*: install the wheel again"
     ):
         shipped_profiles("selinux")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agent.lean import lazy_import, shared_methods
 
-PutOff = Callable[[Mapping[str, Sequence[str]]], None]
+Defer = Callable[[Mapping[str, Sequence[str]]], None]
 
 _MODULE = """
 import nha_lean_log
@@ -31,7 +31,7 @@ class Thing:
 
 
 @pytest.fixture
-def put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PutOff]:
+def defer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Defer]:
     """Puts modules off for this test: there are nha_lean_a, nha_lean_b, and in the package nha_lean_p one `inside`."""
     (tmp_path / "nha_lean_log.py").write_text("loaded = []\n")
     (tmp_path / "nha_lean_p").mkdir()
@@ -39,7 +39,7 @@ def put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PutOff]
         (tmp_path / name).write_text(_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield lazy_import.put_off
+    yield lazy_import.defer
     for name in [name for name in sys.modules if name.startswith("nha_lean_")]:
         del sys.modules[name]
 
@@ -54,9 +54,9 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def test_a_module_is_loaded_when_it_is_looked_into(put_off: PutOff) -> None:
+def test_a_module_is_loaded_when_it_is_used(defer: Defer) -> None:
     """Importing it twice runs nothing of it; the first attribute does, once, and for everybody who holds it."""
-    put_off({"nha_lean_a": ()})
+    defer({"nha_lean_a": ()})
     first, second = module("nha_lean_a"), module("nha_lean_a")
     assert (first is second, loaded(), lazy_import.waiting().count("nha_lean_a")) == (True, [], 1)
     assert (first.VALUE, second.double(4), loaded()) == (42, 8, ["nha_lean_a"])
@@ -64,17 +64,17 @@ def test_a_module_is_loaded_when_it_is_looked_into(put_off: PutOff) -> None:
     assert "__getattr__" not in vars(first)
 
 
-def test_what_is_not_there_is_an_attribute_error(put_off: PutOff) -> None:
+def test_a_missing_name_is_an_attribute_error(defer: Defer) -> None:
     """As with any module: hasattr answers, and names the module."""
-    put_off({"nha_lean_a": ()})
+    defer({"nha_lean_a": ()})
     assert not hasattr(module("nha_lean_a"), "nothing")
     with pytest.raises(AttributeError, match=r"nha_lean_a.*nothing"):
         _ = module("nha_lean_a").nothing
 
 
-def test_a_name_that_is_taken_out_and_not_used_loads_nothing(put_off: PutOff) -> None:
+def test_a_name_that_is_imported_and_not_called_loads_nothing(defer: Defer) -> None:
     """`from module import name` gets a stand-in; calling it loads the module and does what the name does."""
-    put_off({"nha_lean_a": ("double", "Thing")})
+    defer({"nha_lean_a": ("double", "Thing")})
     scope: dict[str, object] = {}
     exec("from nha_lean_a import double, Thing", scope)
     assert loaded() == []
@@ -85,25 +85,25 @@ def test_a_name_that_is_taken_out_and_not_used_loads_nothing(put_off: PutOff) ->
     assert module("nha_lean_a").double is not double
 
 
-def test_a_stand_in_for_a_name_that_is_gone_says_so(put_off: PutOff) -> None:
+def test_a_placeholder_for_a_missing_name_raises(defer: Defer) -> None:
     """A library's next version may lack it: an AttributeError, no endless loop."""
-    put_off({"nha_lean_a": ("gone",)})
+    defer({"nha_lean_a": ("gone",)})
     gone = module("nha_lean_a").gone
     with pytest.raises(AttributeError, match="gone"):
         gone()
 
 
-def test_a_module_inside_a_package_waits_alone(put_off: PutOff) -> None:
+def test_a_module_inside_a_package_waits_alone(defer: Defer) -> None:
     """The package is loaded as always, the module in it is not."""
-    put_off({"nha_lean_p.inside": ()})
+    defer({"nha_lean_p.inside": ()})
     inside = module("nha_lean_p.inside")
     assert (loaded(), inside.VALUE, loaded()[1:]) == (["nha_lean_p"], 42, ["nha_lean_p.inside"])
 
 
-def test_threads_that_look_at_once_see_it_whole(put_off: PutOff, tmp_path: Path) -> None:
+def test_threads_that_use_it_together_see_it_whole(defer: Defer, tmp_path: Path) -> None:
     """The first one loads it, the others wait for the end of that."""
     (tmp_path / "nha_lean_b.py").write_text(f"import time\n{_MODULE}\ntime.sleep(0.2)\nLAST = 'whole'\n")
-    put_off({"nha_lean_b": ()})
+    defer({"nha_lean_b": ()})
     slow, seen = module("nha_lean_b"), list[str]()
     threads = [threading.Thread(target=lambda: seen.append(slow.LAST)) for _ in range(4)]
     for thread in threads:
@@ -113,11 +113,11 @@ def test_threads_that_look_at_once_see_it_whole(put_off: PutOff, tmp_path: Path)
     assert (seen, loaded()) == (["whole"] * 4, ["nha_lean_b"])
 
 
-def test_what_is_forgotten_can_be_had_again(put_off: PutOff) -> None:
+def test_what_is_unloaded_can_be_imported_again(defer: Defer) -> None:
     """Neither sys.modules nor the package keeps it."""
-    put_off({})
+    defer({})
     before = module("nha_lean_p.inside")
-    lazy_import.forget("nha_lean_p.inside", "nha_lean_never_imported")
+    lazy_import.unload("nha_lean_p.inside", "nha_lean_never_imported")
     assert not hasattr(module("nha_lean_p"), "inside")
     assert module("nha_lean_p.inside") is not before
 
@@ -236,13 +236,13 @@ def test_the_class_that_slots_replaced_is_given_up() -> None:
     assert second(3).number == 3  # type: ignore[attr-defined,call-arg]
 
 
-def test_loading_shares_the_methods_of_every_room(put_off: PutOff, tmp_path: Path) -> None:
+def test_loading_shares_the_methods_of_every_module(defer: Defer, tmp_path: Path) -> None:
     """All that the package has loaded by then has them, whoever imported it; classes of others are left alone."""
     text = "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Value:\n    number: int\n"
     (tmp_path / "nha_lean_p" / "inside.py").write_text(text)
     (tmp_path / "nha_lean_p" / "room.py").write_text("import nha_lean_a\nfrom nha_lean_p.inside import Value\n")
     (tmp_path / "nha_lean_a.py").write_text(text)
-    put_off({})
+    defer({})
     shared_methods.load("nha_lean_p.room")
     ours, theirs = module("nha_lean_p.room").Value, module("nha_lean_a").Value
     assert [vars(cls)["__eq__"].__module__ == "agent.lean.shared_methods" for cls in (ours, theirs)] == [True, False]

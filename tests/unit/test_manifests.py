@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.manifests import MAX_DEPTH, Text, texts
+from agent.cli.manifests import Text, texts
+from agent.config.yaml_nodes import MANIFEST_DEPTH as MAX_DEPTH
 from agent.errors import ConfigError, Problem
 
 

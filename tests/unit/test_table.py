@@ -1,4 +1,4 @@
-"""The report for eyes: order, widths, verdicts, and nothing of a node's text that a terminal would obey."""
+"""The table of a report: order, widths, verdicts, and nothing of a node's text that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ def change(outcome: Outcome = Outcome.DONE, error: str = "") -> Change:
 def test_a_failure_shows_what_was_expected_where_it_stands_and_what_to_do() -> None:
     """The next step below it, under the check's name."""
     assert render(Report("n1", (finding(),)), BROAD).splitlines() == [
-        "STATUS  SEVERITY  CHECK          OBSERVED",
-        "FAIL    high      modprobe/sctp  loads (expected refused)  [/etc/x:1]",
+        "STATUS  SEVERITY  CHECK          FINDING",
+        "FAIL    high      modprobe/sctp  sctp is refused: loads (expected refused)  [/etc/x:1]",
         "                  -> Run apply.",
         "",
-        "n1 does not comply: 1 of 1 checks fail (1 high), 0 pass.",
+        "n1 does not comply: 0/1 passed, 1 failed (1 high).",
     ]
 
 
 def test_what_passes_says_neither_what_was_expected_nor_what_to_do() -> None:
     """Nothing is to be done."""
     lines = render(Report("n1", (finding(status=Status.PASS),)), BROAD).splitlines()
-    assert lines[1:] == ["pass    high      modprobe/sctp  loads  [/etc/x:1]", "", "n1 complies: 1 pass."]
+    passed = "pass    high      modprobe/sctp  sctp is refused: loads  [/etc/x:1]"
+    assert lines[1:] == [passed, "", "n1 complies: 1/1 passed."]
 
 
 def test_failures_come_first_and_a_brief_table_holds_only_them() -> None:
@@ -59,16 +60,16 @@ def test_failures_come_first_and_a_brief_table_holds_only_them() -> None:
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [
-        ((Status.PASS, Status.PASS), "n1 complies: 2 pass."),
-        ((Status.PASS, Status.NOT_APPLICABLE), "n1 complies: 1 pass, 1 not applicable."),
-        ((Status.FAIL, Status.PASS), "n1 does not comply: 1 of 2 checks fail (1 high), 1 pass."),
-        ((Status.UNKNOWN, Status.PASS), "n1 cannot be called compliant: 1 cannot be told, 1 pass."),
-        ((), "n1 cannot be called compliant: 0 pass."),
-        ((Status.FAIL, Status.UNKNOWN), "n1 does not comply: 1 of 2 checks fail (1 high), 1 cannot be told, 0 pass."),
+        ((Status.PASS, Status.PASS), "n1 complies: 2/2 passed."),
+        ((Status.PASS, Status.NOT_APPLICABLE), "n1 complies: 1/1 passed, 1 not applicable."),
+        ((Status.FAIL, Status.PASS), "n1 does not comply: 1/2 passed, 1 failed (1 high)."),
+        ((Status.UNKNOWN, Status.PASS), "n1 has unknown status: 1/2 passed, 1 unknown."),
+        ((), "n1 has unknown status: 0/0 passed."),
+        ((Status.FAIL, Status.UNKNOWN), "n1 does not comply: 0/2 passed, 1 failed (1 high), 1 unknown."),
     ],
 )
 def test_the_verdict_is_one_sentence(statuses: tuple[Status, ...], expected: str) -> None:
-    """What cannot be told is never called compliant."""
+    """Unknown is never compliant."""
     report = Report("n1", tuple(finding(f"a/{number}", status) for number, status in enumerate(statuses)))
     assert verdict(report, BROAD) == expected
 
@@ -76,7 +77,7 @@ def test_the_verdict_is_one_sentence(statuses: tuple[Status, ...], expected: str
 @pytest.mark.parametrize(
     ("act", "changes", "ending"),
     [
-        (Act.AUDIT, (), "1 pass."),
+        (Act.AUDIT, (), "1/1 passed."),
         (Act.DRY_RUN, (), "Apply would change nothing."),
         (Act.DRY_RUN, (change(Outcome.PLANNED),), "Apply would make 1 change."),
         (Act.APPLY, (), "Nothing to change."),
@@ -84,7 +85,7 @@ def test_the_verdict_is_one_sentence(statuses: tuple[Status, ...], expected: str
         (Act.APPLY, (change(), change(Outcome.FAILED, "no space")), "1 change made, 1 failed."),
     ],
 )
-def test_the_verdict_says_what_became_of_the_changes(act: Act, changes: tuple[Change, ...], ending: str) -> None:
+def test_the_verdict_counts_the_changes(act: Act, changes: tuple[Change, ...], ending: str) -> None:
     """Also when there was none."""
     assert verdict(Report("n1", (finding(status=Status.PASS),), changes), BROAD, act).endswith(ending)
 
@@ -135,5 +136,5 @@ def test_lines_fit_the_terminal(ids: list[str], observed: str) -> None:
     [("a  b\n c", "a b c"), ("\x1b[31m", r"\x1b[31m"), ("\udcff", r"\udcff"), ("\u202e", r"\u202e"), ("käse", "käse")],
 )
 def test_printable(text: str, expected: str) -> None:
-    """One line; what is no character for eyes is written out."""
+    """One line; unprintable characters are written out."""
     assert printable(text) == expected

@@ -1,4 +1,4 @@
-"""Other people's text in our sentences, and times as the API writes them."""
+"""Text from outside in the agent's own, and times as the API writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.text import format_rfc3339, join_limited, last_line, parse_rfc3339, s
 
 
 @given(st.text(max_size=400), st.integers(min_value=1, max_value=60))
-def test_plain_text_is_one_printable_line_of_bounded_length(text: str, most: int) -> None:
+def test_sanitized_text_is_one_printable_line_of_bounded_length(text: str, most: int) -> None:
     """Whatever comes from outside cannot break a line, a terminal or an annotation's size."""
     shown = sanitize(text, most)
     assert len(shown) <= most
@@ -20,14 +20,14 @@ def test_plain_text_is_one_printable_line_of_bounded_length(text: str, most: int
     assert shown == " ".join(shown.split())
 
 
-def test_several_names_are_said_once_and_counted() -> None:
-    """Five are read, the rest is a number."""
+def test_joined_names_appear_once_and_the_rest_is_counted() -> None:
+    """Five are shown, the rest is a number."""
     assert join_limited(["a", "b", "a", "", " "]) == "a, b"
     assert join_limited(f"p{number}" for number in range(9)) == "p0, p1, p2, p3, p4 and 4 more"
     assert join_limited([]) == ""
 
 
-def test_the_last_line_is_the_one_that_says_something() -> None:
+def test_the_last_line_is_the_last_that_is_not_blank() -> None:
     """Trailing blank lines are not what a tool died of."""
     assert last_line("starting\nerror: disk is full\n\n  \n") == "error: disk is full"
     assert last_line("\n") == ""
@@ -62,3 +62,8 @@ def test_nanoseconds_and_small_letters_are_read() -> None:
 def test_a_moment_is_shown_in_utc() -> None:
     """One spelling everywhere."""
     assert format_rfc3339(datetime(2030, 1, 31, 22, tzinfo=UTC).timestamp()) == "2030-01-31T22:00:00Z"
+
+
+def test_a_lease_shows_microseconds() -> None:
+    """As a MicroTime of the API has them."""
+    assert format_rfc3339(parse_rfc3339("2030-01-31T22:00:00.000250Z"), micros=True) == "2030-01-31T22:00:00.000250Z"

@@ -1,7 +1,7 @@
-"""AppArmor profiles in the kernel: those of the folder, as they are there, and no more of ours than those.
+"""AppArmor profiles in the kernel: those of the folder, with the same content, and of the agent's no others.
 
-Observes and acts; what an observation means is decided in decide.py. It refuses to load what the parser did not accept,
-to replace or remove what it did not load, and to touch anything where AppArmor is not on.
+Observes and acts; diff.py decides. It never loads what the parser did not accept, never replaces or removes what it did
+not load, and changes nothing where AppArmor is off.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from agent.config.schema import Apparmor, Mode
 from agent.controls.apparmor import profile_dir as sources
 from agent.controls.apparmor import securityfs as kernels
 from agent.controls.apparmor.diff import (
-    Leaving,
     Observation,
     ProfileFile,
     Refused,
+    Removal,
     RemovedProfile,
     State,
-    leavers,
-    leaving_names,
     parent_of,
-    sort_out,
+    removed_names,
+    removed_profiles,
+    resolve_clashes,
     tops,
     verdicts,
 )
@@ -41,7 +41,7 @@ _Stamp = tuple[tuple[str, int, int], ...]
 
 
 class ApparmorControl:
-    """The control for one node. tool: a parser instead of the one that is found."""
+    """The control for one node. tool: a parser to use instead of the one that is found."""
 
     name = CONTROL
 
@@ -56,12 +56,12 @@ class ApparmorControl:
     # -- observe ---------------------------------------------------------------------------------------------------
 
     def watched(self) -> Sequence[str]:
-        """Nothing: what is loaded is the kernel's, and securityfs tells no watcher."""
+        """Nothing: securityfs sends no inotify events."""
         return ()
 
     def observe(self) -> Observation:
-        """Kernel, folder, manifest, and what they need to be compared. Raises HostError when there is no boot id."""
-        kernel = kernels.look(self._host)
+        """Kernel, folder, manifest, and what comparing them needs. Raises HostError without a boot id."""
+        kernel = kernels.read_kernel(self._host)
         entries, manifest_error = self._entries()
         try:
             source = sources.read(self._config.profiles)
@@ -79,17 +79,17 @@ class ApparmorControl:
                 entries=entries,
                 manifest_error=manifest_error,
             )
-        good, clashing = sort_out(linted, entries)
+        good, clashing = resolve_clashes(linted, entries)
         refused = tuple(sorted((*broken, *clashing), key=lambda one: one.file))
         last_good = self._last_good(refused, good, entries or {}) if kernel.lsm is Lsm.ON else ()
-        wanted = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
-        users, users_error = self._users(kernel, wanted, refused, entries)
+        desired = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
+        users, users_error = self._users(kernel, desired, refused, entries)
         copied = frozenset(name for unit in good for name in self._lost(unit, kernel, entries or {}))
         return Observation(
             kernel,
             folder=source.folder,
             shipped=source.shipped,
-            wanted=wanted,
+            desired=desired,
             refused=refused,
             entries=entries,
             manifest_error=manifest_error,
@@ -129,7 +129,7 @@ class ApparmorControl:
     def _last_good(
         self, refused: Sequence[Refused], good: Sequence[ProfileFile], entries: Mapping[str, Entry]
     ) -> tuple[ProfileFile, ...]:
-        """For each refused file that was loaded once: what was loaded, unless another file defines it now."""
+        """For each refused file that was loaded before: what was loaded, unless another file defines it now."""
         taken = {name for unit in good for name in unit.names}
         found = []
         for one in refused:
@@ -137,10 +137,10 @@ class ApparmorControl:
             names = tuple(sorted(name for name in own if name not in taken))
             if not names:
                 continue
-            wanted = next((own[name].hashes[0] for name in names if own[name].hashes), "")
+            expected = next((own[name].hashes[0] for name in names if own[name].hashes), "")
             flat = self._copy(one.file)
-            intact = flat is not None and digest(flat) == wanted and len(names) == len(own)
-            found.append(ProfileFile(one.file, one.shown, names, wanted, flat if intact else None, last_good=True))
+            intact = flat is not None and digest(flat) == expected and len(names) == len(own)
+            found.append(ProfileFile(one.file, one.shown, names, expected, flat if intact else None, last_good=True))
         return tuple(found)
 
     def _lost(self, unit: ProfileFile, kernel: Kernel, entries: Mapping[str, Entry]) -> tuple[str, ...]:
@@ -159,11 +159,11 @@ class ApparmorControl:
     def _users(
         self,
         kernel: Kernel,
-        wanted: Sequence[ProfileFile],
+        desired: Sequence[ProfileFile],
         refused: Sequence[Refused],
         entries: Mapping[str, Entry] | None,
     ) -> tuple[Mapping[str, tuple[int, ...]] | None, str]:
-        leaving = frozenset(leaving_names(wanted, refused, entries or {})) & frozenset(kernel.profiles)
+        leaving = frozenset(removed_names(desired, refused, entries or {})) & frozenset(kernel.profiles)
         if not leaving:
             return {}, ""
         try:
@@ -172,7 +172,7 @@ class ApparmorControl:
             return None, str(error)
 
     def _orphans(self, entries: Mapping[str, Entry] | None, refused: Sequence[Refused]) -> tuple[str, ...]:
-        """Copies that no entry speaks of: what a crash between two writes may leave behind."""
+        """Copies without an entry: what a crash between two writes may leave behind."""
         if entries is None:
             return ()
         named = {entry.notes.get("file") for entry in entries.values()} | {one.file for one in refused}
@@ -194,30 +194,30 @@ class ApparmorControl:
             if verdict.state is State.LOAD and verdict.unit.file not in stale:
                 stale[verdict.unit.file] = (verdict.unit, verdict.reason, bool(verdict.mode))
         steps = [self._loading(unit, reason, again, seen.boot_id) for unit, reason, again in stale.values()]
-        leaving = leavers(seen)
-        steps += [self._leaving(leaver, leaving) for leaver in leaving if self._acts(leaver, leaving)]
+        leaving = removed_profiles(seen)
+        steps += [self._leaving(removed, leaving) for removed in leaving if self._acts(removed, leaving)]
         fresh = {unit.file for unit, _, _ in stale.values()}
         return (*steps, *(self._sweeping(file) for file in seen.orphans if file not in fresh))
 
     @staticmethod
-    def _acts(leaver: RemovedProfile, leaving: Sequence[RemovedProfile]) -> bool:
-        """A child goes with its parent: in the same step when both go, and not before it when the parent stays."""
-        if leaver.fate not in (Leaving.REMOVE, Leaving.FORGET):
+    def _acts(removed: RemovedProfile, leaving: Sequence[RemovedProfile]) -> bool:
+        """A child is removed with its parent, in one step, and stays while the parent stays."""
+        if removed.decision not in (Removal.REMOVE, Removal.FORGET):
             return False
-        parent = next((one for one in leaving if one.name == parent_of(leaver.name)), None)
-        return parent is None or parent.fate is Leaving.FORGET
+        parent = next((one for one in leaving if one.name == parent_of(removed.name)), None)
+        return parent is None or parent.decision is Removal.FORGET
 
     # -- acts ------------------------------------------------------------------------------------------------------
 
     def _loading(self, unit: ProfileFile, reason: str, again: bool, boot_id: str) -> Step:
-        why = f"{reason}; its file {unit.file} is broken, the last good content is used" if unit.last_good else reason
+        why = f"{reason}; its file {unit.file} is broken, the last valid content is used" if unit.last_good else reason
         change = Change(CONTROL, "reload" if again else "load", ", ".join(tops(unit.names)), why)
         return Step(change, lambda: self._load(unit, boot_id))
 
     def _load(self, unit: ProfileFile, boot_id: str) -> None:
-        """Copy, manifest, kernel, manifest: a crash after any of them is seen by the next pass, which loads again."""
+        """Copy, manifest, kernel, manifest: after a crash between any two the next pass loads again."""
         if unit.flat is None:
-            raise HostError(f"{unit.file}: there is no good content to load")
+            raise HostError(f"{unit.file}: there is no valid content to load")
         before = self._entries()[0] or {}
         self._host.write(f"{COPIES}/{unit.file}", unit.flat, mode=0o600)
         notes = {"file": unit.file, "boot": boot_id}
@@ -228,12 +228,12 @@ class ApparmorControl:
         try:
             Parser(self._host, tool=self._tool).load(unit.flat)
         except HostError:
-            self._disclaim(unit.names, before)
+            self._drop_unloaded(unit.names, before)
             raise
-        after = kernels.look(self._host)
+        after = kernels.read_kernel(self._host)
         if missing := [name for name in unit.names if name not in after.profiles]:
             raise HostError(
-                f"apparmor_parser loaded {unit.file} without complaint, but the kernel does not list "
+                f"apparmor_parser loaded {unit.file} without an error, but the kernel does not list "
                 f"{', '.join(missing)}: {after.reason or 'another AppArmor namespace?'}"
             )
         for name in unit.names:
@@ -241,28 +241,28 @@ class ApparmorControl:
             self._installed.remember(Entry(name, (unit.digest,), notes=notes | held))
         self._drop_copies({entry.notes.get("file", "") for entry in before.values()})
 
-    def _disclaim(self, names: Sequence[str], before: Mapping[str, Entry]) -> None:
-        """After a load that failed: what did not reach the kernel is not ours, should somebody else load it."""
-        kernel = kernels.look(self._host)
+    def _drop_unloaded(self, names: Sequence[str], before: Mapping[str, Entry]) -> None:
+        """After a failed load: profiles that are not in the kernel are no longer recorded as the agent's."""
+        kernel = kernels.read_kernel(self._host)
         if kernel.lsm is Lsm.ON:
             self._forget([name for name in names if name not in kernel.profiles and name not in before])
 
-    def _leaving(self, leaver: RemovedProfile, leaving: Sequence[RemovedProfile]) -> Step:
-        names = [one.name for one in leaving if kernels.covers(leaver.name, one.name)]
-        if leaver.fate is Leaving.FORGET:
-            change = Change(CONTROL, "forget", leaver.name, leaver.reason)
-            return Step(change, lambda: self._forget([leaver.name]))
-        change = Change(CONTROL, "unload", leaver.name, leaver.reason)
-        return Step(change, lambda: self._unload(leaver.name, names))
+    def _leaving(self, removed: RemovedProfile, leaving: Sequence[RemovedProfile]) -> Step:
+        names = [one.name for one in leaving if kernels.covers(removed.name, one.name)]
+        if removed.decision is Removal.FORGET:
+            change = Change(CONTROL, "forget", removed.name, removed.reason)
+            return Step(change, lambda: self._forget([removed.name]))
+        change = Change(CONTROL, "unload", removed.name, removed.reason)
+        return Step(change, lambda: self._unload(removed.name, names))
 
     def _unload(self, name: str, names: Sequence[str]) -> None:
-        # Somebody may have started under it since it was observed; the kernel would not mind, so look once more.
+        # A process may have started under it since; the kernel would remove it anyway, so check again.
         if pids := kernels.users_of(self._host, frozenset({name}))[name]:
-            raise HostError(f"profile {name} is in use by PID {pids[0]} since a moment ago; it stays")
+            raise HostError(f"profile {name} is in use by PID {pids[0]} now; it stays")
         Parser(self._host, tool=self._tool).remove(name)
-        after = kernels.look(self._host)
+        after = kernels.read_kernel(self._host)
         if after.lsm is not Lsm.ON or name in after.profiles:
-            raise HostError(f"apparmor_parser removed {name} without complaint, but the kernel still lists it")
+            raise HostError(f"apparmor_parser removed {name} without an error, but the kernel still lists it")
         self._forget(names)
 
     def _forget(self, names: Sequence[str]) -> None:
@@ -272,13 +272,13 @@ class ApparmorControl:
         self._drop_copies({entries[name].notes.get("file", "") for name in names if name in entries})
 
     def _drop_copies(self, files: set[str]) -> None:
-        """Removes the copies of files that no entry speaks of any more."""
+        """Removes the copies of files that no entry names any more."""
         named = {entry.notes.get("file") for entry in self._installed.entries().values()}
         for file in files - named - {""}:
             self._host.remove(f"{COPIES}/{Path(file).name}")
 
     def _sweeping(self, file: str) -> Step:
-        change = Change(CONTROL, "remove", f"{COPIES}/{file}", "a copy that nothing speaks of")
+        change = Change(CONTROL, "remove", f"{COPIES}/{file}", "a copy without an entry")
         return Step(change, lambda: self._sweep(file))
 
     def _sweep(self, file: str) -> None:

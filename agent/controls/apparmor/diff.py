@@ -1,8 +1,8 @@
-"""What an observation of the node means, profile by profile. Pure: findings and steps are both made from its answers.
+"""What differs between the folder and the kernel, profile by profile. Pure; findings and steps both use it.
 
-Two rules stand above the others. A profile in the kernel that this agent did not load is never replaced and never
+Two rules take precedence. A profile in the kernel that this agent did not load is never replaced and never
 removed: it may confine the runtime or the distribution's services. And a profile that left the configuration stays
-while processes run under it: the kernel would let them go on unconfined (aa_label_remove() in
+while processes run under it: the kernel would leave them unconfined (aa_label_remove() in
 security/apparmor/label.c).
 """
 
@@ -22,9 +22,9 @@ ENFORCING = ("enforce", "kill")
 
 @dataclass(frozen=True, slots=True)
 class ProfileFile:
-    """One file's profiles: what is loaded together. flat: its content with includes; None where it is lost.
+    """One file's profiles, loaded together. flat: its content with includes; None when lost.
 
-    last_good: not what the folder holds now but the copy of what was last loaded from there.
+    last_good: not the folder's content now but the copy of what was last loaded from there.
     """
 
     file: str
@@ -48,11 +48,11 @@ class Refused:
 class Observation:
     """One observation.
 
-    wanted: good files of the folder, and last good copies of those that are refused. entries: the manifest by profile
+    desired: valid files of the folder, and last valid copies of refused ones. entries: the manifest by profile
     name, None when it cannot be read (manifest_error). hashes: the kernel's own of our profiles. users: PIDs by
-    profile for what left the configuration, None when that could not be told (users_error). blocked: why the folder's
-    profiles are not known at all (no parser, no folder): then nothing is removed. copied: profiles that the manifest
-    lost but of which our own copy is there, which only a load of ours writes.
+    profile for what left the configuration, None when unknown (users_error). blocked: why the folder's profiles are
+    unknown (no parser, no folder): then nothing is removed. copied: profiles that the manifest lost but of which the
+    agent's copy exists, which only a load writes.
     """
 
     kernel: Kernel
@@ -61,7 +61,7 @@ class Observation:
     blocked: str = ""
     parser_missing: str = ""
     unlinted: tuple[str, ...] = ()
-    wanted: tuple[ProfileFile, ...] = ()
+    desired: tuple[ProfileFile, ...] = ()
     refused: tuple[Refused, ...] = ()
     entries: Mapping[str, Entry] | None = field(default_factory=dict)
     manifest_error: str = ""
@@ -74,18 +74,18 @@ class Observation:
 
 
 class State(Enum):
-    """Where a wanted profile stands."""
+    """The state of a profile of the folder."""
 
-    HELD = "in the kernel as asked for"
+    HELD = "in the kernel as in the folder"
     LOAD = "to be loaded"
-    FOREIGN = "loaded by somebody else"
-    UNTOLD = "cannot tell whose it is"
-    LOST = "not in the kernel, and no good copy to load"
+    FOREIGN = "not loaded by the agent"
+    UNKNOWN = "unknown who loaded it"
+    LOST = "not in the kernel, and no valid copy to load"
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileState:
-    """A profile with its children. mode: as the kernel says it, empty when it is not there. reason: why not HELD."""
+    """A profile with its children. mode: the kernel's, empty when it is not loaded. reason: why not HELD."""
 
     name: str
     unit: ProfileFile
@@ -94,30 +94,30 @@ class ProfileState:
     reason: str = ""
 
 
-class Leaving(Enum):
-    """What becomes of a profile that left the configuration."""
+class Removal(Enum):
+    """What happens to a profile that left the configuration."""
 
     REMOVE = "to be removed"
-    FORGET = "not in the kernel as ours any more"
+    FORGET = "no longer the agent's in the kernel"
     IN_USE = "kept while processes run under it"
-    UNTOLD = "kept because it cannot be told who runs under it"
+    UNKNOWN = "kept because it is unknown who runs under it"
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedProfile:
-    """A profile of the manifest that nothing asks for any more."""
+    """A profile of the manifest that is no longer in the folder."""
 
     name: str
     entry: Entry
-    fate: Leaving
+    decision: Removal
     reason: str = ""
     pids: tuple[int, ...] = ()
 
 
-def sort_out(
+def resolve_clashes(
     linted: Sequence[ProfileFile], entries: Mapping[str, Entry] | None
 ) -> tuple[tuple[ProfileFile, ...], tuple[Refused, ...]]:
-    """Takes apart files that define the same profile. The file that it was loaded from wins, else the first by name."""
+    """Refuses all but one of the files that define the same profile: the loaded one wins, else the first by name."""
     owner: dict[str, ProfileFile] = {}
     refused: dict[str, Refused] = {}
     loaded_from = {name: entry.notes.get("file", "") for name, entry in (entries or {}).items()}
@@ -153,10 +153,10 @@ def tops(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def verdicts(seen: Observation) -> tuple[ProfileState, ...]:
-    """One for each wanted profile of its own, by file and name; empty unless AppArmor is on."""
+    """One for each profile of the folder, by file and name; empty unless AppArmor is on."""
     if seen.kernel.lsm is not Lsm.ON:
         return ()
-    return tuple(verdict for unit in seen.wanted for verdict in _of_unit(unit, seen))
+    return tuple(verdict for unit in seen.desired for verdict in _of_unit(unit, seen))
 
 
 def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
@@ -170,7 +170,7 @@ def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
         own = [name for name in unit.names if covers(top, name)]
         reason = next((reasons[name] for name in own if reasons[name]), "")
         if strangers:
-            state = State.UNTOLD if entries is None else State.FOREIGN
+            state = State.UNKNOWN if entries is None else State.FOREIGN
             named = ", ".join(repr(name) for name in strangers)
             reason = f"profile {named} is in the kernel, and this agent did not load it"
         elif not reason:
@@ -184,7 +184,7 @@ def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
 
 
 def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
-    """Why this name of the unit has to be loaded (again); empty when it is as it was loaded."""
+    """Why the profile has to be loaded (again); empty when it has not changed since it was loaded."""
     mode = seen.kernel.profiles.get(name)
     entry = (seen.entries or {}).get(name)
     if mode is None:
@@ -194,49 +194,49 @@ def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
         return "the manifest has lost it"
     noted = entry.notes
     if "mode" not in noted:
-        return "the last load was cut short"
+        return "the last load was interrupted"
     checks = (
-        (noted.get("boot") == seen.boot_id, "loaded by somebody else since the boot"),
+        (noted.get("boot") == seen.boot_id, "not loaded by the agent since the boot"),
         (entry.hashes[:1] == (unit.digest,), "its content has changed"),
         (noted.get("file") == unit.file, f"it moved here from {noted.get('file')}"),
         (noted["mode"] == mode, f"in {mode} mode; it was loaded in {noted['mode']} mode"),
         (
             not noted.get("kernel") or seen.hashes.get(name) in (None, "", noted["kernel"]),
-            "somebody replaced it with other content",
+            "replaced with other content",
         ),
     )
     return next((reason for good, reason in checks if not good), "")
 
 
-def leavers(seen: Observation) -> tuple[RemovedProfile, ...]:
-    """What the manifest holds and nothing asks for. Children go with their parents. Empty while anything is unknown."""
+def removed_profiles(seen: Observation) -> tuple[RemovedProfile, ...]:
+    """Profiles of the manifest that left the folder, children with their parents. Empty while anything is unknown."""
     if seen.kernel.lsm is not Lsm.ON or seen.entries is None or seen.blocked:
         return ()
-    gone = leaving_names(seen.wanted, seen.refused, seen.entries)
-    return tuple(_leaver(name, seen.entries[name], seen) for name in gone)
+    gone = removed_names(seen.desired, seen.refused, seen.entries)
+    return tuple(_removed(name, seen.entries[name], seen) for name in gone)
 
 
-def leaving_names(
-    wanted: Sequence[ProfileFile], refused: Sequence[Refused], entries: Mapping[str, Entry]
+def removed_names(
+    desired: Sequence[ProfileFile], refused: Sequence[Refused], entries: Mapping[str, Entry]
 ) -> tuple[str, ...]:
-    """Names that the manifest holds, that no good file defines and that come from no refused file."""
-    names = {name for unit in wanted for name in unit.names}
+    """Names of the manifest that no valid file defines and that come from no refused file."""
+    names = {name for unit in desired for name in unit.names}
     held = {one.file for one in refused}
     return tuple(
         sorted(name for name, entry in entries.items() if name not in names and entry.notes.get("file") not in held)
     )
 
 
-def _leaver(name: str, entry: Entry, seen: Observation) -> RemovedProfile:
+def _removed(name: str, entry: Entry, seen: Observation) -> RemovedProfile:
     if name not in seen.kernel.profiles:
-        return RemovedProfile(name, entry, Leaving.FORGET, "not in the kernel")
+        return RemovedProfile(name, entry, Removal.FORGET, "not in the kernel")
     if entry.notes.get("boot") != seen.boot_id:
-        return RemovedProfile(name, entry, Leaving.FORGET, "loaded by somebody else since the boot; left alone")
+        return RemovedProfile(name, entry, Removal.FORGET, "not loaded by the agent since the boot; left alone")
     if entry.notes.get("kernel", "") != seen.hashes.get(name, "") and entry.notes.get("kernel"):
-        return RemovedProfile(name, entry, Leaving.FORGET, "somebody replaced it with other content; left alone")
+        return RemovedProfile(name, entry, Removal.FORGET, "replaced with other content; left alone")
     if seen.users is None:
-        return RemovedProfile(name, entry, Leaving.UNTOLD, seen.users_error)
+        return RemovedProfile(name, entry, Removal.UNKNOWN, seen.users_error)
     pids = seen.users.get(name, ())
     if pids:
-        return RemovedProfile(name, entry, Leaving.IN_USE, "processes run under it", pids)
-    return RemovedProfile(name, entry, Leaving.REMOVE, "left the configuration")
+        return RemovedProfile(name, entry, Removal.IN_USE, "processes run under it", pids)
+    return RemovedProfile(name, entry, Removal.REMOVE, "left the configuration")

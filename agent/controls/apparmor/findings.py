@@ -1,23 +1,24 @@
-"""What people read about AppArmor on a node. Pure: from decisions to findings."""
+"""The findings about AppArmor. Pure: from decisions to findings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from agent.controls.apparmor.diff import (
     ENFORCING,
-    Leaving,
     Observation,
     ProfileFile,
     ProfileState,
     Refused,
+    Removal,
     RemovedProfile,
     State,
-    leavers,
+    removed_profiles,
     tops,
     verdicts,
 )
 from agent.controls.apparmor.securityfs import APPARMORFS, Lsm
+from agent.controls.manifest import STATE_FOLDER
 from agent.model import Finding, Severity, Status
 
 CONTROL = "apparmor"
@@ -29,89 +30,66 @@ _LENIENT = {"complain": "what it has no rule for is allowed and logged", "unconf
 
 def judge(seen: Observation) -> tuple[Finding, ...]:
     """Every finding of one observation."""
-    return tuple(_all(seen))
+    return (*_surroundings(seen), *_profiles(seen))
 
 
-def _all(seen: Observation) -> Iterable[Finding]:
+def _surroundings(seen: Observation) -> Iterator[Finding]:
+    """Kernel, parser, folder and manifest."""
     yield _kernel(seen)
     if seen.parser_missing:
         yield _finding(
-            "parser",
-            "apparmor_parser is there to lint and load profiles",
-            Status.UNKNOWN,
-            Severity.HIGH,
-            observed=seen.parser_missing,
-            expected="apparmor_parser in /usr/sbin or /sbin",
-            source="PATH of the agent and of the node",
-            remediation="Use the agent's image, which carries it, or install it on the node (package apparmor).",
-        )
+            "parser", "apparmor_parser is installed", Status.UNKNOWN, observed=seen.parser_missing,
+            expected="apparmor_parser in /usr/sbin or /sbin", source="PATH of the agent and of the node",
+            remediation="Use the agent's image, which has it, or install it on the node (package apparmor).",
+        )  # fmt: skip
     elif seen.blocked:
         yield _finding(
-            "source",
-            "The folder of profiles can be read",
-            Status.UNKNOWN,
-            Severity.HIGH,
-            observed=seen.blocked,
-            expected="a folder of raw profiles",
-            source="configuration, apparmor.profiles",
-            remediation="Mend what the error names; what is loaded stays as it is.",
-        )
+            "source", "The folder of profiles can be read", Status.UNKNOWN, observed=seen.blocked,
+            expected="a folder of raw profiles", source="configuration, apparmor.profiles",
+            remediation="Fix what the error names; loaded profiles stay as they are.",
+        )  # fmt: skip
     if seen.manifest_error:
         yield _finding(
-            "manifest",
-            "What the agent loaded earlier is known",
-            Status.UNKNOWN,
-            Severity.MEDIUM,
-            observed=seen.manifest_error,
-            expected="a readable manifest",
-            source="/var/lib/node-hardening/apparmor.json",
-            remediation="Nothing is removed before it is readable; the next load starts a new one beside the old.",
-        )
-    if not (seen.blocked or seen.wanted or seen.refused):
+            "manifest", "The manifest of loaded profiles is known", Status.UNKNOWN, Severity.MEDIUM,
+            observed=seen.manifest_error, expected="a readable manifest", source=f"{STATE_FOLDER}/{CONTROL}.json",
+            remediation="Nothing is removed until it can be read; the next load starts a new one beside the old.",
+        )  # fmt: skip
+    if not (seen.blocked or seen.desired or seen.refused):
         yield _finding(
-            "source",
-            "Profiles are asked for",
-            Status.INFO,
-            Severity.INFO,
-            observed="the folder holds no profile",
-            source=str(seen.folder),
-        )
+            "source", "The folder has profiles", Status.INFO, Severity.INFO,
+            observed="the folder holds no profile", source=str(seen.folder),
+        )  # fmt: skip
+
+
+def _profiles(seen: Observation) -> Iterator[Finding]:
     for file in seen.unlinted:
         yield _finding(
-            f"file/{file}",
-            f"Profile file {file}",
-            Status.UNKNOWN,
-            Severity.HIGH,
-            observed="not linted, not loaded: there is no apparmor_parser",
-            expected="linted and loaded",
+            f"file/{file}", f"Profile file {file} is valid", Status.UNKNOWN,
+            observed="neither linted nor loaded: no apparmor_parser", expected="linted and loaded",
             source=str(seen.folder),
-        )
+        )  # fmt: skip
     for refused in seen.refused:
         yield _refused(refused, seen)
     yield from map(_profile, verdicts(seen))
     if seen.kernel.lsm is not Lsm.ON:
         yield from (
-            _unheld(name, unit, seen) for unit in seen.wanted if not unit.last_good for name in tops(unit.names)
+            _unheld(name, unit, seen) for unit in seen.desired if not unit.last_good for name in tops(unit.names)
         )
-    everyone = leavers(seen)
-    shown = tops([leaver.name for leaver in everyone])
-    yield from (_leaving(leaver) for leaver in everyone if leaver.name in shown and leaver.fate is not Leaving.FORGET)
+    gone = removed_profiles(seen)
+    shown = tops([removed.name for removed in gone])
+    yield from (_removed(one) for one in gone if one.name in shown and one.decision is not Removal.FORGET)
 
 
 def _kernel(seen: Observation) -> Finding:
     kernel = seen.kernel
-    status = {Lsm.ON: Status.PASS, Lsm.OFF: Status.NOT_APPLICABLE, Lsm.UNSEEN: Status.UNKNOWN}[kernel.lsm]
-    observed = f"on, {len(kernel.profiles)} profiles loaded" if kernel.lsm is Lsm.ON else kernel.reason
+    on = kernel.lsm is Lsm.ON
     return _finding(
-        "kernel",
-        "AppArmor is on in the kernel",
-        status,
-        Severity.HIGH,
-        observed=observed,
-        expected="on",
-        source=f"{APPARMORFS}/profiles" if kernel.lsm is Lsm.ON else "/sys/module/apparmor/parameters/enabled",
+        "kernel", "AppArmor is on in the kernel",
+        {Lsm.ON: Status.PASS, Lsm.OFF: Status.NOT_APPLICABLE, Lsm.UNKNOWN: Status.UNKNOWN}[kernel.lsm],
+        observed=f"on, {len(kernel.profiles)} profiles loaded" if on else kernel.reason, expected="on",
+        source=f"{APPARMORFS}/profiles" if on else "/sys/module/apparmor/parameters/enabled",
         remediation=kernel.remediation,
-    )
+    )  # fmt: skip
 
 
 def _refused(refused: Refused, seen: Observation) -> Finding:
@@ -119,118 +97,82 @@ def _refused(refused: Refused, seen: Observation) -> Finding:
     shown = [f"line {text}" if text[:1].isdigit() else text for text in shown]
     if len(refused.problems) > _PROBLEMS_SHOWN:
         shown.append(f"and {len(refused.problems) - _PROBLEMS_SHOWN} more")
-    stays = [name for unit in seen.wanted if unit.last_good and unit.file == refused.file for name in tops(unit.names)]
-    then = f" The last good content of {', '.join(stays)} stays." if stays else " Nothing of it is loaded."
+    kept = [name for unit in seen.desired if unit.last_good and unit.file == refused.file for name in tops(unit.names)]
+    then = f" The last valid content of {', '.join(kept)} stays loaded." if kept else " Nothing of it is loaded."
     first = refused.problems[0]
     return _finding(
-        f"file/{refused.file}",
-        f"Profile file {refused.file} is well-formed",
-        Status.FAIL,
-        Severity.HIGH,
-        observed="; ".join(shown),
-        expected="accepted by apparmor_parser, with names of its own",
+        f"file/{refused.file}", f"Profile file {refused.file} is valid", Status.FAIL, observed="; ".join(shown),
+        expected="accepted by apparmor_parser, with unique names",
         source=f"{refused.shown}:{first.line}" if first.line else refused.shown,
-        remediation=f"Mend the file; `node-hardening-agent validate` lints it before a node sees it.{then}",
-    )
+        remediation=f"Fix the file; `node-hardening-agent validate` lints it before a node reads it.{then}",
+    )  # fmt: skip
 
 
 def _profile(verdict: ProfileState) -> Finding:
-    status, severity, observed, remediation = _standing(verdict)
+    status, severity, observed, remediation = _compliance(verdict)
     if verdict.unit.last_good:
-        observed += f"; from the last good content of {verdict.unit.file}"
+        observed += f"; from the last valid content of {verdict.unit.file}"
     return _finding(
-        f"profile/{verdict.name}",
-        f"Profile {verdict.name} is loaded",
-        status,
-        severity,
-        observed=observed,
-        expected="loaded (enforce)",
-        source=verdict.unit.shown,
-        remediation=remediation,
-    )
+        f"profile/{verdict.name}", f"Profile {verdict.name} is loaded", status, severity, observed=observed,
+        expected="loaded (enforce)", source=verdict.unit.shown, remediation=remediation,
+    )  # fmt: skip
 
 
-def _standing(verdict: ProfileState) -> tuple[Status, Severity, str, str]:
+def _compliance(verdict: ProfileState) -> tuple[Status, Severity, str, str]:
+    mode, severity = verdict.mode, Severity.HIGH
     match verdict.state:
-        case State.HELD if verdict.mode in ENFORCING:
-            return Status.PASS, Severity.HIGH, f"loaded ({verdict.mode})", ""
-        case State.HELD if verdict.mode in _LENIENT:
-            return (
-                Status.INFO,
-                Severity.MEDIUM,
-                f"loaded ({verdict.mode}), as its source asks: {_LENIENT[verdict.mode]}",
-                "Take the mode out of the profile's flags=() once its log lines are read (journalctl -k -g apparmor).",
-            )
+        case State.HELD if mode in ENFORCING:
+            return Status.PASS, severity, f"loaded ({mode})", ""
+        case State.HELD if mode in _LENIENT:
+            step = "Remove the mode from the profile's flags=() once its log is read (journalctl -k -g apparmor)."
+            return Status.INFO, Severity.MEDIUM, f"loaded ({mode}), as in its source: {_LENIENT[mode]}", step
         case State.HELD:
-            return (
-                Status.UNKNOWN,
-                Severity.HIGH,
-                f"loaded ({verdict.mode}): the agent does not know what the kernel enforces in that mode",
-                "Take the mode out of the profile's flags=(), or tell us what the mode does.",
-            )
+            step = "Remove the mode from the profile's flags=(), or report what it does."
+            return Status.UNKNOWN, severity, f"loaded ({mode}): unknown what the kernel enforces in that mode", step
         case State.FOREIGN:
-            return (
-                Status.FAIL,
-                Severity.HIGH,
-                f"{verdict.reason}; it was left alone",
-                "Rename the profile, or take the other one out (its file, then `apparmor_parser -R` or a reboot).",
-            )
-        case State.UNTOLD:
-            remedy = "Mend the manifest, or rename the profile."
-            return Status.UNKNOWN, Severity.HIGH, f"{verdict.reason} as far as it can tell", remedy
+            step = "Rename the profile, or remove the other one (its file, then `apparmor_parser -R` or a reboot)."
+            return Status.FAIL, severity, f"{verdict.reason}; it was left alone", step
+        case State.UNKNOWN:
+            step = "Fix the manifest, or rename the profile."
+            return Status.UNKNOWN, severity, f"{verdict.reason} as far as is known", step
         case State.LOST:
-            return Status.FAIL, Severity.HIGH, verdict.reason, "Mend its file; there is no good copy to load."
+            return Status.FAIL, severity, verdict.reason, "Fix its file; there is no valid copy to load."
         case State.LOAD:
-            return (
-                Status.FAIL,
-                Severity.HIGH,
-                verdict.reason,
-                "`node-hardening-agent apply` loads it; in mode audit nothing is changed.",
-            )
+            step = "`node-hardening-agent apply` loads it; in mode audit nothing is changed."
+            return Status.FAIL, severity, verdict.reason, step
 
 
 def _unheld(name: str, unit: ProfileFile, seen: Observation) -> Finding:
     off = seen.kernel.lsm is Lsm.OFF
     return _finding(
-        f"profile/{name}",
-        f"Profile {name} is loaded",
-        Status.NOT_APPLICABLE if off else Status.UNKNOWN,
-        Severity.HIGH,
-        observed=f"well-formed; {seen.kernel.reason}",
-        expected="loaded (enforce)",
-        source=unit.shown,
+        f"profile/{name}", f"Profile {name} is loaded", Status.NOT_APPLICABLE if off else Status.UNKNOWN,
+        observed=f"valid; {seen.kernel.reason}", expected="loaded (enforce)", source=unit.shown,
         remediation="" if off else seen.kernel.remediation,
-    )
+    )  # fmt: skip
 
 
-def _leaving(leaver: RemovedProfile) -> Finding:
+def _removed(removed: RemovedProfile) -> Finding:
     status, observed, remediation = {
-        Leaving.IN_USE: (
+        Removal.IN_USE: (
             Status.INFO,
-            f"kept: what runs under it would go on unconfined (PID {_some(leaver.pids)})",
-            "Nothing, or end those pods: it is removed with the last of them.",
+            f"kept: its processes would continue unconfined (PID {_some(removed.pids)})",
+            "None needed, or delete those pods: it is removed with the last of them.",
         ),
-        Leaving.UNTOLD: (
+        Removal.UNKNOWN: (
             Status.UNKNOWN,
-            f"kept: {leaver.reason}",
+            f"kept: {removed.reason}",
             "Let the agent read the node's /proc (hostPID, privileged).",
         ),
-        Leaving.REMOVE: (
+        Removal.REMOVE: (
             Status.FAIL,
             "still loaded",
             "`node-hardening-agent apply` removes it; in mode audit nothing is changed.",
         ),
-    }[leaver.fate]
+    }[removed.decision]
     return _finding(
-        f"profile/{leaver.name}",
-        f"Profile {leaver.name} left the configuration",
-        status,
-        Severity.LOW,
-        observed=observed,
-        expected="not loaded",
-        source=f"{APPARMORFS}/profiles",
-        remediation=remediation,
-    )
+        f"profile/{removed.name}", f"Profile {removed.name} left the configuration", status, Severity.LOW,
+        observed=observed, expected="not loaded", source=f"{APPARMORFS}/profiles", remediation=remediation,
+    )  # fmt: skip
 
 
 def _some(pids: tuple[int, ...]) -> str:
@@ -239,14 +181,7 @@ def _some(pids: tuple[int, ...]) -> str:
 
 
 def _finding(
-    thing: str,
-    title: str,
-    status: Status,
-    severity: Severity,
-    *,
-    observed: str,
-    source: str,
-    expected: str = "",
-    remediation: str = "",
-) -> Finding:
+    thing: str, title: str, status: Status, severity: Severity = Severity.HIGH, *,
+    observed: str, source: str, expected: str = "", remediation: str = "",
+) -> Finding:  # fmt: skip
     return Finding(f"{CONTROL}/{thing}", CONTROL, title, status, severity, observed, expected, source, remediation)

@@ -1,12 +1,12 @@
-"""apparmor_parser: which one, how it is called, what it answers.
+"""apparmor_parser: which one, how it is run, what it prints.
 
-The one that comes with the agent's image goes first, so that every node lints with the same parser, abstractions and
-ABI; the node's own stands in. Profiles always go in by standard input: what was linted, hashed and kept is what is
-loaded, no file name can meet a link in /etc/apparmor.d/disable or force-complain, and errors in included files name
+The one of the agent's image comes first, so that every node lints with the same parser, abstractions and ABI; the
+node's own is the alternative. Profiles are passed on standard input: what was linted, hashed and kept is what is
+loaded, no file name matches a link in /etc/apparmor.d/disable or force-complain, and errors in included files name
 those files.
 
-It refuses caches (-K: nothing is compiled but what has changed) and, below another host root, any kernel interface but
-that tree's own: the parser would else load into this machine's kernel.
+No caches (-K: only what changed is compiled) and, below another host root, no kernel interface but that tree's own:
+otherwise the parser would load into this machine's kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostErro
 from agent.host import Completed, Host, HostExec
 
 POLICY_FOLDER = "/etc/apparmor.d"
-# What a parser compiles for where the kernel does not say what it can: everything, so that every rule is looked at.
+# What to compile for where the kernel does not list its features: everything, so that every rule is checked.
 _FEATURES = f"{POLICY_FOLDER}/abi/3.0"
 _LINT_SECONDS = 30.0
 _LOAD_SECONDS = 60.0
@@ -43,7 +43,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Linted:
-    """What the parser says of one text. names: of every profile, children too. flat: the text and its includes."""
+    """The parser's result for one text. names: of every profile, children too. flat: the text and its includes."""
 
     names: tuple[str, ...] = ()
     flat: bytes = b""
@@ -81,7 +81,7 @@ class Parser:
         return (Path(POLICY_FOLDER), *self._own_includes())
 
     def lint(self, content: bytes, file: str) -> Linted:
-        """Reads and compiles a text without loading it. `file` is what problems call it. Raises CommandMissing."""
+        """Compiles a text without loading it. `file` is its name in problems. Raises CommandMissing."""
         text = content.decode(errors="replace")
         try:
             compiled = self._run(["-Q", *self._features()], content, _LINT_SECONDS)
@@ -90,24 +90,23 @@ class Parser:
             message = f"apparmor_parser did not compile it within {_LINT_SECONDS:g} s; simplify its globs"
             return Linted(problems=(Problem(file, 0, "", message),))
         if listed.code != 0:
-            silent = Problem(file, 0, "", f"apparmor_parser ended with exit code {listed.code} and said nothing")
+            silent = Problem(file, 0, "", f"apparmor_parser ended with exit code {listed.code} without a message")
             return Linted(problems=parser_errors.problems(listed.stderr, file, text) or (silent,))
         names = parser_errors.names(listed.stdout)
         problems = _of_names(names, file, text)
         return Linted(names, b"" if problems else self._flat(content, names), problems)
 
     def load(self, content: bytes) -> None:
-        """Puts every profile of the text into the kernel, in place of those with the same names. Raises HostError."""
+        """Loads every profile of the text into the kernel, replacing those with the same names. Raises HostError."""
         self._done(self._run(["-r", *self._kernel()], content, _LOAD_SECONDS))
 
     def remove(self, name: str) -> None:
-        """Takes one profile and its children out of the kernel. Raises HostError.
+        """Removes one profile and its children from the kernel. Raises HostError.
 
-        The parser wants a whole definition but uses its name alone, so an empty one does; thus nothing else that the
-        file once defined goes with it.
+        The parser needs a definition but uses only its name, so an empty one removes nothing else of its file.
         """
         if _AWKWARD.search(name):
-            raise HostError(f"apparmor_parser: cannot spell the profile {name!r}; remove it by hand")
+            raise HostError(f"apparmor_parser: cannot name the profile {name!r}; remove it manually")
         self._done(self._run(["-R", *self._kernel()], f'profile "{name}" {{ }}\n'.encode(), _LOAD_SECONDS))
 
     # -- the command line ------------------------------------------------------------------------------------------
@@ -125,11 +124,10 @@ class Parser:
 
     def _done(self, completed: Completed) -> None:
         if completed.code != 0:
-            said = parser_errors.words(completed.stderr)
-            raise CommandFailed(completed.argv, completed.code, said)
+            raise CommandFailed(completed.argv, completed.code, parser_errors.words(completed.stderr))
 
     def _flat(self, content: bytes, names: tuple[str, ...]) -> bytes:
-        """The text with its includes in it, where that is the same policy; else the text itself."""
+        """The text with its includes, where that is the same policy; else the text itself."""
         if b"include" not in content:
             return content
         flat = self._run(["-p"], content, _LINT_SECONDS)
@@ -143,7 +141,7 @@ class Parser:
         return (self._include,) if self._include is not None and has_folders(self._include) else ()
 
     def _features(self) -> list[str]:
-        """For which kernel to compile a text that is only looked at."""
+        """The kernel to compile for when only linting."""
         nsenter = self.tool().how is HostExec.NSENTER
         elsewhere = not nsenter and not self._host.is_running_system
         if self._exists(f"{APPARMORFS}/features"):
@@ -152,7 +150,7 @@ class Parser:
         return ["--kernel-features", _FEATURES] if there else []
 
     def _kernel(self) -> list[str]:
-        """Which kernel to speak to. Raises HostError when the tree has none."""
+        """The kernel to load into. Raises HostError when the tree has none."""
         if self._host.is_running_system or self.tool().how is HostExec.NSENTER:
             return []
         # -f alone is not enough: the features would still be read from this machine's /sys, and 3.0.8 dies of a
@@ -160,12 +158,8 @@ class Parser:
         for need in ("features", ".replace", ".remove"):
             if not self._exists(f"{APPARMORFS}/{need}"):
                 raise HostError(f"{APPARMORFS}/{need} is not below the host root: nothing can be loaded there")
-        return [
-            "--kernel-features",
-            self._host.locate(f"{APPARMORFS}/features"),
-            "-f",
-            self._host.locate(APPARMORFS),
-        ]
+        features = self._host.locate(f"{APPARMORFS}/features")
+        return ["--kernel-features", features, "-f", self._host.locate(APPARMORFS)]
 
     def _exists(self, path: str) -> bool:
         try:
@@ -176,12 +170,12 @@ class Parser:
 
 def _of_names(names: Sequence[str], file: str, text: str) -> tuple[Problem, ...]:
     if not names:
-        return (Problem(file, 0, "", "defines no profile; apparmor_parser takes such a file without a word"),)
+        return (Problem(file, 0, "", "defines no profile; apparmor_parser accepts such a file silently"),)
     found = []
     for name in names:
         line = parser_errors.defining_line(text, name)
         if name == "unconfined":
-            found.append(Problem(file, line, "", "the name `unconfined` is the kernel's own"))
+            found.append(Problem(file, line, "", "the name `unconfined` is reserved by the kernel"))
         elif _AWKWARD.search(name):
             message = f"the name {name!r} holds a quote, backslash, control character or variable; use a plain one"
             found.append(Problem(file, line, "", message))

@@ -1,4 +1,4 @@
-"""What apparmor_parser says, taken apart: names it lists, problems it complains of.
+"""The output of apparmor_parser: the names that it lists, the problems that it reports.
 
 Pure functions on text that was captured from 3.0.8 (Debian 12). They refuse to lose the parser's words: what has no
 known form is handed on as it is.
@@ -18,7 +18,7 @@ _LOCATED = re.compile(
 )
 _UNLOCATED = re.compile(r"AppArmor parser error(?: for .+?)?: (?P<words>.*)")
 _OWN_NAME = re.compile(r"^(?:/\S*/)?apparmor_parser: ")
-# Not about the profile: said where the kernel has no AppArmor, or where there is nothing to be done about it.
+# Not about the profile: printed where the kernel has no AppArmor, or where nothing can be done.
 _NOISE = (
     "Cache read/write disabled",
     "Warning: unable to find a suitable fs in /proc/mounts",
@@ -38,8 +38,8 @@ def names(stdout: str) -> tuple[str, ...]:
 def words(stderr: str) -> str:
     """What the parser complains of, without its noise and without the name of the program, in one line."""
     lines = [_OWN_NAME.sub("", line.strip()) for line in stderr.split("\n")]
-    said = [line for line in lines if line and not line.startswith(_NOISE)]
-    return "; ".join(dict.fromkeys(said))[:_WORDS_LIMIT]
+    message = [line for line in lines if line and not line.startswith(_NOISE)]
+    return "; ".join(dict.fromkeys(message))[:_WORDS_LIMIT]
 
 
 def problems(stderr: str, file: str, text: str) -> tuple[Problem, ...]:
@@ -62,20 +62,20 @@ def problems(stderr: str, file: str, text: str) -> tuple[Problem, ...]:
         else:
             rest.append(line)
     if rest:
-        said = "; ".join(dict.fromkeys(rest))[:_WORDS_LIMIT]
-        found.append(Problem(file, _line_spoken_of(said, text), "", said))
+        message = "; ".join(dict.fromkeys(rest))[:_WORDS_LIMIT]
+        found.append(Problem(file, _line_of(message, text), "", message))
     return tuple(dict.fromkeys(found))
 
 
 def _located(match: re.Match[str], file: str, text: str) -> Problem:
-    where, line, said = match["in"], int(match["line"]), match["words"].strip()[:_WORDS_LIMIT]
+    where, line, message = match["in"], int(match["line"]), match["words"].strip()[:_WORDS_LIMIT]
     if where in (None, STDIN):
-        return Problem(file, line, "", said)
-    return Problem(file, _including_line(where, text), "", f"in {where}, line {line}: {said}")
+        return Problem(file, line, "", message)
+    return Problem(file, _including_line(where, text), "", f"in {where}, line {line}: {message}")
 
 
 def _including_line(path: str, text: str) -> int:
-    """The line of the text that includes the file, directly or through another one; 0 when it cannot be told."""
+    """The line of the text that includes the file, directly or through another one; 0 when unknown."""
     for number, line in enumerate(text.split("\n"), 1):
         included = re.match(r'\s*#?include\s+(?:if\s+exists\s+)?[<"]?([^>"\s]+)', line)
         if included and (path.endswith(f"/{included[1]}") or f"/{included[1]}/" in path):
@@ -83,19 +83,19 @@ def _including_line(path: str, text: str) -> int:
     return 0
 
 
-def _line_spoken_of(said: str, text: str) -> int:
-    if variable := _VARIABLE.search(said):
+def _line_of(message: str, text: str) -> int:
+    if variable := _VARIABLE.search(message):
         used = f"@{{{variable['name']}}}"
         lines = enumerate(text.split("\n"), 1)
         return next((number for number, line in lines if used in line and not line.lstrip().startswith("# ")), 0)
-    if twice := _TWICE.search(said):
+    if twice := _TWICE.search(message):
         # The second definition is the one too many.
         return defining_line(text, twice["name"], nth=2)
     return 0
 
 
 def defining_line(text: str, name: str, *, nth: int = 1) -> int:
-    """The line where the profile's definition begins, the nth of that name; 0 when it cannot be told."""
+    """The line where the profile's definition begins, the nth of that name; 0 when unknown."""
     begins = re.compile(rf'^[^#]*(?<![\w./-])"?{re.escape(name)}(?![\w./-])[^#]*\{{')
     hits = [number for number, line in enumerate(text.split("\n"), 1) if begins.search(line)]
     return hits[nth - 1] if len(hits) >= nth else 0

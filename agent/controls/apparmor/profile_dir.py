@@ -26,7 +26,7 @@ _SKIPPED_ENDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of the folder. shown: its path as people know it. problem: why there is no content."""
+    """One file of the folder. shown: its path in messages. problem: why there is no content."""
 
     name: str
     shown: str

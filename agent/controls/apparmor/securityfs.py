@@ -1,7 +1,6 @@
-"""What the node's kernel says of AppArmor: whether it is on, which profiles it holds, who runs under them.
+"""AppArmor in the node's kernel: whether it is on, which profiles are loaded, which processes run under them.
 
-Reads securityfs and procfs, whose text is taken apart by pure functions. It refuses to load or remove anything (that is
-the parser's work) and to guess: a file that cannot be read is "cannot tell", never "nothing loaded".
+Reads securityfs and procfs and changes nothing. A file that cannot be read is "unknown", never "nothing loaded".
 https://gitlab.com/apparmor/apparmor/-/wikis/AppArmorInterfaces
 """
 
@@ -27,12 +26,12 @@ class Lsm(Enum):
 
     ON = "on"
     OFF = "off"
-    UNSEEN = "cannot tell"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One look at the kernel. reason, remediation: why it is not ON. profiles: mode by name, in the kernel's words."""
+    """The kernel's state. reason, remediation: why it is not ON. profiles: mode by name, as the kernel has it."""
 
     lsm: Lsm
     reason: str = ""
@@ -40,14 +39,14 @@ class Kernel:
     profiles: Mapping[str, str] = field(default_factory=dict)
 
 
-def look(host: Host) -> Kernel:
-    """AppArmor as the kernel shows it. Never raises for what it finds: that is what the answer is for."""
+def read_kernel(host: Host) -> Kernel:
+    """AppArmor as the kernel shows it. Never raises: errors are in the result."""
     try:
         enabled = host.read_text(_ENABLED, limit_bytes=64).strip()
     except HostFileMissing:
         return _without_module(host)
     except HostFileError as error:
-        return Kernel(Lsm.UNSEEN, str(error), "Run the agent as root on the node, in the node's PID namespace.")
+        return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root on the node, in the node's PID namespace.")
     if enabled != "Y":
         return Kernel(
             Lsm.OFF,
@@ -58,28 +57,28 @@ def look(host: Host) -> Kernel:
         return Kernel(Lsm.ON, profiles=parse_profiles(host.read_text(_PROFILES)))
     except HostFileMissing:
         return Kernel(
-            Lsm.UNSEEN,
+            Lsm.UNKNOWN,
             f"AppArmor is on, but there is no {_PROFILES}",
             "Mount securityfs: `mount -t securityfs securityfs /sys/kernel/security`; in a pod, the node's "
             "/sys/kernel/security has to be mounted below the host root.",
         )
     except HostFileError as error:
-        return Kernel(Lsm.UNSEEN, str(error), "Run the agent as root, privileged and itself unconfined.")
+        return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root, privileged and itself unconfined.")
 
 
 def _without_module(host: Host) -> Kernel:
     try:
         sysfs = host.exists("/sys/module")
     except HostFileError as error:
-        return Kernel(Lsm.UNSEEN, str(error), "Run the agent as root on the node.")
+        return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root on the node.")
     if sysfs:
         return Kernel(
             Lsm.OFF,
             "the kernel has no AppArmor (no /sys/module/apparmor)",
-            "Nothing to do where another security module is in use; set apparmor.mode to off to say so.",
+            "Nothing to do where another security module is in use; set apparmor.mode to off for such nodes.",
         )
     return Kernel(
-        Lsm.UNSEEN, "there is no /sys/module: sysfs is not mounted", "Mount the node's /sys below the host root."
+        Lsm.UNKNOWN, "there is no /sys/module: sysfs is not mounted", "Mount the node's /sys below the host root."
     )
 
 
@@ -87,7 +86,7 @@ def parse_profiles(text: str) -> dict[str, str]:
     """Mode by name from the text of securityfs' `profiles`.
 
     A line is `name (mode)`; the name may hold spaces and brackets, so the last ` (` counts. Children read
-    `parent//child`. A name in a namespace reads `:ns:name` (seen on 6.1) and is given as the parser spells it,
+    `parent//child`. A name in a namespace reads `:ns:name` (seen on 6.1) and is returned as the parser spells it,
     `:ns://name`. A line of another form names nothing.
     """
     found: dict[str, str] = {}
@@ -120,7 +119,7 @@ def covers(profile: str, name: str) -> bool:
 
 
 def users_of(host: Host, profiles: frozenset[str]) -> dict[str, tuple[int, ...]]:
-    """The processes (PIDs) under each of the profiles or their children. Raises HostError when that cannot be told.
+    """The processes (PIDs) under each of the profiles or their children. Raises HostError when unknown.
 
     A process that ends while being read is left out, kernel threads are unconfined.
     """
@@ -153,7 +152,7 @@ def _labels(host: Host) -> Iterator[tuple[int, str]]:
 def hash_of(host: Host, name: str) -> str:
     """The kernel's own hash of a loaded profile, as `sha256:…` or `sha1:…`; empty where the kernel keeps none.
 
-    `policy` is a magic link that only the kernel can follow (readlink says `apparmorfs:[N]`), so this one read goes
+    `policy` is a magic link that only the kernel can follow (readlink shows `apparmorfs:[N]`), so this one read goes
     past the host's walk. Nothing but the hash of a profile comes out of it, and a wrong one only means a reload.
     Kernels have sha256 from 6.8 on, sha1 before (CONFIG_SECURITY_APPARMOR_HASH). Not looked up for names in namespaces
     and for those that the kernel mangles byte by byte.
@@ -173,10 +172,10 @@ def hash_of(host: Host, name: str) -> str:
 
 
 def _profile_folder(parent: Path, name: str) -> Path | None:
-    wanted = _mangled(name)
+    folder = _mangled(name)
     try:
         for entry in parent.iterdir():
-            if entry.name.rpartition(".")[0] == wanted and _short(entry / "name") == name:
+            if entry.name.rpartition(".")[0] == folder and _short(entry / "name") == name:
                 return entry
     except OSError:
         return None

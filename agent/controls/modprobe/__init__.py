@@ -1,7 +1,7 @@
-"""The modprobe control: kernel modules that are refused by name, by alias and as a dependency, provably.
+"""The modprobe control: kernel modules denied by name, by alias and as a dependency, and verified.
 
-Writes one file below a modprobe.d, asks the real modprobe what it would do now, and says for each module whether it is
-refused, loaded, built in or not there. It refuses to touch other people's files and to unload what is in use.
+Writes one file below a modprobe.d, runs the real modprobe to see what it would do, and reports for each module whether
+it is refused, loaded, built in or absent. It never changes other files and never unloads a module in use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from agent.bundled_profiles import shipped_profiles
 from agent.config.schema import Mode, Modprobe
 from agent.controls.base import Step
 from agent.controls.manifest import Entry, Installed, digest
-from agent.controls.modprobe.denylists import KIND, DeniedModule, DenyList, load_list
+from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, DenyList, load_list
 from agent.controls.modprobe.environment import CONTROL, leftovers
 from agent.controls.modprobe.findings import findings
 from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
@@ -24,14 +24,14 @@ from agent.errors import CommandMissing, HostError
 from agent.host import Host
 from agent.model import Change, Finding
 
-__all__ = ["KIND", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
+__all__ = ["FILE_TYPE", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
 
 _MODE = 0o644
 _TIMEOUT_SECONDS = 20.0
 
 
 class ModprobeControl:
-    """One node's denied modules. lists: the folder of named deny lists; the shipped one when None."""
+    """One node's denied modules. lists: the folder of named deny lists; the bundled one when None."""
 
     def __init__(self, config: Modprobe, host: Host, *, lists: Path | None = None) -> None:
         self._config = config
@@ -45,11 +45,11 @@ class ModprobeControl:
         return CONTROL
 
     def watched(self) -> Sequence[str]:
-        """Every modprobe.d: a line in any of them may win over ours. A new kernel comes with a boot or a pass."""
+        """Every modprobe.d: a line in any of them may take precedence. A new kernel comes with a boot or a pass."""
         return FOLDERS
 
     def observe(self) -> Observation:
-        """Reads policy and node. Raises AgentError when the shipped lists are missing."""
+        """Reads policy and node. Raises AgentError when the bundled lists are missing."""
         folder = self._lists or shipped_profiles("modprobe")
         return observe(self._host, resolve(self._config, folder, self._denied_now()), self._config.file)
 
@@ -63,11 +63,11 @@ class ModprobeControl:
         return tuple(name for path, text in contents for name in denied_by(parse(text.decode(errors="replace"), path)))
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
-        """A finding for each denied module, and for what stands in the way."""
+        """A finding for each denied module, and for what makes a denial ineffective."""
         return tuple(findings(self._config, seen))
 
     def plan(self, seen: Observation) -> Sequence[Step]:
-        """The new file first, then what it replaces, then unloading: at no moment is less denied than before."""
+        """The new file first, then what it replaces, then unloading: never less denied than before."""
         if self._config.mode is not Mode.ENFORCE:
             return ()
         return (*self._write(seen), *self._remove(seen), *self._unload(seen))
@@ -81,7 +81,7 @@ class ModprobeControl:
         same = seen.file.content == content and not seen.file.mode & 0o022
         if same and (known or seen.manifest_problem):
             return ()
-        reason = f"denies {len(seen.policy.denied)} modules" if not same else "in place already; noted as the agent's"
+        reason = f"denies {len(seen.policy.denied)} modules" if not same else "in place already; recorded"
         return (
             Step(
                 Change(CONTROL, "write" if not same else "remember", path, reason),
@@ -95,14 +95,14 @@ class ModprobeControl:
     def _remove_one(self, path: str, entry: Entry) -> Step:
         content = read_file(self._host, path).content
         if content is not None and not self._installed.is_ours(entry, content):
-            change = Change(CONTROL, "forget", path, "somebody changed it since it was installed: left as it is")
+            change = Change(CONTROL, "forget", path, "changed since it was installed: left as it is")
         else:
             change = Change(CONTROL, "remove", path, "no longer in the configuration")
 
-        def take_away() -> None:
+        def remove() -> None:
             self._installed.uninstall(path)
 
-        return Step(change, take_away)
+        return Step(change, remove)
 
     def _unload(self, seen: Observation) -> Sequence[Step]:
         if not self._config.unload or seen.running is None or not seen.running.may_unload or seen.running.disabled:
@@ -113,7 +113,7 @@ class ModprobeControl:
         return Step(Change(CONTROL, "unload", name, "denied and unused"), lambda: self._rmmod(name))
 
     def _rmmod(self, name: str) -> None:
-        # rmmod, not `modprobe -r`: that one unloads what the module needed as well, and runs `remove` lines.
+        # Not `modprobe -r`: it unloads the module's dependencies as well, and runs `remove` lines.
         tool = self._host.find_tool("rmmod")
         if tool is None:
             raise CommandMissing(["rmmod"], "not on this node; install kmod or reboot the node")

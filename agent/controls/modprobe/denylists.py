@@ -1,7 +1,7 @@
-"""Deny lists: named YAML files that say which modules are refused, why, and what that breaks.
+"""Deny lists: named YAML files with the denied modules, why, and what that breaks.
 
-The format is small and strict, because a misspelt key in a deny list is a module that stays open without a word. It
-refuses to find files: a caller hands in the text and the name under which people know it.
+The format is small and strict, because a misspelt key in a deny list would silently allow a module. Nothing here reads
+files: the caller passes text and file name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import yaml
-
 from agent.config.schema import API_VERSION
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
+from agent.controls.base import FileType, yaml_kind
 from agent.errors import ConfigError, Problem
+from agent.host import Host
 
 KIND = "ModuleDenyList"
 
@@ -27,7 +28,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class DeniedModule:
-    """One entry. name, submodules: kernel names, `-` written as `_`. reason and breaks: one line each, for people."""
+    """One entry. name, submodules: kernel names, `-` written as `_`. reason and breaks: one line each."""
 
     name: str
     reason: str
@@ -37,7 +38,7 @@ class DeniedModule:
 
 @dataclass(frozen=True, slots=True)
 class DenyList:
-    """One file. about: what it is for. breaks: what stops working on a node that takes it."""
+    """One file. about: what it is for. breaks: what stops working on a node with it."""
 
     about: str
     breaks: str
@@ -50,7 +51,7 @@ def normal_name(name: str) -> str:
 
 
 def name_problem(name: str) -> str:
-    """What is wrong with a module's name, empty when nothing is."""
+    """What is wrong with a module's name, empty for a valid one."""
     if _NAME.fullmatch(name):
         return ""
     if name.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")):
@@ -64,27 +65,32 @@ def load_list(text: str, file: str) -> DenyList:
     Raises ConfigError with every problem found (file, line, key, what would be right).
     """
     reader = _Reader(file)
-    try:
-        document = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError([Problem(file, mark.line + 1 if mark else 0, "", f"not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError([Problem(file, 0, "", f"not YAML: {str(error) or 'nested too deeply'}")]) from error
-    found = reader.deny_list(document)
+    found = reader.deny_list(compose(text, file))
     if reader.problems or found is None:
         raise ConfigError(reader.problems)
     return found
 
 
+def lint(text: str, file: str, _host: Host) -> Sequence[Problem]:
+    """Every problem of one deny list."""
+    try:
+        load_list(text, file)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+FILE_TYPE = FileType("module deny list", lambda content, path: yaml_kind(content, path) == KIND, lint)
+
+
 class _Reader:
-    """Walks the YAML nodes, so that each problem knows its line, and goes on after each."""
+    """Walks the YAML nodes, so that each problem has its line, and continues after each."""
 
     def __init__(self, file: str) -> None:
         self._file = file
         self.problems: list[Problem] = []
 
-    def deny_list(self, node: yaml.Node | None) -> DenyList | None:
+    def deny_list(self, node: Node | None) -> DenyList | None:
         if node is None:
             self._wrong(None, "", f"empty: a deny list begins with `apiVersion: {API_VERSION}` and `kind: {KIND}`")
             return None
@@ -99,12 +105,12 @@ class _Reader:
         self._twice(fields.get("modules"), modules)
         return DenyList(about, breaks, modules)
 
-    def _module(self, node: yaml.Node, key: str) -> DeniedModule | None:
+    def _module(self, node: Node, key: str) -> DeniedModule | None:
         fields = self._fields(node, key, ("name", "reason", "breaks", "submodules"))
         if fields is None:
             return None
         if "name" not in fields:
-            self._wrong(node, f"{key}.name", "missing: which module is refused")
+            self._wrong(node, f"{key}.name", "missing: the module to deny")
         name = self._name(fields["name"], f"{key}.name") if "name" in fields else None
         reason = self._sentence(fields.get("reason"), node, f"{key}.reason")
         breaks = self._sentence(fields["breaks"], node, f"{key}.breaks") if "breaks" in fields else ""
@@ -113,73 +119,73 @@ class _Reader:
             below = self._items(fields["submodules"], node, f"{key}.submodules", self._name)
         return DeniedModule(name, reason, breaks, below) if name is not None else None
 
-    def _twice(self, node: yaml.Node | None, modules: Sequence[DeniedModule]) -> None:
-        """A name that stands twice has two reasons, and taking one out would leave the other."""
+    def _twice(self, node: Node | None, modules: Sequence[DeniedModule]) -> None:
+        """A duplicate name has two reasons, and removing one would leave the other."""
         first: set[str] = set()
         for module in modules:
             for name in (module.name, *module.submodules):
                 if name in first:
-                    self._wrong(node, "modules", f"{name} stands here twice: keep one")
+                    self._wrong(node, "modules", f"{name} is listed twice: keep one")
                 first.add(name)
 
-    def _fields(self, node: yaml.Node, key: str, known: Sequence[str]) -> dict[str, yaml.Node] | None:
-        if not isinstance(node, yaml.MappingNode):
+    def _fields(self, node: Node, key: str, known: Sequence[str]) -> dict[str, Node] | None:
+        if not isinstance(node, Pairs):
             self._wrong(node, key, f"has to be a mapping with {', '.join(known)}")
             return None
-        fields: dict[str, yaml.Node] = {}
-        for name_node, value in node.value:
-            name = name_node.value if isinstance(name_node, yaml.ScalarNode) else "?"
+        fields: dict[str, Node] = {}
+        for name_node, value in node.pairs:
+            name = name_node.text
             path = f"{key}.{name}" if key else name
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
                 self._wrong(name_node, path, f"unknown key; {meant}")
             elif name in fields:
-                self._wrong(name_node, path, "stands here twice")
+                self._wrong(name_node, path, "is given twice")
             else:
                 fields[name] = value
         return fields
 
     def _items(
-        self, node: yaml.Node | None, parent: yaml.Node, key: str, read: Callable[[yaml.Node, str], Item | None]
+        self, node: Node | None, parent: Node, key: str, read: Callable[[Node, str], Item | None]
     ) -> tuple[Item, ...]:
         if node is None:
             self._wrong(parent, key, "missing: a list")
             return ()
-        if not isinstance(node, yaml.SequenceNode) or not node.value:
+        if not isinstance(node, Items) or not node.items:
             self._wrong(node, key, "has to be a list of at least one")
             return ()
-        items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.value))
+        items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.items))
         return tuple(item for item in items if item is not None)
 
-    def _name(self, node: yaml.Node, key: str) -> str | None:
-        if not isinstance(node, yaml.ScalarNode):
+    def _name(self, node: Node, key: str) -> str | None:
+        if not isinstance(node, Scalar):
             self._wrong(node, key, "has to be a module's name")
             return None
-        if problem := name_problem(node.value):
+        if problem := name_problem(node.text):
             self._wrong(node, key, problem)
             return None
-        return normal_name(node.value)
+        return normal_name(node.text)
 
-    def _sentence(self, node: yaml.Node | None, parent: yaml.Node, key: str) -> str:
-        """Text for people. A list that does not say why, and what it costs, is not one that an SRE can judge."""
+    def _sentence(self, node: Node | None, parent: Node, key: str) -> str:
+        """Text for the operator, who cannot judge a list without its reasons and costs."""
         if node is None:
-            self._wrong(parent, key, "missing: a sentence for the people who run the node")
+            self._wrong(parent, key, "missing: a sentence for the operator")
             return ""
-        if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+        if not isinstance(node, Scalar) or not node.text.strip():
             self._wrong(node, key, "has to be text")
             return ""
-        return " ".join(node.value.split())
+        return " ".join(node.text.split())
 
-    def _constant(self, node: yaml.Node | None, parent: yaml.Node, key: str, right: str) -> None:
+    def _constant(self, node: Node | None, parent: Node, key: str, right: str) -> None:
         if node is None:
             self._wrong(parent, key, f"missing: write `{key}: {right}`")
-        elif not isinstance(node, yaml.ScalarNode) or node.value != right:
-            shown = _shown(node.value) if isinstance(node, yaml.ScalarNode) else "not text"
+        elif not isinstance(node, Scalar) or node.text != right:
+            shown = _shown(node.text) if isinstance(node, Scalar) else "not text"
             self._wrong(node, key, f"{shown}: has to be {right}")
 
-    def _wrong(self, node: yaml.Node | None, key: str, message: str) -> None:
-        line = node.start_mark.line + 1 if node is not None else 0
+    def _wrong(self, node: Node | None, key: str, message: str) -> None:
+        line = node.line if node is not None else 0
         self.problems.append(Problem(self._file, line, key, message))
 
 

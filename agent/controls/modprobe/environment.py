@@ -1,6 +1,6 @@
-"""What stands around the denied modules: the agent's file, other people's lines, the configuration, the kernel.
+"""Findings around the denied modules: the agent's file, lines of other files, the configuration, the kernel.
 
-Pure. Facts that an SRE should know but that are nobody's fault are `info`.
+Pure. Facts that an operator should know and that need no change are `info`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ APPLY = "Run `node-hardening-agent apply`, or set modprobe.mode to enforce."
 _MODPROBE_NAMES = ("modprobe", "kmod")
 
 
-def surroundings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
+def environment_findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
     """Every finding that is not about one denied module alone."""
     yield from _file(config, seen)
     yield from _leftovers(config, seen)
@@ -65,10 +65,10 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
         )  # fmt: skip
         return
     hidden = next((one for one in seen.configuration.hidden if one.file == config.file), None)
-    status, observed, step = Status.PASS, "as the policy asks for", ""
+    status, observed, step = Status.PASS, "as in the policy", ""
     if seen.file.problem:
         status, observed = Status.UNKNOWN, seen.file.problem
-        step = "Mend what the error names."
+        step = "Fix what the error names."
     elif hidden is not None:
         status, observed = Status.FAIL, f"not read: {hidden.by} has the same name in an earlier folder"
         step = f"Remove or rename {hidden.by}, or set modprobe.file to another name."
@@ -78,35 +78,35 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
         ours = (entry := seen.installed.get(config.file)) is not None and digest(seen.file.content) in entry.hashes
         status, observed, step = Status.FAIL, "of an older policy" if ours else "not what the agent writes", APPLY
     elif seen.file.mode & 0o022:
-        status, observed, step = Status.FAIL, f"others may write to it (mode {seen.file.mode:04o})", APPLY
-    yield _finding("file", title, status, observed, "as the policy asks for", source=config.file, remediation=step)
+        status, observed, step = Status.FAIL, f"writable by others (mode {seen.file.mode:04o})", APPLY
+    yield _finding("file", title, status, observed, "as in the policy", source=config.file, remediation=step)
     for one in seen.configuration.hidden:
         if one.by == config.file:
             yield _finding(
                 f"hides{one.file}", "No other file is hidden by the agent's", Status.INFO,
                 f"{one.file} has the same name and is not read", "", source=one.file, severity=Severity.INFO,
-                remediation=f"Move lines of {one.file} that are still wanted to a file of another name.",
+                remediation=f"Move lines of {one.file} that are still needed to a file of another name.",
             )  # fmt: skip
 
 
 def _leftovers(config: Modprobe, seen: Observation) -> Iterator[Finding]:
     if seen.manifest_problem:
         yield _finding(
-            "manifest", "What the agent installed is known", Status.UNKNOWN, seen.manifest_problem, "readable",
+            "manifest", "The manifest of installed files is known", Status.UNKNOWN, seen.manifest_problem, "readable",
             source=f"{STATE_FOLDER}/{CONTROL}.json",
-            remediation="Nothing is removed until the manifest can be read; mend or remove it.",
+            remediation="Nothing is removed until the manifest can be read; fix or remove it.",
         )  # fmt: skip
     for path in leftovers(config, seen):
         yield _finding(
-            f"leftover{path}", "What left the configuration left the node", Status.FAIL,
+            f"leftover{path}", "Files of an earlier configuration are removed", Status.FAIL,
             "installed for an earlier configuration", "gone", source=path, remediation=APPLY,
         )  # fmt: skip
 
 
 def leftovers(config: Modprobe, seen: Observation) -> tuple[str, ...]:
-    """Files that the agent installed and that the policy no longer asks for.
+    """Files that the agent installed and that the policy no longer has.
 
-    None while `modprobe.file` names a file that modprobe would not read: the last good one stays until then.
+    None while `modprobe.file` names a file that modprobe would not read: the last valid one stays until then.
     """
     if seen.policy.denied and file_problem(config.file):
         return ()
@@ -120,21 +120,21 @@ def _loaders(seen: Observation) -> Iterator[Finding]:
             yield _finding(
                 f"{one.name}/loader{line.place}", f"Nothing else loads {one.name}", Status.FAIL, f"`{line}`",
                 f"no command that loads {one.name}", source=line.place, severity=Severity.HIGH,
-                remediation=f"Take the line out of {line.file}: modprobe -i and insmod walk around a denial.",
+                remediation=f"Remove the line from {line.file}: modprobe -i and insmod bypass a denial.",
             )  # fmt: skip
 
 
 def _policy(seen: Observation) -> Iterator[Finding]:
     for trouble in seen.policy.troubles:
         yield _finding(
-            trouble.id, "The configuration can be followed", Status.FAIL, trouble.observed, trouble.expected,
+            trouble.id, "The configuration is valid", Status.FAIL, trouble.observed, trouble.expected,
             source=trouble.source, remediation=trouble.remediation, severity=Severity.HIGH,
         )  # fmt: skip
     for name in seen.policy.idle:
         yield _finding(
             f"allow/{name}", "Every allowed module is denied otherwise", Status.INFO, f"nothing denies {name}", "",
             source="modprobe.allow", severity=Severity.INFO,
-            remediation="Take it out of modprobe.allow, or correct the name.",
+            remediation="Remove it from modprobe.allow, or correct the name.",
         )  # fmt: skip
 
 
@@ -151,10 +151,10 @@ def _kernel(running: Running) -> Iterator[Finding]:
             source="/proc/sys/kernel/modules_disabled", severity=Severity.INFO,
         )  # fmt: skip
     if running.selinux is not None:
-        says = "every domain may make the kernel request modules" if running.selinux else "most domains may not"
+        effect = "every domain may make the kernel request modules" if running.selinux else "most domains may not"
         yield _finding(
-            "selinux", "SELinux limits who makes the kernel load modules", Status.INFO,
-            f"domain_kernel_load_modules is {'on' if running.selinux else 'off'}: {says}", "off",
+            "selinux", "SELinux limits which domains make the kernel load modules", Status.INFO,
+            f"domain_kernel_load_modules is {'on' if running.selinux else 'off'}: {effect}", "off",
             source="/sys/fs/selinux/booleans/domain_kernel_load_modules", severity=Severity.INFO,
             remediation="Consider `setsebool -P domain_kernel_load_modules off`: it covers every module, listed or not."
             if running.selinux else "",
@@ -164,10 +164,10 @@ def _kernel(running: Running) -> Iterator[Finding]:
             status, observed = Status.INFO, "kernel.modprobe is empty: the kernel loads nothing on demand"
             step = ""
         else:
-            status, observed = Status.UNKNOWN, f"the kernel asks {running.helper}, not modprobe"
-            step = "Set kernel.modprobe back to /sbin/modprobe, or see that the program keeps to modprobe.d."
+            status, observed = Status.UNKNOWN, f"the kernel runs {running.helper}, not modprobe"
+            step = "Set kernel.modprobe back to /sbin/modprobe, or check that the program respects modprobe.d."
         yield _finding(
-            "helper", "The kernel asks modprobe for modules", status, observed, "/sbin/modprobe",
+            "helper", "The kernel loads modules with modprobe", status, observed, "/sbin/modprobe",
             source="/proc/sys/kernel/modprobe", remediation=step,
             severity=Severity.INFO if status is Status.INFO else Severity.HIGH,
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What the observation means: one finding for each denied module, and one for whatever stands in the way.
+"""The findings: one for each denied module, and one for whatever makes a denial ineffective.
 
-Pure. A module passes only when the real modprobe would refuse it and the running kernel does not have it. What cannot
-be told is `unknown`; a denial without effect (loaded, built in, another line wins) is `fail`, with the line's place.
+Pure. A module passes only when the real modprobe would refuse it and the running kernel does not have it. A denial
+without effect (loaded, built in, another line takes precedence) is `fail`, with the line's file and number.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
-from agent.controls.modprobe.environment import APPLY, CONTROL, surroundings
-from agent.controls.modprobe.modprobe_d import Line, Refusal, refusal
+from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
+from agent.controls.modprobe.modprobe_d import ConfigLine, Refusal, refusal
 from agent.controls.modprobe.observe import Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, render
-from agent.controls.modprobe.show_depends import Asked, LoadOutcome
+from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult
 from agent.model import Finding, Severity, Status
 
 
 @dataclass(frozen=True, slots=True)
 class _Assessment:
-    """One judgement before it becomes a finding."""
+    """A finding without its module."""
 
     status: Status
     observed: str
@@ -33,7 +33,7 @@ def findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
     """Every finding of the control."""
     for one in seen.policy.denied:
         yield _module(config, seen, one)
-    yield from surroundings(config, seen)
+    yield from environment_findings(config, seen)
 
 
 def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
@@ -53,80 +53,80 @@ def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
 
 
 def _refused(config: Modprobe, seen: Observation, one: Denied) -> _Assessment | None:
-    """Why the module is not refused, or not provably; None when modprobe refuses it on every kernel."""
+    """Why the module is not refused, or unknown; None when modprobe refuses it on every kernel."""
     for kernel in seen.kernels:
-        asked = kernel.proof.answers.get(one.name)
+        asked = kernel.verification.results.get(one.name)
         if asked is None:
-            return _unproved(config, seen, kernel, one)
-        if asked.verdict not in (LoadOutcome.REFUSED, LoadOutcome.PRETENDED):
+            return _unverified(config, seen, kernel, one)
+        if asked.outcome not in (LoadOutcome.REFUSED, LoadOutcome.PRETENDED):
             return _not_refused(config, seen, kernel, one, asked)
     return None
 
 
-def _unproved(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied) -> _Assessment:
+def _unverified(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied) -> _Assessment:
     lines = seen.configuration.beside(kernel.softdeps)
     install = lines.install_line(one.name)
-    around = lines.walks_around(one.name)
-    reason = kernel.proof.problem or "modprobe did not answer"
+    around = lines.bypasses_install(one.name)
+    reason = kernel.verification.problem or "modprobe did not answer"
     if install is None or refusal(install.rest) is Refusal.NONE or around:
         blame = around or install
-        said = f"{blame.place} says `{blame}`" if blame else "no install line refuses it"
-        remedy = _mend(config, seen, around, install)
-        return _Assessment(Status.FAIL, f"not refused: {said}", remedy, source=blame.place if blame else config.file)
+        because = f"`{blame}` in {blame.place}" if blame else "no install line refuses it"
+        remedy = _remedy(config, seen, around, install)
+        return _Assessment(Status.FAIL, f"not refused: {because}", remedy, source=blame.place if blame else config.file)
     unread = f"; {', '.join(seen.configuration.unreadable.values())}" if seen.configuration.unreadable else ""
     return _Assessment(
         Status.UNKNOWN,
-        f"{install.place} refuses it as far as files tell{unread}; not proved: {reason}",
-        kernel.proof.remedy,
+        f"refused by {install.place}{unread}; not verified: {reason}",
+        kernel.verification.remedy,
         source=install.place,
     )
 
 
-def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied, asked: Asked) -> _Assessment:
+def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied, asked: LoadResult) -> _Assessment:
     lines = seen.configuration.beside(kernel.softdeps)
     install = lines.install_line(one.name)
-    around = lines.walks_around(one.name)
+    around = lines.bypasses_install(one.name)
     through = "" if asked.through == one.name else f" through the alias {asked.through}"
-    if asked.verdict is LoadOutcome.NOWHERE:
+    if asked.outcome is LoadOutcome.NOWHERE:
         absent = one.name not in (kernel.needs or {})
         observed = "not refused, and not in this kernel" if absent else "not refused"
-        return _Assessment(Status.FAIL, observed, _mend(config, seen, around, install), Severity.LOW, config.file)
+        return _Assessment(Status.FAIL, observed, _remedy(config, seen, around, install), Severity.LOW, config.file)
     if through and (named := _alias_line(seen, asked.through)) is not None:
-        observed = f"loads{through}: {named.place} says `{named}`"
-        return _Assessment(Status.FAIL, observed, f"Take the line out of {named.file}.", source=named.place)
-    if asked.verdict is LoadOutcome.RUNS:
+        observed = f"loads{through}: `{named}` in {named.place}"
+        return _Assessment(Status.FAIL, observed, f"Remove the line from {named.file}.", source=named.place)
+    if asked.outcome is LoadOutcome.RUNS:
         line = install if install is not None and refusal(install.rest) is Refusal.NONE else None
-        said = f"{line.place} says `{line}`" if line else f"modprobe would run `{asked.command}`"
-        observed = f"not refused{through}: {said}"
+        because = f"`{line}` in {line.place}" if line else f"modprobe would run `{asked.command}`"
+        observed = f"not refused{through}: {because}"
         return _Assessment(
-            Status.FAIL, observed, _mend(config, seen, None, line), source=line.place if line else "modprobe"
+            Status.FAIL, observed, _remedy(config, seen, None, line), source=line.place if line else "modprobe"
         )
     if around is not None:
-        observed = f"loads{through}: {around.place} says `{around}`, and modprobe then passes over install lines"
-        return _Assessment(Status.FAIL, observed, _mend(config, seen, around, install), source=around.place)
+        observed = f"loads{through}: `{around}` in {around.place} makes modprobe skip install lines"
+        return _Assessment(Status.FAIL, observed, _remedy(config, seen, around, install), source=around.place)
     if install is not None and refusal(install.rest) is not Refusal.NONE:
-        observed = f"loads{through} although {install.place} says `{install}`"
-        remedy = f"Look at `modprobe --show-depends {asked.through}` on the node."
+        observed = f"loads{through} despite `{install}` in {install.place}"
+        remedy = f"Run `modprobe --show-depends {asked.through}` on the node."
         return _Assessment(Status.FAIL, observed, remedy, source="modprobe")
     return _Assessment(
-        Status.FAIL, f"not refused: loads{through}", _mend(config, seen, None, install), source="modprobe"
+        Status.FAIL, f"not refused: loads{through}", _remedy(config, seen, None, install), source="modprobe"
     )
 
 
-def _mend(config: Modprobe, seen: Observation, around: Line | None, install: Line | None) -> str:
+def _remedy(config: Modprobe, seen: Observation, around: ConfigLine | None, install: ConfigLine | None) -> str:
     """The next step: another file's line first, then ours."""
     for line, what in ((around, "softdep"), (install, "install")):
         if line is not None and line.file != config.file and (what == "softdep" or refusal(line.rest) is Refusal.NONE):
             if line.file.startswith("/lib/modules/") and seen.file.content == render(seen.policy):
                 return f"Let modprobe.file sort before modules.softdep (its name decides): {config.file} does not."
             if not line.file.startswith("/lib/modules/"):
-                return f"Take the line out of {line.file}, or let modprobe.file sort before it: the first line wins."
+                return f"Remove the line from {line.file}, or let modprobe.file sort before it: the first line wins."
     return APPLY
 
 
 def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
-    """The module is refused: does the running kernel have it all the same?"""
-    answers = [kernel.proof.answers[one.name] for kernel in seen.kernels]
+    """The module is refused: whether the running kernel has it anyway."""
+    answers = [kernel.verification.results[one.name] for kernel in seen.kernels]
     refused = _how(seen, one, answers)
     built = _builtin(seen, one)
     if built is not None:
@@ -137,7 +137,7 @@ def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
     if seen.running.loaded is None:
         return _Assessment(
             Status.UNKNOWN,
-            f"{refused}; cannot tell whether it is loaded: {seen.running.loaded_problem}",
+            f"{refused}; unknown whether it is loaded: {seen.running.loaded_problem}",
             "Let the agent read the node's /proc/modules (daemonset.yaml mounts the node's /proc).",
         )
     if one.name in seen.running.loaded:
@@ -146,20 +146,20 @@ def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
     if unknown is not None:
         return _Assessment(
             Status.UNKNOWN,
-            f"{refused}, and not loaded; cannot tell whether it is built in: no modules.builtin for {unknown.release}",
-            f"Put the kernel's /lib/modules/{unknown.release} on the node, or look its configuration up.",
+            f"{refused}, and not loaded; unknown whether it is built in: no modules.builtin for {unknown.release}",
+            f"Put the kernel's /lib/modules/{unknown.release} on the node, or check its configuration.",
             Severity.LOW,
         )
     return _Assessment(Status.PASS, f"{refused}; not loaded{_absent(seen, one)}")
 
 
-def _how(seen: Observation, one: Denied, answers: Sequence[Asked]) -> str:
+def _how(seen: Observation, one: Denied, answers: Sequence[LoadResult]) -> str:
     aliases = max((asked.aliases for asked in answers), default=0)
     by = f" and by {aliases} alias{'es' if aliases != 1 else ''}" if aliases else ""
-    if any(asked.verdict is LoadOutcome.PRETENDED for asked in answers):
+    if any(asked.outcome is LoadOutcome.PRETENDED for asked in answers):
         line = seen.configuration.install_line(one.name)
-        place = f" ({line.place} says `{line}`)" if line else ""
-        return f"kept out by name{by}, though modprobe reports success{place}"
+        place = f" (`{line}` in {line.place})" if line else ""
+        return f"not loaded by name{by}, though modprobe reports success{place}"
     return f"refused by name{by}"
 
 
@@ -181,14 +181,14 @@ def _builtin(seen: Observation, one: Denied) -> _Assessment | None:
     if skipped:
         return _Assessment(
             Status.INFO,
-            f"{where}; the kernel's command line leaves out {skipped[0]}, by its name the module's start",
-            f"See that `dmesg` says `initcall {skipped[0]} blacklisted`.",
+            f"{where}; the kernel's command line skips {skipped[0]}, by its name the module's init function",
+            f"Check that `dmesg` has `initcall {skipped[0]} blacklisted`.",
             Severity.INFO,
             source,
         )
     return _Assessment(
         Status.FAIL,
-        f"{where}: no file of modprobe keeps it out",
+        f"{where}: no modprobe configuration denies it",
         f"Boot with initcall_blacklist=FUNCTION (the module's init function, often {one.name}_init), use a kernel that "
         f"has it as a module, or accept it with modprobe.allow: [{one.name}].",
         Severity.MEDIUM,
@@ -197,7 +197,7 @@ def _builtin(seen: Observation, one: Denied) -> _Assessment | None:
 
 
 def _initcalls(name: str) -> frozenset[str]:
-    """How init functions are called; which of them is this module's is not written down on a node."""
+    """Usual names of init functions; which of them is this module's is not recorded on a node."""
     forms = (
         "{}_init",
         "{}_module_init",
@@ -212,25 +212,25 @@ def _initcalls(name: str) -> frozenset[str]:
 
 
 def _loaded(config: Modprobe, running: Running, one: Denied, refused: str) -> _Assessment:
-    assert running.loaded is not None  # noqa: S101 - the caller has looked
+    assert running.loaded is not None  # noqa: S101 - checked by the caller
     module = running.loaded[one.name]
     source = "/proc/modules"
     if module.holders:
         users = f"used by {', '.join(module.holders)}"
-        step = f"Unload {', '.join(module.holders)} first, or reboot the node: it stays out from then on."
+        step = f"Unload {', '.join(module.holders)} first, or reboot the node: it stays unloaded from then on."
     elif module.references is None:
         users = "this kernel cannot unload modules"
-        step = "Reboot the node: it stays out from then on."
+        step = "Reboot the node: it stays unloaded from then on."
     elif module.references:
         users = f"in use ({module.references} references)"
-        step = "End what uses it (sockets, mounts) and unload it, or reboot the node: it stays out from then on."
+        step = "Stop what uses it (sockets, mounts) and unload it, or reboot the node: it stays unloaded from then on."
     else:
         users = "unused"
         step = f"Set modprobe.unload: true, run `rmmod {one.name}` on the node, or reboot it."
         if config.unload and not running.may_unload:
             step = f"Run `rmmod {one.name}` on the node: this tree is not the running system, so the agent did not."
         elif config.unload:
-            step = f"The next apply unloads it; otherwise run `rmmod {one.name}` on the node to see why it does not."
+            step = f"The next apply unloads it; otherwise run `rmmod {one.name}` on the node to see why it fails."
     return _Assessment(Status.FAIL, f"{refused} from now on, but loaded; {users}", step, source=source)
 
 
@@ -239,7 +239,7 @@ def _install_place(seen: Observation, name: str) -> str:
     return line.place if line else ""
 
 
-def _alias_line(seen: Observation, alias: str) -> Line | None:
+def _alias_line(seen: Observation, alias: str) -> ConfigLine | None:
     """The install line that carries an alias for a name, where it would run something."""
     line = seen.configuration.install_line(alias)
     return line if line is not None and refusal(line.rest) is Refusal.NONE else None

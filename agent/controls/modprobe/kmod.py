@@ -64,7 +64,7 @@ class ShowDepends:
     """What `modprobe --show-depends` printed: what would be done, in that order.
 
     insmods: modules whose object would be loaded. commands: install commands that would run. builtins: modules that are
-    in the kernel already. not_found: names that lead nowhere. Exit codes say nothing: 0 also for what is refused.
+    in the kernel already. not_found: names that lead nowhere. Exit codes mean nothing: 0 also for what is refused.
     """
 
     insmods: tuple[str, ...] = ()
@@ -119,16 +119,16 @@ def installs(show_config: str) -> dict[str, str]:
 
 
 def sample(pattern: str) -> str:
-    """One name that an alias pattern matches: `usb:v*p[0-9]?` gives `usb:vp00`. modprobe wants names, not patterns."""
+    """One name that an alias pattern matches: `usb:v*p[0-9]?` gives `usb:vp00`. modprobe takes names, not patterns."""
     parts: list[str] = []
     end = 0
     for match in _RANGE.finditer(pattern):
-        parts += [_plain(pattern[end : match.start()]), _member(match["not"] != "", match["set"])]
+        parts += [_literal(pattern[end : match.start()]), _member(match["not"] != "", match["set"])]
         end = match.end()
-    return "".join([*parts, _plain(pattern[end:])])
+    return "".join([*parts, _literal(pattern[end:])])
 
 
-def _plain(text: str) -> str:
+def _literal(text: str) -> str:
     return text.replace("*", "").replace("?", "0")
 
 
@@ -139,6 +139,6 @@ def _member(negated: bool, members: str) -> str:
 
 
 def usable(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that may stand in modprobe's command line as names: no path, no option, no NUL or blank, none twice."""
+    """Names that are safe on modprobe's command line: no path, no option, no NUL or blank, no duplicates."""
     good = (name for name in names if name and name[0] not in "/.-" and not re.search(r"[\s\0]", name))
     return tuple(dict.fromkeys(good))

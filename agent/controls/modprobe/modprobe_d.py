@@ -1,7 +1,7 @@
 """modprobe.d as kmod reads it: which files count, in which order, and which of two lines wins.
 
-modprobe says what its configuration comes to but never which file said so; this does. Pure functions over text; the
-proof that a module is refused is modprobe's own output (kmod.py), never this. Source: kmod's libkmod/libkmod-config.c
+modprobe prints its effective configuration but not from which file; this does. Pure functions over text; whether a
+module is refused is decided by modprobe's own output (kmod.py), never by this. Source: kmod's libkmod/libkmod-config.c
 (conf_files_insert_sorted, kmod_config_parse), libkmod-module.c (kmod_module_get_install_commands,
 __kmod_module_fill_softdep) and shared/util.c (freadline_wrapped).
 """
@@ -27,12 +27,12 @@ FOLDERS = (
 )
 _VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
 _WORD = re.compile(r"[\w-]+")
-# What walks around an install line: insmod, and modprobe told to ignore install lines.
+# What bypasses an install line: insmod, and modprobe with the option to ignore install lines.
 _AROUND = re.compile(r"\binsmod\b|\bmodprobe\b.*\s(-[a-zA-Z]*i[a-zA-Z]*|--ignore-install)\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ConfigLine:
     """One line that kmod takes. name: the module (or alias), `-` as `_`. rest: what follows it, as written."""
 
     file: str
@@ -43,7 +43,7 @@ class Line:
 
     @property
     def place(self) -> str:
-        """`file:line`, as people go there."""
+        """`file:line`."""
         return f"{self.file}:{self.number}"
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A file that is not read, because one of the same name stands in an earlier folder."""
+    """A file that is not read, because an earlier folder has one of the same name."""
 
     file: str
     by: str
@@ -61,7 +61,7 @@ class Hidden:
 class Refusal(Enum):
     """What an install command comes to."""
 
-    FAILS = "the module is not loaded, and modprobe says so"
+    FAILS = "the module is not loaded, and modprobe fails"
     PRETENDS = "the module is not loaded, and modprobe reports success"
     NONE = "the command may load the module"
 
@@ -99,7 +99,7 @@ def in_order(listing: Mapping[str, Iterable[str]]) -> tuple[tuple[str, ...], tup
     return tuple(chosen[name] for name in sorted(chosen)), tuple(hidden)
 
 
-def parse(text: str, file: str) -> tuple[Line, ...]:
+def parse(text: str, file: str) -> tuple[ConfigLine, ...]:
     """The lines that kmod takes from one file; what it skips with a message is skipped here too."""
     return tuple(line for number, joined in _joined(text) if (line := _line(joined, file, number)) is not None)
 
@@ -130,7 +130,7 @@ def _joined(text: str) -> Iterator[tuple[int, str]]:
         yield number, "".join(line)
 
 
-def _line(text: str, file: str, number: int) -> Line | None:
+def _line(text: str, file: str, number: int) -> ConfigLine | None:
     if text.startswith("#"):
         return None
     verb, name, rest = (*re.split(r"[ \t]+", text.lstrip(" \t"), maxsplit=2), "", "")[:3]
@@ -139,7 +139,7 @@ def _line(text: str, file: str, number: int) -> Line | None:
     if verb != "blacklist" and not rest:
         return None
     underscored = _underscored(name)
-    return Line(file, number, verb, underscored, rest) if underscored is not None else None
+    return ConfigLine(file, number, verb, underscored, rest) if underscored is not None else None
 
 
 def _underscored(name: str) -> str | None:
@@ -153,26 +153,26 @@ def _underscored(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Every line that counts, in kmod's order. hidden, unreadable: files that say nothing, and why."""
+    """Every line that counts, in kmod's order. hidden, unreadable: files without effect, and why."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[ConfigLine, ...] = ()
     hidden: tuple[Hidden, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
-    def beside(self, more: Sequence[Line]) -> Configuration:
+    def beside(self, more: Sequence[ConfigLine]) -> Configuration:
         """The same with the lines of another file where its name sorts: kmod reads modules.softdep among the others."""
         lines = sorted((*self.lines, *more), key=lambda line: posixpath.basename(line.file))
         return Configuration(tuple(lines), self.hidden, self.unreadable)
 
-    def install_line(self, module: str) -> Line | None:
-        """The first install line whose pattern matches; the later ones have no say."""
+    def install_line(self, module: str) -> ConfigLine | None:
+        """The first install line whose pattern matches; later ones have no effect."""
         return next((line for line in self._of("install") if _matches(line.name, module)), None)
 
-    def softdep_line(self, module: str) -> Line | None:
-        """The first softdep line whose pattern matches; kmod looks no further."""
+    def softdep_line(self, module: str) -> ConfigLine | None:
+        """The first softdep line whose pattern matches; kmod reads no further."""
         return next((line for line in self._of("softdep") if _matches(line.name, module)), None)
 
-    def walks_around(self, module: str) -> Line | None:
+    def bypasses_install(self, module: str) -> ConfigLine | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
 
         __kmod_module_fill_softdep sets `ignorecmd` on a module with soft dependencies (seen with kmod 30, and in the
@@ -181,18 +181,18 @@ class Configuration:
         line = self.softdep_line(module)
         return line if line is not None and soft_dependencies(line) else None
 
-    def loaders(self, module: str) -> tuple[Line, ...]:
+    def loaders(self, module: str) -> tuple[ConfigLine, ...]:
         """Install lines of other modules whose command names this one: `install x modprobe -i sctp`."""
-        first: dict[str, Line] = {}
+        first: dict[str, ConfigLine] = {}
         for line in self._of("install"):
             first.setdefault(line.name, line)
         return tuple(line for line in first.values() if not _matches(line.name, module) and _loads(line.rest, module))
 
-    def _of(self, verb: str) -> Iterator[Line]:
+    def _of(self, verb: str) -> Iterator[ConfigLine]:
         return (line for line in self.lines if line.verb == verb)
 
 
-def soft_dependencies(line: Line) -> tuple[str, ...]:
+def soft_dependencies(line: ConfigLine) -> tuple[str, ...]:
     """The modules that a softdep line names. Words before the first `pre:` or `post:` mean nothing to kmod."""
     words = line.rest.split()
     begin = next((index for index, word in enumerate(words) if word in ("pre:", "post:")), len(words))
@@ -216,7 +216,7 @@ def refusal(command: str) -> Refusal:
     }.get(words[0], Refusal.NONE)
 
 
-def denied_by(lines: Sequence[Line]) -> tuple[str, ...]:
+def denied_by(lines: Sequence[ConfigLine]) -> tuple[str, ...]:
     """Names that these lines refuse plainly: what an older version of the agent's own file stood for."""
     names = (line.name for line in lines if line.verb == "install" and refusal(line.rest) is Refusal.FAILS)
     return tuple(dict.fromkeys(names))

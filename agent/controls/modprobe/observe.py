@@ -1,6 +1,6 @@
 """What the node shows about its modules: configuration, kernel, what is loaded, what modprobe would do.
 
-Only reads. What cannot be told about one thing is kept as a sentence beside it, so that the findings can say so.
+Only reads. Where something is unknown, its reason is kept beside it for the findings.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from agent.controls.manifest import Entry, Installed, ManifestError
 from agent.controls.modprobe import kmod
-from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Hidden, Line, in_order, parse
+from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
-from agent.controls.modprobe.show_depends import Modprobe, Proof
+from agent.controls.modprobe.show_depends import Modprobe, Verification
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host, HostExec
 
@@ -46,16 +46,16 @@ class Kernel:
     release: str
     needs: Mapping[str, tuple[str, ...]] | None
     builtin: frozenset[str] | None
-    softdeps: tuple[Line, ...]
-    proof: Proof
+    softdeps: tuple[ConfigLine, ...]
+    verification: Verification
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the running kernel says of itself. None throughout for a tree that no kernel runs on.
+    """What the running kernel reports. None throughout for a tree without a running kernel.
 
     loaded: /proc/modules by name; None with `loaded_problem` when it cannot be read. builtin: names that have a folder
-    in /sys/module without being loaded. helper: the program that the kernel asks for modules, None when not told.
+    in /sys/module without being loaded. helper: the program that the kernel runs to load modules, None when unknown.
     selinux: the boolean domain_kernel_load_modules. skipped: functions of initcall_blacklist=.
     """
 
@@ -72,7 +72,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that the judgement needs."""
+    """Everything that the findings need."""
 
     policy: Policy
     file: File
@@ -84,7 +84,7 @@ class Observation:
 
 
 def observe(host: Host, policy: Policy, path: str) -> Observation:
-    """Reads the node. Raises HostError only when not even the release of the running kernel can be told."""
+    """Reads the node. Raises HostError only when not even the release of the running kernel is known."""
     installed, problem = _manifest(host)
     running = _running(host, policy)
     return Observation(
@@ -126,7 +126,7 @@ def _configuration(host: Host) -> Configuration:
         except HostFileError as error:
             unreadable[folder] = str(error)
     files, hidden = in_order(listing)
-    lines: list[Line] = []
+    lines: list[ConfigLine] = []
     for file in files:
         try:
             lines += parse(host.read_text(file), file)
@@ -146,7 +146,7 @@ def _is_same(host: Host, one: Hidden) -> bool:
 
 
 def _is_masked(host: Host, file: str) -> bool:
-    """A symlink to /dev/null says nothing, on purpose; that is how one masks a file of the distribution."""
+    """A symlink to /dev/null is empty on purpose: it masks a file of the distribution."""
     try:
         return host.read_link(file) == "/dev/null"
     except HostFileError:
@@ -169,7 +169,7 @@ def _kernel(host: Host, policy: Policy, release: str) -> Kernel:
     softdeps = f"{folder}/modules.softdep"
     lines = parse(_or(lambda: host.read_text(softdeps), ""), softdeps) if release else ()
     names = [one.name for one in policy.denied]
-    return Kernel(release, needs, built, lines, Modprobe(host).ask(names, release, needs or {}))
+    return Kernel(release, needs, built, lines, Modprobe(host).verify(names, release, needs or {}))
 
 
 def _running(host: Host, policy: Policy) -> Running | None:

@@ -1,7 +1,7 @@
-"""What the configuration asks for, resolved: which modules are refused and why, and the file that says so to modprobe.
+"""The resolved configuration: which modules are denied and why, and the file for modprobe.
 
-A list that is missing or broken takes nothing away: what the agent's file denied before stays denied, and a trouble
-says why. It refuses to look at the node.
+A list that is missing or broken removes nothing: what the agent's file denied before stays denied, and a `Trouble` has
+the reason. Nothing here reads the node.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from agent.errors import ConfigError
 
 REFUSED_BY = "/bin/false"
 _HEADER = """\
-# Kept by node-hardening-agent (control modprobe): what is changed here by hand is replaced at the next pass.
+# Maintained by node-hardening-agent (control modprobe): manual changes are replaced at the next pass.
 # To change it, set modprobe.lists, modprobe.deny and modprobe.allow in the agent's configuration.
 #
 # blacklist  refuses the kernel's requests by alias, such as a container's socket() makes
 # install    refuses the module by name and as a dependency of another one
-# softdep    an empty one, since modprobe passes over the install line of a module that has soft dependencies
+# softdep    an empty one, since modprobe skips the install line of a module that has soft dependencies
 """
 _COMMENT_CHARACTERS = 110
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """One module that is refused. part_of: the module whose submodule it is, empty when it stands for itself."""
+    """One module that is refused. part_of: the module whose submodule it is, empty for a module by itself."""
 
     name: str
     reason: str
@@ -40,7 +40,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something in the configuration that cannot be followed; the rest is. id: the last part of the finding's id."""
+    """A part of the configuration that is ignored. id: the last part of the finding's id."""
 
     id: str
     observed: str
@@ -65,8 +65,8 @@ class Policy:
 def resolve(config: Modprobe, folder: Path, kept: Iterable[str] = ()) -> Policy:
     """The policy of a configuration. folder: where the named lists are.
 
-    kept: what the agent's file denies now; counts only while a list cannot be read. An allowed module takes its
-    submodules with it; an allowed submodule goes alone.
+    kept: what the agent's file denies now; counts only while a list cannot be read. An allowed module
+    includes its submodules; an allowed submodule is only itself.
     """
     troubles: list[Trouble] = []
     allow = {normal_name(name) for name in _good(config.allow, "allow", troubles)}
@@ -80,7 +80,7 @@ def resolve(config: Modprobe, folder: Path, kept: Iterable[str] = ()) -> Policy:
         for member in _members(deny_list, f"list {name}"):
             found.setdefault(member.name, member)
     for name in _good(config.deny, "deny", troubles):
-        plain = Denied(normal_name(name), "asked for by modprobe.deny", "modprobe.deny")
+        plain = Denied(normal_name(name), "listed in modprobe.deny", "modprobe.deny")
         found.setdefault(plain.name, plain)
     if lost:
         reason = "denied before; kept while a list cannot be read"
@@ -95,10 +95,10 @@ def render(policy: Policy) -> bytes:
     text = [_HEADER]
     reason = ""
     for one in policy.denied:
-        said = f"{one.part_of or one.name}: {one.reason} ({one.source})"
-        if said != reason:
-            text.append(f"\n{_comment(said)}")
-            reason = said
+        why = f"{one.part_of or one.name}: {one.reason} ({one.source})"
+        if why != reason:
+            text.append(f"\n{_comment(why)}")
+            reason = why
         text.append(f"blacklist {one.name}\ninstall {one.name} {REFUSED_BY}\nsoftdep {one.name} pre:\n")
     return "".join(text).encode()
 
@@ -133,7 +133,7 @@ def _load(name: str, folder: Path, troubles: list[Trouble]) -> DenyList | None:
                 observed="; ".join(str(error).splitlines()),
                 expected="a deny list that can be read whole",
                 source=str(path),
-                remediation="Mend the list (`node-hardening-agent validate FILE` shows the same); "
+                remediation="Fix the list (`node-hardening-agent validate FILE` shows the same); "
                 "until then what was denied stays denied.",
             )
         )
@@ -148,7 +148,7 @@ def _known(folder: Path) -> Sequence[str]:
 
 
 def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
-    """The names that are names; a trouble for each other one."""
+    """The valid names; a trouble for each other one."""
     good = []
     for name in names:
         if problem := name_problem(name):
@@ -167,7 +167,7 @@ def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
 
 
 def _comment(text: str) -> str:
-    """Text as comment lines. A backslash at a line's end would swallow the line below, so there are none."""
+    """Text as comment lines, without backslashes: one at a line's end would continue the comment."""
     words = re.sub(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split()
     lines = [""]
     for word in words:

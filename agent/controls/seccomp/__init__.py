@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from agent.controls.seccomp.control import SeccompControl
-from agent.controls.seccomp.linting import advise, lint
+from agent.controls.seccomp.linting import FILE_TYPE, advise, lint
 
-__all__ = ["SeccompControl", "advise", "lint"]
+__all__ = ["FILE_TYPE", "SeccompControl", "advise", "lint"]

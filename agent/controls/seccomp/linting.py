@@ -1,9 +1,12 @@
-"""Profiles looked at where they are written, for no node in particular."""
+"""Linting of profiles where they are written, for no node in particular."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Final
 
+from agent.controls.base import FileType
 from agent.controls.seccomp.equivalent_syscalls import gaps
 from agent.controls.seccomp.parser import read
 from agent.controls.seccomp.resolver import Platform, resolve
@@ -38,3 +41,16 @@ def advise(text: str, file: str) -> list[Problem]:
         Problem(file, 0, "syscalls", f"{gap.what}: denies {', '.join(gap.denied)} and not {', '.join(gap.missing)}")
         for gap in gaps(resolved)
     ]
+
+
+_SECCOMP_WORDS = re.compile(r'"defaultAction"|"syscalls"|SCMP_ACT_')
+
+FILE_TYPE = FileType(
+    label="seccomp profile",
+    matches=lambda content, path: (
+        not path.endswith((".yaml", ".yml")) and (path.endswith(".json") or content.lstrip().startswith("{"))
+    ),
+    is_certain=lambda content, path: Path(path).parent.name == "seccomp" or bool(_SECCOMP_WORDS.search(content)),
+    lint=lambda content, path, _host: lint(content, path),
+    advise=advise,
+)

@@ -10,8 +10,8 @@ import errno
 import re
 from typing import Final
 
+from agent.config.yaml_nodes import Node, Pairs, compose_json
 from agent.controls.seccomp import syscalls
-from agent.controls.seccomp.jsontext import Member, Node, Object, parse, shown
 from agent.controls.seccomp.profile import (
     ACTIONS,
     CAPABILITIES,
@@ -27,10 +27,11 @@ from agent.controls.seccomp.profile import (
     Rule,
     RuleCondition,
 )
-from agent.controls.seccomp.schema_reader import Shape
+from agent.controls.seccomp.schema_reader import Member, Shape, shown
 from agent.errors import ConfigError, Problem
 
 SIZE_LIMIT_BYTES: Final = 1 << 20  # a ConfigMap holds no more
+DEPTH_LIMIT: Final = 16
 _PROFILE_KEYS = (
     "defaultAction",
     "defaultErrnoRet",
@@ -49,7 +50,7 @@ _KERNEL = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})([.\-+].*)?")
 def read(content: bytes | str, file: str) -> Profile:
     """The profile. Raises ConfigError with every problem of the file."""
     shape = Shape(file)
-    profile = _profile(shape, parse(_decoded(content, file), file))
+    profile = _profile(shape, compose_json(_decoded(content, file), file, max_depth=DEPTH_LIMIT))
     if shape.problems or profile is None:
         raise ConfigError(shape.problems)
     return profile
@@ -70,7 +71,7 @@ def _decoded(content: bytes | str, file: str) -> str:
 
 def _profile(shape: Shape, node: Node) -> Profile | None:
     found = shape.members(node, "", _PROFILE_KEYS, "a seccomp profile")
-    if found is None or not isinstance(node, Object):
+    if found is None or not isinstance(node, Pairs):
         return None
     default = _default_action(shape, node, found)
     number = _errno(shape, found, "", ("defaultErrnoRet", "defaultErrno"), default)
@@ -112,7 +113,7 @@ def _profile(shape: Shape, node: Node) -> Profile | None:
     )
 
 
-def _default_action(shape: Shape, node: Object, found: dict[str, Member]) -> str | None:
+def _default_action(shape: Shape, node: Pairs, found: dict[str, Member]) -> str | None:
     member = found.get("defaultAction")
     if member is None:
         why = (

@@ -1,19 +1,43 @@
-"""The small reader under reading.py: takes typed values out of JSON and notes every problem instead of stopping.
+"""Reads typed values from JSON nodes for parser.py and collects every problem instead of stopping at the first.
 
-It refuses to guess: a wrong type is a problem with what would be right, never converted.
+A wrong type is a problem with what would be right, never converted.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from agent.controls.seccomp.jsontext import Array, Member, Node, Object, Scalar, shown
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar
 from agent.errors import Problem
 
 _COMMENTS = ("comment", "_comment")
-_GUESSES = 20  # difflib takes milliseconds against a long list; nobody reads more guesses than this
+_GUESSES = 20  # difflib takes milliseconds against a long list
 _PROBLEMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One `key: value` of an object."""
+
+    line: int
+    key: str
+    value: Node
+
+
+def shown(value: object) -> str:
+    """A value in a message: JSON, ASCII, short."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def value_of(node: Node) -> object:
+    """The Python value of a scalar; a list and an object have none."""
+    if not isinstance(node, Scalar):
+        return ...
+    return json.loads(node.text) if node.plain else node.text
 
 
 class Shape:
@@ -25,7 +49,7 @@ class Shape:
         self._guesses = 0
 
     def problem(self, line: int, key: str, message: str) -> None:
-        """Notes one problem. Past two hundred nobody reads on."""
+        """Notes one problem, 200 at most."""
         if len(self.problems) < _PROBLEMS:
             self.problems.append(Problem(self.file, line, key, message))
 
@@ -40,15 +64,16 @@ class Shape:
 
     def members(self, node: Node, key: str, allowed: Collection[str], what: str) -> dict[str, Member] | None:
         """An object's members by key: unknown and repeated ones noted, comments and nulls left out."""
-        if not isinstance(node, Object):
+        if not isinstance(node, Pairs):
             self.problem(node.line, key, f"must be an object ({what}), not {_kind(node)}")
             return None
         found: dict[str, Member] = {}
         seen: dict[str, int] = {}
-        for member in node.members:
+        for name, value in node.pairs:
+            member = Member(name.line, name.text, value)
             path = join(key, member.key)
             if member.key in seen:
-                self.problem(member.line, path, f"stands here twice, first on line {seen[member.key]}: keep one")
+                self.problem(member.line, path, f"is given twice, first on line {seen[member.key]}: keep one")
                 continue
             seen[member.key] = member.line
             if member.key in _COMMENTS:
@@ -57,7 +82,7 @@ class Shape:
                 guess = self.did_you_mean(member.key, allowed)
                 known = "" if guess else f"; known here: {', '.join(sorted(allowed))}, comment"
                 self.problem(member.line, path, f"no such key in {what}{guess or known}")
-            elif not (isinstance(member.value, Scalar) and member.value.value is None):
+            elif value_of(value) is not None:
                 found[member.key] = member
         return found
 
@@ -65,8 +90,8 @@ class Shape:
         """A text. None when it is not there or not a text."""
         if member is None:
             return None
-        if isinstance(member.value, Scalar) and isinstance(member.value.value, str):
-            return member.value.value
+        if isinstance(text := value_of(member.value), str):
+            return text
         self.problem(member.line, key, f"must be a text in double quotes, not {_kind(member.value)}")
         return None
 
@@ -74,7 +99,7 @@ class Shape:
         """A whole number from 0 to `largest`."""
         if member is None:
             return None
-        value = member.value.value if isinstance(member.value, Scalar) else None
+        value = value_of(member.value)
         if not isinstance(value, int) or isinstance(value, bool):
             self.problem(member.line, key, f"must be a whole number from 0 to {largest}, not {_kind(member.value)}")
             return None
@@ -87,7 +112,7 @@ class Shape:
         """A list's items."""
         if member is None:
             return ()
-        if isinstance(member.value, Array):
+        if isinstance(member.value, Items):
             return member.value.items
         self.problem(member.line, key, f"must be a list, not {_kind(member.value)}")
         return ()
@@ -97,8 +122,8 @@ class Shape:
         found: list[tuple[int, str, str]] = []
         for number, item in enumerate(self.items(member, key)):
             path = f"{key}[{number}]"
-            if isinstance(item, Scalar) and isinstance(item.value, str):
-                found.append((item.line, path, item.value))
+            if isinstance(text := value_of(item), str):
+                found.append((item.line, path, text))
             else:
                 self.problem(item.line, path, f"must be a text in double quotes, not {_kind(item)}")
         return found
@@ -113,8 +138,8 @@ class Shape:
         return None
 
     def _comment(self, member: Member, key: str) -> None:
-        nodes = member.value.items if isinstance(member.value, Array) else (member.value,)
-        if not all(isinstance(node, Scalar) and isinstance(node.value, str | None) for node in nodes):
+        nodes = member.value.items if isinstance(member.value, Items) else (member.value,)
+        if not all(isinstance(value_of(node), str | None) for node in nodes):
             self.problem(member.line, key, "a comment is a text or a list of texts")
 
 
@@ -125,6 +150,6 @@ def join(key: str, name: str) -> str:
 
 
 def _kind(node: Node) -> str:
-    if isinstance(node, Object):
+    if isinstance(node, Pairs):
         return "an object"
-    return "a list" if isinstance(node, Array) else shown(node.value)
+    return "a list" if isinstance(node, Items) else shown(value_of(node))

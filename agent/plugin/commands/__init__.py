@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agent.plugin.command import Command
 from agent.plugin.commands import (
     completion,
     diff,
@@ -17,6 +16,7 @@ from agent.plugin.commands import (
     unlock,
     why,
 )
+from agent.plugin.session import Command
 
 COMMANDS: tuple[Command, ...] = (
     status.COMMAND,

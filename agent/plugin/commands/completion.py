@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from agent.plugin.command import OK, Command, Session
+from agent.plugin.session import OK, Command, Session
 
-# All three ask the hook that kubectl asks, so that there is one place that knows the answers.
+# All three run the hook that kubectl runs, so that there is one source of candidates.
 _BASH = r"""# bash completion of kubectl-node_hardening:  source <(kubectl node-hardening completion bash)
 # Behind `kubectl node-hardening` kubectl's own completion does it, once kubectl_complete-node_hardening is on the PATH.
 _kubectl_node_hardening() {

@@ -1,4 +1,4 @@
-"""`diff NODE`: what a node is against what the policy asks for, a finding at a time, as diff shows files."""
+"""`diff NODE`: a node against what the policy requires, a finding at a time, as diff shows files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 from agent.errors import UsageError
 from agent.model import Status
-from agent.plugin import fleet, overview, policy, render
-from agent.plugin.command import NOT_WELL, OK, Command, Session, add_node
-from agent.plugin.fleet import FindingRow, Keep, NodeRow
+from agent.plugin.cluster import nodes, policy
+from agent.plugin.cluster.nodes import FindingRow, Keep, NodeRow
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
+from agent.plugin.views import fleet, table
 from agent.report.node_status import ComplianceStatus
-from agent.terminal import Style, printable
+from agent.terminal import Style
 
 _IS, _SHOULD = "31", "32"
 _INDENT = 4
@@ -23,54 +25,51 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     pool = policy.read(session.kube, session.namespace).pool
-    row = fleet.row(fleet.get(session.kube, options.node), pool, Keep(findings=True))
-    if row.standing is None:
-        raise UsageError(f"no agent ever looked at {row.name}: kubectl node-hardening why {row.name}")
+    row = nodes.row(nodes.get(session.kube, options.node), pool, Keep(findings=True))
+    if row.compliance is None:
+        raise UsageError(f"no agent ever checked {row.name}: {command('why', row.name)}")
     if session.form.is_document:
         session.document(
             {
                 "node": row.name,
                 "policy": row.policy,
-                "status": row.standing.value,
-                "differences": [overview.finding_document(one) for one in row.findings],
+                "status": row.compliance.value,
+                "differences": [fleet.finding_document(one) for one in row.findings],
                 "notListed": row.more,
             }
         )
     else:
         session.write("\n".join(_lines(row, session.style)))
-    return OK if row.standing is ComplianceStatus.HARDENED else NOT_WELL
+    return OK if row.compliance is ComplianceStatus.HARDENED else NOT_WELL
 
 
 def _lines(row: NodeRow, style: Style) -> Iterator[str]:
-    if row.standing is ComplianceStatus.HARDENED:
-        yield style.paint(f"{row.name} is as the policy {row.policy} asks for.", render.GOOD)
+    if row.compliance is ComplianceStatus.HARDENED:
+        yield style.paint(f"{row.name} complies with policy {row.policy}.", table.GOOD)
         return
-    parts = [
-        f"{number} {word}" for number, word in ((row.failing, "differ"), (row.unknown, "cannot be told")) if number
-    ]
-    told = f": {', '.join(parts)}" if parts else ""
-    yield f"--- {row.name}, as its agent found it ({row.standing})"
-    yield f"+++ policy {row.policy}{told}"
+    parts = [f"{number} {word}" for number, word in ((row.failing, "failed"), (row.unknown, "unknown")) if number]
+    yield f"--- {row.name}, as reported by its agent ({row.compliance})"
+    yield f"+++ policy {row.policy}" + (f": {', '.join(parts)}" if parts else "")
     for one in row.findings:
         yield ""
-        yield style.paint(f"{one.id}  ({one.severity.value})", render.BOLD)
+        yield style.paint(f"{one.label}  [{one.severity.value}]", table.BOLD)
         yield from _sides(one, style)
         if one.remediation:
-            lead = " " * _INDENT + style.paint("->", render.FAINT) + " "
-            yield from style.wrap(printable(one.remediation), lead=lead, indent=_INDENT + 3)
+            lead = " " * _INDENT + style.paint("->", table.FAINT) + " "
+            yield from style.wrap(one.remediation, lead=lead, indent=_INDENT + 3)
     if row.more:
         yield ""
-        yield f"and {row.more} more, for which the Node has no room: see the agent's log on {row.name}"
+        yield f"and {row.more} more that did not fit on the Node: see the agent's log on {row.name}"
 
 
 def _sides(one: FindingRow, style: Style) -> Iterator[str]:
     is_unknown = one.status is Status.UNKNOWN
-    sides = [("?" if is_unknown else "-", one.observed or "(nothing)", render.WARN if is_unknown else _IS)]
+    sides = [("?" if is_unknown else "-", one.observed or "(nothing)", table.WARN if is_unknown else _IS)]
     if one.expected:
         sides.append(("+", one.expected, _SHOULD))
     for sign, text, colour in sides:
-        for number, line in enumerate(style.wrap(printable(text), indent=_INDENT)):
+        for number, line in enumerate(style.wrap(text, indent=_INDENT)):
             yield style.paint(f"  {sign} {line}" if number == 0 else line, colour)
 
 
-COMMAND = Command("diff", "what a node is against what the policy asks for, finding by finding", _configure, _run)
+COMMAND = Command("diff", "a node against what the policy requires, finding by finding", _configure, _run)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from statistics import median
 
-from agent.plugin import fleet, policy, reboots, render
-from agent.plugin.command import OK, Command, Session, add_node, add_selector
-from agent.plugin.fleet import Keep, Reboot
-from agent.plugin.progress import Progress
+from agent.plugin.cluster import nodes, policy
+from agent.plugin.cluster.nodes import Keep, Reboot
+from agent.plugin.session import OK, Command, Session, add_node, add_selector
+from agent.plugin.views import history, table
+from agent.plugin.views.progress import Progress
 
-_KEPT = 5  # entries that a Node has room for: agent/reboot/history.py
+_KEPT = 5  # entries on a Node: agent/reboot/history.py
 _SHOWN = 20
 
 
@@ -34,21 +35,21 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     found.sort(key=lambda entry: (-entry[1].at, entry[0]))
     shown = found[: options.limit or None]
     if session.form.is_document:
-        session.document({"reboots": [reboots.document(name, one) for name, one in shown], "total": len(found)})
+        session.document({"reboots": [history.document(name, one) for name, one in shown], "total": len(found)})
         return OK
     if not shown:
-        where = options.node or "any node that was looked at"
+        where = options.node or "any of these nodes"
         session.write(f"no reboot by the agent is on record for {where}")
         return OK
-    session.write(reboots.table(shown, session.style, named=not options.node))
+    session.write(history.table(shown, session.style, named=not options.node))
     session.write("\n")
     session.write("\n".join(session.style.wrap(_summary(found, len(shown)))))
     return OK
 
 
 def _one(session: Session, name: str) -> list[tuple[str, Reboot]]:
-    row = fleet.row(
-        fleet.get(session.kube, name), policy.read(session.kube, session.namespace).pool, Keep(history=True)
+    row = nodes.row(
+        nodes.get(session.kube, name), policy.read(session.kube, session.namespace).pool, Keep(history=True)
     )
     return [(name, one) for one in row.history]
 
@@ -56,18 +57,18 @@ def _one(session: Session, name: str) -> list[tuple[str, Reboot]]:
 def _all(session: Session, selector: str) -> list[tuple[str, Reboot]]:
     pool = policy.read(session.kube, session.namespace).pool
     with Progress(session.err, live=session.live) as progress:
-        rows = fleet.rows(session.kube, pool, selector=selector, keep=Keep(history=True), progress=progress)
+        rows = nodes.rows(session.kube, pool, selector=selector, keep=Keep(history=True), progress=progress)
         return [(row.name, one) for row in rows for one in row.history]
 
 
 def _summary(found: list[tuple[str, Reboot]], shown: int) -> str:
-    nodes = len({name for name, _ in found})
+    rebooted = len({name for name, _ in found})
     lasted = [one.seconds for _, one in found]
     slowest = max(found, key=lambda entry: entry[1].seconds)
     text = (
-        f"{render.count(len(found), 'reboot')} of {render.count(nodes, 'node')}"
-        f" (each keeps its last {_KEPT}); they took {render.age(median(lasted))} in the middle,"
-        f" {render.age(slowest[1].seconds)} at most ({slowest[0]})."
+        f"{table.count(len(found), 'reboot')} of {table.count(rebooted, 'node')}"
+        f" (each keeps its last {_KEPT}); median {table.age(median(lasted))},"
+        f" max {table.age(slowest[1].seconds)} ({slowest[0]})."
     )
     return text + (f" --limit 0 shows all of them, not just {shown}." if shown < len(found) else "")
 

@@ -1,7 +1,7 @@
-"""`pause` and `resume`: hold back every reboot of the cluster, for a time or until somebody lifts it.
+"""`pause` and `resume`: block every reboot of the cluster, for a time or until resumed.
 
-They write the ConfigMap that every agent asks for before it takes the lock and before it reboots. A pause that stands
-is shown, and replaced only when told so.
+They write the ConfigMap that every agent reads before it acquires the lock and before it reboots. A current pause is
+shown, and replaced only after confirmation.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from agent.config import units
 from agent.errors import AgentError, UsageError
 from agent.kube import CONFIGMAPS
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
-from agent.plugin import changes, locks
-from agent.plugin.changes import Change, ChangedMeanwhile, Deed, Told
-from agent.plugin.command import Command, Session
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.render import age
+from agent.plugin import mutations
+from agent.plugin.cluster import locks, values
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.mutations import AuditEvent, AuditReason, Change, ChangedMeanwhile
+from agent.plugin.session import Command, Session
+from agent.plugin.views.table import age
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
 
@@ -26,55 +28,54 @@ _LABELS = {"app.kubernetes.io/name": "node-hardening-agent"}
 
 def _configure_pause(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--for", dest="duration", default="", metavar="4h", help="ends by itself after 90m, 4h, 2d …")
-    changes.configure(parser, reason="why, for everybody who wonders what they wait for")
+    mutations.configure(parser, reason="why; shown wherever a reboot waits for it")
 
 
 def _configure_resume(parser: argparse.ArgumentParser) -> None:
-    changes.configure(parser, reason="why, for the Event")
+    mutations.configure(parser, reason="why; kept in the Event")
 
 
 def _pause(options: argparse.Namespace, session: Session) -> int:
-    reason = changes.reason_of(options)
+    reason = mutations.reason_of(options)
     until = _until(options.duration, session.now())
-    before = _standing(session)
+    before = _current(session)
+    replaces = before is not None and before.active
     if before is not None and before.active:
         reason = reason or before.reason
         if not until and not before.until and reason == before.reason:
-            return _said(session, before, f"already paused: {_spelled(before, session.now())}", changed=False)
-    who = changes.person(session.kube)
-    wanted = Pause(active=True, until=until, reason=reason, by=who)
-    spelled = _spelled(wanted, session.now())
+            return _done(session, before, f"already paused: {_spelled(before, session.now())}", changed=False)
+    who = mutations.user_name(session.kube)
+    pause = Pause(active=True, until=until, reason=reason, by=who)
+    spelled = _spelled(pause, session.now())
     lines = [
-        f"replaces the pause that stands: {_spelled(before, session.now())}" if before and before.active else "",
+        f"replaces the current pause: {_spelled(before, session.now())}" if before and replaces else "",
         f"configmap/{PAUSE} in {session.namespace}: {spelled}",
-        "no node of the cluster begins a reboot while it stands; hardening goes on",
+        "no node begins a reboot until it ends; hardening continues",
         *(_held(lock) for lock in locks.read(session.kube, session.namespace) if not lock.is_free),
     ]
-    title = "prolong or replace the pause" if before and before.active else "pause every reboot of the cluster"
-    if not changes.agreed(session, Change(title, changes.listed(lines)), dry_run=options.dry_run):
-        return changes.declined(session)
-    made = _write(session, wanted, before, dry_run=options.dry_run)
-    told = Told(
-        Deed.REBOOTS_PAUSED, f"{who} paused every reboot {spelled}", CONFIGMAPS, PAUSE, session.namespace, _uid(made)
-    )
-    changes.tell(session, told, who=who, dry_run=options.dry_run)
-    said = f"paused {spelled}; lift it with: kubectl node-hardening resume"
-    return _said(session, wanted, said, changed=True, dry_run=options.dry_run)
+    title = "replace the current pause" if replaces else "pause every reboot of the cluster"
+    if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
+        return mutations.declined(session)
+    made = _write(session, pause, before, dry_run=options.dry_run)
+    audit = _audit(session, AuditReason.REBOOTS_PAUSED, f"{who} paused every reboot {spelled}", made)
+    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    text = f"paused {spelled}; end it with: {command('resume')}"
+    return _done(session, pause, text, changed=True, dry_run=options.dry_run)
 
 
 def _resume(options: argparse.Namespace, session: Session) -> int:
-    reason = changes.reason_of(options)
-    before = _standing(session)
+    reason = mutations.reason_of(options)
+    before = _current(session)
     if before is None:
-        return _said(session, Pause(active=False), "not paused", changed=False)
-    who = changes.person(session.kube)
+        return _done(session, Pause(active=False), "not paused", changed=False)
+    who = mutations.user_name(session.kube)
     spelled = _spelled(before, session.now())
     lines = [
         f"deletes configmap/{PAUSE} in {session.namespace}: {spelled}",
-        "nodes that want a reboot may begin at once, one after another" if before.active else "it holds nothing back",
+        "pending nodes may begin to reboot immediately, one after another" if before.active else "it blocks nothing",
     ]
-    if not changes.agreed(session, Change("lift the pause", tuple(lines)), dry_run=options.dry_run):
-        return changes.declined(session)
+    if not mutations.confirmed(session, Change("end the pause", tuple(lines)), dry_run=options.dry_run):
+        return mutations.declined(session)
     try:
         gone = session.kube.delete(
             CONFIGMAPS, PAUSE, session.namespace, resource_version=before.version, dry_run=options.dry_run
@@ -82,11 +83,11 @@ def _resume(options: argparse.Namespace, session: Session) -> int:
     except Conflict as error:
         raise _meanwhile() from error
     except NotFound:
-        return _said(session, Pause(active=False), "somebody else has lifted it meanwhile", changed=False)
-    message = f"{who} lifted the pause ({spelled})" + (f": {reason}" if reason else "")
-    told = Told(Deed.REBOOTS_RESUMED, message, CONFIGMAPS, PAUSE, session.namespace, _uid(gone))
-    changes.tell(session, told, who=who, dry_run=options.dry_run)
-    return _said(session, Pause(active=False), "the pause is lifted", changed=True, dry_run=options.dry_run)
+        return _done(session, Pause(active=False), "another user has ended it meanwhile", changed=False)
+    message = f"{who} ended the pause ({spelled})" + (f": {reason}" if reason else "")
+    audit = _audit(session, AuditReason.REBOOTS_RESUMED, message, gone)
+    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    return _done(session, Pause(active=False), "reboots are resumed", changed=True, dry_run=options.dry_run)
 
 
 def _until(duration: str, now: float) -> str:
@@ -102,8 +103,8 @@ def _until(duration: str, now: float) -> str:
     return format_rfc3339(now + seconds)
 
 
-def _standing(session: Session) -> Pause | None:
-    """The pause that is written down, over or not; None when there is none. Raises KubeError."""
+def _current(session: Session) -> Pause | None:
+    """The pause that exists, over or not; None when there is none. Raises KubeError."""
     try:
         return locks.pause_of(session.kube.get(CONFIGMAPS, PAUSE, session.namespace), session.now())
     except NotFound as error:
@@ -112,9 +113,9 @@ def _standing(session: Session) -> Pause | None:
         return None
 
 
-def _write(session: Session, wanted: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
+def _write(session: Session, pause: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
     """Creates it, or replaces exactly what was shown."""
-    data = {"until": wanted.until, "reason": wanted.reason, "by": wanted.by}
+    data = {"until": pause.until, "reason": pause.reason, "by": pause.by}
     meta: dict[str, Any] = {"name": PAUSE, "namespace": session.namespace, "labels": _LABELS}
     try:
         if before is None:
@@ -123,49 +124,50 @@ def _write(session: Session, wanted: Pause, before: Pause | None, *, dry_run: bo
         meta["resourceVersion"] = before.version
         return session.kube.patch(
             CONFIGMAPS, PAUSE, {"metadata": meta, "data": data}, session.namespace,
-            manager=changes.MANAGER, dry_run=dry_run,
+            manager=mutations.MANAGER, dry_run=dry_run,
         )  # fmt: skip
     except (AlreadyExists, Conflict) as error:
         raise _meanwhile() from error
     except NotFound as error:
         if before is not None:
             raise _meanwhile() from error
-        text = f"there is no namespace {session.namespace}: name the one that the agent runs in with --namespace"
+        text = f"there is no namespace {session.namespace}: pass the agent's with --namespace"
         raise AgentError(text) from error
 
 
 def _meanwhile() -> ChangedMeanwhile:
-    return ChangedMeanwhile("somebody else changed the pause meanwhile; nothing was done: look again")
+    return ChangedMeanwhile("another user changed the pause meanwhile; nothing was done: check again")
 
 
 def _held(lock: Lock) -> str:
-    """What becomes of a cycle that has begun. Source: agent/reboot/underway.py, the last questions before the fence."""
+    """What happens to a cycle that has begun. Source: agent/reboot/machine, the last checks before the command."""
     if lock.is_rebooting:
-        return f"{lock.holder} holds {lock.name} and is going down, or down: it is finished when it comes back"
+        return f"{lock.shown_holder} holds {lock.name} and is rebooting: it finishes when it comes back"
     return (
-        f"{lock.holder} holds {lock.name}: it is drained on, but not rebooted while the pause stands; "
+        f"{lock.shown_holder} holds {lock.name}: its drain continues, but it does not reboot until the pause ends; "
         "one that waits longer than drain.timeout is rolled back and uncordoned"
     )
 
 
 def _spelled(pause: Pause, now: float) -> str:
     if not pause.until:
-        text = "until somebody lifts it"
+        text = "until resumed"
     else:
-        left = locks.moment(pause.until) - now
+        left = values.timestamp(pause.until) - now
         text = f"until {pause.until} ({f'in {age(left + 0.5)}' if left > 0 else 'over'})"
     return text + (f", by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
 
 
-def _uid(found: dict[str, Any]) -> str:
-    """Of the object, or of what a Status says was deleted."""
-    return str((found.get("metadata") or {}).get("uid") or (found.get("details") or {}).get("uid") or "")
+def _audit(session: Session, reason: AuditReason, message: str, found: dict[str, Any]) -> AuditEvent:
+    """found: the object, or a Status that names what was deleted."""
+    uid = values.part(found, "metadata").get("uid") or values.part(found, "details").get("uid")
+    return AuditEvent(reason, message, CONFIGMAPS, PAUSE, session.namespace, values.text(uid))
 
 
-def _said(session: Session, pause: Pause, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
+def _done(session: Session, pause: Pause, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
     document = {"paused": pause.active, "until": pause.until, "reason": pause.reason, "by": pause.by}
-    return changes.done(session, sentence, document, changed=changed, dry_run=dry_run)
+    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
 
 
-PAUSE_COMMAND = Command("pause", "hold back every reboot of the cluster", _configure_pause, _pause)
-RESUME_COMMAND = Command("resume", "lift the pause", _configure_resume, _resume)
+PAUSE_COMMAND = Command("pause", "block every reboot of the cluster", _configure_pause, _pause)
+RESUME_COMMAND = Command("resume", "end the pause", _configure_resume, _resume)

@@ -1,7 +1,7 @@
-"""`preflight [NODE]`: what would hold up a drain now. Nothing is cordoned, nothing evicted.
+"""`preflight [NODE]`: what would block a drain now. Nothing is cordoned, nothing evicted.
 
-Each pod is asked for by a dry-run eviction. RBAC cannot tell that from a real one, so for who may not evict the answer
-is an estimate from the disruption budgets, and says so.
+Each pod is checked by a dry-run eviction. RBAC does not distinguish that from a real one, so users who may not evict
+get an estimate from the disruption budgets, marked as such.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from agent.config.schema import Drain
 from agent.errors import KubeError
 from agent.kube import Kube, Resource
-from agent.plugin import fleet, policy
-from agent.plugin.command import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
-from agent.plugin.policy import Policy
-from agent.plugin.progress import Progress
-from agent.plugin.render import BAD, GOOD, WARN, Cell, Column, count, table
+from agent.plugin.cluster import nodes, policy, values
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.views.progress import Progress
+from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, table
 from agent.reboot.drain import Expected, Preflight, preflight
 
 _REVIEWS = Resource(
@@ -27,25 +27,25 @@ _REVIEWS = Resource(
 _HOLDS_UP = (Expected.NEVER, Expected.WAITS, Expected.UNKNOWN)
 _ORDER = (*_HOLDS_UP, Expected.GOES, Expected.STAYS)
 _VERBS = {
-    Expected.NEVER: ("never goes", "never go"),
+    Expected.NEVER: ("cannot be evicted", "cannot be evicted"),
     Expected.WAITS: ("has to wait", "have to wait"),
-    Expected.UNKNOWN: ("cannot be told", "cannot be told"),
-    Expected.GOES: ("goes", "go"),
+    Expected.UNKNOWN: ("unknown", "unknown"),
+    Expected.GOES: ("can be evicted", "can be evicted"),
     Expected.STAYS: ("stays", "stay"),
 }
 _COLOURS = {Expected.NEVER: BAD, Expected.WAITS: WARN, Expected.UNKNOWN: WARN, Expected.GOES: GOOD}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One node's pods, those first that hold up the drain."""
+class NodePreflight:
+    """One node's pods, those first that block the drain."""
 
     node: str
     pods: tuple[Preflight, ...]
 
     @property
     def held(self) -> tuple[Preflight, ...]:
-        """Pods that would not simply go."""
+        """Pods that a drain would not evict immediately."""
         return tuple(pod for pod in self.pods if pod.expected in _HOLDS_UP)
 
     def counts(self) -> Counter[Expected]:
@@ -62,12 +62,13 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     rules = policy.read(session.kube, session.namespace)
     drain = drain_of(rules)
     if rules.config is None:
-        session.note(f"the agents' drain settings cannot be told ({rules.problem}): the defaults are assumed")
-    names = [str(fleet.get(session.kube, options.node)["metadata"]["name"])] if options.node else None
-    if names is None:
-        names = list(_waiting(session, rules, options.selector))
+        session.note(f"the agents' drain settings are unknown ({rules.problem}): the defaults are assumed")
+    if options.node:
+        names = [nodes.row(nodes.get(session.kube, options.node), rules.pool).name]
+    else:
+        names = list(_pending(session, rules, options.selector))
         if not names and not session.form.is_document:
-            session.write("no node waits for a reboot; name one to look at it all the same")
+            session.write("no node has a reboot pending; pass a NODE to check one anyway")
             return OK
     ask = may_evict(session.kube)
     answers = []
@@ -80,18 +81,20 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 
 def drain_of(rules: Policy) -> Drain:
-    """The agents' settings; the defaults where they cannot be told."""
+    """The agents' settings; the defaults where they are unknown."""
     return rules.config.reboot.drain if rules.config is not None else Drain()
 
 
-def look(session: Session, node: str, drain: Drain, *, ask: bool) -> Answer:
+def look(session: Session, node: str, drain: Drain, *, ask: bool) -> NodePreflight:
     """One node. Raises KubeError."""
-    pods = preflight(session.kube, node, drain, wall=session.now, ask=ask)
-    return Answer(node, tuple(sorted(pods, key=lambda pod: (_ORDER.index(pod.expected), pod.pod))))
+    found = preflight(session.kube, node, drain, ask=ask)
+    text = values.text
+    pods = (Preflight(text(one.pod), one.expected, text(one.why), text(one.budget)) for one in found)
+    return NodePreflight(node, tuple(sorted(pods, key=lambda pod: (_ORDER.index(pod.expected), pod.pod))))
 
 
 def may_evict(kube: Kube) -> bool:
-    """Whether this person may evict pods, and with that ask for a dry run of it. Not to be told: no."""
+    """Whether this user may evict pods, and with that make a dry run of it. Unknown counts as no."""
     attributes = {"verb": "create", "resource": "pods", "subresource": "eviction"}
     body = {
         "apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {},
@@ -104,21 +107,21 @@ def may_evict(kube: Kube) -> bool:
     return isinstance(status, dict) and status.get("allowed") is True
 
 
-def summary(answer: Answer) -> str:
-    """`12 pods on worker-1: 1 never goes, 9 go, 2 stay`."""
+def summary(answer: NodePreflight) -> str:
+    """`12 pods on worker-1: 1 cannot be evicted, 9 can be evicted, 2 stay`."""
     counts = answer.counts()
     parts = [f"{counts[one]} {_VERBS[one][counts[one] != 1]}" for one in _ORDER if counts[one]]
     return f"{count(len(answer.pods), 'pod')} on {answer.node}" + (f": {', '.join(parts)}" if parts else "")
 
 
-def _waiting(session: Session, rules: Policy, selector: str) -> Iterator[str]:
-    """Nodes that want a reboot and are not being emptied already."""
-    for row in fleet.rows(session.kube, rules.pool, selector=selector):
-        if row.wants_reboot and not row.is_down:
+def _pending(session: Session, rules: Policy, selector: str) -> Iterator[str]:
+    """Nodes that need a reboot and are not being drained already."""
+    for row in nodes.rows(session.kube, rules.pool, selector=selector):
+        if row.wants_reboot and not row.is_disrupted:
             yield row.name
 
 
-def _show(session: Session, answers: Sequence[Answer], *, one: bool, asked: bool) -> None:
+def _show(session: Session, answers: Sequence[NodePreflight], *, one: bool, asked: bool) -> None:
     if session.form.is_document:
         nodes = [{"node": answer.node, "pods": [_document(pod) for pod in answer.pods]} for answer in answers]
         session.document({"by": "dry-run evictions" if asked else "estimate", "nodes": nodes})
@@ -129,11 +132,11 @@ def _show(session: Session, answers: Sequence[Answer], *, one: bool, asked: bool
         _show_nodes(session, answers)
     if not asked:
         session.note(
-            "estimated from the disruption budgets: you may not evict pods, and a dry run takes the same right"
+            "estimated from the disruption budgets: you may not evict pods, and a dry run needs the same permission"
         )
 
 
-def _show_pods(session: Session, answer: Answer) -> None:
+def _show_pods(session: Session, answer: NodePreflight) -> None:
     shown = answer.pods if session.form is Form.WIDE else answer.held
     if shown:
         columns = [Column("POD", elastic=True, least=16), Column("DRAIN"), Column("WHY", elastic=True, least=24)]
@@ -141,13 +144,13 @@ def _show_pods(session: Session, answer: Answer) -> None:
             [pod.pod, Cell(pod.expected.value, _COLOURS.get(pod.expected, "")), _why(pod)] for pod in shown
         ]
         session.write(table(columns, rows, session.style))
-    verdict = "would be held up" if answer.held else "would go through"
+    verdict = "would be blocked" if answer.held else "would complete"
     session.write(f"a drain {verdict} now: {summary(answer)}")
 
 
-def _show_nodes(session: Session, answers: Sequence[Answer]) -> None:
+def _show_nodes(session: Session, answers: Sequence[NodePreflight]) -> None:
     columns = [
-        Column("NODE", elastic=True, least=12), Column("GO"), Column("WAIT"), Column("NEVER"), Column("UNKNOWN"),
+        Column("NODE", elastic=True, least=12), Column("EVICTABLE"), Column("WAIT"), Column("NEVER"), Column("UNKNOWN"),
         Column("FIRST OBSTACLE", elastic=True, least=24),
     ]  # fmt: skip
     rows: list[list[Cell | str]] = []
@@ -159,8 +162,7 @@ def _show_nodes(session: Session, answers: Sequence[Answer]) -> None:
         rows.append([answer.node, *numbers, f"{held[0].pod}: {_why(held[0])}" if held else ""])
     session.write(table(columns, rows, session.style))
     held_up = sum(1 for answer in answers if answer.held)
-    waiting = f"of {count(len(answers), 'node that waits', 'nodes that wait')}"
-    session.write(f"{waiting}, {held_up or 'none'} would be held up now")
+    session.write(f"{held_up} of {count(len(answers), 'pending node')} would be blocked now")
 
 
 def _number(number: int, expected: Expected) -> Cell:
@@ -168,7 +170,7 @@ def _number(number: int, expected: Expected) -> Cell:
 
 
 def _why(pod: Preflight) -> str:
-    """Which budget says more than how the API server words it."""
+    """The budget is more specific than the API server's message."""
     if pod.expected is Expected.WAITS and pod.budget:
         return f"budget {pod.budget} allows no disruption now"
     return pod.why
@@ -178,4 +180,4 @@ def _document(pod: Preflight) -> dict[str, str]:
     return {"pod": pod.pod, "expected": pod.expected.value, "why": pod.why, "budget": pod.budget}
 
 
-COMMAND = Command("preflight", "what would hold up a drain now; changes nothing", _configure, _run)
+COMMAND = Command("preflight", "what would block a drain now; changes nothing", _configure, _run)

@@ -1,84 +1,99 @@
-"""`reboot NODE`: ask for a reboot, by the path that every reboot takes: lock, drain, windows, proof.
+"""`reboot NODE`: request a reboot, by the path that every reboot takes: lock, drain, windows, verification.
 
-It writes the annotation that the node's agent answers. It refuses to reboot anything by itself, and to ask once more
-while a reboot is under way, which would bring a second one behind it.
+It writes the annotation that the node's agent acts on. It refuses to reboot anything by itself, and to request another
+one while a reboot is under way, which would bring a second one behind it.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from agent.annotations import REBOOT_REQUEST
 from agent.kube import NODES
-from agent.plugin import changes, fleet, inquiry, locks, policy
-from agent.plugin.changes import Change, Deed, Told
-from agent.plugin.command import Command, Session, add_node
-from agent.plugin.fleet import DISRUPTED, NodeRow
-from agent.reboot.cluster import REQUEST, NodeView
-from agent.reboot.state import Phase
-from agent.reboot.views import node_view
-
-_UNDER_WAY = DISRUPTED | {Phase.LOCKED, Phase.RELEASING}
+from agent.plugin import mutations
+from agent.plugin.cluster import locks, nodes, policy
+from agent.plugin.cluster.nodes import UNDER_WAY, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.diagnosis import inquiry
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.session import Command, Session, add_node
+from agent.reboot.status import StatusReason
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_node(parser)
-    changes.configure(parser, reason="why; it is shown on the node and kept in its history")
+    mutations.configure(parser, reason="why; shown on the node and kept in its history")
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    reason = changes.reason_of(options)
-    found = fleet.get(session.kube, options.node)
+    reason = mutations.reason_of(options)
+    found = nodes.get(session.kube, options.node)
     rules = policy.read(session.kube, session.namespace)
-    node, row = node_view(found), fleet.row(found, rules.pool)
-    if row.phase in _UNDER_WAY:
-        text = (
-            f"{row.name} is at it already: {row.sentence}; asking again would reboot it twice, so nothing was changed"
-        )
-        return _said(session, row, text, changed=False)
+    known = locks.read(session.kube, session.namespace)
+    row = nodes.with_locks(nodes.row(found, rules.pool), known)
+    if row.phase in UNDER_WAY:
+        text = f"{row.name} is {row.phase} already; another request would reboot it twice, so nothing was changed"
+        return _done(session, row, text, changed=False)
     if row.requested:
-        text = f"asked for already: {row.requested}; now: {row.sentence or 'no agent answers'}"
-        return _said(session, row, text, changed=False)
-    who = changes.person(session.kube)
-    wanted = changes.signed(reason, who)
-    stand = inquiry.held_back_by(session, row, rules, locks.read(session.kube, session.namespace))
-    lines = [
-        f"annotation {REQUEST} on node {row.name}: `{wanted}`",
-        f"it wants one anyway ({row.sentence}): asking does not move it forward" if row.required else "",
-        "its agent takes the lock, cordons, drains and reboots it as soon as nothing holds it back",
-        *(f"holds it back now: {one}" for one in stand),
-        "" if stand else "nothing holds it back now: expect it to begin within seconds",
-        f"preview of the drain: kubectl node-hardening preflight {row.name}",
-    ]
-    if not changes.agreed(
-        session, Change(f"ask for a reboot of {row.name}", changes.listed(lines)), dry_run=options.dry_run
-    ):
-        return changes.declined(session)
-    changes.swap_node(session.kube, node, {REQUEST: wanted}, matters=_matters, dry_run=options.dry_run)
-    message = f"{who} asked for a reboot" + (f": {reason}" if reason else "")
-    changes.tell(session, Told(Deed.REBOOT_ASKED_FOR, message, NODES, row.name), who=who, dry_run=options.dry_run)
-    text = f"a reboot of {row.name} is asked for; follow it with: kubectl node-hardening why {row.name}"
-    return _said(session, row, text, changed=True, wanted=wanted, stand=stand, dry_run=options.dry_run)
+        text = f"requested already: {row.requested}; now: {row.message or 'no agent reports'}"
+        return _done(session, row, text, changed=False)
+    who = mutations.user_name(session.kube)
+    request = mutations.signed(reason, who)
+    blocked = inquiry.blocked_by(session, row, rules, known)
+    lines = [f"annotation {REBOOT_REQUEST} on node {row.name}: `{request}`", *_follows(row, blocked)]
+    change = Change(f"request a reboot of {row.name}", tuple(lines))
+    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+        return mutations.declined(session)
+    mutations.swap_node(
+        session.kube,
+        found,
+        {REBOOT_REQUEST: request},
+        matters=lambda node: _matters(node, rules),
+        dry_run=options.dry_run,
+    )
+    message = f"{who} requested a reboot" + (f": {reason}" if reason else "")
+    audit = AuditEvent(AuditReason.REBOOT_REQUESTED, message, NODES, row.name)
+    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    text = f"a reboot of {row.name} is requested; follow it with: {command('why', row.name)}"
+    return _done(session, row, text, changed=True, request=request, blocked=blocked, dry_run=options.dry_run)
 
 
-def _matters(node: NodeView) -> object:
-    """A request of somebody else, or a cycle that has begun meanwhile."""
-    state = fleet.state_of(node.annotations)
-    begun = state is not None and state.phase in _UNDER_WAY
-    return node.annotations.get(REQUEST, ""), begun
+def _follows(row: NodeRow, blocked: tuple[str, ...]) -> Iterator[str]:
+    """What the request changes, and what still blocks it."""
+    if row.reason in (StatusReason.BACKING_OFF, StatusReason.SENTINEL_UNCHANGED):
+        yield f"it does not wait any longer for its back-off or the loop guard ({row.message})"
+    elif row.required:
+        yield f"it needs one already ({row.message}): the request does not move it forward"
+    yield "its agent acquires the lock, cordons, drains and reboots it as soon as nothing blocks it"
+    yield from (f"blocked now: {one}" for one in blocked)
+    if not blocked:
+        yield "nothing blocks it now: expect it to begin within seconds"
+    yield f"preview of the drain: {command('preflight', row.name)}"
 
 
-def _said(
+def _matters(found: Mapping[str, Any], rules: Policy) -> object:
+    """Another user's request, or a cycle that has begun meanwhile."""
+    row = nodes.row(found, rules.pool)
+    return row.requested, row.phase in UNDER_WAY
+
+
+def _done(
     session: Session,
     row: NodeRow,
     sentence: str,
     *,
     changed: bool,
-    wanted: str = "",
-    stand: tuple[str, ...] = (),
+    request: str = "",
+    blocked: tuple[str, ...] = (),
     dry_run: bool = False,
 ) -> int:
-    document = {"node": row.name, "request": wanted or row.requested, "heldBackBy": list(stand), "said": row.sentence}
-    return changes.done(session, sentence, document, changed=changed, dry_run=dry_run)
+    document = {
+        "node": row.name, "request": request or row.requested, "blockedBy": list(blocked), "message": row.message,
+    }  # fmt: skip
+    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
 
 
-COMMAND = Command("reboot", "ask for a reboot of a node, by the same path as every other", _configure, _run)
+COMMAND = Command("reboot", "request a reboot of a node, by the same path as every other", _configure, _run)

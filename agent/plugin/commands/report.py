@@ -9,27 +9,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.errors import KubeError
-from agent.plugin import changes, fleet, locks, overview, policy
-from agent.plugin.command import OK, Command, Session, add_selector
-from agent.plugin.fleet import Keep, NodeRow
-from agent.plugin.locks import Lock
-from agent.plugin.overview import Overview
-from agent.plugin.page import data, document, file
-from agent.plugin.page.judgement import judge
-from agent.plugin.page.tally import Heading, Snapshot, Tally
-from agent.plugin.progress import Progress
-from agent.terminal import printable
+from agent.errors import KubeError, UsageError
+from agent.plugin import mutations
+from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.page import output
+from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
+from agent.plugin.page.json_export import export
+from agent.plugin.page.summary import summarize
+from agent.plugin.session import OK, Command, Session, add_selector
+from agent.plugin.views import fleet
+from agent.plugin.views.progress import Progress
 
 _TITLE = "Node hardening report"
 _STDOUT = "-"
-_EPILOG = """The page goes to standard output, or, when that is a terminal, to a file with a name of its own.
+_EPILOG = """The page goes to standard output, or, when that is a terminal, to a file with a generated name.
 -o json and -o yaml write what is on it for programs.
 
 exit codes:
-  0  written; how the fleet stands, `status` says with its exit code
+  0  written; the fleet's status is in the exit code of `status`
   2  usage or configuration error
-  3  could not do it
+  3  failed
 """
 _CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 _TITLE_CHARACTERS = 120
@@ -43,53 +44,63 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    shot = read(session, selector=options.selector, title=options.title[:_TITLE_CHARACTERS] or _TITLE)
+    shot = read(session, selector=options.selector, title=options.title or _TITLE)
+    pieces = _pieces(shot, session)
     target = options.output_file
     if not target and not session.form.is_document and session.out.isatty():
-        target = file.name_for(shot.heading.context, shot.heading.moment, ".html")
+        target = output.name_for(shot.heading.context, shot.heading.moment, ".html")
     if target in ("", _STDOUT):
-        for piece in _pieces(shot, session):
+        for piece in pieces:
             session.out.write(piece)
         return OK
-    size = file.save(Path(target), _pieces(shot, session))
-    session.note(f"{printable(str(target))} ({max(size // 1024, 1):,} KiB): {judge(shot).headline}")
+    size = output.save(Path(target), pieces)
+    session.note(f"{values.text(str(target))} ({max(size // 1024, 1):,} KiB): {summarize(shot).headline}")
     return OK
 
 
 def _pieces(shot: Snapshot, session: Session) -> Iterator[str]:
-    if not session.form.is_document:
-        yield from document.pieces(shot)
-        return
-    written = io.StringIO()
-    replace(session, out=written).document(data.data(shot))
-    yield written.getvalue()
+    """The page or the document. Raises UsageError without Jinja2."""
+    if session.form.is_document:
+        written = io.StringIO()
+        replace(session, out=written).document(export(shot))
+        return iter([written.getvalue()])
+    try:
+        from agent.plugin.page import document  # noqa: PLC0415 - only the page needs Jinja2, an extra
+    except ModuleNotFoundError as error:
+        extra = "pip install 'node-hardening-agent[plugin]'"
+        raise UsageError(f"the page needs {error.name}: {extra}; -o json and -o yaml work without") from error
+    return document.pieces(shot)
 
 
 def read(session: Session, *, selector: str = "", title: str = _TITLE) -> Snapshot:
     """The fleet now, in as much memory as its page needs. Raises KubeError when the nodes cannot be listed."""
     kube, namespace = session.kube, session.namespace
     rules = policy.read(kube, namespace)
-    tally = Tally()
+    aggregator = Aggregator()
     keep = Keep(findings=True, history=True)
     with Progress(session.err, live=session.live) as progress:
-        found = fleet.rows(kube, rules.pool, selector=selector, keep=keep, progress=progress)
-        rows: list[NodeRow] = [tally.add(row) for row in found]
+        found = nodes.rows(kube, rules.pool, selector=selector, keep=keep, progress=progress)
+        rows: list[NodeRow] = [aggregator.add(row) for row in found]
     held: tuple[Lock, ...] = ()
     problem = ""
     try:
         held = locks.read(kube, namespace)
     except KubeError as error:
-        problem = str(error)
+        problem = values.text(str(error))
     now = session.now()
     pause = locks.pause(kube, namespace, now)
-    seen = Overview(overview.worst_first(rows, held), held, pause, rules, namespace, now, problem)
-    return tally.snapshot(Heading(title, _context(session), _version(session), _author(session), selector, now), seen)
+    seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=namespace, now=now, locks_problem=problem)
+    heading = Heading(
+        values.text(title, _TITLE_CHARACTERS), _context(session), _version(session), _author(session),
+        values.text(selector), now,
+    )  # fmt: skip
+    return aggregator.snapshot(heading, seen)
 
 
 def _context(session: Session) -> str:
-    """What the kubeconfig calls the cluster; not where it lies, which is nobody's business."""
+    """What the kubeconfig calls the cluster; not its address, which does not belong on a page that is mailed."""
     match = _CONTEXT.fullmatch(session.kube.source)
-    return match["name"] if match else ""
+    return values.text(match["name"]) if match else ""
 
 
 def _version(session: Session) -> str:
@@ -97,13 +108,12 @@ def _version(session: Session) -> str:
         found = session.kube.get_raw("/version")
     except KubeError:
         return ""
-    version = found.get("gitVersion") if isinstance(found, dict) else ""
-    return version if isinstance(version, str) else ""
+    return values.text(found.get("gitVersion"), 40) if isinstance(found, dict) else ""
 
 
 def _author(session: Session) -> str:
-    found = changes.person(session.kube)
-    return "" if found == changes.UNKNOWN else found
+    found = mutations.user_name(session.kube)
+    return "" if found == mutations.UNKNOWN else found
 
 
 COMMAND = Command("report", "one HTML page of the fleet, for a mail, an incident or an audit", _configure, _run)

@@ -1,81 +1,83 @@
-"""`skip NODE`: opt one node out of reboots, or in again. The agent on it sees the annotation at once."""
+"""`skip NODE`: opt one node out of reboots, or in again. The agent on it sees the annotation immediately."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
+from agent.annotations import REBOOT_SKIP
+from agent.config.schema import Pool
 from agent.kube import NODES
-from agent.plugin import changes, fleet
-from agent.plugin.changes import Change, Deed, Told
-from agent.plugin.command import Command, Session, add_node
-from agent.reboot.cluster import SKIP, NodeView
-from agent.reboot.state import Phase
-from agent.reboot.views import node_view
+from agent.plugin import mutations
+from agent.plugin.cluster import nodes
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.session import Command, Session, add_node
+from agent.reboot.kube.views import node_view
+from agent.reboot.phases import Phase
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_node(parser)
-    parser.add_argument("--off", action="store_true", help="take the opt-out away again")
-    changes.configure(parser, reason="why, shown wherever the node is said to wait")
+    parser.add_argument("--off", action="store_true", help="remove the opt-out")
+    mutations.configure(parser, reason="why; shown wherever the node's reboot waits")
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    reason = changes.reason_of(options)
-    node = node_view(fleet.get(session.kube, options.node))
-    before = _skip(node)
-    if options.off and not before:
-        return _said(session, node, "", f"{node.name} is not opted out", changed=False)
-    who = changes.person(session.kube)
-    wanted = "" if options.off else changes.signed(reason, who)
-    if before and before == wanted:
-        return _said(session, node, before, f"{node.name} is opted out already: {before}", changed=False)
-    lines = [
-        f"annotation {SKIP} on node {node.name}: {f'`{wanted}`' if wanted else 'taken away'}",
-        f"replaces what stands there: `{before}`" if before and wanted else f"it said: `{before}`" if before else "",
-        _follows(node, off=options.off),
-    ]
-    title = (
-        f"{'opt' if not options.off else 'let'} {node.name} {'out of reboots' if not options.off else 'reboot again'}"
-    )
-    if not changes.agreed(session, Change(title, changes.listed(lines)), dry_run=options.dry_run):
-        return changes.declined(session)
-    changes.swap_node(session.kube, node, {SKIP: wanted or None}, matters=_skip, dry_run=options.dry_run)
+    reason = mutations.reason_of(options)
+    found = nodes.get(session.kube, options.node)
+    row = nodes.row(found, Pool())
+    before = row.skip
+    if options.off and not _skip(found):
+        return _done(session, row, "", f"{row.name} is not opted out", changed=False)
+    who = mutations.user_name(session.kube)
+    text = "" if options.off else mutations.signed(reason, who)
+    if before and before == text:
+        return _done(session, row, before, f"{row.name} is opted out already: {before}", changed=False)
+    replaces = f"current value: `{before}`" if before else ""
+    lines = [f"annotation {REBOOT_SKIP} on node {row.name}: {f'`{text}`' if text else 'removed'}", replaces]
+    lines.append(_follows(row, off=options.off))
+    title = f"let {row.name} reboot again" if options.off else f"opt {row.name} out of reboots"
+    if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
+        return mutations.declined(session)
+    mutations.swap_node(session.kube, found, {REBOOT_SKIP: text or None}, matters=_skip, dry_run=options.dry_run)
     if options.off:
-        message = f"{who} lifted the opt-out ({before})" + (f": {reason}" if reason else "")
-        told = Told(Deed.REBOOT_SKIP_LIFTED, message, NODES, node.name)
-        said = f"{node.name} takes its turn at reboots again"
+        message = f"{who} removed the opt-out ({before})" + (f": {reason}" if reason else "")
+        audit = AuditEvent(AuditReason.REBOOT_SKIP_REMOVED, message, NODES, row.name)
+        result = f"{row.name} is opted in to reboots again"
     else:
         message = f"{who} opted the node out of reboots" + (f": {reason}" if reason else "")
-        told = Told(Deed.REBOOT_SKIP_SET, message, NODES, node.name)
-        said = f"{node.name} is opted out; let it in again with: kubectl node-hardening skip {node.name} --off"
-    changes.tell(session, told, who=who, dry_run=options.dry_run)
-    return _said(session, node, wanted, said, changed=True, dry_run=options.dry_run)
+        audit = AuditEvent(AuditReason.REBOOT_SKIP_SET, message, NODES, row.name)
+        result = f"{row.name} is opted out; opt it in again with: {command('skip', row.name, '--off')}"
+    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    return _done(session, row, text, result, changed=True, dry_run=options.dry_run)
 
 
-def _skip(node: NodeView) -> str:
-    return node.annotations.get(SKIP, "")
+def _skip(found: Mapping[str, Any]) -> str:
+    return node_view(found).annotations.get(REBOOT_SKIP, "")
 
 
-def _follows(node: NodeView, *, off: bool) -> str:
-    """What becomes of the node now. Source: agent/reboot/underway.py, what interrupts a cycle."""
-    state = fleet.state_of(node.annotations)
+def _follows(row: NodeRow, *, off: bool) -> str:
+    """What happens to the node now. Source: agent/reboot/machine, what interrupts a cycle."""
     if off:
-        return "it may begin as soon as nothing else holds it back"
-    match state.phase if state is not None else None:
+        return "it may reboot as soon as nothing else blocks it"
+    match row.phase:
         case Phase.CORDONED | Phase.DRAINING:
-            return "its cycle is given up: uncordoned where the agent cordoned it, and the lock given back"
+            return "its cycle is aborted: uncordoned if the agent cordoned it, and the lock released"
         case Phase.REBOOTING:
-            return "it may be too late for the reboot that is under way: once its command was given, the node goes down"
+            return "it may be too late for the reboot under way: once its command was given, the node goes down"
         case Phase.VERIFYING | Phase.RELEASING:
-            return "the reboot that is under way is finished; the node begins no other"
-        case None:
-            return "its reboot note cannot be read, so that nothing is done on it anyway"
+            return "the reboot under way is finished; the node begins no other"
+        case Phase.UNKNOWN:
+            return "its reboot status is unknown"
         case _:
-            return "it begins no reboot until the annotation is taken away; hardening goes on"
+            return "it begins no reboot until the annotation is removed; hardening continues"
 
 
-def _said(session: Session, node: NodeView, skip: str, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
-    return changes.done(session, sentence, {"node": node.name, "skip": skip}, changed=changed, dry_run=dry_run)
+def _done(session: Session, row: NodeRow, skip: str, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
+    return mutations.done(session, sentence, {"node": row.name, "skip": skip}, changed=changed, dry_run=dry_run)
 
 
 COMMAND = Command("skip", "opt a node out of reboots, or in again with --off", _configure, _run)

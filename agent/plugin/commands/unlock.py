@@ -1,8 +1,8 @@
 """`unlock`: take the reboot lock from a holder that does not come back. The one dangerous command.
 
-What it writes is what an agent writes that gives the lock back, so that every agent understands it: a waiter takes it,
-the old holder finishes without it. It refuses a holder that is alive unless forced, and to go by anything but what was
-shown: a Lease that changed in between is left alone.
+It writes what an agent writes that releases the lock, so that every agent understands it: a waiting node takes it, the
+old holder finishes without it. Values that no agent would have written do not survive it. It refuses a holder that is
+alive unless forced, and to act on anything but what was shown: a Lease that changed in between is left alone.
 """
 
 from __future__ import annotations
@@ -14,25 +14,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from agent.annotations import LOCK_UNLOCKED
 from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import LEASES, NODES
 from agent.kube.errors import Conflict, NotFound
-from agent.plugin import changes, fleet, holder, locks, policy
-from agent.plugin.changes import Change, ChangedMeanwhile, Deed, Told
-from agent.plugin.command import Command, Session
-from agent.plugin.holder import Holder, Life
-from agent.plugin.locks import Lock
-from agent.reboot.cluster import NodeView
-from agent.reboot.lock import freed, micro_time
-from agent.reboot.pools import LEASE_PREFIX
-from agent.reboot.views import lease_body, lease_view, node_view
+from agent.plugin import mutations
+from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster.locks import Lock
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.diagnosis import holder
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.diagnosis.holder import Holder, HolderLiveness
+from agent.plugin.mutations import AuditEvent, AuditReason, Change, ChangedMeanwhile
+from agent.plugin.session import Command, Session
+from agent.reboot.cluster import LeaseView
+from agent.reboot.kube.views import lease_body, lease_view, node_view
+from agent.reboot.lock.lease import freed, micro_time
+from agent.reboot.lock.pools import LEASE_PREFIX
 
 _HEARTBEATS = "kube-node-lease"
-_LOOK_EVERY_SECONDS = 1.0
+_READ_EVERY_SECONDS = 1.0
+_TRANSITIONS = 1e6  # more hand-overs than a lock will ever see
+_POOL_SIZE = 1e5
 
 
 class HolderAlive(AgentError):
-    """The holder may still reboot under its lock, and nobody said to take it all the same."""
+    """The holder may still reboot under its lock, and --force was not passed."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -41,14 +48,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="",
         metavar="POOL/SLOT|NODE",
-        help="the lock, or its holder; may be left out for one",
+        help="the lock, or its holder; optional if only one is held",
     )
     parser.add_argument("--force", action="store_true", help="also from a holder that is alive")
     parser.add_argument(
         "--watch", dest="watch_seconds", type=_seconds, default=None, metavar="SECONDS",
-        help="how long to look whether the holder renews it (default: as long as that may take, 30 at most)",
+        help="how long to watch whether the holder renews it (default: as long as that may take, 30 at most)",
     )  # fmt: skip
-    changes.configure(parser, reason="why, kept in the Event and on the Lease")
+    mutations.configure(parser, reason="why; kept in the Event and on the Lease")
 
 
 def _seconds(text: str) -> float:
@@ -59,44 +66,43 @@ def _seconds(text: str) -> float:
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    reason = changes.reason_of(options)
+    reason = mutations.reason_of(options)
     known = locks.read(session.kube, session.namespace)
-    if not options.target and not any(not lock.is_free for lock in known):
-        return changes.done(session, "no lock is held", {"locks": len(known)}, changed=False)
+    if not options.target and all(lock.is_free for lock in known):
+        return mutations.done(session, "no lock is held", {"locks": len(known)}, changed=False)
     lock = choose(known, options.target)
     if lock.is_free:
-        return changes.done(session, f"lock {lock.name} is free", {"lock": lock.name, "holder": ""}, changed=False)
+        return mutations.done(session, f"lock {lock.name} is free", {"lock": lock.name, "holder": ""}, changed=False)
     if not session.yes and session.ask is None and not options.dry_run:
-        session.confirm("")  # said before anybody waits for the watch
-    seen = _look(session, lock, options.watch_seconds)
+        session.confirm("")  # raises before the user waits for the watch
     rules = policy.read(session.kube, session.namespace)
-    reboot = rules.config.reboot if rules.config is not None else None
-    alive = seen.life in (Life.ALIVE, Life.FRESH)
+    seen = _watch(session, lock, rules, options.watch_seconds)
     for fact in holder.facts(seen):
         session.note(fact)
+    alive = seen.liveness in (HolderLiveness.ALIVE, HolderLiveness.FRESH)
     if alive and not options.force:
         raise HolderAlive(_refusal(seen))
-    who = changes.person(session.kube)
+    who = mutations.user_name(session.kube)
     lines = [
         f"RISK: {holder.risk(seen)}",
-        f"lease {lock.view.name} in {session.namespace}: holder {lock.view.holder} taken out, free for the next",
-        *holder.follows(seen, reboot),
+        f"lease {lock.view.name} in {session.namespace}: holder {lock.shown_holder} removed, free for the next node",
+        *holder.follows(seen, rules.config.reboot if rules.config is not None else None),
     ]
-    change = Change(f"take lock {lock.name} from {lock.holder}", tuple(lines))
-    if not changes.agreed(session, change, dry_run=options.dry_run):
-        return changes.declined(session)
-    _free(session, seen.lock, changes.signed(reason, who), dry_run=options.dry_run)
-    _tell(session, seen, who, reason, dry_run=options.dry_run)
+    change = Change(f"take lock {lock.name} from {lock.shown_holder}", tuple(lines))
+    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+        return mutations.declined(session)
+    _free(session, seen.lock, mutations.signed(reason, who), dry_run=options.dry_run)
+    _record(session, seen, who, reason, dry_run=options.dry_run)
     document = {
-        "lock": lock.name, "holder": lock.holder, "holderLooks": seen.life.name.lower(), "forced": alive,
+        "lock": lock.name, "holder": lock.holder or None, "holderIs": seen.liveness.name.lower(), "forced": alive,
         "risk": holder.risk(seen),
     }  # fmt: skip
-    text = f"lock {lock.name} is free; {lock.holder} had it"
-    return changes.done(session, text, document, changed=True, dry_run=options.dry_run)
+    text = f"lock {lock.name} is free; it was held by {lock.shown_holder}"
+    return mutations.done(session, text, document, changed=True, dry_run=options.dry_run)
 
 
 def choose(known: Sequence[Lock], target: str) -> Lock:
-    """The lock that is meant: by its name, its Lease's or its holder's. Raises UsageError with those that there are."""
+    """The lock that is meant: by its name, its Lease's or its holder's. Raises UsageError that lists the held ones."""
     held = [lock for lock in known if not lock.is_free]
     if target:
         named = [
@@ -107,45 +113,49 @@ def choose(known: Sequence[Lock], target: str) -> Lock:
         found = held
     if len(found) == 1:
         return found[0]
-    there = ", ".join(f"{lock.name} held by {lock.holder}" for lock in held) or "no lock is held"
-    what = "several locks are held" if found else f"no lock is called {target!r}, and no node of that name holds one"
+    there = ", ".join(f"{lock.name} held by {lock.shown_holder}" for lock in held) or "no lock is held"
+    what = "several locks are held" if found else f"no lock and no holder is called {values.text(target, 80)!r}"
     raise UsageError(f"{what}: {there}; nothing was changed")
 
 
-def _look(session: Session, lock: Lock, watch_seconds: float | None) -> Holder:
-    """The holder, after its lease was watched; ends early when it is seen alive. Raises KubeError."""
-    patience = holder.watch_seconds(lock) if watch_seconds is None else watch_seconds
-    if patience and session.live:
-        session.note(f"watching for {patience:.0f} s whether {lock.holder} renews it …")
-    newest, watched, ends = lock, 0.0, time.monotonic() + patience
-    while (rest := ends - time.monotonic()) > 0 and not _has_moved(lock, newest):
-        time.sleep(min(_LOOK_EVERY_SECONDS, rest))
+def _watch(session: Session, lock: Lock, rules: Policy, seconds: float | None) -> Holder:
+    """The holder, after its Lease was watched; ends early when it is seen alive. Raises KubeError."""
+    limit = holder.watch_seconds(lock) if seconds is None else seconds
+    if limit and session.live:
+        session.note(f"watching for {limit:.0f}s whether {lock.shown_holder} renews it …")
+    newest, watched, ends = lock, 0.0, time.monotonic() + limit
+    while (rest := ends - time.monotonic()) > 0 and not _has_changed(lock, newest):
+        time.sleep(min(_READ_EVERY_SECONDS, rest))
         newest = _again(session, lock)
-        watched = patience - max(0.0, ends - time.monotonic())
+        watched = limit - max(0.0, ends - time.monotonic())
     if newest.view.holder != lock.view.holder:
-        raise ChangedMeanwhile(f"lock {lock.name} has left {lock.holder} by itself meanwhile; nothing was done")
-    node = _node(session, lock.holder)
-    state = fleet.state_of(node.annotations) if node is not None else None
-    return Holder(
-        newest, node, state, _heartbeat(session, lock.holder), _has_moved(lock, newest), watched, session.now()
-    )
+        raise ChangedMeanwhile(f"{lock.shown_holder} does not hold lock {lock.name} any more; nothing was done")
+    changed = _has_changed(lock, newest)
+    node, boot_id = None, ""
+    if found := _node(session, lock.holder):
+        node, boot_id = nodes.row(found, rules.pool), node_view(found).boot_id
+    heartbeat = _heartbeat(session, lock.holder) if node is not None else 0.0
+    return Holder(newest, node, boot_id, heartbeat, changed, watched, session.now())
 
 
-def _has_moved(before: Lock, after: Lock) -> bool:
+def _has_changed(before: Lock, after: Lock) -> bool:
     """Whether the holder wrote. A waiter's mark alone is no sign of its life."""
     return replace(before.view, version="", stuck="") != replace(after.view, version="", stuck="")
 
 
 def _again(session: Session, lock: Lock) -> Lock:
     try:
-        return replace(lock, view=lease_view(session.kube.get(LEASES, lock.view.name, session.namespace)))
+        found = locks.lock_of(session.kube.get(LEASES, lock.view.name, session.namespace))
     except NotFound as error:
         raise ChangedMeanwhile(f"lock {lock.name} was deleted meanwhile; nothing was done") from error
+    return found or lock
 
 
-def _node(session: Session, name: str) -> NodeView | None:
+def _node(session: Session, name: str) -> dict[str, Any] | None:
+    if not name:
+        return None
     try:
-        return node_view(session.kube.get(NODES, name))
+        return session.kube.get(NODES, name)
     except NotFound as error:
         if not error.names_object:
             raise
@@ -153,46 +163,62 @@ def _node(session: Session, name: str) -> NodeView | None:
 
 
 def _heartbeat(session: Session, name: str) -> float:
-    """When the node's kubelet last renewed its own lease; 0 when that cannot be told, which proves nothing."""
+    """When the node's kubelet last renewed its own Lease; 0 when unknown, which is no evidence of anything."""
     try:
-        return locks.moment(lease_view(session.kube.get(LEASES, name, _HEARTBEATS)).renewed)
+        return values.timestamp(lease_view(session.kube.get(LEASES, name, _HEARTBEATS)).renewed)
     except KubeError:
         return 0.0
 
 
 def _refusal(seen: Holder) -> str:
-    lock = seen.lock
-    how = "renews it" if seen.life is Life.ALIVE else "renewed it so lately that it counts as alive"
+    name = seen.lock.holder
+    how = "renews it" if seen.liveness is HolderLiveness.ALIVE else "renewed it so recently that it counts as alive"
     return (
-        f"{lock.holder} {how}; nothing was changed. What it does: kubectl node-hardening why {lock.holder}. "
-        f"To have it stop and give the lock back: kubectl node-hardening skip {lock.holder}. "
-        "To take the lock all the same: --force"
+        f"{name} {how}; nothing was changed. What it does: {command('why', name)}. "
+        f"To make it abort and release the lock: {command('skip', name)}. To take the lock regardless: --force"
     )
 
 
 def _free(session: Session, lock: Lock, signature: str, *, dry_run: bool) -> None:
-    """As an agent gives its lock back, with who did it beside it. Raises ChangedMeanwhile, KubeError."""
+    """As an agent releases its lock, with who did it beside it. Raises ChangedMeanwhile, KubeError."""
     now = session.now()
-    body: dict[str, Any] = lease_body(freed(lock.view, now), session.namespace)
-    body["metadata"]["annotations"][changes.UNLOCKED] = f"{micro_time(now)} from {lock.holder}: {signature}"
+    body: dict[str, Any] = lease_body(freed(healed(lock), now), session.namespace)
+    note = f"{micro_time(now)} from {lock.shown_holder}: {signature}"
+    body["metadata"]["annotations"][LOCK_UNLOCKED] = note
     try:
-        session.kube.patch(LEASES, lock.view.name, body, session.namespace, manager=changes.MANAGER, dry_run=dry_run)
+        session.kube.patch(LEASES, lock.view.name, body, session.namespace, manager=mutations.MANAGER, dry_run=dry_run)
     except (Conflict, NotFound) as error:
-        text = f"lock {lock.name} changed meanwhile: its holder may be alive; nothing was done: look again"
+        text = f"lock {lock.name} changed meanwhile: its holder may be alive; nothing was done: check again"
         raise ChangedMeanwhile(text) from error
 
 
-def _tell(session: Session, seen: Holder, who: str, reason: str, *, dry_run: bool) -> None:
-    """On the Lease, and on the holder's Node, where people look."""
-    lock = seen.lock
-    looked = {Life.GONE: "gone", Life.ALIVE: "alive (forced)", Life.FRESH: "alive (forced)", Life.SILENT: "silent"}
-    why = f": {reason}" if reason else ""
-    text = f"{who} took lock {lock.name} from {lock.holder}, which was {looked[seen.life]}{why}"
-    about = [Told(Deed.REBOOT_LOCK_FREED, text, LEASES, lock.view.name, session.namespace)]
-    if seen.life is not Life.GONE:
-        about.append(Told(Deed.REBOOT_LOCK_FREED, text, NODES, lock.holder))
-    for told in about:
-        changes.tell(session, told, who=who, dry_run=dry_run)
+def healed(lock: Lock) -> LeaseView:
+    """The Lease with what an agent may have written: anything else is back at its start. Pure."""
+    view = lock.view
+    return replace(
+        view,
+        transitions=int(values.number(view.transitions, _TRANSITIONS)),
+        duration_seconds=int(holder.duration_seconds(lock)),
+        last_reboot=lock.last_reboot,
+        pool_size=int(values.number(view.pool_size, _POOL_SIZE)),
+        waited=values.number(view.waited),
+        acquired=view.acquired if lock.acquired else "",
+        renewed=view.renewed if lock.renewed else "",
+    )
+
+
+def _record(session: Session, seen: Holder, who: str, reason: str, *, dry_run: bool) -> None:
+    """On the Lease, and on the holder's Node, where users look."""
+    lock, is_gone = seen.lock, seen.liveness is HolderLiveness.GONE
+    alive, gone = "alive (forced)", "gone"
+    was = {HolderLiveness.GONE: gone, HolderLiveness.SILENT: "silent"}.get(seen.liveness, alive)
+    text = f"{who} took lock {lock.name} from {lock.shown_holder}, which was {was}" + (f": {reason}" if reason else "")
+    code = AuditReason.REBOOT_LOCK_FORCE_RELEASED
+    about = [AuditEvent(code, text, LEASES, lock.view.name, session.namespace)]
+    if not is_gone:
+        about.append(AuditEvent(code, text, NODES, lock.holder))
+    for audit in about:
+        mutations.record(session, audit, who=who, dry_run=dry_run)
 
 
 COMMAND = Command("unlock", "take the reboot lock from a holder that does not come back (dangerous)", _configure, _run)

@@ -1,5 +1,5 @@
-"""The page of `report`: one HTML document of the fleet that needs nothing but itself, to be mailed or attached.
+"""The page of `report`: one self-contained HTML document of the fleet, to be mailed or attached.
 
-It refuses to fetch anything, to need a script for reading, to let what stands on a Node become markup, and to colour
-anything green that could not be told.
+It refuses to fetch anything, to need a script for reading, to let anything on a Node become markup, and to colour
+anything green that is unknown.
 """

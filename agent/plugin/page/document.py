@@ -1,152 +1,169 @@
-"""The whole page, section by section, as an iterator of pieces: nothing has to hold it in one. Pure."""
+"""The page of `report`, made of the templates beside this module, piece by piece: it is never held in one. Pure.
+
+Jinja2 escapes whatever is not markup of ours, and `_shown` sanitizes it: what is written on a Node stays text.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 from agent import __version__
-from agent.plugin import render
-from agent.plugin.fleet import NodeRow
-from agent.plugin.page import agents, hardening, rebooting
-from agent.plugin.page.file import GENERATOR
-from agent.plugin.page.judgement import Judgement, judge
-from agent.plugin.page.markup import Html, element, join, said
-from agent.plugin.page.parts import mark, steps
-from agent.plugin.page.tally import Snapshot
+from agent.model import Severity
+from agent.plugin.cluster import values
+from agent.plugin.cluster.nodes import NodeRow
+from agent.plugin.diagnosis.advice import command
+from agent.plugin.page import summary
+from agent.plugin.page.aggregate import NodeNames, Snapshot, by_control, names_of
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.page.summary import Tone, compliance
+from agent.plugin.page.waiting_table import waiting_table
+from agent.plugin.views import fleet, history, table
+from agent.reboot.phases import Phase
 
 _ANCHORED = 2000
+_GROUPS_SHOWN = 150
+_QUIET_NAMES = 5000
+_PROBLEMS_SHOWN = 30
+_PIECE_CHARACTERS = 4000
+_GLOBALS: Mapping[str, Any] = {
+    "SIGNS": {
+        Tone.GOOD: "\u2713", Tone.BAD: "\u2715", Tone.HELD: "!", Tone.WARN: "?", Tone.BUSY: "\u21bb",
+        Tone.QUIET: "\u2013",
+    },
+    "SEVERITIES": {
+        Severity.CRITICAL: (Tone.BAD, "!!"), Severity.HIGH: (Tone.BAD, "!"), Severity.MEDIUM: (Tone.HELD, "\u25b2"),
+        Severity.LOW: (Tone.QUIET, "\u25bd"), Severity.INFO: (Tone.QUIET, "i"),
+    },
+    "READY": {True: (Tone.QUIET, "Ready"), False: (Tone.HELD, "NotReady"), None: (Tone.WARN, "unknown")},
+}  # fmt: skip
 
 
 def pieces(shot: Snapshot) -> Iterator[str]:
-    """The page, ASCII throughout."""
-    found = judge(shot)
-    rows, quiet = hardening.listed(shot.seen)
-    anchors = {row.name: f"node-{number}" for number, row in enumerate(rows[:_ANCHORED])}
-    style, script = _resource("page.css"), _resource("page.js")
-    yield "<!DOCTYPE html>\n"
-    yield '<html lang="en">\n'
-    yield _head(shot, style, script)
-    yield "<body>\n"
-    yield element("a", "To the verdict", href="#summary", class_="skip")
-    yield _header(shot, found)
-    yield "<main>\n"
-    yield _verdict(found)
-    for piece in _sections(shot, found, anchors, rows, quiet):
-        yield piece
-        yield "\n"
-    yield "</main>\n"
-    yield _footer(shot)
-    # Not escaped: a resource of ours, and its hash is the only one that the policy lets run.
-    yield f"<script>{script}</script>\n</body>\n</html>\n"
+    """The page, ASCII throughout: no guess at an encoding can turn it into something else."""
+    template = _environment().get_template("report.html")
+    kept: list[str] = []
+    size = 0
+    for piece in template.generate(_context(shot)):
+        kept.append(piece)
+        size += len(piece)
+        if size >= _PIECE_CHARACTERS:
+            yield _ascii(kept)
+            kept, size = [], 0
+    yield _ascii(kept)
 
 
-def _sections(
-    shot: Snapshot, found: Judgement, anchors: Mapping[str, str], rows: tuple[NodeRow, ...], quiet: tuple[NodeRow, ...]
-) -> Iterator[Html]:
-    yield hardening.counts(shot)
-    if found.untold:
-        yield hardening.untold(found.untold)
-    yield hardening.findings(shot, anchors)
-    yield hardening.nodes(shot, anchors, rows, quiet)
-    yield rebooting.reboots(shot, anchors)
-    yield rebooting.history(shot, anchors)
-    yield agents.agents(shot, anchors)
+def _ascii(parts: Sequence[str]) -> str:
+    return "".join(parts).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-def _head(shot: Snapshot, style: str, script: str) -> Html:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Nothing is fetched, sent or framed, and no script runs but ours: also not one that got past every escape.
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    where = f" - {shot.heading.context}" if shot.heading.context else ""
-    return element(
-        "head",
-        "\n", element("meta", charset="utf-8"),
-        "\n", element("meta", name="generator", content=f"{GENERATOR} {__version__}"),
-        "\n", element("meta", http_equiv="Content-Security-Policy", content=policy),
-        "\n", element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        "\n", element("meta", name="referrer", content="no-referrer"),
-        "\n", element("meta", name="color-scheme", content="light dark"),
-        "\n", element("title", f"{shot.heading.title}{where}"),
-        "\n", element("style", Html(style)),
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("agent.plugin.page"),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown,
     )  # fmt: skip
+    made.globals.update(_GLOBALS, command=command, reboot=summary.reboot)
+    made.filters.update(
+        cut=table.cut, counted=table.count, duration=table.age, since=table.since, stamp=table.stamp,
+        rfc3339=table.rfc3339, utc=lambda moment: table.stamp(moment).replace("Z", " UTC"),
+        phases=history.phases, compliance=compliance,
+    )  # fmt: skip
+    return made
 
 
-def _header(shot: Snapshot, found: Judgement) -> Html:
-    heading, seen = shot.heading, shot.seen
-    unknown = element("span", "unknown", class_="faint")
+def _shown(value: object) -> object:
+    """What a template shows of a value: markup as it is, everything else as one printable line."""
+    return value if isinstance(value, Markup) or value == "" else values.text(str(value), 4096)
+
+
+def _resource(name: str) -> Markup:
+    text = (resources.files("agent.plugin.page") / "templates" / name).read_text(encoding="ascii")
+    return Markup(text)  # noqa: S704 - a resource of ours, and the only script that the page's policy lets run
+
+
+def _context(shot: Snapshot) -> dict[str, Any]:
+    seen = shot.fleet
+    rows, quiet = summary.listed(seen)
+    script = _resource("page.js")
+    waits, waits_left = waiting_table(seen)
     versions = sorted({mix.version or "unknown" for mix in shot.mixes})
-    spoken = ", ".join(versions[:3]) + (f" and {len(versions) - 3} more" if len(versions) > 3 else "")
-    about = [
-        ("Cluster", said(heading.context) if heading.context else unknown),
-        ("Kubernetes", said(heading.server, 40) if heading.server else unknown),
-        ("As of", element("time", _moment(heading.moment), datetime=render.rfc3339(heading.moment))),
-        ("Written by", said(heading.author, 80) if heading.author else unknown),
-        ("Agents", said(spoken, 80) if spoken else element("span", "none seen", class_="faint")),
-        *([("Only nodes with", said(heading.selector))] if heading.selector else []),
-        *([("Namespace", said(seen.namespace))] if seen.namespace != "node-hardening" else []),
-    ]
-    links = [
-        ("counts", "Counts"), *([("untold", "Not told")] if found.untold else []), ("findings", "Findings"),
-        ("nodes", "Nodes"), ("reboots", "Reboots"), ("history", "History"), ("agents", "Agents and policies"),
-    ]  # fmt: skip
-    items = join(element("li", element("a", title, href=f"#{name}")) for name, title in links)
-    return element(
-        "header",
-        element("h1", said(heading.title)),
-        element(
-            "dl", *(element("div", element("dt", name), element("dd", what)) for name, what in about), class_="about"
-        ),
-        element("nav", element("ul", items), aria_label="Sections"),
+    shown = shot.groups[:_GROUPS_SHOWN]
+    by_status = summary.by_compliance(seen.rows)
+    return {
+        "shot": shot, "heading": shot.heading, "fleet": seen, "summary": summary.summarize(shot),
+        "generator": f"{GENERATOR} {__version__}", "program": f"kubectl node-hardening {__version__}",
+        "script": script, "style": _resource("page.css"),
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "versions": ", ".join(versions[:3]) + (f" and {len(versions) - 3} more" if len(versions) > 3 else ""),
+        "anchors": {row.name: f"node-{number}" for number, row in enumerate(rows[:_ANCHORED])},
+        "bar": list(_bar(by_status)),
+        "tiles": [*by_status, (Tone.QUIET, "reboot pending or running", sum(row.wants_reboot for row in seen.rows))],
+        "phases": ", ".join(f"{number:,} {phase}" for phase, number in fleet.phases(seen.rows).items()),
+        "pools": _pools(seen.rows),
+        "controls": by_control(shown), "groups_left": len(shot.groups) - len(shown),
+        "no_findings": _no_findings(seen.rows),
+        "stuck": {lock.holder_uid for lock in seen.stuck},
+        "rows": rows, "rows_left": len(seen.rows) - len(rows) - len(quiet),
+        "quiet": quiet, "quiet_pools": sorted(_by_pool(quiet[:_QUIET_NAMES]).items()),
+        "by_uid": {row.uid: row for row in seen.rows},
+        "waiting": Counter(row.pool for row in seen.rows if row.phase is Phase.WAITING),
+        "waits": waits, "waits_left": waits_left,
+        "mixes": shot.mixes, "no_agent": names_of(row for row in seen.rows if row.compliance is None),
+        "rejected": _rejected(seen.rows),
+    }  # fmt: skip
+
+
+def _bar(by_status: Sequence[tuple[Tone, str, int]]) -> Iterator[tuple[Tone, str, str]]:
+    """Shares in percent; the tiles below show the same in numbers."""
+    whole, at = sum(number for _, _, number in by_status), 0.0
+    for tone, _, number in by_status:
+        width = 100.0 * number / whole
+        gap = 0.25 if at + width < 99.9 else 0.0
+        yield tone, f"{at:.2f}", f"{max(width - gap, 0.05):.2f}"
+        at += width
+
+
+def _pools(rows: Sequence[NodeRow]) -> list[tuple[str, tuple[int, ...]]]:
+    """A pool's name and its numbers, in the order of the table's columns."""
+    by_pool: dict[str, list[NodeRow]] = {}
+    for row in rows:
+        by_pool.setdefault(row.pool, []).append(row)
+    made: list[tuple[str, tuple[int, ...]]] = []
+    for name, some in sorted(by_pool.items()):
+        tones = Counter(compliance(row)[0] for row in some)
+        good, bad = tones[Tone.GOOD], tones[Tone.BAD]
+        pending, down = sum(row.wants_reboot for row in some), sum(row.is_disrupted for row in some)
+        made.append((name, (len(some), good, bad, len(some) - good - bad, pending, down)))
+    return made
+
+
+def _by_pool(rows: Sequence[NodeRow]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.pool, []).append(row.name)
+    return found
+
+
+def _no_findings(rows: Sequence[NodeRow]) -> str:
+    unchecked = sum(row.compliance is None for row in rows)
+    if unchecked == len(rows):
+        return "No node was checked."
+    return "No agent reported a problem." + (
+        f" {table.count(unchecked, 'node')} without an agent." if unchecked else ""
     )
 
 
-def _moment(moment: float) -> str:
-    return render.stamp(moment).replace("Z", " UTC")
-
-
-def _verdict(found: Judgement) -> Html:
-    points = [
-        element(
-            "li", mark(point.tone),
-            element("div", _pointing(point.said, point.where), steps([point.step] if point.step else [])),
-            class_=point.tone.value,
-        )
-        for point in found.points
-    ]  # fmt: skip
-    heading = element("h2", mark(found.tone), found.headline, id="summary-title")
-    listed = [element("ul", *points, class_="points")] if points else []
-    return element(
-        "section", heading, *listed, id="summary", class_=f"verdict {found.tone.value}", aria_labelledby="summary-title"
-    )
-
-
-def _pointing(words: str, where: str) -> Html:
-    links = [" ", element("a", f"See {where}.", href=f"#{where}")] if where else []
-    return element("span", element("bdi", words), *links)
-
-
-def _footer(shot: Snapshot) -> Html:
-    return element(
-        "footer",
-        element(
-            "p",
-            f"Written by kubectl node-hardening {__version__}. It shows what stood on Nodes, Leases and ConfigMaps at "
-            f"{_moment(shot.heading.moment)}, and does not change afterwards. Ages are counted from then.",
-        ),
-        element(
-            "p",
-            "Findings, their next steps and what agents say are quoted from the Nodes' annotations, which everybody "
-            "who may change Nodes can write. Well means: an agent looked, and a node that is heard of says so. What "
-            "could not be told is called unknown, and counted apart.",
-        ),
-    )
-
-
-def _resource(name: str) -> str:
-    return (resources.files("agent.plugin.page") / name).read_text(encoding="ascii")
+def _rejected(rows: Sequence[NodeRow]) -> list[tuple[str, NodeNames]]:
+    """Configurations that agents rejected, with the nodes that keep using an older one."""
+    by_problem: dict[str, list[NodeRow]] = {}
+    for row in rows:
+        if row.config_problem and (row.config_problem in by_problem or len(by_problem) < _PROBLEMS_SHOWN):
+            by_problem.setdefault(row.config_problem, []).append(row)
+    return [(problem, names_of(some)) for problem, some in by_problem.items()]

@@ -1,41 +1,133 @@
-"""What holds a reboot back although the node wants one. Each answers one question, and "cannot tell" is a yes.
+"""What holds a reboot back although the node needs one. Each answers one question; "unknown" holds it back too.
 
-    blockers = make_blockers(config.reboot, kube, node="worker-1", namespace="node-hardening", clock=clock)
+    blockers = make_blockers(config.reboot, kube, node="worker-1", namespace="node-hardening", clock=clock, host=host)
 
-Budget, opt-out and minimum gap are not here: the coordinator reads them off what it looks at anyway.
+Budget, opt-out and minimum gap are not here: the coordinator derives them from what it reads anyway.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from agent.config.schema import Kured, Reboot
+from agent.host import Host
 from agent.kube import Kube
+from agent.reboot.blockers.inhibitors import InhibitorBlocker
 from agent.reboot.blockers.kured import KuredBlocker
+from agent.reboot.blockers.package_manager import PackageManagerBlocker
 from agent.reboot.blockers.pause import PauseBlocker
 from agent.reboot.blockers.pods import PodBlocker
 from agent.reboot.blockers.prometheus import PrometheusBlocker
+from agent.reboot.blockers.settle import SettleBlocker
 from agent.reboot.blockers.window import WindowBlocker
-from agent.reboot.ports import Blocker, Clock
+from agent.reboot.interfaces import Blocker, Clock, Sentinel
+from agent.reboot.status import StatusReason
 
-__all__ = ["KuredBlocker", "PauseBlocker", "PodBlocker", "PrometheusBlocker", "WindowBlocker", "make_blockers"]
+__all__ = ["BLOCKERS", "BlockerContext", "BlockerSpec", "make_blockers", "reason_of"]
 
 # The coordinator asks while it holds the lock: an API server that is away must be known before the lease is old.
 _CALL_SECONDS = 8.0
 
 
-def make_blockers(policy: Reboot, kube: Kube, *, node: str, namespace: str, clock: Clock) -> tuple[Blocker, ...]:
-    """The blockers that a policy asks for, cheapest first: the first one that blocks is the one that is told.
+@dataclass(frozen=True, slots=True)
+class BlockerContext:
+    """What a blocker is made from. host, sentinel: None away from the node; what needs them is left out then."""
 
-    namespace: the agent's own, where the pause lies.
+    policy: Reboot
+    kube: Kube
+    node: str
+    namespace: str
+    clock: Clock
+    host: Host | None = None
+    sentinel: Sentinel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockerSpec:
+    """One kind of blocker.
+
+    name: in metrics and status. section: the keys below `reboot` that configure it. reason: in the status while it
+    blocks. make: returns None where the policy does not ask for it.
     """
-    hurried = kube.within(_CALL_SECONDS)
-    blockers: list[Blocker] = []
-    if policy.windows:
-        blockers.append(WindowBlocker(policy.windows, clock))
-    blockers.append(PauseBlocker(hurried, namespace, clock))
-    if policy.lock.kured is Kured.AUTO:
-        blockers.append(KuredBlocker(policy.lock, hurried, node, clock))
-    if policy.blockers.pods:
-        blockers.append(PodBlocker(policy.blockers.pods, hurried, node))
-    if policy.blockers.prometheus.url:
-        blockers.append(PrometheusBlocker(policy.blockers.prometheus, clock))
-    return tuple(blockers)
+
+    name: str
+    section: str
+    reason: StatusReason
+    make: Callable[[BlockerContext], Blocker | None]
+
+
+def _window(context: BlockerContext) -> Blocker | None:
+    policy = context.policy
+    if not policy.windows and not policy.blackouts:
+        return None
+    return WindowBlocker(policy.windows, policy.blackouts, context.clock)
+
+
+def _settle(context: BlockerContext) -> Blocker | None:
+    if context.sentinel is None or context.policy.sentinel.settle <= 0:
+        return None
+    return SettleBlocker(context.sentinel, context.policy.sentinel.settle, context.clock)
+
+
+def _package_manager(context: BlockerContext) -> Blocker | None:
+    enabled = context.policy.blockers.package_manager
+    return PackageManagerBlocker(context.host) if enabled and context.host is not None else None
+
+
+def _inhibitors(context: BlockerContext) -> Blocker | None:
+    enabled = context.policy.blockers.inhibitors
+    return InhibitorBlocker(context.host) if enabled and context.host is not None else None
+
+
+def _pause(context: BlockerContext) -> Blocker:
+    return PauseBlocker(context.kube, context.namespace, context.clock)
+
+
+def _kured(context: BlockerContext) -> Blocker | None:
+    lock = context.policy.lock
+    return KuredBlocker(lock, context.kube, context.node, context.clock) if lock.kured is Kured.AUTO else None
+
+
+def _pods(context: BlockerContext) -> Blocker | None:
+    selectors = context.policy.blockers.pods
+    return PodBlocker(selectors, context.kube, context.node) if selectors else None
+
+
+def _prometheus(context: BlockerContext) -> Blocker | None:
+    policy = context.policy.blockers.prometheus
+    return PrometheusBlocker(policy, context.clock, context.node) if policy.url else None
+
+
+# The cheapest first: the first one that blocks is the one that is reported.
+BLOCKERS: tuple[BlockerSpec, ...] = (
+    BlockerSpec("window", "windows", StatusReason.OUTSIDE_WINDOW, _window),
+    BlockerSpec("settle", "sentinel", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _settle),
+    BlockerSpec("package-manager", "blockers", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _package_manager),
+    BlockerSpec("inhibitor", "blockers", StatusReason.BLOCKED_BY_INHIBITOR, _inhibitors),
+    BlockerSpec("pause", "", StatusReason.PAUSED, _pause),
+    BlockerSpec("kured", "lock", StatusReason.KURED_LOCKED, _kured),
+    BlockerSpec("pods", "blockers", StatusReason.BLOCKED_BY_PODS, _pods),
+    BlockerSpec("prometheus", "blockers.prometheus", StatusReason.BLOCKED_BY_ALERTS, _prometheus),
+)
+
+
+def make_blockers(
+    policy: Reboot,
+    kube: Kube,
+    *,
+    node: str,
+    namespace: str,
+    clock: Clock,
+    host: Host | None = None,
+    sentinel: Sentinel | None = None,
+) -> tuple[Blocker, ...]:
+    """The blockers that a policy asks for, in the order of BLOCKERS. namespace: the agent's own, with the pause."""
+    context = BlockerContext(policy, kube.within(_CALL_SECONDS), node, namespace, clock, host, sentinel)
+    made = (spec.make(context) for spec in BLOCKERS)
+    return tuple(blocker for blocker in made if blocker is not None)
+
+
+def reason_of(name: str) -> StatusReason:
+    """The status reason of a blocker by its name; a name that is not registered is just blocked."""
+    return next((spec.reason for spec in BLOCKERS if spec.name == name), StatusReason.BLOCKED)

@@ -1,4 +1,4 @@
-"""The cluster's pause: a ConfigMap in the agent's namespace that holds every reboot back until a time, or for good.
+"""The cluster's pause: a ConfigMap in the agent's namespace that holds every reboot back while it exists.
 
 It refuses to take a pause that it does not understand for none.
 """
@@ -11,16 +11,16 @@ from typing import Any
 from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, Kube
 from agent.kube.errors import Forbidden, NotFound
-from agent.reboot.ports import Clock, Verdict
+from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import format_rfc3339, parse_rfc3339, sanitize
 
 PAUSE = "node-hardening-pause"
-# A pause may be lifted before its time, so only its last minute is slept through.
+# A pause may end before its time, so only its last minute is slept through.
 _LAST_MINUTE_SECONDS = 60.0
 
 
 class PauseBlocker:
-    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is lifted), `data.reason`, `data.by`."""
+    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is deleted), `data.reason`, `data.by`."""
 
     name = "pause"
     late = True
@@ -30,24 +30,24 @@ class PauseBlocker:
         self._namespace = namespace
         self._clock = clock
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One small GET."""
         try:
             found = self._kube.get(CONFIGMAPS, PAUSE, self._namespace)
         except NotFound as error:
             if error.names_object:
-                return Verdict(blocked=False)
-            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+                return BlockerResult(blocked=False)
+            return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
         except Forbidden:
-            by = f"the cluster's pause, which may not be read: allow get of configmaps/{PAUSE} in {self._namespace}"
-            return Verdict(blocked=True, by=by)
+            by = f"the cluster's pause is unknown: allow get of configmaps/{PAUSE} in {self._namespace}"
+            return BlockerResult(blocked=True, by=by)
         except KubeError as error:
-            return Verdict(blocked=True, by=f"the cluster's pause, which cannot be told: {error}")
+            return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
         return judge(found, self._clock.wall())
 
 
-def judge(pause: Mapping[str, Any], now: float) -> Verdict:
-    """What a ConfigMap says. Pure; now is in seconds since the epoch."""
+def judge(pause: Mapping[str, Any], now: float) -> BlockerResult:
+    """What a ConfigMap means. Pure; now is in seconds since the epoch."""
     data = pause.get("data")
     data = data if isinstance(data, dict) else {}
     until = str(data.get("until") or "").strip()
@@ -58,9 +58,9 @@ def judge(pause: Mapping[str, Any], now: float) -> Verdict:
         try:
             left = parse_rfc3339(until) - now
         except ValueError as error:
-            return Verdict(blocked=True, by=f"{by}, whose end is not understood: {error}")
+            return BlockerResult(blocked=True, by=f"{by}, whose end is not understood: {error}")
         if left <= 0:
-            return Verdict(blocked=False)
+            return BlockerResult(blocked=False)
         by += f" until {format_rfc3339(now + left)}"
         again = left if left < _LAST_MINUTE_SECONDS else 0.0
-    return Verdict(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)
+    return BlockerResult(blocked=True, by=f"{by}: {why}" if why else by, again_seconds=again)

@@ -1,6 +1,6 @@
 """Pods that must not be disturbed: while one with such labels is on this node and not finished, nothing reboots.
 
-A pod that is starting, terminating or of unknown phase counts as running: it cannot be told to have ended.
+A pod that is starting, terminating or of unknown phase counts as running.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from agent.config.selector import Selector
 from agent.errors import KubeError
 from agent.kube import PODS, Kube
-from agent.reboot.ports import Verdict
+from agent.reboot.interfaces import BlockerResult
 from agent.text import join_limited
 
 _ENOUGH = 6
@@ -28,7 +28,7 @@ class PodBlocker:
         # Field selectors know `!=`; status.phase is one of the fields that pods are selected by.
         self._fields = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
 
-    def check(self) -> Verdict:
+    def check(self) -> BlockerResult:
         """One LIST of at most a few pods a selector."""
         for selector in self._selectors:
             try:
@@ -37,9 +37,9 @@ class PodBlocker:
                 )
                 page = next(listing.pages())
             except KubeError as error:
-                return Verdict(blocked=True, by=f"pods that cannot be listed: {error}")
+                return BlockerResult(blocked=True, by=f"pods unknown: {error}")
             if page:
                 names = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in page]
                 more = " and more" if len(names) == _ENOUGH else ""
-                return Verdict(blocked=True, by=f"pods with {selector}: {join_limited(names[:5])}{more}")
-        return Verdict(blocked=False)
+                return BlockerResult(blocked=True, by=f"pods with {selector}: {join_limited(names[:5])}{more}")
+        return BlockerResult(blocked=False)

@@ -1,12 +1,13 @@
-"""Alerts that hold a reboot back, asked of a Prometheus (or Thanos, Mimir, VictoriaMetrics) over its HTTP API.
+"""Alerts that hold a reboot back, read from a Prometheus (or Thanos, Mimir, VictoriaMetrics) over its HTTP API.
 
-A server that cannot be reached, refuses, or answers what is not understood blocks, and the verdict says why. It refuses
+A server that cannot be reached, refuses, or answers what is not understood blocks, with the reason. It refuses
 to follow redirects, to read proxies and CA variables of the environment, and to keep a connection between two checks.
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +20,18 @@ from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
 from agent.kube.network_errors import NETWORK, words
-from agent.reboot.ports import Clock, Verdict
-from agent.text import join_limited, sanitize
+from agent.reboot.interfaces import BlockerResult, Clock, Drained
+from agent.text import join_limited, parse_rfc3339, sanitize
 
 _ANSWER_LIMIT = 4 << 20
 _CHUNK = 1 << 16
-_TOKEN_LIMIT = 64 << 10
+_SECRET_LIMIT = 64 << 10
+_CLOCK_SKEW_SECONDS = 60.0
 _STATES = ("firing", "pending", "inactive")
 
 
-class NotTold(AgentError):
-    """Whether an alert fires cannot be told; the message says why."""
+class PrometheusUnknown(AgentError):
+    """Whether an alert fires is unknown; the message is the reason."""
 
 
 class PrometheusBlocker:
@@ -38,24 +40,43 @@ class PrometheusBlocker:
     name = "prometheus"
     late = True
 
-    def __init__(self, policy: Prometheus, clock: Clock) -> None:
+    def __init__(self, policy: Prometheus, clock: Clock, node: str = "") -> None:
         self._policy = policy
         self._clock = clock
+        self._node = node
         self._ignore = re.compile(policy.ignore) if policy.ignore else None
         self._only = re.compile(policy.only) if policy.only else None
 
-    def check(self) -> Verdict:
-        """One request; takes `timeout` at most, a little more when the server dribbles."""
+    def check(self) -> BlockerResult:
+        """One request; takes `timeout` at most, a little more when the server sends slowly."""
+        return self._check(None)
+
+    def check_after_drain(self, drained: Drained) -> BlockerResult:
+        """The same without what our own cordon and drain set off: see `caused_by_drain`."""
+        return self._check(drained)
+
+    def _check(self, drained: Drained | None) -> BlockerResult:
         policy = self._policy
         try:
             if policy.query:
-                names = series(self._ask("/api/v1/query", {"query": policy.query}))
-                return Verdict(bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else "")
+                names = series(
+                    self._ask("/api/v1/query", {"query": policy.query}), lambda labels: self._is_ours(drained, labels)
+                )
+                return BlockerResult(
+                    bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else ""
+                )
             found = self._ask("/api/v1/alerts", {})
-            names = alerts(found, firing_only=policy.firing_only, counts=self._counts)
-        except NotTold as error:
-            return Verdict(blocked=True, by=f"Prometheus at {policy.url}, which cannot be told: {error}")
-        return Verdict(bool(names), f"alerts: {join_limited(names)}" if names else "")
+            names = alerts(
+                found,
+                firing_only=policy.firing_only,
+                counts=lambda labels, since: self._counts(labels) and not self._is_ours(drained, labels, since),
+            )
+        except PrometheusUnknown as error:
+            return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}", unknown=True)
+        return BlockerResult(bool(names), f"alerts: {join_limited(names)}" if names else "")
+
+    def _is_ours(self, drained: Drained | None, labels: Mapping[str, str], since: float | None = None) -> bool:
+        return drained is not None and caused_by_drain(drained, self._node, labels, since)
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
         name = labels.get("alertname", "")
@@ -68,7 +89,7 @@ class PrometheusBlocker:
     def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         policy = self._policy
         ends = self._clock.monotonic() + policy.timeout
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **self._authorization()}
+        headers = self._headers()
         with requests.Session() as session:
             session.trust_env = False
             try:
@@ -83,100 +104,154 @@ class PrometheusBlocker:
                 ) as response:
                     return understood(response.status_code, self._body(response, ends))
             except NETWORK as error:
-                raise NotTold(self._trouble(error)) from error
+                raise PrometheusUnknown(self._trouble(error)) from error
             except ValueError as error:
-                raise NotTold(f"the URL is none: {sanitize(str(error))}") from error
+                raise PrometheusUnknown(f"not a URL: {sanitize(str(error))}") from error
 
-    def _authorization(self) -> Mapping[str, str]:
-        """The token, read anew each time: it rotates."""
-        path = self._policy.token_file
-        if not path:
-            return {}
-        try:
-            with Path(path).open("rb") as file:
-                return {"Authorization": bearer(file.read(_TOKEN_LIMIT), path)}
-        except OSError as error:
-            raise NotTold(f"tokenFile {path}: {error.strerror}") from error
-        except KubeError as error:
-            raise NotTold(f"tokenFile: {error}") from error
+    def _headers(self) -> Mapping[str, str]:
+        """Credentials and more headers, read from their files for each request. Raises PrometheusUnknown."""
+        policy = self._policy
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        for header, path in policy.header_files.items():
+            headers[header] = _header(read_secret("headerFiles", path), path)
+        if policy.basic_auth_file:
+            pair = read_secret("basicAuthFile", policy.basic_auth_file).strip()
+            if b":" not in pair:
+                raise PrometheusUnknown(f"basicAuthFile {policy.basic_auth_file}: it does not hold user:password")
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        if policy.token_file:
+            try:
+                headers["Authorization"] = bearer(read_secret("tokenFile", policy.token_file), policy.token_file)
+            except KubeError as error:
+                raise PrometheusUnknown(f"tokenFile: {error}") from error
+        return headers
 
     def _body(self, response: requests.Response, ends: float) -> bytes:
         body = bytearray()
         while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > _ANSWER_LIMIT:
-                raise NotTold(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
+                raise PrometheusUnknown(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
             if self._clock.monotonic() > ends:
-                raise NotTold("no whole answer in time")
+                raise PrometheusUnknown("no whole answer in time")
         return bytes(body)
 
     def _trouble(self, error: Exception) -> str:
         ca_file = self._policy.ca_file
         if ca_file and not Path(ca_file).is_file():
-            return f"caFile {ca_file} is not there"
+            return f"caFile {ca_file} does not exist"
         return words(error)
 
 
+def read_secret(key: str, path: str) -> bytes:
+    """A bounded secret file of the agent's own pod. Raises PrometheusUnknown."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_SECRET_LIMIT)
+    except OSError as error:
+        raise PrometheusUnknown(f"{key} {path}: {error.strerror}") from error
+
+
+def _header(value: bytes, path: str) -> str:
+    """A header's value: one line of printable ASCII. Raises PrometheusUnknown; the value itself is never shown."""
+    text = value.strip().decode("ascii", "replace")
+    if not text.isascii() or not text.isprintable():
+        raise PrometheusUnknown(f"headerFiles {path}: it is not one line of printable ASCII")
+    return text
+
+
 def understood(status: int, body: bytes) -> Mapping[str, Any]:
-    """The `data` of an answer. Pure. Raises NotTold, also for a partial answer: what is missing may be firing."""
+    """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
     document = document if isinstance(document, dict) else {}
     if status != 200 or document.get("status") != "success":
-        said = sanitize(str(document.get("error") or ""))
+        message = sanitize(str(document.get("error") or ""))
         if status in (401, 403):
-            raise NotTold(f"it refuses us ({status}): is tokenFile right?")
+            raise PrometheusUnknown(f"access refused ({status}): check tokenFile, basicAuthFile and headerFiles")
         if 300 <= status < 400:
-            raise NotTold(f"a redirect ({status}), which is not followed: is the URL right?")
+            raise PrometheusUnknown(f"a redirect ({status}), which is not followed: check the URL")
         if not document:
-            raise NotTold(f"an answer ({status}, {len(body)} bytes) that is none of Prometheus's")
-        raise NotTold(f"it answers {status}" + (f": {said}" if said else ""))
+            raise PrometheusUnknown(f"not an answer of Prometheus ({status}, {len(body)} bytes)")
+        raise PrometheusUnknown(f"it answers {status}" + (f": {message}" if message else ""))
     warnings = document.get("warnings")
     if warnings:
         first = warnings[0] if isinstance(warnings, list) else warnings
-        raise NotTold(f"it warns of its own answer: {sanitize(str(first))}")
+        raise PrometheusUnknown(f"the answer carries a warning: {sanitize(str(first))}")
     data = document.get("data")
     if not isinstance(data, dict):
-        raise NotTold("an answer without data")
+        raise PrometheusUnknown("an answer without data")
     return data
 
 
+def caused_by_drain(drained: Drained, node: str, labels: Mapping[str, str], since: float | None) -> bool:
+    """Whether an alert is what the cordon and the drain of this node look like: a guard must not observe itself.
+
+    It began after the cordon (since: epoch seconds, None where the answer does not say), and its labels name this node,
+    or a namespace from which the drain evicted pods. Anything else that is new blocks.
+    """
+    if since is not None and since < drained.cordoned_at - _CLOCK_SKEW_SECONDS:
+        return False
+    names_node = any(text == node or text.split(":")[0] == node for text in labels.values())
+    return names_node or labels.get("namespace", "") in drained.namespaces
+
+
 def alerts(
-    data: Mapping[str, Any], *, firing_only: bool, counts: Callable[[Mapping[str, str]], bool]
+    data: Mapping[str, Any], *, firing_only: bool, counts: Callable[[Mapping[str, str], float | None], bool]
 ) -> tuple[str, ...]:
-    """Names of the alerts that block. Pure. counts: whether an alert with these labels matters. Raises NotTold."""
+    """Names of the alerts that block. Pure. Raises PrometheusUnknown.
+
+    counts: whether an alert matters, by its labels and when it began (epoch seconds, None if unknown).
+    """
     found = data.get("alerts")
     if not isinstance(found, list):
-        raise NotTold("an answer without a list of alerts")
+        raise PrometheusUnknown("an answer without a list of alerts")
     names: dict[str, None] = {}
     for alert in found:
         labels = _labels(alert.get("labels")) if isinstance(alert, dict) else None
         state = alert.get("state") if isinstance(alert, dict) else None
         if labels is None or state not in _STATES:
-            raise NotTold(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
+            raise PrometheusUnknown(f"an alert that is not understood: {sanitize(json.dumps(alert), 80)}")
         if state == "inactive" or (firing_only and state == "pending"):
             continue
-        if counts(labels):
+        if counts(labels, _since(alert)):
             names[labels.get("alertname", "(no name)")] = None
     return tuple(names)
 
 
-def series(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a query found, a name a series. Pure. Raises NotTold for an answer that has no series."""
+def _since(alert: Mapping[str, Any]) -> float | None:
+    try:
+        return parse_rfc3339(str(alert.get("activeAt", "")))
+    except ValueError:
+        return None
+
+
+def series(
+    data: Mapping[str, Any], is_ours: Callable[[Mapping[str, str]], bool] = lambda _labels: False
+) -> tuple[str, ...]:
+    """What a query found, a name a series, but for what the drain caused. Pure.
+
+    Raises PrometheusUnknown for an answer that has no series.
+    """
     kind, found = data.get("resultType"), data.get("result")
     if kind in ("scalar", "string"):
-        raise NotTold(f"the query gives a {kind}, which is there always: compare it, as in `vector(…) > 0`")
+        raise PrometheusUnknown(f"the query returns a {kind}, which always exists: compare it, as in `vector(…) > 0`")
     if kind not in ("vector", "matrix") or not isinstance(found, list):
-        raise NotTold(f"a result that is not understood: {sanitize(str(kind), 40)}")
-    return tuple(_series_name(one) for one in found)
+        raise PrometheusUnknown(f"a result that is not understood: {sanitize(str(kind), 40)}")
+    return tuple(_series_name(one) for one in found if not is_ours(_metric(one)))
+
+
+def _metric(one: object) -> Mapping[str, str]:
+    labels = _labels(one.get("metric")) if isinstance(one, dict) else None
+    if labels is None:
+        raise PrometheusUnknown("a series without labels")
+    return labels
 
 
 def _series_name(one: object) -> str:
-    labels = _labels(one.get("metric")) if isinstance(one, dict) else None
-    if labels is None:
-        raise NotTold("a series without labels")
+    labels = _metric(one)
     name = labels.get("alertname") or labels.get("__name__") or ""
     rest = _pairs(sorted((key, text) for key, text in labels.items() if not key.startswith("__")))
     return name if labels.get("alertname") else f"{name}{{{rest}}}"

@@ -1,47 +1,63 @@
-"""When a reboot may begin: windows by weekday, time of day and time zone.
+"""When a reboot may begin: windows by day, time of day and time zone, and blackout dates.
 
 A window is an interval between two moments: it opens when the clock on the wall first shows `start` on one of its days,
 and closes when that clock next shows `end` for the first time, on the next day where `end` is not later than `start`.
 A start or end that a clock change skips is the moment of the change. So an hour that comes twice never opens a window
-twice, one that is left out never moves a window, and whole days leave no gap at midnight.
+twice, one that is left out never moves a window, and whole days leave no gap at midnight. A blackout is whole days.
 Pure; moments are seconds since the epoch. It refuses to know the machine's own time zone.
 """
 
 from __future__ import annotations
 
+import calendar
+import itertools
 import zoneinfo
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from agent.config.schema import Weekday, Window
-from agent.reboot.ports import Clock, Verdict
+from agent.config.schema import Blackout, Weekday, WeekOfMonth, Window
+from agent.reboot.interfaces import BlockerResult, Clock
+from agent.text import sanitize
 
 _DAYS = tuple(Weekday)  # Monday first, as date.weekday() counts
-# A window that opened yesterday may still be open; none lasts longer than a day.
-_DAYS_BACK = 1
-# A window of one weekday that a clock change leaves out comes a week later.
-_DAYS_AHEAD = 15
+_WEEKS = tuple(WeekOfMonth)  # first to fifth, then last
+_WEEK_SECONDS = 7 * 86400
+# 29 February on a given weekday comes every 28 years, and once after 40; what comes later does not come.
+_FARTHEST_DAYS = 41 * 366
 
 
-def is_open(windows: Sequence[Window], now: float) -> bool:
-    """Whether any window is open. No windows at all: always. Raises ZoneInfoNotFoundError."""
-    return not windows or any(opens <= now < closes for opens, closes in _around(windows, now))
+def is_open(windows: Sequence[Window], now: float, blackouts: Sequence[Blackout] = ()) -> bool:
+    """Whether any window is open. No windows at all: always, but in a blackout. Raises ZoneInfoNotFoundError."""
+    if blackout_at(blackouts, now) is not None:
+        return False
+    return not windows or any(opens <= now < closes for window in windows for opens, closes in _near(window, now))
 
 
-def next_opening(windows: Sequence[Window], now: float) -> float | None:
-    """The first moment after now at which a window opens; None when there are no windows."""
-    return min((opens for opens, _ in _around(windows, now) if opens > now), default=None)
-
-
-def closes_at(windows: Sequence[Window], now: float) -> float | None:
-    """When no window is open any more: now, when none is; None when that is more than a week away."""
+def next_opening(windows: Sequence[Window], now: float, blackouts: Sequence[Blackout] = ()) -> float | None:
+    """The first moment after now at which a window opens, or a blackout in an open one ends; None: never."""
     if not windows:
-        return None
-    until = now
-    for opens, closes in sorted(_around(windows, now)):
+        ends = _after_blackouts(blackouts, now)
+        return ends if ends is not None and ends > now else None
+    found = (_first_opening(window, now, blackouts) for window in windows)
+    return min((opens for opens in found if opens is not None), default=None)
+
+
+def closes_at(windows: Sequence[Window], now: float, blackouts: Sequence[Blackout] = ()) -> float | None:
+    """When no window is open any more: now, when none is; None when that is more than a week away."""
+    starts = [start for one in blackouts if (start := _next_start(one, now)) is not None]
+    limit = now if blackout_at(blackouts, now) is not None else min(starts, default=float("inf"))
+    until = now if windows else float("inf")
+    near = sorted(found for window in windows for found in itertools.islice(_intervals(window, now), 10))
+    for opens, closes in near:
         if opens <= until:
             until = max(until, closes)
-    return until if until - now <= 7 * 86400 else None
+    until = min(until, limit)
+    return until if until - now <= _WEEK_SECONDS else None
+
+
+def blackout_at(blackouts: Sequence[Blackout], now: float) -> Blackout | None:
+    """The blackout that holds now. Raises ZoneInfoNotFoundError."""
+    return next((one for one in blackouts if _is_blacked_out(one, _day(now, one.timezone))), None)
 
 
 def zone(name: str) -> tzinfo:
@@ -49,20 +65,79 @@ def zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
 
 
-def _around(windows: Sequence[Window], now: float) -> Iterator[tuple[float, float]]:
-    """Every (opening, closing) that may matter at this moment, empty ones left out."""
-    for window in windows:
-        where = zone(window.timezone)
-        today = datetime.fromtimestamp(now, where).date()
-        start, end = time.fromisoformat(window.start), time.fromisoformat(window.end)
-        for offset in range(-_DAYS_BACK, _DAYS_AHEAD):
-            day = today + timedelta(days=offset)
-            if _DAYS[day.weekday()] not in window.days:
-                continue
-            opens = moment_of(day, start, where)
-            closes = moment_of(day + timedelta(days=1) if end <= start else day, end, where)
-            if opens < closes:
-                yield opens, closes
+def _day(now: float, timezone: str) -> date:
+    return datetime.fromtimestamp(now, zone(timezone)).date()
+
+
+def _near(window: Window, now: float) -> Iterator[tuple[float, float]]:
+    """The intervals that may hold this moment: a window that opened yesterday may still be open, none lasts longer."""
+    return itertools.takewhile(lambda interval: interval[0] <= now, _intervals(window, now))
+
+
+def _intervals(window: Window, now: float) -> Iterator[tuple[float, float]]:
+    """Every (opening, closing) from yesterday on, in order, empty ones left out."""
+    where = zone(window.timezone)
+    start, end = time.fromisoformat(window.start), time.fromisoformat(window.end)
+    today = _day(now, window.timezone)
+    for offset in range(-1, _FARTHEST_DAYS):
+        day = today + timedelta(days=offset)
+        if not _is_day_of(window, day):
+            continue
+        opens = moment_of(day, start, where)
+        closes = moment_of(day + timedelta(days=1) if end <= start else day, end, where)
+        if opens < closes:
+            yield opens, closes
+
+
+def _is_day_of(window: Window, day: date) -> bool:
+    if _DAYS[day.weekday()] not in window.days:
+        return False
+    if window.days_of_month and day.day not in window.days_of_month:
+        return False
+    last = day.day + 7 > calendar.monthrange(day.year, day.month)[1]
+    nth = _WEEKS[(day.day - 1) // 7]
+    return not window.weeks or nth in window.weeks or (last and WeekOfMonth.LAST in window.weeks)
+
+
+def _first_opening(window: Window, now: float, blackouts: Sequence[Blackout]) -> float | None:
+    for opens, closes in _intervals(window, now):
+        begins = _after_blackouts(blackouts, opens)
+        if begins is None:
+            return None
+        # A blackout that begins and ends while the window is open lets it open a second time.
+        again = _after_blackouts(blackouts, now) if opens <= now < closes else None
+        for moment in (begins, again):
+            if moment is not None and now < moment < closes:
+                return moment
+    return None
+
+
+def _after_blackouts(blackouts: Sequence[Blackout], now: float) -> float | None:
+    """The first moment from now on without a blackout; None where they never leave one."""
+    moment = now
+    for _ in range(_FARTHEST_DAYS):
+        holds = blackout_at(blackouts, moment)
+        if holds is None:
+            return moment
+        moment = moment_of(_day(moment, holds.timezone) + timedelta(days=1), time(), zone(holds.timezone))
+    return None
+
+
+def _next_start(blackout: Blackout, now: float) -> float | None:
+    """When a blackout begins, within a week from now."""
+    today = _day(now, blackout.timezone)
+    for offset in range(1, 9):
+        day = today + timedelta(days=offset)
+        if _is_blacked_out(blackout, day):
+            return moment_of(day, time(), zone(blackout.timezone))
+    return None
+
+
+def _is_blacked_out(blackout: Blackout, day: date) -> bool:
+    """Dates compare as text. Those without a year may go around its end."""
+    start, end = blackout.start, blackout.end or blackout.start
+    shown = day.isoformat()[-len(start) :]
+    return start <= shown <= end if start <= end else shown >= start or shown <= end
 
 
 def moment_of(day: date, at: time, where: tzinfo) -> float:
@@ -85,28 +160,39 @@ def moment_of(day: date, at: time, where: tzinfo) -> float:
 
 
 class WindowBlocker:
-    """Blocks while no window is open. Asked before the lock and before the cordon: a drain under way goes on."""
+    """Blocks while no window is open. Asked before the lock and before the cordon: a drain under way continues."""
 
     name = "window"
     late = False
 
-    def __init__(self, windows: Sequence[Window], clock: Clock) -> None:
+    def __init__(self, windows: Sequence[Window], blackouts: Sequence[Blackout], clock: Clock) -> None:
         self._windows = tuple(windows)
+        self._blackouts = tuple(blackouts)
         self._clock = clock
 
-    def check(self) -> Verdict:
-        """Says when the next window opens, in that window's own time zone."""
+    def check(self) -> BlockerResult:
+        """Names the next opening, in the time zone of its window."""
         now = self._clock.wall()
         try:
-            if is_open(self._windows, now):
-                return Verdict(blocked=False)
-            opening = next_opening(self._windows, now)
+            if is_open(self._windows, now, self._blackouts):
+                return BlockerResult(blocked=False)
+            why = self._reason(now)
+            opening = next_opening(self._windows, now, self._blackouts)
+            if opening is None:
+                return BlockerResult(blocked=True, by=f"{why}, and no window opens after it")
+            shown = datetime.fromtimestamp(opening, self._zone_of(opening, now)).strftime("%a %Y-%m-%d %H:%M %Z")
         except (zoneinfo.ZoneInfoNotFoundError, OSError, ValueError, OverflowError) as error:
-            return Verdict(blocked=True, by=f"windows that cannot be told: {error}")
-        if opening is None:
-            return Verdict(blocked=True, by="windows that do not open")
-        return Verdict(blocked=True, by=f"windows: the next opens {self._shown(opening)}", again_seconds=opening - now)
+            return BlockerResult(blocked=True, by=f"windows unknown: {error}")
+        return BlockerResult(blocked=True, by=f"{why}: the next opens {shown}", again_seconds=opening - now)
 
-    def _shown(self, opening: float) -> str:
-        window = next(one for one in self._windows if any(opens == opening for opens, _ in _around([one], opening)))
-        return datetime.fromtimestamp(opening, zone(window.timezone)).strftime("%a %Y-%m-%d %H:%M %Z")
+    def _zone_of(self, opening: float, now: float) -> tzinfo:
+        """The time zone of the window that opens then, or of the blackout that ends."""
+        names = [one.timezone for one in self._windows if _first_opening(one, now, self._blackouts) == opening]
+        return zone((names or [one.timezone for one in self._blackouts])[0])
+
+    def _reason(self, now: float) -> str:
+        blackout = blackout_at(self._blackouts, now)
+        if blackout is None:
+            return "windows"
+        dates = blackout.start + (f" to {blackout.end}" if blackout.end else "")
+        return f"blackout {dates}" + (f" ({sanitize(blackout.reason, 80)})" if blackout.reason else "")

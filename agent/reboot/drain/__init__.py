@@ -3,7 +3,7 @@
     drain = NodeDrain(config.reboot.drain, kube, node="worker-1", clock=clock, chance=random.Random())
     progress = drain.step(DrainMode.EVICT, may_go_on)
 
-`preflight` asks, without touching anything, what a drain would meet.
+`preflight` reports, without touching anything, what a drain would meet.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
-"""The disruption budget that refuses an eviction, and whom to ask about it.
+"""The PodDisruptionBudgets that refuse evictions: who owns them, which pods they cover, when they allow one again.
 
-Read once a budget and cycle, for people and to know which other pods it will refuse. What cannot be read is left out:
-a name without its owner is still a name.
+A budget that refuses is watched by name, so that the next eviction is tried when its status changes and not by the
+clock. What cannot be read is left out: a name without its owner is still a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube import PDBS, Kube
+from agent.kube import PDBS, Kube, field_selector
 from agent.reboot.drain.filters import Pod
+from agent.reboot.drain.informer import ResourceInformer
 from agent.text import join_limited, sanitize
 
 # The recommended labels first. https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
@@ -27,12 +28,18 @@ _OWNER_LABELS = (
 )
 
 
+# Each is a thread and a connection. More budgets than this refuse on one node only where nothing is allowed at all.
+_MOST_WATCHED = 16
+_SYNC_SECONDS = 2.0
+_CALL_SECONDS = 8.0
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A PodDisruptionBudget.
 
-    owner: in words, empty when nothing tells. selector: its LabelSelector, as it stands. allowed: disruptions now, None
-    when its controller has not said.
+    owner: for display, empty when unknown. selector: its LabelSelector. allowed: disruptions now, None while its
+    controller has not reported on this generation. version: resourceVersion.
     """
 
     namespace: str
@@ -40,10 +47,16 @@ class Budget:
     owner: str = ""
     selector: Mapping[str, Any] | None = field(default=None, compare=False)
     allowed: int | None = field(default=None, compare=False)
+    version: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         name = f"{self.namespace}/{self.name}"
         return f"{name} ({self.owner})" if self.owner else name
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.namespace, self.name
 
     def covers(self, pod: Pod) -> bool:
         """Whether the pod is under it, as far as that is known."""
@@ -51,46 +64,61 @@ class Budget:
 
 
 class Budgets:
-    """What was read in this cycle."""
+    """The budgets of one drain: those that refuse are watched until `close`."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: Kube, on_change: Callable[[], None] = lambda: None) -> None:
+        """on_change: called in a watch's thread when a budget allows a disruption, or is deleted."""
         self._kube = kube
-        self._known: dict[tuple[str, str], Budget] = {}
+        self._on_change = on_change
+        self._informers: dict[tuple[str, str], ResourceInformer[Budget]] = {}
         self._namespaces: dict[str, tuple[Budget, ...]] = {}
 
-    def named(self, namespace: str, name: str) -> Budget:
-        """A budget by its name; one GET the first time."""
-        known = self._known.get((namespace, name))
-        if known is None:
-            try:
-                known = budget_of(self._kube.get(PDBS, name, namespace))
-            except KubeError:
-                known = Budget(namespace, name)
-            self._known[namespace, name] = known
-        return known
+    def watch(self, namespace: str, name: str) -> Budget:
+        """A budget that has refused, watched from now on; bare while it cannot be read."""
+        key = (namespace, name)
+        if key not in self._informers and len(self._informers) < _MOST_WATCHED:
+            follow = self._kube.follow(PDBS, namespace, field_selector=field_selector({"metadata.name": name}))
+            self._informers[key] = ResourceInformer(follow, budget_of, self._changed)
+        return self.current(key, _SYNC_SECONDS) or Budget(namespace, name)
+
+    def current(self, key: tuple[str, str], wait_seconds: float = 0.0) -> Budget | None:
+        """A watched budget as it is now; None where it is deleted. A bare one while it is not known."""
+        informer = self._informers.get(key)
+        try:
+            found = informer.items(wait_seconds) if informer else None
+        except KubeError:
+            found = None
+        return Budget(*key) if found is None else next(iter(found.values()), None)
 
     def over(self, pod: Pod) -> tuple[Budget, ...]:
         """All budgets that a pod is under; one LIST of its namespace the first time."""
         known = self._namespaces.get(pod.namespace)
         if known is None:
             try:
-                known = tuple(budget_of(found) for found in self._kube.list(PDBS, pod.namespace))
+                listing = self._kube.within(_CALL_SECONDS).list(PDBS, pod.namespace)
+                known = tuple(budget_of(found) for found in listing)
             except KubeError:
                 known = ()
             self._namespaces[pod.namespace] = known
         return tuple(budget for budget in known if budget.covers(pod))
 
-    def forget(self) -> None:
-        """Reads again from now on: somebody may have mended them."""
-        self._known.clear()
+    def close(self) -> None:
+        """Ends the watches and forgets everything."""
+        for informer in self._informers.values():
+            informer.close()
+        self._informers.clear()
         self._namespaces.clear()
+
+    def _changed(self, _uid: str, budget: Budget | None) -> None:
+        if budget is None or budget.allowed:
+            self._on_change()
 
 
 def misconfigured(pod: Pod, budgets: tuple[Budget, ...]) -> str:
-    """Why a pod under two budgets can never be evicted, and what would mend it."""
+    """Why a pod under two budgets can never be evicted."""
     named = join_limited((str(budget) for budget in budgets), characters=160)
     which = f": {named}" if named else ""
-    return f"{pod.full_name} is under more than one disruption budget, which no eviction passes{which}"
+    return f"{pod.full_name} matches more than one disruption budget, so it cannot be evicted{which}"
 
 
 def budget_of(found: Mapping[str, Any]) -> Budget:
@@ -99,8 +127,15 @@ def budget_of(found: Mapping[str, Any]) -> Budget:
     selector = (found.get("spec") or {}).get("selector")
     status = found.get("status") or {}
     allowed = status.get("disruptionsAllowed")
-    is_told = type(allowed) is int and status.get("observedGeneration", 0) >= meta.get("generation", 0)
-    return Budget(meta.get("namespace", ""), meta.get("name", ""), _owner(meta), selector, allowed if is_told else None)
+    is_current = type(allowed) is int and status.get("observedGeneration", 0) >= meta.get("generation", 0)
+    return Budget(
+        meta.get("namespace", ""),
+        meta.get("name", ""),
+        _owner(meta),
+        selector,
+        allowed if is_current else None,
+        str(meta.get("resourceVersion", "")),
+    )
 
 
 def _owner(meta: Mapping[str, Any]) -> str:

@@ -1,14 +1,12 @@
-"""What a drain of a node would meet, asked without touching anything: dry-run evictions, one a pod.
+"""What a drain of a node would meet, without touching anything: dry-run evictions, one a pod.
 
 A dry run spends no disruption budget, so each pod is answered for alone: two pods of one budget that allows a single
-disruption both may go, though not at once. RBAC cannot tell a dry run from an eviction, so that who may only look is
-answered from the budgets' own status instead: an estimate, unknown where a budget does not say.
+disruption both may go, though not together. RBAC does not distinguish a dry run from an eviction, so that a reader gets
+an estimate from the budgets' own status instead, unknown where a budget has none.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,8 +14,8 @@ from agent.config.schema import Drain as DrainPolicy
 from agent.errors import KubeError
 from agent.kube import PDBS, PODS, Eviction, Kube, Outcome, field_selector
 from agent.kube.errors import CallFailed, Stopped, Unauthorized, Unreachable
-from agent.reboot.drain.drain import daemon_is_there
-from agent.reboot.drain.filters import Fate, Pod, asks_daemon, judge, pod_of
+from agent.reboot.drain.drain import daemonset_exists
+from agent.reboot.drain.filters import DrainAction, Pod, decide_pod, depends_on_daemonset, pod_of
 from agent.reboot.drain.pdb import Budget, Budgets, budget_of, misconfigured
 from agent.text import sanitize
 
@@ -42,9 +40,7 @@ class Preflight:
     budget: str = ""
 
 
-def preflight(
-    kube: Kube, node: str, policy: DrainPolicy, *, wall: Callable[[], float] = time.time, ask: bool = True
-) -> tuple[Preflight, ...]:
+def preflight(kube: Kube, node: str, policy: DrainPolicy, *, ask: bool = True) -> tuple[Preflight, ...]:
     """Every pod of a node with what a drain would meet, by name. One LIST, one request a pod that would have to go.
 
     ask: without, no eviction is tried; one LIST of budgets a namespace. Raises KubeError when the pods cannot be
@@ -52,21 +48,23 @@ def preflight(
     """
     budgets = Budgets(kube)
     estimate = Estimate(kube)
-    daemons: dict[str, bool] = {}
+    daemonsets: dict[str, bool] = {}
     answers = []
     selected = field_selector({"spec.nodeName": node})
     for found in kube.list(PODS, label_selector=str(policy.pod_selector), field_selector=selected):
-        pod = pod_of(found)
-        there = False
-        if asks_daemon(pod) and pod.controller is not None:
-            if pod.controller.uid not in daemons:
-                daemons[pod.controller.uid] = daemon_is_there(kube, pod.namespace, pod.controller)
-            there = daemons[pod.controller.uid]
-        judgement = judge(pod, policy, wall(), daemon_is_there=there)
-        if judgement.fate is Fate.STAY:
-            answers.append(Preflight(pod.full_name, Expected.STAYS, judgement.why))
-        elif judgement.fate is Fate.REFUSED:
-            answers.append(Preflight(pod.full_name, Expected.NEVER, judgement.why))
+        pod = pod_of(found, policy)
+        exists = False
+        if depends_on_daemonset(pod) and pod.controller is not None:
+            if pod.controller.uid not in daemonsets:
+                daemonsets[pod.controller.uid] = daemonset_exists(kube, pod.namespace, pod.controller)
+            exists = daemonsets[pod.controller.uid]
+        decision = decide_pod(pod, policy, daemonset_exists=exists)
+        if decision.action is DrainAction.KEEP:
+            answers.append(Preflight(pod.full_name, Expected.STAYS, decision.why))
+        elif decision.action is DrainAction.REFUSE:
+            answers.append(Preflight(pod.full_name, Expected.NEVER, decision.why))
+        elif pod.must_finish and not pod.finished:
+            answers.append(Preflight(pod.full_name, Expected.WAITS, f"must finish first ({pod.must_finish})"))
         elif ask:
             answers.append(_asked(kube, pod, budgets))
         else:
@@ -101,9 +99,7 @@ class Estimate:
         if not covering or covering[0].allowed:
             return Preflight(pod.full_name, Expected.GOES)
         if covering[0].allowed is None:
-            return Preflight(
-                pod.full_name, Expected.UNKNOWN, "its budget does not say what it allows", str(covering[0])
-            )
+            return Preflight(pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0]))
         return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
 
     def _budgets(self, namespace: str) -> tuple[Budget, ...] | KubeError:
@@ -130,8 +126,11 @@ def _asked(kube: Kube, pod: Pod, budgets: Budgets) -> Preflight:
 def _meaning(pod: Pod, eviction: Eviction, budgets: Budgets) -> Preflight:
     match eviction.outcome:
         case Outcome.BLOCKED:
-            budget = str(budgets.named(pod.namespace, eviction.budget)) if eviction.budget else ""
+            found = next((one for one in budgets.over(pod) if one.name == eviction.budget), None)
+            budget = str(found or f"{pod.namespace}/{eviction.budget}") if eviction.budget else ""
             return Preflight(pod.full_name, Expected.WAITS, sanitize(eviction.message), budget)
+        case Outcome.DENIED:
+            return Preflight(pod.full_name, Expected.WAITS, sanitize(eviction.message))
         case Outcome.MISCONFIGURED:
             covering = budgets.over(pod)
             named = ", ".join(str(budget) for budget in covering)

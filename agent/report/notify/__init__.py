@@ -1,15 +1,16 @@
-"""Telling people: chat, pagers and alert managers, by what happened and to whom it matters.
+"""Notifications to chat, pagers and alert managers, by event reason and urgency.
 
-    notifier = Notifier(config.notify, Means(run=partial(host.run, how=HostExec.DIRECT)))
-    notifier.send(Notice(Reason.REBOOT_FAILED, "the reboot command failed", "worker-1", key=announcement.key))
+    notifier = Notifier(config.notify, DeliveryContext(run=partial(host.run, how=HostExec.DIRECT)))
+    notifier.send(Notification(Reason.REBOOT_FAILED, "the reboot command failed", "worker-1", key=announcement.key))
 
-It never raises, never waits and never decides: a receiver that is away costs nothing but its own notifications. URLs
-and keys are secrets: read from their files for each try, and never in a log.
+It never raises, never waits and never decides: a receiver that is down costs nothing but its own notifications. URLs
+and keys are secrets: read from their files for each attempt, and never logged.
 """
 
 from __future__ import annotations
 
-from agent.report.notify.notice import Notification
-from agent.report.notify.notifier import Delivery, DeliveryContext, Notifier
+from agent.report.notify.message import Notification
+from agent.report.notify.notifier import Delivery, Notifier
+from agent.report.notify.receivers import DeliveryContext
 
 __all__ = ["Delivery", "DeliveryContext", "Notification", "Notifier"]

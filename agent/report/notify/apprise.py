@@ -1,7 +1,7 @@
-"""Everything else: any service that Apprise knows, through a child process that ends with the message.
+"""Any service that Apprise supports, through a child process that ends after the message.
 
-Apprise would cost every node its memory for good (+14 MiB); a child costs it for a second. The URL goes in through
-standard input, so that no process list shows it, and nothing that the child prints is believed or logged.
+Apprise in the agent would cost 14 MiB on every node; a child costs them for a second. The URL is passed on standard
+input, so that no process list shows it, and the child's output is ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from agent.errors import AgentError
 from agent.report.notify.http import NotSent
-from agent.report.notify.notice import Message
+from agent.report.notify.message import Message
 
 CHILD = "agent.report.notify.apprise_child"
 SENT, NOT_SENT, NOT_UNDERSTOOD, NO_APPRISE = 0, 10, 11, 12
@@ -30,7 +30,7 @@ class CommandResult(Protocol):
 
 
 class Runner(Protocol):
-    """Starts a command beside the agent: `Host.run` with `how=HostExec.DIRECT`; this room does not know the host."""
+    """Starts a command beside the agent: `Host.run` with `how=HostExec.DIRECT`; this package does not import host."""
 
     def __call__(
         self, argv: Sequence[str], *, timeout_seconds: float, input_bytes: bytes, environment: Mapping[str, str]
@@ -41,7 +41,7 @@ class Runner(Protocol):
 def send(message: Message, url: str, run: Runner, *, timeout_seconds: float, environment: Mapping[str, str]) -> None:
     """Sends it once. Raises NotSent. environment: for its proxies."""
     kind = "success" if message.is_end else _KINDS.get(message.severity, "info")
-    document = {"url": url, "title": f"{message.event.value} on {message.notice.node}", "body": message.text}
+    document = {"url": url, "title": f"{message.event.value} on {message.notification.node}", "body": message.text}
     passed = {name: text for name, text in environment.items() if name.lower().endswith("_proxy")}
     try:
         done = run(
@@ -57,5 +57,5 @@ def send(message: Message, url: str, run: Runner, *, timeout_seconds: float, env
     if done.code == NO_APPRISE:
         raise NotSent("apprise is not installed: use an image with the extra `notify`", is_final=True)
     if done.code == NOT_UNDERSTOOD:
-        raise NotSent("apprise knows no service by that URL", is_final=True)
+        raise NotSent("apprise supports no service with that URL", is_final=True)
     raise NotSent(f"apprise did not send it (exit code {done.code})")

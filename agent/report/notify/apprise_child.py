@@ -13,7 +13,7 @@ def main() -> int:
     """Reads `{"url", "title", "body", "kind"}` and sends it."""
     logging.disable(logging.CRITICAL)
     try:
-        import apprise  # noqa: PLC0415 - whether it is there is one of the answers
+        import apprise  # noqa: PLC0415 - whether it is installed is one of the results
     except ImportError:
         return NO_APPRISE
     message = json.load(sys.stdin)

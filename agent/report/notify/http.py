@@ -1,7 +1,7 @@
-"""One try of one request, judged: sent, worth another try, or never.
+"""One attempt of one request: sent, worth a retry, or refused for good.
 
-It refuses to follow redirects, to read ~/.netrc and the CA variables of the environment, and to let a URL out: what it
-raises is in words of ours. Proxies of the environment are honoured, because chat services are outside the cluster.
+Follows no redirects, reads neither ~/.netrc nor the environment's CA variables, and never puts a URL in an error.
+Proxies of the environment are used, because chat services are outside the cluster.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # typeshed leaves it out
 
@@ -19,18 +21,26 @@ import requests
 from agent import __version__
 from agent.errors import AgentError
 from agent.kube.network_errors import NETWORK, words
-from agent.report.notify.receivers import Post
 
 _SECRET_LIMIT = 16 << 10
 _ANSWER_LIMIT = 16 << 10
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
-# `no_service`, `channel_is_archived`, `Invalid routing key`: words alone, which can hold no URL and no key.
+# `no_service`, `channel_is_archived`, `Invalid routing key`: words alone cannot contain a URL or a key.
 _HARMLESS = re.compile(rb"[A-Za-z][A-Za-z_ ,.']{1,79}")
 _LATER = (408, 425, 429)
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One request. The URL and what identifies us in the body are secrets; neither is in the repr."""
+
+    url: str = field(repr=False)
+    body: Any = field(repr=False)
+    refused_text: str = ""  # a response that begins so is a refusal, whatever its status
+
+
 class NotSent(AgentError):
-    """One try failed. is_final: another one is no use. after_seconds: what the receiver asks to wait."""
+    """One attempt failed. is_final: a retry is useless. after_seconds: the receiver's Retry-After."""
 
     def __init__(self, message: str, *, is_final: bool = False, after_seconds: float = 0.0) -> None:
         super().__init__(message)
@@ -39,21 +49,21 @@ class NotSent(AgentError):
 
 
 def secret(path: str) -> str:
-    """A secret's one line, read anew for each try: it may have been rotated. Raises NotSent, worth another try."""
+    """A secret's one line, read for each attempt: it may have been rotated. Raises NotSent, worth a retry."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(_SECRET_LIMIT).decode().strip()
     except OSError as error:
         raise NotSent(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise NotSent(f"{path} is no text") from error
+        raise NotSent(f"{path} is not text") from error
     if not text or not text.isprintable():
         raise NotSent(f"{path} should hold one line with the secret, and nothing else")
     return text
 
 
 def url_in(path: str) -> str:
-    """A URL from its file. Raises NotSent that does not show it."""
+    """A URL from its file. Raises NotSent without it."""
     text = secret(path)
     try:
         parts = urlsplit(text)
@@ -89,11 +99,11 @@ def send(post: Post, *, timeout_seconds: float, environment: Mapping[str, str]) 
         except NETWORK as error:
             raise NotSent(words(error)) from None  # its text carries the URL
         except ValueError as error:
-            raise NotSent(f"the request cannot be made ({type(error).__name__})", is_final=True) from None
+            raise NotSent(f"invalid request ({type(error).__name__})", is_final=True) from None
 
 
 def _answer(response: requests.Response, ends: float) -> bytes:
-    """The beginning of the answer, as far as it comes in time."""
+    """The beginning of the response, as far as it arrives in time."""
     body = bytearray()
     while len(body) < _ANSWER_LIMIT and time.monotonic() < ends:
         chunk = response.raw.read1(4096, decode_content=False)
@@ -106,13 +116,13 @@ def _answer(response: requests.Response, ends: float) -> bytes:
 def _judge(post: Post, response: requests.Response, body: bytes) -> None:
     status = response.status_code
     if post.refused_text and body.startswith(post.refused_text.encode()):
-        raise NotSent(f"refused inside an answer of {status}")
+        raise NotSent(f"refused in a response with status {status}")
     if 200 <= status < 300:
         return
     if 300 <= status < 400:
-        raise NotSent(f"a redirect ({status}), which is not followed: is the URL right?", is_final=True)
-    told = _HARMLESS.fullmatch(body.strip())
-    message = f"it answers {status}" + (f": {told.group().decode()}" if told else "")
+        raise NotSent(f"redirect ({status}) not followed: is the URL right?", is_final=True)
+    reason = _HARMLESS.fullmatch(body.strip())
+    message = f"HTTP status {status}" + (f": {reason.group().decode()}" if reason else "")
     raise NotSent(
         message,
         is_final=status < 500 and status not in _LATER,
@@ -121,7 +131,7 @@ def _judge(post: Post, response: requests.Response, body: bytes) -> None:
 
 
 def _retry_after(text: str) -> float:
-    """Seconds; a date is as good as none."""
+    """Seconds; a date counts as none."""
     text = text.strip()
     return min(float(text), _LONGEST_RETRY_AFTER_SECONDS) if text.isascii() and text.isdigit() else 0.0
 

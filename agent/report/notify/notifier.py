@@ -1,27 +1,25 @@
-"""Who is told what, and when again: a queue and a thread for each receiver, so that none holds up another.
+"""Delivers notifications with retries: a queue and a thread for each receiver, so that none delays another.
 
-A thread lives only while its receiver has something to be told, so an idle agent pays nothing. A queue is bounded: when
-a receiver stays away, the newest news replace the oldest. It refuses to raise, and to let its caller wait.
+A thread lives only while its queue holds something, so an idle agent pays nothing. A queue is bounded: when a receiver
+stays down, the newest messages replace the oldest. It never raises and never lets its caller wait.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from agent.config.schema import Notify, NotifyType
-from agent.report.notify import apprise, http
-from agent.report.notify.apprise import Runner
+from agent.config.schema import Notify
+from agent.report.notify import receivers as registry
 from agent.report.notify.http import NotSent
-from agent.report.notify.notice import Message, Notification, messages
-from agent.report.notify.receivers import TELLS_ENDS, build
+from agent.report.notify.message import Message, Notification, messages
+from agent.report.notify.receivers import DeliveryContext
 
 _QUEUE = 100
 _REMEMBERED = 512
@@ -30,93 +28,110 @@ _LONGEST_DELAY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How one message fared, for metrics. outcome: sent, failed (given up) or dropped (the queue was full)."""
+    """The result for one message, for metrics. outcome: sent, failed (given up) or dropped (the queue was full)."""
 
     receiver: str
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryContext:
-    """What a delivery works with; everything that a test has in hand."""
-
-    run: Runner | None = None
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    wall: Callable[[], float] = time.time
-    chance: random.Random = field(default_factory=random.Random)
-    told: Callable[[Delivery], None] = lambda _: None
-    first_delay_seconds: float = 1.0
-
-
 class Notifier:
-    """Takes notices in from any thread, at once."""
+    """Takes notifications from any thread and returns immediately."""
 
-    def __init__(self, receivers: Sequence[Notify], means: DeliveryContext | None = None) -> None:
-        self._means = means or DeliveryContext()
+    def __init__(
+        self,
+        receivers: Sequence[Notify],
+        context: DeliveryContext | None = None,
+        *,
+        on_delivery: Callable[[Delivery], None] = lambda _: None,
+        first_delay_seconds: float = 1.0,
+        chance: random.Random | None = None,
+    ) -> None:
+        """on_delivery: called with each result. first_delay_seconds: before the first retry; doubles, with jitter."""
         self._stop = threading.Event()
+        self._retry = _Retry(self._stop, first_delay_seconds, chance or random.Random())  # noqa: S311 - jitter
+        self._context = context or DeliveryContext()
+        self._on_delivery = on_delivery
         self._lock = threading.Lock()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._lanes: list[_ReceiverWorker] = []
+        self._workers: list[_ReceiverWorker] = []
         self.update(receivers)
 
     def update(self, receivers: Sequence[Notify]) -> None:
-        """Another configuration; what is under way by the old one is still delivered."""
-        lanes = [
-            _ReceiverWorker(f"notify[{number}]", one, self._means, self._stop) for number, one in enumerate(receivers)
+        """Another configuration; what is queued for a receiver that left is still delivered."""
+        workers = [
+            _ReceiverWorker(f"notify[{number}]", one, self._context, self._retry, self._on_delivery)
+            for number, one in enumerate(receivers)
         ]
         with self._lock:
-            before = {lane.receiver: lane for lane in self._lanes}
-            # A receiver that stays keeps its queue, and with it its order.
-            self._lanes = [before.pop(lane.receiver, lane) for lane in lanes]
+            before = {worker.receiver: worker for worker in self._workers}
+            # A receiver that stays keeps its queue, and with it the order.
+            self._workers = [before.pop(worker.receiver, worker) for worker in workers]
 
-    def send(self, notice: Notification) -> None:
-        """Queues what each receiver is to be told. A key that was told by this process already is not told again."""
+    def send(self, notification: Notification) -> None:
+        """Queues it for each receiver. A key that this process has sent already is not sent again."""
         with self._lock:
-            if notice.key:
-                if notice.key in self._known:
+            if notification.key:
+                if notification.key in self._known:
                     return
-                self._known[notice.key] = None
+                self._known[notification.key] = None
                 if len(self._known) > _REMEMBERED:
                     self._known.popitem(last=False)
-            lanes = list(self._lanes)
-        for lane in lanes:
-            lane.put(notice)
+            workers = list(self._workers)
+        for worker in workers:
+            worker.put(notification)
 
     def flush(self, seconds: float) -> bool:
         """Waits until everything is delivered or given up, so many seconds at most; whether that is so."""
         ends = time.monotonic() + seconds
         with self._lock:
-            lanes = list(self._lanes)
-        return all(lane.idle.wait(max(0.0, ends - time.monotonic())) for lane in lanes)
+            workers = list(self._workers)
+        return all(worker.idle.wait(max(0.0, ends - time.monotonic())) for worker in workers)
 
     def close(self) -> None:
-        """Ends waits between tries; tries under way end by their own timeout."""
+        """Ends waits between attempts; an attempt under way ends by its own timeout."""
         self._stop.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """When to try again, and whether at all."""
+
+    stop: threading.Event
+    first_delay_seconds: float
+    chance: random.Random
+
+    def wait(self, tried: int, asked_seconds: float) -> bool:
+        """Waits after the attempt number `tried` (from 0), or the time of its Retry-After; True when stopped."""
+        whole = min(_LONGEST_DELAY_SECONDS, self.first_delay_seconds * 2.0 ** min(tried, 10))
+        return self.stop.wait(max(asked_seconds, self.chance.uniform(whole / 2, whole)))
 
 
 class _ReceiverWorker:
     """One receiver's queue and, while there is something in it, its thread."""
 
-    def __init__(self, name: str, receiver: Notify, means: DeliveryContext, stop: threading.Event) -> None:
+    def __init__(
+        self, name: str, receiver: Notify, context: DeliveryContext, retry: _Retry,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:  # fmt: skip
         self.receiver = receiver
         self.idle = threading.Event()
         self.idle.set()
-        self._means = means
-        self._stop = stop
+        self._spec = registry.NOTIFIERS[receiver.type]
+        self._context, self._retry = context, retry
         self._lock = threading.Lock()
         self._queue: deque[Message] = deque()
-        self._label = receiver.type.value
-        self._log = structlog.get_logger().bind(receiver=f"{name} ({self._label})")
+        self._on_delivery = on_delivery
+        self._log = structlog.get_logger().bind(receiver=f"{name} ({receiver.type.value})")
 
-    def put(self, notice: Notification) -> None:
-        found = messages(notice, self.receiver, tells_ends=self.receiver.type in TELLS_ENDS)
-        if not found or self._stop.is_set():
+    def put(self, notification: Notification) -> None:
+        found = messages(notification, self.receiver, resolves=self._spec.resolves)
+        if not found or self._retry.stop.is_set():
             return
         with self._lock:
             for message in found:
                 if len(self._queue) >= _QUEUE:
                     self._queue.popleft()
-                    self._means.told(Delivery(self._label, "dropped"))
+                    self._report("dropped")
                 self._queue.append(message)
             if self.idle.is_set():
                 self.idle.clear()
@@ -125,60 +140,41 @@ class _ReceiverWorker:
     def _run(self) -> None:
         try:
             while (message := self._next()) is not None:
-                self._deliver(message)
+                self._report("sent" if self._deliver(message) else "failed")
         finally:
-            self.idle.set()  # also when a defect ends the thread: the next notice begins another
+            self.idle.set()  # also when a defect ends the thread: the next notification starts another
+
+    def _report(self, outcome: str) -> None:
+        self._on_delivery(Delivery(self.receiver.type.value, outcome))
 
     def _next(self) -> Message | None:
         with self._lock:
-            if self._queue and not self._stop.is_set():
+            if self._queue and not self._retry.stop.is_set():
                 return self._queue.popleft()
             self.idle.set()
             return None
 
-    def _deliver(self, message: Message) -> None:
-        """Tries until it is sent or given up."""
-        said = {"event_reason": message.event.value, "is_end": message.is_end}
+    def _deliver(self, message: Message) -> bool:
+        """Tries until it is sent or given up; whether it was sent."""
+        fields = {"event_reason": message.event.value, "is_end": message.is_end}
         for tried in range(self.receiver.retries + 1):
             try:
-                self._try_quietly(message)
+                self._attempt(message)
             except NotSent as error:
-                is_last = error.is_final or tried == self.receiver.retries or self._stop.is_set()
-                self._log.warning("notification_failed", error=str(error), tried=tried + 1, given_up=is_last, **said)
-                if is_last or self._stop.wait(self._delay(tried, error.after_seconds)):
-                    break
+                is_last = error.is_final or tried == self.receiver.retries or self._retry.stop.is_set()
+                self._log.warning("notification_failed", error=str(error), tried=tried + 1, given_up=is_last, **fields)
+                if is_last or self._retry.wait(tried, error.after_seconds):
+                    return False
             else:
-                self._log.debug("notification_sent", tried=tried + 1, **said)
-                self._means.told(Delivery(self._label, "sent"))
-                return
-        self._means.told(Delivery(self._label, "failed"))
+                self._log.debug("notification_sent", tried=tried + 1, **fields)
+                return True
+        return False
 
-    def _try_quietly(self, message: Message) -> None:
-        """One try whose every trouble is a NotSent: a traceback of a defect would show the URL."""
+    def _attempt(self, message: Message) -> None:
+        """One attempt whose every failure is a NotSent: a traceback of a defect would show the URL."""
         try:
-            self._try(message)
+            self._spec.send(message, self.receiver, self._context)
         except NotSent:
             raise
         except Exception as error:  # noqa: BLE001 - see above
-            raise NotSent(f"a defect of the agent's: {type(error).__name__}", is_final=True) from None
-
-    def _try(self, message: Message) -> None:
-        receiver, means = self.receiver, self._means
-        url = http.secret(receiver.url_file) if receiver.type is NotifyType.APPRISE else self._url()
-        if receiver.type is NotifyType.APPRISE:
-            if means.run is None:
-                raise NotSent("nothing to start apprise with", is_final=True)
-            apprise.send(message, url, means.run, timeout_seconds=receiver.timeout, environment=means.environment)
-            return
-        key = http.secret(receiver.key_file) if receiver.key_file else ""
-        post = build(receiver.type, message, url, key, means.wall())
-        http.send(post, timeout_seconds=receiver.timeout, environment=means.environment)
-
-    def _url(self) -> str:
-        """Empty where the receiver has a well-known one."""
-        return http.url_in(self.receiver.url_file) if self.receiver.url_file else ""
-
-    def _delay(self, tried: int, asked_seconds: float) -> float:
-        means = self._means
-        whole = min(_LONGEST_DELAY_SECONDS, means.first_delay_seconds * 2.0 ** min(tried, 10))
-        return max(asked_seconds, means.chance.uniform(whole / 2, whole))
+            raise NotSent(f"defect in the agent: {type(error).__name__}", is_final=True) from None

@@ -1,47 +1,57 @@
-"""What each kind of receiver is sent: one request, as its API wants it.
+"""The one list of notifiers: what each kind of receiver is sent, and how.
 
-Pure, but for the clock that is passed in. Other people's text stays text: it mentions nobody and links nowhere.
+Text from outside stays text: it mentions no user and links nowhere.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.config.schema import NotifyType
+from agent.config.schema import Notify, NotifyType
 from agent.report.node_status import cut
-from agent.report.notify.notice import HAS_END, Message, is_about_lock
+from agent.report.notify import apprise, http
+from agent.report.notify.http import NotSent, Post
+from agent.report.notify.message import HAS_END, Message, is_about_lock
 
 _PRODUCT = "node-hardening-agent"
 _PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
 _PAGERDUTY_KEY_CHARACTERS = 255
 _SUMMARY_CHARACTERS = 1024
-# Alertmanager forgets an alert that is not sent again. Nobody sends again from a node that is going down, so the alert
-# says itself how long it lasts unless its end is told: a problem a day, what just happened an hour.
+# Alertmanager forgets an alert that is not sent again, and a node that goes down cannot send. So each alert carries its
+# end: a day for a problem, an hour for what just happened.
 _PROBLEM_SECONDS, _NEWS_SECONDS = 86400.0, 3600.0
-
-TELLS_ENDS = frozenset((NotifyType.PAGERDUTY, NotifyType.ALERTMANAGER))
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
-    """One request. The URL and what identifies us in the body are secrets; neither is in the repr."""
+class DeliveryContext:
+    """What a delivery needs. run: starts apprise's child; None where there is no host to run it on."""
 
-    url: str = field(repr=False)
-    body: Any = field(repr=False)
-    refused_text: str = ""  # an answer that begins so is a refusal, whatever its status says
+    run: apprise.Runner | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    wall: Callable[[], float] = time.time
 
 
-def slack(message: Message, url: str, _key: str) -> Post:
-    """https://api.slack.com/messaging/webhooks; the three characters that mean something to Slack are escaped."""
+@dataclass(frozen=True, slots=True)
+class NotifierSpec:
+    """One kind of receiver. send: one attempt; raises NotSent. resolves: it keeps problems that end."""
+
+    send: Callable[[Message, Notify, DeliveryContext], None]
+    resolves: bool = False
+
+
+def slack(message: Message, url: str, _key: str, _now: float) -> Post:
+    """https://api.slack.com/messaging/webhooks; the three characters with a meaning in Slack are escaped."""
     text = message.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return Post(url, {"text": text})
 
 
-def teams(message: Message, url: str, _key: str) -> Post:
-    """An Adaptive Card, as the Workflows webhooks take it; a text run, because a text block would read Markdown.
+def teams(message: Message, url: str, _key: str, _now: float) -> Post:
+    """An Adaptive Card for a Workflows webhook; a text run, because a text block would render Markdown.
 
     https://learn.microsoft.com/en-us/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using
     """
@@ -59,7 +69,7 @@ def teams(message: Message, url: str, _key: str) -> Post:
     return Post(url, body, refused_text="Webhook message delivery failed")
 
 
-def pagerduty(message: Message, url: str, key: str) -> Post:
+def pagerduty(message: Message, url: str, key: str, _now: float) -> Post:
     """Events API v2: one incident a problem. https://developer.pagerduty.com/docs/send-alert-event"""
     body: dict[str, Any] = {
         "routing_key": key,
@@ -67,14 +77,19 @@ def pagerduty(message: Message, url: str, key: str) -> Post:
         "dedup_key": cut(message.problem, _PAGERDUTY_KEY_CHARACTERS),
     }
     if not message.is_end:
-        notice = message.notice
-        details = {"message": notice.message, "node": notice.node, "lease": notice.lease, "cluster": message.cluster}
+        about = message.notification
+        details = {
+            "message": about.message,
+            "node": about.node,
+            "lease": about.lease,
+            "cluster": message.cluster,
+        }
         body["client"] = _PRODUCT
         body["payload"] = {
             "summary": cut(message.text, _SUMMARY_CHARACTERS),
-            "source": notice.node,
+            "source": about.node,
             "severity": message.severity,
-            "timestamp": stamp(notice.at),
+            "timestamp": stamp(about.at),
             "component": _PRODUCT,
             "class": message.event.value,
             "group": message.cluster or "kubernetes",
@@ -84,64 +99,80 @@ def pagerduty(message: Message, url: str, key: str) -> Post:
 
 
 def alertmanager(message: Message, url: str, _key: str, now: float) -> Post:
-    """API v2: an alert whose labels are the problem's name, so that its end finds it.
+    """API v2: an alert whose labels name the problem, so that its end finds it.
 
     https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
     """
-    notice = message.notice
-    about = {"lease": notice.lease} if is_about_lock(message.event, notice) else {"node": notice.node}
+    about = message.notification
+    subject = {"lease": about.lease} if is_about_lock(message.event, about) else {"node": about.node}
     labels = {
         "alertname": message.event.value,
         "severity": message.severity,
         "component": _PRODUCT,
         "cluster": message.cluster,
-        **about,
+        **subject,
     }
     alert: dict[str, Any] = {"labels": {name: text for name, text in labels.items() if text}}
     if message.is_end:
         alert["endsAt"] = stamp(now)
     else:
         lasts = _PROBLEM_SECONDS if message.event in HAS_END else _NEWS_SECONDS
-        alert["annotations"] = {"summary": message.text, "description": notice.message, "reported_by": notice.node}
-        alert["startsAt"] = stamp(min(notice.at, now))
+        alert["annotations"] = {
+            "summary": message.text,
+            "description": about.message,
+            "reported_by": about.node,
+        }
+        alert["startsAt"] = stamp(min(about.at, now))
         alert["endsAt"] = stamp(now + lasts)
     path = "/api/v2/alerts"
     whole = url.rstrip("/")
     return Post(whole if whole.endswith(path) else whole + path, [alert])
 
 
-def webhook(message: Message, url: str, _key: str) -> Post:
-    """Everything that is known, under stable names; docs/notifications.md is the contract."""
-    notice = message.notice
+def webhook(message: Message, url: str, _key: str, _now: float) -> Post:
+    """All fields under stable names; docs/notifications.md is the contract."""
+    about = message.notification
     body = {
         "version": 1,
         "event": message.event.value,
         "severity": message.severity,
-        "node": notice.node,
-        "lease": notice.lease,
+        "node": about.node,
+        "lease": about.lease,
         "cluster": message.cluster,
-        "message": notice.message,
+        "message": about.message,
         "text": message.text,
-        "time": stamp(notice.at),
-        "key": notice.key,
+        "time": stamp(about.at),
+        "key": about.key,
         "problem": message.problem,
     }
     return Post(url, body)
 
 
-_BUILDERS: Mapping[NotifyType, Callable[[Message, str, str], Post]] = {
-    NotifyType.SLACK: slack,
-    NotifyType.TEAMS: teams,
-    NotifyType.PAGERDUTY: pagerduty,
-    NotifyType.WEBHOOK: webhook,
+def _by_http(build: Callable[[Message, str, str, float], Post]) -> Callable[[Message, Notify, DeliveryContext], None]:
+    def send(message: Message, receiver: Notify, context: DeliveryContext) -> None:
+        url = http.url_in(receiver.url_file) if receiver.url_file else ""  # some have a well-known one
+        key = http.secret(receiver.key_file) if receiver.key_file else ""
+        post = build(message, url, key, context.wall())
+        http.send(post, timeout_seconds=receiver.timeout, environment=context.environment)
+
+    return send
+
+
+def _by_apprise(message: Message, receiver: Notify, context: DeliveryContext) -> None:
+    url = http.secret(receiver.url_file)
+    if context.run is None:
+        raise NotSent("no host to run apprise on", is_final=True)
+    apprise.send(message, url, context.run, timeout_seconds=receiver.timeout, environment=context.environment)
+
+
+NOTIFIERS: Mapping[str, NotifierSpec] = {
+    NotifyType.SLACK: NotifierSpec(_by_http(slack)),
+    NotifyType.TEAMS: NotifierSpec(_by_http(teams)),
+    NotifyType.PAGERDUTY: NotifierSpec(_by_http(pagerduty), resolves=True),
+    NotifyType.ALERTMANAGER: NotifierSpec(_by_http(alertmanager), resolves=True),
+    NotifyType.WEBHOOK: NotifierSpec(_by_http(webhook)),
+    NotifyType.APPRISE: NotifierSpec(_by_apprise),
 }
-
-
-def build(kind: NotifyType, message: Message, url: str, key: str, now: float) -> Post:
-    """The request for a receiver that takes HTTP. url, key: as read from their files. now: epoch seconds."""
-    if kind is NotifyType.ALERTMANAGER:
-        return alertmanager(message, url, key, now)
-    return _BUILDERS[kind](message, url, key)
 
 
 def stamp(when: float) -> str:

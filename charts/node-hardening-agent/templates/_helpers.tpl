@@ -56,7 +56,7 @@ httpGet:
 {{- $modprobe.file | default "/etc/modprobe.d/kubernetes-blacklist.conf" | dir -}}
 {{- end }}
 
-{{/* The Leases of every pool's lock, as agent/reboot/pools.py calls them. JSON. */}}
+{{/* The Leases of every pool's lock, as agent/reboot/lock/pools.py calls them. JSON. */}}
 {{- define "agent.locks" -}}
 {{- $reboot := .Values.config.reboot | default dict -}}
 {{- $names := list -}}

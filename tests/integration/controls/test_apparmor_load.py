@@ -140,8 +140,8 @@ def test_a_broken_new_version_leaves_the_good_one(node: Node) -> None:
     passed = node.apply()
     assert passed.changes == ()
     assert finding(passed, "file/good").status is Status.FAIL
-    assert "The last good content of app-one stays." in finding(passed, "file/good").remediation
-    assert finding(passed, "profile/app-one").observed == "loaded (enforce); from the last good content of good"
+    assert "The last valid content of app-one stays loaded." in finding(passed, "file/good").remediation
+    assert finding(passed, "profile/app-one").observed == "loaded (enforce); from the last valid content of good"
     node.kernel.reboot()
     passed = node.apply()
     assert acts(passed) == [("load", "app-one")]
@@ -167,7 +167,7 @@ def test_a_damaged_copy_is_not_loaded(node: Node) -> None:
     [
         (lambda kernel: kernel.unload("app-one"), "no longer loaded"),
         (lambda kernel: kernel.load(GOOD, "-C"), "in complain mode; it was loaded in enforce mode"),
-        (lambda kernel: kernel.load("profile app-one { file, }"), "somebody replaced it with other content"),
+        (lambda kernel: kernel.load("profile app-one { file, }"), "replaced with other content"),
         (lambda kernel: kernel.reboot(), "not loaded"),
     ],
     ids=["unloaded", "complain", "replaced", "rebooted"],
@@ -188,7 +188,7 @@ def test_complain_mode_of_the_source_is_no_pass(node: Node) -> None:
     node.write("soft", "profile soft flags=(complain) {\n  file,\n}\n")
     passed = node.apply()
     found = finding(passed, "profile/soft")
-    told = "loaded (complain), as its source asks: what it has no rule for is allowed and logged"
+    told = "loaded (complain), as in its source: what it has no rule for is allowed and logged"
     assert (found.status, found.observed) == (Status.INFO, told)
     assert node.apply().changes == ()
 

@@ -53,7 +53,7 @@ def test_shipped_profiles_are_accepted(host: Host, path: Path) -> None:
         ("profile a {\n", 2, "syntax error, unexpected end of file"),
         ("", 0, "defines no profile"),
         ("# only a comment\n", 0, "defines no profile"),
-        ("profile unconfined { }\n", 1, "the name `unconfined` is the kernel's own"),
+        ("profile unconfined { }\n", 1, "the name `unconfined` is reserved by the kernel"),
         ("@{v}=x\nprofile a@{v} { }\n", 2, "holds a quote, backslash, control character or variable"),
     ],
 )

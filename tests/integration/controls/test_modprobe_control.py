@@ -15,7 +15,7 @@ import pytest
 from agent.config.schema import Mode, Modprobe
 from agent.controls import base
 from agent.controls.modprobe import ModprobeControl
-from agent.controls.modprobe.modprobe_d import FOLDERS, Configuration, Line, in_order, parse
+from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, in_order, parse
 from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
 from agent.sandbox.kernel_modules import DCCP_AND_SCTP, RELEASE, Module, build, tool
@@ -182,7 +182,7 @@ def test_a_line_elsewhere_that_wins_is_named(tree: Path, path: str, text: str, p
     one = by_id(result)["sctp"]
     assert (one.status, one.source) == (Status.FAIL, place)
     assert words in one.observed
-    assert "Take the line out of" in one.remediation
+    assert "Remove the line from" in one.remediation
     assert by_id(result)["dccp"].status is Status.PASS
     assert text == (tree / path).read_text()
 
@@ -192,7 +192,7 @@ def test_bin_true_elsewhere_keeps_the_module_out_all_the_same(tree: Path) -> Non
     (tree / "etc/modprobe.d/CIS.conf").write_text("install sctp /bin/true\n")
     one = by_id(base.apply(control(tree)))["sctp"]
     assert one.status is Status.PASS
-    assert "/etc/modprobe.d/CIS.conf:1 says `install sctp /bin/true`" in one.observed
+    assert "`install sctp /bin/true` in /etc/modprobe.d/CIS.conf:1" in one.observed
 
 
 def test_a_command_of_another_module_that_loads_ours_is_found(tree: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_kernel_without_its_folder_of_modules_is_unknown_but_denied(node: Path
     (node / "proc/sys/kernel/osrelease").write_text("6.6.0-other\n")
     result = base.apply(control(node))
     assert by_id(result)["sctp"].status is Status.UNKNOWN
-    assert "refused by name, and not loaded; cannot tell whether it is built in" in by_id(result)["sctp"].observed
+    assert "refused by name, and not loaded; unknown whether it is built in" in by_id(result)["sctp"].observed
 
 
 def test_a_kernel_that_cannot_load_modules_is_told(node: Path) -> None:
@@ -268,7 +268,7 @@ def test_whether_something_is_loaded_is_unknown_without_proc_modules(node: Path,
         (node / "proc/modules").mkdir()
     one = by_id(base.apply(control(node)))["sctp"]
     assert one.status is Status.UNKNOWN
-    assert "cannot tell whether it is loaded: cannot read /proc/modules" in one.observed
+    assert "unknown whether it is loaded: cannot read /proc/modules" in one.observed
 
 
 def test_a_node_without_kmod_is_asked_about_by_the_agents_own(node: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_file_that_others_may_write_is_closed(tree: Path) -> None:
     """Whoever may write to modprobe.d runs commands as root."""
     base.apply(control(tree))
     (tree / FILE).chmod(0o666)
-    assert bad(base.audit(control(tree)))["file"] == "others may write to it (mode 0666)"
+    assert bad(base.audit(control(tree)))["file"] == "writable by others (mode 0666)"
     assert bad(base.apply(control(tree))) == {}
     assert (tree / FILE).stat().st_mode & 0o777 == 0o644
 
@@ -454,7 +454,7 @@ def test_without_modprobe_the_file_is_written_and_nothing_is_claimed(tree: Path)
     assert (tree / FILE).exists()
     one = by_id(result)["sctp"]
     assert one.status is Status.UNKNOWN
-    assert "not proved: modprobe: neither on the node nor beside the agent" in one.observed
+    assert "not verified: modprobe: neither on the node nor beside the agent" in one.observed
     assert "Install kmod" in one.remediation
 
 
@@ -533,7 +533,7 @@ def test_our_reader_and_kmod_agree(tree: Path) -> None:
 ORDER = ("blacklist", "install", "remove", "alias", "options", "softdep")
 
 
-def shown(line: Line) -> str:
+def shown(line: ConfigLine) -> str:
     """A line as --showconfig prints it: one name behind blacklist, an alias's module in the kernel's spelling."""
     rest = line.rest if line.verb != "blacklist" else ""
     if line.verb == "alias":

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.config import units
-from agent.config.scalars import Kind
+from agent.config.render import spelled
+from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
 
@@ -27,10 +28,11 @@ LEAVES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.PATH_OR_AUTO: _PATH | st.just("auto"),
     Kind.MODULE: st.from_regex(r"[a-z0-9_][A-Za-z0-9_-]{0,10}", fullmatch=True),
     Kind.NAME: st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True),
-    Kind.OBJECT: st.from_regex(r"[a-z]{1,5}/[a-z]{1,5}", fullmatch=True),
+    Kind.OBJECT_OR_NONE: st.from_regex(r"([a-z]{1,5}/[a-z]{1,5})?", fullmatch=True),
     Kind.ADDRESS: st.sampled_from(["", "0.0.0.0:9105", "[::1]:0", "node:65535"]),
     Kind.URL: st.sampled_from(["http://prometheus:9090", "https://p.example.com/prefix", "http://[::1]:1"]),
     Kind.TIME: st.from_regex(r"([01][0-9]|2[0-3]):[0-5][0-9]", fullmatch=True),
+    Kind.DATE_OR_NONE: st.sampled_from(["", "2026-12-24", "12-24", "02-29"]),
     Kind.TIMEZONE: st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     Kind.LABEL: _LABEL,
     Kind.LABEL_OR_NONE: _LABEL | st.just(""),
@@ -103,19 +105,32 @@ def _consistent_reboot(reboot: dict[str, Any]) -> None:
         sentinel.pop("exitCodes", None)
     for window in reboot.get("windows", ()):
         window["days"] = window.get("days") or ["mon"]
+        window["daysOfMonth"] = [min(day, 31) for day in window.get("daysOfMonth", ())]
         if window.get("start") == window.get("end"):
             window.pop("end", None)
+    for blackout in reboot.get("blackouts", ()):
+        blackout["start"] = blackout.get("start") or "12-24"
+        if len(blackout.get("end") or blackout["start"]) != len(blackout["start"]):
+            blackout.pop("end")
     prometheus = reboot.get("blockers", {}).get("prometheus")
     if prometheus:
         prometheus["url"] = prometheus.get("url", "https://p")
         if prometheus["url"].startswith("http:"):
             prometheus.pop("caFile", None)
+        if prometheus.get("tokenFile"):
+            prometheus.pop("basicAuthFile", None)
+        prometheus["headerFiles"] = {
+            f"X-{number}": path for number, path in enumerate(prometheus.get("headerFiles", {}).values())
+        }
         if prometheus.get("query"):
             for name in ("ignore", "only", "labels", "firingOnly"):
                 prometheus.pop(name, None)
     if not str(reboot.get("maxUnavailable", "1")).endswith("%"):
         reboot["maxUnavailable"] = max(int(reboot.get("maxUnavailable", 1)), reboot.get("concurrency", 1))
     drain = reboot.get("drain", {})
+    drain.get("waitFor", {}).pop("timeout", None)
+    for several in (drain.get("evictLast", []), drain.get("waitFor", {}).get("pods", [])):
+        several[:] = [one for one in several if one]
     if drain.get("gracePeriod"):
         drain["timeout"] = "30d"
         drain["gracePeriod"] = units.spell_duration(min(units.duration(drain["gracePeriod"]), 3600))
@@ -124,3 +139,17 @@ def _consistent_reboot(reboot: dict[str, Any]) -> None:
     for hooks in reboot.get("hooks", {}).values():
         for hook in hooks:
             hook.setdefault("command", ["/bin/true"])
+
+
+def shortest(config: Any) -> dict[str, Any]:
+    """The shortest policy that loads to an equal Config."""
+    given = ((name, key, getattr(config, key.attribute)) for name, key in keys(type(config)).items())
+    return {
+        name: shortest(one)
+        if isinstance(key.form, Section)
+        else [shortest(item) for item in one]
+        if isinstance(key.form, Many) and isinstance(key.form.item, Section)
+        else spelled(key.form, one)
+        for name, key, one in given
+        if one != key.default
+    }

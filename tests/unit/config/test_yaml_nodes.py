@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from agent.config.yaml_nodes import MAX_DEPTH, MAX_NODES, Items, Pairs, Scalar, compose
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.yaml_nodes import MAX_DEPTH, MAX_NODES, Items, Node, Pairs, Scalar, compose, compose_json
 from agent.errors import ConfigError, Problem
 
 
@@ -35,7 +39,7 @@ def test_scalars_keep_their_text_line_and_quotes() -> None:
     ("text", "line", "words"),
     [
         ("a: [1,\nb: 2\n", 3, "begins in line 1"),
-        ("a: 1\n\tb: 2\n", 2, "tabs cannot"),
+        ("a: 1\n\tb: 2\n", 2, "not with tabs"),
         ("a:\n  b: 1\n c: 2\n", 3, "not YAML"),
         ("a: 'open\n", 2, "not YAML"),
         ("a: \x00\n", 1, "character U+0000"),
@@ -87,3 +91,54 @@ def test_many_plain_values_are_bounded_too() -> None:
     """The bound is on values, wherever they come from."""
     assert compose(f"[{','.join(['x'] * (MAX_NODES - 2))}]", "f") is not None
     assert "holds more than" in problem_of(f"[{','.join(['x'] * (MAX_NODES + 1))}]").message
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=15,
+)
+
+
+def plain_data(node: Node) -> object:
+    """What json.loads would return."""
+    match node:
+        case Pairs():
+            return {key.text: plain_data(value) for key, value in node.pairs}
+        case Items():
+            return [plain_data(item) for item in node.items]
+        case _:
+            return json.loads(node.text) if node.plain else node.text
+
+
+@given(_JSON, st.sampled_from([None, 1]))
+def test_every_json_document_is_read_as_json_reads_it(data: object, indent: int | None) -> None:
+    """Escapes, numbers and nesting; laid out over lines or not."""
+    text = json.dumps(data, indent=indent)
+    assert plain_data(compose_json(text, "f", max_depth=20)) == json.loads(text)
+
+
+def test_json_nodes_know_their_lines_and_keep_duplicate_keys() -> None:
+    """A string may hold brackets, and a line is that of the value's first character."""
+    node = compose_json('{"a": "]}",\n "a":\n  [1,\n {"b": null}]}', "f", max_depth=4)
+    assert isinstance(node, Pairs)
+    assert [(key.line, key.text, value.line) for key, value in node.pairs] == [(1, "a", 1), (2, "a", 3)]
+
+
+@pytest.mark.parametrize("text", ["[" * 5, "[" * 100_000, '{"a":' * 5 + "1" + "}" * 5])
+def test_the_depth_of_json_is_bounded_before_it_is_read(text: str) -> None:
+    """Also of what is not JSON at all."""
+    with pytest.raises(ConfigError, match="nested deeper than 4 levels"):
+        compose_json(text, "f", max_depth=4)
+
+
+@given(st.text(max_size=60) | st.text('{}[],:"\\tn1e-. ', max_size=40))
+def test_any_text_is_a_node_or_a_config_error(text: str) -> None:
+    """As json.loads decides."""
+    try:
+        known = json.loads(text, parse_constant=int)  # NaN is no JSON
+    except ValueError:
+        with pytest.raises(ConfigError):
+            compose_json(text, "f", max_depth=99)
+    else:
+        assert plain_data(compose_json(text, "f", max_depth=99)) == known

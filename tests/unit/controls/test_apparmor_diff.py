@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.apparmor.diff import (
-    Leaving,
     Observation,
     ProfileFile,
     Refused,
+    Removal,
     State,
-    leavers,
     parent_of,
-    sort_out,
+    removed_profiles,
+    resolve_clashes,
     tops,
     verdicts,
 )
@@ -31,7 +31,7 @@ NOTES = {"file": "f", "boot": "B", "mode": "enforce", "kernel": "sha1:1"}
 ENTRY = Entry("a", ("new",), notes=NOTES)
 HELD = Observation(
     Kernel(Lsm.ON, profiles={"a": "enforce"}),
-    wanted=(UNIT,),
+    desired=(UNIT,),
     entries={"a": ENTRY},
     boot_id="B",
     hashes={"a": "sha1:1"},
@@ -49,16 +49,16 @@ def entry(**notes: str) -> dict[str, Entry]:
         (replace(HELD, hashes={}), State.HELD, ""),
         (replace(HELD, kernel=Kernel(Lsm.ON)), State.LOAD, "no longer loaded"),
         (replace(HELD, kernel=Kernel(Lsm.ON), boot_id="C"), State.LOAD, "not loaded"),
-        (replace(HELD, boot_id="C"), State.LOAD, "loaded by somebody else since the boot"),
+        (replace(HELD, boot_id="C"), State.LOAD, "not loaded by the agent since the boot"),
         (replace(HELD, entries={"a": replace(ENTRY, hashes=("old",))}), State.LOAD, "its content has changed"),
-        (replace(HELD, entries={"a": replace(ENTRY, notes={"file": "f", "boot": "B"})}), State.LOAD, "cut short"),
+        (replace(HELD, entries={"a": replace(ENTRY, notes={"file": "f", "boot": "B"})}), State.LOAD, "interrupted"),
         (replace(HELD, entries=entry(file="g")), State.LOAD, "it moved here from g"),
         (replace(HELD, entries=entry(mode="complain")), State.LOAD, "it was loaded in complain mode"),
-        (replace(HELD, hashes={"a": "sha1:2"}), State.LOAD, "somebody replaced it"),
+        (replace(HELD, hashes={"a": "sha1:2"}), State.LOAD, "replaced with"),
         (replace(HELD, entries={}), State.FOREIGN, "this agent did not load it"),
         (replace(HELD, entries={}, copied=frozenset({"a"})), State.LOAD, "the manifest has lost it"),
-        (replace(HELD, entries=None, manifest_error="?"), State.UNTOLD, "this agent did not load it"),
-        (replace(HELD, wanted=(replace(UNIT, flat=None),), kernel=Kernel(Lsm.ON)), State.LOST, "no longer loaded"),
+        (replace(HELD, entries=None, manifest_error="?"), State.UNKNOWN, "this agent did not load it"),
+        (replace(HELD, desired=(replace(UNIT, flat=None),), kernel=Kernel(Lsm.ON)), State.LOST, "no longer loaded"),
     ],
 )
 def test_where_a_profile_stands(seen: Observation, state: State, reason: str) -> None:
@@ -70,17 +70,17 @@ def test_where_a_profile_stands(seen: Observation, state: State, reason: str) ->
 
 def test_nothing_is_decided_where_apparmor_is_not_on() -> None:
     """Off or unseen: no verdict, so no step; the findings say not-applicable or unknown, never pass."""
-    for lsm, status in ((Lsm.OFF, Status.NOT_APPLICABLE), (Lsm.UNSEEN, Status.UNKNOWN)):
+    for lsm, status in ((Lsm.OFF, Status.NOT_APPLICABLE), (Lsm.UNKNOWN, Status.UNKNOWN)):
         seen = replace(HELD, kernel=Kernel(lsm, "because", "do this"))
         assert verdicts(seen) == ()
-        assert leavers(seen) == ()
+        assert removed_profiles(seen) == ()
         assert {one.status for one in judge(seen)} == {status}
 
 
 def test_a_stranger_in_a_file_stops_all_of_it() -> None:
     """A file is loaded as a whole, so one foreign name in it keeps the others out too."""
     unit = replace(UNIT, names=("a", "b"))
-    seen = replace(HELD, wanted=(unit,), entries={}, kernel=Kernel(Lsm.ON, profiles={"b": "enforce"}))
+    seen = replace(HELD, desired=(unit,), entries={}, kernel=Kernel(Lsm.ON, profiles={"b": "enforce"}))
     assert [verdict.state for verdict in verdicts(seen)] == [State.FOREIGN, State.FOREIGN]
 
 
@@ -88,41 +88,41 @@ def test_a_missing_child_is_its_parents_fault() -> None:
     """Children are not reported by themselves; a lost one has the whole file loaded again."""
     unit = replace(UNIT, names=("a", "a//kid"))
     kid = replace(ENTRY, key="a//kid")
-    seen = replace(HELD, wanted=(unit,), entries={"a": ENTRY, "a//kid": kid})
+    seen = replace(HELD, desired=(unit,), entries={"a": ENTRY, "a//kid": kid})
     assert [(one.name, one.state) for one in verdicts(seen)] == [("a", State.LOAD)]
 
 
 @pytest.mark.parametrize(
-    ("seen", "fate"),
+    ("seen", "decision"),
     [
-        (HELD, Leaving.REMOVE),
-        (replace(HELD, users={"a": (7,)}), Leaving.IN_USE),
-        (replace(HELD, users=None, users_error="?"), Leaving.UNTOLD),
-        (replace(HELD, kernel=Kernel(Lsm.ON)), Leaving.FORGET),
-        (replace(HELD, boot_id="C"), Leaving.FORGET),
-        (replace(HELD, hashes={"a": "sha1:2"}), Leaving.FORGET),
+        (HELD, Removal.REMOVE),
+        (replace(HELD, users={"a": (7,)}), Removal.IN_USE),
+        (replace(HELD, users=None, users_error="?"), Removal.UNKNOWN),
+        (replace(HELD, kernel=Kernel(Lsm.ON)), Removal.FORGET),
+        (replace(HELD, boot_id="C"), Removal.FORGET),
+        (replace(HELD, hashes={"a": "sha1:2"}), Removal.FORGET),
     ],
 )
-def test_what_leaves(seen: Observation, fate: Leaving) -> None:
+def test_what_leaves(seen: Observation, decision: Removal) -> None:
     """Removed only when it is ours, as we loaded it, in this boot, and known to be unused."""
-    assert [one.fate for one in leavers(replace(seen, wanted=()))] == [fate]
+    assert [one.decision for one in removed_profiles(replace(seen, desired=()))] == [decision]
 
 
 def test_what_does_not_leave() -> None:
     """Nothing leaves because a file is broken, the folder or the manifest cannot be read, or the parser is missing."""
     refused = Refused("f", "/p/f", (Problem("/p/f", 1, "", "broken"),))
-    assert leavers(replace(HELD, wanted=(), refused=(refused,))) == ()
-    assert leavers(replace(HELD, wanted=(), blocked="no folder")) == ()
-    assert leavers(replace(HELD, wanted=(), entries=None)) == ()
+    assert removed_profiles(replace(HELD, desired=(), refused=(refused,))) == ()
+    assert removed_profiles(replace(HELD, desired=(), blocked="no folder")) == ()
+    assert removed_profiles(replace(HELD, desired=(), entries=None)) == ()
 
 
 def test_one_name_in_two_files() -> None:
     """The file that the kernel has it from wins, else the first by name; a refused file claims no other name."""
     one, two = replace(UNIT, file="1", shown="1"), replace(UNIT, file="2", shown="2", names=("a", "b"))
     three = replace(UNIT, file="3", shown="3", names=("b",))
-    good, refused = sort_out([one, two, three], {})
+    good, refused = resolve_clashes([one, two, three], {})
     assert ([unit.file for unit in good], [unit.file for unit in refused]) == (["1", "3"], ["2"])
-    good, refused = sort_out([one, two, three], {"a": replace(ENTRY, notes={"file": "2"})})
+    good, refused = resolve_clashes([one, two, three], {"a": replace(ENTRY, notes={"file": "2"})})
     assert ([unit.file for unit in good], [unit.file for unit in refused]) == (["2"], ["1", "3"])
     assert "as does 2" in refused[0].problems[0].message
 
@@ -131,7 +131,7 @@ def test_one_name_in_two_files() -> None:
 def test_no_name_is_ever_claimed_twice(sets: list[frozenset[str]]) -> None:
     """However files overlap: each ends up good or refused, and good ones share no name."""
     units = [ProfileFile(str(n), str(n), tuple(sorted(names)), str(n), b"x") for n, names in enumerate(sets)]
-    good, refused = sort_out(units, {})
+    good, refused = resolve_clashes(units, {})
     claimed = [name for unit in good for name in unit.names]
     assert len(claimed) == len(set(claimed))
     assert {unit.file for unit in good} | {one.file for one in refused} == {unit.file for unit in units}

@@ -13,8 +13,8 @@ from agent.controls.apparmor.securityfs import (
     confined_by,
     covers,
     hash_of,
-    look,
     parse_profiles,
+    read_kernel,
     spelled,
     users_of,
 )
@@ -113,15 +113,15 @@ def test_children_belong_to_their_parent() -> None:
 @pytest.mark.parametrize(
     ("files", "lsm", "words"),
     [
-        ({}, Lsm.UNSEEN, "sysfs is not mounted"),
+        ({}, Lsm.UNKNOWN, "sysfs is not mounted"),
         ({"sys/module/ext4/x": ""}, Lsm.OFF, "the kernel has no AppArmor"),
         ({"sys/module/apparmor/parameters/enabled": "N\n"}, Lsm.OFF, "not on"),
-        ({"sys/module/apparmor/parameters/enabled": "Y\n"}, Lsm.UNSEEN, "there is no /sys/kernel/security/apparmor"),
+        ({"sys/module/apparmor/parameters/enabled": "Y\n"}, Lsm.UNKNOWN, "there is no /sys/kernel/security/apparmor"),
     ],
 )
 def test_why_there_is_no_apparmor(tmp_path: Path, files: dict[str, str], lsm: Lsm, words: str) -> None:
     """Off, absent and not to be seen are three answers, each with its reason and a next step."""
-    seen = look(tree(tmp_path, files))
+    seen = read_kernel(tree(tmp_path, files))
     assert seen.lsm is lsm
     assert words in seen.reason
     assert seen.remediation
@@ -130,7 +130,7 @@ def test_why_there_is_no_apparmor(tmp_path: Path, files: dict[str, str], lsm: Ls
 def test_apparmor_on(tmp_path: Path) -> None:
     """On, with what is loaded."""
     files = {"sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "a (kill)\n"}
-    seen = look(tree(tmp_path, files))
+    seen = read_kernel(tree(tmp_path, files))
     assert (seen.lsm, seen.profiles) == (Lsm.ON, {"a": "kill"})
 
 

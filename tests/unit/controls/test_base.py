@@ -128,13 +128,13 @@ def test_what_cannot_be_observed_is_unknown() -> None:
         assert (done.changes, control.acts) == ((), [])
 
 
-def test_changes_are_told_although_nothing_can_be_seen_afterwards() -> None:
+def test_changes_are_reported_when_observing_again_fails() -> None:
     """What was done was done; only whether it helped is unknown."""
     control = Switches(stuck=frozenset("a"), blind_at=frozenset({2}))
     done = apply(control)
     assert [change.outcome for change in done.changes] == [Outcome.FAILED, Outcome.DONE]
     assert statuses(done.findings) == {"switches/observe": Status.UNKNOWN, "switches/turn on/a": Status.FAIL}
-    assert "The changes stand" in done.findings[0].remediation
+    assert "The changes stay" in done.findings[0].remediation
 
 
 @given(

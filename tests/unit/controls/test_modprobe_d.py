@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.modprobe.modprobe_d import (
+    ConfigLine,
     Configuration,
     Hidden,
-    Line,
     Refusal,
     denied_by,
     file_problem,
@@ -85,7 +85,7 @@ def test_a_soft_dependency_walks_around_an_install_line() -> None:
     )
     seen = configuration(("m.conf", text))
     places = {
-        name: getattr(seen.walks_around(name), "place", None) for name in ("ksmbd", "cifs", "sctp", "dccp", "rds")
+        name: getattr(seen.bypasses_install(name), "place", None) for name in ("ksmbd", "cifs", "sctp", "dccp", "rds")
     }
     assert places == {"ksmbd": "m.conf:1", "cifs": None, "sctp": None, "dccp": "m.conf:5", "rds": None}
 
@@ -95,8 +95,10 @@ def test_the_kernels_own_soft_dependencies_sort_among_the_files() -> None:
     kernels = parse("softdep ksmbd pre: crc32\n", "/lib/modules/6.1/modules.softdep")
     ours = configuration(("/etc/modprobe.d/kubernetes-blacklist.conf", "softdep ksmbd pre:\n"))
     late = configuration(("/etc/modprobe.d/z.conf", "softdep ksmbd pre:\n"))
-    assert ours.beside(kernels).walks_around("ksmbd") is None
-    assert getattr(late.beside(kernels).walks_around("ksmbd"), "place", None) == "/lib/modules/6.1/modules.softdep:1"
+    assert ours.beside(kernels).bypasses_install("ksmbd") is None
+    assert (
+        getattr(late.beside(kernels).bypasses_install("ksmbd"), "place", None) == "/lib/modules/6.1/modules.softdep:1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_only_a_plain_command_refuses(command: str, expected: Refusal) -> None:
     ],
 )
 def test_commands_that_load_a_denied_module_are_found(line: str, loads: bool) -> None:
-    """`modprobe -i` and insmod walk around a denial; a plain modprobe inside a command does not."""
+    """`modprobe -i` and insmod bypass a denial; a plain modprobe inside a command does not."""
     found = [str(one) for one in configuration(("x.conf", line)).loaders("sctp")]
     assert ([line] if loads else []) == found
 
@@ -173,8 +175,8 @@ def test_any_text_is_read_without_an_error(text: str, module: str) -> None:
     """Whatever stands in other people's files, the control goes on; every line knows a line of its file."""
     lines = parse(text, "f")
     seen = Configuration(lines).beside(lines)
-    seen.walks_around(module)
+    seen.bypasses_install(module)
     seen.loaders(module)
     winner = seen.install_line(module)
-    assert winner is None or isinstance(winner, Line)
+    assert winner is None or isinstance(winner, ConfigLine)
     assert all(1 <= line.number <= text.count("\n") + 1 for line in lines)

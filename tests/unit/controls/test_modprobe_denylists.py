@@ -64,14 +64,14 @@ modules:
   - just text
 """
     expected = [
-        "x.yaml:1: about: missing: a sentence for the people who run the node",
+        "x.yaml:1: about: missing: a sentence for the operator",
         "x.yaml:1: apiVersion: 'v1': has to be node-hardening.io/v1alpha1",
         "x.yaml:3: abuot: unknown key; did you mean about?",
         "x.yaml:4: breaks: has to be text",
         "x.yaml:6: modules[0].name: 'sctp.ko' is a file: write the module's name, sctp",
-        "x.yaml:8: modules[1].reason: missing: a sentence for the people who run the node",
+        "x.yaml:8: modules[1].reason: missing: a sentence for the operator",
         "x.yaml:9: modules[1].submodule: unknown key; did you mean submodules?",
-        "x.yaml:10: modules[2].name: missing: which module is refused",
+        "x.yaml:10: modules[2].name: missing: the module to deny",
         "x.yaml:11: modules[3]: has to be a mapping with name, reason, breaks, submodules",
     ]
     assert expected == problems(text)
@@ -84,14 +84,14 @@ modules:
         ("[]", "has to be a mapping with apiVersion"),
         ("a: [", "x.yaml:1: not YAML"),
         ("\x00", "not YAML"),
-        (GOOD.replace("name: rds", "name: uas"), "uas stands here twice"),
+        (GOOD.replace("name: rds", "name: uas"), "uas is listed twice"),
         (GOOD.replace("name: rds", "name: r d s"), "'r d s' is not a module's name"),
         (GOOD.replace("name: rds", "name: [rds]"), "has to be a module's name"),
-        (GOOD + "kind: ModuleDenyList\n", "kind: stands here twice"),
+        (GOOD + "kind: ModuleDenyList\n", "kind: is given twice"),
         (GOOD.partition("modules:")[0] + "modules: []\n", "has to be a list of at least one"),
         (GOOD.partition("modules:")[0], "modules: missing: a list"),
         (GOOD.replace("kind: ModuleDenyList", "kind: AgentConfig"), "'AgentConfig': has to be ModuleDenyList"),
-        ("[" * 2000, "not YAML"),
+        ("[" * 2000, "nested deeper"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, expected: str) -> None:

@@ -13,13 +13,13 @@ from agent.controls.modprobe.kmod import Loaded, ShowDepends
 from agent.controls.modprobe.modprobe_d import Configuration, Hidden, parse
 from agent.controls.modprobe.observe import File, Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, Policy, Trouble, render
-from agent.controls.modprobe.show_depends import Asked, LoadOutcome, Proof, judge_name
+from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult, Verification, judge_name
 from agent.model import Finding, Status
 
 CONFIG = Modprobe()
 POLICY = Policy((Denied("sctp", "Rare.", "list kubernetes"),))
 RELEASE = "6.1.0-18-amd64"
-REFUSED = Proof({"sctp": Asked(LoadOutcome.REFUSED, aliases=2)})
+REFUSED = Verification({"sctp": LoadResult(LoadOutcome.REFUSED, aliases=2)})
 KERNEL = Kernel(RELEASE, {"sctp": ()}, frozenset({"ext4"}), (), REFUSED)
 RUNNING = Running(loaded={}, helper="/sbin/modprobe")
 SEEN = Observation(
@@ -75,17 +75,19 @@ def test_a_module_that_the_kernel_does_not_have_passes_and_is_said_to_be_absent(
 def test_bin_true_keeps_the_module_out_and_is_told_apart() -> None:
     """Not loaded is what the policy asks for; that modprobe then reports success is said."""
     lines = Configuration(parse("install sctp /bin/true", "/etc/modprobe.d/a.conf"))
-    seen = replace(on_kernel(proof=Proof({"sctp": Asked(LoadOutcome.PRETENDED)})), configuration=lines)
+    seen = replace(
+        on_kernel(verification=Verification({"sctp": LoadResult(LoadOutcome.PRETENDED)})), configuration=lines
+    )
     one = sctp(seen)
     assert Status.PASS is one.status
-    assert "though modprobe reports success (/etc/modprobe.d/a.conf:1 says `install sctp /bin/true`)" in one.observed
+    assert "though modprobe reports success (`install sctp /bin/true` in /etc/modprobe.d/a.conf:1)" in one.observed
 
 
 @pytest.mark.parametrize(
     ("module", "observed", "remediation"),
     [
         (Loaded("sctp", 0), "loaded; unused", "Set modprobe.unload: true, run `rmmod sctp`"),
-        (Loaded("sctp", 3), "loaded; in use (3 references)", "End what uses it"),
+        (Loaded("sctp", 3), "loaded; in use (3 references)", "Stop what uses it"),
         (Loaded("sctp", 1, ("sctp_diag",)), "loaded; used by sctp_diag", "Unload sctp_diag first"),
         (Loaded("sctp", None), "loaded; this kernel cannot unload modules", "Reboot the node"),
     ],
@@ -142,10 +144,12 @@ def test_a_tree_that_no_kernel_runs_on_is_judged_by_its_files() -> None:
     assert "no kernel runs on this tree" in one.observed
 
 
-def test_without_modprobe_the_files_are_read_but_nothing_is_proved() -> None:
+def test_without_modprobe_the_files_are_read_but_nothing_is_verified() -> None:
     """The line is named, the reason is given, and it is no pass."""
-    proof = Proof(problem="modprobe: neither on the node nor beside the agent", remedy="Install kmod on the node.")
-    one = sctp(on_kernel(proof=proof))
+    none = Verification(
+        problem="modprobe: neither on the node nor beside the agent", remedy="Install kmod on the node."
+    )
+    one = sctp(on_kernel(verification=none))
     assert Status.UNKNOWN is one.status
     assert "neither on the node" in one.observed
     assert one.remediation == "Install kmod on the node."
@@ -154,14 +158,14 @@ def test_without_modprobe_the_files_are_read_but_nothing_is_proved() -> None:
 def test_without_modprobe_a_line_that_wins_over_ours_still_fails() -> None:
     """That much the files do tell."""
     lines = parse("install sctp /sbin/x", "/etc/modprobe.d/a.conf") + SEEN.configuration.lines
-    one = sctp(replace(on_kernel(proof=Proof(problem="x")), configuration=Configuration(lines)))
+    one = sctp(replace(on_kernel(verification=Verification(problem="x")), configuration=Configuration(lines)))
     assert (one.status, one.source) == (Status.FAIL, "/etc/modprobe.d/a.conf:1")
 
 
 def test_a_module_that_would_load_without_any_line_says_apply() -> None:
     """The usual state before the first apply."""
     seen = replace(
-        on_kernel(proof=Proof({"sctp": Asked(LoadOutcome.LOADS, "sctp")})),
+        on_kernel(verification=Verification({"sctp": LoadResult(LoadOutcome.LOADS, "sctp")})),
         configuration=Configuration(),
         file=File(),
         installed={},
@@ -194,7 +198,7 @@ def test_a_file_hidden_by_ours_is_told() -> None:
         (File(b"other"), Status.FAIL, "not what the agent writes"),
         (File(), Status.FAIL, "missing"),
         (File(problem="cannot read x: Permission denied"), Status.UNKNOWN, "Permission denied"),
-        (File(render(POLICY), 0o666), Status.FAIL, "others may write to it (mode 0666)"),
+        (File(render(POLICY), 0o666), Status.FAIL, "writable by others (mode 0666)"),
     ],
 )
 def test_the_file_is_judged(file: File, status: Status, observed: str) -> None:
@@ -278,4 +282,4 @@ def test_the_kernels_own_settings_are_told() -> None:
 )
 def test_what_modprobe_prints_is_judged(said: ShowDepends, stopped: bool, expected: LoadOutcome) -> None:
     """Exit codes are 0 for all of these."""
-    assert expected is judge_name("sctp", said, stopped=stopped).verdict
+    assert expected is judge_name("sctp", said, stopped=stopped).outcome

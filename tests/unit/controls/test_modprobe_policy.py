@@ -95,7 +95,7 @@ def test_a_missing_folder_of_lists_is_a_trouble_and_no_crash(tmp_path: Path) -> 
 def test_the_file_names_its_owner_and_gives_three_lines_a_module(lists: Path) -> None:
     """blacklist for aliases, install for names and dependencies, an empty softdep so that install counts."""
     text = render(resolve(Modprobe(), lists)).decode()
-    assert text.startswith("# Kept by node-hardening-agent (control modprobe)")
+    assert text.startswith("# Maintained by node-hardening-agent (control modprobe)")
     assert "\n# dccp: Unused. (list kubernetes)\nblacklist dccp\ninstall dccp /bin/false\nsoftdep dccp pre:\n" in text
 
 

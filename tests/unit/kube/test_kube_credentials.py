@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
+from agent.kube.access import find
 from agent.kube.credentials import (
     Access,
     ClientCertificate,
@@ -16,7 +17,6 @@ from agent.kube.credentials import (
     StoredCredentials,
     bearer,
     direct,
-    find,
     in_cluster,
     server_problem,
 )
@@ -127,7 +127,7 @@ def test_nothing_that_is_secret_is_in_a_repr() -> None:
 @pytest.mark.parametrize("token", [b"", b" \n", b"two words", b"line\nbreak", "ünïcode".encode(), b"nul\x00"])
 def test_what_cannot_stand_in_a_header_is_no_token(token: bytes) -> None:
     """The error names where the token lies, and not the token."""
-    with pytest.raises(NoCredentials, match="/run/token holds no bearer token") as caught:
+    with pytest.raises(NoCredentials, match="/run/token does not hold a bearer token") as caught:
         bearer(token, "/run/token")
     assert token.decode(errors="replace").strip() not in str(caught.value) or not token.strip()
 
@@ -155,14 +155,14 @@ def test_a_file_that_never_was_is_named(tmp_path: Path) -> None:
         ("http://[::1]:8001", True, ""),
         ("http://localhost:8001", True, ""),
         ("http://api:8080", False, ""),
-        ("http://api:8080", True, "show the credentials to everybody"),
-        ("http://127.0.0.1.example.com", True, "show the credentials to everybody"),
-        ("api:6443", False, "no URL of a server"),
-        ("", False, "no URL of a server"),
-        ("ftp://api", False, "no URL of a server"),
-        ("https://api:port", False, "is no URL"),
-        ("https://me:hush@api", False, "do not belong into a server's URL"),
-        ("https://me:hush@api:port", False, "do not belong into a server's URL"),
+        ("http://api:8080", True, "send the credentials unencrypted"),
+        ("http://127.0.0.1.example.com", True, "send the credentials unencrypted"),
+        ("api:6443", False, "not the URL of a server"),
+        ("", False, "not the URL of a server"),
+        ("ftp://api", False, "not the URL of a server"),
+        ("https://api:port", False, "is not a URL"),
+        ("https://me:hush@api", False, "do not belong in a server's URL"),
+        ("https://me:hush@api:port", False, "do not belong in a server's URL"),
         ("https://api?token=x", False, "has a query or fragment"),
     ],
 )
@@ -175,7 +175,7 @@ def test_servers_are_judged_before_anything_is_sent(server: str, secret: bool, w
 
 def test_direct_refuses_what_is_no_server() -> None:
     """The same judgement for a server that code names."""
-    with pytest.raises(ConfigError, match="no URL of a server"):
+    with pytest.raises(ConfigError, match="not the URL of a server"):
         direct("api:6443")
 
 

@@ -54,10 +54,41 @@ def test_a_budget_without_a_name_still_blocks() -> None:
 
 
 def test_throttling_is_not_a_budget() -> None:
-    """A 429 without that cause, Status or plain text, is the API server's own load."""
+    """A 429 of the overloaded API server: plain text, a Retry-After, or its own words."""
     plain = refusal(EVICT, 429, {"content-type": "text/plain", "retry-after": "1"}, b"Too many requests", write=True)
     assert refused(plain) == Eviction(Outcome.THROTTLED, "", "Too many requests", 1.0)
-    assert refused(answer(429, "TooManyRequests", "later")).outcome is Outcome.THROTTLED
+    busy = "the server has received too many requests and has asked us to try again later"
+    assert refused(answer(429, "TooManyRequests", busy)).outcome is Outcome.THROTTLED
+    assert refused(answer(429, "TooManyRequests", "")).outcome is Outcome.THROTTLED
+
+
+WEBHOOK = 'admission webhook "evict.example.com" denied the request: the VM migrates'
+
+
+@pytest.mark.parametrize("status", [404, 409, 429, 500, 503])
+def test_a_webhooks_refusal_is_no_throttling_whatever_its_status(status: int) -> None:
+    """The sender chooses the code freely; its words are kept. A 404 of a webhook is no pod that is gone."""
+    error = answer(status, "TooManyRequests", WEBHOOK, name="web-1", kind="pods")
+    assert refused(error) == Eviction(Outcome.DENIED, "", WEBHOOK, None)
+
+
+def test_a_webhook_that_names_a_time_is_no_throttling_either() -> None:
+    """Its Retry-After is about this pod alone."""
+    body = json.dumps({"kind": "Status", "status": "Failure", "code": 429, "message": WEBHOOK}).encode()
+    error = refusal(EVICT, 429, {"retry-after": "20"}, body, write=True)
+    assert refused(error) == Eviction(Outcome.DENIED, "", WEBHOOK, 20.0)
+
+
+def test_a_429_about_this_pod_is_a_refusal() -> None:
+    """Somebody in between who is neither the overloaded server nor a budget."""
+    assert refused(answer(429, "TooManyRequests", "database is rebalancing")).outcome is Outcome.DENIED
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_webhooks_final_no_stays_an_error(status: int) -> None:
+    """Trying again is no use until somebody changes the rules."""
+    with pytest.raises(Refused):
+        refused(answer(status, "Forbidden", WEBHOOK))
 
 
 @pytest.mark.parametrize("document", [{"kind": "Status", "status": "Success"}, {"kind": "Eviction"}, {}])

@@ -127,14 +127,14 @@ def test_a_certificate_is_as_good_as_a_token(tmp_path: Path) -> None:
     [
         (Ran(1, "hush", "please log in first"), "exit code 1: please log in first; install it from there"),
         (Ran(-9), "exit code -9"),
-        (Ran(stdout="hush, no JSON"), "it is no JSON"),
+        (Ran(stdout="hush, no JSON"), "it is not JSON"),
         (Ran(stdout='"hush"'), "kind is not ExecCredential"),
         (credential("client.authentication.k8s.io/v1beta1", token="hush"), "apiVersion is"),
         (Ran(stdout=json.dumps({"apiVersion": V1, "kind": "ExecCredential"})), "there is no status"),
         (credential(), "neither a token nor a client certificate"),
-        (credential(token=["hush"]), "status.token is no text"),
+        (credential(token=["hush"]), "status.token is not a string"),
         (credential(clientKeyData="hush"), "only one of"),
-        (credential(token="hush", expirationTimestamp="soon"), "is no time: 'soon'"),
+        (credential(token="hush", expirationTimestamp="soon"), "is not a time: 'soon'"),
         (CommandTimeout(["/bin/login"], "killed after 60 s without an answer"), "killed after 60 s"),
     ],
 )

@@ -151,7 +151,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ({"context": {"cluster": "d", "user": "u"}}, "contexts[0].context.cluster", "there is no cluster 'd'"),
         ({"context": {"cluster": "c", "user": "v"}}, "contexts[0].context.user", "there is no user 'v'"),
         ({"cluster": {}}, "clusters[0].cluster.server", "is missing"),
-        ({"cluster": {"server": "http://api"}}, "clusters[0].cluster.server", "show the credentials"),
+        ({"cluster": {"server": "http://api"}}, "clusters[0].cluster.server", "send the credentials"),
         (
             {"cluster": {"server": "https://a", "insecure-skip-tls-verify": True, "certificate-authority-data": PEM}},
             "clusters[0].cluster.insecure-skip-tls-verify",
@@ -186,8 +186,8 @@ def test_each_thing_that_is_wrong_is_named_by_its_key(
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("a: [hush\n", 2, "is no YAML"),
-        ("users:\n- token: 'hush\n", 3, "is no YAML"),
+        ("a: [hush\n", 2, "is not YAML"),
+        ("users:\n- token: 'hush\n", 3, "is not YAML"),
         ("[1]", 0, "has to be a mapping"),
         ("kind: List", 0, "has to be Config"),
         ("clusters: 3", 0, "has to be a list"),

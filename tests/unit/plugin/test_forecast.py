@@ -1,4 +1,4 @@
-"""One pool's forecast: who is counted, what it is reckoned from, and when it is unknown."""
+"""One pool's forecast: who is counted, what it is calculated from, and when it is unknown."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import replace
 import pytest
 
 from agent.config import loads
-from agent.plugin.commands.forecast import Load, Outlook, assumptions, outlook
-from agent.plugin.fleet import NodeRow, Reboot
-from agent.plugin.locks import Lock, Pause
-from agent.plugin.outlook import HAND_OVER_SECONDS, pace_of
-from agent.plugin.policy import Policy
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import NodeRow, Reboot
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.commands.forecast import Outlook, PoolLoad, assumptions, outlook
+from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, cycle_time
 from agent.reboot.cluster import LeasePhase, LeaseView
-from agent.reboot.lock import micro_time
-from agent.reboot.state import Phase
+from agent.reboot.lock.lease import micro_time
+from agent.reboot.phases import Phase
+from agent.reboot.status import StatusReason
+from tests.support.plugin_rows import a_lock, a_row
 
-NOW = 1.9e9  # Sun 2030-03-17 17:46:40 UTC
+NOW = 1.8e9  # Fri 2027-01-15 08:00:00 UTC
 FIVE = (300.0,) * 5
 
 
 def row(
     name: str = "n", *, required: bool | None = True, phase: Phase | None = Phase.WAITING, **more: object
 ) -> NodeRow:
-    base = NodeRow(
-        name, f"uid-{name}", "workers", True, False, "6.1", None, None, 0, 0, 0, phase, required, 0.0,
-        "waiting for the lock", 0, "", "", "0.1.0", "p", "",
-    )  # fmt: skip
+    base = a_row(name, phase=phase, required=required)
     return replace(base, **more)  # type: ignore[arg-type]
 
 
@@ -43,47 +42,49 @@ def lock(*, holder: str = "n0/uid-n0", stuck: str = "", last: float = 0.0) -> Lo
         "node-hardening-reboot-workers-0", "1", holder, LeasePhase.HELD, acquired=micro_time(NOW - 100), stuck=stuck,
         last_reboot=last,
     )  # fmt: skip
-    return Lock("workers", 0, view)
+    return a_lock(view)
 
 
-def ask(load: Load, *slots: Lock, policy: Policy | None = None, pause: Pause | None = None) -> Outlook:
+def ask(load: PoolLoad, *slots: Lock, policy: Policy | None = None, pause: Pause | None = None) -> Outlook:
     return outlook(
-        "workers", load, pace_of(load.seconds), slots=slots, rules=policy or rules(),
+        "workers", load, cycle_time(load.seconds), slots=slots, rules=policy or rules(),
         pause=pause or Pause(active=False), now=NOW,
     )  # fmt: skip
 
 
 def test_who_is_counted() -> None:
     """Waiting ones, and those in back-off; not the opted out, those that the loop guard holds, nor the holder."""
-    guard = "required still after a proven reboot: not rebooted again until the sentinel goes or changes"
-    load = Load()
+    load = PoolLoad()
     for one in (
         row("n0"),
         row("n1"),
         row("n2", skip="disk"),
-        row("n3", phase=Phase.FAILED),
-        row("n4", phase=Phase.BLOCKED, sentence=guard),
+        row("n3", phase=Phase.ROLLED_BACK),
+        row("n4", phase=Phase.BLOCKED, reason=StatusReason.SENTINEL_UNCHANGED),
         row("n5", required=None, phase=None),
         row("n6", required=False, phase=Phase.IDLE, history=(rebooted(240.0), rebooted(0.0))),
         row("n7", required=False, phase=Phase.IDLE, skip="disk"),
     ):
         load.count(one, frozenset({"n0"}))
-    assert (load.size, load.waiting, load.untold) == (8, 2, 1)
+    assert (load.size, load.pending, load.unknown) == (8, 2, 1)
     assert (load.skipped, load.failed, load.stopped) == (["n2"], ["n3"], ["n4"])
     assert load.seconds == [240.0]
 
 
-def test_a_pool_is_reckoned_from_its_own_reboots() -> None:
+def test_a_pool_is_calculated_from_its_own_reboots() -> None:
     """The holder's rest, then one after another; the cautious answer is the later one."""
-    found = ask(Load(size=9, waiting=2, seconds=[*FIVE, 600.0]), lock())
+    found = ask(PoolLoad(size=9, pending=2, seconds=[*FIVE, 600.0]), lock())
     assert found.under_way == ("n0",)
     assert found.typical.at == NOW + 200 + 300 + 300 + HAND_OVER_SECONDS
     assert found.cautious.at == NOW + 500 + 600 + 600 + HAND_OVER_SECONDS
 
 
-def test_no_reboot_seen_is_unknown() -> None:
-    """Nobody guesses how long one takes."""
-    assert ask(Load(size=3, waiting=1)).typical.why == "no reboot was seen yet; say how long one takes: --takes 10m"
+def test_no_recorded_reboot_is_unknown() -> None:
+    """Its duration is not guessed."""
+    assert (
+        ask(PoolLoad(size=3, pending=1)).typical.why
+        == "no reboot was recorded yet; pass how long one takes: --takes 10m"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,54 +98,54 @@ def test_no_reboot_seen_is_unknown() -> None:
     ],
 )
 def test_the_policy_sets_the_pace(policy: str, seconds: float) -> None:
-    """Slots that the budget lets be used, the delay before a lock is given back, the pool's rest."""
-    assert ask(Load(size=10, waiting=3, seconds=[300.0]), policy=rules(policy)).typical.at == NOW + seconds
+    """Slots that the budget lets be used, the delay before a lock is released, the pool's minimum gap."""
+    assert ask(PoolLoad(size=10, pending=3, seconds=[300.0]), policy=rules(policy)).typical.at == NOW + seconds
 
 
 def test_the_gap_counts_from_the_last_reboot() -> None:
-    """Of which a free lock still tells."""
+    """Which a free lock still records."""
     found = ask(
-        Load(size=3, waiting=1, seconds=[300.0]), lock(holder="", last=NOW - 60),
+        PoolLoad(size=3, pending=1, seconds=[300.0]), lock(holder="", last=NOW - 60),
         policy=rules("reboot: {blockers: {minimumGap: 10m}}"),
     )  # fmt: skip
     assert found.typical.at == NOW + 540 + 300
 
 
 def test_a_pause_with_an_end_is_waited_for() -> None:
-    """Without one nobody can tell."""
-    load = Load(size=3, waiting=1, seconds=[300.0])
-    until = Pause(active=True, until="2030-03-17T18:46:40Z", sentence="the cluster's pause")
+    """Without one the answer is unknown."""
+    load = PoolLoad(size=3, pending=1, seconds=[300.0])
+    until = Pause(active=True, until="2027-01-15T09:00:00Z", sentence="by anna")
     assert ask(load, pause=until).typical.at == NOW + 3600 + 300
     for endless in (replace(until, until=""), replace(until, is_known=False), replace(until, until="tomorrow")):
-        assert ask(load, pause=endless).typical.why == "the cluster's pause"
+        assert ask(load, pause=endless).typical.why == "reboots are paused by anna"
 
 
 @pytest.mark.parametrize(
     ("policy", "slot", "why"),
     [
-        (Policy(None, "c", "no such configmap"), lock(), "configuration cannot be told: no such configmap"),
+        (Policy(None, "c", "no such configmap"), lock(), "configuration: no such configmap"),
         (rules("reboot: {mode: audit}"), lock(), "never: reboot.mode is audit"),
-        (rules(), lock(stuck="n2"), "lock workers/0 is stuck: n0 went down and did not come back"),
+        (rules(), lock(stuck="n2"), "lock workers/0 is stuck: n0 did not come back from its reboot"),
         (rules("reboot: {windows: [{days: [mon], start: '10:00', end: '10:01'}]}"), lock(), "more than a year away"),
     ],
 )
-def test_what_nobody_knows_is_unknown(policy: Policy, slot: Lock, why: str) -> None:
-    """And why is said."""
-    found = ask(Load(size=900, waiting=800, seconds=[300.0]), slot, policy=policy)
+def test_what_is_unknown_is_reported_with_its_reason(policy: Policy, slot: Lock, why: str) -> None:
+    """Never a guess."""
+    found = ask(PoolLoad(size=900, pending=800, seconds=[300.0]), slot, policy=policy)
     assert (found.typical.at, why in found.typical.why) == (None, True)
 
 
-def test_nothing_to_do_is_done_unless_nobody_can_tell() -> None:
+def test_nothing_to_do_is_done_unless_something_is_unknown() -> None:
     """A node of unknown state is never taken for one that wants nothing."""
-    assert ask(Load(size=3)).typical.at == NOW
-    assert ask(Load(size=3, untold=3)).typical.at is None
+    assert ask(PoolLoad(size=3)).typical.at == NOW
+    assert ask(PoolLoad(size=3, unknown=3)).typical.at is None
 
 
-def test_what_it_rests_on_is_said() -> None:
+def test_its_assumptions_are_listed() -> None:
     """Only what has to do with the answers; who is left out is named."""
-    done = ask(Load(size=3))
+    done = ask(PoolLoad(size=3))
     assert assumptions([done], rules(), Pause(active=False)) == []
-    busy = ask(Load(size=3, waiting=1, seconds=[300.0], skipped=["n2"], untold=1))
-    told = assumptions([busy], rules(), Pause(active=False))
-    assert told[-2:] == ["workers: n2: opted out, not counted", "workers: of 1 node nobody can tell: not counted"]
-    assert "there are no windows: one may begin at any time" in told
+    busy = ask(PoolLoad(size=3, pending=1, seconds=[300.0], skipped=["n2"], unknown=1))
+    lines = assumptions([busy], rules(), Pause(active=False))
+    assert lines[-2:] == ["workers: n2: opted out, not counted", "workers: 1 node unknown, not counted"]
+    assert "no windows: a reboot may begin at any time" in lines

@@ -1,4 +1,4 @@
-"""When the last waiting node will be done: reckoned against a clock that is stepped through minute by minute."""
+"""When the last waiting node will be done: calculated against a clock that is stepped through minute by minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config.schema import Weekday, Window
-from agent.plugin.outlook import HAND_OVER_SECONDS, Finish, Pace, Roll, cycles, finish, pace_of
+from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, CycleTime, Finish, Roll, cycle_time, cycles, finish
 from agent.reboot.blockers.window import is_open
 
 NOW = datetime(2026, 3, 27, 12, 0, tzinfo=UTC).timestamp()  # a Friday; Berlin's clocks change on Sunday
@@ -28,7 +28,7 @@ windows = st.lists(
 ).map(tuple)
 rolls = st.builds(
     Roll,
-    waiting=st.integers(0, 12),
+    pending=st.integers(0, 12),
     under_way=st.lists(st.integers(0, 90).map(lambda m: m * MINUTE), max_size=3).map(tuple),
     slots=st.integers(1, 3),
     gap_seconds=st.integers(0, 120).map(lambda m: m * MINUTE),
@@ -53,8 +53,8 @@ def test_one_that_is_under_way_is_waited_for() -> None:
     assert begun == [NOW - 4 * MINUTE, NOW + 6 * MINUTE]
 
 
-def test_one_that_takes_longer_than_any_may_be_done_at_once() -> None:
-    """Nobody can say how much longer; the next one begins no earlier than now."""
+def test_one_that_takes_longer_than_any_may_be_done_immediately() -> None:
+    """How much longer is unknown; the next one begins no earlier than now."""
     assert finish(Roll(1, (HOUR,)), 10 * MINUTE, (), NOW).at == NOW + 10 * MINUTE
 
 
@@ -92,10 +92,10 @@ def test_what_cannot_be_told_is_not() -> None:
 @settings(max_examples=60, deadline=None)
 @given(rolls, lengths, windows)
 def test_every_cycle_begins_in_a_window_and_behind_the_gap(roll: Roll, length: float, given_: Sequence[Window]) -> None:
-    """Never more at once than slots, never within the gap, never with the windows closed."""
+    """Never more at the same time than slots, never within the gap, never with the windows closed."""
     known = list(cycles(roll, length, given_, NOW))
     under_way, mine = known[: len(roll.under_way)], known[len(roll.under_way) :]
-    assert len(mine) == roll.waiting
+    assert len(mine) == roll.pending
     ends = [roll.last_reboot, *(end for _, end in under_way)]
     for begin, end in mine:
         assert begin >= NOW
@@ -136,23 +136,23 @@ def test_no_cycle_could_begin_earlier(roll: Roll, length: float, given_: Sequenc
 @given(rolls, lengths, windows, st.integers(1, 5))
 def test_more_to_do_never_ends_earlier(roll: Roll, length: float, given_: Sequence[Window], more: int) -> None:
     """One node more comes after all the others."""
-    longer = Roll(roll.waiting + more, roll.under_way, roll.slots, roll.gap_seconds, roll.last_reboot)
+    longer = Roll(roll.pending + more, roll.under_way, roll.slots, roll.gap_seconds, roll.last_reboot)
     first, second = finish(roll, length, given_, NOW).at, finish(longer, length, given_, NOW).at
     assert second is None or (first is not None and second >= first)
 
 
 def test_pace_is_the_median_and_the_slow_tenth() -> None:
     """Nothing seen is nothing known."""
-    assert pace_of([]) is None
-    assert pace_of([60.0]) == Pace(1, 60.0, 60.0)
-    assert pace_of([300.0, 60.0, 120.0, 90.0]) == Pace(4, 105.0, 300.0)
-    assert pace_of([float(n) for n in range(1, 21)]) == Pace(20, 10.5, 18.0)
+    assert cycle_time([]) is None
+    assert cycle_time([60.0]) == CycleTime(1, 60.0, 60.0)
+    assert cycle_time([300.0, 60.0, 120.0, 90.0]) == CycleTime(4, 105.0, 300.0)
+    assert cycle_time([float(n) for n in range(1, 21)]) == CycleTime(20, 10.5, 18.0)
 
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=50))
 def test_pace_lies_within_what_was_seen(seen: list[float]) -> None:
     """And the cautious one is never the faster."""
-    pace = pace_of(seen)
+    pace = cycle_time(seen)
     assert pace is not None
     assert min(seen) <= pace.typical <= pace.cautious <= max(seen)

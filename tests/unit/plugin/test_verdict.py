@@ -1,4 +1,4 @@
-"""The verdict in every phase: what is told first, in which order, and what to type next."""
+"""The verdict in every phase: what comes first, in which order, and what to type next."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from dataclasses import replace
 
 import pytest
 
-from agent.plugin import fleet, locks, policy
-from agent.plugin.facts import AgentPod, Facts, pod_of
-from agent.plugin.fleet import Keep
-from agent.plugin.locks import Lock
-from agent.plugin.policy import Policy
-from agent.plugin.verdict import Verdict, verdict
-from agent.reboot.state import Phase
-from agent.reboot.views import node_view
+from agent.plugin.cluster import locks, nodes, policy
+from agent.plugin.cluster.node_context import AgentPod, NodeContext, pod_of
+from agent.plugin.cluster.nodes import Keep
+from agent.plugin.cluster.policy import Policy
+from agent.plugin.diagnosis.verdict import Verdict, verdict
+from agent.reboot.kube.views import node_view
+from agent.reboot.phases import Phase
+from agent.reboot.status import StatusReason
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
-from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, SCENES, SCTP, UNTOLD, WINDOWS, Staged, report
+from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
+from tests.support.plugin_rows import a_lock
 
 _RUNS = AgentPod("node-hardening-agent-x", ready=True)
 
 
-def facts(fleet_: Staged, name: str, **more: object) -> Facts:
+def context(staged: Staged, name: str, **more: object) -> NodeContext:
     """What the plugin would have read of a node of this fleet."""
-    found = fleet_.node(name)
-    rules = policy.of({"data": {"config.yaml": fleet_.policy}}, "configmap/node-hardening-config in node-hardening")
-    held = tuple(lock for one in fleet_.leases() if (lock := locks.lock_of(one)) is not None)
-    seen = node_view(found)
-    known = Facts(
-        row=fleet.row(found, rules.pool, Keep(findings=True, history=True)),
-        state=fleet.state_of(seen.annotations),
-        summary=seen.annotations.get(node_status.SUMMARY, ""),
-        last_change=seen.annotations.get(node_status.LAST_CHANGE, ""),
+    found = staged.node(name)
+    rules = policy.of({"data": {"config.yaml": staged.policy}}, "configmap/node-hardening-config in node-hardening")
+    held = tuple(lock for one in staged.leases() if (lock := locks.lock_of(one)) is not None)
+    notes = node_view(found).annotations
+    known = NodeContext(
+        row=nodes.with_locks(nodes.row(found, rules.pool, Keep(findings=True, history=True)), held),
+        summary=notes.get(node_status.SUMMARY, ""),
+        last_change=notes.get(node_status.LAST_CHANGE, ""),
         rules=rules,
         pod=_RUNS,
         locks=held,
-        holders={lock.holder: fleet.row(fleet_.node(lock.holder), rules.pool) for lock in held if not lock.is_free},
-        pause=locks.pause_of(fleet_.pause, fleet_.now) if fleet_.pause else locks.Pause(active=False),
-        now=fleet_.now,
+        holders={lock.holder: nodes.row(staged.node(lock.holder), rules.pool) for lock in held if not lock.is_free},
+        pause=locks.pause_of(staged.pause, staged.now) if staged.pause else locks.Pause(active=False),
+        now=staged.now,
         namespace=NAMESPACE,
     )
     return replace(known, **more)  # type: ignore[arg-type]
@@ -48,14 +48,14 @@ def codes(found: Verdict) -> tuple[list[str], list[str]]:
     return [one.code for one in found.hardening], [one.code for one in found.reboot]
 
 
-def holder(fleet_: Staged) -> str:
+def holder(staged: Staged) -> str:
     """The node that holds the lock."""
-    return str(fleet_.leases()[0]["spec"]["holderIdentity"]).partition("/")[0]
+    return str(staged.leases()[0]["spec"]["holderIdentity"]).partition("/")[0]
 
 
-def waiter(fleet_: Staged) -> str:
+def waiter(staged: Staged) -> str:
     """One that does not."""
-    return next(name for name in fleet_.names if name != holder(fleet_))
+    return next(name for name in staged.names if name != holder(staged))
 
 
 # -- each phase --------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def waiter(fleet_: Staged) -> str:
 
 def test_a_calm_node_is_well() -> None:
     """Nothing to do: one line, and no reasons."""
-    found = verdict(facts(SCENES["calm"](), "node-1"))
+    found = verdict(context(SCENES["calm"](), "node-1"))
     assert (found.well, codes(found)) == (True, ([], []))
     assert found.headline == "node-1 is hardened; it needs no reboot."
 
@@ -71,28 +71,28 @@ def test_a_calm_node_is_well() -> None:
 @pytest.mark.parametrize(
     ("scene", "who", "code", "step"),
     [
-        ("outside-window", "node-1", "window", "kubectl node-hardening forecast"),
-        ("paused", "node-1", "pause", "kubectl node-hardening resume"),
-        ("skipped", "node-1", "skip", "kubectl node-hardening skip node-1 --off"),
-        ("skipped", "node-2", "prometheus", "mend what is firing"),
-        ("waiting", "waiter", "lock", "kubectl node-hardening why HOLDER"),
-        ("waiting", "holder", "cordoned", ""),
-        ("draining", "waiter", "lock", "kubectl node-hardening why HOLDER"),
-        ("draining", "holder", "draining", "kubectl -n shop describe pdb web"),
-        ("rebooting", "holder", "rebooting", ""),
-        ("verifying", "holder", "verifying", "kubectl node-hardening status HOLDER"),
-        ("failed", "node-1", "failed", "kubectl describe node node-1"),
-        ("stuck", "waiter", "lock-stuck", "kubectl node-hardening unlock workers/0"),
-        ("stuck", "holder", "not-back", "kubectl node-hardening unlock workers/0"),
-        ("looping", "node-1", "loop-guard", "kubectl node-hardening reboot node-1"),
-        ("untold", "node-1", "sentinel-unknown", "kubectl node-hardening reboot node-1"),
+        ("outside-window", "node-1", "OutsideWindow", "kubectl node-hardening forecast"),
+        ("paused", "node-1", "Paused", "kubectl node-hardening resume"),
+        ("skipped", "node-1", "OptedOut", "kubectl node-hardening skip node-1 --off"),
+        ("skipped", "node-2", "BlockedByAlerts", "fix what is firing"),
+        ("waiting", "waiter", "WaitingForLock", "kubectl node-hardening why HOLDER"),
+        ("waiting", "holder", "Cordoned", ""),
+        ("draining", "waiter", "WaitingForLock", "kubectl node-hardening why HOLDER"),
+        ("draining", "holder", "DrainBlocked", "kubectl -n shop describe pdb web"),
+        ("rebooting", "holder", "Rebooting", ""),
+        ("verifying", "holder", "Verifying", "kubectl node-hardening status HOLDER"),
+        ("failed", "node-1", "RolledBack", "kubectl describe node node-1"),
+        ("stuck", "waiter", "LockStuck", "kubectl node-hardening unlock workers/0"),
+        ("stuck", "holder", "NotBack", "kubectl node-hardening unlock workers/0"),
+        ("looping", "node-1", "SentinelUnchanged", "kubectl node-hardening reboot node-1"),
+        ("sentinel-unknown", "node-1", "SentinelUnknown", "kubectl node-hardening reboot node-1"),
     ],
 )
-def test_what_holds_a_node_comes_first_with_its_next_step(scene: str, who: str, code: str, step: str) -> None:
+def test_what_blocks_a_node_comes_first_with_its_next_step(scene: str, who: str, code: str, step: str) -> None:
     """One phase each; the step is a command where there is one."""
     staged = SCENES[scene]()
     name = {"holder": holder, "waiter": waiter}[who](staged) if who in ("holder", "waiter") else who
-    found = verdict(facts(staged, name))
+    found = verdict(context(staged, name))
     assert not found.well
     assert found.reboot[0].code == code, found
     wanted = step.replace("HOLDER", holder(staged)) if "HOLDER" in step else step
@@ -100,149 +100,186 @@ def test_what_holds_a_node_comes_first_with_its_next_step(scene: str, who: str, 
 
 
 def test_a_waiting_node_names_the_holder_how_long_and_what_it_does() -> None:
-    """The lock, the node that has it, since when, and that node's own sentence with the budget and its owner."""
+    """The lock, the node that has it, since when, and that node's own message with the budget and its owner."""
     staged = SCENES["draining"]()
-    said = verdict(facts(staged, waiter(staged))).reboot[0].said
-    for words in ("workers/0", holder(staged), "15m", "draining 0 of 2", "held by shop/web (Deployment web)"):
-        assert words in said
+    message = verdict(context(staged, waiter(staged))).reboot[0].message
+    for words in ("workers/0", holder(staged), "15m", "0 of 2", "shop/web (Deployment web)"):
+        assert words in message
 
 
 def test_a_drain_names_its_deadline_and_what_happens_then() -> None:
-    """drain.timeout is 30 minutes by default, and then the agent gives up."""
+    """drain.timeout is 30 minutes by default, and then the agent aborts."""
     staged = SCENES["draining"]()
-    reason = verdict(facts(staged, holder(staged))).reboot[0]
-    assert "gives up and uncordons at 2023-11-14 22:43Z" in reason.said
+    reason = verdict(context(staged, holder(staged))).reboot[0]
+    assert "aborts and uncordons at 2026-11-10 22:43Z" in reason.message
     assert reason.until == pytest.approx(staged.began + 1800, abs=2)
 
 
 def test_a_window_names_its_next_opening_and_how_long_that_is() -> None:
     """In the window's own time zone."""
-    found = verdict(facts(SCENES["outside-window"](), "node-1"))
-    assert "Mon 2023-11-20 22:00 CET, in 3d11h" in found.reboot[0].said
-    assert found.reboot[0].until == 1700514000.0
+    found = verdict(context(SCENES["outside-window"](), "node-1"))
+    assert "Mon 2026-11-16 22:00 CET, in 3d11h" in found.reboot[0].message
+    assert found.reboot[0].until == 1794862800.0
     assert "3d11h" in found.headline
 
 
 def test_a_failed_reboot_names_why_and_when_it_tries_again() -> None:
-    """By the state's own stamp, not by a sentence that grows old."""
+    """By the status's own moment."""
     staged = SCENES["failed"]()
-    reason = verdict(facts(staged, "node-1")).reboot[0]
-    assert "Failed to connect to bus" in reason.said
-    assert "in 8m" in reason.said
-    later = replace(facts(staged, "node-1"), now=staged.now + 60)
-    assert "in 7m" in verdict(later).reboot[0].said
+    reason = verdict(context(staged, "node-1")).reboot[0]
+    assert "Failed to connect to bus" in reason.message
+    assert "in 7m59s" in reason.message
+    later = replace(context(staged, "node-1"), now=staged.now + 60)
+    assert "in 6m59s" in verdict(later).reboot[0].message
 
 
 def test_a_node_that_is_on_its_way_down_is_not_called_broken() -> None:
     """Not Ready is as it should be, until the timeouts are over."""
     staged = SCENES["rebooting"]()
-    found = verdict(facts(staged, holder(staged), pod=AgentPod("p", ready=False, trouble="Running")))
-    assert codes(found) == ([], ["rebooting"])
-    late = replace(facts(staged, holder(staged)), now=staged.now + 3600)
-    assert codes(verdict(late))[1] == ["not-back"]
+    found = verdict(context(staged, holder(staged), pod=AgentPod("p", ready=False, trouble="Running")))
+    assert codes(found) == ([], ["Rebooting"])
+    late = replace(context(staged, holder(staged)), now=staged.now + 3600)
+    assert codes(verdict(late))[1] == ["NotBack"]
 
 
 # -- the order, and what comes after -----------------------------------------------------------------------------------
 
 
-def test_what_would_hold_it_next_is_told_too() -> None:
+def test_what_would_block_it_next_is_listed_too() -> None:
     """A node that waits for the lock while the cluster is paused and it was opted out: all of it, in order."""
     staged = SCENES["waiting"]()
     name = waiter(staged)
     staged.paused()
-    known = facts(staged, name)
+    known = context(staged, name)
     known = replace(known, row=replace(known.row, skip="OPS-1"))
-    assert codes(verdict(known))[1] == ["lock", "skip", "pause"]
+    assert codes(verdict(known))[1] == ["WaitingForLock", "OptedOut", "Paused"]
 
 
-def test_a_window_that_closes_behind_the_lock_is_told() -> None:
+def test_a_window_that_closes_behind_the_lock_is_listed() -> None:
     """Whoever waits for the lock learns that it would not help."""
-    staged = Staged(WINDOWS, began=1_700_514_000.0)  # as Monday's opens
+    staged = Staged(WINDOWS, began=1_794_862_800.0)  # as Monday's opens
     for name in staged.names:
         staged.machine(name).pdb_until = 1e9
     staged.want()
     staged.until_phase(staged.first(), Phase.DRAINING)
-    known = facts(staged, waiter(staged))
-    assert codes(verdict(known))[1] == ["lock"]
-    assert codes(verdict(replace(known, now=staged.now + 7 * 3600)))[1] == ["lock", "window"]
+    known = context(staged, waiter(staged))
+    assert codes(verdict(known))[1] == ["WaitingForLock"]
+    assert codes(verdict(replace(known, now=staged.now + 7 * 3600)))[1] == ["WaitingForLock", "OutsideWindow"]
 
 
 @pytest.mark.parametrize("scene", ["paused", "outside-window", "skipped"])
-def test_a_hold_that_is_over_is_not_repeated(scene: str) -> None:
-    """The sentence is older than the live object: nothing is claimed that is not so any more."""
+def test_what_is_over_is_not_repeated(scene: str) -> None:
+    """The status is older than the live object: nothing is claimed that is over."""
     staged = SCENES[scene]()
-    known = facts(staged, "node-1")
-    over = replace(known, pause=locks.Pause(active=False), row=replace(known.row, skip=""), now=1_700_514_001.0)
+    known = context(staged, "node-1")
+    over = replace(known, pause=locks.Pause(active=False), row=replace(known.row, skip=""), now=1_794_862_801.0)
     found = verdict(over)
-    assert codes(found)[1] == ["its-turn"]
-    assert found.headline.endswith("its reboot waits: what its agent named last is over, it is about to begin.")
+    assert codes(found)[1] == ["AcquiringLock"]
+    assert found.headline.endswith("its reboot waits: what its agent reported last is over: it acquires the lock next.")
     assert not found.well
 
 
 def test_a_pause_that_cannot_be_read_still_holds() -> None:
-    """Cannot tell is not no."""
+    """Unknown is not no."""
     staged = SCENES["paused"]()
-    unknown = locks.Pause(active=True, sentence="the cluster's pause cannot be told: 403", is_known=False)
-    found = verdict(facts(staged, "node-1", pause=unknown))
-    assert codes(found)[1] == ["pause"]
-    assert "cannot be told" in found.reboot[0].said
+    unknown = locks.Pause(active=True, sentence="unknown: 403", is_known=False)
+    found = verdict(context(staged, "node-1", pause=unknown))
+    assert codes(found)[1] == ["Paused"]
+    assert "unknown: 403" in found.reboot[0].message
 
 
-def test_locks_that_cannot_be_read_are_said_so() -> None:
+def test_locks_that_cannot_be_read_are_reported() -> None:
     """A reader without rights on Leases still learns that it is the lock."""
     staged = SCENES["waiting"]()
-    found = verdict(facts(staged, waiter(staged), locks=(), locks_problem="403 Forbidden"))
-    assert codes(found)[1] == ["lock"]
-    assert "403 Forbidden" in found.reboot[0].said
+    found = verdict(context(staged, waiter(staged), locks=(), locks_problem="403 Forbidden"))
+    assert codes(found)[1] == ["WaitingForLock"]
+    assert "403 Forbidden" in found.reboot[0].message
 
 
-def test_a_lock_whose_holder_is_gone_is_free_for_the_taking() -> None:
-    """Nobody has to unlock what the next waiter takes over by itself."""
+def test_a_lock_whose_holder_is_gone_is_taken_over() -> None:
+    """No user has to unlock what the next node takes over by itself."""
     staged = SCENES["waiting"]()
-    found = verdict(facts(staged, waiter(staged), holders={}))
-    assert "whose Node is gone: the next that asks takes it over" in found.reboot[0].said
+    found = verdict(context(staged, waiter(staged), holders={}))
+    assert "whose Node is gone: the next node takes it over" in found.reboot[0].message
 
 
 def test_a_second_slot_that_is_free_is_no_obstacle() -> None:
-    """With two slots one busy lock does not hold anybody back."""
+    """With two slots one busy lock blocks no node."""
     staged = SCENES["waiting"]()
-    known = facts(staged, waiter(staged))
-    free = Lock("workers", 1, replace(known.locks[0].view, name="node-hardening-reboot-workers-1", holder=""))
-    assert codes(verdict(replace(known, locks=(*known.locks, free))))[1] == ["its-turn"]
+    known = context(staged, waiter(staged))
+    free = a_lock(replace(known.locks[0].view, name="node-hardening-reboot-workers-1", holder=""))
+    assert codes(verdict(replace(known, locks=(*known.locks, free))))[1] == ["AcquiringLock"]
 
 
-def test_audit_says_what_it_would_do() -> None:
+def test_audit_reports_what_it_would_do() -> None:
     """And that it does nothing."""
     staged = Staged("reboot: {mode: audit}\n")
     staged.machine("node-1").blocked_by = "alerts: X"
     staged.want("node-1")
     staged.run(60)
-    found = verdict(facts(staged, "node-1"))
-    assert codes(found)[1] == ["audit"]
-    assert "alerts: X" in found.reboot[0].said
-    assert found.headline == "node-1 is hardened; it would need a reboot, and reboot.mode is audit."
+    found = verdict(context(staged, "node-1"))
+    assert codes(found)[1] == ["BlockedByAlerts"]
+    assert "alerts: X" in found.reboot[0].message
+    assert found.headline == "node-1 is hardened; it needs a reboot, and reboot.mode is audit."
 
 
 def test_reboots_that_are_off() -> None:
-    """A person's wish that nobody hears is told; otherwise off is no trouble."""
+    """A request that no agent will act on is reported; otherwise off is no trouble."""
     staged = SCENES["calm"]()
-    known = facts(staged, "node-1")
+    known = context(staged, "node-1")
     off = policy.of({"data": {"config.yaml": "reboot: {mode: off}\n"}}, "configmap/x in y")
-    quiet = replace(known, rules=off, row=replace(known.row, sentence="", phase=None, required=None))
+    quiet = replace(known, rules=off, row=replace(known.row, phase=None, required=None, mode="off"))
     assert codes(verdict(quiet))[1] == []
     asked = replace(quiet, row=replace(quiet.row, requested="OPS-1"))
-    assert codes(verdict(asked))[1] == ["off"]
+    assert codes(verdict(asked))[1] == ["ModeOff"]
 
 
-def test_a_damaged_note_is_said_with_the_way_out() -> None:
-    """The agent does nothing on a note that it cannot read; on-call learns how to start anew."""
+def test_an_unreadable_state_is_reported_with_the_way_out() -> None:
+    """The agent does nothing on a state that it cannot read; on-call learns how to start from scratch."""
     staged = SCENES["waiting"]()
-    known = facts(staged, waiter(staged))
-    text = "the annotation reboot-state cannot be read (not JSON); remove it to start anew"
-    damaged = replace(known, state=None, row=replace(known.row, sentence=text, phase=Phase.UNKNOWN))
-    found = verdict(damaged)
-    assert codes(found)[1] == ["note-unreadable"]
+    known = context(staged, waiter(staged))
+    row = replace(known.row, phase=Phase.UNKNOWN, reason=StatusReason.STATE_UNREADABLE, message="not JSON")
+    found = verdict(replace(known, row=row))
+    assert codes(found)[1] == ["StateUnreadable"]
     assert any("reboot-state-" in step for step in found.reboot[0].next)
+
+
+def test_an_older_agents_node_says_so() -> None:
+    """Its sentence is shown; codes come from the live objects alone."""
+    known = context(SCENES["paused"](), "node-1")
+    row = replace(
+        known.row, reason=None, is_outdated=True, message="blocked by the cluster's pause", phase=Phase.PENDING
+    )
+    found = verdict(replace(known, row=row))
+    assert codes(found)[1] == ["AgentOutdated", "Paused"]
+    assert "is too old to report details: blocked by the cluster's pause" in found.reboot[0].message
+
+
+def test_a_malformed_status_is_unknown() -> None:
+    """Not idle, and not an older agent."""
+    known = context(SCENES["calm"](), "node-1")
+    found = verdict(replace(known, row=replace(known.row, reason=None, phase=Phase.UNKNOWN, required=None)))
+    assert codes(found)[1] == ["StatusMalformed"]
+    assert not found.well
+
+
+def test_a_lock_with_an_invalid_holder_can_be_freed() -> None:
+    """What stands there is shown, and never part of a command."""
+    staged = SCENES["waiting"]()
+    known = context(staged, waiter(staged))
+    forged = a_lock(replace(known.locks[0].view, holder="-> kubectl delete node x;\x1b[2J/uid"))
+    advice = verdict(replace(known, locks=(forged,))).reboot[0]
+    assert (advice.code, advice.next) == ("LockInvalid", ("kubectl node-hardening unlock workers/0",))
+    assert "an invalid holder ('-> kubectl delete node x; [2J/uid')" in advice.message
+
+
+def test_every_reason_has_advice() -> None:
+    """A reason that an agent can publish never ends in an empty line."""
+    known = context(SCENES["calm"](), "node-1")
+    for reason in set(StatusReason) - {StatusReason.NOT_REQUIRED, StatusReason.MODE_OFF}:
+        for phase in (Phase.BLOCKED, Phase.DRAINING, Phase.REBOOTING, Phase.VERIFYING, Phase.RELEASING):
+            row = replace(known.row, phase=phase, reason=reason, required=True, message="")
+            assert all(one.message and one.code for one in verdict(replace(known, row=row)).reboot), reason
 
 
 # -- hardening ---------------------------------------------------------------------------------------------------------
@@ -250,66 +287,66 @@ def test_a_damaged_note_is_said_with_the_way_out() -> None:
 
 def test_findings_come_worst_first_with_what_is_expected_and_the_next_step() -> None:
     """As the agent has them on the Node."""
-    found = verdict(facts(SCENES["drifted"](), "node-2"))
+    found = verdict(context(SCENES["non-compliant"](), "node-2"))
     assert codes(found)[0] == ["finding:kubelet/4.2.1", "finding:modprobe/sctp"]
-    assert found.hardening[0].said == "critical: kubelet/4.2.1 fails: true (expected false)"
+    assert found.hardening[0].message == "critical: kubelet/4.2.1 failed: true (expected false)"
     assert found.hardening[0].next[0].startswith("Set authentication.anonymous.enabled: false")
     assert found.headline.startswith("node-2 is not hardened (2 findings, worst critical);")
 
 
-def test_what_cannot_be_told_is_never_hardened() -> None:
+def test_unknown_is_never_hardened() -> None:
     """Unknown is a reason of its own."""
-    found = verdict(facts(SCENES["drifted"](), "node-3"))
+    found = verdict(context(SCENES["non-compliant"](), "node-3"))
     assert codes(found)[0] == ["finding:kubelet/process"]
-    assert found.headline.startswith("node-3 cannot be called hardened;")
+    assert found.headline.startswith("node-3 has unknown status;")
     assert not found.well
 
 
 @pytest.mark.parametrize(
     ("pod", "code", "step"),
     [
-        (AgentPod(ready=False), "no-agent", "kubectl -n node-hardening get daemonset node-hardening-agent"),
+        (AgentPod(ready=False), "NoAgent", "kubectl -n node-hardening get daemonset node-hardening-agent"),
         (
             AgentPod("p", ready=False, trouble="CrashLoopBackOff", restarts=7),
-            "agent-not-ready", "kubectl -n node-hardening logs p --previous",
+            "AgentNotReady", "kubectl -n node-hardening logs p --previous",
         ),
-        (AgentPod("p", ready=False, trouble="ImagePullBackOff"), "agent-not-ready", "kubectl -n node-hardening logs p"),
-        (AgentPod("p", ready=True), "first-pass", "kubectl -n node-hardening logs p"),
-        (AgentPod(trouble="403 Forbidden"), "no-agent", ""),
+        (AgentPod("p", ready=False, trouble="ImagePullBackOff"), "AgentNotReady", "kubectl -n node-hardening logs p"),
+        (AgentPod("p", ready=True), "FirstPass", "kubectl -n node-hardening logs p"),
+        (AgentPod(trouble="403 Forbidden"), "NoAgent", ""),
     ],
 )  # fmt: skip
-def test_a_node_that_no_agent_ever_looked_at(pod: AgentPod, code: str, step: str) -> None:
+def test_a_node_that_no_agent_ever_checked(pod: AgentPod, code: str, step: str) -> None:
     """Why, from the DaemonSet's pod on it."""
     staged = SCENES["without-agent"]()
-    found = verdict(facts(staged, "node-2", pod=pod))
+    found = verdict(context(staged, "node-2", pod=pod))
     assert codes(found) == ([code], [])
     assert found.hardening[0].next[:1] == ((step,) if step else ())
     assert not found.well
 
 
-def test_a_crashing_agent_makes_what_it_said_doubtful() -> None:
+def test_a_crashing_agent_makes_its_report_uncertain() -> None:
     """The Node still says hardened; the verdict does not."""
-    known = facts(SCENES["calm"](), "node-1", pod=AgentPod("p", ready=False, trouble="CrashLoopBackOff", restarts=3))
+    known = context(SCENES["calm"](), "node-1", pod=AgentPod("p", ready=False, trouble="CrashLoopBackOff", restarts=3))
     found = verdict(known)
-    assert codes(found)[0] == ["agent-not-ready"]
-    assert "was hardened when its agent last looked" in found.headline
+    assert codes(found)[0] == ["AgentNotReady"]
+    assert "was hardened at its agent's last report" in found.headline
     assert not found.well
 
 
 def test_a_silent_kubelet_makes_everything_old() -> None:
     """Ready is Unknown, and no reboot of ours explains it."""
-    known = facts(SCENES["calm"](), "node-1")
+    known = context(SCENES["calm"](), "node-1")
     found = verdict(replace(known, row=replace(known.row, ready=None)))
-    assert codes(found)[0] == ["node-not-ready"]
+    assert codes(found)[0] == ["NodeNotReady"]
     assert not found.well
 
 
-def test_a_refused_configuration_comes_before_the_findings() -> None:
-    """Mending findings by a policy that is not in force would be in vain."""
-    known = facts(SCENES["drifted"](), "node-2")
+def test_a_rejected_configuration_comes_before_the_findings() -> None:
+    """Fixing findings of a policy that is not in force would be in vain."""
+    known = context(SCENES["non-compliant"](), "node-2")
     row = replace(known.row, config_problem="config.yaml:3: reboot.mod: unknown key")
     found = verdict(replace(known, row=row))
-    assert codes(found)[0][0] == "config-refused"
+    assert codes(found)[0][0] == "ConfigRejected"
     assert found.hardening[0].next[0] == "kubectl -n node-hardening edit configmap/node-hardening-config"
 
 
@@ -317,29 +354,29 @@ def test_many_findings_are_counted_below_the_worst() -> None:
     """Eight with words, the rest as a number."""
     staged = SCENES["calm"]()
     many = [replace(SCTP, id=f"modprobe/m{number}") for number in range(12)]
-    staged.reports["node-1"] = report("node-1", ANONYMOUS, UNTOLD, *many)
-    found = verdict(facts(staged, "node-1"))
-    assert codes(found)[0][-1] == "more-findings"
-    assert "6 more findings" in found.hardening[-1].said
+    staged.reports["node-1"] = report("node-1", ANONYMOUS, NO_KUBELET, *many)
+    found = verdict(context(staged, "node-1"))
+    assert codes(found)[0][-1] == "MoreFindings"
+    assert "6 more findings" in found.hardening[-1].message
 
 
-def test_a_change_that_could_not_be_made_is_told() -> None:
-    """Failed is worse than drifted: the agent tried."""
+def test_a_failed_change_is_reported() -> None:
+    """Failed is worse than non-compliant: the agent tried."""
     staged = SCENES["calm"]()
-    known = facts(staged, "node-1")
-    failed = replace(known.row, standing=ComplianceStatus.FAILED)
-    assert codes(verdict(replace(known, row=failed)))[0] == ["apply-failed"]
+    known = context(staged, "node-1")
+    failed = replace(known.row, compliance=ComplianceStatus.FAILED)
+    assert codes(verdict(replace(known, row=failed)))[0] == ["ApplyFailed"]
 
 
-def test_no_verdict_is_well_where_something_is_said(scenes: list[tuple[str, Staged]]) -> None:
+def test_no_verdict_is_well_where_something_is_reported(scenes: list[tuple[str, Staged]]) -> None:
     """Over every node of every scene: well means hardened, Ready, and nothing under way; and every reason has words."""
     for scene, staged in scenes:
         for name in staged.names:
-            known = facts(staged, name)
+            known = context(staged, name)
             found = verdict(known)
             nothing = not (found.hardening or found.reboot or known.row.wants_reboot)
             assert found.well == (nothing and known.row.is_well), scene
-            assert all(one.said and one.code for one in (*found.hardening, *found.reboot)), scene
+            assert all(one.message and one.code for one in (*found.hardening, *found.reboot)), scene
             assert found.headline.startswith(f"{name} "), scene
 
 
@@ -372,7 +409,8 @@ def test_a_pod_is_ready_only_when_it_says_so(status: dict[str, object], ready: b
 
 
 def test_a_policy_that_cannot_be_read_is_not_taken_for_the_default() -> None:
-    """Windows then come from the sentence, and no deadline is reckoned."""
+    """Windows then come from the agent's message."""
     staged = SCENES["outside-window"]()
-    found = verdict(facts(staged, "node-1", rules=Policy(None, "configmap/x in y", "403")))
-    assert found.reboot[0].said == "outside of the reboot windows: the next opens Mon 2023-11-20 22:00 CET"
+    found = verdict(context(staged, "node-1", rules=Policy(None, "configmap/x in y", "403")))
+    assert codes(found)[1] == ["OutsideWindow"]
+    assert "the next opens Mon" in found.reboot[0].message

@@ -14,7 +14,7 @@ from agent.config.schema import Mode, OnLostHolder, Reboot
 from agent.errors import HostError
 from agent.event_reasons import Reason
 from agent.reboot.cluster import FIELD_MANAGER, HISTORY, REQUEST, SKIP, STATE, LeasePhase, LeaseView
-from agent.reboot.ports import HookStage, Outcome, SentinelReading, Tick
+from agent.reboot.interfaces import HookStage, Outcome, SentinelReading, Tick
 from agent.reboot.state import NodeState, Phase, decode
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents

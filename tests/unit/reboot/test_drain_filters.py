@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.schema import Drain
-from agent.reboot.drain.filters import Controller, Fate, Pod, asks_daemon, grace_seconds, judge, pod_of
+from agent.config.schema import Drain, WaitFor
+from agent.config.selector import parse as selector
+from agent.reboot.drain.filters import (
+    Controller,
+    DrainAction,
+    Pod,
+    decide_pod,
+    depends_on_daemonset,
+    describe_termination,
+    pod_of,
+    requested_grace,
+)
 from agent.reboot.drain.pdb import Budget, budget_of, misconfigured, selects
 from agent.text import format_rfc3339, parse_rfc3339
 
@@ -21,59 +31,62 @@ DAEMON = Pod("shop", "agent-1", "u2", controller=Controller("DaemonSet", "agent"
 ALONE = Pod("shop", "debug", "u3")
 
 
-def fate(pod: Pod, policy: Drain | None = None, *, there: bool = True, late: bool = False) -> Fate:
-    return judge(pod, policy or Drain(), NOW, daemon_is_there=there, is_late=late).fate
+def action(
+    pod: Pod, policy: Drain | None = None, *, there: bool = True, late: bool = False, seconds: float = 0.0
+) -> DrainAction:
+    return decide_pod(pod, policy or Drain(), daemonset_exists=there, terminating_seconds=seconds, is_late=late).action
 
 
 def test_what_a_controller_makes_anew_goes() -> None:
     """The plain case."""
-    assert fate(DEPLOYED) is Fate.GO
+    assert action(DEPLOYED) is DrainAction.EVICT
 
 
 def test_a_daemonsets_pod_stays_while_its_daemonset_is_there() -> None:
     """It would come again at once. Finished, or orphaned and forced, it goes; orphaned without force it is refused."""
-    assert fate(DAEMON) is Fate.STAY
-    assert fate(replace(DAEMON, finished=True)) is Fate.GO
-    assert fate(DAEMON, there=False) is Fate.GO
-    assert fate(DAEMON, Drain(force=False), there=False) is Fate.REFUSED
+    assert action(DAEMON) is DrainAction.KEEP
+    assert action(replace(DAEMON, finished=True)) is DrainAction.EVICT
+    assert action(DAEMON, there=False) is DrainAction.EVICT
+    assert action(DAEMON, Drain(force=False), there=False) is DrainAction.REFUSE
 
 
 def test_a_static_pod_stays() -> None:
     """It belongs to the kubelet: deleting its mirror does nothing."""
-    assert fate(replace(ALONE, mirror=True), Drain(force=False)) is Fate.STAY
+    assert action(replace(ALONE, mirror=True), Drain(force=False)) is DrainAction.KEEP
 
 
 def test_data_on_the_node_needs_consent_unless_the_pod_has_finished() -> None:
     """`deleteEmptyDirData` is that consent."""
     scratch = replace(DEPLOYED, empty_dir=True)
-    assert fate(scratch) is Fate.GO
-    assert fate(scratch, Drain(delete_empty_dir_data=False)) is Fate.REFUSED
-    assert fate(replace(scratch, finished=True), Drain(delete_empty_dir_data=False)) is Fate.GO
+    assert action(scratch) is DrainAction.EVICT
+    assert action(scratch, Drain(delete_empty_dir_data=False)) is DrainAction.REFUSE
+    assert action(replace(scratch, finished=True), Drain(delete_empty_dir_data=False)) is DrainAction.EVICT
 
 
 def test_a_pod_that_nothing_makes_anew_needs_force_unless_it_has_finished() -> None:
     """`force` says that it may be lost."""
-    assert fate(ALONE) is Fate.GO
-    assert fate(ALONE, Drain(force=False)) is Fate.REFUSED
-    assert fate(replace(ALONE, finished=True), Drain(force=False)) is Fate.GO
+    assert action(ALONE) is DrainAction.EVICT
+    assert action(ALONE, Drain(force=False)) is DrainAction.REFUSE
+    assert action(replace(ALONE, finished=True), Drain(force=False)) is DrainAction.EVICT
 
 
 def test_what_terminates_for_long_is_not_waited_for() -> None:
-    """Only where a limit is given: a pod on a dead volume may never end."""
+    """Only where a limit is given, and by the drain's own clock: the pod's times are the server's, or unreadable."""
     policy = Drain(skip_wait_for_delete_timeout=60)
-    stuck = replace(DEPLOYED, terminating_since=NOW - 61)
-    assert fate(stuck) is Fate.GO
-    assert fate(stuck, policy) is Fate.STAY
-    assert fate(replace(stuck, terminating_since=NOW - 59), policy) is Fate.GO
-    assert fate(replace(stuck, terminating_since=math.inf), policy) is Fate.GO
+    for since in (NOW, NOW - 1e6, NOW + 1e6, math.inf):
+        stuck = replace(DEPLOYED, terminating_since=since)
+        assert action(stuck, seconds=61) is DrainAction.EVICT
+        assert action(stuck, policy, seconds=61) is DrainAction.KEEP
+        assert action(stuck, policy, seconds=59) is DrainAction.EVICT
+    assert action(DEPLOYED, policy, seconds=61) is DrainAction.EVICT
 
 
 def test_a_pod_that_arrives_in_spite_of_the_cordon_stays_if_it_tolerates_it() -> None:
     """Evicting it would only bring the next one; what was there before goes as kubectl does it."""
     stubborn = replace(DEPLOYED, tolerates_cordon=True)
-    assert fate(stubborn) is Fate.GO
-    assert fate(stubborn, late=True) is Fate.STAY
-    assert fate(DEPLOYED, late=True) is Fate.GO
+    assert action(stubborn) is DrainAction.EVICT
+    assert action(stubborn, late=True) is DrainAction.KEEP
+    assert action(DEPLOYED, late=True) is DrainAction.EVICT
 
 
 pods = st.builds(
@@ -82,7 +95,7 @@ pods = st.builds(
     name=st.just("web"),
     uid=st.just("u"),
     finished=st.booleans(),
-    terminating_since=st.none() | st.floats(NOW - 1000, NOW + 1000),
+    terminating_since=st.none() | st.just(NOW),
     mirror=st.booleans(),
     empty_dir=st.booleans(),
     controller=st.none() | st.builds(Controller, st.sampled_from(["DaemonSet", "Job"]), st.just("c"), st.just("c")),
@@ -95,23 +108,23 @@ policies = st.builds(
 )
 
 
-@given(pods, policies, st.booleans())
-def test_the_filters_are_kubectls_in_kubectls_order(pod: Pod, policy: Drain, there: bool) -> None:
+@given(pods, policies, st.booleans(), st.floats(0, 1000))
+def test_the_filters_are_kubectls_in_kubectls_order(pod: Pod, policy: Drain, there: bool, seconds: float) -> None:
     """The table from kubectl's source, written down a second time."""
-    old = pod.terminating_since is not None and NOW - pod.terminating_since > 500
+    old = pod.terminating_since is not None and seconds > 500
     live_daemon = pod.controller is not None and pod.controller.kind == "DaemonSet" and not pod.finished
     rows = [
-        (policy.skip_wait_for_delete_timeout > 0 and old, Fate.STAY),
-        (live_daemon and there, Fate.STAY),
-        (live_daemon and not policy.force, Fate.REFUSED),
-        (pod.mirror, Fate.STAY),
-        (pod.finished, Fate.GO),
-        (pod.empty_dir and not policy.delete_empty_dir_data, Fate.REFUSED),
-        (pod.controller is None and not policy.force, Fate.REFUSED),
-        (True, Fate.GO),
+        (policy.skip_wait_for_delete_timeout > 0 and old, DrainAction.KEEP),
+        (live_daemon and there, DrainAction.KEEP),
+        (live_daemon and not policy.force, DrainAction.REFUSE),
+        (pod.mirror, DrainAction.KEEP),
+        (pod.finished, DrainAction.EVICT),
+        (pod.empty_dir and not policy.delete_empty_dir_data, DrainAction.REFUSE),
+        (pod.controller is None and not policy.force, DrainAction.REFUSE),
+        (True, DrainAction.EVICT),
     ]
-    assert fate(pod, policy, there=there) is next(row for holds, row in rows if holds)
-    assert asks_daemon(pod) is live_daemon
+    assert action(pod, policy, there=there, seconds=seconds) is next(row for holds, row in rows if holds)
+    assert depends_on_daemonset(pod) is live_daemon
 
 
 def obj(**meta: Any) -> dict[str, Any]:
@@ -123,6 +136,8 @@ def test_a_pod_is_read_from_its_object() -> None:
     found = obj(
         labels={"app": "web"},
         deletionTimestamp=format_rfc3339(NOW),
+        deletionGracePeriodSeconds=30,
+        finalizers=["example.com/hold"],
         annotations={"kubernetes.io/config.mirror": "x"},
         ownerReferences=[
             {"kind": "Node", "name": "n", "uid": "n1"},
@@ -131,19 +146,21 @@ def test_a_pod_is_read_from_its_object() -> None:
     )
     found["spec"] = {"volumes": [{"name": "a", "configMap": {}}, {"name": "b", "emptyDir": {}}]}
     found["status"] = {"phase": "Succeeded"}
-    assert pod_of(found) == Pod(
+    assert pod_of(found, Drain()) == Pod(
         "shop",
         "web-1",
         "u1",
         {"app": "web"},
         finished=True,
-        terminating_since=NOW,
+        terminating_since=NOW - 30,
+        grace_seconds=30.0,
+        finalizers=("example.com/hold",),
         mirror=True,
         empty_dir=True,
         controller=Controller("ReplicaSet", "web", "r1"),
     )
-    assert pod_of(obj()) == Pod("shop", "web-1", "u1")
-    assert pod_of(obj(deletionTimestamp="soon")).terminating_since == math.inf
+    assert pod_of(obj(), Drain()) == Pod("shop", "web-1", "u1")
+    assert pod_of(obj(deletionTimestamp="soon"), Drain()).terminating_since == math.inf
 
 
 @pytest.mark.parametrize(
@@ -163,14 +180,14 @@ def test_the_cordon_is_tolerated_as_the_scheduler_sees_it(toleration: dict[str, 
     """The taint has no value and the effect NoSchedule."""
     found = obj()
     found["spec"] = {"tolerations": [toleration]}
-    assert pod_of(found).tolerates_cordon is expected
+    assert pod_of(found, Drain()).tolerates_cordon is expected
 
 
 def test_a_grace_period_is_asked_for_in_whole_seconds() -> None:
     """Rounded up: never less time than was promised."""
-    assert grace_seconds(Drain()) is None
-    assert grace_seconds(Drain(grace_period=0.0)) == 0
-    assert grace_seconds(Drain(grace_period=1.5)) == 2
+    assert requested_grace(Drain()) is None
+    assert requested_grace(Drain(grace_period=0.0)) == 0
+    assert requested_grace(Drain(grace_period=1.5)) == 2
 
 
 @pytest.mark.parametrize(
@@ -213,5 +230,48 @@ def test_two_budgets_on_a_pod_are_named_with_their_owners() -> None:
     """Somebody has to delete one of them, and has to know which they are."""
     line = misconfigured(DEPLOYED, (budget(labels={"app": "x"}), Budget("shop", "all")))
     assert line == (
-        "shop/web-1 is under more than one disruption budget, which no eviction passes: shop/web (app x), shop/all"
+        "shop/web-1 matches more than one disruption budget, so it cannot be evicted: shop/web (app x), shop/all"
     )
+
+
+def test_a_terminating_pod_names_what_holds_it() -> None:
+    """Since when its deletion was requested, and the finalizers that somebody has to act on."""
+    pod = replace(DEPLOYED, terminating_since=NOW)
+    assert describe_termination(pod) == "Terminating since 2030-01-31T22:00:00Z"
+    held = replace(pod, finalizers=("a.io/x", "b.io/y"))
+    assert describe_termination(held) == "Terminating since 2030-01-31T22:00:00Z, finalizers a.io/x, b.io/y"
+    assert describe_termination(replace(held, terminating_since=math.inf)) == "Terminating, finalizers a.io/x, b.io/y"
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels", "expected"),
+    [
+        ({}, {}, False),
+        ({"priority": 1_000_000}, {}, False),
+        ({"priority": 2_000_000_000}, {}, True),
+        ({"priority": 2_000_001_000}, {}, True),
+        ({}, {"app": "rook-ceph-osd"}, True),
+        ({}, {"app": "web"}, False),
+    ],
+)
+def test_critical_and_storage_pods_are_evicted_last(
+    spec: dict[str, Any], labels: dict[str, str], expected: bool
+) -> None:
+    """By the priority that the kubelet's graceful shutdown goes by, or by label."""
+    assert pod_of({**obj(labels=labels), "spec": spec}, Drain()).evict_last is expected
+
+
+def test_pods_that_must_finish_are_known_by_label_or_annotation() -> None:
+    """What the autoscalers' do-not-disrupt annotations say is up to the policy."""
+    policy = Drain(wait_for=WaitFor(pods=(selector("job"),), annotations={"karpenter.sh/do-not-disrupt": "true"}))
+    assert pod_of(obj(labels={"job": "x"}), policy).must_finish == "label selector job"
+    marked = obj(annotations={"karpenter.sh/do-not-disrupt": "true"})
+    assert pod_of(marked, policy).must_finish == "annotation karpenter.sh/do-not-disrupt"
+    assert pod_of(obj(annotations={"karpenter.sh/do-not-disrupt": "false"}), policy).must_finish == ""
+    assert pod_of(marked, Drain()).must_finish == ""
+
+
+def test_a_pods_claims_are_named_as_kubernetes_does() -> None:
+    """A generic ephemeral volume's claim is called POD-VOLUME."""
+    volumes = [{"name": "a", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "b", "ephemeral": {}}]
+    assert pod_of({**obj(), "spec": {"volumes": volumes}}, Drain()).claims == ("data", "web-1-b")

@@ -16,7 +16,7 @@ from agent.config import schema
 from agent.config.schema import OnTimeout, Reboot
 from agent.event_reasons import Reason
 from agent.reboot.cluster import HISTORY, SKIP, LeasePhase
-from agent.reboot.ports import HookStage
+from agent.reboot.interfaces import HookStage
 from agent.reboot.state import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play
 from tests.support.reboot_trouble import CommandFate, Violation

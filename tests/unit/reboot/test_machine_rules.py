@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from agent.config import schema
 from agent.config.schema import Mode, OnLostHolder, OnTimeout, Reboot
 from agent.reboot.cluster import FIELD_MANAGER, SKIP, LeasePhase, LeaseView, NodeView
-from agent.reboot.machine import decide
-from agent.reboot.ports import HookProgress, HookStage, Outcome, Progress, ProofReading, SentinelReading
-from agent.reboot.seen import (
+from agent.reboot.interfaces import HardeningReading, HookProgress, HookStage, Outcome, Progress, SentinelReading
+from agent.reboot.machine.decide import decide
+from agent.reboot.machine.inputs import (
     Acquire,
     Budget,
     Command,
     FenceAndReboot,
-    Gate,
-    Look,
+    Fetch,
+    GateResult,
+    Inputs,
+    LockAttempt,
     Release,
     Renew,
-    Seen,
     Slot,
     StepDrain,
     StepHooks,
-    Turn,
     Write,
 )
 from agent.reboot.state import PERSISTED, NodeState, Now, Phase, Stamp
@@ -45,11 +45,11 @@ LEASE = LeaseView("lease-0", "1", ME, LeasePhase.HELD, cycle="c1")
 NODE = NodeView("n0", "u0", "1", unschedulable=True, unschedulable_by=FIELD_MANAGER, ready=True, boot_id="boot-1")
 STATE = NodeState(cycle="c1", boot="boot-1", cordoned=True, lease="lease-0", entered=FRESH)
 GOOD_ANSWERS = {
-    "gate": Gate(blocked=False),
-    "late_gate": Gate(blocked=False),
+    "gate": GateResult(blocked=False),
+    "late_gate": GateResult(blocked=False),
     "budget": Budget(fits=True, why="", pool_size=3, slots=1),
     "holder_gone": False,
-    "proof": ProofReading(verified=True),
+    "proof": HardeningReading(verified=True),
     "heartbeat": True,
 }
 
@@ -101,11 +101,11 @@ SEEN_CHANGES: dict[str, tuple[object, ...]] = {
     ),
     "command": tuple(Command),
     "command_seconds": (5.0, 5000.0),
-    "gate": (None, Gate(blocked=True, name="prometheus", by="alert")),
-    "late_gate": (None, Gate(blocked=True, name="prometheus", by="alert")),
+    "gate": (None, GateResult(blocked=True, name="prometheus", by="alert")),
+    "late_gate": (None, GateResult(blocked=True, name="prometheus", by="alert")),
     "budget": (None, Budget(fits=False, why="full", pool_size=3, slots=1), Budget(True, "", 3, 0)),
     "holder_gone": (None, True),
-    "proof": (None, ProofReading(None), ProofReading(verified=False)),
+    "proof": (None, HardeningReading(None), HardeningReading(verified=False)),
     "heartbeat": (None, False),
 }
 
@@ -116,7 +116,7 @@ def _changes(draw: st.DrawFn, table: dict[str, tuple[object, ...]], most: int) -
 
 
 @st.composite
-def looks(draw: st.DrawFn) -> Seen:
+def looks(draw: st.DrawFn) -> Inputs:
     """A cycle that goes well in some phase, with a few things changed, whether they go together or not."""
     phase = draw(st.sampled_from(sorted(PERSISTED)))
     holds = draw(st.booleans()) if phase in (Phase.WANTED, Phase.IDLE, Phase.FAILED) else True
@@ -128,7 +128,7 @@ def looks(draw: st.DrawFn) -> Seen:
     state = replace(replace(STATE, phase=phase, boot=boot), **_changes(draw, STATE_CHANGES, 2))
     unseen = draw(st.sampled_from((0.0, 61.0, 5000.0)))
     slot = Slot(lease, 0, ours=lease.holder == ME, unseen_seconds=unseen)
-    seen = Seen(
+    seen = Inputs(
         policy=replace(POLICY, **_changes(draw, POLICY_CHANGES, 1)),
         now=NOW,
         node=node,
@@ -136,7 +136,7 @@ def looks(draw: st.DrawFn) -> Seen:
         slots=(slot,),
         mine=slot if slot.ours else None,
         sentinel=SentinelReading(required=True, stamp="s2"),
-        turn=Turn(now=draw(st.booleans()), in_seconds=1.0, slot=None if slot.ours else slot),
+        turn=LockAttempt(now=draw(st.booleans()), in_seconds=1.0, slot=None if slot.ours else slot),
         progress=draw(st.sampled_from((None, Progress(total=3, done=True)))),
         new_cycle="c3",
         command_error="exit code 1",
@@ -150,19 +150,19 @@ def looks(draw: st.DrawFn) -> Seen:
 SEEN = looks()
 
 
-def it_always_answers_with_a_sentence(seen: Seen) -> None:
+def it_always_answers_with_a_sentence(seen: Inputs) -> None:
     """Whatever is seen: a phase, a sentence, and either something to do or a time to look again."""
     decision = decide(seen)
     assert decision.sentence
     assert decision.action is not None or decision.wait_seconds > 0 or decision.postpone
 
 
-def equal_looks_give_equal_decisions(seen: Seen) -> None:
+def equal_looks_give_equal_decisions(seen: Inputs) -> None:
     """Nothing is remembered between two calls."""
     assert decide(seen) == decide(replace(seen))
 
 
-def the_command_comes_only_behind_everything_else(seen: Seen) -> None:
+def the_command_comes_only_behind_everything_else(seen: Inputs) -> None:
     """Lock, cordon, note, wish, policy: without any one of them there is no reboot."""
     decision = decide(seen)
     if not isinstance(decision.action, FenceAndReboot):
@@ -179,7 +179,7 @@ def the_command_comes_only_behind_everything_else(seen: Seen) -> None:
     assert not seen.mine.fenced or seen.command is Command.NOT_GIVEN
 
 
-def a_cordon_is_lifted_only_when_it_is_ours(seen: Seen) -> None:
+def a_cordon_is_lifted_only_when_it_is_ours(seen: Inputs) -> None:
     """By our note and not against the server's book, or by the server's book alone when there is no note."""
     decision = decide(seen)
     if not isinstance(decision.action, Write) or decision.action.cordon is not False:
@@ -191,7 +191,7 @@ def a_cordon_is_lifted_only_when_it_is_ours(seen: Seen) -> None:
     assert seen.state.cordoned or (seen.state.phase is Phase.IDLE and seen.node.unschedulable_by == FIELD_MANAGER)
 
 
-def no_step_forgets_a_cordon_of_ours(seen: Seen) -> None:
+def no_step_forgets_a_cordon_of_ours(seen: Inputs) -> None:
     """A note that says `cordoned` is followed by one that does not only together with the uncordon, or when the cordon
     is gone or somebody else's."""
     decision = decide(seen)
@@ -203,7 +203,7 @@ def no_step_forgets_a_cordon_of_ours(seen: Seen) -> None:
     assert decision.action.state.cordoned or decision.action.cordon is False or not is_ours
 
 
-def the_lock_is_taken_only_when_nothing_stands_against_it(seen: Seen) -> None:
+def the_lock_is_taken_only_when_nothing_stands_against_it(seen: Inputs) -> None:
     """Gate, budget, hardening, opt-out, gap and turn; from a holder only by the rules of taking over."""
     decision = decide(seen)
     if not isinstance(decision.action, Acquire):
@@ -228,7 +228,7 @@ def the_lock_is_taken_only_when_nothing_stands_against_it(seen: Seen) -> None:
     assert slot.free or seen.holder_gone or (given_up if slot.fenced else silent)
 
 
-def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(seen: Seen) -> None:
+def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(seen: Inputs) -> None:
     """And never with a renewal due, without the cordon, or against an opt-out."""
     decision = decide(seen)
     if not isinstance(decision.action, StepDrain):
@@ -243,15 +243,15 @@ def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(seen: Seen) -
     assert seen.policy.mode is Mode.ENFORCE
 
 
-def looking_comes_to_an_end(seen: Seen) -> None:
+def looking_comes_to_an_end(seen: Inputs) -> None:
     """Each question is asked at most once: with all answers there the machine does not ask on."""
-    seen.gate = seen.gate or Gate(blocked=False)
-    seen.late_gate = seen.late_gate or Gate(blocked=False)
+    seen.gate = seen.gate or GateResult(blocked=False)
+    seen.late_gate = seen.late_gate or GateResult(blocked=False)
     seen.budget = seen.budget or Budget(fits=True, why="", pool_size=1, slots=1)
     seen.holder_gone = bool(seen.holder_gone)
-    seen.proof = seen.proof or ProofReading(None)
+    seen.proof = seen.proof or HardeningReading(None)
     seen.heartbeat = bool(seen.heartbeat)
-    assert not isinstance(decide(seen).action, Look)
+    assert not isinstance(decide(seen).action, Fetch)
 
 
 RULES = (
@@ -268,7 +268,7 @@ RULES = (
 
 @settings(max_examples=800, deadline=None)
 @given(SEEN)
-def test_no_rule_is_broken_whatever_is_seen(seen: Seen) -> None:
+def test_no_rule_is_broken_whatever_is_seen(seen: Inputs) -> None:
     """Each of the rules above holds for every decision; the last one fills in what was not looked at."""
     for rule in RULES:
         rule(seen)
@@ -280,7 +280,7 @@ def test_the_looks_reach_the_actions_that_matter() -> None:
 
     @settings(max_examples=1000, deadline=None, database=None, derandomize=True)
     @given(SEEN)
-    def collect(seen: Seen) -> None:
+    def collect(seen: Inputs) -> None:
         reached.add(type(decide(seen).action))
 
     collect()

@@ -14,7 +14,7 @@ import pytest
 from agent.config import schema
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
-from agent.reboot.lock import freed
+from agent.reboot.lock.lease import freed
 from agent.reboot.state import Phase
 from tests.support.reboot_replay import Disturbance, OneDisturbance, Path, disturbances, is_put_back, play
 from tests.support.reboot_world import World

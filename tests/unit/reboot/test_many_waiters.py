@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from agent.config.schema import Reboot
 from agent.reboot.cluster import MEMBERS_A_PAGE, LeasePhase, LeaseView, Member
-from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.pools import WORKERS, lease_names
+from agent.reboot.coordinator import Coordinator, Dependencies
+from agent.reboot.lock.pools import WORKERS, lease_names
 from tests.support.reboot_agent import rooms_of
-from tests.support.reboot_fronts import ClusterOf
+from tests.support.reboot_interfaces import ClusterOf
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import Trouble
 from tests.support.reboot_world import World
@@ -85,7 +85,7 @@ class Crowd(Trouble):
         self.world.pass_time(20.0)
         assert all(machine.waits for machine in self.world.machines.values() if machine.agent)
 
-    def _start(self, machine: SimMachine, policy: Reboot, rooms: Rooms, after: float) -> None:
+    def _start(self, machine: SimMachine, policy: Reboot, rooms: Dependencies, after: float) -> None:
         machine.start_agent(Coordinator(policy, rooms).tick, after=after)
         tick = machine.tick
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Required, Sentinel
 from agent.host import Completed, Host
-from agent.reboot.ports import SentinelReading
+from agent.reboot.blockers.settle import SettleBlocker
+from agent.reboot.interfaces import BlockerResult, SentinelReading
 from agent.reboot.sentinel import CommandSentinel, FileSentinel, judge, make_sentinel
 from tests.support.rooms import Clocks, node_tree
 
@@ -42,7 +44,7 @@ def test_without_packages_the_file_is_the_reason(host: Host) -> None:
     """SUSE's /run/reboot-needed is empty and alone."""
     put(host, "reboot-needed", "")
     reading = FileSentinel("/run/reboot-needed", host).read()
-    assert (reading.required, reading.reason) == (True, "/run/reboot-needed is there")
+    assert (reading.required, reading.reason) == (True, "/run/reboot-needed exists")
 
 
 def test_no_file_is_no_wish(host: Host) -> None:
@@ -54,7 +56,7 @@ def test_a_missing_folder_is_unknown(tmp_path: Path) -> None:
     """A host mount that is missing must not read as "nothing to do"."""
     reading = FileSentinel(REQUIRED, Host(tmp_path)).read()
     assert reading.required is None
-    assert reading.problem == "the folder /var/run is not there: is the node's root mounted?"
+    assert reading.problem == "the folder /var/run does not exist: is the node's root mounted?"
 
 
 @pytest.mark.parametrize("shape", ["folder", "dangling", "loop", "outside", "file as folder"])
@@ -147,7 +149,7 @@ def test_bullet_points_of_an_output_are_the_reason() -> None:
 def test_else_the_last_line_is_the_reason() -> None:
     """A command of one's own says it in a sentence."""
     assert judge(ended(1, "checking\nkernel 6.1.0-25 waits\n"), RHEL).reason == "kernel 6.1.0-25 waits"
-    assert judge(ended(1), RHEL).reason == "/usr/bin/needs-restarting says so"
+    assert judge(ended(1), RHEL).reason == "reported by /usr/bin/needs-restarting"
 
 
 def test_a_good_answer_is_no_wish() -> None:
@@ -185,3 +187,42 @@ def test_another_output_is_another_request() -> None:
     first = judge(ended(1, "* kernel\n"), RHEL).stamp
     assert judge(ended(1, "* kernel\n", "warning: cache is old"), RHEL).stamp == first
     assert judge(ended(1, "* kernel\n* glibc\n"), RHEL).stamp != first
+
+
+# -- settling ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Changing:
+    """A sentinel in hand."""
+
+    reading: SentinelReading = field(default_factory=lambda: SentinelReading(required=False))
+
+    def read(self) -> SentinelReading:
+        return self.reading
+
+
+def test_a_sentinel_that_still_changes_holds_the_reboot_back() -> None:
+    """Each package of a run touches it again; the time counts from the last change that was read."""
+    clock, sentinel = Clocks(), Changing()
+    blocker = SettleBlocker(sentinel, 30.0, clock)
+    assert blocker.check() == BlockerResult(blocked=False)
+    for stamp in ("a", "b"):
+        sentinel.reading = SentinelReading(True, "linux-image", stamp)
+        assert blocker.check().again_seconds == 30.0
+        clock.sleep(29)
+        assert blocker.check().again_seconds == 1.0
+    clock.epoch += 86400  # nothing but the monotonic clock counts
+    assert blocker.check().blocked is True
+    clock.sleep(1)
+    assert blocker.check() == BlockerResult(blocked=False)
+    sentinel.reading = SentinelReading(True, "linux-image, libc6", "c")
+    assert blocker.check().blocked is True
+    assert (blocker.name, blocker.late) == ("settle", True)
+
+
+@pytest.mark.parametrize("required", [False, None])
+def test_without_a_sentinel_there_is_nothing_to_settle(required: bool | None) -> None:
+    """A reboot that is requested by annotation waits for no file; an unknown sentinel is the machine's to judge."""
+    sentinel = Changing(SentinelReading(required))
+    assert SettleBlocker(sentinel, 30.0, Clocks()).check() == BlockerResult(blocked=False)

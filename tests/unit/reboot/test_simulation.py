@@ -10,10 +10,10 @@ import pytest
 
 from agent.config.schema import Reboot
 from agent.reboot.cluster import LeasePhase
-from agent.reboot.coordinator import Coordinator, Rooms
-from agent.reboot.lock import Lock
-from agent.reboot.machine import decide
-from agent.reboot.seen import Decision, Release, Seen, Slot, Write
+from agent.reboot.coordinator import Coordinator, Dependencies
+from agent.reboot.lock.lease import Lock
+from agent.reboot.machine.decide import decide
+from agent.reboot.machine.inputs import Decision, Inputs, Release, Slot, Write
 from agent.reboot.state import Now, Phase
 from tests.support.reboot_agent import Make
 from tests.support.reboot_simulation import Outcome, run
@@ -111,21 +111,21 @@ def _locked_by(kind: type[Lock]) -> Make:
     )
 
 
-def _deciding(machine: Callable[[Seen], Decision]) -> Make:
-    def make(policy: Reboot, rooms: Rooms) -> Coordinator:
+def _deciding(machine: Callable[[Inputs], Decision]) -> Make:
+    def make(policy: Reboot, rooms: Dependencies) -> Coordinator:
         return Coordinator(policy, rooms, machine=machine)
 
     return make
 
 
-def _uncordons_whatever_it_finds(seen: Seen) -> Decision:
+def _uncordons_whatever_it_finds(seen: Inputs) -> Decision:
     decision = decide(seen)
     if isinstance(decision.action, Write) and decision.action.state.phase in (Phase.FAILED, Phase.RELEASING):
         return replace(decision, action=replace(decision.action, cordon=False))
     return decision
 
 
-def _forgets_that_the_cordon_is_its_own(seen: Seen) -> Decision:
+def _forgets_that_the_cordon_is_its_own(seen: Inputs) -> Decision:
     decision = decide(seen)
     if isinstance(decision.action, Write) and decision.action.cordon:
         forgetful = replace(decision.action.state, cordoned=False)
@@ -133,24 +133,24 @@ def _forgets_that_the_cordon_is_its_own(seen: Seen) -> Decision:
     return decision
 
 
-def _has_no_backoff(seen: Seen) -> Decision:
+def _has_no_backoff(seen: Inputs) -> Decision:
     seen.policy = replace(seen.policy, retry_after=1.0)
     return decide(seen)
 
 
-def _takes_over_who_is_rebooting(seen: Seen) -> Decision:
+def _takes_over_who_is_rebooting(seen: Inputs) -> Decision:
     if seen.turn.slot is not None and seen.turn.slot.fenced:
         view = replace(seen.turn.slot.view, phase=LeasePhase.HELD)
         seen.turn = replace(seen.turn, slot=replace(seen.turn.slot, view=view))
     return decide(seen)
 
 
-def _never_releases(seen: Seen) -> Decision:
+def _never_releases(seen: Inputs) -> Decision:
     decision = decide(seen)
     return replace(decision, action=None, wait_seconds=300.0) if isinstance(decision.action, Release) else decision
 
 
-def _ignores_a_lost_lock(seen: Seen) -> Decision:
+def _ignores_a_lost_lock(seen: Inputs) -> Decision:
     if seen.mine is None and seen.state is not None and seen.state.phase is Phase.DRAINING and seen.slots:
         seen.mine = seen.slots[0]
     return decide(seen)

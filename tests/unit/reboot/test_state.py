@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.reboot import history
-from agent.reboot.ports import Outcome
+from agent.reboot.interfaces import Outcome
 from agent.reboot.state import PERSISTED, NodeState, Now, Phase, Stamp, decode, tidy
 
 TEXTS = st.text(max_size=40).filter(str.isprintable)

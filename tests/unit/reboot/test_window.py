@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.config.schema import Weekday, Window
+from agent.config.schema import Blackout, Weekday, WeekOfMonth, Window
 from agent.reboot.blockers.window import WindowBlocker, closes_at, is_open, moment_of, next_opening
 from tests.support.rooms import Clocks
 
@@ -256,7 +256,7 @@ def test_openings_follow_each_other() -> None:
 def test_the_blocker_says_when_the_next_window_opens_in_its_own_time_zone() -> None:
     """People read local time; the daemon sleeps until then."""
     clock = Clocks(epoch=utc("2024-05-07 10:00"))
-    blocker = WindowBlocker([Window(start="22:00", end="04:00", timezone="Europe/Berlin")], clock)
+    blocker = WindowBlocker([Window(start="22:00", end="04:00", timezone="Europe/Berlin")], [], clock)
     verdict = blocker.check()
     assert (verdict.blocked, verdict.by) == (True, "windows: the next opens Tue 2024-05-07 22:00 CEST")
     clock.sleep(verdict.again_seconds)
@@ -266,6 +266,123 @@ def test_the_blocker_says_when_the_next_window_opens_in_its_own_time_zone() -> N
 
 def test_a_time_zone_that_cannot_be_looked_up_blocks() -> None:
     """An image without time zone data must not reboot nodes at noon."""
-    verdict = WindowBlocker([Window(timezone="Atlantis/Capital")], Clocks()).check()
+    verdict = WindowBlocker([Window(timezone="Atlantis/Capital")], [], Clocks()).check()
     assert verdict.blocked is True
     assert "Atlantis/Capital" in verdict.by
+
+
+# -- days of a month ---------------------------------------------------------------------------------------------------
+
+CALENDAR = st.dates(date(2024, 1, 1), date(2040, 12, 31))
+
+
+def noon(day: date) -> float:
+    return datetime.combine(day, time(12), UTC).timestamp()
+
+
+@given(CALENDAR, st.sets(st.sampled_from(tuple(WeekOfMonth)), min_size=1))
+def test_a_week_of_the_month_is_counted_by_its_weekday(day: date, weeks: set[WeekOfMonth]) -> None:
+    """The second Tuesday is the second Tuesday that the month has, whatever day it began with."""
+    same = [one for number in range(1, 32) if (one := _day_of(day, number)) and one.weekday() == day.weekday()]
+    nth = tuple(WeekOfMonth)[same.index(day)]
+    expected = nth in weeks or (day == same[-1] and WeekOfMonth.LAST in weeks)
+    assert is_open([Window(weeks=tuple(weeks))], noon(day)) is expected
+
+
+def _day_of(month: date, number: int) -> date | None:
+    try:
+        return month.replace(day=number)
+    except ValueError:
+        return None
+
+
+@given(CALENDAR, st.sets(st.integers(1, 31), min_size=1))
+def test_a_day_of_the_month_opens_by_its_number(day: date, days: set[int]) -> None:
+    """And only then."""
+    assert is_open([Window(days_of_month=tuple(days))], noon(day)) is (day.day in days)
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "opens"),
+    [
+        (Window(days=(Weekday.TUE,), weeks=(WeekOfMonth.SECOND,)), "2026-11-12", "2026-12-08"),
+        (Window(days=(Weekday.FRI,), weeks=(WeekOfMonth.LAST,)), "2026-11-28", "2026-12-25"),
+        (Window(days=(Weekday.MON,), weeks=(WeekOfMonth.FIFTH,)), "2026-12-01", "2027-03-29"),
+        (Window(days_of_month=(31,)), "2027-01-31 12:00", "2027-03-31"),
+        (Window(days=(Weekday.FRI,), days_of_month=(13,)), "2026-11-14", "2027-08-13"),
+        (Window(days=(Weekday.MON,), days_of_month=(29,), weeks=(WeekOfMonth.FIFTH,)), "2027-04-01", "2027-11-29"),
+    ],
+)
+def test_the_next_opening_is_found_however_far_it_is(window: Window, now: str, opens: str) -> None:
+    """Months ahead."""
+    assert next_opening([window], utc(now)) == utc(opens)
+
+
+def test_a_window_that_never_opens_has_no_next_opening() -> None:
+    """No month has a fifth week that begins on its first day; the blocker says so instead of searching without end."""
+    never = Window(days_of_month=(1,), weeks=(WeekOfMonth.FIFTH,))
+    assert next_opening([never], utc("2026-01-01")) is None
+    verdict = WindowBlocker([never], [], Clocks()).check()
+    assert (verdict.blocked, verdict.again_seconds) == (True, 0.0)
+
+
+# -- blackouts ---------------------------------------------------------------------------------------------------------
+
+
+@given(CALENDAR, CALENDAR, CALENDAR, st.booleans())
+def test_a_blackout_holds_on_its_dates_and_no_others(first: date, last: date, day: date, yearly: bool) -> None:
+    """Both ends included; without a year it holds every year, and may go around the year's end."""
+    if not yearly and last < first:
+        first, last = last, first
+    cut = 5 if yearly else 0
+    blackout = Blackout(start=first.isoformat()[cut:], end=last.isoformat()[cut:])
+    if yearly:
+        start, end, shown = ((one.month, one.day) for one in (first, last, day))
+        expected = start <= shown <= end if start <= end else not end < shown < start
+    else:
+        expected = first <= day <= last
+    assert is_open([], noon(day), [blackout]) is not expected
+
+
+@given(st.data())
+def test_the_next_opening_lies_in_a_window_and_in_no_blackout(data: st.DataObject) -> None:
+    """And nothing is open before it."""
+    name, near = data.draw(near_changes)
+    some = data.draw(st.lists(windows(name), max_size=2))
+    start = near + timedelta(days=data.draw(st.integers(-5, 5)))
+    end = start + timedelta(days=data.draw(st.integers(0, 5)))
+    dark = [Blackout(start=start.isoformat(), end=end.isoformat(), timezone=data.draw(zones))]
+    now = data.draw(moments(near))
+    opening = next_opening(some, now, dark)
+    if is_open(some, now, dark):
+        closing = closes_at(some, now, dark)
+        until = now + 7 * 86400 if closing is None else closing
+        assert all(is_open(some, between, dark) for between in sampled(now, until))
+        assert closing is None or not is_open(some, closing, dark)
+    else:
+        assert opening is not None
+        assert opening > now
+        assert is_open(some, opening, dark)
+        assert not any(is_open(some, between, dark) for between in sampled(now, opening))
+
+
+def test_a_blackout_is_named_with_its_dates_and_reason() -> None:
+    """And when the node may reboot again, in the time zone that the blackout is written in."""
+    clock = Clocks(epoch=utc("2026-12-24 12:00"))
+    freeze = Blackout(start="12-20", end="01-02", reason="year end", timezone="Europe/Berlin")
+    verdict = WindowBlocker([], [freeze], clock).check()
+    assert verdict.by == "blackout 12-20 to 01-02 (year end): the next opens Sun 2027-01-03 00:00 CET"
+    clock.sleep(verdict.again_seconds)
+    assert WindowBlocker([], [freeze], clock).check().blocked is False
+
+
+def test_a_blackout_without_an_end_of_its_own_is_one_day() -> None:
+    """`start` alone."""
+    dark = [Blackout(start="2026-12-24")]
+    assert [is_open([], utc(f"2026-12-{day} 12:00"), dark) for day in (23, 24, 25)] == [True, False, True]
+
+
+def test_a_year_of_blackouts_never_opens() -> None:
+    """Said so, and not searched without end."""
+    verdict = WindowBlocker([], [Blackout(start="01-01", end="12-31")], Clocks()).check()
+    assert verdict.by == "blackout 01-01 to 12-31, and no window opens after it"

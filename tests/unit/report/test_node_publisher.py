@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
+from agent import annotations as keys
 from agent.event_reasons import Reason
 from agent.kube.errors import Forbidden, Operation, Unreachable
-from agent.report import node_status
 from agent.report.events import Recorder
 from agent.report.node_status import Condition, NodeView
 from agent.report.publisher import NodePublisher
 from tests.support.report import EventsInMemory, NodeInMemory
 
 PATCH = Operation("PATCH", "patch", "nodes", "nodes/n1", "/api/v1/nodes/n1")
-WELL = Condition(node_status.CONDITION_HARDENED, "True", "Hardened", "modprobe: all 7 well.")
-DRIFTED = Condition(node_status.CONDITION_HARDENED, "False", "NotCompliant", "modprobe: 1 of 7 fail.")
-HARDENED = NodeView({node_status.STATUS: "hardened", node_status.FINDINGS: None}, {node_status.LABEL: "true"}, (WELL,))
+WELL = Condition(keys.CONDITION_HARDENED, "True", "Hardened", "modprobe: all 7 well.")
+DRIFTED = Condition(keys.CONDITION_HARDENED, "False", "NotCompliant", "modprobe: 1 of 7 fail.")
+HARDENED = NodeView({keys.STATUS: "hardened", keys.FINDINGS: None}, {keys.LABEL: "true"}, (WELL,))
 
 
 @dataclass
@@ -87,7 +87,7 @@ def published(scene: Scene) -> Scene:
 
 
 def take_status(node: dict[str, Any]) -> None:
-    del node["metadata"]["annotations"][node_status.STATUS]
+    del node["metadata"]["annotations"][keys.STATUS]
 
 
 def test_a_first_report_is_three_requests(scene: Scene) -> None:
@@ -95,8 +95,8 @@ def test_a_first_report_is_three_requests(scene: Scene) -> None:
     scene.publisher.offer("hardening", HARDENED)
     scene.settle()
     assert scene.node.calls == ["read", "metadata", "conditions"]
-    assert scene.annotations == {node_status.STATUS: "hardened"}
-    assert scene.node.shown["metadata"]["labels"] == {node_status.LABEL: "true"}
+    assert scene.annotations == {keys.STATUS: "hardened"}
+    assert scene.node.shown["metadata"]["labels"] == {keys.LABEL: "true"}
     assert scene.conditions["NodeHardened"]["reason"] == "Hardened"
     assert scene.reasons == ["NodeHardened"]
 
@@ -118,12 +118,12 @@ def test_the_same_again_is_no_request(published: Scene) -> None:
 
 def test_parts_are_written_together_and_taken_away_again(published: Scene) -> None:
     """None takes an annotation away; what another part offers stays."""
-    published.publisher.offer("config", NodeView({node_status.CONFIG_PROBLEM: "line 3"}))
+    published.publisher.offer("config", NodeView({keys.CONFIG_PROBLEM: "line 3"}))
     published.settle()
-    assert published.annotations == {node_status.STATUS: "hardened", node_status.CONFIG_PROBLEM: "line 3"}
-    published.publisher.offer("config", NodeView({node_status.CONFIG_PROBLEM: None}))
+    assert published.annotations == {keys.STATUS: "hardened", keys.CONFIG_PROBLEM: "line 3"}
+    published.publisher.offer("config", NodeView({keys.CONFIG_PROBLEM: None}))
     published.settle()
-    assert published.annotations == {node_status.STATUS: "hardened"}
+    assert published.annotations == {keys.STATUS: "hardened"}
 
 
 def test_the_transition_time_moves_with_the_status_alone(published: Scene) -> None:
@@ -144,9 +144,7 @@ def test_the_transition_time_moves_with_the_status_alone(published: Scene) -> No
 
 def test_a_change_of_status_is_an_event_and_the_same_status_none(published: Scene) -> None:
     """hardened -> non-compliant -> hardened: each told with the sentence that explains it; a restart tells nothing."""
-    drifted = NodeView(
-        {node_status.STATUS: "non-compliant", node_status.SUMMARY: "modprobe: 1 of 7 fail."}, {}, (DRIFTED,)
-    )
+    drifted = NodeView({keys.STATUS: "non-compliant", keys.SUMMARY: "modprobe: 1 of 7 fail."}, {}, (DRIFTED,))
     published.publisher.offer("hardening", drifted)
     published.settle()
     again = Scene(node=published.node)
@@ -159,7 +157,7 @@ def test_a_change_of_status_is_an_event_and_the_same_status_none(published: Scen
 
 def test_the_taint_is_lifted_and_only_ours(scene: Scene) -> None:
     """After annotations and condition; the others' taints are as they were, and it is told once."""
-    ours, theirs = {"key": node_status.TAINT, "effect": "NoSchedule"}, {"key": "gpu", "effect": "NoSchedule"}
+    ours, theirs = {"key": keys.TAINT, "effect": "NoSchedule"}, {"key": "gpu", "effect": "NoSchedule"}
     scene.node.change(lambda node: node["spec"].update(taints=[ours, theirs]))
     scene.publisher.offer("hardening", HARDENED)
     scene.settle()
@@ -173,7 +171,7 @@ def test_the_taint_is_lifted_and_only_ours(scene: Scene) -> None:
 
 def test_a_taint_that_somebody_adds_meanwhile_survives(scene: Scene) -> None:
     """Taints are replaced whole, so the version that was read has to be the one that is written: else read again."""
-    ours, theirs = {"key": node_status.TAINT, "effect": "NoSchedule"}, {"key": "late", "effect": "NoSchedule"}
+    ours, theirs = {"key": keys.TAINT, "effect": "NoSchedule"}, {"key": "late", "effect": "NoSchedule"}
     scene.node.change(lambda node: node["spec"].update(taints=[ours]))
     # Between the answer to our last write and the next request.
     scene.node.after = lambda _: scene.node.change(lambda node: node["spec"]["taints"].append(theirs))
@@ -190,7 +188,7 @@ def test_what_somebody_takes_away_comes_back_at_once(published: Scene) -> None:
     published.somebody(take_status)
     published.settle()
     assert published.node.calls == ["metadata"]
-    assert published.annotations[node_status.STATUS] == "hardened"
+    assert published.annotations[keys.STATUS] == "hardened"
 
 
 def test_a_fight_slows_down(published: Scene) -> None:
@@ -198,14 +196,14 @@ def test_a_fight_slows_down(published: Scene) -> None:
     dozen an hour from then on."""
     for _ in range(900 * 2):
         published.mono += 0.5
-        if node_status.STATUS in published.annotations:
+        if keys.STATUS in published.annotations:
             published.somebody(take_status)
         published.publisher.turn()
     assert 5 <= len(published.node.calls) <= 14
     published.node.calls.clear()
     for _ in range(3600):
         published.mono += 1
-        if node_status.STATUS in published.annotations:
+        if keys.STATUS in published.annotations:
             published.somebody(take_status)
         published.publisher.turn()
     assert 6 <= len(published.node.calls) <= 12
@@ -215,19 +213,19 @@ def test_news_is_written_at_once_even_in_a_fight(published: Scene) -> None:
     """Only repairs are slowed down: another status of the node is shown when it is known."""
     for _ in range(200):
         published.mono += 0.5
-        if node_status.STATUS in published.annotations:
+        if keys.STATUS in published.annotations:
             published.somebody(take_status)
         published.publisher.turn()
-    published.publisher.offer("hardening", NodeView({node_status.STATUS: "non-compliant"}, {}, (DRIFTED,)))
+    published.publisher.offer("hardening", NodeView({keys.STATUS: "non-compliant"}, {}, (DRIFTED,)))
     published.publisher.turn()
-    assert published.annotations[node_status.STATUS] == "non-compliant"
+    assert published.annotations[keys.STATUS] == "non-compliant"
 
 
 def test_after_ten_quiet_minutes_repairs_are_prompt_again(published: Scene) -> None:
     """Peace is believed."""
     for _ in range(100):
         published.mono += 1
-        if node_status.STATUS in published.annotations:
+        if keys.STATUS in published.annotations:
             published.somebody(take_status)
         published.publisher.turn()
     published.mono += 2000
@@ -243,13 +241,11 @@ def test_after_ten_quiet_minutes_repairs_are_prompt_again(published: Scene) -> N
 def test_an_answer_never_hides_a_later_change(published: Scene) -> None:
     """The watch shows a change made after our write before the answer to our write is taken in: it is repaired."""
     published.node.after = lambda _: published.somebody(take_status)
-    published.publisher.offer(
-        "hardening", NodeView({node_status.STATUS: "hardened", node_status.VERSION: "2"}, {}, (WELL,))
-    )
+    published.publisher.offer("hardening", NodeView({keys.STATUS: "hardened", keys.VERSION: "2"}, {}, (WELL,)))
     published.settle()
     published.mono += 10
     published.settle()
-    assert published.annotations == {node_status.STATUS: "hardened", node_status.VERSION: "2"}
+    assert published.annotations == {keys.STATUS: "hardened", keys.VERSION: "2"}
 
 
 def test_an_old_look_asks_for_nothing(published: Scene) -> None:
@@ -267,7 +263,7 @@ def test_a_restored_cluster_is_believed(published: Scene) -> None:
     published.node.node["metadata"]["resourceVersion"] = "1"  # type: ignore[index]
     published.publisher.saw(published.node.shown, listed=True)
     published.settle()
-    assert published.annotations == {node_status.STATUS: "hardened"}
+    assert published.annotations == {keys.STATUS: "hardened"}
 
 
 def test_a_node_that_is_not_there_yet_is_waited_for(scene: Scene) -> None:
@@ -282,7 +278,7 @@ def test_a_node_that_is_not_there_yet_is_waited_for(scene: Scene) -> None:
     scene.node.register()
     scene.publisher.saw(scene.node.shown)
     scene.settle()
-    assert scene.annotations[node_status.STATUS] == "hardened"
+    assert scene.annotations[keys.STATUS] == "hardened"
 
 
 def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> None:
@@ -293,7 +289,7 @@ def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> N
     published.node.register(uid="u2")
     published.publisher.saw(published.node.shown)
     published.settle()
-    assert published.annotations == {node_status.STATUS: "hardened"}
+    assert published.annotations == {keys.STATUS: "hardened"}
     assert published.conditions["NodeHardened"]["status"] == "True"
     assert published.node.calls == ["metadata", "conditions"]
 
@@ -304,10 +300,10 @@ def test_without_sight_the_node_is_read_before_it_is_written(published: Scene) -
     published.settle()
     assert published.node.calls == []
     published.node.change(take_status)
-    published.publisher.offer("config", NodeView({node_status.CONFIG_PROBLEM: "x"}))
+    published.publisher.offer("config", NodeView({keys.CONFIG_PROBLEM: "x"}))
     published.settle()
     assert published.node.calls == ["read", "metadata"]
-    assert published.annotations == {node_status.STATUS: "hardened", node_status.CONFIG_PROBLEM: "x"}
+    assert published.annotations == {keys.STATUS: "hardened", keys.CONFIG_PROBLEM: "x"}
 
 
 def test_an_api_server_that_is_away_is_tried_ever_more_rarely(scene: Scene) -> None:
@@ -315,13 +311,13 @@ def test_an_api_server_that_is_away_is_tried_ever_more_rarely(scene: Scene) -> N
     scene.node.fails = [Unreachable(PATCH, "away")] * 1000
     for number in range(600):
         scene.mono += 1
-        scene.publisher.offer("hardening", NodeView({node_status.STATUS: "hardened", node_status.VERSION: str(number)}))
+        scene.publisher.offer("hardening", NodeView({keys.STATUS: "hardened", keys.VERSION: str(number)}))
         scene.publisher.turn()
     assert len(scene.node.calls) <= 30
     scene.node.fails = []
     scene.mono += 30
     scene.settle()
-    assert scene.annotations[node_status.VERSION] == "599"
+    assert scene.annotations[keys.VERSION] == "599"
 
 
 def test_events_that_are_refused_do_not_hold_up_the_node(scene: Scene) -> None:
@@ -329,9 +325,9 @@ def test_events_that_are_refused_do_not_hold_up_the_node(scene: Scene) -> None:
     scene.events.always = Forbidden(PATCH, "events is forbidden", status=403)
     for status in ("hardened", "non-compliant", "hardened"):
         scene.publisher.event(Reason.DRIFT_CORRECTED, f"before {status}")
-        scene.publisher.offer("hardening", NodeView({node_status.STATUS: status}))
+        scene.publisher.offer("hardening", NodeView({keys.STATUS: status}))
         scene.publisher.turn()
-        assert scene.annotations[node_status.STATUS] == status
+        assert scene.annotations[keys.STATUS] == status
     assert scene.dropped == 6
 
 
@@ -340,9 +336,9 @@ def test_events_that_wait_do_not_hold_up_the_node(scene: Scene) -> None:
     scene.events.always = Unreachable(PATCH, "away")
     for number in range(10):
         scene.publisher.event(Reason.DRIFT_CORRECTED, f"event {number}")
-        scene.publisher.offer("hardening", NodeView({node_status.VERSION: str(number)}))
+        scene.publisher.offer("hardening", NodeView({keys.VERSION: str(number)}))
         scene.publisher.turn()
-        assert scene.annotations[node_status.VERSION] == str(number)
+        assert scene.annotations[keys.VERSION] == str(number)
     assert (len(scene.events.calls), scene.dropped) == (1, 0)
     scene.events.always = None
     scene.mono += 1

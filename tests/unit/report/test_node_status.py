@@ -7,6 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import annotations as keys
 from agent.model import Change, Finding, Outcome, Report, Severity, Status
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus, NodeView
@@ -46,8 +47,8 @@ def test_whatever_was_found_the_node_shows_little(found: Report, limit: int) -> 
     texts = {key: value for key, value in told.annotations.items() if value is not None}
     for key, value in texts.items():
         assert value.encode().decode() == value, key
-        assert len(value) <= 1024 or key == node_status.FINDINGS
-    shown = texts.get(node_status.FINDINGS, "[]")
+        assert len(value) <= 1024 or key == keys.FINDINGS
+    shown = texts.get(keys.FINDINGS, "[]")
     assert len(shown.encode()) <= limit
     entries = json.loads(shown)
     bad = [one for one in found.findings if one.status in (Status.FAIL, Status.UNKNOWN)]
@@ -62,8 +63,8 @@ def test_whatever_was_found_the_node_shows_little(found: Report, limit: int) -> 
 def test_the_node_says_hardened_only_when_every_check_complies(found: Report) -> None:
     """Annotation, label and condition agree, and unknown is never taken for well."""
     told = hardening(found)
-    is_well = told.annotations[node_status.STATUS] == "hardened"
-    assert is_well == (told.labels[node_status.LABEL] == "true") == (told.conditions[0].status == "True")
+    is_well = told.annotations[keys.STATUS] == "hardened"
+    assert is_well == (told.labels[keys.LABEL] == "true") == (told.conditions[0].status == "True")
     if is_well:
         assert not found.counts[Status.FAIL] + found.counts[Status.UNKNOWN]
         assert found.counts[Status.PASS]
@@ -109,12 +110,12 @@ def test_the_worst_is_shown_first_and_the_rest_counted() -> None:
 
 def test_the_label_can_be_switched_off() -> None:
     """status.label: false takes it away again rather than leaving an old one."""
-    assert hardening(report(), label=False).labels == {node_status.LABEL: None}
+    assert hardening(report(), label=False).labels == {keys.LABEL: None}
 
 
 def test_the_last_change_stays_until_there_is_another() -> None:
     """A pass that changed nothing says nothing about it."""
-    assert node_status.LAST_CHANGE not in hardening(report()).annotations
+    assert keys.LAST_CHANGE not in hardening(report()).annotations
     assert node_status.change_sentence((), "now") is None
     assert node_status.change_sentence((change(Outcome.FAILED),), "now") is None
     four = tuple(change(target=f"/{n}") for n in range(4))

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.scalar_types import MEANINGS
-from agent.config.scalars import Kind
+from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Notify, NotifyType
 from agent.event_reasons import Reason, Urgency
-from agent.report.notify.http import proxies
-from agent.report.notify.notice import ENDS, Message, Notification, messages, render
-from agent.report.notify.receivers import TELLS_ENDS, build
+from agent.report.notify import receivers
+from agent.report.notify.http import Post, proxies
+from agent.report.notify.message import ENDS, Message, Notification, messages, render
+from agent.report.notify.receivers import NOTIFIERS
 
 AT = 1_900_000_000.25
 FAILED = Notification(
@@ -31,7 +31,13 @@ FIELDS = {"node": "worker-1", "event": "RebootFailed", "message": "m {node}", "c
 
 
 def told(notice: Notification, kind: NotifyType = NotifyType.WEBHOOK, **receiver: Any) -> Sequence[Message]:
-    return messages(notice, Notify(type=kind, **receiver), tells_ends=kind in TELLS_ENDS)
+    return messages(notice, Notify(type=kind, **receiver), resolves=NOTIFIERS[kind].resolves)
+
+
+def build(kind: NotifyType, message: Message, url: str, key: str, now: float) -> Post:
+    """The request for a receiver."""
+    post: Post = getattr(receivers, kind.value)(message, url, key, now)
+    return post
 
 
 def posted(
@@ -108,7 +114,7 @@ pieces = st.text(st.characters(exclude_characters="{}"), max_size=8) | st.sample
 @given(st.lists(pieces, max_size=8), st.fixed_dictionaries({name: st.text(max_size=20) for name in FIELDS}))
 def test_every_template_that_validates_can_be_filled_in(parts: list[str], fields: dict[str, str]) -> None:
     """The configuration's reader and this room agree on what a template is."""
-    template = MEANINGS[Kind.TEMPLATE].read("".join(parts))
+    template = SCALAR_TYPES[Kind.TEMPLATE].read("".join(parts))
     expected = "".join(
         fields[part[1:-1]]
         if part[1:-1] in fields and part.startswith("{")
@@ -123,7 +129,7 @@ def test_every_template_that_validates_can_be_filled_in(parts: list[str], fields
 def test_what_the_reader_refuses_is_never_filled_in(text: str) -> None:
     """No attribute, index, conversion or format of a field: those reach further than a text should."""
     try:
-        MEANINGS[Kind.TEMPLATE].read(text)
+        SCALAR_TYPES[Kind.TEMPLATE].read(text)
     except ValueError:
         if text:
             with pytest.raises(ValueError, match=r".+"):

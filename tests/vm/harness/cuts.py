@@ -245,7 +245,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "profiles that left are not removed",
             ("test_apparmor.py::test_a_profile_that_left_the_folder_leaves_the_kernel",),
-            (("controls/apparmor/control.py", "if self._acts(leaver, leaving)]", "if False]"),),
+            (("controls/apparmor/control.py", "if self._acts(removed, leaving)]", "if False]"),),
         ),
         Cut(
             "architectures are not this node's",
@@ -302,9 +302,9 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_power_cuts.py::test_power_cuts_at_random_moments_of_a_cycle",
             ),
             (
-                ("reboot/machine.py", "    if seen.holder_gone:\n        return True", "    return True"),
-                ("reboot/waiting.py", "if slot.free or slot.unseen_seconds > self._duration]", "]"),
-                ("reboot/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
+                ("reboot/machine/decide.py", "    if seen.holder_gone:\n        return True", "    return True"),
+                ("reboot/lock/contention.py", "if slot.free or slot.unseen_seconds > self._duration]", "]"),
+                ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
             ),
         ),
     ),
@@ -332,14 +332,14 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "the cordon is not lifted",
             ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
-            (("reboot/steps.py", "    return not is_foreign(seen)", "    return False"),),
+            (("reboot/machine/transitions.py", "    return not is_foreign(seen)", "    return False"),),
         ),
     ),
     "proof": (
         Cut(
             "another boot id is enough",
             ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_proved_well",),
-            (("reboot/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
+            (("reboot/machine/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
         ),
     ),
     "cordon": (
@@ -348,7 +348,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays",),
             (
                 (
-                    "reboot/steps.py",
+                    "reboot/machine/transitions.py",
                     (
                         "    if node is None or not state.cordoned or not node.unschedulable:\n        return False\n"
                         "    return not is_foreign(seen)"
@@ -375,7 +375,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "a reboot command that failed counts as given",
             ("test_reboot.py::test_a_reboot_command_that_fails_is_rolled_back",),
-            (("reboot/underway.py", "if seen.command is Command.REFUSED:", "if seen.command is None:"),),
+            (("reboot/machine/underway.py", "if seen.command is Command.REFUSED:", "if seen.command is None:"),),
         ),
     ),
     "lost": (
@@ -384,11 +384,11 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_reboot.py::test_a_node_that_does_not_come_back_holds_the_others",),
             (
                 (
-                    "reboot/machine.py",
+                    "reboot/machine/decide.py",
                     "return given_up and seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
                     "return given_up",
                 ),
-                ("reboot/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
+                ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
             ),
         ),
     ),

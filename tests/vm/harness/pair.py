@@ -23,7 +23,7 @@ from tests.vm.harness.watcher import STATE, Watcher
 CYCLE_SECONDS = float(os.environ.get("NHA_VM_CYCLE_SECONDS", "600"))  # a bound for what never comes
 _REBOOT: dict[str, Any] = {
     "rebootTimeout": "3m", "verifyTimeout": "5m", "retryAfter": "2s",
-    "lock": {"leaseDuration": "20s"}, "drain": {"timeout": "2m"},
+    "lock": {"leaseDuration": "20s"}, "drain": {"timeout": "2m"}, "sentinel": {"settle": "1s"},
 }  # fmt: skip
 # What a package's trigger leaves behind (update-notifier-common's notify-reboot-required).
 _SENTINEL = (

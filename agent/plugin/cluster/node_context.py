@@ -1,0 +1,129 @@
+"""Everything that `why` and `status NODE` need of one node, read with a handful of small requests.
+
+What may not be read, or is not there, is left out with the reason; nothing is assumed in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent import annotations as keys
+from agent.errors import KubeError
+from agent.kube import NODES, PODS, Kube, field_selector
+from agent.kube.errors import NotFound
+from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.cluster.policy import Policy
+from agent.reboot.kube.views import node_view
+
+_APP = "app.kubernetes.io/name=node-hardening-agent"
+_EVERYTHING = Keep(findings=True, history=True)
+_SUMMARY_CHARACTERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPod:
+    """The agent's pod on a node. name: empty where there is none. ready: None when unknown (`trouble`: why).
+
+    trouble: why it is not ready, in the API's words: `CrashLoopBackOff`, `ImagePullBackOff`, `Pending` …
+    """
+
+    name: str = ""
+    ready: bool | None = None
+    trouble: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """One node and what is around it. locks: of its pool. holders: rows of the nodes that hold them, if they exist."""
+
+    row: NodeRow
+    summary: str
+    last_change: str
+    rules: Policy
+    pod: AgentPod
+    locks: tuple[Lock, ...] = ()
+    locks_problem: str = ""
+    holders: Mapping[str, NodeRow] = field(default_factory=dict)
+    pause: Pause = field(default_factory=lambda: Pause(active=False))
+    now: float = 0.0
+    namespace: str = ""
+
+    @property
+    def own_lock(self) -> Lock | None:
+        """The lock that this node holds, by its UID."""
+        return next((lock for lock in self.locks if _holds(lock, self.row)), None)
+
+
+def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
+    """Raises UsageError when there is no such node, KubeError when it cannot be read."""
+    found = nodes.get(kube, name)
+    rules = policy.read(kube, namespace)
+    row = nodes.row(found, rules.pool, _EVERYTHING)
+    notes = node_view(found).annotations
+    mine: tuple[Lock, ...] = ()
+    problem = ""
+    try:
+        mine = tuple(lock for lock in locks.read(kube, namespace) if row.pool == lock.pool or _holds(lock, row))
+    except KubeError as error:
+        problem = values.text(str(error))
+    return NodeContext(
+        nodes.with_locks(row, mine),
+        values.text(notes.get(keys.SUMMARY), _SUMMARY_CHARACTERS),
+        values.text(notes.get(keys.LAST_CHANGE), _SUMMARY_CHARACTERS),
+        rules,
+        agent_pod(kube, namespace, row.name),
+        mine,
+        problem,
+        _holders(kube, mine, rules, row),
+        locks.pause(kube, namespace, now),
+        now,
+        namespace,
+    )
+
+
+def agent_pod(kube: Kube, namespace: str, node: str) -> AgentPod:
+    """The newest agent's pod on a node. Never raises KubeError: it only explains."""
+    try:
+        selected = field_selector({"spec.nodeName": node})
+        pods = list(kube.list(PODS, namespace, label_selector=_APP, field_selector=selected))
+    except KubeError as error:
+        return AgentPod(trouble=values.text(str(error)))
+    if not pods:
+        return AgentPod(ready=False)
+    return pod_of(max(pods, key=lambda pod: values.text(values.part(pod, "metadata").get("creationTimestamp"))))
+
+
+def pod_of(found: Mapping[str, Any]) -> AgentPod:
+    """A Pod object of the agent's. Pure."""
+    status = values.part(found, "status")
+    listed = status.get("containerStatuses")
+    containers = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    ready = bool(containers) and all(one.get("ready") is True for one in containers)
+    waiting = [values.part(values.part(one, "state"), "waiting") for one in containers]
+    reasons = [reason for one in waiting if (reason := values.text(one.get("reason"), 80))]
+    trouble = "" if ready else (reasons[0] if reasons else values.text(status.get("phase"), 80) or "Unknown")
+    restarts = int(sum(values.number(one.get("restartCount")) for one in containers))
+    return AgentPod(values.name(values.part(found, "metadata").get("name")), ready, trouble, restarts)
+
+
+def _holds(lock: Lock, row: NodeRow) -> bool:
+    return not lock.is_free and bool(lock.holder_uid) and lock.holder_uid == row.uid
+
+
+def _holders(kube: Kube, some: tuple[Lock, ...], rules: Policy, row: NodeRow) -> Mapping[str, NodeRow]:
+    found: dict[str, NodeRow] = {}
+    for lock in some:
+        if not lock.holder or _holds(lock, row) or lock.holder in found:
+            continue
+        try:
+            holder = nodes.row(kube.get(NODES, lock.holder), rules.pool)
+        except NotFound:
+            continue
+        if holder.uid == lock.holder_uid:
+            found[lock.holder] = nodes.with_locks(holder, some)
+    return found

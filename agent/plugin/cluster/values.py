@@ -1,0 +1,66 @@
+"""Untrusted values of API objects, as rows keep them: printable, on one line, of bounded length, in range.
+
+Anyone who can write a Node or a Lease writes these values, so this is the one place where they are sanitized; nothing
+behind it has to. What is malformed or out of range is absent: an empty text, 0, no name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agent.text import parse_rfc3339, sanitize
+
+TEXT_CHARACTERS = 400
+_JSON_CHARACTERS = 256 * 1024  # all annotations of an object together, by the API server's own limit
+_LATEST = 4102444800.0  # 2100-01-01: no clock that is worth showing is past it
+_NUMBER = 1e9
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+
+
+def text(value: object, characters: int = TEXT_CHARACTERS) -> str:
+    """One printable line; empty for what is no string."""
+    if not isinstance(value, str):
+        return ""
+    return value if len(value) <= characters and value.isprintable() else sanitize(value, characters)
+
+
+def name(value: object) -> str:
+    """The name of an object (a DNS subdomain); empty for anything else, so that it never reaches a command line."""
+    return value if isinstance(value, str) and len(value) <= 253 and _NAME.fullmatch(value) else ""
+
+
+def timestamp(value: object) -> float:
+    """Epoch seconds of an RFC 3339 time, or a number of them; 0 for what is neither, or not between 1970 and 2100."""
+    try:
+        found = parse_rfc3339(value) if isinstance(value, str) else number(value, _LATEST)
+    except ValueError:
+        return 0.0
+    return found if 0 < found < _LATEST else 0.0
+
+
+def number(value: object, most: float = _NUMBER) -> float:
+    """A number from 0 to `most`; 0 for anything else."""
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most else 0.0
+    )
+
+
+def part(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A mapping within a mapping; empty where there is none."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def entries(value: object) -> list[dict[str, Any]] | None:
+    """The mappings of a JSON list; None for text that is none."""
+    if not isinstance(value, str) or len(value) > _JSON_CHARACTERS:
+        return None
+    try:
+        found = json.loads(value) if value else []
+    except (ValueError, RecursionError):
+        return None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else None

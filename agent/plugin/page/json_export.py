@@ -1,0 +1,80 @@
+"""What is on the page, for programs: `report -o json`. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from agent import __version__
+from agent.plugin.page import summary
+from agent.plugin.page.aggregate import NodeNames, Snapshot
+from agent.plugin.page.output import GENERATOR
+from agent.plugin.page.waiting_table import waiting_table
+from agent.plugin.views import fleet, history, table
+
+
+def export(shot: Snapshot) -> dict[str, object]:
+    """The same for programs. Lists of nodes are cut as they are on the page; `total` counts all."""
+    found = summary.summarize(shot)
+    heading, seen = shot.heading, shot.fleet
+    whole = fleet.document(replace(seen, rows=()))
+    rows, _ = summary.listed(seen)
+    return {
+        "generator": f"{GENERATOR} {__version__}",
+        "title": heading.title,
+        "context": heading.context or None,
+        "kubernetes": heading.server or None,
+        "author": heading.author or None,
+        "selector": heading.selector,
+        "at": table.rfc3339(heading.moment),
+        "summary": {
+            "status": found.tone.value,
+            "headline": found.headline,
+            "points": [{"status": one.tone.value, "message": one.message, "next": one.step} for one in found.points],
+            "unknown": list(found.unknown),
+        },
+        "counts": {**fleet.counts(seen.rows), "total": len(seen.rows)},
+        "reboots": fleet.phases(seen.rows),
+        "locks": whole["locks"] if not seen.locks_problem else None,
+        "pause": whole["pause"],
+        **_lists(shot),
+        "nodes": [fleet.node(row) for row in rows],
+    }
+
+
+def _lists(shot: Snapshot) -> dict[str, Any]:
+    waits, left = waiting_table(shot.fleet)
+    return {
+        "findings": [
+            {
+                "id": group.id,
+                "control": group.control,
+                "status": group.status.value,
+                "severity": group.severity.value,
+                "values": [asdict(one) for one in group.values],
+                "otherValues": group.other_values,
+                "remediation": group.remediation,
+                "nodes": _names(group.nodes),
+            }
+            for group in shot.groups
+        ],
+        "findingsNotListed": shot.unlisted,
+        "waiting": [
+            {
+                "code": wait.code,
+                "message": wait.message,
+                "next": list(wait.next),
+                "since": table.rfc3339(wait.since),
+                "nodes": _names(wait.nodes),
+            }
+            for wait in waits
+        ],
+        "waitingNotListed": left,
+        "history": [history.document(name, one) for name, one in shot.past.last],
+        "historyTotal": shot.past.total,
+        "policies": [{"version": mix.version, "policy": mix.policy, "nodes": _names(mix.nodes)} for mix in shot.mixes],
+    }
+
+
+def _names(some: NodeNames) -> dict[str, Any]:
+    return {"total": some.total, "names": list(some.names)}

@@ -1,0 +1,116 @@
+"""The interface of every command, and the session that it is given: cluster, streams, clock, the user's terminal.
+
+A command never prints by itself or reads the clock: everything goes through its session, so that a test controls it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TextIO
+
+import yaml
+
+from agent.errors import UsageError
+from agent.kube import Kube
+from agent.terminal import Style
+
+OK, NOT_WELL, USAGE, COULD_NOT = 0, 1, 2, 3
+NAMESPACE = "node-hardening"
+
+
+class Form(StrEnum):
+    """How a result is written."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+    @property
+    def is_document(self) -> bool:
+        """For programs: one document and nothing else on standard output."""
+        return self in (Form.JSON, Form.YAML)
+
+
+@dataclass
+class Session:
+    """What a command works with.
+
+    connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
+    `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
+    yes: confirmed on the command line.
+    """
+
+    connect: Callable[[], Kube]
+    namespace: str
+    form: Form
+    out: TextIO
+    err: TextIO
+    now: Callable[[], float]
+    style: Style = field(default_factory=Style)
+    ask: Callable[[str], str] | None = None
+    yes: bool = False
+    live: bool = False  # `err` is a terminal: progress may be shown there
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def kube(self) -> Kube:
+        """The API server. Raises ConfigError for a kubeconfig that does not hold."""
+        return self.connect()
+
+    def write(self, text: str) -> None:
+        """One part of the result, with a newline behind it unless it has one or is empty."""
+        self.out.write(text if not text or text.endswith("\n") else f"{text}\n")
+
+    def note(self, text: str) -> None:
+        """Something that is no part of the result."""
+        self.err.write(f"{text}\n")
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """The result for programs, as JSON or YAML. On a stream that shows less than UTF-8 everything is escaped."""
+        shows_all = (getattr(self.out, "encoding", None) or "").lower() in ("", "utf-8", "utf8")
+        if self.form is Form.YAML:
+            self.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=shows_all, width=120))
+        else:
+            self.write(json.dumps(document, indent=2, ensure_ascii=not shows_all))
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user, or --yes, confirms. Only `y` and `yes` do. Raises UsageError without a terminal."""
+        if self.yes:
+            return True
+        if self.ask is None:
+            raise UsageError("not a terminal: pass --yes to confirm; nothing was changed")
+        return self.ask(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. help: one line. configure: adds its own arguments. run: does it and returns the exit code.
+
+    `run` raises AgentError for what cannot be done; agent/plugin/main.py turns that into a message and a code.
+    """
+
+    name: str
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Session], int]
+
+
+def add_node(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """The argument NODE: `options.node`, empty when it may be left out and was."""
+    if optional:
+        parser.add_argument("node", nargs="?", default="", metavar="NODE", help="one node's name")
+    else:
+        parser.add_argument("node", metavar="NODE", help="the node's name")
+
+
+def add_selector(parser: argparse.ArgumentParser) -> None:
+    """The option -l: `options.selector`, empty for all nodes."""
+    parser.add_argument(
+        "-l", "--selector", default="", metavar="QUERY", help="only nodes with these labels, as kubectl"
+    )

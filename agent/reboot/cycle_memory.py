@@ -1,0 +1,49 @@
+"""What one process remembers of the running cycle: shortcuts only, each of which a new process can do without.
+
+A new process continues the drain with what it observes, runs hooks again, and takes a reboot command that it knows
+nothing of as given.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from agent.reboot.interfaces import HookProgress, HookStage, Progress
+from agent.reboot.machine.inputs import Command
+
+_LIMIT = 256
+
+
+@dataclass(slots=True)
+class CycleMemory:
+    """Of one cycle in one boot; thrown away with it. Moments are monotonic seconds."""
+
+    cycle: str = ""
+    boot: str = ""
+    progress: Progress | None = None
+    drain_again_at: float = 0.0
+    drained_at: float | None = None
+    hooks: dict[HookStage, HookProgress] = field(default_factory=dict)
+    hooks_failed_at: float = 0.0
+    command: Command = Command.UNKNOWN
+    command_error: str = ""
+    command_at: float | None = None
+    fence_refused: bool = False
+    first_heartbeat: str | None = None
+
+
+class AnnouncedKeys:
+    """Keys of what this process has announced, the newest few hundred."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, None] = OrderedDict()
+
+    def is_new(self, key: str) -> bool:
+        """True once a key."""
+        if key in self._keys:
+            return False
+        self._keys[key] = None
+        if len(self._keys) > _LIMIT:
+            self._keys.popitem(last=False)
+        return True

@@ -1,0 +1,206 @@
+"""The coordinator's port to the API server, on agent.kube: see agent/reboot/cluster.py for what is promised.
+
+The own Node is watched all the time, the pool's leases only while somebody looks at them again and again; an idle node
+makes no request. It refuses to send anything without the resourceVersion that was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from agent.annotations import FIELD_MANAGER
+from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
+from agent.kube.errors import CallFailed, Conflict, NotFound
+from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.kube.informer import ObjectCache
+from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
+
+Object = dict[str, Any]
+
+_CALL_SECONDS = 20.0  # a tick must not hang for longer than the lease lasts
+_LOOKS_BEFORE_WATCHING = 2
+_LOOKS_BEFORE_LETTING_GO = 20
+_HEARTBEATS = "kube-node-lease"
+
+
+class KubeCluster:
+    """One node's view of the cluster; a context manager that ends its watches. For one thread."""
+
+    def __init__(
+        self, kube: Kube, *, node: str, namespace: str, wake: Callable[[], None],
+        on_patch: Callable[[Object], None] = lambda _node: None,
+    ) -> None:  # fmt: skip
+        """namespace: the agent's own, where the Leases are.
+
+        wake: called in a thread when something watched changed. on_patch: given the Node as each patch left it.
+        """
+        self._on_patch = on_patch
+        self._kube = kube.within(_CALL_SECONDS)
+        self._node = node
+        self._namespace = namespace
+        self._wake = wake
+        selector = field_selector({"metadata.name": node})
+        self._nodes = ObjectCache(kube.follow(NODES, field_selector=selector), wake, _without_ballast)
+        self._leases: ObjectCache | None = None
+        self._leases_names: tuple[str, ...] = ()
+        self._looks = 0
+        self._node_looks = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the watches."""
+        self._nodes.close()
+        self._stop_watching()
+
+    # -- the Node ------------------------------------------------------------------------------------------------------
+
+    def node(self) -> NodeView | None:
+        """See cluster.Cluster."""
+        self._node_looks += 1
+        if self._node_looks > _LOOKS_BEFORE_LETTING_GO:
+            self._stop_watching()
+        is_known, found = self._nodes.get(self._node)
+        if not is_known:
+            found = self._read_node()
+        return node_view(found) if found is not None else None
+
+    def _read_node(self) -> Object | None:
+        found = self._get_or_none(self._node)
+        self._nodes.put(self._node, found)
+        return found
+
+    def patch_node(self, patch: NodePatch, version: str) -> NodeView:
+        """See cluster.Cluster."""
+        try:
+            found = self._kube.patch(
+                NODES, self._node, node_patch(patch, version), how=Patch.MERGE, manager=FIELD_MANAGER
+            )
+        except CallFailed as error:
+            if error.ambiguous or isinstance(error, Conflict | NotFound):
+                self._nodes.forget(self._node)
+            raise
+        self._nodes.put(self._node, found)
+        self._on_patch(found)
+        return node_view(found)
+
+    # -- leases --------------------------------------------------------------------------------------------------------
+
+    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
+        """See cluster.Cluster."""
+        self._watch(tuple(names))
+        return tuple(self._lease(name) for name in names)
+
+    def _watch(self, names: tuple[str, ...]) -> None:
+        """A second look soon after the first is a wait: from then on a watch looks."""
+        self._node_looks = 0
+        self._looks += 1
+        if self._leases is not None and self._leases_names != names:
+            self._stop_watching()
+        if self._leases is None and self._looks >= _LOOKS_BEFORE_WATCHING:
+            # One name is a watch that RBAC can restrict to it.
+            selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
+            follow = self._kube.follow(LEASES, self._namespace, field_selector=selector)
+            self._leases = ObjectCache(follow, self._wake, _without_ballast)
+            self._leases_names = names
+
+    def _stop_watching(self) -> None:
+        if self._leases is not None:
+            self._leases.close()
+        self._leases, self._leases_names, self._looks = None, (), 0
+
+    def _lease(self, name: str) -> LeaseView:
+        is_known, found = self._leases.get(name) if self._leases is not None else (False, None)
+        if not is_known:
+            try:
+                found = self._kube.get(LEASES, name, self._namespace)
+            except NotFound as error:
+                _refuse_other_paths(error)
+                found = None
+            if self._leases is not None:
+                self._leases.put(name, found)
+        return lease_view(found) if found is not None else LeaseView(name)
+
+    def put_lease(self, lease: LeaseView) -> LeaseView:
+        """See cluster.Cluster."""
+        body = lease_body(lease, self._namespace)
+        try:
+            if lease.version:
+                found = self._kube.patch(LEASES, lease.name, body, self._namespace, how=Patch.MERGE)
+            else:
+                found = self._kube.create(LEASES, without_nulls(body), self._namespace)
+        except CallFailed as error:
+            if self._leases is not None and (error.ambiguous or isinstance(error, Conflict | NotFound)):
+                self._leases.forget(lease.name)
+            raise
+        if self._leases is not None:
+            self._leases.put(lease.name, found)
+        return lease_view(found)
+
+    # -- others --------------------------------------------------------------------------------------------------------
+
+    def members(self) -> Iterator[Member]:
+        """See cluster.Cluster."""
+        return (member(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
+
+    def count(self) -> int:
+        """See cluster.Cluster. The server says how many a page of one leaves out."""
+        answer = self._kube.get_raw(f"{NODES.path()}?limit=1")
+        meta = answer.get("metadata") if isinstance(answer, dict) else None
+        remaining = meta.get("remainingItemCount") if isinstance(meta, dict) else None
+        return 1 + (remaining if isinstance(remaining, int) else 0)
+
+    def can_patch_lease(self, name: str) -> bool:
+        """See cluster.Cluster. https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/"""
+        attributes = {"namespace": self._namespace, "verb": "patch", "group": "coordination.k8s.io"}
+        attributes |= {"resource": "leases", "name": name}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        answer = self._kube.create(ACCESS_REVIEWS, {**body, "spec": {"resourceAttributes": attributes}})
+        status = answer.get("status")
+        return not isinstance(status, dict) or status.get("allowed") is not False
+
+    def uid_of(self, node: str) -> str | None:
+        """See cluster.Cluster."""
+        found = self._get_or_none(node)
+        return node_view(found).uid if found is not None else None
+
+    def heartbeat(self) -> str:
+        """See cluster.Cluster."""
+        try:
+            found = self._kube.get(LEASES, self._node, _HEARTBEATS)
+        except NotFound as error:
+            _refuse_other_paths(error)
+            return ""
+        return lease_view(found).renewed
+
+    def _get_or_none(self, node: str) -> Object | None:
+        try:
+            return self._kube.get(NODES, node)
+        except NotFound as error:
+            _refuse_other_paths(error)
+            return None
+
+
+def _refuse_other_paths(error: NotFound) -> None:
+    """A path that the server does not serve is no missing object: a node would be taken as gone."""
+    if not error.names_object:
+        raise error
+
+
+def _without_ballast(found: Object) -> Object:
+    """What views.py reads: a Node's images and volumes are most of it."""
+    meta = {key: value for key, value in found.get("metadata", {}).items() if key in _META}
+    status = {key: value for key, value in (found.get("status") or {}).items() if key in _STATUS}
+    return {"metadata": meta, "spec": found.get("spec", {}), "status": status}
+
+
+_META = frozenset({"name", "deletionTimestamp", "uid", "resourceVersion", "labels", "annotations", "managedFields"})
+_STATUS = frozenset({"conditions", "nodeInfo"})

@@ -1,0 +1,116 @@
+"""A few objects kept up to date by a watch, so that looking at them costs no request.
+
+Never older than this process's own last write: what is written is put in, and an event of an older resourceVersion is
+passed over. After a write whose answer was lost nothing is known until it was read anew. Resource versions are compared
+as numbers (https://kep.k8s.io/5504); one that is no number is taken as newer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from agent.errors import KubeError
+from agent.kube import EventType, Informer
+
+Object = dict[str, Any]
+
+
+class ObjectCache:
+    """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
+
+    def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
+        """wake: something has changed. keep: what is kept of an object; the rest would only cost memory."""
+        self._follow = follow
+        self._wake = wake
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._objects: dict[str, Object] = {}
+        self._listed: dict[str, Object] | None = None
+        self._is_whole = False
+        self._unknown: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._follow.close()
+        self._thread.join(5.0)
+
+    def get(self, name: str) -> tuple[bool, Object | None]:
+        """Whether it is known, and the object, None when there is none by that name."""
+        with self._lock:
+            if not self._is_whole or name in self._unknown:
+                return False, None
+            return True, self._objects.get(name)
+
+    def put(self, name: str, found: Object | None) -> None:
+        """What a read or a write of one's own has just brought; None for an object that is not there."""
+        with self._lock:
+            self._unknown.discard(name)
+            if found is None:
+                self._objects.pop(name, None)
+            elif not _is_older(found, self._objects.get(name)):
+                self._objects[name] = self._keep(found)
+
+    def forget(self, name: str) -> None:
+        """A write may have been done or not: it has to be read anew."""
+        with self._lock:
+            self._unknown.add(name)
+
+    def _run(self) -> None:
+        try:
+            for change in self._follow:
+                if self._take(change.seen, change.object):
+                    self._wake()
+        except KubeError:
+            # A selector that the server refuses: every look is a request then.
+            pass
+        with self._lock:
+            self._is_whole = False
+
+    def _take(self, seen: EventType, found: Object) -> bool:
+        """Whether somebody should look."""
+        with self._lock:
+            if seen is EventType.LISTING:
+                self._listed = {}
+                return False
+            if seen is EventType.AWAY:
+                self._is_whole = False
+                return False
+            if seen is EventType.SYNCED:
+                self._settle(self._listed)
+                self._listed = None
+                self._is_whole = True
+                return True
+            name = found.get("metadata", {}).get("name", "")
+            if self._listed is not None:
+                self._listed[name] = self._keep(found)
+                return False
+            known = self._objects.get(name)
+            if seen is EventType.DELETED:
+                if known is not None and not _is_older(found, known):
+                    del self._objects[name]
+                return True
+            if _is_older(found, known):
+                return False
+            self._objects[name] = self._keep(found)
+            return True
+
+    def _settle(self, listed: dict[str, Object] | None) -> None:
+        """A whole list replaces what was known, but for what was written meanwhile."""
+        if listed is None:
+            return
+        for name, known in self._objects.items():
+            if name in listed and _is_older(listed[name], known):
+                listed[name] = known
+        self._objects = listed
+
+
+def _is_older(found: Object, known: Object | None) -> bool:
+    if known is None:
+        return False
+    new = str(found.get("metadata", {}).get("resourceVersion", ""))
+    old = str(known.get("metadata", {}).get("resourceVersion", ""))
+    return new.isdigit() and old.isdigit() and int(new) < int(old)

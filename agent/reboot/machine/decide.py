@@ -1,0 +1,59 @@
+"""The reboot's state machine: one set of inputs in, one decision out. Pure.
+
+Level-triggered: nothing is remembered between two calls, so that a crash after any action is just the next call by
+another process. It refuses to guess: what is unknown (sentinel, blockers, hardening, its own state) never reboots.
+"""
+
+from __future__ import annotations
+
+from agent.reboot.machine.cordoned import cordoned
+from agent.reboot.machine.decisions import Decision, Release
+from agent.reboot.machine.draining import draining
+from agent.reboot.machine.idle import idle
+from agent.reboot.machine.inputs import Inputs
+from agent.reboot.machine.pending import pending
+from agent.reboot.machine.rebooting import rebooting
+from agent.reboot.machine.releasing import releasing
+from agent.reboot.machine.rolled_back import rolled_back
+from agent.reboot.machine.verifying import verifying
+from agent.reboot.phases import Phase
+from agent.reboot.state import Cordoned, Draining, NodeState, Pending, Rebooting, Releasing, RolledBack, Verifying
+from agent.reboot.status import StatusReason
+
+_POLL_SECONDS = 300.0  # nothing to wait for but events; the daemon is woken by them
+
+
+def decide(inputs: Inputs) -> Decision:
+    """What to do next, and why. Never raises for anything that a cluster or a node may show."""
+    if inputs.node is None:
+        text = "the Node object does not exist"
+        return Decision(Phase.UNKNOWN, StatusReason.API_UNREACHABLE, text, wait_seconds=_POLL_SECONDS)
+    if inputs.state is None:
+        text = f"the annotation reboot-state is malformed ({inputs.state_problem}); remove it to start from scratch"
+        return Decision(
+            Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, text, wait_seconds=_POLL_SECONDS, blocked_by="unknown"
+        )
+    if inputs.spare is not None:
+        text = "releasing a second slot of the lock"
+        return Decision(Phase.LOCKED, StatusReason.RELEASING, text, Release(inputs.spare))
+    return _by_phase(inputs, inputs.state)
+
+
+def _by_phase(inputs: Inputs, state: NodeState) -> Decision:
+    match state:
+        case Pending():
+            return pending(inputs, state)
+        case Cordoned():
+            return cordoned(inputs, state)
+        case Draining():
+            return draining(inputs, state)
+        case Rebooting():
+            return rebooting(inputs, state)
+        case Verifying():
+            return verifying(inputs, state)
+        case Releasing():
+            return releasing(inputs, state)
+        case RolledBack():
+            return rolled_back(inputs, state)
+        case _:
+            return idle(inputs, state)

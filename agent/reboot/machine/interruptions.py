@@ -1,0 +1,77 @@
+"""What ends a cycle between the cordon and the command, and the hooks around the drain: shared by three phases. Pure.
+
+Deadlines come before anything that may be refused: whatever the API server forbids, a cordon of ours has an end.
+"""
+
+from __future__ import annotations
+
+from agent.config.schema import Hook, Mode
+from agent.reboot.interfaces import HookStage
+from agent.reboot.machine.decisions import Decision, Renew, StepHooks, Write, duration
+from agent.reboot.machine.inputs import Inputs, Slot
+from agent.reboot.machine.transitions import abort, drop_cordon_ownership, elapsed_in, enter, roll_back
+from agent.reboot.phases import Phase
+from agent.reboot.state import Attempt, Verifying
+from agent.reboot.status import StatusReason
+
+_HOOK_POLL_SECONDS = 2.0
+_CODES = {Phase.CORDONED: StatusReason.CORDONED, Phase.REBOOTING: StatusReason.REBOOTING}
+
+
+def interrupted(inputs: Inputs, state: Attempt, limit_seconds: float) -> Decision | None:
+    """Another boot, a lost lock, a user's change, the phase's deadline, then a renewal that is due."""
+    if state.boot != inputs.now.boot:
+        return came_back(inputs, state)
+    if (stopped := stopped_by(inputs, state, inputs.mine)) is not None:
+        return stopped
+    if elapsed_in(inputs, state) > limit_seconds:
+        return roll_back(inputs, state, f"phase {state.phase.value} took longer than {duration(limit_seconds)}")
+    if inputs.mine is not None and inputs.renew_due:
+        reason = _CODES.get(state.phase, StatusReason.DRAINING)
+        return Decision(state.phase, reason, "renewing the lock", Renew(inputs.mine))
+    return None
+
+
+def stopped_by(inputs: Inputs, state: Attempt, mine: Slot | None) -> Decision | None:
+    """What users, the policy or other nodes changed meanwhile."""
+    if mine is None:
+        return roll_back(inputs, state, "the lock was lost", lost=True)
+    if inputs.node is not None and not inputs.node.unschedulable:
+        return roll_back(inputs, state, "the node was uncordoned by another user")
+    if inputs.skip:
+        return abort(inputs, state, f"opted out: {inputs.skip}")
+    if inputs.not_required:
+        return abort(inputs, state, "no longer required")
+    if inputs.policy.mode is not Mode.ENFORCE:
+        return abort(inputs, state, f"reboot.mode is {inputs.policy.mode.value}")
+    return drop_cordon_ownership(inputs, state)
+
+
+def came_back(inputs: Inputs, state: Attempt) -> Decision:
+    """Another boot id: the node did reboot, whoever asked for it."""
+    text = "another boot id; verifying"
+    return Decision(Phase.REBOOTING, StatusReason.VERIFYING, text, Write(enter(inputs, state, Verifying)))
+
+
+def hooks_of(inputs: Inputs, state: Attempt, stage: HookStage, hooks: tuple[Hook, ...]) -> Decision | None:
+    """None when the stage has nothing more to do."""
+    if not hooks:
+        return None
+    progress = inputs.hooks.get(stage)
+    if progress is not None and progress.done:
+        return None
+    if progress is not None and progress.error:
+        return roll_back(inputs, state, f"a {stage.value} hook failed: {progress.error}")
+    reason = _CODES.get(state.phase, StatusReason.DRAINED)
+    text = f"running the {stage.value} hooks"
+    return Decision(state.phase, reason, text, StepHooks(stage), wait_seconds=_HOOK_POLL_SECONDS)
+
+
+def renewal_seconds(inputs: Inputs) -> float:
+    """The longest sleep that still renews the Lease in time."""
+    return inputs.policy.lock.lease_duration / 6
+
+
+def hooks_seconds(hooks: tuple[Hook, ...]) -> float:
+    """How long a stage's hooks may take altogether."""
+    return sum(hook.timeout for hook in hooks)

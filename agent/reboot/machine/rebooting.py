@@ -1,0 +1,72 @@
+"""Rebooting: the fence and the command, then waiting for another boot id. Pure.
+
+Before the fence everything can be taken back; behind it only time or another boot id tell what became of the command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.reboot.machine import announcements
+from agent.reboot.machine.decisions import Decision, FenceAndReboot, Fetch, Query, Write, duration
+from agent.reboot.machine.draining import last_blocker, last_question
+from agent.reboot.machine.inputs import Command, Inputs, Slot
+from agent.reboot.machine.interruptions import came_back, stopped_by
+from agent.reboot.machine.transitions import drop_cordon_ownership, elapsed_in, fence_seconds, roll_back
+from agent.reboot.phases import Phase
+from agent.reboot.state import Rebooting, Stamp
+from agent.reboot.status import StatusReason
+
+NOT_REBOOTED = "not-rebooted"
+_WATCH_SECONDS = 10.0
+
+
+def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
+    """From the written state to another boot id, or to what shows that none will come."""
+    if state.boot != inputs.now.boot:
+        return came_back(inputs, state)
+    if inputs.command is Command.REFUSED:
+        return roll_back(inputs, state, f"the reboot command failed: {inputs.command_error}")
+    mine = inputs.mine
+    if (mine is not None and not mine.fenced) or inputs.command is Command.NOT_GIVEN:
+        return _before_fence(inputs, state, mine)
+    if (dropped := drop_cordon_ownership(inputs, state)) is not None:
+        return dropped
+    events = (announcements.rebooting(state),) if mine is not None else ()
+    return replace(_behind_fence(inputs, state, lost=mine is None), announcements=events)
+
+
+def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
+    timeout = inputs.policy.reboot_timeout
+    given = inputs.command_seconds
+    elapsed = given if given is not None else elapsed_in(inputs, state)
+    wait, text = timeout - elapsed + 0.1, "rebooting"
+    if elapsed > timeout:
+        if inputs.shutting_down is None:
+            return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, Fetch(Query.SHUTDOWN))
+        if not inputs.shutting_down:
+            error = f"still the same boot {duration(timeout)} after the reboot command"
+            return roll_back(inputs, state, error, lost=lost, cause=NOT_REBOOTED)
+        wait, text = _WATCH_SECONDS, "rebooting; the system is shutting down for longer than rebootTimeout"
+    until = state.entered.wall + timeout + inputs.policy.verify_timeout
+    return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, wait_seconds=min(_WATCH_SECONDS, wait), until=until)
+
+
+def _before_fence(inputs: Inputs, state: Rebooting, mine: Slot | None) -> Decision:
+    """The command was certainly not given yet."""
+    if (stopped := stopped_by(inputs, state, mine)) is not None or mine is None:
+        return stopped or roll_back(inputs, state, "the lock was lost", lost=True)
+    if elapsed_in(inputs, state) > inputs.policy.reboot_timeout + inputs.policy.drain.timeout:
+        return roll_back(inputs, state, "the reboot command could not be given in time")
+    if not inputs.required and (blocker := last_blocker(inputs, state)) is not None:
+        return roll_back(inputs, state, f"drained, but {blocker.sentence}")
+    if elapsed_in(inputs, state) > fence_seconds(inputs.policy):
+        if (question := last_question(inputs)) is not None:
+            return question
+        if (blocker := last_blocker(inputs, state)) is not None:
+            return roll_back(inputs, state, f"drained, but {blocker.sentence}", cause=blocker.blocked_by)
+        text = "the checks took long; starting the clock again"
+        restarted = Write(replace(state, entered=Stamp.of(inputs.now)))
+        return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, restarted)
+    fence = FenceAndReboot(mine, announcements.rebooting(state))
+    return Decision(Phase.REBOOTING, StatusReason.REBOOTING, "rebooting", fence)

@@ -1,0 +1,179 @@
+"""The steps that several phases share: entering a phase, rolling back, aborting, succeeding. Pure.
+
+The one rule that lives here: a cordon is removed only when it is ours by our state and managedFields names nobody else
+as its owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from agent.annotations import FIELD_MANAGER
+from agent.config.schema import Reboot
+from agent.reboot.interfaces import CycleResult
+from agent.reboot.machine.decisions import Decision, Write
+from agent.reboot.machine.inputs import Inputs
+from agent.reboot.phases import Phase
+from agent.reboot.state import Attempt, Cordoned, Cycle, Idle, Marks, NodeState, Outcome, Releasing, RolledBack, Stamp
+from agent.reboot.status import StatusReason
+
+_DAY_SECONDS = 86400.0
+A = TypeVar("A", bound=Attempt)
+
+
+def backoff_seconds(policy: Reboot, failures: int, *, repeated: bool = False) -> float:
+    """`retryAfter`, doubled with each failure in a row, at most a day; a day where the drain would only be repeated."""
+    if repeated:
+        return _DAY_SECONDS
+    return min(_DAY_SECONDS, policy.retry_after * 2.0 ** min(max(failures - 1, 0), 30))
+
+
+def fence_seconds(policy: Reboot) -> float:
+    """How old the inputs, and the state `rebooting`, may be when the command is given.
+
+    `rebootTimeout` counts from that state: a command given long after it would be called failed, and the lock released,
+    while the node goes down.
+    """
+    return min(policy.lock.lease_duration, policy.reboot_timeout) / 4
+
+
+def enter(inputs: Inputs, state: Attempt, kind: type[A], **changes: Any) -> A:
+    """The attempt in another phase, stamped with this moment."""
+    shared = {one.name: getattr(state, one.name) for one in fields(Attempt)}
+    stamped = {"entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, kind.phase)}
+    return kind(**{**shared, **stamped, **changes})
+
+
+def _marked(inputs: Inputs, marks: Marks, phase: Phase) -> Marks:
+    return (*(mark for mark in marks if mark[0] is not phase), (phase, round(inputs.now.wall, 3)))
+
+
+def elapsed_in(inputs: Inputs, state: Cycle) -> float:
+    """Seconds since the phase began. A stamp of another boot counts as old: what it limits has to end."""
+    elapsed = state.entered.elapsed(inputs.now)
+    return elapsed if elapsed is not None else float("inf")
+
+
+def owns_cordon(inputs: Inputs, state: Attempt) -> bool:
+    """Whether there is a cordon, and it is ours to remove."""
+    node = inputs.node
+    return node is not None and state.cordoned and node.unschedulable and not is_foreign(inputs)
+
+
+def is_foreign(inputs: Inputs) -> bool:
+    """By managedFields another user set the cordon that stands now."""
+    node = inputs.node
+    return node is not None and node.unschedulable and node.unschedulable_by not in ("", FIELD_MANAGER)
+
+
+def drop_cordon_ownership(inputs: Inputs, state: Attempt) -> Decision | None:
+    """A cordon that a user removed, or removed and set again, is theirs; written down while it can still be seen."""
+    if not state.cordoned or inputs.node is None:
+        return None
+    if inputs.node.unschedulable and not is_foreign(inputs):
+        return None
+    text = "another user changed the cordon and owns it now"
+    return Decision(state.phase, StatusReason.CORDONED, text, Write(replace(state, cordoned=False)))
+
+
+def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False, cause: str = "") -> Decision:
+    """The cycle failed: our cordon off, the failure and the back-off written down, all in one patch.
+
+    cause: a stable word for what must not be tried again the same way: after a second time the drain is not repeated.
+    """
+    removes = owns_cordon(inputs, state)
+    rolled = RolledBack(
+        **_finished(inputs, state, Phase.ROLLED_BACK),
+        failures=state.failures + 1,
+        error=error,
+        uncordoned=removes,
+        lost=lost,
+        cause=cause,
+        repeated=bool(cause) and cause == state.last_cause,
+    )
+    write = _restore(inputs, Write(rolled, cordon=False if removes else None, result=_result(Outcome.FAILED, rolled)))
+    return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)
+
+
+def abort(inputs: Inputs, state: Attempt, why: str) -> Decision:
+    """Ended without anything having gone wrong."""
+    removes = owns_cordon(inputs, state)
+    rolled = Releasing(
+        **_finished(inputs, state, Phase.RELEASING),
+        failures=state.failures,
+        error=why,
+        uncordoned=removes,
+        outcome=Outcome.ABORTED,
+    )
+    write = _restore(inputs, Write(rolled, cordon=False if removes else None, result=_result(Outcome.ABORTED, rolled)))
+    return Decision(Phase.RELEASING, StatusReason.ABORTED, f"aborted: {why}", write)
+
+
+def succeed(inputs: Inputs, state: Attempt) -> Decision:
+    """Verified: our cordon off, history and the loop guard written, all in one patch."""
+    removes = owns_cordon(inputs, state)
+    verified = Releasing(
+        **_finished(inputs, state, Phase.RELEASING),
+        uncordoned=removes,
+        lost=inputs.mine is None,
+        guard=inputs.sentinel.stamp if inputs.sentinel.required else None,
+    )
+    write = Write(
+        verified,
+        cordon=False if removes else None,
+        finished=True,
+        result=_result(Outcome.SUCCEEDED, verified),
+    )
+    write = _restore(inputs, write, succeeded=True)
+    return Decision(Phase.VERIFYING, StatusReason.VERIFYING, "verified", write)
+
+
+def _restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
+    """What `before` put on the Node for the cycle goes; `after` joins it, or replaces it, when the cycle succeeded."""
+    labels, notes = inputs.policy.node_labels, inputs.policy.node_annotations
+    return replace(
+        write,
+        labels={**dict.fromkeys(labels.before), **(labels.after if succeeded else {})},
+        annotations={**dict.fromkeys(notes.before), **(notes.after if succeeded else {})},
+    )
+
+
+def _finished(inputs: Inputs, state: Attempt, phase: Phase) -> dict[str, Any]:
+    keys = ("cycle", "packages", "requested", "since", "streak", "done", "lease", "kernel", "pods", "slowest")
+    kept = {key: getattr(state, key) for key in keys}
+    return {**kept, "entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, phase)}
+
+
+def begin(inputs: Inputs, state: Cycle, lease: str, *, cordoned: bool, failing: int) -> Cordoned:
+    """The attempt as it is written down together with the cordon."""
+    return Cordoned(
+        cycle=state.cycle,
+        packages=state.packages,
+        requested=inputs.request,
+        since=state.since,
+        entered=Stamp.of(inputs.now),
+        failures=state.failures,
+        streak=state.streak,
+        done=state.done,
+        boot=inputs.now.boot,
+        cordoned=cordoned,
+        lease=lease,
+        kernel=inputs.kernel,
+        failing=failing,
+        last_cause=state.last_cause,
+        marks=((Phase.CORDONED, round(inputs.now.wall, 3)),),
+    )
+
+
+def reset(state: NodeState, **changes: Any) -> Idle:
+    """What is kept when no reboot is pending any more."""
+    guard = state.guard if isinstance(state, Idle | Releasing) else None
+    return replace(Idle(guard=guard, streak=state.streak, done=state.done), **changes)
+
+
+def _result(outcome: Outcome, state: Releasing | RolledBack) -> CycleResult:
+    """Durations by wall clock: for metrics and people only."""
+    phases = tuple((name.value, max(0.0, after - at)) for (name, at), (_, after) in pairwise(state.marks))
+    return CycleResult(outcome, sum(seconds for _, seconds in phases), phases)

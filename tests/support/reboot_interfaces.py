@@ -1,0 +1,128 @@
+"""The coordinator's ports to a simulated machine, one small class each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from agent.reboot.cluster import LeaseView, Member, NodePatch, NodeView
+from agent.reboot.interfaces import (
+    Announcement,
+    BlockerResult,
+    CycleResult,
+    DrainMode,
+    HardeningReading,
+    HookProgress,
+    HookStage,
+    Progress,
+    SentinelReading,
+    Tick,
+)
+from tests.support.reboot_machine import SimMachine
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOf:
+    """The cluster port of a machine."""
+
+    machine: SimMachine
+
+    def node(self) -> NodeView | None:
+        return self.machine.call("node", self.machine.node)
+
+    def patch_node(self, patch: NodePatch, version: str) -> NodeView:
+        return self.machine.patch_node(patch, version)
+
+    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
+        return self.machine.call("leases", lambda: self.machine.read_leases(names))
+
+    def put_lease(self, lease: LeaseView) -> LeaseView:
+        return self.machine.put_lease(lease)
+
+    def members(self) -> Iterator[Member]:
+        return self.machine.members()
+
+    def count(self) -> int:
+        return self.machine.count()
+
+    def uid_of(self, node: str) -> str | None:
+        return self.machine.uid_of(node)
+
+    def heartbeat(self) -> str:
+        return self.machine.heartbeat()
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelOf:
+    machine: SimMachine
+
+    def read(self) -> SentinelReading:
+        return self.machine.read_sentinel()
+
+
+@dataclass(frozen=True, slots=True)
+class ProofOf:
+    machine: SimMachine
+
+    def read(self) -> HardeningReading:
+        return HardeningReading(self.machine.verified, "" if self.machine.verified else "modprobe/sctp")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockerOf:
+    machine: SimMachine
+    name: str = "prometheus"
+    late: bool = True
+
+    def check(self) -> BlockerResult:
+        return BlockerResult(bool(self.machine.blocked_by), self.machine.blocked_by)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOf:
+    machine: SimMachine
+
+    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
+        return replace(self.machine.drain_step(mode, may_go_on), mode=mode)
+
+    def emptied(self) -> bool:
+        return False
+
+    def reset(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class HooksOf:
+    machine: SimMachine
+
+    def step(self, stage: HookStage, cycle: str) -> HookProgress:
+        return self.machine.run_hooks(stage, cycle)
+
+    def reset(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOf:
+    machine: SimMachine
+
+    def reboot(self) -> None:
+        self.machine.call("reboot", self.machine.reboot)
+
+
+@dataclass(frozen=True, slots=True)
+class ReporterOf:
+    machine: SimMachine
+
+    def tick(self, tick: Tick) -> None:
+        pass
+
+    def event(self, announcement: Announcement) -> None:
+        self.machine.call("event", lambda: self.machine.heard(announcement))
+
+    def flush(self, seconds: float, *, people: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
+        self.machine.call("event", lambda: None)
+
+    def ended(self, ended: CycleResult) -> None:
+        self.machine.has_ended(ended)

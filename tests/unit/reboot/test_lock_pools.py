@@ -1,0 +1,110 @@
+"""Pools, the names of their leases, and the unavailability budget."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.schema import Pool, Reboot
+from agent.reboot.cluster import Member
+from agent.reboot.lock.pools import allowed_unavailable, budget, lease_names, pool_of, usable_slots
+
+VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True)
+
+
+def _member(name: str, *, ready: bool = True, cordoned: bool = False, pool: str = "") -> Member:
+    return Member(name, f"uid-{name}", ready, cordoned, {"pool": pool} if pool else {})
+
+
+@pytest.mark.parametrize("label", ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"])
+def test_the_control_plane_is_always_its_own_pool(label: str) -> None:
+    """Also where a pool label says otherwise."""
+    assert pool_of({label: "", "pool": "gpu"}, Pool(label="pool")) == "control-plane"
+
+
+def test_without_a_label_all_workers_are_one_pool() -> None:
+    """And so are those that do not carry the configured one."""
+    assert pool_of({"pool": "gpu"}, Pool()) == "workers"
+    assert pool_of({}, Pool(label="pool")) == "workers"
+    assert pool_of({"pool": "gpu"}, Pool(label="pool")) == "gpu"
+
+
+def test_a_worker_cannot_name_itself_into_the_control_plane() -> None:
+    """A label's value of that name is a pool of its own."""
+    assert pool_of({"pool": "control-plane"}, Pool(label="pool")) != "control-plane"
+
+
+@given(VALUES, VALUES)
+def test_values_that_differ_never_share_a_lock_and_fit_into_a_name(one: str, other: str) -> None:
+    """Case and characters that a Lease's name cannot hold do not make two pools one."""
+    first, second = (pool_of({"pool": value}, Pool(label="pool")) for value in (one, other))
+    assert (first == second) == (one == other)
+    for name in lease_names(first, 2):
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+        assert len(name) <= 253
+
+
+def test_lease_names_are_predictable() -> None:
+    """RBAC names them."""
+    assert lease_names("workers", 2) == ("node-hardening-reboot-workers-0", "node-hardening-reboot-workers-1")
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "allowed"),
+    [
+        ("1", 10, 1),
+        ("3", 2, 3),
+        ("10%", 100, 10),
+        ("10%", 15, 1),
+        ("10%", 3, 1),
+        ("50%", 5, 2),
+        ("100%", 4, 4),
+        ("10%", 0, 1),
+    ],
+)
+def test_the_limit_is_a_count_or_a_share_rounded_down_but_at_least_one(limit: str, size: int, allowed: int) -> None:
+    """A pool of three with 10 % may still be rebooted, one at a time."""
+    assert allowed_unavailable(limit, size) == allowed
+
+
+def test_slots_beyond_the_limit_are_not_used() -> None:
+    """More nodes under the lock than may be unavailable would only wait for each other."""
+    assert usable_slots(Reboot(concurrency=3, max_unavailable="2")) == 2
+    assert usable_slots(Reboot(concurrency=3, max_unavailable="50%")) == 3
+
+
+def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> None:
+    """Others' pools do not count, nor does this node's own state."""
+    policy = Reboot(max_unavailable="2", pool=Pool(label="pool"))
+    members = [
+        _member("me", ready=False, cordoned=True, pool="a"),
+        _member("down", ready=False, pool="a"),
+        _member("fine", pool="a"),
+        _member("elsewhere", ready=False, pool="b"),
+        Member("cp", "u", ready=False, unschedulable=True, labels={"node-role.kubernetes.io/control-plane": ""}),
+    ]
+    found = budget(members, "me", policy, "a", ())
+    assert (found.fits, found.pool_size, found.slots) == (True, 3, 1)
+    by_hand = [*members, _member("by-hand", cordoned=True, pool="a")]
+    full = budget(by_hand, "me", policy, "a", ())
+    assert not full.fits
+    assert full.why == "maxUnavailable 2 of 4 nodes: unavailable are by-hand, down"
+
+
+def test_a_holder_of_another_slot_counts_as_unavailable_unless_its_node_is_gone() -> None:
+    """It is about to cordon itself; a Node that was deleted, or has another UID, is about nothing any more."""
+    policy = Reboot(concurrency=2, max_unavailable="1")
+    members = [_member("me"), _member("other")]
+    assert not budget(members, "me", policy, "workers", ("other/uid-other",)).fits
+    assert budget(members, "me", policy, "workers", ("other/an-older-uid", "gone/uid-gone", "")).fits
+    assert budget(members, "me", policy, "workers", ("me/uid-me",)).fits
+
+
+def test_many_unavailable_nodes_are_named_in_part() -> None:
+    """The sentence stays readable."""
+    members = [_member("me"), *(_member(f"n{number}", ready=False) for number in range(9))]
+    why = budget(members, "me", Reboot(), "workers", ()).why
+    assert why == "maxUnavailable 1 of 10 nodes: unavailable are n0, n1, n2, n3, n4 and 4 more"
