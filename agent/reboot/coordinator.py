@@ -311,7 +311,8 @@ class Coordinator:
 
     def _status_of_state(self, inputs: Inputs, state: NodeState) -> tuple[RebootStatus, str]:
         reason, sentence, until = written_status(inputs, state)
-        return self._status_with(inputs, state, state.phase, reason, message=sentence, until=until), _with_time(sentence, until)
+        status = self._status_with(inputs, state, state.phase, reason, message=sentence, until=until)
+        return status, _with_time(sentence, until)
 
     def _status_with(
         self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, *, message: str, until: float

@@ -237,7 +237,7 @@ class Rebooter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HardeningReading:
-    """verified: every enforced control passed in this boot; None: no pass yet, or unknown. failing: how many did not."""
+    """verified: every enforced control passed in this boot; None: no pass yet. failing: how many did not."""
 
     verified: bool | None
     problem: str = ""

@@ -1,4 +1,4 @@
-"""``python -m agent.sandbox``: the emulator as a process, for people with kubectl and for tests that need one.
+"""``python -m agent.sandbox``: the emulator as a process, for users with kubectl and for tests that need one.
 
 Prints one line of JSON (url, token, kubeconfig) once it answers, then runs until SIGINT or SIGTERM.
 """
@@ -88,7 +88,7 @@ def settings(options: argparse.Namespace) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop: 0, or 2 for options that do not fit."""
+    """Serve until a signal stops it: 0, or 2 for options that do not fit."""
     options = parser().parse_args(arguments)
     try:
         sandbox = Sandbox(settings(options))

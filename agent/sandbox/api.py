@@ -1,6 +1,6 @@
 """From an authorized request to its answer: which verb of which resource, with which options.
 
-It holds no state of its own. Watches are not answered here but opened, since they go on.
+It holds no state of its own. Watches are opened here, not answered, since they do not end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agent.sandbox.status_errors import Cause, Object
 from agent.sandbox.store import Item, Store
 from agent.sandbox.tables import partial as metadata_only
 from agent.sandbox.tables import table
-from agent.sandbox.wire import Accepted, Answer
+from agent.sandbox.wire import Accepted, Response
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _OBJECT_VERBS = frozenset({"get", "update", "patch", "delete"})
@@ -87,7 +87,7 @@ class Api:
             raise status_errors.unknown_path() if info.name else status_errors.method_not_allowed()
         return resource
 
-    def answer(self, call: Call) -> Answer:
+    def answer(self, call: Call) -> Response:
         """The answer to anything but a watch.
 
         Raises:
@@ -95,7 +95,7 @@ class Api:
         """
         info = call.info
         if not info.is_resource:
-            return self._plain(call)
+            return self._fixed_path(call)
         if info.resource in REVIEWS:
             if info.verb != "create":
                 raise status_errors.method_not_allowed()
@@ -109,12 +109,12 @@ class Api:
         verbs = _COLLECTION_VERBS if info.verb in ("list", "deletecollection") or not info.name else _OBJECT_VERBS
         if info.verb not in verbs:
             raise status_errors.method_not_allowed()
-        handler: Callable[[Call, Resource], Answer] = getattr(self, f"_{info.verb}")
+        handler: Callable[[Call, Resource], Response] = getattr(self, f"_{info.verb}")
         return handler(call, resource)
 
-    def _plain(self, call: Call) -> Answer:
+    def _fixed_path(self, call: Call) -> Response:
         if call.info.path in _HEALTH:
-            return Answer(200, b"ok", "text/plain")
+            return Response(200, b"ok", "text/plain")
         if call.info.verb != "get":
             raise status_errors.method_not_allowed()
         found = self._discovery.document(call.info.path)
@@ -124,24 +124,24 @@ class Api:
         namespace = call.info.namespace if resource.namespaced else ""
         return Target(resource, namespace, call.info.name, call.info.subresource)
 
-    def _one(self, call: Call, resource: Resource, item: Item, code: int = 200) -> Answer:
+    def _one(self, call: Call, resource: Resource, item: Item, code: int = 200) -> Response:
         shape = call.accepted.shape
         if shape == "Table":
             meta: Object = {"resourceVersion": item.meta.get("resourceVersion", "")}
             return wire.document(table(resource, [item], meta, self._registry.clock()), code)
         if shape:
             return wire.document(metadata_only(resource, item), code)
-        return Answer(code, item.full(resource))
+        return Response(code, item.full(resource))
 
-    def _get(self, call: Call, resource: Resource) -> Answer:
+    def _get(self, call: Call, resource: Resource) -> Response:
         target = self._target(call, resource)
         return self._one(call, resource, self._registry.get(resource, target.namespace, target.name))
 
-    def _list(self, call: Call, resource: Resource) -> Answer:
+    def _list(self, call: Call, resource: Resource) -> Response:
         options = listing.read_options(call.query, resource)
         namespace = call.info.namespace if resource.namespaced else ""
         page = listing.find(self._registry.store, resource, namespace, options)
-        return Answer(200, listing.render(page, resource, call.accepted.shape, self._registry.clock()))
+        return Response(200, listing.render(page, resource, call.accepted.shape, self._registry.clock()))
 
     def _write_options(self, call: Call) -> WriteOptions:
         validation = call.query.get("fieldValidation") or "Warn"
@@ -151,18 +151,18 @@ class Api:
             raise status_errors.invalid(_options(call.info.verb), "", [cause])
         return WriteOptions(_dry_run(call), validation, (call.warnings,))
 
-    def _create(self, call: Call, resource: Resource) -> Answer:
+    def _create(self, call: Call, resource: Resource) -> Response:
         body = wire.parse_body(call.body, call.content_type)
         namespace = call.info.namespace if resource.namespaced else ""
         item = self._registry.create(resource, namespace, body, self._write_options(call))
         return self._one(call, resource, item, 201)
 
-    def _update(self, call: Call, resource: Resource) -> Answer:
+    def _update(self, call: Call, resource: Resource) -> Response:
         body = wire.parse_body(call.body, call.content_type)
         item, created = self._registry.replace(self._target(call, resource), body, self._write_options(call))
         return self._one(call, resource, item, 201 if created else 200)
 
-    def _patch(self, call: Call, resource: Resource) -> Answer:
+    def _patch(self, call: Call, resource: Resource) -> Response:
         media = call.content_type.partition(";")[0].strip()
         target, options = self._target(call, resource), self._write_options(call)
         if media == "application/apply-patch+yaml":
@@ -184,7 +184,7 @@ class Api:
             values.setdefault("propagationPolicy", query["propagationPolicy"])
         return values
 
-    def _delete(self, call: Call, resource: Resource) -> Answer:
+    def _delete(self, call: Call, resource: Resource) -> Response:
         target = self._target(call, resource)
         options = delete_options(self._delete_body(call), dry_run=_dry_run(call))
         item, gone = self._registry.delete(resource, target.namespace, target.name, options)
@@ -192,16 +192,16 @@ class Api:
             return wire.document(status_errors.success(resource.who, target.name, item.meta["uid"]))
         return self._one(call, resource, item)
 
-    def _deletecollection(self, call: Call, resource: Resource) -> Answer:
+    def _deletecollection(self, call: Call, resource: Resource) -> Response:
         options = listing.read_options(call.query, resource)
-        wanted = delete_options(self._delete_body(call), dry_run=_dry_run(call))
+        desired = delete_options(self._delete_body(call), dry_run=_dry_run(call))
         namespace = call.info.namespace if resource.namespaced else ""
         page = listing.find(self._registry.store, resource, namespace, options)
         for item in page.items:
-            self._registry.delete(resource, item.meta.get("namespace", ""), item.meta["name"], wanted)
-        return Answer(200, listing.render(page, resource, "", self._registry.clock()))
+            self._registry.delete(resource, item.meta.get("namespace", ""), item.meta["name"], desired)
+        return Response(200, listing.render(page, resource, "", self._registry.clock()))
 
-    def _subresource(self, call: Call, resource: Resource) -> Answer:
+    def _subresource(self, call: Call, resource: Resource) -> Response:
         info = call.info
         match (resource.plural, info.subresource, info.verb):
             case ("pods", "eviction", "create"):

@@ -27,7 +27,7 @@ class Applier:
         self._registry = registry
 
     def apply(self, target: Target, body: Any, query: Mapping[str, str], options: WriteOptions) -> tuple[Item, bool]:
-        """A PATCH of the type apply; the second part says whether the object was created.
+        """A PATCH of the type apply; the second value is whether the object was created.
 
         Raises:
             ApiError: 400 without fieldManager or for a body that cannot be read, 409 for fields of others, 422.
@@ -40,8 +40,8 @@ class Applier:
         body = self._read(body, target)
         existing = self._registry.store.get(resource, target.key)
         skipped = "f:spec" if target.subresource == "status" else "f:status" if resource.status else ""
-        wanted = frozenset(path for path in ownership.applied_fields(body) if path[0] != skipped)
-        owner = Owner(manager, target.subresource, wanted, stamp(self._registry.clock()))
+        desired = frozenset(path for path in ownership.applied_fields(body) if path[0] != skipped)
+        owner = Owner(manager, target.subresource, desired, stamp(self._registry.clock()))
         if existing is None:
             if target.subresource:
                 raise status_errors.not_found(resource.who, target.name)
@@ -51,7 +51,7 @@ class Applier:
             return self._registry.own(resource, item, ownership.write([owner], resource.api_version)), True
         others = self._others(existing, owner, body, force=force)
         mine = next((item for item in ownership.read(existing.meta) if _same(item, owner)), None)
-        dropped = mine.fields - wanted if mine else frozenset()
+        dropped = mine.fields - desired if mine else frozenset()
         for other in others:
             dropped -= other.fields
         entries = ownership.write([*others, owner], resource.api_version)

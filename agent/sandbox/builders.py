@@ -1,4 +1,4 @@
-"""Objects to fill a sandbox with, as a kubelet or a person would make them: plain dictionaries, nothing stored.
+"""Objects to fill a sandbox with, as a kubelet or a user would create them: plain dictionaries, nothing stored.
 
 They are complete enough for kubectl to print them without gaps.
 """
@@ -25,7 +25,7 @@ def condition(kind: str, status: str, reason: str, message: str, now: datetime) 
 
 
 def ready_condition(now: datetime) -> Object:
-    """What a healthy kubelet says of its node."""
+    """The Ready condition that a healthy kubelet reports."""
     return condition("Ready", "True", "KubeletReady", "kubelet is posting ready status", now)
 
 

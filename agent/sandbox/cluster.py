@@ -1,4 +1,4 @@
-"""The emulated cluster without its front: the state, the parts that work on it, and handles on all of them.
+"""The emulated cluster without its HTTP server: the state, the parts that work on it, and handles on all of them.
 
 Everything here runs in the server's event loop; ``call`` brings it there from any thread. It neither listens nor
 speaks HTTP: that is the server's part.
@@ -23,7 +23,7 @@ from agent.sandbox.control import ControlPanel
 from agent.sandbox.controllers import Controllers
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
-from agent.sandbox.gateway import Doors, Gateway
+from agent.sandbox.gateway import Admission, Gateway
 from agent.sandbox.journal import Journal, RequestRecord
 from agent.sandbox.kubelet import Kubelets
 from agent.sandbox.registry import Registry, WriteOptions
@@ -57,9 +57,9 @@ class Cluster:
         self._reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
         self._controllers = Controllers(self._registry, self._kubelets, self.settings)
-        doors = Doors(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
+        admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
         api = Api(self._registry, self._reviews, self._kubelets, two_budgets_status=self.settings.two_budgets_status)
-        self._gateway = Gateway(api, doors, _now, self.settings.bookmark_seconds)
+        self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
         self._panel = ControlPanel(self._gateway, self._store, self._journal, self._faults, self._kubelets)
         self._gateway.control = self._panel.handle
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -81,10 +81,10 @@ class NodeLifecycle:
         for _, node in list(self._registry.store.scan(self._nodes)):
             spec = node.obj.get("spec") or {}
             taints = spec.get("taints") or []
-            wanted = _wanted_taints(node.obj)
-            kept = [taint for taint in taints if taint.get("key") not in _MANAGED or _pair(taint) in wanted]
+            desired = _desired_taints(node.obj)
+            kept = [taint for taint in taints if taint.get("key") not in _MANAGED or _pair(taint) in desired]
             present = {_pair(taint) for taint in kept}
-            added = [{"key": key, "effect": effect, "timeAdded": now} for key, effect in wanted - present]
+            added = [{"key": key, "effect": effect, "timeAdded": now} for key, effect in desired - present]
             if added or len(kept) != len(taints):
                 result = {**spec, "taints": [*kept, *sorted(added, key=_pair)]}
                 if not result["taints"]:
@@ -96,17 +96,17 @@ def _pair(taint: Object) -> tuple[str, str]:
     return str(taint.get("key", "")), str(taint.get("effect", ""))
 
 
-def _wanted_taints(node: Object) -> set[tuple[str, str]]:
-    wanted: set[tuple[str, str]] = set()
+def _desired_taints(node: Object) -> set[tuple[str, str]]:
+    desired: set[tuple[str, str]] = set()
     if (node.get("spec") or {}).get("unschedulable"):
-        wanted.add((f"{_PREFIX}unschedulable", "NoSchedule"))
+        desired.add((f"{_PREFIX}unschedulable", "NoSchedule"))
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), "Unknown")
     if ready == "False":
-        wanted |= {(f"{_PREFIX}not-ready", effect) for effect in ("NoSchedule", "NoExecute")}
+        desired |= {(f"{_PREFIX}not-ready", effect) for effect in ("NoSchedule", "NoExecute")}
     elif ready != "True":
-        wanted |= {(f"{_PREFIX}unreachable", effect) for effect in ("NoSchedule", "NoExecute")}
-    return wanted
+        desired |= {(f"{_PREFIX}unreachable", effect) for effect in ("NoSchedule", "NoExecute")}
+    return desired
 
 
 class Controllers:

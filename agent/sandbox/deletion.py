@@ -73,7 +73,7 @@ def grace(resource: Resource, item: Item, options: DeleteOptions) -> int | None:
 
 
 def finalizers(meta: Object, options: DeleteOptions) -> list[str]:
-    """What has to let go of the object first, the garbage collector's as the request's propagation asks."""
+    """The finalizers that delay the deletion, with the garbage collector's that the propagation policy requires."""
     found = [item for item in meta.get("finalizers") or [] if item not in ("orphan", "foregroundDeletion")]
     if options.propagation == "Orphan":
         found.append("orphan")

@@ -1,6 +1,6 @@
 """One node as on-call sees it: what `kubectl describe node` shows of it, shortened to what the agent has to do with.
 
-Pure: objects in, text out. It refuses to show the agent's own note (`reboot-state`), which is not for people.
+Pure: objects in, text out. It does not show the agent's internal state (`reboot-state`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _SCALED = {"ReplicaSet": "replicasets", "Deployment": "deployments", "StatefulSe
 
 
 class _NoControllerError(Exception):
-    """A percentage or maxUnavailable over pods whose scale nobody knows."""
+    """A percentage or maxUnavailable over pods whose scale is unknown."""
 
 
 class DisruptionController:

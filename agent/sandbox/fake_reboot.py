@@ -1,7 +1,7 @@
 """The reboot command of a sandboxed node: `python -m agent.sandbox.fake_reboot [ROOT]` marks it as going down.
 
 Without ROOT it is the node of the agent that ran it, whose working folder is the machine's: one policy for several.
-As with systemctl, the command returns at once and the machine goes down a moment later: agent.sandbox.machines does
+As with systemctl, the command returns immediately and the machine goes down a moment later: agent.sandbox.machines does
 that part. It refuses a folder that is no sandboxed node.
 """
 

@@ -1,7 +1,7 @@
 """What can go wrong between a client and an API server, on purpose and repeatable.
 
 A fault hits the requests that it matches, by a seeded chance and a bounded number of times. Faults never change what
-the server would have stored: ``LOSE_ANSWER`` is the one after which a write has happened though nobody was told.
+the server would have stored: ``LOSE_ANSWER`` is the one after which a write has happened and the client does not know.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agent.sandbox.status_errors import ApiError
 class FaultKind(Enum):
     """What happens to the request."""
 
-    LATENCY = "latency"  # waits ``seconds``, then goes on
+    LATENCY = "latency"  # waits ``seconds``, then continues
     STATUS = "status"  # answered with ``code`` without being processed
     DROP = "drop"  # the connection is cut before anything is processed
     LOSE_ANSWER = "lose-answer"  # processed and stored; the connection is cut instead of the answer

@@ -16,7 +16,7 @@ _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
 
 
 class Collector:
-    """Looks after every deletion."""
+    """Runs after every deletion."""
 
     def __init__(self, registry: Registry) -> None:
         """Nothing runs before ``start``."""
@@ -58,14 +58,14 @@ class Collector:
                     continue
                 mine = [(plural, found) for plural, found in dependents if _owned_by(found.obj, item.meta["uid"])]
                 if _ORPHAN in held:
-                    self._disown(mine, item.meta["uid"])
+                    self._drop_owner(mine, item.meta["uid"])
                 elif any(self._registry.store.get(self._registry.catalog.named(plural), _key(found)) is not None
                          for plural, found in mine):  # fmt: skip
                     continue
                 kept = [name for name in item.meta["finalizers"] if name not in (_FOREGROUND, _ORPHAN)]
                 self._registry.write(resource, {**item.obj, "metadata": {**item.meta, "finalizers": kept}})
 
-    def _disown(self, dependents: list[tuple[str, Item]], uid: str) -> None:
+    def _drop_owner(self, dependents: list[tuple[str, Item]], uid: str) -> None:
         for plural, item in dependents:
             owners = [owner for owner in item.meta["ownerReferences"] if owner.get("uid") != uid]
             resource = self._registry.catalog.named(plural)

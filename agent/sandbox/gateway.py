@@ -1,4 +1,4 @@
-"""The HTTP front: journal, faults, authentication, authorization, then the API; one request at a time, whole.
+"""The HTTP server: journal, faults, authentication, authorization, then the API; one request at a time, whole.
 
 A write is decided and stored without giving up the event loop, so that writers never interleave.
 """
@@ -28,7 +28,7 @@ Control = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Admission:
     """What every request passes before the API."""
 
     authenticator: Authenticator
@@ -41,14 +41,14 @@ class Doors:
 class Gateway:
     """Handles every request of the server."""
 
-    def __init__(self, api: Api, doors: Doors, clock: Clock, bookmark_seconds: float) -> None:
+    def __init__(self, api: Api, admission: Admission, clock: Clock, bookmark_seconds: float) -> None:
         """``control`` may be set later: what answers below ``/_sandbox``."""
         self._api = api
-        self._authenticator = doors.authenticator
-        self._authorizer = doors.authorizer
-        self._journal = doors.journal
-        self._faults = doors.faults
-        self._readers = doors.readers
+        self._authenticator = admission.authenticator
+        self._authorizer = admission.authorizer
+        self._journal = admission.journal
+        self._faults = admission.faults
+        self._readers = admission.readers
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
         self._watches: set[Watch] = set()
@@ -134,7 +134,7 @@ class Gateway:
     async def _send(
         self,
         request: web.BaseRequest,
-        answer: wire.Answer,
+        answer: wire.Response,
         warnings: list[str],
         record: RequestRecord,
         fault: Fault | None,

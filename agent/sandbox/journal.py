@@ -82,5 +82,5 @@ class Journal:
         return list(self._records)
 
     def clear(self) -> None:
-        """Forget them; the numbers go on."""
+        """Forget them; the numbering continues."""
         self._records.clear()

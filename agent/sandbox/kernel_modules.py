@@ -1,6 +1,6 @@
 """Small real kernel modules for throw-away nodes: objects that kmod and depmod read like any other, byte by byte.
 
-A module here is an ELF object with the three sections that depmod looks at: .modinfo (aliases, softdeps),
+A module here is an ELF object with the three sections that depmod reads: .modinfo (aliases, softdeps),
 __ksymtab_strings (what it exports) and .symtab (what it needs). It could not be loaded, and nothing here tries.
 https://refspecs.linuxfoundation.org/elf/elf.pdf, kmod's libkmod/libkmod-elf.c
 """
@@ -25,7 +25,7 @@ _GLOBAL_UNDEFINED = 0x10
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """What one module says about itself."""
+    """What one module declares about itself."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -81,8 +81,8 @@ def build(
 ) -> Path:
     """Makes ROOT/lib/modules/RELEASE and lets depmod index it, where there is one. Returns the folder of the release.
 
-    builtin: names that modules.builtin lists. Without depmod (no kmod on this machine) the two indexes that people and
-    the agent read as text are written by hand; modprobe's own are missing, but then there is no modprobe either.
+    builtin: names that modules.builtin lists. Without depmod (no kmod on this machine) this module writes the two text
+    indexes that the agent reads; modprobe's own are missing, but then there is no modprobe either.
     """
     made = tuple(modules)
     folder = root / "lib/modules" / release

@@ -75,7 +75,7 @@ class Kubelets:
                 self._see(pod)
 
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
-        """What the kubelet says of the machine's boot; an empty id makes a new one. The id is returned.
+        """What the kubelet reports about the machine's boot; an empty id makes a new one. The id is returned.
 
         Raises:
             ApiError: 404.
@@ -90,7 +90,7 @@ class Kubelets:
         return str(info["bootID"])
 
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
-        """The machine goes down now and comes back with another boot id; its containers start anew.
+        """The machine goes down now and comes back with another boot id; its containers start again.
 
         Raises:
             ApiError: 404.
@@ -145,12 +145,12 @@ class Kubelets:
         if self._settings.heartbeat_seconds <= 0:
             return
         name, now = node.meta["name"], self._registry.clock()
-        wanted = builders.node_lease(name, node.meta["uid"], now)
+        desired = builders.node_lease(name, node.meta["uid"], now)
         stored = self._registry.store.get(self._leases, ("kube-node-lease", name))
         if stored is None:
-            self._registry.write(self._leases, for_create(wanted, self._leases, now))
+            self._registry.write(self._leases, for_create(desired, self._leases, now))
         else:
-            self._registry.write(self._leases, {**stored.obj, "spec": wanted["spec"]})
+            self._registry.write(self._leases, {**stored.obj, "spec": desired["spec"]})
 
     def _post_ready(self, node: Item) -> None:
         status = node.obj.get("status") or {}

@@ -1,7 +1,7 @@
 """Lists: pages that stay consistent, selectors, and the forms that clients ask for (list, Table, metadata only).
 
-A page goes on at the revision of the first one, from the store's window; when that is gone the answer is 410 with a
-token to go on inconsistently, as the real server gives it. Source: apiserver pkg/storage/continue.go.
+A page continues at the revision of the first one, from the store's window; when that is gone the answer is 410 with a
+token to continue inconsistently, as the real server gives it. Source: apiserver pkg/storage/continue.go.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was found: the items, at which revision, and how to go on."""
+    """What was found: the items, at which revision, and how to continue."""
 
     items: list[Item]
     revision: int
@@ -62,7 +62,7 @@ LIST_OPTIONS = Who("meta.k8s.io", "listoptions", "ListOptions")
 
 
 def bad_revision(revision: str) -> str:
-    """What Go says of a resourceVersion that is no number."""
+    """Go's error for a resourceVersion that is not a number."""
     return f'resourceVersion: Invalid value: "{revision}": strconv.ParseUint: parsing "{revision}": invalid syntax'
 
 
@@ -89,7 +89,7 @@ def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
 
 
 def encode_token(revision: int, after: Key) -> str:
-    """A continue token: go on behind ``after`` at ``revision`` (-1: at whatever is now)."""
+    """A continue token: continue after ``after`` at ``revision`` (-1: at whatever is now)."""
     raw = encode({"v": "meta.k8s.io/v1", "rv": revision, "start": [*after]})
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -124,8 +124,8 @@ def find(store: Store, resource: Resource, namespace: str, options: ListOptions)
     after: Key | None = None
     at = store.revision
     if options.token:
-        wanted, after = _decode_token(options.token)
-        at = store.revision if wanted < 0 else wanted
+        desired, after = _decode_token(options.token)
+        at = store.revision if desired < 0 else desired
     elif options.match == "Exact":
         check_not_future(store, options.revision)
         at = int(options.revision)

@@ -34,7 +34,7 @@ class Owner:
 
 
 def applied_fields(obj: Object) -> frozenset[Path]:
-    """The fields that an applied object names, without those that nobody owns."""
+    """The fields that an applied object names, without those that have no owner."""
     content = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}
     meta = {key: value for key, value in (content.get("metadata") or {}).items() if key not in _NEVER_OWNED}
     content.pop("metadata", None)
@@ -78,8 +78,8 @@ def lookup(obj: Any, path: Path) -> Any:
         if kind == "f":
             obj = obj.get(rest) if isinstance(obj, dict) else None
         elif kind == "k":
-            wanted = json.loads(rest).items()
-            obj = next((item for item in obj or [] if all(item.get(key) == value for key, value in wanted)), None)
+            desired = json.loads(rest).items()
+            obj = next((item for item in obj or [] if all(item.get(key) == value for key, value in desired)), None)
         else:
             obj = rest if json.loads(rest) in (obj or []) else None
     return obj
@@ -94,8 +94,8 @@ def without(obj: Any, path: Path) -> Any:
             return {key: value for key, value in obj.items() if key != name}
         return {**obj, name: without(obj[name], rest)}
     if kind == "k" and isinstance(obj, list):
-        wanted = json.loads(name).items()
-        hits = [item for item in obj if all(item.get(key) == value for key, value in wanted)]
+        desired = json.loads(name).items()
+        hits = [item for item in obj if all(item.get(key) == value for key, value in desired)]
         if rest == (".",):
             return [item for item in obj if item not in hits]
         return [without(item, rest) if item in hits else item for item in obj]

@@ -283,7 +283,7 @@ def _merges(name: str, kind: str) -> bool:
 
 def _ordered(merged: list[Any], before: list[Any], order: Any, merge_key: str | None) -> list[Any]:
     """The patch's elements in its order, woven into the others: one of the others goes first only where both were
-    there before and it stood in front (mergeSortedSlice of apimachinery's strategicpatch).
+    there before and it came first (mergeSortedSlice of apimachinery's strategicpatch).
     """
 
     def name(element: Any) -> Any:
@@ -292,9 +292,9 @@ def _ordered(merged: list[Any], before: list[Any], order: Any, merge_key: str | 
     if not isinstance(order, list):
         raise PatchError("$setElementOrder is a list")
     places = {name(element): at for at, element in reversed(list(enumerate(before)))}
-    wanted = [name(element) for element in order]
-    patched = sorted((item for item in merged if name(item) in wanted), key=lambda item: wanted.index(name(item)))
-    others = [item for item in merged if name(item) not in wanted]
+    desired = [name(element) for element in order]
+    patched = sorted((item for item in merged if name(item) in desired), key=lambda item: desired.index(name(item)))
+    others = [item for item in merged if name(item) not in desired]
     result: list[Any] = []
     while patched and others:
         first, second = places.get(name(others[0])), places.get(name(patched[0]))

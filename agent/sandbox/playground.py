@@ -142,12 +142,12 @@ class Playground:
         """The folder with the files of a ConfigMap of profiles; None without one, which means the shipped ones."""
         if self.sandbox.get("configmaps", f"node-hardening-{name}", NAMESPACE) is None:
             return None
-        wanted, folder = self._data(f"node-hardening-{name}"), self.folder / "profiles" / name
+        desired, folder = self._data(f"node-hardening-{name}"), self.folder / "profiles" / name
         folder.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
-            if file.name not in wanted:
+            if file.name not in desired:
                 file.unlink()
-        for file_name, content in wanted.items():
+        for file_name, content in desired.items():
             file = folder / file_name
             if not file.exists() or file.read_text() != content:
                 new = folder / f".{file_name}.new"
@@ -161,7 +161,7 @@ class Playground:
 
 
 def untold(root: NodeRoot) -> frozenset[str]:
-    """The controls that cannot tell everything here, for want of their tools on this machine."""
+    """The controls whose checks are incomplete here because tools are missing on this machine."""
     config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
     report = registry.run(root.name, registry.controls_of(config, host), Act.AUDIT)
     return frozenset(finding.control for finding in report.findings if finding.status is Status.UNKNOWN)
@@ -194,7 +194,7 @@ def _welcome(ground: Playground, programs: Path) -> str:
             "    kubectl apply -f daemonset.yaml",
             "    kubectl node-hardening status",
             "",
-            f"{names[0]}'s own files: {ground.folder}/{names[0]}/root; beside it agent.log, what its agent says.",
+            f"{names[0]}'s own files: {ground.folder}/{names[0]}/root; beside it agent.log, the log of its agent.",
             *_without(ground.off),
             "",
         )

@@ -1,4 +1,4 @@
-"""What the emulated controllers share: to be told of changes, and to look once when several came at a time."""
+"""What the emulated controllers share: they are notified of changes, and run once when several came together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Reconciler:
         store: Store,
         resources: Iterable[Resource],
         act: Callable[[], None],
-        wanted: Callable[[Change], bool] = lambda _: True,
+        relevant: Callable[[Change], bool] = lambda _: True,
     ) -> None:
-        """``wanted`` leaves out the changes that cannot matter. Nothing runs before ``start``."""
+        """``relevant`` leaves out the changes that cannot matter. Nothing runs before ``start``."""
         self._store = store
         self._resources = tuple(resources)
         self._act = act
-        self._wanted = wanted
+        self._relevant = relevant
         self._timer: asyncio.TimerHandle | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -47,7 +47,7 @@ class Reconciler:
             self._timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self._run)
 
     def _heard(self, change: Change) -> None:
-        if self._wanted(change):
+        if self._relevant(change):
             self.poke()
 
     def _run(self) -> None:

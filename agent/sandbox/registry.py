@@ -1,7 +1,7 @@
 """The verbs on one object: create, replace, patch and delete, with the server's order of checks.
 
 Everything that makes a write safe lives here: optimistic concurrency, immutability, no-op writes that cost no revision;
-what a deletion asks for is deletion.py's. It knows nothing of HTTP, users or watches. The order follows apiserver
+what a deletion requires is deletion.py's. It knows nothing of HTTP, users or watches. The order follows apiserver
 pkg/registry/generic/registry/store.go.
 """
 
@@ -152,7 +152,7 @@ class Registry:
             raise status_errors.bad_request(message)
 
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
-        """What the NamespaceLifecycle admission asks of a create: the namespace is there and stays.
+        """What the NamespaceLifecycle admission requires of a create: the namespace is there and stays.
 
         Raises:
             ApiError: 404, or 403 with the cause NamespaceTerminating.
@@ -173,7 +173,7 @@ class Registry:
         return Item(obj, self.store.revision) if dry_run else self.store.commit(resource, obj)
 
     def replace(self, target: Target, body: Any, options: WriteOptions) -> tuple[Item, bool]:
-        """PUT; the second part says whether the object was created (leases and events allow that).
+        """PUT; the second value is whether the object was created (leases and events allow that).
 
         Raises:
             ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
@@ -272,7 +272,7 @@ class Registry:
         return self.store.commit(resource, {**item.obj, "metadata": {**item.meta, "managedFields": entries}})
 
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
-        """DELETE; the second part says whether the object is gone.
+        """DELETE; the second value is whether the object is gone.
 
         Raises:
             ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.

@@ -2,7 +2,7 @@
 
 The real server decodes JSON into structs, so a number where a string belongs is a 400 and a misspelt field vanishes.
 A field's name may end in ``*`` (a pointer: zero is kept) or ``!`` (no omitempty: always there, null or zero when
-nobody set it); the others vanish when empty. Kinds without a table here are kept as they come below spec and
+no client set it); the others vanish when empty. Kinds without a table here are kept as they come below spec and
 status: that is the emulator's limit.
 Source: k8s.io/api and apimachinery pkg/apis/meta/v1 types.
 """
@@ -117,7 +117,7 @@ _TOP = frozenset({
 
 
 class DecodeError(Exception):
-    """A value has the wrong type; the message is what Go's json says of it."""
+    """A value has the wrong type; the message is the one of Go's json."""
 
 
 class _Decoder:
@@ -152,9 +152,9 @@ class _Decoder:
         if isinstance(shape, list):
             self._expect(isinstance(value, list), value, path, "[]")
             return [self.value(item, shape[0], path) for item in value]
-        return self._plain(value, shape, path)
+        return self._scalar(value, shape, path)
 
-    def _plain(self, value: Any, shape: str, path: str) -> Any:
+    def _scalar(self, value: Any, shape: str, path: str) -> Any:
         if shape == "string":
             self._expect(isinstance(value, str), value, path, shape)
         elif shape == "bool":
@@ -166,7 +166,7 @@ class _Decoder:
         elif shape.startswith("map[string]"):
             self._expect(isinstance(value, dict), value, path, shape)
             item = shape.removeprefix("map[string]")
-            return {key: self._plain("" if found is None else found, item, path) for key, found in value.items()}
+            return {key: self._scalar("" if found is None else found, item, path) for key, found in value.items()}
         elif shape == "intorstring":
             self._expect(isinstance(value, (int, str)) and not isinstance(value, bool), value, path, "string")
         elif shape == "quantity":

@@ -20,7 +20,7 @@ _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-\w.]*[A-Za-z0-9])?)?")
 
 
 class SelectorError(Exception):
-    """The selector cannot be read; the message says where."""
+    """The selector cannot be read; the message has the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class _Tokens:
         self._at += 1
         return token
 
-    def expect(self, wanted: str) -> None:
+    def expect(self, desired: str) -> None:
         found = self.next()
-        if found != wanted:
-            raise SelectorError(f"unable to parse requirement: found {found!r} expected: {wanted!r}")
+        if found != desired:
+            raise SelectorError(f"unable to parse requirement: found {found!r} expected: {desired!r}")
 
 
 def parse_labels(text: str) -> LabelSelector:
@@ -247,7 +247,7 @@ class Filter:
 
     @property
     def single_name(self) -> str:
-        """The name that ``metadata.name=`` asks for, or empty."""
+        """The name that ``metadata.name=`` selects, or empty."""
         return next((term.value for term in self.fields if term.path == "metadata.name" and not term.negated), "")
 
     def matches(self, obj: Object) -> bool:

@@ -96,7 +96,7 @@ class Sandbox(Cluster):
             loop.close()
 
     async def _open(self) -> None:
-        # The port stays bound, though nobody listens, over an absence: clients find the server where it was.
+        # The port stays bound, without a listener, while the server is absent: clients find the server where it was.
         family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
         with socket.socket(family) as probe:
             # SO_REUSEPORT below would share the port with another sandbox; this finds the one that listens.

@@ -1,4 +1,4 @@
-"""What the emulated API server says when it refuses: Status objects with the real server's reasons and words.
+"""The emulated API server's refusals: Status objects with the real server's reasons and words.
 
 Clients branch on ``reason``, ``details`` and at times on the message, so the wording follows
 apimachinery's pkg/api/errors. This module decides nothing: who raises an error knows why.

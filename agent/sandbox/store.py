@@ -35,7 +35,7 @@ class ChangeType(Enum):
 class Item:
     """One version of one object, with its JSON kept once it was needed.
 
-    ``body`` has no ``kind`` and ``apiVersion``: items of a list carry none, and a GET puts them in front.
+    ``body`` has no ``kind`` and ``apiVersion``: items of a list carry none, and a GET adds them first.
     """
 
     __slots__ = ("_body", "obj", "revision")
@@ -179,7 +179,7 @@ class Store:
         return newer
 
     def snapshot(self, resource: Resource, revision: int) -> dict[Key, Item]:
-        """The objects as they were at ``revision``: what a paged list goes on from.
+        """The objects as they were at ``revision``: what a paged list continues from.
 
         Raises:
             TooOldError: the window does not reach so far back.

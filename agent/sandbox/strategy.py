@@ -1,4 +1,4 @@
-"""What the server fills in, keeps and takes back on a write: defaults, generation, spec and status apart.
+"""What the server fills in, keeps and resets on a write: defaults, generation, spec and status apart.
 
 One rule per resource where the real strategies differ (kubernetes pkg/registry/*/strategy.go). It never refuses a
 write: that is validation's work.

@@ -1,6 +1,6 @@
 """Watches: from a revision or from now, with selectors, bookmarks, initial events and the 410 that ends them.
 
-An event is told as the watch cache tells it: an object that no longer matches the selectors is DELETED with its last
+An event is sent as the watch cache sends it: an object that no longer matches the selectors is DELETED with its last
 matching state, one that begins to match is ADDED. Source: apiserver pkg/storage/cacher.
 """
 

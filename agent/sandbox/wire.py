@@ -29,7 +29,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer, before faults had their way with it."""
 
     code: int
@@ -38,7 +38,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-NO_PAGE = Answer(404, b"404 page not found\n", "text/plain")
+NO_PAGE = Response(404, b"404 page not found\n", "text/plain")
 
 
 def negotiate(accept: str) -> Accepted:
@@ -118,18 +118,18 @@ def parse_yaml(raw: bytes) -> Any:
         raise status_errors.bad_request(f"error decoding YAML: {error}") from error
 
 
-def refusal(error: ApiError) -> Answer:
+def refusal(error: ApiError) -> Response:
     """A refusal as an answer."""
     headers = (("Retry-After", str(error.retry_after)),) if error.retry_after else ()
-    return Answer(error.code, encode(error.body()), headers=headers)
+    return Response(error.code, encode(error.body()), headers=headers)
 
 
-def document(value: Object, code: int = 200) -> Answer:
+def document(value: Object, code: int = 200) -> Response:
     """Any JSON object as an answer."""
-    return Answer(code, encode(value))
+    return Response(code, encode(value))
 
 
-def response(answer: Answer, accept_encoding: str, warnings: list[str]) -> web.Response:
+def response(answer: Response, accept_encoding: str, warnings: list[str]) -> web.Response:
     """The HTTP response; large ones are compressed for those who accept it, as the real server does."""
     body = answer.body
     result = web.Response(status=answer.code, content_type=answer.content_type)

@@ -73,8 +73,8 @@ class Workloads:
             return
         head = mine[0]
         if head.obj["spec"].get("replicas") != spec.get("replicas"):
-            wanted = {**head.obj["spec"], "replicas": spec.get("replicas", 1)}
-            self._registry.write(self._sets, {**head.obj, "spec": wanted})
+            desired = {**head.obj["spec"], "replicas": spec.get("replicas", 1)}
+            self._registry.write(self._sets, {**head.obj, "spec": desired})
         ready = (head.obj.get("status") or {}).get("readyReplicas", 0)
         count = (head.obj.get("status") or {}).get("replicas", 0)
         status = {
@@ -85,11 +85,11 @@ class Workloads:
 
     def _replicaset(self, item: Item, pods: list[Item]) -> None:
         live = [pod for pod in pods if "deletionTimestamp" not in pod.meta and not _finished(pod)]
-        wanted = item.obj["spec"].get("replicas", 1)
+        desired = item.obj["spec"].get("replicas", 1)
         if "deletionTimestamp" not in item.meta:
-            for _ in range(wanted - len(live)):
+            for _ in range(desired - len(live)):
                 self._create(self._pods, item.meta["namespace"], _pod(item, self._sets))
-            for pod in live[wanted:]:
+            for pod in live[desired:]:
                 self._registry.delete(self._pods, pod.meta["namespace"], pod.meta["name"], DeleteOptions())
         ready = sum(1 for pod in live if pod_is_ready(pod.obj))
         status = {
@@ -103,11 +103,11 @@ class Workloads:
         selector = (template.get("spec") or {}).get("nodeSelector") or {}
         tolerations = [*((template.get("spec") or {}).get("tolerations") or []), *_DAEMON_TOLERATIONS]
         homes = {pod.obj["spec"].get("nodeName"): pod for pod in pods if not _finished(pod)}
-        wanted = 0
+        desired = 0
         for _, node in list(self._registry.store.scan(self._nodes)):
             if not _fits(node.obj, selector, tolerations):
                 continue
-            wanted += 1
+            desired += 1
             name = node.meta["name"]
             if name not in homes and "deletionTimestamp" not in item.meta:
                 body = _pod(item, self._daemons)
@@ -115,7 +115,7 @@ class Workloads:
                 self._create(self._pods, item.meta["namespace"], body)
         ready = sum(1 for pod in homes.values() if pod_is_ready(pod.obj))
         status = {
-            "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": wanted,
+            "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": desired,
             "currentNumberScheduled": len(homes), "numberMisscheduled": 0, "numberReady": ready,
             "updatedNumberScheduled": len(homes), "numberAvailable": ready,
         }  # fmt: skip
@@ -151,7 +151,7 @@ class Workloads:
         try:
             self._registry.create(resource, namespace, obj, WriteOptions())
         except ApiError as error:
-            # A namespace that is going takes no new pods; the next change looks again.
+            # A namespace that is going takes no new pods; the next change tries again.
             if error.code not in (403, 404):
                 raise
 

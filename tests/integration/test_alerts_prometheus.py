@@ -37,7 +37,7 @@ FOREVER = "/var/lib/reboot-required"  # where no reboot takes it away
 EVERY_SECONDS = 5  # a pass; an alert on the age of one is hurried to four of them
 # Two versions of the agent and another exporter are not to be had here: test_alerts_rules.py has them.
 ELSEWHERE = {"NodeHardeningVersionsDiffer", "NodeHardeningAgentMissing"}
-LATER = {"NodeHardeningAgentDown", "NodeHardeningAgentAbsent"}
+LATER = {"NodeHardeningAgentDown", "NodeHardeningAgentAbsent", "NodeHardeningRebootNotBack"}
 # Whom each has to name, and nobody else; the others name more than one.
 NAMED = {
     "NodeHardeningKubeletInsecure": {"loop"},
@@ -45,7 +45,7 @@ NAMED = {
     "NodeHardeningApplyFailed": {"ill"},
     "NodeHardeningDriftCorrectedAgain": {"steady"},
     "NodeHardeningRebootLockStuck": {"gone"},
-    "NodeHardeningRebootUnproved": {"ill"},
+    "NodeHardeningRebootUnverified": {"ill"},
     "NodeHardeningRebootFailed": {"failing"},
     "NodeHardeningDrainBlocked": {"held"},
     "NodeHardeningRebootLoopGuard": {"loop"},

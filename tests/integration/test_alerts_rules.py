@@ -147,7 +147,20 @@ CASES = [
         {"holder": "gone"}, aggregated=True,
     ),
     Case(
-        "NodeHardeningRebootUnproved", 20, {f'{PHASE}{{phase="verifying"}}': "1x30"},
+        "NodeHardeningRebootNotBack", 30,
+        {f'{PHASE}{{phase="idle"}}': "1x4 _x40", f'{PHASE}{{phase="draining"}}': "_x4 1x4 _x40", "up": "1x9 0x40"},
+        (
+            {f'{PHASE}{{phase="idle"}}': "1x9 _x40", "up": "1x9 0x40"},
+            {f'{PHASE}{{phase="draining"}}': "1x50", "up": "1x50"},
+            {
+                f'{PHASE}{{phase="draining"}}': "1x3 _x40",
+                f'{PHASE}{{phase="idle"}}': "_x4 1x4 _x40",
+                "up": "1x9 0x40",
+            },
+        ),
+    ),
+    Case(
+        "NodeHardeningRebootUnverified", 20, {f'{PHASE}{{phase="verifying"}}': "1x30"},
         ({f'{PHASE}{{phase="draining"}}': "1x30"}, {f'{PHASE}{{phase="verifying"}}': "1x9 _x20"}),
         {"phase": "verifying"},
     ),

@@ -40,10 +40,10 @@ def test_seccomp_samples_are_well(block: Block, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_found(tmp_path: Path) -> None:
-    """{} is refused, twins are named."""
-    (empty,), (twins,) = samples("json invalid"), samples("json twins")
+    """{} is refused, equivalent syscalls are named."""
+    (empty,), (open_ones,) = samples("json invalid"), samples("json equivalent")
     assert validated(empty.text, "empty.json", tmp_path).returncode == USAGE
-    assert "fchmodat2" in validated(twins.text, "twins.json", tmp_path).stdout
+    assert "fchmodat2" in validated(open_ones.text, "open.json", tmp_path).stdout
 
 
 @pytest.mark.skipif(
