@@ -182,7 +182,7 @@ class HttpSession:
         context = self._tls.present()
         with self._lock:
             if context is not self._context:
-                self._adapter.start_over(context, self._access.trust.server_name)
+                self._adapter.start_over(context, self._access.trust)
                 self._context = context
 
 
@@ -191,7 +191,7 @@ def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLC
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # An authority may be an intermediate one, as Go takes it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if trust.insecure:
+    if trust.insecure or trust.fingerprint:  # the adapter compares the fingerprint, before anything is sent
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif trust.authority is None:
@@ -241,14 +241,16 @@ class _Adapter(HTTPAdapter):
         self._pools = _pools(lifeline)
         super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
 
-    def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
+    def start_over(self, context: ssl.SSLContext | None, trust: Trust) -> None:
         """New connections from now on; what is being answered on old ones goes on."""
         self._tls = {}
         if context is not None:
             self._tls["ssl_context"] = context
-            if server_name:
-                self._tls["server_hostname"] = server_name
-            if context.verify_mode is ssl.CERT_NONE:
+            if trust.server_name:
+                self._tls["server_hostname"] = trust.server_name
+            if trust.fingerprint:
+                self._tls["assert_fingerprint"] = trust.fingerprint
+            if trust.insecure:
                 # Somebody asked for it in writing; once a request is more than anybody reads.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         old, proxies = self.poolmanager, self.proxy_manager

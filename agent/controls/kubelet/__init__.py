@@ -63,7 +63,7 @@ class KubeletControl:
         running = [one for one in seen.kubelets if not one.ended]
         settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
         modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
-        found = [_process(seen), *_worst_of_each(settings), proxy.judge(seen.proxy), *modes]
+        found = [_process(seen), *_worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
 
     def plan(self, seen: Observation) -> Sequence[Step]:
@@ -96,7 +96,7 @@ def _judge(one: Kubelet) -> list[Finding]:
 
 def _process(seen: Observation) -> Finding:
     running = [one.launch for one in seen.kubelets if not one.ended]
-    aside = "".join(f"; {line}" for line in seen.search.aside)
+    aside = "".join(f"; {line}" for line in seen.search.notes)
     if len(running) == 1:
         only = running[0]
         observed = f"{only.called}, since {_time(only.process.started)}{aside}"

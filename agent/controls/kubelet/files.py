@@ -22,7 +22,7 @@ _CONFIG = "/var/lib/kubelet/config.yaml"
 _KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 _BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
-_PKI = "/var/lib/kubelet/pki"
+PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
 _SOCKETS = (
     "/run/containerd/containerd.sock",
@@ -75,7 +75,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
     flags = launch.flags if launch is not None else None
     unit_files, unit_trouble = _unit(host, launch.unit if launch is not None and launch.unit else "kubelet.service")
     config, kubeconfig, bootstrap, client_ca, key = _CONFIG, _KUBECONFIG, _BOOTSTRAP, _CLIENT_CA, ""
-    pki, sockets = _PKI, _SOCKETS
+    pki, sockets = PKI, _SOCKETS
     cni: tuple[str, ...] = (_CNI,)
     drop_ins: tuple[str, ...] = ()
     if flags is not None and effective is not None:
@@ -89,7 +89,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         kubeconfig = named("", "kubeconfig")
         bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
         client_ca, key = effective.path(fields.CLIENT_CA), effective.path(fields.PRIVATE_KEY)
-        pki, cni = named(_PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
+        pki, cni = named(PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
         runtime = effective.get(fields.RUNTIME)
         if not runtime.problem and runtime.value.startswith(("unix://", "/")):
             sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
@@ -109,9 +109,9 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
     )
 
 
-def proxy_group(kubeconfig: str) -> Group:
-    """kube-proxy's kubeconfig; an empty path when no kube-proxy is known."""
-    return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, _some(kubeconfig))
+def proxy_group(kubeconfigs: Sequence[str]) -> Group:
+    """kube-proxy's kubeconfig, or those of several; empty where it is not known."""
+    return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, tuple(filter(None, kubeconfigs)))
 
 
 def look(view: Host, group: Group) -> tuple[FoundFile, ...]:

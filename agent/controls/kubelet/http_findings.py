@@ -8,6 +8,7 @@ another network namespace would be refused everywhere.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from agent.controls.kubelet import fields
@@ -34,8 +35,8 @@ class ProbeResults:
     problem: str = ""
 
 
-def ask(effective: Effective, prober: Prober) -> ProbeResults:
-    """Sends both requests to the address and ports that the kubelet was told to use."""
+def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResults:
+    """Sends both requests to the kubelet's address and ports. own: this machine's addresses; no other one is probed."""
     known = (fields.ADDRESS, fields.PORT, fields.READ_ONLY_PORT)
     address, port, read_only = (effective.get(one) for one in known)
     for setting in (address, port):
@@ -47,6 +48,8 @@ def ask(effective: Effective, prober: Prober) -> ProbeResults:
         return ProbeResults(problem=f"its address {address.value!r} is none")
     if ip.is_unspecified:
         ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    if not ip.is_loopback and str(ip) not in own:
+        return ProbeResults(problem=f"its address {ip} is not one of this node's")
     plain_port = READ_ONLY_PORT if read_only.problem or not read_only.value else int(read_only.value)
     ports = (int(port.value), plain_port)
     if not all(0 < number < 1 << 16 for number in ports):

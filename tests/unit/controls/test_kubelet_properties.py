@@ -89,7 +89,7 @@ def test_any_text_is_a_document_or_refused(text: str) -> None:
     """One kind of error, and it names the file."""
     refused = ""
     try:
-        yaml_tree.load(text, "/f")
+        yaml_tree.load(text.encode(), "/f")
     except DocumentRefused as error:
         refused = str(error)
     assert refused.startswith("/f") or not refused
@@ -109,7 +109,7 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
     tree.pop("<<", None)
     text = dumped(tree)
     try:
-        found = {key: yaml_tree.plain(value) for key, value in yaml_tree.load(text, "/f").items()}
+        found = {key: yaml_tree.plain(value) for key, value in yaml_tree.load(text.encode(), "/f").items()}
     except DocumentRefused:
         assert "\\ud" in text.lower() or any(not char.isprintable() for char in text.replace("\n", "")) or "<<" in text
         return
