@@ -93,8 +93,7 @@ def test_the_old_profile_stays_while_the_new_place_cannot_be_written(moved: Node
         done = base.apply(control(moved.root, profiles))
         assert {change.outcome for change in done.changes} == {Outcome.FAILED}
         assert (moved.root / "old/seccomp/p.json").exists()
-    for process in moved.root.glob("proc/[2-9]*"):
-        moved.remove(int(process.name))
+    moved.remove(Host(moved.root).processes().processes[0].pid)
     away = base.apply(control(moved.root, profiles))
     assert (away.changes, findings(away)["seccomp/directory"].observed) == ((), "/old/seccomp")
     (moved.root / "new").unlink()
