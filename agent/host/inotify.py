@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
 _ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x4, 0x400, 0x800
 _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x4000, 0x8000, 0x01000000
@@ -153,7 +152,7 @@ def _targets(path: str) -> list[tuple[str, set[str] | None]]:
 
 
 def _drain(fd: int) -> bytes:
-    chunks = []
+    chunks: list[bytes] = []
     with contextlib.suppress(BlockingIOError):
         while len(chunks) < _MAX_CHUNKS:  # what is left wakes the next wait
             chunks.append(os.read(fd, 1 << 16))

@@ -101,7 +101,8 @@ def test_a_real_process_of_root_beside_pid_1_qualifies(tmp_path: Path) -> None:
     for argv, qualifies in (([str(program)], True), (["/usr/bin/unshare", "--mount", str(program)], False)):
         child = subprocess.Popen(argv)
         try:
-            eventually(lambda child=child: b"kubelet" in Path(f"/proc/{child.pid}/comm").read_bytes(), what="exec")
+            name = Path(f"/proc/{child.pid}/comm")
+            eventually(lambda: b"kubelet" in name.read_bytes(), what="exec")  # noqa: B023 - called before the next turn
             found = [one.pid for one in Host("/").processes().processes]
         finally:
             end(child)

@@ -76,9 +76,7 @@ class SeccompControl:
             if item.resolved is not None and (why := self._reason(item, seen))
         ]
         removals = [
-            self._step("remove", one.entry.key, "left the configuration", partial(self._uninstall, one.entry.key))
-            if one.moved_to is None
-            else self._step("remove", one.entry.key, f"moved to {one.moved_to.path}", partial(self._uninstall_moved, one))
+            self._step("remove", one.entry.key, one.reason, partial(self._uninstall, one))
             for one in seen.stale
             if one.moved_to is None or one.moved_to.resolved is not None
         ]
@@ -106,8 +104,8 @@ class SeccompControl:
 
     def _last_directory(self, entries: Mapping[str, Entry]) -> str:
         """Where profiles were installed before: the directory in which one still stands comes first."""
-        noted = sorted((not self._stands(entry), entry.notes[_NOTE]) for entry in entries.values() if _NOTE in entry.notes)
-        return noted[0][1] if noted else ""
+        noted = [entry for entry in entries.values() if entry.notes.get(_NOTE)]
+        return min(((not self._stands(entry), entry.notes[_NOTE]) for entry in noted), default=(False, ""))[1]
 
     def _stale(
         self, entries: Mapping[str, Entry], items: Sequence[Item], where: kubelet_root.Place
@@ -156,18 +154,15 @@ class SeccompControl:
     def _install(self, item: Item, resolved: Resolved, directory: str) -> None:
         self._installed.install(item.path, resolved.content, mode=MODE, notes={_NOTE: directory})
 
-    def _uninstall(self, path: str) -> None:
-        self._installed.uninstall(path)
-
-    def _uninstall_moved(self, one: Stale) -> None:
-        """The old file goes only when the new one is good, and not when both are one file. Raises HostError."""
-        new = one.moved_to
-        if new is None or new.resolved is None or self._look(new.path).content != new.resolved.content:
-            raise HostError(f"kept, because {new.path if new else 'its new file'} is not installed")
-        if kubelet_root.same_file(self._host, one.entry.key, new.path):
-            self._installed.forget(one.entry.key)
+    def _uninstall(self, one: Stale) -> None:
+        """What has moved goes only when the new file is good, and not when both are one file. Raises HostError."""
+        old, new = one.entry.key, one.moved_to
+        if new is not None and (new.resolved is None or self._look(new.path).content != new.resolved.content):
+            raise HostError(f"kept, because {new.path} is not installed")
+        if new is not None and kubelet_root.same_file(self._host, old, new.path):
+            self._installed.forget(old)
         else:
-            self._installed.uninstall(one.entry.key)
+            self._installed.uninstall(old)
 
     def _step(self, action: str, target: str, reason: str, run: Callable[[], None]) -> Step:
         return Step(Change(self.name, action, target, reason), run)

@@ -50,6 +50,11 @@ class Stale:
     there: bool
     moved_to: Item | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why it is removed."""
+        return "left the configuration" if self.moved_to is None else f"moved to {self.moved_to.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -249,6 +249,55 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
         speaker.start()
         assert prober.plain("127.0.0.1", port).error.startswith("not HTTP")
         speaker.join()
+
+
+@contextmanager
+def dripping(chunk: bytes, *, first: bytes = b"") -> Iterator[int]:
+    """A server that sends a little for ever, as often as the other side will have it."""
+    stop = threading.Event()
+    listening, port = silent()
+
+    def serve() -> None:
+        while not stop.is_set():
+            with suppress(OSError), listening.accept()[0] as guest:
+                guest.sendall(first)
+                while not stop.wait(0.02):
+                    guest.sendall(chunk)
+
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    try:
+        yield port
+    finally:
+        stop.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        server.join()
+
+
+@pytest.mark.parametrize(
+    ("first", "chunk"),
+    [(b"", b"H"), (b"HTTP/1.1 ", b"\0"), (b"", b"\x16\x03\x03"), (b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\0")],
+    ids=["letters", "no status", "records", "handshake"],
+)
+@pytest.mark.parametrize("way", ["plain", "secure"])
+def test_a_byte_at_a_time_holds_no_probe(way: str, first: bytes, chunk: bytes) -> None:
+    """One deadline covers the exchange, inside TLS too: a timeout that begins again with each byte never ends."""
+    with dripping(chunk, first=first) as port:
+        prober = HttpProber(timeout_seconds=0.5)
+        before = time.monotonic()
+        found = (prober.plain if way == "plain" else prober.secure)("127.0.0.1", port)
+        assert time.monotonic() - before < 30  # not how fast, but that it ends
+    assert found.status is None
+    assert found.error
+
+
+def test_only_the_nodes_own_addresses_are_probed(node: Node) -> None:
+    """A kubelet's --address that is somebody else's is not connected to."""
+    node.start("kubelet", "--address=192.0.2.77", "--port=9", "--read-only-port=9")
+    found = node.audit(probe=True)
+    assert {found["live"].status, found["live-read-only"].status} == {Status.UNKNOWN}
+    assert "not one of this node's" in found["live"].observed
 
 
 def test_a_live_kube_proxy_is_read_too(node: Node, tmp_path: Path) -> None:

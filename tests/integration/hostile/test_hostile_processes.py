@@ -23,7 +23,7 @@ from agent.controls.seccomp import SeccompControl
 from agent.host import Completed, Host, HostExec, Program
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, HARDENED, QUIET, plant
-from tests.support.node_tree import KUBELET_CGROUP, MOUNTS, NodeTree
+from tests.support.node_tree import KUBELET_CGROUP, NodeTree
 
 POD = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-{}.scope\n".format(
     "a" * 64
