@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.controls.kubelet import fields, yaml_tree
-from agent.controls.kubelet.fields import FIELDS, Field, Kind, Wrong
+from agent.controls.kubelet.fields import FIELDS, TYPED, Field, Kind, Wrong
 from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused, Tree, Value
 from agent.errors import HostError
@@ -259,9 +259,11 @@ def _legacy() -> Tree:
 def _trouble(tree: Tree) -> str:
     """What the kubelet would refuse in the merged configuration, or reads where we would not."""
     refused = []
-    for known in (one for one in FIELDS if one.path):
-        value = yaml_tree.find(tree, known.path)
-        if value is not None:
+    for known in TYPED:
+        parent = yaml_tree.find(tree, known.path.rpartition(".")[0]) if "." in known.path else None
+        if parent is not None and not isinstance(parent.data, Mapping):
+            refused.append(f"{parent.source}: the parent of {known.path} has to be a mapping")
+        elif (value := yaml_tree.find(tree, known.path)) is not None:
             try:
                 fields.from_file(known, value)
             except Wrong as error:
