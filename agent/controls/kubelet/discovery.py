@@ -35,10 +35,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 class Launch:
     """One kubelet and how it was started.
 
-    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where people
-    set its flags. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
+    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where its
+    flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
     proxy: the flags of a kube-proxy in the same process, None where there is none or proxy_problem says why they are
-    unknown. told_by: files that hold its flags.
+    unknown. flag_files: files that hold its flags.
     """
 
     process: Process
@@ -50,11 +50,11 @@ class Launch:
     generated: tuple[str, ...] = ()
     proxy: Flags | None = None
     proxy_problem: str = ""
-    told_by: tuple[str, ...] = ()
+    flag_files: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
-        """The kubelet as people find it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
+        """The kubelet as `ps` shows it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
         named = "kubelet" if self.kind == "kubelet" else f"the kubelet in {self.kind}"
         return f"{named} (pid {self.process.pid})"
 
@@ -121,7 +121,7 @@ def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
     except HostError as error:
         proxy_problem = f"kube-proxy's arguments cannot be read: {error}"
     return Launch(
-        process, "microk8s", flags, path, unit, doubt, proxy=proxy, proxy_problem=proxy_problem, told_by=(path,)
+        process, "microk8s", flags, path, unit, doubt, proxy=proxy, proxy_problem=proxy_problem, flag_files=(path,)
     )
 
 
@@ -159,10 +159,10 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     config = cli.text("config", "c", default=K3S_CONFIG)
     data_dir = cli.text("data-dir", "d")
     extra: Mapping[str, Sequence[Argument]] = {}
-    told_by: tuple[str, ...] = ()
+    flag_files: tuple[str, ...] = ()
     try:
-        told_by = _k3s_files(host, config)
-        settings = _k3s_config(host, told_by)
+        flag_files = _k3s_files(host, config)
+        settings = _k3s_config(host, flag_files)
         data_dir = data_dir or "".join(argument.text for argument in settings.get("data-dir", ())[-1:])
         extra = {
             name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ())
@@ -175,7 +175,7 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     proxy = None if disabled or doubt else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
     place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
     return Launch(
-        process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, told_by
+        process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, flag_files
     )
 
 

@@ -33,7 +33,7 @@ _MAX_FOLDERS = 50
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One effective value. problem: why it cannot be told, empty when it can. folder: where a relative path starts."""
+    """One effective value. problem: why it is unknown, empty when it is not. folder: where a relative path starts."""
 
     value: Any
     source: str
@@ -43,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What a kubelet was told. files: the configuration files read, in order. trouble: why they cannot be believed.
+    """The configuration of one kubelet. files: the configuration files read, in order. trouble: why they do not count.
 
     doubt: why even the command line is not known; then nothing is.
     """
@@ -59,11 +59,11 @@ class Effective:
     configz: Tree | None = None
 
     def get(self, wanted: Field) -> Setting:
-        """The value that counts: the running kubelet's own answer where there is one, else what it was told."""
-        return self._running(wanted) or self.told(wanted)
+        """The value that counts: the running kubelet's own answer where there is one, else flags and files."""
+        return self._running(wanted) or self.configured(wanted)
 
-    def told(self, wanted: Field) -> Setting:
-        """The value by command line and files."""
+    def configured(self, wanted: Field) -> Setting:
+        """The value by flags and files."""
         if self.doubt:
             return Setting(None, "", self.doubt)
         if wanted is fields.SECCOMP:
@@ -90,7 +90,7 @@ class Effective:
         return below[name].source if name in below else source
 
     def path(self, wanted: Field) -> str:
-        """A setting that is a path, made absolute; empty when it is unset or cannot be told."""
+        """A setting that is a path, made absolute; empty when it is unset or unknown."""
         setting = self.get(wanted)
         return self.absolute(setting.value, setting.folder) if setting.value and not setting.problem else ""
 
@@ -102,11 +102,11 @@ class Effective:
         """Where the running kubelet's own answer is not what its command line and files say."""
         found = []
         for wanted in FIELDS if self.configz is not None else ():
-            running, told = self._running(wanted), self.told(wanted)
-            if running is None or running.problem or told.problem or _same(wanted, running.value, told.value):
+            running, set_ = self._running(wanted), self.configured(wanted)
+            if running is None or running.problem or set_.problem or _same(wanted, running.value, set_.value):
                 continue
-            told_by = f"{fields.spelled(told.value)} by {told.source}"
-            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {told_by}")
+            by_files = f"{fields.spelled(set_.value)} by {set_.source}"
+            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {by_files}")
         return tuple(found)
 
     # -- the layers ------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Effective:
             except Wrong as error:
                 setting = Setting(None, CONFIGZ, f"configz: {error}")
         if wanted is fields.SECCOMP and setting is not None and setting.value is False:
-            flag = self.told(wanted)  # the flag is not in /configz: either of them is enough
+            flag = self.configured(wanted)  # the flag is not in /configz: either of them is enough
             return flag if flag.problem or flag.source.startswith("flag") else setting
         return setting
 

@@ -166,7 +166,7 @@ def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
 
 
 def spelled(value: Any) -> str:
-    """A value as people write it in YAML, on one line."""
+    """A value as it is written in YAML, on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Everything that is read about the node's kubelets, in one pass; nothing here judges.
+"""Everything that is read about the node's kubelets in one pass. It refuses to judge.
 
-A kubelet may end at any moment: what was read of one that is not there any more afterwards is thrown away.
+A kubelet may end at any moment: what was read of one that is not there any more afterwards is discarded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Kubelet:
     """One kubelet. newer: configuration files changed since it started. undated: files whose time is not known.
 
     ended: it was gone when everything had been read. answers: None when it was not to be probed. configz: why its own
-    answer was not to be had, empty when it was or nobody may ask.
+    answer is missing, empty when it is there or was not requested.
     """
 
     launch: Launch
@@ -77,19 +77,19 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
     view = _view(host, launch)
-    told = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
-    answer, refused = _configz(configz, view, launch, told)
-    told = effective.with_configz(told, answer)
+    config = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
+    answer, refused = _configz(configz, view, launch, config)
+    config = effective.with_configz(config, answer)
     facts = Facts(
-        told,
+        config,
         launch.place,
-        _file(view, told.path(fields.CLIENT_CA), certificate=False),
-        _file(view, told.path(fields.CERTIFICATE), certificate=True),
+        _file(view, config.path(fields.CLIENT_CA), certificate=False),
+        _file(view, config.path(fields.CERTIFICATE), certificate=True),
     )
-    groups = files.groups(host, view, launch, told)
+    groups = files.groups(host, view, launch, config)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
-    newer, undated = _newer(host, view, launch, told)
-    answers = http_findings.ask(told, prober, host.addresses()) if prober is not None else None
+    newer, undated = _newer(host, view, launch, config)
+    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None else None
     return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
 
 
@@ -122,18 +122,18 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
         return FileFact(path, problem=str(error))
 
 
-def _newer(host: Host, view: Host, launch: Launch, told: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    own = [path for path in told.files if not any(name in path.split("/") for name in launch.generated)]
+def _newer(host: Host, view: Host, launch: Launch, config: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    own = [path for path in config.files if not any(name in path.split("/") for name in launch.generated)]
     try:
         unit = units.files(host, launch.unit)
         unit_files: Iterable[str] = [path for path in (unit.fragment, *unit.drop_ins) if path]
     except HostError:
         unit_files = ()
     newer, undated = [], []
-    others = (*launch.told_by, *unit_files, _ENVIRONMENT)
-    for door, path in (*((view, path) for path in own), *((host, path) for path in others)):
+    others = (*launch.flag_files, *unit_files, _ENVIRONMENT)
+    for view_, path in (*((view, path) for path in own), *((host, path) for path in others)):
         try:
-            changed = door.stat(path).mtime_ns / 1e9
+            changed = view_.stat(path).mtime_ns / 1e9
         except HostFileMissing:
             undated += [path] if path in own else []
         except HostError:
@@ -148,25 +148,25 @@ def _ended(one: Kubelet) -> Kubelet:
 
 
 def _configz(
-    configz: Configz | None, view: Host, launch: Launch, told: Effective
+    configz: Configz | None, view: Host, launch: Launch, config: Effective
 ) -> tuple[Mapping[str, Any] | None, str]:
     if configz is None:
         return None, ""
-    port = told.get(fields.PORT)
+    port = config.get(fields.PORT)
     number = fields.PORT.default if port.problem else port.value
     try:
-        certificate = view.read_bytes(_serving_certificate(told), limit_bytes=CERTIFICATE_BYTES)
+        certificate = view.read_bytes(_serving_certificate(config), limit_bytes=CERTIFICATE_BYTES)
         return configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate), ""
     except AgentError as error:
         return None, str(error)
 
 
-def _serving_certificate(told: Effective) -> str:
+def _serving_certificate(config: Effective) -> str:
     """Where the kubelet keeps the certificate that it serves with: given, signed by the cluster, or made by itself.
 
     https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/certificate/kubelet.go, cmd/kubelet/app/server.go
     """
-    if given := told.path(fields.CERTIFICATE):
+    if given := config.path(fields.CERTIFICATE):
         return given
-    folder = told.absolute(told.flags.text("cert-dir", default=files.PKI))
-    return f"{folder}/{'kubelet-server-current.pem' if told.get(fields.SERVER_TLS).value else 'kubelet.crt'}"
+    folder = config.absolute(config.flags.text("cert-dir", default=files.PKI))
+    return f"{folder}/{'kubelet-server-current.pem' if config.get(fields.SERVER_TLS).value else 'kubelet.crt'}"

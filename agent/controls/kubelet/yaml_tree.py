@@ -224,7 +224,7 @@ class _Reader:
                 for below in value.data if isinstance(value.data, tuple) else (value,):
                     merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
             else:
-                # The line of the key is what people look for; a block mapping's own mark is a line further.
+                # The line of the key is what a reader looks for; a block mapping's own mark is a line further.
                 pairs[event.value] = Value(value.data, f"{self._prefix}:{line}", self._folder)
         return {**merged, **pairs}
 

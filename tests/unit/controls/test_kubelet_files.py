@@ -71,7 +71,7 @@ def test_a_folder_that_lets_nobody_in_makes_the_mode_harmless(tmp_path: Path) ->
         assert finding.status is status, oct(mode)
     chmod(tmp_path, "/var/lib/kubelet", 0o700)
     said = judged(tmp_path, f"--config={CONFIG}")["4.1.9"].observed
-    assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) lets nobody else in"
+    assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) is closed to others"
 
 
 @root_only

