@@ -21,7 +21,7 @@ from agent.host import Host
 from agent.model import Finding, Report, Severity, Status
 
 LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a manual apply and the daemon never overlap
-Configz = Callable[[int, str], Mapping[str, Any] | None]
+Configz = Callable[[int, str, bytes], Mapping[str, Any] | None]
 AnyControl = base.Control[Any]
 
 

@@ -147,7 +147,10 @@ class Daemon:
         self._expected_by = self._clock() + _STUCK_SECONDS
         config = self._policy.config
         # Before the pass, so that changes during it are not missed.
+        before = self._watch.problem
         self._watch.watch(self._watched(config, self._controls))
+        if self._watch.problem not in ("", before):
+            self._log.warning("watch_setup_failed", error=self._watch.problem, effect="changes wait for the interval")
         if config is None:
             self._not_ready["pass"] = f"no valid configuration: {node_status.cut(self._policy.problem, 300)}"
             self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])

@@ -1,4 +1,4 @@
-"""The only door to the node: files below the host root, commands, processes, boot id, uptime.
+"""The only access to the node: files below the host root, commands, processes, boot id, uptime.
 
 Everything takes and returns the node's own paths (`/etc/modprobe.d/x.conf`), wherever the node's tree is mounted. It
 refuses to leave the host root, to run a shell, and to know anything about Kubernetes.
@@ -7,52 +7,45 @@ refuses to leave the host root, to run a shell, and to know anything about Kuber
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import os
 import posixpath
 import re
+import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 from agent.errors import HostError, HostFileError, HostFileMissing
+from agent.host import identity, processes
+from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
 from agent.host.filesystem import FileStat, Tree
+from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 
-__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process"]
+__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program"]
 
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 _READ_LIMIT_BYTES = 8 << 20
 _OUTPUT_LIMIT_BYTES = 4 << 20
+_NAMES_LIMIT = 8192
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One process of the node. started: seconds since the epoch. Unreadable parts are empty, never guessed."""
-
-    pid: int
-    name: str
-    argv: tuple[str, ...]
-    exe: str
-    cwd: str
-    uid: int | None
-    started: float
 
 
 class Host:
     """A node: the tree below `root`, and the machine that it runs on.
 
-    root: the folder that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
-    children. A tree that has no /proc of its own (a debootstrap tree, a sandbox) is taken as running on this machine
-    for boot id, uptime and processes, and for nothing else.
+    root: the directory that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
+    children. A tree without a /proc of its own (a debootstrap tree) has this machine's boot id and uptime, and no
+    processes.
     """
 
     def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT) -> None:
@@ -61,6 +54,18 @@ class Host:
         if not os.path.isdir(self.root):
             raise HostError(f"--host-root {self.root}: not a folder")
         self._tree = Tree(self.root)
+        self._budget: Budget | None = None
+
+    def within(self, budget: Budget) -> Self:
+        """The same node, where everything that is read counts against the budget (BudgetExceeded when it is spent)."""
+        limited = copy.copy(self)
+        limited._budget = budget
+        return limited
+
+    @property
+    def budget(self) -> Budget | None:
+        """What readers of many values count against, where the pass has a budget."""
+        return self._budget
 
     @property
     def is_running_system(self) -> bool:
@@ -71,27 +76,44 @@ class Host:
 
     def read_bytes(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> bytes:
         """A regular file's content. Raises HostFileMissing, HostFileError (also past the limit), PathEscapesRoot."""
-        return self._tree.read_bytes(path, limit_bytes)
+        content = self._tree.read_bytes(path, limit_bytes)
+        if self._budget is not None:
+            self._budget.spend(Resource.BYTES, len(content), path)
+        return content
 
     def read_text(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> str:
         """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file."""
-        return self._tree.read_bytes(path, limit_bytes).decode(errors="replace")
+        return self.read_bytes(path, limit_bytes=limit_bytes).decode(errors="replace")
 
     def stat(self, path: str) -> FileStat:
         """What the path leads to inside the root. Raises HostFileMissing, HostFileError."""
+        if self._budget is not None:
+            self._budget.check_time(path)
         return self._tree.stat(path)
 
     def exists(self, path: str) -> bool:
         """Whether the path leads to something. Raises HostFileError when that cannot be told (permissions, loops)."""
         try:
-            self._tree.stat(path)
+            self.stat(path)
         except HostFileMissing:
             return False
         return True
 
+    def is_file(self, path: str) -> bool:
+        """Whether the path leads to a regular file; False also where that cannot be read."""
+        try:
+            return self.stat(path).kind == "file"
+        except HostFileError:
+            return False
+
     def names(self, folder: str) -> tuple[str, ...]:
-        """Sorted names in a folder. Raises HostFileMissing, HostFileError."""
-        return self._tree.names(folder)
+        """Sorted names in a directory. Raises HostFileMissing, HostFileError (also past the limit)."""
+        if self._budget is not None:
+            self._budget.spend(Resource.LISTINGS, 1, folder)
+        names = self._tree.names(folder, _NAMES_LIMIT)
+        if self._budget is not None:
+            self._budget.spend(Resource.ENTRIES, len(names), folder)
+        return names
 
     def read_link(self, path: str) -> str:
         """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
@@ -212,14 +234,8 @@ class Host:
     def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:
         """The absolute path of a program where `run` would look for it, None when it is not there."""
         if (how or self.how) is HostExec.NSENTER:
-            return next((f"{folder}/{name}" for folder in _TOOL_FOLDERS if self._is_file(f"{folder}/{name}")), None)
+            return next((f"{folder}/{name}" for folder in _TOOL_FOLDERS if self.is_file(f"{folder}/{name}")), None)
         return next((f"{folder}/{name}" for folder in _TOOL_FOLDERS if os.access(f"{folder}/{name}", os.X_OK)), None)
-
-    def _is_file(self, path: str) -> bool:
-        try:
-            return self._tree.stat(path).kind == "file"
-        except HostFileError:
-            return False
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
@@ -257,47 +273,38 @@ class Host:
         """The processor's name as uname gives it, e.g. `x86_64`, `aarch64`."""
         return os.uname().machine
 
-    def processes(self) -> Iterator[Process]:
-        """The node's processes. One that dies while being read is left out. Raises HostError where none can be read."""
-        # psutil knows one procfs for the whole process: what was set before is put back.
-        before, psutil.PROCFS_PATH = psutil.PROCFS_PATH, self._proc()
+    def processes(self) -> ProcessTable:
+        """The node's own processes by identity: see host/identity.py. Raises HostError when none can be listed.
+
+        A tree without a /proc has none.
+        """
+        return identity.survey(self, self._proc(), self._budget or Budget()) if self._has_processes else ProcessTable()
+
+    @property
+    def _has_processes(self) -> bool:
+        return self.is_running_system or self._proc() != "/proc"
+
+    def still_running(self, started: Iterable[Process]) -> tuple[Process, ...]:
+        """Those of the processes that still run."""
+        return tuple(process for process in started if identity.is_running(self._proc(), process))
+
+    def listening(self, port: int) -> tuple[str, ...]:
+        """Addresses on which a process of root's accepts TCP connections to the port, in PID 1's network namespace.
+
+        Raises HostError.
+        """
         try:
-            pids = psutil.pids()  # process_iter would remember processes of another tree
-            found = [process for pid in pids if (process := _process(pid)) is not None]
-        except IndexError as error:  # psutil takes the lowest of none
-            raise HostError("no process in /proc: the node's procfs is not mounted below the host root") from error
+            return processes.listening(self._proc(), port) if self._has_processes else ()
         except OSError as error:
-            raise HostFileError("list", "/proc", error) from error
-        finally:
-            psutil.PROCFS_PATH = before
-        return iter(found)
+            raise HostFileError.of("read", "/proc/1/net/tcp", error) from error
+
+    def addresses(self) -> frozenset[str]:
+        """The IP addresses of this machine's interfaces, loopback's among them; no zone in those of IPv6."""
+        found = psutil.net_if_addrs().values()
+        families = (socket.AF_INET, socket.AF_INET6)
+        return frozenset(one.address.partition("%")[0] for some in found for one in some if one.family in families)
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
-        return Host(f"{self._proc()}/{process.pid}/root", how=self.how)
-
-
-def _process(pid: int) -> Process | None:
-    """What is known of one process; None when it died meanwhile."""
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            return Process(
-                pid=process.pid,
-                name=process.name(),
-                argv=tuple(process.cmdline()),
-                exe=_or_empty(process.exe),
-                cwd=_or_empty(process.cwd),
-                uid=process.uids().effective,
-                started=process.create_time(),
-            )
-    except (psutil.Error, OSError, ValueError, IndexError, KeyError, RuntimeError):
-        return None  # RuntimeError: a /proc/stat without the time of boot, by which starts are told
-
-
-def _or_empty(read: object) -> str:
-    """psutil's answer, empty where the kernel refuses it (another user's process, a kernel thread)."""
-    try:
-        return str(read()) if callable(read) else ""
-    except (psutil.Error, OSError):
-        return ""
+        view = Host(f"{self._proc()}/{process.pid}/root", how=self.how)
+        return view if self._budget is None else view.within(self._budget)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -46,23 +47,8 @@ class Tree:
 
     def read_bytes(self, path: str, limit_bytes: int) -> bytes:
         """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike."""
-        with self._reading("read", path) as parent_and_name:
-            parent, name = parent_and_name
-            # O_NONBLOCK: a FIFO in place of a file must not hold the agent up.
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise HostFileError("read", path, "not a regular file")
-                chunks: list[bytes] = []
-                left = limit_bytes + 1
-                while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
-                    chunks.append(chunk)
-                    left -= len(chunk)
-            finally:
-                os.close(fd)
-        if left <= 0:
-            raise HostFileError("read", path, f"larger than {limit_bytes} bytes")
-        return b"".join(chunks)
+        with self._reading("read", path) as (parent, name):
+            return read_regular(name, path, limit_bytes, parent=parent, flags=os.O_NOFOLLOW)
 
     def stat(self, path: str) -> FileStat:
         """What the path leads to, symlinks followed inside the root."""
@@ -80,14 +66,20 @@ class Tree:
             kind,
         )
 
-    def names(self, path: str) -> tuple[str, ...]:
-        """Names in a folder, sorted; the agent's own unfinished temporary files left out."""
+    def names(self, path: str, limit: int) -> tuple[str, ...]:
+        """Names in a directory, sorted; the agent's own unfinished temporary files left out.
+
+        Raises HostFileError past `limit` names, without having read the rest.
+        """
         with self._reading("list", path) as (parent, name):
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
-                found = os.listdir(fd)
+                with os.scandir(fd) as entries:
+                    found = [entry.name for entry in itertools.islice(entries, limit + 1)]
             finally:
                 os.close(fd)
+        if len(found) > limit:
+            raise HostFileError("list", path, f"more than {limit} names in it")
         return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
 
     def read_link(self, path: str) -> str:
@@ -247,6 +239,32 @@ class Tree:
                         os.unlink(entry, dir_fd=folder)
         finally:
             os.close(folder)
+
+
+def read_regular(name: str, path: str, limit_bytes: int, *, parent: int | None = None, flags: int = 0) -> bytes:
+    """The content of a regular file. path: how a message names it. Raises OSError, HostFileError.
+
+    The file is found with O_PATH, which opens no driver, and only what is regular is then opened, through the same
+    descriptor: opening a device or a FIFO has effects already. O_NONBLOCK is for files of procfs that wait for content.
+    """
+    handle = os.open(name, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=parent)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise HostFileError("read", path, "not a regular file")
+        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    finally:
+        os.close(handle)
+    try:
+        chunks: list[bytes] = []
+        left = limit_bytes + 1
+        while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        os.close(fd)
+    if left <= 0:
+        raise HostFileError("read", path, f"larger than {limit_bytes} bytes")
+    return b"".join(chunks)
 
 
 def _parts_reversed(action: str, path: str, text: str) -> list[str]:

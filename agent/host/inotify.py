@@ -1,8 +1,8 @@
-"""Waking when files change: inotify on folders, so that nothing is polled and an idle node costs nothing.
+"""Waking when files change: inotify on directories, so that nothing is polled and an idle node costs nothing.
 
-Folders are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet
-are all events of the folder. A folder that is missing is waited for at its nearest ancestor.
-It refuses to say what the change was: whoever is woken looks for itself.
+Directories are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet
+are all events of the directory. One that is missing is waited for at its nearest ancestor.
+It refuses to report what the change was: the caller reads the files again.
 https://man7.org/linux/man-pages/man7/inotify.7.html
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import struct
@@ -17,8 +18,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from agent.errors import HostError
 
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
 _ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x4, 0x400, 0x800
@@ -28,29 +27,30 @@ _EVENT = struct.Struct("iIII")
 _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _CONFIG_MAP_LINK = "..data"
 _OWN_TEMPORARY = ".node-hardening-"
-_SETTLE_SECONDS = 0.1  # one act of a person or of the kubelet is a burst of events
+_SETTLE_SECONDS = 0.1  # one change by a user or the kubelet is a burst of events
 _MAX_FOLDERS = 64
+_MAX_CHUNKS = 32
+_UNWATCHED_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class _Folder:
-    """One watched folder: who wants to know, and which names in it (None: any) concern them."""
+    """One watched directory: for which of the caller's names, and which entries of it matter (None: any)."""
 
     wanted: dict[str, set[str] | None] = field(default_factory=dict)
 
 
 class FolderWatch:
-    """Watches paths (files or folders, real paths of this process) under names of the caller's choosing.
+    """Watches paths (files or directories, real paths of this process) under names of the caller's choosing.
 
-    One thread waits; `wake` may be called from any thread and from a signal handler. Raises HostError when the kernel
-    has no inotify instance left to give.
+    One thread waits; `wake` may be called from any thread and from a signal handler. Where the kernel has no instance
+    or watch left to give, `problem` says so, `wait` returns more often, and the next `watch` tries again.
     """
 
     def __init__(self, paths: Mapping[str, Iterable[str]]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.inotify_init1(_CLOEXEC_NONBLOCK)
-        if self._fd < 0:
-            raise HostError(f"inotify_init1: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
+        self._fd = -1
+        self.problem = ""
         self._waker_read, self._waker_write = os.pipe2(_CLOEXEC_NONBLOCK)
         self._folders: dict[int, _Folder] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
@@ -59,7 +59,16 @@ class FolderWatch:
     def watch(self, paths: Mapping[str, Iterable[str]]) -> None:
         """Watches these paths instead of the ones before."""
         self._paths = {name: tuple(some) for name, some in paths.items()}
-        self._arm()
+        self.problem = ""
+        if self._fd < 0:
+            self._fd = self._libc.inotify_init1(_CLOEXEC_NONBLOCK)
+        if self._fd < 0:
+            self._fail("inotify_init1", "max_user_instances")
+        else:
+            self._arm()
+
+    def _fail(self, call: str, limit: str) -> None:
+        self.problem = f"{call}: {os.strerror(ctypes.get_errno())}; raise fs.inotify.{limit}"
 
     def wake(self) -> None:
         """Ends a `wait` that is under way, or the next one."""
@@ -68,10 +77,11 @@ class FolderWatch:
 
     def wait(self, timeout_seconds: float) -> frozenset[str]:
         """The names whose paths changed; empty after the timeout or a `wake`."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + (min(timeout_seconds, _UNWATCHED_SECONDS) if self.problem else timeout_seconds)
+        sources = [self._waker_read] if self._fd < 0 else [self._fd, self._waker_read]
         while True:
             left = max(deadline - time.monotonic(), 0.0)
-            ready, _, _ = select.select([self._fd, self._waker_read], [], [], left)
+            ready, _, _ = select.select(sources, [], [], left)
             if self._waker_read in ready:
                 _drain(self._waker_read)
                 return self._changed() if self._fd in ready else frozenset()
@@ -83,9 +93,10 @@ class FolderWatch:
             return frozenset()
 
     def close(self) -> None:
-        """Gives the descriptors back."""
+        """Closes the descriptors."""
         for fd in (self._fd, self._waker_read, self._waker_write):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _arm(self) -> None:
         """Watches what is there now. Adding a watch that stands already only renews it."""
@@ -95,7 +106,9 @@ class FolderWatch:
                 for folder, entries in _targets(path):
                     number = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
                     if number < 0:
-                        continue  # gone since it was looked at: its parent's event arms it again
+                        if ctypes.get_errno() == errno.ENOSPC:
+                            self._fail("inotify_add_watch", "max_user_watches")
+                        continue  # else it is gone since it was found: its parent's event arms it again
                     wanted = folders.setdefault(number, _Folder()).wanted
                     before = wanted.get(name, set())
                     wanted[name] = None if before is None or entries is None else before | entries
@@ -139,12 +152,11 @@ def _targets(path: str) -> list[tuple[str, set[str] | None]]:
 
 
 def _drain(fd: int) -> bytes:
-    chunks = []
-    while True:
-        try:
+    chunks: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):
+        while len(chunks) < _MAX_CHUNKS:  # what is left wakes the next wait
             chunks.append(os.read(fd, 1 << 16))
-        except BlockingIOError:
-            return b"".join(chunks)
+    return b"".join(chunks)
 
 
 def _events(raw: bytes) -> Iterable[tuple[int, int, str]]:

@@ -155,11 +155,15 @@ class StoredCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How the server is verified. authority: PEM of its CA, None for the system's. server_name: if not the URL's."""
+    """How the server is verified. authority: PEM of its CA, None for the system's. server_name: if not the URL's.
+
+    fingerprint: SHA-256 (hex) of the one certificate that is trusted, whoever signed it; empty: not used.
+    """
 
     authority: Text | None = None
     insecure: bool = False
     server_name: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ def unreachable(operation: Operation, server: str, error: Exception, *, write: b
         if isinstance(link, ssl.SSLCertVerificationError):
             message = f"the certificate of {server} is not trusted: {link.verify_message}"
             return Unreachable(operation, message, repeatable=False)
+        if isinstance(link, urllib3.exceptions.SSLError) and "ingerprint" in str(link):
+            message = f"the certificate of {server} is not trusted: it is not the one that was expected"
+            return Unreachable(operation, message, repeatable=False)
     unsent = any(isinstance(link, _UNSENT) for link in chain)
     return Unreachable(operation, f"{server}: {_words(chain)}", ambiguous=write and not unsent)
 

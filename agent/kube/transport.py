@@ -180,7 +180,7 @@ class HttpSession:
         context = self._tls.present()
         with self._lock:
             if context is not self._context:
-                self._adapter.start_over(context, self._access.trust.server_name)
+                self._adapter.start_over(context, self._access.trust)
                 self._context = context
 
 
@@ -189,7 +189,7 @@ def tls_context(trust: Trust, certificate: ClientCertificate | None) -> ssl.SSLC
     context = with_deadline(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     # An authority may be an intermediate one, as Go takes it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if trust.insecure:
+    if trust.insecure or trust.fingerprint:  # the adapter compares the fingerprint, before anything is sent
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif trust.authority is None:
@@ -237,14 +237,16 @@ class _Adapter(BoundedAdapter):
     def __init__(self, lifeline: Lifeline) -> None:
         super().__init__(pool_size=_POOL_SIZE, connection=_connection(lifeline), socket_options=_SOCKET_OPTIONS)
 
-    def start_over(self, context: ssl.SSLContext | None, server_name: str) -> None:
+    def start_over(self, context: ssl.SSLContext | None, trust: Trust) -> None:
         """New connections from now on; answers on old ones continue."""
         self._options = {"socket_options": _SOCKET_OPTIONS}
         if context is not None:
             self._options["ssl_context"] = context
-            if server_name:
-                self._options["server_hostname"] = server_name
-            if context.verify_mode is ssl.CERT_NONE:
+            if trust.server_name:
+                self._options["server_hostname"] = trust.server_name
+            if trust.fingerprint:
+                self._options["assert_fingerprint"] = trust.fingerprint
+            if trust.insecure:
                 # Configured on purpose; once per request is more than anyone reads.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         old, proxies = self.poolmanager, self.proxy_manager

@@ -79,6 +79,7 @@ class NodeRoot:
             node.at(f"/{empty}").mkdir(parents=True, exist_ok=True)
         node.at("/var/run").symlink_to("/run")
         kernel_modules.build(folder, builtin=["ext4"])
+        node._start(1, ("/sbin/init",), "0::/init.scope")
         node.start_kubelet()
         node.reboot()
         return node
@@ -124,15 +125,22 @@ class NodeRoot:
 
     def start_kubelet(self, argv: tuple[str, ...] = _KUBELET_ARGV) -> None:
         """Puts the kubelet's process into the node's /proc."""
-        folder = f"/proc/{KUBELET_PID}"
+        self._start(KUBELET_PID, argv, "0::/system.slice/kubelet.service")
+
+    def _start(self, pid: int, argv: tuple[str, ...], cgroup: str) -> None:
+        """A process as the kernel shows one that is the node's own: root's, with PID 1's root and mounts."""
+        folder, name = f"/proc/{pid}", argv[0].rpartition("/")[2]
+        self.write(argv[0], "")
         self.write(f"{folder}/cmdline", "".join(f"{word}\0" for word in argv))
-        self.write(f"{folder}/comm", "kubelet\n")
+        self.write(f"{folder}/comm", f"{name}\n")
+        self.write(f"{folder}/cgroup", f"{cgroup}\n")
         self.write(
             f"{folder}/stat",
-            f"{KUBELET_PID} (kubelet) S 1 {'0 ' * 17}{_STARTED_TICKS} {_STAT_FIELDS_AFTER_START.strip()}\n",
+            f"{pid} ({name}) S 1 {'0 ' * 17}{_STARTED_TICKS} {_STAT_FIELDS_AFTER_START.strip()}\n",
         )
-        self.write(f"{folder}/status", "Name:\tkubelet\nState:\tS\nPPid:\t1\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
-        for link, target in (("root", self.path), ("cwd", "/"), ("exe", "/usr/bin/kubelet")):
+        self.write(f"{folder}/status", f"Name:\t{name}\nState:\tS\nPPid:\t1\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
+        self.at(f"{folder}/ns").mkdir()
+        for link, target in (("root", self.path), ("cwd", "/"), ("exe", argv[0]), ("ns/mnt", "mnt:[4026531841]")):
             self.at(f"{folder}/{link}").symlink_to(target)
 
     def stop_kubelet(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,31 @@ def test_locate_resolves_inside_the_root(tmp_path: Path) -> None:
     host = Host(tmp_path)
     assert host.locate("/var/run/reboot-required") == os.fspath(tmp_path / "run" / "reboot-required")
     assert host.locate("/var/lib/missing/deep") == os.fspath(tmp_path / "var" / "lib" / "missing" / "deep")
+
+
+@pytest.fixture
+def exhausted() -> Iterator[Callable[[], None]]:
+    """No third descriptor to be had: inotify_init1 fails with EMFILE, as where fs.inotify.max_user_instances is used
+    up (all of which a test must not take from the machine). Called: there are descriptors again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(3)]
+    for fd in free:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[2], hard))
+    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_an_instance_left_it_reports_that_and_recovers(exhausted: Callable[[], None], tmp_path: Path) -> None:
+    """No exception: the caller's interval goes on, `wake` works, and the next watch tries again."""
+    watch = FolderWatch({"node": [str(tmp_path)]})
+    assert "max_user_instances" in watch.problem
+    assert watch.wait(0.01) == frozenset()
+    watch.wake()
+    assert watch.wait(_LONG) == frozenset()
+    exhausted()
+    watch.watch({"node": [str(tmp_path)]})
+    assert watch.problem == ""
+    (tmp_path / "new").write_text("")
+    assert watch.wait(_LONG) == {"node"}
+    watch.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +12,10 @@ import psutil
 import pytest
 
 from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import Host, Process
+from agent.host import Host, Program
+from agent.host.processes import ProcessEntry, boot_time
+from tests.support.agents import eventually
+from tests.support.node_tree import NodeTree, end, real_node, waiting_program
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 
@@ -33,52 +36,91 @@ def child(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def find(host: Host, pid: int) -> Process | None:
-    """The process with this pid, as the host lists it."""
-    return next((process for process in host.processes() if process.pid == pid), None)
+def test_a_process_is_seen_as_it_was_started(tmp_path: Path) -> None:
+    """Program, argv, working directory, unit and start of a real one."""
+    with real_node(tmp_path / "node") as node:
+        child = node.start("kubelet", "--v=2", "a b", cwd=tmp_path)
+        (seen,) = Host(node.root).processes().processes
+    assert (seen.pid, seen.program, seen.argv) == (child.pid, Program.KUBELET, ("kubelet", "--v=2", "a b"))
+    assert (seen.cwd, seen.unit) == (str(tmp_path), "kubelet.service")
 
 
-def test_a_process_is_seen_as_it_was_started(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """Name, argv, program, working folder, user and start."""
-    seen = find(Host("/"), child.pid)
-    assert seen is not None
-    assert (seen.name, seen.argv, seen.cwd) == ("sleep", ("/bin/sleep", "1000"), str(tmp_path))
-    assert Path(seen.exe).samefile("/bin/sleep")
-    assert seen.uid == os.geteuid()
-    assert seen.started == pytest.approx(psutil.Process(child.pid).create_time())
+def test_the_start_is_the_kernels(child: subprocess.Popen[bytes]) -> None:
+    """In seconds since the epoch, as psutil has it."""
+    with ProcessEntry("/proc", child.pid) as entry:
+        started = boot_time("/proc") + entry.parent_and_start()[1] / os.sysconf("SC_CLK_TCK")
+    assert started == pytest.approx(psutil.Process(child.pid).create_time(), abs=0.02)
 
 
-def test_a_tree_without_proc_is_taken_as_running_here(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """A debootstrap tree has no processes of its own."""
-    (tmp_path / "tree").mkdir()
-    assert find(Host(tmp_path / "tree"), child.pid) is not None
+def test_a_tree_without_proc_has_no_processes(tmp_path: Path) -> None:
+    """Those of this machine are not the tree's."""
+    table = Host(tmp_path).processes()
+    assert (table.processes, table.total) == ((), 0)
 
 
 def test_a_zombie_is_left_out(tmp_path: Path) -> None:
-    """It runs nothing any more and has no argv to read."""
-    with subprocess.Popen(["/bin/true"]) as process:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        seen = find(Host("/"), process.pid)
-        assert seen is None or seen.argv == ()
+    """It runs nothing any more, and has no arguments to read."""
+    with real_node(tmp_path / "node") as node:
+        child = node.start("kubelet", "--v=2")
+        host = Host(node.root)
+        (seen,) = host.processes().processes
+        assert host.still_running([seen]) == (seen,)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert host.still_running([seen]) == ()
+        assert host.processes().processes == ()
 
 
-def test_files_as_a_process_sees_them(child: subprocess.Popen[bytes]) -> None:
-    """Through /proc/PID/root, which is how a kubelet in another mount namespace is read."""
-    host = Host("/")
-    seen = find(host, child.pid)
-    assert seen is not None
-    assert host.view_of(seen).read_bytes("/etc/passwd") == host.read_bytes("/etc/passwd")
+def test_files_as_a_process_sees_them(tmp_path: Path) -> None:
+    """Through /proc/PID/root, which is how a kubelet in another mount namespace is read; gone with the process."""
+    with real_node(tmp_path / "node") as node:
+        child = node.start("kubelet")
+        host = Host(node.root)
+        (seen,) = host.processes().processes
+        assert host.view_of(seen).read_bytes("/etc/passwd") == Path("/etc/passwd").read_bytes()
+        child.kill()
+        child.wait()
+        with pytest.raises(HostError):
+            host.view_of(seen)
 
 
-def test_a_process_that_has_ended_has_no_view() -> None:
-    """An error of ours, which becomes an unknown finding."""
-    with subprocess.Popen(["/bin/sleep", "1000"]) as process:
-        host = Host("/")
-        seen = find(host, process.pid)
-        process.kill()
-    assert seen is not None
-    with pytest.raises(HostError):
-        host.view_of(seen)
+def test_a_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
+    """Told apart by the start."""
+    node = NodeTree(tmp_path / "node")
+    node.add("kubelet", "kubelet")
+    (seen,) = Host(node.root).processes().processes
+    node.remove(812)
+    node.add("kubelet", "kubelet", started=61)
+    assert Host(node.root).still_running([seen]) == ()
+
+
+@pytest.mark.skipif(not os.access("/proc/1/root", os.R_OK), reason="PID 1's namespaces cannot be read here")
+def test_a_real_process_of_root_beside_pid_1_qualifies(tmp_path: Path) -> None:
+    """With nothing staged, where tests run as root beside PID 1; one in a mount namespace of its own does not."""
+    program = waiting_program(tmp_path / "kubelet")
+    for argv, qualifies in (([str(program)], True), (["/usr/bin/unshare", "--mount", str(program)], False)):
+        child = subprocess.Popen(argv)
+        try:
+            name = Path(f"/proc/{child.pid}/comm")
+            eventually(lambda: b"kubelet" in name.read_bytes(), what="exec")  # noqa: B023 - called before the next turn
+            found = [one.pid for one in Host("/").processes().processes]
+        finally:
+            end(child)
+        assert (child.pid in found) is qualifies
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_real_process_of_another_user_is_none_of_the_nodes() -> None:
+    """With nothing staged: the machine's own /proc, and a process that gave up root."""
+    with tempfile.TemporaryDirectory() as folder:  # others may enter it
+        Path(folder).chmod(0o755)
+        child = subprocess.Popen([str(waiting_program(Path(folder, "kubelet"))), "--root-dir=/etc"], user=65534)
+        try:
+            table = Host("/").processes()
+        finally:
+            end(child)
+    assert child.pid not in [one.pid for one in table.processes]
+    assert table.others
 
 
 def test_the_boot_id_is_the_kernels() -> None:
@@ -132,36 +174,30 @@ def test_a_procfs_without_processes_is_an_error(tmp_path: Path) -> None:
     """Not mounted below the host root: an empty list would read as "no kubelet runs here"."""
     boot_id_file(tmp_path, f"{BOOT_ID}\n")
     with pytest.raises(HostError, match="no process in /proc: the node's procfs is not mounted"):
-        list(Host(tmp_path).processes())
+        Host(tmp_path).processes()
 
 
-def test_a_procfs_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
-    """Gone between the look and the listing, or never one: the kernel's reason is said."""
-    proc = boot_id_file(tmp_path, f"{BOOT_ID}\n").parents[3]
-    host = VanishingProc(tmp_path, proc)
-    with pytest.raises(HostFileError, match="cannot list /proc: No such file or directory"):
-        list(host.processes())
+def test_a_procfs_that_vanishes_is_an_error(tmp_path: Path) -> None:
+    """Unmounted between two reads: the kernel's reason is reported."""
+
+    class VanishingProc(Host):
+        def _proc(self) -> str:
+            return f"{tmp_path}/none"
+
+    with pytest.raises(HostError, match="cannot list /proc: No such file or directory"):
+        VanishingProc(tmp_path).processes()
 
 
-def test_a_procfs_without_the_time_of_boot_lists_no_process_wrongly(tmp_path: Path) -> None:
-    """When a process was started cannot be told then, so it is left out rather than guessed."""
-    boot_id_file(tmp_path, f"{BOOT_ID}\n")
-    folder = tmp_path / "proc/812"
-    folder.mkdir()
-    (folder / "stat").write_text(f"812 (kubelet) S 1 {'0 ' * 17}1200 {'0 ' * 30}\n")
-    (tmp_path / "proc/stat").write_text("cpu 1 2 3\n")
-    assert list(Host(tmp_path).processes()) == []
+def test_a_procfs_without_the_time_of_boot_verifies_no_process(tmp_path: Path) -> None:
+    """When a process was started is unknown then, so none is taken rather than one guessed at."""
+    node = NodeTree(tmp_path / "node")
+    node.add("kubelet", "kubelet")
+    (node.root / "proc/stat").write_text("cpu 1 2 3\n")
+    table = Host(node.root).processes()
+    assert (table.processes, table.others) == ((), 1)
+    assert "btime" in table.unverified
 
 
-class VanishingProc(Host):
-    """A node whose /proc is unmounted right after it was found."""
-
-    def __init__(self, root: Path, proc: Path) -> None:
-        super().__init__(root)
-        self._going = proc
-
-    def _proc(self) -> str:
-        found = super()._proc()
-        if self._going.exists():
-            shutil.rmtree(self._going)
-        return found
+def test_addresses_are_those_of_this_machines_interfaces() -> None:
+    """Loopback among them."""
+    assert "127.0.0.1" in Host("/").addresses()

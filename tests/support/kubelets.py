@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.check import Facts
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.probe import ProbeResult
-from agent.host import Host, Process
+from agent.host import Host, Process, ProcessTable
+from agent.host.identity import program_named
 from agent.model import Finding, Status
 
 HEADER = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
@@ -22,15 +23,23 @@ DROP_INS = "/etc/kubernetes/kubelet.conf.d"
 
 
 class StagedHost(Host):
-    """A tree with processes that are only said to run. `passes`: what each look at the processes gives, the last for
-    all later ones."""
+    """A tree with processes that are only said to run and to be the node's own. `passes`: what each observation of the
+    processes gives, the last for all later ones."""
 
     def __init__(self, root: Path, *passes: Sequence[Process]) -> None:
         super().__init__(root)
         self._passes = list(passes)
 
-    def processes(self) -> Iterator[Process]:
-        yield from self._passes.pop(0) if len(self._passes) > 1 else self._passes[0]
+    def processes(self) -> ProcessTable:
+        found = self._next()
+        return ProcessTable(tuple(found), total=len(found))
+
+    def still_running(self, started: Iterable[Process]) -> tuple[Process, ...]:
+        now = self._next()
+        return tuple(one for one in started if one in now)
+
+    def _next(self) -> Sequence[Process]:
+        return self._passes.pop(0) if len(self._passes) > 1 else self._passes[0]
 
     def view_of(self, process: Process) -> Host:
         """The kubelet sees the same tree."""
@@ -52,9 +61,11 @@ class StagedProber:
         return self.to_plain
 
 
-def process(*args: str, name: str = "kubelet", pid: int = 812, uid: int | None = 0, started: float = 4e9) -> Process:
-    """A process whose first argument is its program. It started so late that no file is newer."""
-    return Process(pid=pid, name=name, argv=args, exe=args[0] if args else "", cwd="/", uid=uid, started=started)
+def process(*args: str, name: str = "kubelet", pid: int = 812, started: float = 4e9, cwd: str = "/") -> Process:
+    """A process of the node whose first argument is its program. It started so late that no file is newer."""
+    program = program_named(name)
+    assert program is not None
+    return Process(pid, program, args, cwd, started)
 
 
 def plant(root: Path, files: Mapping[str, str]) -> Path:
@@ -95,7 +106,9 @@ def audit(
     probe: bool = True,
 ) -> dict[str, Finding]:
     """The control's findings by id, without its name. passes: what each look at the processes gives."""
-    asked = None if configz is None else lambda _port, _run: configz()
+    asked = None if configz is None else lambda _port, _run, _certificate: configz()
+    if configz is not None:  # it is asked only by a certificate
+        plant(root, {f"/var/lib/kubelet/pki/{name}": "PEM" for name in ("kubelet.crt", "kubelet-server-current.pem")})
     policy = schema.Kubelet(skip=skip or {}, probe=probe)
     control = KubeletControl(policy, StagedHost(root, *(passes or ([],))), configz=asked, prober=prober)
     seen = control.observe()

@@ -6,7 +6,8 @@ not load, and changes nothing where AppArmor is off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.config.schema import Apparmor, Mode
@@ -31,21 +32,25 @@ from agent.controls.apparmor.parser import Linted, Parser, Tool
 from agent.controls.apparmor.securityfs import Kernel, Lsm
 from agent.controls.base import Step
 from agent.controls.manifest import STATE_FOLDER, Entry, Installed, digest
-from agent.errors import AgentError, CommandMissing, HostError, HostFileError
+from agent.errors import AgentError, CommandMissing, HostError, HostFileError, Problem
 from agent.host import Host
 from agent.model import Change, Finding
 
 COPIES = f"{STATE_FOLDER}/{CONTROL}"
+_LINT_SECONDS = 60.0  # of one pass; each file has a timeout of its own besides
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
 class ApparmorControl:
-    """The control for one node. tool: a parser to use instead of the one that is found."""
+    """The control for one node. tool: a parser to use instead of the one that is found. clock: monotonic seconds."""
 
     name = CONTROL
 
-    def __init__(self, config: Apparmor, host: Host, *, tool: Tool | None = None) -> None:
+    def __init__(
+        self, config: Apparmor, host: Host, *, tool: Tool | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._config = config
         self._host = host
         self._tool = tool
@@ -113,11 +118,16 @@ class ApparmorControl:
         before, self._linted = self._linted, {}
         units: list[ProfileFile] = []
         refused: list[Refused] = []
+        deadline = self._clock() + _LINT_SECONDS
         for file in source.files:
             if file.problem is not None:
                 refused.append(Refused(file.name, file.shown, (file.problem,)))
                 continue
             key = (file.shown, digest(file.content), stamp)
+            if key not in before and self._clock() > deadline:
+                late = f"not checked: one pass checks profiles for at most {_LINT_SECONDS:g} s; the next pass goes on"
+                refused.append(Refused(file.name, file.shown, (Problem(file.shown, 0, "", late),)))
+                continue
             linted = before.get(key) or parser.lint(file.content, file.shown)
             self._linted[key] = linted
             if linted.problems:

@@ -1,6 +1,6 @@
 """The kubelet control: the effective configuration of the node's kubelet, live answers, files. Audit only.
 
-Every finding names the value and where it comes from. It never changes the kubelet, and what cannot be told is unknown.
+Every finding names the value and where it comes from. It never changes the kubelet, and what cannot be read is unknown.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from agent.config import schema
 from agent.controls.base import Step
@@ -20,6 +19,7 @@ from agent.controls.kubelet.observe import Configz, Kubelet, Observation, observ
 from agent.controls.kubelet.probe import HttpProber, Prober
 from agent.host import Host
 from agent.model import Finding, Severity, Status, worst_first
+from agent.text import format_rfc3339, join_limited
 
 __all__ = ["CHECK_IDS", "KubeletControl"]
 
@@ -53,7 +53,7 @@ class KubeletControl:
         self._prober = (prober or HttpProber()) if config.probe else None
 
     def watched(self) -> Sequence[str]:
-        """Nothing: it is only looked at, and takes effect only when the kubelet starts anew."""
+        """Nothing: files are audited only, and take effect when the kubelet restarts."""
         return ()
 
     def observe(self) -> Observation:
@@ -63,11 +63,11 @@ class KubeletControl:
         running = [one for one in seen.kubelets if not one.ended]
         settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
         modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
-        found = [_process(seen), *_worst_of_each(settings), proxy.judge(seen.proxy), *modes]
+        found = [_process(seen), *_worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
 
     def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only: the kubelet is somebody else's to configure
+        del seen  # audit only
         return ()
 
     def _skips(self) -> Mapping[str, str]:
@@ -96,38 +96,38 @@ def _judge(one: Kubelet) -> list[Finding]:
 
 def _process(seen: Observation) -> Finding:
     running = [one.launch for one in seen.kubelets if not one.ended]
-    aside = "".join(f"; {line}" for line in seen.search.aside)
+    aside = "".join(f"; {line}" for line in seen.search.notes)
     if len(running) == 1:
         only = running[0]
-        observed = f"{only.called}, since {_time(only.process.started)}{aside}"
+        observed = f"{only.called}, since {format_rfc3339(only.process.started)}{aside}"
         return _PROCESS.finding(CheckResult(Status.PASS, observed, "processes"))
     if running:
         names = ", ".join(launch.called for launch in running)
         observed = f"{len(running)} kubelets: {names}; each check shows the worst answer of them{aside}"
-        step = "See which of them is the node's own, and end or ignore the others."
+        step = "Find out why several run, and stop those that should not."
         return _PROCESS.finding(CheckResult(Status.INFO, observed, "processes", step))
     if seen.kubelets:
-        observed = f"{seen.kubelets[0].launch.called} ended while it was being looked at{aside}"
-        return _PROCESS.finding(CheckResult(Status.UNKNOWN, observed, "processes", "Look again when the kubelet runs."))
+        observed = f"{seen.kubelets[0].launch.called} ended during the check{aside}"
+        return _PROCESS.finding(CheckResult(Status.UNKNOWN, observed, "processes", "The next pass checks again."))
     observed = f"none of {LOOKED_FOR} among {seen.processes} processes{aside}"
-    step = "Start the kubelet, or look from the host's PID namespace (hostPID: true)."
+    step = "Start the kubelet; the agent needs the host's PID namespace (hostPID: true) to see it."
     return _PROCESS.finding(CheckResult(Status.UNKNOWN, observed, "processes", step))
 
 
 def _configuration(one: Kubelet) -> Finding:
-    told = one.facts.effective
+    config = one.facts.effective
     aside = f"; configz: {one.configz}" if one.configz else ""
-    problem = told.doubt or told.trouble
-    if problem and told.configz is None:
-        step = "Mend what is named so that the kubelet can read it, and restart the kubelet."
+    problem = config.doubt or config.trouble
+    if problem and config.configz is None:
+        step = "Fix the file so that the kubelet can read it, and restart the kubelet."
         return _CONFIG.finding(CheckResult(Status.UNKNOWN, f"{problem}{aside}", one.launch.called, step))
-    parts = ["command line", *told.files, *(["configz"] if told.configz is not None else [])]
+    parts = ["command line", *config.files, *(["configz"] if config.configz is not None else [])]
     observed = f"read from {', '.join(parts)}{f' ({problem})' if problem else ''}{aside}"
     return _CONFIG.finding(CheckResult(Status.PASS, observed, one.launch.called))
 
 
 def _drift(one: Kubelet) -> Finding:
-    started = _time(one.launch.process.started)
+    started = format_rfc3339(one.launch.process.started)
     lines = [f"{path} was changed after it started ({started})" for path in one.newer]
     lines += one.facts.effective.differences()
     if lines:
@@ -135,8 +135,8 @@ def _drift(one: Kubelet) -> Finding:
         return _DRIFT.finding(CheckResult(Status.FAIL, "; ".join(lines[:8]), one.launch.called, step))
     problem = one.facts.effective.doubt or one.facts.effective.trouble
     if one.undated or problem:
-        observed = problem or f"it cannot be told when {', '.join(one.undated)} was changed"
-        step = "Mend what is named and look again."
+        observed = problem or f"unknown when {join_limited(one.undated, characters=200)} changed"
+        step = "Fix the cause; the next pass checks again."
         return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
     return _DRIFT.finding(CheckResult(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))
 
@@ -163,7 +163,3 @@ def _skipped(finding: Finding, skips: Mapping[str, str]) -> Finding:
 
 def _plain(id_: str) -> str:
     return id_.removeprefix(f"{CONTROL}/")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""Whether a serving certificate was issued by somebody else than its holder: the first certificate of a PEM file.
+"""Whether a serving certificate was issued by another than its holder: the first certificate of a PEM file.
 
 Just enough DER to reach issuer and subject; nothing is verified. The image carries no X.509 library for it.
 https://www.rfc-editor.org/rfc/rfc5280#section-4.1

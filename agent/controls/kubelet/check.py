@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agent.controls.kubelet.effective import Effective, Setting
 from agent.controls.kubelet.fields import Field, spelled
 from agent.model import Finding, Severity, Status
+from agent.text import sanitize
 
 CONTROL = "kubelet"
 _LONGEST = 2000
@@ -18,7 +19,7 @@ _LONGEST = 2000
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file that a setting names. problem: why it cannot be read; self_signed: for certificates, None untold."""
+    """A file that a setting names. problem: why it cannot be read; self_signed: for certificates, None: unknown."""
 
     path: str = ""
     missing: bool = False
@@ -28,7 +29,7 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known about one kubelet's settings. place: where people set its flags."""
+    """All that is known about one kubelet's settings. place: where its flags are set."""
 
     effective: Effective
     place: str
@@ -57,17 +58,17 @@ class Row:
     expected: str
 
     def finding(self, verdict: CheckResult) -> Finding:
-        """The verdict as people read it."""
+        """The result as a finding."""
         return Finding(
             id=f"{CONTROL}/{self.id}",
             control=CONTROL,
             title=self.title,
             status=verdict.status,
             severity=verdict.severity or self.severity,
-            observed=_fit(verdict.observed),
+            observed=sanitize(verdict.observed, _LONGEST),
             expected=self.expected,
-            source=_fit(verdict.source),
-            remediation=_fit(verdict.remediation),
+            source=sanitize(verdict.source, _LONGEST),
+            remediation=sanitize(verdict.remediation, _LONGEST),
         )
 
 
@@ -76,15 +77,6 @@ class Check(Row):
     """A row that is judged from the settings alone. judge: pure."""
 
     judge: Callable[[Facts], CheckResult]
-
-
-def _fit(text: str) -> str:
-    """Text of the node's processes and files, made fit to be shown: nothing that moves a terminal's cursor, no half
-    characters of arguments that are not UTF-8, and bounded."""
-    if text.isprintable() and len(text) <= _LONGEST:
-        return text
-    clean = "".join(char if char.isprintable() else "\ufffd" for char in text[:_LONGEST])
-    return clean if len(text) <= _LONGEST else f"{clean}…"
 
 
 def setting_check(
@@ -102,7 +94,7 @@ def setting_check(
     def judge(facts: Facts) -> CheckResult:
         setting = facts.effective.get(field)
         if setting.problem:
-            return untold(setting)
+            return unknown(setting)
         observed = shown(field, setting)
         if good(setting.value):
             return CheckResult(Status.PASS, observed, setting.source)
@@ -116,9 +108,9 @@ def shown(field: Field, setting: Setting) -> str:
     return f"{field.path or '--' + field.flag}: {spelled(setting.value)}"
 
 
-def untold(setting: Setting) -> CheckResult:
-    """The value cannot be told, and why."""
-    step = "Mend what is named so that the kubelet can read it, restart the kubelet, and look again."
+def unknown(setting: Setting) -> CheckResult:
+    """The value is unknown, and why."""
+    step = "Fix the cause so that the kubelet can read it, and restart the kubelet."
     return CheckResult(Status.UNKNOWN, setting.problem, setting.source, step)
 
 

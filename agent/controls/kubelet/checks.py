@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from agent.controls.kubelet import fields
-from agent.controls.kubelet.check import Check, CheckResult, Facts, FileFact, remedy, setting_check, shown, untold
+from agent.controls.kubelet.check import Check, CheckResult, Facts, FileFact, remedy, setting_check, shown, unknown
 from agent.controls.kubelet.effective import Setting
 from agent.controls.kubelet.fields import spelled
 from agent.model import Severity, Status
@@ -51,7 +51,7 @@ def _client_ca(facts: Facts) -> CheckResult:
     field, setting = fields.CLIENT_CA, facts.effective.get(fields.CLIENT_CA)
     fix = "authentication.x509.clientCAFile: /etc/kubernetes/pki/ca.crt"
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     if not setting.value:
         return CheckResult(Status.FAIL, shown(field, setting), setting.source, remedy(facts, field, setting, fix))
     file = facts.client_ca
@@ -59,7 +59,7 @@ def _client_ca(facts: Facts) -> CheckResult:
         step = f"Put the cluster's CA at {file.path}, or name the file where it is at {setting.source}."
         return CheckResult(Status.FAIL, f"{shown(field, setting)}, and {file.path} is not there", setting.source, step)
     if file.problem:
-        step = "Mend what is named and look again."
+        step = "Fix the cause; the next pass checks again."
         return CheckResult(Status.UNKNOWN, f"{shown(field, setting)}: {file.problem}", setting.source, step)
     return CheckResult(Status.PASS, shown(field, setting), setting.source)
 
@@ -67,14 +67,14 @@ def _client_ca(facts: Facts) -> CheckResult:
 def _streaming(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.STREAMING)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     return CheckResult(Status.INFO, f"{shown(fields.STREAMING, setting)} (has no effect)", setting.source)
 
 
 def _hostname(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.HOSTNAME)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     if not setting.value:
         return CheckResult(Status.PASS, "--hostname-override is not set", setting.source)
     return CheckResult(Status.INFO, f"--hostname-override={setting.value}", setting.source)
@@ -87,7 +87,7 @@ def _certificate(facts: Facts) -> CheckResult:
     fix = "serverTLSBootstrap: true"
     for setting in (certificate, key, bootstrap):
         if setting.problem:
-            return untold(setting)
+            return unknown(setting)
     if certificate.value and key.value:
         return _given_certificate(certificate, facts.certificate)
     if bootstrap.value:
@@ -102,7 +102,7 @@ def _given_certificate(setting: Setting, file: FileFact) -> CheckResult:
     observed = shown(fields.CERTIFICATE, setting)
     if file.missing or file.problem:
         why = "is not there" if file.missing else file.problem
-        step = "Mend what is named; the kubelet does not start without it."
+        step = "Fix the cause; the kubelet does not start without it."
         return CheckResult(Status.UNKNOWN, f"{observed}: {file.path} {why}", setting.source, step)
     if file.self_signed:
         step = f"Put a certificate of the cluster's CA at {file.path}, or set `serverTLSBootstrap: true` instead."
@@ -117,7 +117,7 @@ def _server_rotation(facts: Facts) -> CheckResult:
     gate = facts.effective.gate("RotateKubeletServerCertificate")
     for setting in (bootstrap, certificate, key, gate):
         if setting.problem:
-            return untold(setting)
+            return unknown(setting)
     if gate.value is False:
         step = "Take RotateKubeletServerCertificate=false out of the feature gates and restart the kubelet."
         return CheckResult(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gate.source, step)
@@ -133,7 +133,7 @@ def _server_rotation(facts: Facts) -> CheckResult:
 def _ciphers(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.CIPHERS)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     if not setting.value:
         observed = "tlsCipherSuites is not set: Go's own list"
         return CheckResult(Status.INFO, observed, setting.source, severity=Severity.INFO)
@@ -148,11 +148,11 @@ def _ciphers(facts: Facts) -> CheckResult:
 def _tls_minimum(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.TLS_MINIMUM)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     good = _TLS_VERSIONS.get(setting.value) if setting.value else True
     if good is None:
         problem = f"{shown(fields.TLS_MINIMUM, setting)} is none of {', '.join(_TLS_VERSIONS)}; the kubelet refuses it"
-        return untold(Setting(None, setting.source, problem))
+        return unknown(Setting(None, setting.source, problem))
     if good:
         return CheckResult(Status.PASS, shown(fields.TLS_MINIMUM, setting), setting.source)
     step = remedy(facts, fields.TLS_MINIMUM, setting, "tlsMinVersion: VersionTLS12")
@@ -162,7 +162,7 @@ def _tls_minimum(facts: Facts) -> CheckResult:
 def _sysctls(facts: Facts) -> CheckResult:
     setting = facts.effective.get(fields.SYSCTLS)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     if not setting.value:
         return CheckResult(Status.PASS, shown(fields.SYSCTLS, setting), setting.source)
     wild = any("*" in name for name in setting.value)
@@ -174,10 +174,10 @@ def _sysctls(facts: Facts) -> CheckResult:
 def _pull_policy(facts: Facts) -> CheckResult:
     field, setting = fields.PULL_POLICY, facts.effective.get(fields.PULL_POLICY)
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     if setting.value and setting.value not in _PULL_POLICIES:
         problem = f"{shown(field, setting)} is none of {', '.join(_PULL_POLICIES)}; the kubelet refuses it"
-        return untold(Setting(None, setting.source, problem))
+        return unknown(Setting(None, setting.source, problem))
     if setting.value != "NeverVerify":
         return CheckResult(Status.PASS, shown(field, setting), setting.source)
     step = remedy(facts, field, setting, f"{field.path}: NeverVerifyPreloadedImages")
@@ -188,13 +188,13 @@ def _profiling(facts: Facts) -> CheckResult:
     """Both handlers are only there while enableDebuggingHandlers is on (pkg/kubelet/server, PR 87273)."""
     debugging = facts.effective.get(fields.DEBUGGING)
     if debugging.problem:
-        return untold(debugging)
+        return unknown(debugging)
     if not debugging.value:
         return CheckResult(Status.PASS, shown(fields.DEBUGGING, debugging), debugging.source)
     handlers = [(field, facts.effective.get(field)) for field in (fields.PROFILING, fields.DEBUG_FLAGS)]
     for _, setting in handlers:
         if setting.problem:
-            return untold(setting)
+            return unknown(setting)
     observed = ", ".join(shown(field, setting) for field, setting in handlers)
     source = ", ".join(dict.fromkeys(setting.source for _, setting in handlers))
     on = [(field, setting) for field, setting in handlers if setting.value]
@@ -208,13 +208,13 @@ def _healthz(facts: Facts) -> CheckResult:
     address, port = facts.effective.get(fields.HEALTHZ), facts.effective.get(fields.HEALTHZ_PORT)
     for setting in (address, port):
         if setting.problem:
-            return untold(setting)
+            return unknown(setting)
     if port.value == 0:
         return CheckResult(Status.PASS, "healthzPort: 0 (off)", port.source)
     loopback = is_loopback(address.value)
     if loopback is None:
         problem = f"{shown(fields.HEALTHZ, address)} is not an address; the kubelet refuses it"
-        return untold(Setting(None, address.source, problem))
+        return unknown(Setting(None, address.source, problem))
     if loopback:
         return CheckResult(Status.PASS, shown(fields.HEALTHZ, address), address.source)
     step = remedy(facts, fields.HEALTHZ, address, "healthzBindAddress: 127.0.0.1")
@@ -224,7 +224,7 @@ def _healthz(facts: Facts) -> CheckResult:
 def _gates(facts: Facts) -> CheckResult:
     setting = facts.effective.gate("AllAlpha")
     if setting.problem:
-        return untold(setting)
+        return unknown(setting)
     observed = "AllAlpha is not set" if setting.value is None else f"AllAlpha: {spelled(setting.value)}"
     if not setting.value:
         return CheckResult(Status.PASS, observed, setting.source)

@@ -8,7 +8,6 @@ https://github.com/k3s-io/k3s (pkg/daemons/agent, pkg/configfilearg, pkg/util/ar
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,9 @@ from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet import units, yaml_tree
 from agent.controls.kubelet.flags import Argument, Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused, Value
-from agent.errors import HostError
-from agent.host import Host, Process
+from agent.errors import HostError, HostFileMissing
+from agent.host import Host, Process, ProcessTable, Program
+from agent.host.budget import ARGUMENTS_BYTES, CONFIG_BYTES
 
 LOOKED_FOR = "kubelet, k3s server or agent, MicroK8s' kubelite"
 K3S_DATA = "/var/lib/rancher/k3s"
@@ -35,9 +35,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 class Launch:
     """One kubelet and how it was started.
 
-    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where people
-    set its flags. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
-    proxy: the flags of a kube-proxy in the same process, None where there is none. told_by: files that hold its flags.
+    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where its
+    flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
+    proxy: the flags of a kube-proxy in the same process, None where there is none or proxy_problem says why they are
+    unknown. flag_files: files that hold its flags.
     """
 
     process: Process
@@ -48,59 +49,57 @@ class Launch:
     doubt: str = ""
     generated: tuple[str, ...] = ()
     proxy: Flags | None = None
-    told_by: tuple[str, ...] = ()
+    proxy_problem: str = ""
+    flag_files: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
-        """The kubelet as people find it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
+        """The kubelet as `ps` shows it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
         named = "kubelet" if self.kind == "kubelet" else f"the kubelet in {self.kind}"
         return f"{named} (pid {self.process.pid})"
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a look at the processes gave. aside: processes that carry the name and were not taken, with the reason."""
+    """The node's kubelets. notes: what an operator should know about processes that were not taken for one."""
 
     launches: tuple[Launch, ...]
-    aside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def search(host: Host, processes: Sequence[Process]) -> Search:
-    """Every kubelet among the processes. One that runs as another user than root counts only when none is root's:
-    anybody may call a program kubelet, and its arguments say which files are read."""
-    found = [launch for process in processes if (launch := _launch(host, process)) is not None]
-    roots = [launch for launch in found if launch.process.uid in (0, None)]
-    aside = [f"pid {one.process.pid} belongs to uid {one.process.uid}" for one in found if roots and one not in roots]
-    aside += [
-        f"rke2 (pid {process.pid}) runs without a kubelet below it"
-        for process in processes
-        if not found and (process.name == "rke2" or process.name.startswith("rke2-"))
-    ]
-    return Search(tuple(sorted(roots or found, key=lambda one: (one.process.started, one.process.pid))), tuple(aside))
+def search(host: Host, table: ProcessTable) -> Search:
+    """Every kubelet of the node, oldest first."""
+    found = [launch for process in table.processes if (launch := _launch(host, process)) is not None]
+    notes = [f"some processes could not be verified: {table.unverified}"] if table.unverified else []
+    if not found:
+        if table.others:
+            notes.append(f"{table.others} processes have such a name and are not the node's own (user, container)")
+        notes += [
+            f"rke2 (pid {process.pid}) runs without a kubelet below it"
+            for process in table.processes
+            if process.program is Program.RKE2
+        ]
+    return Search(tuple(sorted(found, key=lambda one: (one.process.started, one.process.pid))), tuple(notes))
 
 
 def _launch(host: Host, process: Process) -> Launch | None:
-    words = _words(process)
-    if not words:
-        return None  # a kernel thread, or dead already
-    names = [posixpath.basename(word) for word in words[:3]]
-    if "kubelet" in (process.name, names[0]) or (names[0] == "hyperkube" and "kubelet" in names[1:2]):
-        start = names.index("kubelet") + 1 if "kubelet" in names else 1
-        flags = kubelet_flags.parse(kubelet_flags.arguments(words[start:]))
-        unit = units.of_process(host, process.pid) or "kubelet.service"
-        return Launch(process, "kubelet", flags, f"the kubelet's command line ({unit})", unit)
-    if names[0] == "kubelite" or process.name == "kubelite":
-        return _microk8s(host, process, kubelet_flags.parse(kubelet_flags.arguments(words[1:])))
-    if names[0] == "k3s" and names[1:2] in (["server"], ["agent"]):
-        return _k3s(host, process, words[1], words[2:])
-    return None
+    match process.program:
+        case Program.KUBELET:
+            flags = kubelet_flags.parse(kubelet_flags.arguments(_after_name(process.argv)))
+            unit = process.unit or "kubelet.service"
+            return Launch(process, "kubelet", flags, f"the kubelet's command line ({unit})", unit)
+        case Program.KUBELITE:
+            return _microk8s(host, process, kubelet_flags.parse(kubelet_flags.arguments(process.argv[1:])))
+        case Program.K3S:
+            return _k3s(host, process, process.argv[1], process.argv[2:])
+        case _:
+            return None
 
 
-def _words(process: Process) -> list[str]:
-    """The arguments; a title that the process has written over them is taken apart at its blanks."""
-    if process.argv and " " in process.argv[0] and not any(process.argv[1:]):
-        return process.argv[0].split()
-    return list(process.argv) if any(process.argv) else []
+def _after_name(argv: Sequence[str]) -> Sequence[str]:
+    """The flags: what comes after `kubelet`, which an interpreter or hyperkube may stand before."""
+    names = [posixpath.basename(word) for word in argv[:3]]
+    return argv[names.index("kubelet") + 1 :] if "kubelet" in names else argv[1:]
 
 
 # -- MicroK8s ----------------------------------------------------------------------------------------------------------
@@ -109,22 +108,28 @@ def _words(process: Process) -> list[str]:
 def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
     path = own.text("kubelet-args-file", default=f"{MICROK8S_ARGS}/kubelet")
     proxy_path = own.text("proxy-args-file", default=f"{MICROK8S_ARGS}/kube-proxy")
-    unit = units.of_process(host, process.pid) or "snap.microk8s.daemon-kubelite.service"
-    doubt, flags, proxy = "", Flags(()), None
+    unit = process.unit or "snap.microk8s.daemon-kubelite.service"
+    doubt, proxy_problem, flags, proxy = "", "", Flags(()), None
     try:
         flags = kubelet_flags.parse(tuple(_args_file(host, path)))
     except HostError as error:
-        doubt = f"the arguments of {process.name} cannot be read: {error}"
-    with contextlib.suppress(HostError):  # without it the kube-proxy check knows of none
+        doubt = f"the arguments of kubelite cannot be read: {error}"
+    try:
         proxy = kubelet_flags.parse(tuple(_args_file(host, proxy_path)))
-    return Launch(process, "microk8s", flags, path, unit, doubt, proxy=proxy, told_by=(path,))
+    except HostFileMissing:
+        pass  # MicroK8s runs without kube-proxy then
+    except HostError as error:
+        proxy_problem = f"kube-proxy's arguments cannot be read: {error}"
+    return Launch(
+        process, "microk8s", flags, path, unit, doubt, proxy=proxy, proxy_problem=proxy_problem, flag_files=(path,)
+    )
 
 
 def _args_file(host: Host, path: str) -> Iterator[Argument]:
     """One or more arguments a line; quotes are dropped, `#` begins a comment line, ${SNAP_DATA} is put in."""
     data = posixpath.dirname(posixpath.dirname(path))
     known = {"SNAP_DATA": data, "SNAP_COMMON": posixpath.join(posixpath.dirname(data), "common")}
-    for number, line in enumerate(host.read_text(path).splitlines(), 1):
+    for number, line in enumerate(host.read_text(path, limit_bytes=ARGUMENTS_BYTES).splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             for word in line.replace('"', "").replace("'", "").split():
                 text = _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), word)
@@ -135,7 +140,7 @@ def _args_file(host: Host, path: str) -> Iterator[Argument]:
 
 
 def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Launch | None:
-    unit = units.of_process(host, process.pid) or ("k3s.service" if role == "server" else "k3s-agent.service")
+    unit = process.unit or ("k3s.service" if role == "server" else "k3s-agent.service")
     doubt = ""
     own: Sequence[str] | None = visible or units.exec_start(host, unit)
     if own is None:
@@ -154,10 +159,10 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     config = cli.text("config", "c", default=K3S_CONFIG)
     data_dir = cli.text("data-dir", "d")
     extra: Mapping[str, Sequence[Argument]] = {}
-    told_by: tuple[str, ...] = ()
+    flag_files: tuple[str, ...] = ()
     try:
-        told_by = _k3s_files(host, config)
-        settings = _k3s_config(host, told_by)
+        flag_files = _k3s_files(host, config)
+        settings = _k3s_config(host, flag_files)
         data_dir = data_dir or "".join(argument.text for argument in settings.get("data-dir", ())[-1:])
         extra = {
             name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ())
@@ -166,10 +171,12 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
         flags = _k3s_flags(host, posixpath.normpath(data_dir or K3S_DATA), extra["kubelet-arg"])
     except (HostError, DocumentRefused) as error:
         doubt, flags = doubt or f"the configuration of k3s cannot be read: {error}", Flags(())
-    disabled = cli.text("disable-kube-proxy") == "true" or bool(doubt)
-    proxy = None if disabled else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
+    disabled = cli.text("disable-kube-proxy") == "true"
+    proxy = None if disabled or doubt else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
     place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
-    return Launch(process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, told_by)
+    return Launch(
+        process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, flag_files
+    )
 
 
 def _k3s_files(host: Host, path: str) -> tuple[str, ...]:
@@ -183,8 +190,8 @@ def _k3s_config(host: Host, files: Sequence[str]) -> Mapping[str, Sequence[Argum
     """What the files set: a later key replaces, `key+` appends. Raises HostError, DocumentRefused."""
     found: dict[str, tuple[Argument, ...]] = {}
     for file in files:
-        text = host.read_text(file)
-        for key, value in yaml_tree.load(text, file).items() if text.strip() else ():
+        content = host.read_bytes(file, limit_bytes=CONFIG_BYTES)
+        for key, value in yaml_tree.load(content, file, budget=host.budget).items() if content.strip() else ():
             texts = tuple(_texts(value))
             name = key.removesuffix("+")
             found[name] = (*found.get(name, ()), *texts) if key.endswith("+") else texts

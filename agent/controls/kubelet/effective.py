@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.controls.kubelet import fields, yaml_tree
-from agent.controls.kubelet.fields import FIELDS, Field, Kind, Wrong
+from agent.controls.kubelet.fields import FIELDS, TYPED, Field, Kind, Wrong
 from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused, Tree, Value
 from agent.errors import HostError
 from agent.host import Host
+from agent.host.budget import CONFIG_BYTES
 
 UNSET = "default"
 FLAGS_ONLY = "default (flags only)"
@@ -32,7 +33,7 @@ _MAX_FOLDERS = 50
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One effective value. problem: why it cannot be told, empty when it can. folder: where a relative path starts."""
+    """One effective value. problem: why it is unknown, empty when it is not. folder: where a relative path starts."""
 
     value: Any
     source: str
@@ -42,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What a kubelet was told. files: the configuration files read, in order. trouble: why they cannot be believed.
+    """The configuration of one kubelet. files: the configuration files read, in order. trouble: why they do not count.
 
     doubt: why even the command line is not known; then nothing is.
     """
@@ -58,11 +59,11 @@ class Effective:
     configz: Tree | None = None
 
     def get(self, wanted: Field) -> Setting:
-        """The value that counts: the running kubelet's own answer where there is one, else what it was told."""
-        return self._running(wanted) or self.told(wanted)
+        """The value that counts: the running kubelet's own answer where there is one, else flags and files."""
+        return self._running(wanted) or self.configured(wanted)
 
-    def told(self, wanted: Field) -> Setting:
-        """The value by command line and files."""
+    def configured(self, wanted: Field) -> Setting:
+        """The value by flags and files."""
         if self.doubt:
             return Setting(None, "", self.doubt)
         if wanted is fields.SECCOMP:
@@ -89,7 +90,7 @@ class Effective:
         return below[name].source if name in below else source
 
     def path(self, wanted: Field) -> str:
-        """A setting that is a path, made absolute; empty when it is unset or cannot be told."""
+        """A setting that is a path, made absolute; empty when it is unset or unknown."""
         setting = self.get(wanted)
         return self.absolute(setting.value, setting.folder) if setting.value and not setting.problem else ""
 
@@ -101,11 +102,11 @@ class Effective:
         """Where the running kubelet's own answer is not what its command line and files say."""
         found = []
         for wanted in FIELDS if self.configz is not None else ():
-            running, told = self._running(wanted), self.told(wanted)
-            if running is None or running.problem or told.problem or _same(wanted, running.value, told.value):
+            running, set_ = self._running(wanted), self.configured(wanted)
+            if running is None or running.problem or set_.problem or _same(wanted, running.value, set_.value):
                 continue
-            told_by = f"{fields.spelled(told.value)} by {told.source}"
-            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {told_by}")
+            by_files = f"{fields.spelled(set_.value)} by {set_.source}"
+            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {by_files}")
         return tuple(found)
 
     # -- the layers ------------------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ class Effective:
             except Wrong as error:
                 setting = Setting(None, CONFIGZ, f"configz: {error}")
         if wanted is fields.SECCOMP and setting is not None and setting.value is False:
-            flag = self.told(wanted)  # the flag is not in /configz: either of them is enough
+            flag = self.configured(wanted)  # the flag is not in /configz: either of them is enough
             return flag if flag.problem or flag.source.startswith("flag") else setting
         return setting
 
@@ -235,7 +236,8 @@ def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effe
 
 
 def _load(view: Host, path: str, label: str, folder: str) -> Tree:
-    tree = yaml_tree.load(view.read_text(path), path, label=label, folder=folder)
+    content = view.read_bytes(path, limit_bytes=CONFIG_BYTES)
+    tree = yaml_tree.load(content, path, label=label, folder=folder, budget=view.budget)
     yaml_tree.require_kind(tree, path)
     return tree
 
@@ -257,9 +259,11 @@ def _legacy() -> Tree:
 def _trouble(tree: Tree) -> str:
     """What the kubelet would refuse in the merged configuration, or reads where we would not."""
     refused = []
-    for known in (one for one in FIELDS if one.path):
-        value = yaml_tree.find(tree, known.path)
-        if value is not None:
+    for known in TYPED:
+        parent = yaml_tree.find(tree, known.path.rpartition(".")[0]) if "." in known.path else None
+        if parent is not None and not isinstance(parent.data, Mapping):
+            refused.append(f"{parent.source}: the parent of {known.path} has to be a mapping")
+        elif (value := yaml_tree.find(tree, known.path)) is not None:
             try:
                 fields.from_file(known, value)
             except Wrong as error:

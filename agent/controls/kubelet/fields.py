@@ -32,6 +32,7 @@ class Kind(Enum):
     DURATION = "a duration such as 4h0m0s"
     LIST = "a list of texts"
     GATES = "a mapping of feature names to true or false"
+    TEXTS = "a mapping of names to texts"
 
 
 class Wrong(ValueError):
@@ -107,6 +108,38 @@ FIELDS: tuple[Field, ...] = (
 )  # fmt: skip
 
 
+# The other fields of v1beta1 with their types: the kubelet refuses a file with a wrong type anywhere in it.
+# https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
+_OTHERS = {
+    Kind.BOOLEAN: """cgroupsPerQOS cpuCFSQuota enableContentionProfiling enableControllerAttachDetach
+        enableSystemLogHandler failCgroupV1 failSwapOn kernelMemcgNotification localStorageCapacityIsolation
+        mergeDefaultEvictionSettings registerNode runOnce serializeImagePulls singleProcessOOMKill""",
+    Kind.INT32: """containerLogMaxFiles containerLogMaxWorkers eventBurst evictionMaxPodGracePeriod
+        imageGCHighThresholdPercent imageGCLowThresholdPercent iptablesDropBit iptablesMasqueradeBit kubeAPIBurst
+        kubeAPIQPS maxParallelImagePulls maxPods nodeLeaseDurationSeconds nodeStatusMaxImages oomScoreAdj podsPerCore
+        registryBurst registryPullQPS tracing.samplingRatePerMillion""",
+    Kind.INT64: "maxOpenFiles userNamespaces.idsPerPod",
+    Kind.TEXT: """cgroupDriver cgroupRoot clusterDomain configMapAndSecretChangeDetectionStrategy containerLogMaxSize
+        contentType cpuManagerPolicy hairpinMode imageServiceEndpoint kubeReservedCgroup kubeletCgroups logging.format
+        memoryManagerPolicy memorySwap.swapBehavior podCIDR podLogsDir providerID reservedSystemCPUs resolvConf
+        showHiddenMetricsForVersion staticPodPath systemCgroups systemReservedCgroup topologyManagerPolicy
+        topologyManagerScope tracing.endpoint volumePluginDir""",
+    Kind.DURATION: """authentication.webhook.cacheTTL authorization.webhook.cacheAuthorizedTTL
+        authorization.webhook.cacheUnauthorizedTTL containerLogMonitorInterval cpuCFSQuotaPeriod
+        cpuManagerReconcilePeriod crashLoopBackOff.maxContainerRestartPeriod evictionPressureTransitionPeriod
+        fileCheckFrequency httpCheckFrequency imageMaximumGCAge imageMinimumGCAge nodeStatusReportFrequency
+        nodeStatusUpdateFrequency runtimeRequestTimeout shutdownGracePeriod shutdownGracePeriodCriticalPods
+        syncFrequency volumeStatsAggPeriod""",
+    Kind.LIST: "clusterDNS enforceNodeAllocatable preloadedImagesVerificationAllowlist",
+    Kind.TEXTS: """cpuManagerPolicyOptions evictionHard evictionMinimumReclaim evictionSoft evictionSoftGracePeriod
+        kubeReserved qosReserved systemReserved topologyManagerPolicyOptions""",
+}
+TYPED: tuple[Field, ...] = (
+    *(field for field in FIELDS if field.path),
+    *(Field(path, "", kind, None) for kind, paths in _OTHERS.items() for path in paths.split()),
+)
+
+
 def from_file(field: Field, value: Value) -> Any:
     """The value as the kubelet decodes it from JSON; lists become tuples. Raises Wrong."""
     read = plain(value)
@@ -133,7 +166,7 @@ def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
 
 
 def spelled(value: Any) -> str:
-    """A value as people write it in YAML, on one line."""
+    """A value as it is written in YAML, on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
@@ -211,6 +244,10 @@ def _gate_map(read: Any) -> Mapping[str, bool] | None:
     return read if isinstance(read, dict) and all(isinstance(on, bool) for on in read.values()) else None
 
 
+def _text_map(read: Any) -> Mapping[str, str] | None:
+    return read if isinstance(read, dict) and all(isinstance(text, str) for text in read.values()) else None
+
+
 _DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.BOOLEAN: _boolean,
     Kind.INT32: _number(_INT32),
@@ -219,6 +256,7 @@ _DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.DURATION: _duration,
     Kind.LIST: _list,
     Kind.GATES: _gate_map,
+    Kind.TEXTS: _text_map,
 }
 _PARSERS: Mapping[Kind, Callable[[str], Any]] = {
     Kind.BOOLEAN: kubelet_flags.boolean,

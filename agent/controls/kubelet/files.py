@@ -1,7 +1,7 @@
 """Modes and owners of the kubelet's files: CIS 4.1 and what it leaves out.
 
 A file that is not there is not applicable, never a failure. A mode that is too open does no harm below a folder that
-lets nobody in, and the finding says so.
+is closed to others, which the finding says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agent.controls.kubelet import fields, units
 from agent.controls.kubelet.check import CheckResult, Row
@@ -17,12 +18,13 @@ from agent.controls.kubelet.effective import Effective
 from agent.errors import HostError, HostFileMissing
 from agent.host import FileStat, Host
 from agent.model import Finding, Severity, Status
+from agent.text import join_limited
 
 _CONFIG = "/var/lib/kubelet/config.yaml"
 _KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 _BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
-_PKI = "/var/lib/kubelet/pki"
+PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
 _SOCKETS = (
     "/run/containerd/containerd.sock",
@@ -35,6 +37,8 @@ _SOCKETS = (
 _KEYS = (".key", ".pem")
 _PLUGINS = (".conf", ".conflist", ".json", "kubeconfig")
 _K3S_CNI = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
+
+_few = partial(join_limited, characters=400)
 
 IDS = (
     "4.1.1", "4.1.2", "4.1.3", "4.1.4", "4.1.5", "4.1.6", "4.1.7", "4.1.8", "4.1.9", "4.1.10", "file/drop-ins",
@@ -75,7 +79,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
     flags = launch.flags if launch is not None else None
     unit_files, unit_trouble = _unit(host, launch.unit if launch is not None and launch.unit else "kubelet.service")
     config, kubeconfig, bootstrap, client_ca, key = _CONFIG, _KUBECONFIG, _BOOTSTRAP, _CLIENT_CA, ""
-    pki, sockets = _PKI, _SOCKETS
+    pki, sockets = PKI, _SOCKETS
     cni: tuple[str, ...] = (_CNI,)
     drop_ins: tuple[str, ...] = ()
     if flags is not None and effective is not None:
@@ -89,7 +93,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         kubeconfig = named("", "kubeconfig")
         bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
         client_ca, key = effective.path(fields.CLIENT_CA), effective.path(fields.PRIVATE_KEY)
-        pki, cni = named(_PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
+        pki, cni = named(PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
         runtime = effective.get(fields.RUNTIME)
         if not runtime.problem and runtime.value.startswith(("unix://", "/")):
             sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
@@ -109,9 +113,9 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
     )
 
 
-def proxy_group(kubeconfig: str) -> Group:
-    """kube-proxy's kubeconfig; an empty path when no kube-proxy is known."""
-    return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, _some(kubeconfig))
+def proxy_group(kubeconfigs: Sequence[str]) -> Group:
+    """kube-proxy's kubeconfig, or those of several; empty where it is not known."""
+    return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, tuple(filter(None, kubeconfigs)))
 
 
 def look(view: Host, group: Group) -> tuple[FoundFile, ...]:
@@ -150,7 +154,7 @@ def _verdict(group: Group, looks: Sequence[FoundFile], *, mode: bool, owner: boo
             continue
         excess = one.stat.mode & ~group.maximum & 0o777
         if mode and excess and one.closed_by:
-            closed.append(f"{one.path} is {one.stat.mode:04o}, but {one.closed_by} lets nobody else in")
+            closed.append(f"{one.path} is {one.stat.mode:04o}, but {one.closed_by} is closed to others")
         elif mode and excess:
             wrong.append(f"{one.path} is {one.stat.mode:04o}")
             steps.append(f"chmod {one.stat.mode & group.maximum:04o} {one.path}")
@@ -163,16 +167,11 @@ def _verdict(group: Group, looks: Sequence[FoundFile], *, mode: bool, owner: boo
     if wrong:
         return CheckResult(Status.FAIL, _few([*wrong, *problems]), "stat", "; ".join(steps[:8]))
     if problems:
-        return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or mend what is named.")
+        return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or fix the cause.")
     if closed or good:
         return CheckResult(Status.PASS, _few([*closed, *good]), "stat")
     missing = [one.path for one in looks if one.missing]
     return CheckResult(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
-
-
-def _few(lines: Sequence[str]) -> str:
-    more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
-    return ", ".join(lines[:5]) + more
 
 
 def _look(view: Host, path: str) -> FoundFile:

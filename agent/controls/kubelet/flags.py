@@ -24,7 +24,7 @@ _BOOLEAN = """
     rotate-server-certificates runonce seccomp-default serialize-image-pulls skip-headers skip-log-headers version
     windows-service
 """
-# Flags whose value may begin with a dash, or that this control reads; any other one is told by its look.
+# Flags whose value may begin with a dash, or that this control reads; any other is recognized by its form.
 _VALUED = """
     address allowed-unsafe-sysctls authorization-mode bootstrap-kubeconfig cert-dir client-ca-file cni-conf-dir config
     config-dir container-runtime-endpoint event-burst event-qps eviction-max-pod-grace-period

@@ -8,6 +8,7 @@ another network namespace would be refused everywhere.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from agent.controls.kubelet import fields
@@ -34,8 +35,8 @@ class ProbeResults:
     problem: str = ""
 
 
-def ask(effective: Effective, prober: Prober) -> ProbeResults:
-    """Sends both requests to the address and ports that the kubelet was told to use."""
+def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResults:
+    """Sends both requests to the kubelet's address and ports. own: this machine's addresses; no other one is probed."""
     known = (fields.ADDRESS, fields.PORT, fields.READ_ONLY_PORT)
     address, port, read_only = (effective.get(one) for one in known)
     for setting in (address, port):
@@ -47,6 +48,8 @@ def ask(effective: Effective, prober: Prober) -> ProbeResults:
         return ProbeResults(problem=f"its address {address.value!r} is none")
     if ip.is_unspecified:
         ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    if not ip.is_loopback and str(ip) not in own:
+        return ProbeResults(problem=f"its address {ip} is not one of this node's")
     plain_port = READ_ONLY_PORT if read_only.problem or not read_only.value else int(read_only.value)
     ports = (int(port.value), plain_port)
     if not all(0 < number < 1 << 16 for number in ports):
@@ -66,9 +69,9 @@ def judge(answers: ProbeResults | None) -> tuple[Finding, ...]:
         off = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
         return SECURE.finding(off), READ_ONLY.finding(off)
     if answers.problem:
-        step = "Mend what is named, so that the kubelet's address is known, and look again."
-        untold = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
-        return SECURE.finding(untold), READ_ONLY.finding(untold)
+        step = "Fix the cause; the next pass checks again."
+        skipped = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
+        return SECURE.finding(skipped), READ_ONLY.finding(skipped)
     return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
 
 
@@ -83,9 +86,9 @@ def correct(finding: Finding, answers: ProbeResults | None) -> Finding:
     return replace(
         finding,
         status=Status.FAIL,
-        observed=f"anonymous requests are let in ({seen}), though by its settings: {finding.observed}",
+        observed=f"anonymous requests are accepted ({seen}), although the configuration has {finding.observed}",
         source=f"{answers.secure_url}; {finding.source}",
-        remediation="Restart the kubelet so that it takes up its configuration, then look again.",
+        remediation="Restart the kubelet so that it uses its configuration.",
     )
 
 
@@ -96,12 +99,12 @@ def _secure(answers: ProbeResults) -> CheckResult:
         return CheckResult(Status.PASS, f"{observed}, anonymous is off", source)
     if status == 403:
         step = "Set `authentication.anonymous.enabled: false` and restart the kubelet."
-        return CheckResult(Status.FAIL, f"{observed}, anonymous is on and only authorization stands in the way", source,
+        return CheckResult(Status.FAIL, f"{observed}, anonymous is on; only authorization refuses them", source,
                        step, Severity.HIGH)  # fmt: skip
     if status == 200:
-        step = "At once: set `authentication.anonymous.enabled: false` and `authorization.mode: Webhook`, restart it."
-        return CheckResult(Status.FAIL, f"{observed}, everybody who reaches this port reads every pod", source, step)
-    step = f"Look with `curl -k {source}` on the node, in the kubelet's network namespace."
+        step = "Set `authentication.anonymous.enabled: false` and `authorization.mode: Webhook`; restart it now."
+        return CheckResult(Status.FAIL, f"{observed}, anyone who reaches this port can read every pod", source, step)
+    step = f"Check with `curl -k {source}` on the node, in the kubelet's network namespace."
     return CheckResult(Status.UNKNOWN, observed, source, step)
 
 
@@ -111,10 +114,10 @@ def _read_only(answers: ProbeResults) -> CheckResult:
     if answers.plain.status is not None:
         step = "Set `readOnlyPort: 0` (or --read-only-port=0) and restart the kubelet."
         return CheckResult(Status.FAIL, observed, source, step)
-    step = f"Look with `curl {source}` on the node, in the kubelet's network namespace."
+    step = f"Check with `curl {source}` on the node, in the kubelet's network namespace."
     if answers.plain.refused and answers.secure.status is not None:
         return CheckResult(Status.PASS, observed, source)
     if answers.plain.refused:
-        why = "which says nothing, because the secure port was not reached either"
+        why = "which means nothing, because the secure port was not reached either"
         return CheckResult(Status.UNKNOWN, f"{observed}, {why}", source, step)
     return CheckResult(Status.UNKNOWN, observed, source, step)

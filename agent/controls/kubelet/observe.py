@@ -1,6 +1,6 @@
-"""Everything that is read about the node's kubelets, in one pass; nothing here judges.
+"""Everything that is read about the node's kubelets in one pass. It refuses to judge.
 
-A kubelet may end at any moment: what was read of one that is not there any more afterwards is thrown away.
+A kubelet may end at any moment: what was read of one that is not there any more afterwards is discarded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from agent.controls.kubelet.files import FoundFile, Group
 from agent.controls.kubelet.probe import Prober
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host
+from agent.host.budget import CERTIFICATE_BYTES, Budget
 
-# Asks the kubelet on that port; the word names this one run of it.
-Configz = Callable[[int, str], Mapping[str, Any] | None]
+# Requests /configz: from the port, for the run of the kubelet that the text names, trusting this certificate (PEM).
+Configz = Callable[[int, str, bytes], Mapping[str, Any] | None]
 
 # kubeadm's, which every unit of its packages reads; a kubelet started before it was changed does not have the change.
 _ENVIRONMENT = "/var/lib/kubelet/kubeadm-flags.env"
@@ -33,7 +34,7 @@ class Kubelet:
     """One kubelet. newer: configuration files changed since it started. undated: files whose time is not known.
 
     ended: it was gone when everything had been read. answers: None when it was not to be probed. configz: why its own
-    answer was not to be had, empty when it was or nobody may ask.
+    answer is missing, empty when it is there or was not requested.
     """
 
     launch: Launch
@@ -48,49 +49,47 @@ class Kubelet:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The node's kubelets, kube-proxy, and files. looks: of the usual places, when no kubelet runs."""
+    """The node's kubelets, kube-proxies, and files. looks: of the usual places, when no kubelet runs."""
 
     search: Search
     processes: int
     kubelets: tuple[Kubelet, ...]
-    proxy: proxy.ProxyObservation
+    proxies: tuple[proxy.ProxyObservation, ...]
     looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
 
 
-def observe(host: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
-    """One look at the node. prober: None when nothing is to be asked of ports. Raises nothing of its own."""
-    processes = tuple(host.processes())
-    search = discovery.search(host, processes)
-    # Of several, nobody can tell whose answer it is.
-    ask = configz if len(search.launches) == 1 else None
+def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
+    """One pass over the node, within one budget. prober: None when ports are not probed. Raises HostError."""
+    host = node.within(Budget())
+    table = host.processes()
+    search = discovery.search(host, table)
+    ask = configz if len(search.launches) == 1 else None  # of several, the answer could be any one's
     kubelets = tuple(_kubelet(host, launch, prober, ask) for launch in search.launches)
-    alive = {(process.pid, process.started) for process in host.processes()} if kubelets else set()
-    kubelets = tuple(
-        one if (one.launch.process.pid, one.launch.process.started) in alive else _ended(one) for one in kubelets
-    )
-    found = proxy.observe(host, processes, search.launches)
-    groups = [files.proxy_group(found.kubeconfig)]
+    running = host.still_running(one.launch.process for one in kubelets)
+    kubelets = tuple(one if one.launch.process in running else _ended(one) for one in kubelets)
+    proxies = proxy.observe(host, table, search.launches)
+    groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
     looks = tuple((group, files.look(host, group)) for group in groups)
-    return Observation(search, len(processes), kubelets, found, looks)
+    return Observation(search, table.total, kubelets, proxies, looks)
 
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
     view = _view(host, launch)
-    told = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
-    answer, refused = _configz(configz, launch, told)
-    told = effective.with_configz(told, answer)
+    config = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
+    answer, refused = _configz(configz, view, launch, config)
+    config = effective.with_configz(config, answer)
     facts = Facts(
-        told,
+        config,
         launch.place,
-        _file(view, told.path(fields.CLIENT_CA), certificate=False),
-        _file(view, told.path(fields.CERTIFICATE), certificate=True),
+        _file(view, config.path(fields.CLIENT_CA), certificate=False),
+        _file(view, config.path(fields.CERTIFICATE), certificate=True),
     )
-    groups = files.groups(host, view, launch, told)
+    groups = files.groups(host, view, launch, config)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
-    newer, undated = _newer(host, view, launch, told)
-    answers = http_findings.ask(told, prober) if prober is not None else None
+    newer, undated = _newer(host, view, launch, config)
+    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None else None
     return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
 
 
@@ -116,25 +115,25 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
         if not certificate:
             view.stat(path)
             return FileFact(path)
-        return FileFact(path, self_signed=self_signed(view.read_bytes(path)))
+        return FileFact(path, self_signed=self_signed(view.read_bytes(path, limit_bytes=CERTIFICATE_BYTES)))
     except HostFileMissing:
         return FileFact(path, missing=True)
     except (HostError, NotACertificate) as error:
         return FileFact(path, problem=str(error))
 
 
-def _newer(host: Host, view: Host, launch: Launch, told: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    own = [path for path in told.files if not any(name in path.split("/") for name in launch.generated)]
+def _newer(host: Host, view: Host, launch: Launch, config: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    own = [path for path in config.files if not any(name in path.split("/") for name in launch.generated)]
     try:
         unit = units.files(host, launch.unit)
         unit_files: Iterable[str] = [path for path in (unit.fragment, *unit.drop_ins) if path]
     except HostError:
         unit_files = ()
     newer, undated = [], []
-    others = (*launch.told_by, *unit_files, _ENVIRONMENT)
-    for door, path in (*((view, path) for path in own), *((host, path) for path in others)):
+    others = (*launch.flag_files, *unit_files, _ENVIRONMENT)
+    for view_, path in (*((view, path) for path in own), *((host, path) for path in others)):
         try:
-            changed = door.stat(path).mtime_ns / 1e9
+            changed = view_.stat(path).mtime_ns / 1e9
         except HostFileMissing:
             undated += [path] if path in own else []
         except HostError:
@@ -148,12 +147,26 @@ def _ended(one: Kubelet) -> Kubelet:
     return Kubelet(one.launch, one.facts, (), ended=True)
 
 
-def _configz(configz: Configz | None, launch: Launch, told: Effective) -> tuple[Mapping[str, Any] | None, str]:
+def _configz(
+    configz: Configz | None, view: Host, launch: Launch, config: Effective
+) -> tuple[Mapping[str, Any] | None, str]:
     if configz is None:
         return None, ""
-    port = told.get(fields.PORT)
+    port = config.get(fields.PORT)
     number = fields.PORT.default if port.problem else port.value
     try:
-        return configz(int(number), f"{launch.process.pid} since {launch.process.started}"), ""
+        certificate = view.read_bytes(_serving_certificate(config), limit_bytes=CERTIFICATE_BYTES)
+        return configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate), ""
     except AgentError as error:
         return None, str(error)
+
+
+def _serving_certificate(config: Effective) -> str:
+    """Where the kubelet keeps the certificate that it serves with: given, signed by the cluster, or made by itself.
+
+    https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/certificate/kubelet.go, cmd/kubelet/app/server.go
+    """
+    if given := config.path(fields.CERTIFICATE):
+        return given
+    folder = config.absolute(config.flags.text("cert-dir", default=files.PKI))
+    return f"{folder}/{'kubelet-server-current.pem' if config.get(fields.SERVER_TLS).value else 'kubelet.crt'}"

@@ -1,19 +1,25 @@
-"""Asks the running kubelet, without credentials, what it gives away. Only ever the node's own ports.
+"""Requests /pods from the running kubelet, without credentials, to see what it gives away.
 
 The certificate is not verified on purpose: nothing secret is sent, nothing that is answered is trusted, and a kubelet's
-serving certificate is self-signed more often than not. Proxies are never used.
+serving certificate is self-signed more often than not. Only the status line is read. One deadline covers the whole
+exchange, however slowly the other side sends. Which addresses may be probed is http_findings' to decide.
 """
 
 from __future__ import annotations
 
 import errno
-import http.client
+import re
+import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
 TIMEOUT_SECONDS = 2.0
 PATH = "/pods"
+_CHUNK = 4096
+_STATUS_LINE_BYTES = 1024
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +54,100 @@ class HttpProber:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return _ask(http.client.HTTPSConnection(address, port, timeout=self._timeout, context=context))
+        return self._probe(address, port, context)
 
     def plain(self, address: str, port: int) -> ProbeResult:
-        return _ask(http.client.HTTPConnection(address, port, timeout=self._timeout))
+        return self._probe(address, port, None)
+
+    def _probe(self, address: str, port: int, context: ssl.SSLContext | None) -> ProbeResult:
+        deadline = time.monotonic() + self._timeout
+        host = f"[{address}]" if ":" in address else address
+        request = f"GET {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+        request += "User-Agent: node-hardening-agent\r\n\r\n"
+        try:
+            with socket.create_connection((address, port), timeout=self._timeout) as connected:
+                plain = _Exchange(connected, deadline)
+                channel = plain if context is None else _TlsExchange(plain, context)
+                channel.send(request.encode())
+                return _status(channel)
+        except ConnectionRefusedError:
+            return ProbeResult(refused=True, error="refused")
+        except TimeoutError:
+            return ProbeResult(error="no answer in time")
+        except ssl.SSLError as error:
+            return ProbeResult(error=f"TLS: {error.reason or error}")
+        except (OSError, OverflowError) as error:
+            return ProbeResult(error=errno.errorcode.get(getattr(error, "errno", 0) or 0, type(error).__name__))
 
 
-def _ask(connection: http.client.HTTPConnection) -> ProbeResult:
-    try:
-        connection.request("GET", PATH, headers={"Connection": "close", "User-Agent": "node-hardening-agent"})
-        return ProbeResult(connection.getresponse().status)
-    except ConnectionRefusedError:
-        return ProbeResult(refused=True, error="refused")
-    except TimeoutError:
-        return ProbeResult(error="no answer in time")
-    except ssl.SSLError as error:
-        return ProbeResult(error=f"TLS: {error.reason or error}")
-    except OSError as error:
-        return ProbeResult(error=errno.errorcode.get(error.errno or 0, type(error).__name__))
-    except (http.client.HTTPException, ValueError) as error:
-        return ProbeResult(error=f"not HTTP ({type(error).__name__})")
-    finally:
-        connection.close()
+def _status(channel: _Exchange | _TlsExchange) -> ProbeResult:
+    """The status of the answer. Raises OSError."""
+    line = b""
+    while b"\n" not in line and len(line) < _STATUS_LINE_BYTES:
+        chunk = channel.receive()
+        if not chunk:
+            break
+        line += chunk
+    found = _STATUS_LINE.match(line)
+    return ProbeResult(int(found[1])) if found else ProbeResult(error="not HTTP")
+
+
+class _Exchange:
+    """Bytes over a connection, where every wait counts towards one deadline. Raises TimeoutError, OSError."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._socket, self._deadline = connected, deadline
+
+    def send(self, data: bytes) -> None:
+        self._limit()
+        self._socket.sendall(data)  # less than any socket's buffer
+
+    def receive(self) -> bytes:
+        self._limit()
+        return self._socket.recv(_CHUNK)
+
+    def _limit(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
+
+class _TlsExchange:
+    """The same inside TLS: through buffers, because ssl's own sockets begin their timeout again with each byte."""
+
+    def __init__(self, below: _Exchange, context: ssl.SSLContext) -> None:
+        self._below = below
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._exchange()
+
+    def send(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._flush()
+
+    def receive(self) -> bytes:
+        while True:
+            try:
+                return self._tls.read(_CHUNK)
+            except ssl.SSLWantReadError:
+                self._exchange()
+            except ssl.SSLEOFError:
+                return b""
+
+    def _exchange(self) -> None:
+        """Sends what TLS has to say and gives it what arrives."""
+        self._flush()
+        if received := self._below.receive():
+            self._incoming.write(received)
+        else:
+            self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        if data := self._outgoing.read():
+            self._below.send(data)

@@ -1,7 +1,6 @@
 """kube-proxy's metrics address (CIS 4.3.1), and where its kubeconfig is.
 
-Not finding a kube-proxy says nothing about the cluster: the CNI plugin may do its work. A configuration file makes
-kube-proxy ignore its flags.
+A configuration file makes kube-proxy ignore its flags. It refuses to read anything of a kube-proxy in a container.
 https://github.com/kubernetes/kubernetes/blob/master/cmd/kube-proxy/app/options.go
 """
 
@@ -19,12 +18,14 @@ from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused
 from agent.errors import HostError
-from agent.host import Host, Process
+from agent.host import Host, ProcessTable, Program
+from agent.host.budget import CONFIG_BYTES
 from agent.model import Finding, Severity, Status
 
 _API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
 _KIND = "KubeProxyConfiguration"
-_DEFAULT = "127.0.0.1:10249"
+_PORT = 10249
+_DEFAULT = f"127.0.0.1:{_PORT}"
 _BOOLEAN = frozenset(("cleanup", "help", "masquerade-all", "profiling", "version", "bind-address-hard-fail"))
 _VALUED = frozenset(("config", "kubeconfig", "metrics-bind-address", "v"))
 
@@ -34,46 +35,66 @@ ROW = Row("4.3.1", "kube-proxy's metrics are for this node only", Severity.MEDIU
 
 @dataclass(frozen=True, slots=True)
 class ProxyObservation:
-    """kube-proxy as found. address: None when there is no kube-proxy. kubeconfig: empty when unknown."""
+    """One kube-proxy as found. kubeconfig: empty when unknown."""
 
-    address: str | None = None
+    address: str = ""
     source: str = ""
     problem: str = ""
     kubeconfig: str = ""
 
 
-def observe(host: Host, processes: Sequence[Process], launches: Sequence[Launch]) -> ProxyObservation:
-    """The first kube-proxy: a process of its own, else the one inside k3s or MicroK8s. Never raises."""
-    for process in processes:
-        if process.argv and "kube-proxy" in (process.name, posixpath.basename(process.argv[0])):
+def observe(host: Host, table: ProcessTable, launches: Sequence[Launch]) -> tuple[ProxyObservation, ...]:
+    """Every kube-proxy of the node: processes of its own, those inside k3s or MicroK8s, else what serves its port.
+
+    kubeadm runs it in a container, whose arguments any container could have; but the kernel knows which addresses are
+    open on its port. Never raises.
+    """
+    found = []
+    for process in table.processes:
+        if process.program is Program.KUBE_PROXY:
             try:
                 view = host.view_of(process)
             except HostError:
                 view = host
             flags = kubelet_flags.parse(kubelet_flags.arguments(process.argv[1:]), boolean=_BOOLEAN, valued=_VALUED)
-            return _read(view, flags, process.cwd)
-    for launch in launches:
-        if launch.proxy is not None:
-            return _read(host, launch.proxy, launch.process.cwd)
-    return ProxyObservation()
+            found.append(_read(view, flags, process.cwd))
+    for one in launches:
+        if one.proxy_problem:
+            found.append(ProxyObservation(problem=one.proxy_problem, source=one.place))
+        elif one.proxy is not None:
+            found.append(_read(host, one.proxy, one.process.cwd))
+    return tuple(found) or _listening(host)
 
 
-def judge(seen: ProxyObservation) -> Finding:
-    """Pure."""
+def judge(seen: Sequence[ProxyObservation]) -> tuple[Finding, ...]:
+    """One finding for each kube-proxy, or one that there is none. Pure."""
+    none = "kube-proxy does not run on this node (the CNI plugin may do its work)"
+    if not seen:
+        return (ROW.finding(CheckResult(Status.NOT_APPLICABLE, none, "processes, listening sockets")),)
+    return tuple(ROW.finding(_result(one)) for one in seen)
+
+
+def _result(seen: ProxyObservation) -> CheckResult:
     if seen.problem:
-        return ROW.finding(CheckResult(Status.UNKNOWN, seen.problem, seen.source, "Mend what is named and look again."))
-    if seen.address is None:
-        none = "no process kube-proxy here, and none inside k3s or MicroK8s (the CNI plugin may do its work)"
-        return ROW.finding(CheckResult(Status.NOT_APPLICABLE, none, "processes"))
+        return CheckResult(Status.UNKNOWN, seen.problem, seen.source, "Fix the cause; the next pass checks again.")
     observed = f"metricsBindAddress: {seen.address or '(off)'}"
     loopback = is_loopback(seen.address) if seen.address else True
     if loopback is None:
         step = f"Set it to {_DEFAULT} and restart kube-proxy."
-        return ROW.finding(CheckResult(Status.UNKNOWN, f"{observed} is not an address", seen.source, step))
+        return CheckResult(Status.UNKNOWN, f"{observed} is not an address", seen.source, step)
     if loopback:
-        return ROW.finding(CheckResult(Status.PASS, observed, seen.source))
+        return CheckResult(Status.PASS, observed, seen.source)
     step = f"Set `metricsBindAddress: {_DEFAULT}` (or --metrics-bind-address) and restart kube-proxy."
-    return ROW.finding(CheckResult(Status.FAIL, observed, seen.source, step))
+    return CheckResult(Status.FAIL, observed, seen.source, step)
+
+
+def _listening(host: Host) -> tuple[ProxyObservation, ...]:
+    source = "listening sockets (/proc/1/net/tcp)"
+    try:
+        addresses = host.listening(_PORT)
+    except HostError as error:
+        return (ProxyObservation(problem=f"whether kube-proxy listens is unknown: {error}", source=source),)
+    return tuple(ProxyObservation(f"{f'[{one}]' if ':' in one else one}:{_PORT}", source) for one in addresses)
 
 
 def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
@@ -88,7 +109,7 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
             return ProxyObservation(_DEFAULT, "default", kubeconfig=kubeconfig)
         return ProxyObservation(given.value, given.source, kubeconfig=kubeconfig)
     try:
-        tree = yaml_tree.load(view.read_text(config), config)
+        tree = yaml_tree.load(view.read_bytes(config, limit_bytes=CONFIG_BYTES), config, budget=view.budget)
         yaml_tree.require_kind(tree, config, api_version=_API_VERSION, kind=_KIND)
     except (HostError, DocumentRefused) as error:
         return ProxyObservation(problem=f"kube-proxy's configuration cannot be read: {error}", source=config)

@@ -1,12 +1,13 @@
 """A kubelet configuration file as a tree in which each value knows its file and line, and RFC 7386 merging of those.
 
-Scalars are resolved as Go's YAML does it (`off` is false, 010 is 8), because that is what the kubelet sees. Files come
-from the node and may hold anything: depth and the unfolding of aliases are bounded, and the first document counts.
+Scalars are resolved as go.yaml.in/yaml/v2 does it (`y` is true, 010 is 8), because that is what the kubelet sees. Files
+may hold anything: size, depth and the expansion of aliases are bounded. The first document counts.
 https://www.rfc-editor.org/rfc/rfc7386, https://github.com/kubernetes-sigs/yaml
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from typing import Any, TypeAlias
 import yaml
 
 from agent.errors import AgentError
+from agent.host.budget import Budget, Resource
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
 KIND = "KubeletConfiguration"
 
 _MAX_DEPTH = 64
-_MAX_NODES = 50_000
+_MAX_NODES = 20_000
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
-_TRUE = frozenset(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"))
-_FALSE = frozenset(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"))
+_TRUE = frozenset(("y", "Y", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"))
+_FALSE = frozenset(("n", "N", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"))
 _INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F_]{1,20}|0[bB][01_]{1,70}|0[oO]?[0-7_]{1,24}|[0-9][0-9_]{0,20})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 
@@ -46,27 +48,48 @@ class Value:
 Tree: TypeAlias = Mapping[str, Value]
 
 
-def load(text: str, path: str, *, label: str = "", folder: str = "") -> Tree:
-    """The first document of a YAML or JSON file, its top a mapping. Raises DocumentRefused.
+def load(content: bytes, path: str, *, label: str = "", folder: str = "", budget: Budget | None = None) -> Tree:
+    """The first document of a YAML or JSON file, its top a mapping. Raises DocumentRefused, BudgetExceeded.
 
-    label: goes before the path in sources (`drop-in `).
+    label: goes before the path in sources (`drop-in `). budget: what each value counts against.
     """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DocumentRefused(f"{path}:{line}: not UTF-8") from error
     if not text.strip():
         raise DocumentRefused(f"{path}: the file is empty")
-    if text.lstrip().startswith("{"):
-        # JSON: its strings cannot hold a raw tab, so every one is white space, which libyaml does not take everywhere.
-        text = text.replace("\t", " ")
     try:
-        value = _Reader(text, path, label, folder).document()
+        if text.lstrip().startswith("{"):
+            text = _checked_json(text)
+        value = _Reader(text, path, label, folder, budget).document()
+    except json.JSONDecodeError as error:
+        raise DocumentRefused(f"{path}:{error.lineno}: begins with {{ and is not JSON: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else path
         raise DocumentRefused(f"{where}: not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise DocumentRefused(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from error
     if value is None or not isinstance(value.data, Mapping):
         raise DocumentRefused(f"{path}: not a mapping at the top")
     return value.data
+
+
+def _checked_json(text: str) -> str:
+    """The same text, as libyaml reads it, once it is JSON: Kubernetes takes everything that begins with `{` for that.
+
+    Raises ValueError. JSON's strings cannot hold a raw tab, so every one is white space, which libyaml does not take
+    everywhere.
+    https://github.com/kubernetes/apimachinery/blob/master/pkg/util/yaml/decoder.go (IsJSONBuffer)
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    json.loads(text, parse_constant=refuse)
+    return text.replace("\t", " ")
 
 
 def require_kind(tree: Tree, path: str, *, api_version: str = API_VERSION, kind: str = KIND) -> None:
@@ -139,7 +162,8 @@ def _place(value: Value) -> str:
 class _Reader:
     """Events into Values. Not composed: PyYAML's composer on libyaml overruns the stack on deep nesting."""
 
-    def __init__(self, text: str, path: str, label: str, folder: str) -> None:
+    def __init__(self, text: str, path: str, label: str, folder: str, budget: Budget | None) -> None:
+        self._budget = budget
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         self._prefix = f"{label}{path}"
         self._path = path
@@ -181,6 +205,8 @@ class _Reader:
         self._nodes += nodes
         if self._nodes > _MAX_NODES:
             raise DocumentRefused(f"{self._path}:{line}: more than {_MAX_NODES} values")
+        if self._budget is not None:
+            self._budget.spend(Resource.VALUES, nodes, f"{self._path}:{line}")
 
     def _items(self, depth: int) -> Iterator[Value]:
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
@@ -198,7 +224,7 @@ class _Reader:
                 for below in value.data if isinstance(value.data, tuple) else (value,):
                     merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
             else:
-                # The line of the key is what people look for; a block mapping's own mark is a line further.
+                # The line of the key is what a reader looks for; a block mapping's own mark is a line further.
                 pairs[event.value] = Value(value.data, f"{self._prefix}:{line}", self._folder)
         return {**merged, **pairs}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ class SeccompControl:
         self._installed = Installed(host, self.name)
 
     def watched(self) -> Sequence[str]:
-        """The kubelet's folder of profiles."""
+        """The kubelet's directory of profiles."""
         return (kubelet_root.find(self._config.directory, self._host, "").path,)
 
     def observe(self) -> Observation:
@@ -54,16 +54,10 @@ class SeccompControl:
             manifest_error = str(error)
         given = Path(self._config.profiles)
         found = profile_dir.sources(given if _is_there(given) else shipped_profiles(self.name))
-        last = next((entry.notes[_NOTE] for entry in entries.values() if entry.notes.get(_NOTE)), "")
-        where = kubelet_root.find(self._config.directory, self._host, last)
+        where = kubelet_root.find(self._config.directory, self._host, self._last_directory(entries))
         platform = Platform.of(self._host.machine(), self._host.kernel_release())
         items = tuple(self._item(source, where, platform, entries) for source in found.files)
-        paths = {item.path for item in items}
-        stale = tuple(
-            Stale(entry, self._installed.is_ours(entry, self._look(entry.key).content or b""))
-            for entry in entries.values()
-            if entry.key not in paths and not found.error
-        )
+        stale = () if found.error else self._stale(entries, items, where)
         young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
         library = kubelet_root.libseccomp_of(self._host) if young else None
         return Observation(where, found, items, stale, platform, os.geteuid(), manifest_error, library)
@@ -82,8 +76,9 @@ class SeccompControl:
             if item.resolved is not None and (why := self._reason(item, seen))
         ]
         removals = [
-            self._step("remove", one.entry.key, "left the configuration", partial(self._uninstall, one.entry.key))
+            self._step("remove", one.entry.key, one.reason, partial(self._uninstall, one))
             for one in seen.stale
+            if one.moved_to is None or one.moved_to.resolved is not None
         ]
         return (*writes, *removals)
 
@@ -106,6 +101,29 @@ class SeccompControl:
         entry = entries.get(path)
         ours = present.content is not None and self._installed.is_ours(entry, present.content)
         return Item(source.name, source.file, path, resolved, problems, present, entry, ours)
+
+    def _last_directory(self, entries: Mapping[str, Entry]) -> str:
+        """Where profiles were installed before: the directory in which one still stands comes first."""
+        noted = [entry for entry in entries.values() if entry.notes.get(_NOTE)]
+        return min(((not self._stands(entry), entry.notes[_NOTE]) for entry in noted), default=(False, ""))[1]
+
+    def _stale(
+        self, entries: Mapping[str, Entry], items: Sequence[Item], where: kubelet_root.Place
+    ) -> tuple[Stale, ...]:
+        """What the policy does not install, or installs elsewhere now. While no kubelet answers nothing has moved."""
+        paths = {item.path for item in items}
+        by_name = {item.name: item for item in items}
+        found = []
+        for entry in (one for one in entries.values() if one.key not in paths):
+            directory = entry.notes.get(_NOTE, where.path)
+            name = posixpath.relpath(entry.key, directory)
+            moved_to = by_name.get(name) if directory != where.path else None
+            if moved_to is None or where.found:
+                found.append(Stale(entry, self._stands(entry), moved_to))
+        return tuple(found)
+
+    def _stands(self, entry: Entry) -> bool:
+        return self._installed.is_ours(entry, self._look(entry.key).content or b"")
 
     def _look(self, path: str) -> Present:
         try:
@@ -136,8 +154,15 @@ class SeccompControl:
     def _install(self, item: Item, resolved: Resolved, directory: str) -> None:
         self._installed.install(item.path, resolved.content, mode=MODE, notes={_NOTE: directory})
 
-    def _uninstall(self, path: str) -> None:
-        self._installed.uninstall(path)
+    def _uninstall(self, one: Stale) -> None:
+        """What has moved goes only when the new file is good, and not when both are one file. Raises HostError."""
+        old, new = one.entry.key, one.moved_to
+        if new is not None and (new.resolved is None or self._look(new.path).content != new.resolved.content):
+            raise HostError(f"kept, because {new.path} is not installed")
+        if new is not None and kubelet_root.same_file(self._host, old, new.path):
+            self._installed.forget(old)
+        else:
+            self._installed.uninstall(old)
 
     def _step(self, action: str, target: str, reason: str, run: Callable[[], None]) -> Step:
         return Step(Change(self.name, action, target, reason), run)

@@ -1,8 +1,7 @@
-"""What the seccomp control says about what it saw: pure, and in words that an SRE can act on.
+"""Findings of the seccomp control: pure, and such that an SRE can act on them.
 
-A profile that is installed as the policy asks is a pass even where its author left a way around it, because that is
-what the policy asks for and nothing on this node can mend it. The way around has a finding of its own, of high
-severity, which no profile can make pass but its author.
+A profile that is installed as the policy asks passes even where its author left a gap (an equivalent syscall that is
+not denied), because nothing on this node can fix that. The gap has a finding of its own, of high severity.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
         found.append(_sources(seen))
     for item in seen.items:
         found.append(_profile(item, seen))
-        found.extend(_ways_around(item, seen))
+        found.extend(_gaps(item, seen))
     found.extend(_stale(one) for one in seen.stale if one.there)
     return tuple(found)
 
@@ -49,7 +48,18 @@ def _directory(seen: Observation) -> Finding:
             observed=f"profiles go to {place.path}, the running kubelet looks in {place.elsewhere}",
             expected=place.elsewhere,
             source=place.source,
-            remediation="Set seccomp.directory to auto, or to the folder in which the kubelet looks.",
+            remediation="Set seccomp.directory to auto, or to the directory in which the kubelet looks.",
+        )
+    if place.problem:
+        return _finding(
+            "directory",
+            title,
+            Status.UNKNOWN,
+            Severity.HIGH,
+            observed=f"profiles are in {place.path}; where the kubelet looks is unknown: {place.problem}",
+            expected="<kubelet --root-dir>/seccomp",
+            source=place.source,
+            remediation="Fix the cause, or set seccomp.directory to the directory in which the kubelet looks.",
         )
     return _finding(
         "directory",
@@ -66,13 +76,13 @@ def _directory(seen: Observation) -> Finding:
 def _manifest(seen: Observation) -> Finding:
     return _finding(
         "manifest",
-        "What was installed before is known",
+        "The manifest of installed profiles can be read",
         Status.UNKNOWN,
         Severity.MEDIUM,
-        observed=f"{seen.manifest_error}; nothing is removed until that is mended",
+        observed=f"{seen.manifest_error}; nothing is removed until this is fixed",
         expected="a readable manifest",
         source="manifest",
-        remediation="Mend or delete the file that the error names; the next pass writes it anew.",
+        remediation="Fix or delete the file that the error names; the next pass writes a new one.",
     )
 
 
@@ -81,25 +91,25 @@ def _sources(seen: Observation) -> Finding:
     if sources.error:
         return _finding(
             "profiles",
-            "The folder of profiles can be read",
+            "The directory of profiles can be read",
             Status.UNKNOWN,
             Severity.HIGH,
             observed=f"{sources.error}; nothing was installed or removed",
-            expected="a readable folder of profiles",
+            expected="a readable directory of profiles",
             source=sources.folder,
-            remediation="Mend what the error names, or seccomp.profiles in the configuration.",
+            remediation="Fix the cause, or seccomp.profiles in the configuration.",
         )
-    skipped = f"not taken for profiles: {', '.join(sources.skipped[:10])}" if sources.skipped else ""
-    empty = "" if seen.items else "no profile is there"
+    skipped = f"not profiles: {', '.join(sources.skipped[:10])}" if sources.skipped else ""
+    empty = "" if seen.items else "no profiles"
     return _finding(
         "profiles",
-        "Every file of the folder is a profile",
+        "Every file in the directory is a profile",
         Status.INFO,
         Severity.LOW,
         observed="; ".join(filter(None, (empty, skipped))),
         expected="names ending in .json, or without an ending",
         source=sources.folder,
-        remediation="Rename what should be a profile; move away what should not.",
+        remediation="Rename files that are profiles; remove the others.",
     )
 
 
@@ -116,7 +126,7 @@ def _profile(item: Item, seen: Observation) -> Finding:
             observed=f"{_listed(item)}; {_what_stays(item)}",
             expected="a valid profile",
             source=f"{first.file}:{first.line}" if first.line else first.file,
-            remediation=f"Mend {item.file}; `node-hardening-agent validate` says when it is right.",
+            remediation=f"Fix {item.file}; check it with `node-hardening-agent validate`.",
         )
     if item.present.error:
         return _finding(
@@ -127,7 +137,7 @@ def _profile(item: Item, seen: Observation) -> Finding:
             observed=item.present.error,
             expected=expected,
             source=item.path,
-            remediation="Mend what the error names; the next pass looks again.",
+            remediation="Fix the cause; the next pass checks again.",
         )
     if difference := drift(item):
         return _finding(
@@ -138,7 +148,7 @@ def _profile(item: Item, seen: Observation) -> Finding:
             observed=difference,
             expected=expected,
             source=item.path,
-            remediation="Run apply, or leave it to the daemon in mode enforce: it is written again.",
+            remediation="Run apply, or let the daemon in mode enforce write it.",
         )
     if item.present.uid != seen.owner:
         return _finding(
@@ -146,7 +156,7 @@ def _profile(item: Item, seen: Observation) -> Finding:
             title,
             Status.FAIL,
             Severity.HIGH,
-            observed=f"owned by uid {item.present.uid}, who can change it at any time",
+            observed=f"owned by uid {item.present.uid}, which can change it at any time",
             expected=f"{expected}, owned by uid {seen.owner}",
             source=item.path,
             remediation=f"chown {seen.owner}:{seen.owner} {item.path}",
@@ -163,19 +173,19 @@ def _profile(item: Item, seen: Observation) -> Finding:
     )
 
 
-def _ways_around(item: Item, seen: Observation) -> Iterable[Finding]:
+def _gaps(item: Item, seen: Observation) -> Iterable[Finding]:
     if item.resolved is None:
         return
     if open_ways := gaps(item.resolved):
         yield _finding(
             f"twins/{item.name}",
-            f"Seccomp profile {item.name} cannot be walked around",
+            f"Seccomp profile {item.name} has no gaps",
             Status.INFO,
             Severity.HIGH,
             observed="; ".join(
                 f"{gap.what}: denies {', '.join(gap.denied)} and not {', '.join(gap.missing)}" for gap in open_ways
             ),
-            expected="every syscall that does the same is denied with it",
+            expected="equivalent syscalls are denied too",
             source=item.file,
             remediation=f"Add to {item.file}: {', '.join(dict.fromkeys(n for gap in open_ways for n in gap.missing))}.",
         )
@@ -187,10 +197,10 @@ def _ways_around(item: Item, seen: Observation) -> Iterable[Finding]:
             version, path = seen.library
             said = ".".join(map(str, version))
             # Debian's 2.5.4-1+deb12u1 knows what 2.5.5 does and still calls itself 2.5.4: so this is no failure.
-            observed = f"runc has libseccomp {said}, which as released does not know {names} and skips the rule"
+            observed = f"runc has libseccomp {said}, which does not know {names} and ignores the rule"
             source = f"{path} --version"
         else:
-            observed, source = f"cannot tell whether the runtime's libseccomp knows {names}", "no runc that says so"
+            observed, source = f"unknown whether the runtime's libseccomp knows {names}", "no runc found"
         yield _finding(
             f"runtime/{item.name}",
             f"The container runtime enforces all of seccomp profile {item.name}",
@@ -206,13 +216,13 @@ def _ways_around(item: Item, seen: Observation) -> Iterable[Finding]:
 def _stale(one: Stale) -> Finding:
     return _finding(
         f"left/{one.entry.key}",
-        f"{one.entry.key} left the configuration and the node",
+        f"{one.entry.key} is removed from the node",
         Status.FAIL,
         Severity.MEDIUM,
-        observed="still installed",
+        observed="still installed" if one.moved_to is None else f"still installed; {one.moved_to.path} is used now",
         expected="removed",
         source=one.entry.key,
-        remediation="Run apply, or leave it to the daemon in mode enforce: it is removed.",
+        remediation="Run apply, or let the daemon in mode enforce remove it.",
     )
 
 
@@ -224,9 +234,9 @@ def _listed(item: Item) -> str:
 
 def _what_stays(item: Item) -> str:
     if item.present.error:
-        return f"what is installed cannot be told: {item.present.error}"
+        return f"what is installed is unknown: {item.present.error}"
     if item.present.content is None:
         return "no earlier version is installed: pods that name it do not start"
     if item.is_ours:
-        return f"the last good one stays at {item.path}"
-    return f"{item.path} is not the agent's and stays as it is"
+        return f"the last valid one stays at {item.path}"
+    return f"{item.path} does not belong to the agent and stays as it is"

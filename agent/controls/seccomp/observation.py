@@ -1,4 +1,4 @@
-"""What one look at the node comes to: the values that the control observes, judges and plans from."""
+"""What one observation of the node holds: the values that the control judges and plans from."""
 
 from __future__ import annotations
 
@@ -41,15 +41,24 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """What was installed and has left the policy. there: whether our file still stands."""
+    """What was installed and is not used any more. there: whether our file still stands.
+
+    moved_to: the profile that takes its place where the kubelet looks now; None: it left the policy.
+    """
 
     entry: Entry
     there: bool
+    moved_to: Item | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it is removed."""
+        return "left the configuration" if self.moved_to is None else f"moved to {self.moved_to.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look at the node. owner: the uid that installed files should have, the agent's own."""
+    """One observation of the node. owner: the uid that installed files should have, the agent's own."""
 
     place: Place
     sources: Sources

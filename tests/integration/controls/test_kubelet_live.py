@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import ssl
 import stat
-import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,73 +27,22 @@ from agent.controls.kubelet import KubeletControl
 from agent.controls.kubelet.probe import HttpProber, ProbeResult
 from agent.host import Host
 from agent.model import Finding, Status
-from tests.support.agents import eventually
 from tests.support.kubelets import config, plant
-
-# pause(2) for ever: x86-64 and AArch64 (where it is ppoll without anything to wait for).
-_WAIT = {
-    "x86_64": (62, bytes.fromhex("b8220000000f05ebf7")),
-    "aarch64": (183, bytes.fromhex("000080d2010080d2020080d2030080d2280980d2010000d4faffff17")),
-}
+from tests.support.node_tree import NodeTree, end
 
 
-def program(target: Path) -> Path:
-    """A program that takes any arguments and waits: the smallest ELF file that the kernel runs."""
-    if platform.machine() not in _WAIT:
-        pytest.skip(f"no machine code at hand for {platform.machine()}")
-    machine, code = _WAIT[platform.machine()]
-    start, headers = 0x400000, 64 + 56
-    size = headers + len(code)
-    elf = b"\x7fELF\x02\x01\x01" + bytes(9)
-    elf += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, start + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    elf += struct.pack("<IIQQQQQQ", 1, 5, 0, start, start, size, size, 0x1000)
-    target.write_bytes(elf + code)
-    target.chmod(0o755)
-    return target
-
-
-@dataclass
-class Node:
-    """A folder that is a node: its own files, and a /proc that shows only the processes that were started for it."""
-
-    root: Path
-    _stack: ExitStack = field(default_factory=ExitStack)
-
-    def __post_init__(self) -> None:
-        (self.root / "proc").mkdir(parents=True)
-        for name in ("stat", "self", "sys"):
-            (self.root / "proc" / name).symlink_to(f"/proc/{name}")
-
-    def start(self, name: str, *args: str, cwd: Path | None = None) -> subprocess.Popen[bytes]:
-        """Runs a program of that name; its process is the node's."""
-        path = self.root / "usr/bin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            program(path)
-        child = subprocess.Popen([name, *args], executable=path, cwd=cwd or self.root, stdin=subprocess.DEVNULL)
-        self._stack.callback(_end, child)
-        # exec is over for Popen a moment before the kernel shows the new command line.
-        eventually(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes(), what="its command line")
-        (self.root / "proc" / str(child.pid)).symlink_to(f"/proc/{child.pid}")
-        return child
+class Node(NodeTree):
+    """A node of real processes."""
 
     def audit(self, *, probe: bool = False, prober: HttpProber | None = None) -> Mapping[str, Finding]:
         """The control's findings by id."""
         control = KubeletControl(schema.Kubelet(probe=probe), Host(self.root), prober=prober)
         return {finding.id.removeprefix("kubelet/"): finding for finding in base.audit(control).findings}
 
-    def close(self) -> None:
-        self._stack.close()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait()
-
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    one = Node(tmp_path / "node")
+    one = Node(tmp_path / "node", real=True)
     yield one
     one.close()
 
@@ -306,6 +251,55 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
         speaker.join()
 
 
+@contextmanager
+def dripping(chunk: bytes, *, first: bytes = b"") -> Iterator[int]:
+    """A server that sends a little for ever, as often as the other side will have it."""
+    stop = threading.Event()
+    listening, port = silent()
+
+    def serve() -> None:
+        while not stop.is_set():
+            with suppress(OSError), listening.accept()[0] as guest:
+                guest.sendall(first)
+                while not stop.wait(0.02):
+                    guest.sendall(chunk)
+
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    try:
+        yield port
+    finally:
+        stop.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        server.join()
+
+
+@pytest.mark.parametrize(
+    ("first", "chunk"),
+    [(b"", b"H"), (b"HTTP/1.1 ", b"\0"), (b"", b"\x16\x03\x03"), (b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\0")],
+    ids=["letters", "no status", "records", "handshake"],
+)
+@pytest.mark.parametrize("way", ["plain", "secure"])
+def test_a_byte_at_a_time_holds_no_probe(way: str, first: bytes, chunk: bytes) -> None:
+    """One deadline covers the exchange, inside TLS too: a timeout that begins again with each byte never ends."""
+    with dripping(chunk, first=first) as port:
+        prober = HttpProber(timeout_seconds=0.5)
+        before = time.monotonic()
+        found = (prober.plain if way == "plain" else prober.secure)("127.0.0.1", port)
+        assert time.monotonic() - before < 30  # not how fast, but that it ends
+    assert found.status is None
+    assert found.error
+
+
+def test_only_the_nodes_own_addresses_are_probed(node: Node) -> None:
+    """A kubelet's --address that is somebody else's is not connected to."""
+    node.start("kubelet", "--address=192.0.2.77", "--port=9", "--read-only-port=9")
+    found = node.audit(probe=True)
+    assert {found["live"].status, found["live-read-only"].status} == {Status.UNKNOWN}
+    assert "not one of this node's" in found["live"].observed
+
+
 def test_a_live_kube_proxy_is_read_too(node: Node, tmp_path: Path) -> None:
     """Flags count only without --config; the file's line is the source."""
     file = tmp_path / "proxy.yaml"
@@ -317,7 +311,7 @@ def test_a_live_kube_proxy_is_read_too(node: Node, tmp_path: Path) -> None:
     first = node.start("kube-proxy", f"--config={file}", "--metrics-bind-address=127.0.0.1:10249")
     found = node.audit()["4.3.1"]
     assert (found.status, found.source) == (Status.FAIL, f"{file}:3")
-    _end(first)
+    end(first)
     node.start("kube-proxy", "--metrics-bind-address", "127.0.0.1:10249")
     found = node.audit()["4.3.1"]
     assert (found.status, found.source) == (Status.PASS, "flag --metrics-bind-address")

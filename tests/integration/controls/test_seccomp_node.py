@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from agent.controls.seccomp import SeccompControl
 from agent.controls.seccomp.kubelet_root import libseccomp_of
 from agent.host import Host
 from agent.model import Finding, Outcome, Status
+from tests.support.node_tree import NodeTree, real_node
 
 CHMOD = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO"}]}'
 CHOWN = CHMOD.replace("chmod", "chown")
@@ -34,25 +32,11 @@ def profiles(tmp_path: Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def running_kubelet(root_dir: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A live process whose argv is a kubelet's."""
-    argv = ["kubelet", "-c", "import time; time.sleep(300)", "--v=2", "--root-dir", root_dir]
-    child = subprocess.Popen(argv, executable=sys.executable)
-    deadline = time.monotonic() + 20
-    while b"--root-dir" not in Path(f"/proc/{child.pid}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    yield child
-    child.kill()
-    child.wait()
-
-
 @pytest.fixture
-def kubelet() -> Iterator[subprocess.Popen[bytes]]:
-    """A kubelet with its root in a folder of its own."""
-    with running_kubelet("/data/kubelet") as child:
-        yield child
+def node(tmp_path: Path) -> Iterator[NodeTree]:
+    """A node of real processes."""
+    with real_node(tmp_path / "node") as tree:
+        yield tree
 
 
 def control(root: Path, profiles: Path, directory: str = "auto") -> SeccompControl:
@@ -65,65 +49,93 @@ def findings(done: base.Pass) -> dict[str, Finding]:
     return {finding.id: finding for finding in done.findings}
 
 
-def test_profiles_go_where_the_live_kubelet_looks(
-    tmp_path: Path, profiles: Path, kubelet: subprocess.Popen[bytes]
-) -> None:
-    """The folder follows --root-dir of the process, the finding says so, and stays when the kubelet is away."""
-    root = tmp_path / "node"
-    root.mkdir()
-    done = base.apply(control(root, profiles))
-    assert (root / "data/kubelet/seccomp/p.json").exists()
+def test_profiles_go_where_the_live_kubelet_looks(node: NodeTree, profiles: Path) -> None:
+    """The directory follows --root-dir of the process, the finding names it, and it stays when the kubelet is away."""
+    kubelet = node.start("kubelet", "--v=2", "--root-dir", "/data/kubelet")
+    done = base.apply(control(node.root, profiles))
+    assert (node.root / "data/kubelet/seccomp/p.json").exists()
     where = findings(done)["seccomp/directory"]
     assert (where.status, where.observed) == (Status.PASS, "/data/kubelet/seccomp")
-    assert where.source.endswith(f"(pid {kubelet.pid}), --root-dir")
-    kubelet.kill()
-    kubelet.wait()
-    away = base.apply(control(root, profiles))
+    assert where.source == f"kubelet (pid {kubelet.pid}), flag --root-dir"
+    node.remove(kubelet.pid)
+    away = base.apply(control(node.root, profiles))
     assert away.changes == ()
     where = findings(away)["seccomp/directory"]
     assert (where.status, where.observed) == (Status.INFO, "/data/kubelet/seccomp")
-    assert "of the last time" in where.source
+    assert "the directory used last" in where.source
 
 
-def test_another_program_called_kubelet_moves_nothing(tmp_path: Path, profiles: Path) -> None:
-    """Where profiles are already, only a kubelet with the node's own root moves them: a container's does not."""
-    root = tmp_path / "node"
-    root.mkdir()
-    with running_kubelet("/data/kubelet"):
-        base.apply(control(root, profiles))
-    with running_kubelet("/etc/cron.d"):
-        done = base.apply(control(root, profiles))
-    assert done.changes == ()
-    assert not (root / "etc").exists()
-    where = findings(done)["seccomp/directory"]
-    assert (where.status, where.observed) == (Status.INFO, "/data/kubelet/seccomp")
-    assert "another root file system" in where.source
+@pytest.fixture
+def moved(node: NodeTree, profiles: Path) -> NodeTree:
+    """A node whose kubelet was started again with another root directory, after profiles were installed."""
+    first = node.start("kubelet", "--root-dir=/old")
+    base.apply(control(node.root, profiles))
+    node.remove(first.pid)
+    node.start("kubelet", "--root-dir=/new")
+    return node
 
 
-def test_a_configured_folder_where_the_kubelet_does_not_look(
-    tmp_path: Path, profiles: Path, kubelet: subprocess.Popen[bytes]
-) -> None:
-    """Pods would not find the profiles: that fails, unless both paths are the same folder."""
-    root = tmp_path / "node"
-    root.mkdir()
-    where = findings(base.audit(control(root, profiles, "/elsewhere/seccomp")))["seccomp/directory"]
+def test_profiles_follow_a_kubelet_that_has_moved(moved: NodeTree, profiles: Path) -> None:
+    """Written at the new place first, then removed at the old one."""
+    done = base.apply(control(moved.root, profiles))
+    assert [(change.action, change.target, change.outcome) for change in done.changes] == [
+        ("write", "/new/seccomp/p.json", Outcome.DONE),
+        ("remove", "/old/seccomp/p.json", Outcome.DONE),
+    ]
+    assert (moved.root / "new/seccomp/p.json").exists()
+    assert not (moved.root / "old/seccomp/p.json").exists()
+
+
+def test_the_old_profile_stays_while_the_new_place_cannot_be_written(moved: NodeTree, profiles: Path) -> None:
+    """A place that is no directory, as a read-only mount would be: no pass leaves the node without the profile."""
+    (moved.root / "new").write_text("in the way")
+    for _ in range(2):
+        done = base.apply(control(moved.root, profiles))
+        assert {change.outcome for change in done.changes} == {Outcome.FAILED}
+        assert (moved.root / "old/seccomp/p.json").exists()
+    moved.remove(Host(moved.root).processes().processes[0].pid)
+    away = base.apply(control(moved.root, profiles))
+    assert (away.changes, findings(away)["seccomp/directory"].observed) == ((), "/old/seccomp")
+    (moved.root / "new").unlink()
+    moved.start("kubelet", "--root-dir=/new")
+    base.apply(control(moved.root, profiles))
+    assert (moved.root / "new/seccomp/p.json").exists()
+    assert not (moved.root / "old/seccomp/p.json").exists()
+
+
+def test_a_broken_new_version_leaves_the_moved_profile(moved: NodeTree, profiles: Path) -> None:
+    """It cannot be installed at the new place, so the old one stays."""
+    (profiles / "p.json").write_text("{")
+    assert base.apply(control(moved.root, profiles)).changes == ()
+    assert (moved.root / "old/seccomp/p.json").exists()
+
+
+def test_a_root_that_moved_by_a_symlink_keeps_its_profile(moved: NodeTree, profiles: Path) -> None:
+    """Both paths are one file: it is not removed under its old name."""
+    (moved.root / "new").symlink_to("/old")
+    assert findings(base.apply(control(moved.root, profiles)))["seccomp/profile/p.json"].status is Status.PASS
+    assert (moved.root / "old/seccomp/p.json").exists()
+    assert base.apply(control(moved.root, profiles)).changes == ()
+
+
+def test_a_configured_directory_where_the_kubelet_does_not_look(node: NodeTree, profiles: Path) -> None:
+    """Pods would not find the profiles: that fails, unless both paths are the same directory."""
+    node.start("kubelet", "--root-dir=/data/kubelet")
+    where = findings(base.audit(control(node.root, profiles, "/elsewhere/seccomp")))["seccomp/directory"]
     assert (where.status, where.expected) == (Status.FAIL, "/data/kubelet/seccomp")
-    assert kubelet.poll() is None
-    (root / "data/kubelet/seccomp").mkdir(parents=True)
-    (root / "elsewhere").symlink_to("/data/kubelet")
-    where = findings(base.audit(control(root, profiles, "/elsewhere/seccomp")))["seccomp/directory"]
+    (node.root / "data/kubelet/seccomp").mkdir(parents=True)
+    (node.root / "elsewhere").symlink_to("/data/kubelet")
+    where = findings(base.audit(control(node.root, profiles, "/elsewhere/seccomp")))["seccomp/directory"]
     assert where.status is Status.PASS
 
 
-def test_without_a_kubelet_the_default_folder_is_taken(tmp_path: Path, profiles: Path) -> None:
-    """And the finding says that nobody could be asked."""
-    root = tmp_path / "node"
+def test_without_a_kubelet_the_default_directory_is_used(tmp_path: Path, profiles: Path) -> None:
+    """And the finding names the reason. A tree without a /proc has no processes: not this machine's either."""
+    root = tmp_path / "tree"
     root.mkdir()
     where = findings(base.apply(control(root, profiles)))["seccomp/directory"]
-    if "pid" in where.source:
-        pytest.skip("a kubelet runs on this machine")
     assert (where.status, where.observed) == (Status.INFO, "/var/lib/kubelet/seccomp")
-    assert "no kubelet is running" in where.source
+    assert where.source.startswith("no kubelet is running; ")
     assert (root / "var/lib/kubelet/seccomp/p.json").exists()
 
 

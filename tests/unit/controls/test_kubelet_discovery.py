@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_k3s_hides_its_arguments_so_those_of_the_unit_count(tmp_path: Path) -> N
     """The title that k3s writes over its arguments says nothing; ExecStart does."""
     unit = "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--kubelet-arg=anonymous-auth=true' \\\n"
     plant(tmp_path, {K3S_UNIT: unit, K3S_NEW: K3S_DEFAULTS})
-    found = audit(tmp_path, [process("/usr/local/bin/k3s server", "", "", name="k3s-server")])
+    found = audit(tmp_path, [k3s()])
     assert found["4.2.1"].status is Status.FAIL
     assert found["4.2.1"].source == "flag --anonymous-auth (kubelet-arg of k3s)"
     assert found["4.2.2"].source == f"drop-in {K3S_NEW}:4"
@@ -45,16 +46,16 @@ def test_systemd_is_asked_where_the_node_runs_it(tmp_path: Path) -> None:
 
     class Systemd(StagedHost):
         def run(self, argv: Sequence[str], **_: Any) -> Completed:
-            assert argv[:3] == ["/usr/bin/systemctl", "show", unit]
-            wanted = argv[3].removeprefix("--property=").split(",")
+            assert [*argv[:2], *argv[-2:]] == ["/usr/bin/systemctl", "show", "--", unit]
+            wanted = argv[2].removeprefix("--property=").split(",")
             return Completed(tuple(argv), 0, "".join(f"{name}={shown[name]}\n" for name in wanted), "")
 
     plant(
         tmp_path,
-        {"/usr/bin/systemctl": "", "/run/systemd/system/x": "", "/proc/812/cgroup": f"0::/system.slice/{unit}\n"}
+        {"/usr/bin/systemctl": "", "/run/systemd/system/x": ""}
         | dict.fromkeys(("/opt/units/k3s.service", "/opt/units/a.conf", "/opt/units/b.conf"), ""),
     )
-    host = Systemd(tmp_path, [k3s()])
+    host = Systemd(tmp_path, [replace(k3s(), unit=unit)])
     host.how = HostExec.NSENTER
     control = KubeletControl(schema.Kubelet(), host, prober=QUIET)
     found = {finding.id: finding for finding in control.judge(control.observe())}
@@ -190,5 +191,5 @@ def test_microk8s_keeps_its_arguments_in_a_file(tmp_path: Path) -> None:
 def test_what_k3s_writes_itself_at_each_start_is_no_drift(tmp_path: Path) -> None:
     """k3s starts, writes its drop-in, then starts the kubelet in the same process."""
     plant(tmp_path, {K3S_NEW: K3S_DEFAULTS})
-    old = Process(pid=1, name="k3s-server", argv=("k3s", "server", "-d"), exe="", cwd="/", uid=0, started=1e9)
+    old = process("k3s", "server", "-d", name="k3s", started=1e9)
     assert audit(tmp_path, [old])["drift"].status is Status.PASS

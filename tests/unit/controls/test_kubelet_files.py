@@ -13,7 +13,7 @@ from agent.controls.kubelet import effective, files, units
 from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.discovery import Launch
-from agent.host import Host, Process
+from agent.host import Host
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, DROP_INS, config, plant, process
 
@@ -71,7 +71,7 @@ def test_a_folder_that_lets_nobody_in_makes_the_mode_harmless(tmp_path: Path) ->
         assert finding.status is status, oct(mode)
     chmod(tmp_path, "/var/lib/kubelet", 0o700)
     said = judged(tmp_path, f"--config={CONFIG}")["4.1.9"].observed
-    assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) lets nobody else in"
+    assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) is closed to others"
 
 
 @root_only
@@ -150,20 +150,6 @@ def test_a_unit_is_found_where_packages_put_it(tmp_path: Path) -> None:
     assert units.exec_start(Host(tmp_path), "odd.service") is None
 
 
-def test_a_processs_unit_is_read_from_its_cgroup(tmp_path: Path) -> None:
-    """Both versions of cgroups; the innermost unit counts."""
-    plant(
-        tmp_path,
-        {
-            "/proc/5/cgroup": "0::/system.slice/rke2-server.service\n",
-            "/proc/6/cgroup": "2:cpu:/a.slice\n1:name=systemd:/system.slice/snap.microk8s.daemon-kubelite.service\n",
-            "/proc/7/cgroup": "0::/user.slice\n",
-        },
-    )
-    found = [units.of_process(Host(tmp_path), pid) for pid in (5, 6, 7, 8)]
-    assert found == ["rke2-server.service", "snap.microk8s.daemon-kubelite.service", "", ""]
-
-
 @pytest.mark.parametrize("pem", [b"", b"x", b"-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----"])
 def test_a_file_without_certificate_is_said_to_be_none(pem: bytes) -> None:
     """Unknown to the check, never self-signed or issued."""
@@ -180,5 +166,5 @@ def test_a_file_without_certificate_is_said_to_be_none(pem: bytes) -> None:
 
 def test_the_process_of_a_launch_is_called_as_people_find_it() -> None:
     """By name and pid."""
-    launch = Launch(Process(7, "k3s", (), "", "/", 0, 0.0), "k3s", kubelet_flags.Flags(()), "")
+    launch = Launch(process(name="k3s", pid=7), "k3s", kubelet_flags.Flags(()), "")
     assert launch.called == "the kubelet in k3s (pid 7)"

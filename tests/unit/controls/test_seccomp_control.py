@@ -139,7 +139,7 @@ def test_a_broken_version_never_replaces_the_good_one(node: Node) -> None:
     assert (
         f'{node.profiles}/p.json:2: syscalls[0].names[0]: "chmodd" is no syscall; did you mean chmod?' in found.observed
     )
-    assert f"the last good one stays at {DIRECTORY}/p.json" in found.observed
+    assert f"the last valid one stays at {DIRECTORY}/p.json" in found.observed
     node.write("p.json", CHMOD)
     assert node.apply().changes == ()
 
@@ -236,7 +236,7 @@ def test_an_empty_folder_is_said(node: Node) -> None:
     """An empty policy is possible and visible; a file that looks like a mistake is named."""
     (node.profiles / "p.json").rename(node.profiles / "p.jsn")
     found = node.finding("profiles")
-    assert (found.status, found.observed) == (Status.INFO, "no profile is there; not taken for profiles: p.jsn")
+    assert (found.status, found.observed) == (Status.INFO, "no profiles; not profiles: p.jsn")
 
 
 def test_a_folder_in_place_of_the_file_is_unknown(node: Node) -> None:
@@ -293,8 +293,8 @@ def test_twins_are_a_finding_of_their_own(node: Node) -> None:
 @pytest.mark.parametrize(
     ("library", "severity", "said"),
     [
-        (None, Severity.LOW, "cannot tell whether the runtime's libseccomp knows fchmodat2"),
-        (((2, 5, 4), "/usr/bin/runc"), Severity.MEDIUM, "runc has libseccomp 2.5.4, which as released does not know"),
+        (None, Severity.LOW, "unknown whether the runtime's libseccomp knows fchmodat2"),
+        (((2, 5, 4), "/usr/bin/runc"), Severity.MEDIUM, "runc has libseccomp 2.5.4, which does not know"),
         (((2, 5, 5), "/usr/bin/runc"), None, ""),
     ],
 )

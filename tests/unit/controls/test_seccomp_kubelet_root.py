@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from pathlib import Path
 
 import pytest
@@ -11,41 +12,80 @@ from agent.bundled_profiles import shipped_profiles
 from agent.controls.seccomp import kubelet_root
 from agent.controls.seccomp.profile_dir import sources
 from agent.host import Host
+from tests.support.kubelets import StagedHost, plant, process
 
 DEFAULT = "/var/lib/kubelet"
-NONE_GIVEN = "which has no --root-dir: the default"
+SNAP = "/var/snap/microk8s/current/args"
+
+
+def where(root: Path, *argv: str, name: str = "kubelet", directory: str = "auto") -> kubelet_root.Place:
+    """Where profiles go on a node with this process."""
+    host = StagedHost(root, [process(*argv, name=name, cwd="/work")])
+    return kubelet_root.find(directory, host, "")
 
 
 @pytest.mark.parametrize(
-    ("name", "argv", "expected"),
+    ("argv", "expected", "source"),
     [
-        ("kubelet", ["/usr/bin/kubelet"], (DEFAULT, NONE_GIVEN)),
-        ("kubelet", ["kubelet", "--root-dir=/data/kubelet"], ("/data/kubelet", "--root-dir")),
-        ("kubelet", ["kubelet", "--v=2", "--root-dir", "/data/kubelet", "--x"], ("/data/kubelet", "--root-dir")),
-        ("kubelet", ["kubelet", "--root_dir=/data"], ("/data", "--root-dir")),
-        ("kubelet", ["kubelet", "--root-dir=/a", "--root-dir=/b/"], ("/b", "--root-dir")),
-        ("kubelet", ["kubelet", "--root-dir=data"], ("/work/data", "--root-dir")),
-        ("kubelet", ["kubelet", "--root-dir"], (DEFAULT, NONE_GIVEN)),
-        ("kubelet", ["kubelet", "--cert-dir=/x/--root-dir=/no"], (DEFAULT, NONE_GIVEN)),
-        ("hyperkube", ["/hyperkube", "kubelet", "--root-dir=/h"], ("/h", "--root-dir")),
-        ("k3s-server", ["/usr/local/bin/k3s server"], (DEFAULT, NONE_GIVEN)),
-        ("k3s", ["k3s", "agent", "--kubelet-arg=root-dir=/k"], ("/k", "--root-dir in --kubelet-arg")),
-        ("k3s", ["k3s", "agent", "--kubelet-arg", "root-dir=/k"], ("/k", "--root-dir in --kubelet-arg")),
-        ("k3s", ["k3s", "agent", "--root-dir=/not-its-own"], (DEFAULT, NONE_GIVEN)),
-        ("kubelite", ["/snap/microk8s/1/kubelite"], ("/var/snap/microk8s/common/var/lib/kubelet", NONE_GIVEN)),
-        ("kubelet-monitor", ["/bin/kubelet-monitor", "--root-dir=/x"], None),
-        ("kworker/0:1", [], None),
-        ("bash", ["bash", "-c", "kubelet"], None),
+        (["/usr/bin/kubelet"], DEFAULT, "default root directory"),
+        (["kubelet", "--root-dir=/data/kubelet"], "/data/kubelet", "flag --root-dir"),
+        (["kubelet", "--v=2", "--root-dir", "/data/kubelet", "--x"], "/data/kubelet", "flag --root-dir"),
+        (["kubelet", "--root_dir=/data"], "/data", "flag --root-dir"),
+        (["kubelet", "--root-dir=/a", "--root-dir=/b/"], "/b", "flag --root-dir"),
+        (["kubelet", "--root-dir=data"], "/work/data", "flag --root-dir"),
+        (["kubelet", "--root-dir"], DEFAULT, "default root directory"),
+        (["kubelet", "--cert-dir=/x/--root-dir=/no"], DEFAULT, "default root directory"),
+        (["/hyperkube", "kubelet", "--root-dir=/h"], "/h", "flag --root-dir"),
     ],
 )
 def test_the_kubelets_root_is_read_from_its_command_line(
-    name: str, argv: list[str], expected: tuple[str, str] | None
+    argv: list[str], expected: str, source: str, tmp_path: Path
 ) -> None:
-    """Every spelling of the flag and every embedding; what only looks like a kubelet is none."""
-    assert kubelet_root.root_of(name, argv, "/work") == expected
+    """Every spelling of the flag."""
+    found = where(tmp_path, *argv)
+    assert (found.path, found.found) == (f"{expected}/seccomp", True)
+    assert found.source == f"kubelet (pid 812), {source}"
 
 
-def test_a_configured_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("files", "argv", "expected"),
+    [
+        ({}, ["k3s", "server", "--kubelet-arg=root-dir=/k"], "/k"),
+        ({}, ["k3s", "agent", "--root-dir=/not-its-own", "-d", "/x"], DEFAULT),
+        ({"/etc/rancher/k3s/config.yaml": "kubelet-arg: [root-dir=/from/config]\n"}, ["k3s", "server", "-v", "1"],
+         "/from/config"),
+        ({"/etc/rancher/k3s/config.yaml.d/a.yaml": "kubelet-arg+: root-dir=/d\n"}, ["k3s", "server", "-v", "1"], "/d"),
+        ({"/etc/systemd/system/k3s.service": "[Service]\nExecStart=/bin/k3s server --kubelet-arg root-dir=/unit\n"},
+         ["k3s", "server"], "/unit"),
+        ({f"{SNAP}/kubelet": "--root-dir=${SNAP_COMMON}/var/lib/kubelet\n"}, ["/snap/kubelite"],
+         "/var/snap/microk8s/common/var/lib/kubelet"),
+        ({"/a/args": "--root-dir=/moved\n"}, ["/snap/kubelite", "--kubelet-args-file=/a/args"], "/moved"),
+    ],
+)  # fmt: skip
+def test_the_root_of_a_kubelet_inside_another_program(
+    files: dict[str, str], argv: list[str], expected: str, tmp_path: Path
+) -> None:
+    """k3s's configuration, its unit's ExecStart and MicroK8s' arguments, as the kubelet control reads them."""
+    found = where(plant(tmp_path, files), *argv, name=posixpath.basename(argv[0]))
+    assert (found.path, found.found, found.problem) == (f"{expected}/seccomp", True, "")
+
+
+@pytest.mark.parametrize("last", ["", "/old/seccomp"])
+def test_a_root_that_is_not_known_moves_nothing(last: str, tmp_path: Path) -> None:
+    """Arguments that cannot be read, or two kubelets with different roots: the last directory stays, and no pass."""
+    stay = last or f"{DEFAULT}/seccomp"
+    for processes in (
+        [process("/snap/kubelite", name="kubelite")],
+        [process("kubelet", "--root-dir=/a"), process("kubelet", "--root-dir=/b", pid=9)],
+    ):
+        found = kubelet_root.find("auto", StagedHost(tmp_path, processes), last)
+        assert (found.path, found.found) == (stay, False)
+        assert found.problem
+    same = [process("kubelet", "--root-dir=/a"), process("kubelet", "--root-dir=/a/", pid=9)]
+    assert kubelet_root.find("auto", StagedHost(tmp_path, same), last).path == "/a/seccomp"
+
+
+def test_a_configured_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     """An absolute path in the configuration needs no kubelet."""
     found = kubelet_root.find("/data/seccomp/", Host(tmp_path), "/old/seccomp")
     assert (found.path, found.found) == ("/data/seccomp", True)

@@ -1,0 +1,264 @@
+"""Which processes are this node's kubelet, kube-proxy, k3s, RKE2 or MicroK8s: one answer for every control.
+
+Any container can run something called kubelet, and its arguments would say which files the agent reads as root and
+which ports it probes. So a process counts only when the kernel vouches for all of this, before a word of its own is
+read: all of its users are root, its root directory is PID 1's, so is its mount namespace (or systemd names the unit
+that it runs in), it is in no container's cgroup, and its program is a file of the node. It refuses to choose among
+several that qualify.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from agent.errors import HostError
+from agent.host import systemd
+from agent.host.budget import Budget, Resource
+from agent.host.processes import ProcessEntry, boot_time, pids
+
+if TYPE_CHECKING:
+    from agent.host import Host
+
+_INIT = 1
+_ROOT_ONLY = (0, 0, 0, 0)
+_DELETED = " (deleted)"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_MAX_ANCESTORS = 32
+# What runtimes and container managers call the cgroups of containers: `kubepods.slice`, `cri-containerd-ID.scope`,
+# `docker`, `libpod-ID.scope`, containerd's namespaces `k8s.io` and `moby`, systemd-nspawn's `machine.slice`.
+_CONTAINER = re.compile(
+    r"(kubepods|docker|podman|libpod|containerd|cri-containerd|nerdctl|crio|cri-o|lxc|lxc\.payload|lxc\.monitor|machine"
+    r"|systemd-nspawn|k8s\.io|moby|buildkit|garden|runc|crun|youki|kata|gvisor|runsc)"
+    r"([-_.:@].*)?|[0-9a-f]{64}"
+)
+
+
+class Program(StrEnum):
+    """A program that a control reads arguments of."""
+
+    KUBELET = "kubelet"
+    KUBELITE = "kubelite"
+    K3S = "k3s"
+    RKE2 = "rke2"
+    KUBE_PROXY = "kube-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of the node, its identity verified. argv: a title written over it is split into words.
+
+    cwd: empty when it cannot be read. started: seconds since the epoch. unit: the systemd service it belongs to.
+    """
+
+    pid: int
+    program: Program
+    argv: tuple[str, ...]
+    cwd: str = ""
+    started: float = 0.0
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTable:
+    """The node's own processes. total: all that run on the node's kernel.
+
+    others: how many carry such a name and are not the node's (another user's, a container's); nothing more is known of
+    them. unverified: why the identity of at least one cannot be checked, empty when it can.
+    """
+
+    processes: tuple[Process, ...] = ()
+    total: int = 0
+    others: int = 0
+    unverified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Init:
+    """What PID 1 looks like: the node itself."""
+
+    root: tuple[int, int]
+    mount_namespace: str
+    cgroups: Mapping[str, str]
+
+    @classmethod
+    def read(cls, procfs: str) -> _Init:
+        with ProcessEntry(procfs, _INIT) as entry:
+            return cls(entry.root(), entry.mount_namespace(), entry.cgroups())
+
+
+def survey(host: Host, procfs: str, budget: Budget) -> ProcessTable:
+    """Every process of the node that runs one of the programs. Raises HostError when none can be listed."""
+    total = others = 0
+    candidates: list[int] = []
+    try:
+        for pid in pids(procfs):
+            budget.spend(Resource.PROCESSES, 1, "/proc")
+            total += 1
+            if _looks_like_one(procfs, pid):
+                candidates.append(pid)
+    except OSError as error:
+        raise HostError(f"cannot list /proc: {error.strerror}") from error
+    if not total:
+        raise HostError("no process in /proc: the node's procfs is not mounted below the host root")
+    if not candidates:
+        return ProcessTable(total=total)
+    try:
+        init, boot = _Init.read(procfs), boot_time(procfs)
+    except (OSError, ValueError, HostError) as error:
+        why = f"PID 1 cannot be compared with: {_reason(error)}; run as root, with CAP_SYS_PTRACE"
+        return ProcessTable(total=total, others=len(candidates), unverified=why)
+    found: dict[int, Process] = {}
+    parents: dict[int, int] = {}
+    unverified = ""
+    for pid in candidates:
+        budget.check_time("/proc")
+        try:
+            with ProcessEntry(procfs, pid) as entry:
+                if not _is_of_node(host, entry, init):
+                    others += 1
+                elif process := _process(entry, boot):
+                    found[pid] = process
+                    parents[pid] = entry.parent_and_start()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended
+        except (OSError, ValueError, IndexError, HostError) as error:
+            unverified = _reason(error)
+    wrappers = {one for pid in found for one in _ancestors(procfs, parents[pid]) if _same(found, one, pid)}
+    kept = [process for pid, process in found.items() if pid not in wrappers]
+    return ProcessTable(tuple(sorted(kept, key=lambda one: one.pid)), total, others, unverified)
+
+
+def is_running(procfs: str, process: Process) -> bool:
+    """Whether this process, and not another one with its number, runs now."""
+    try:
+        with ProcessEntry(procfs, process.pid) as entry:
+            return _started(entry, boot_time(procfs)) == process.started and bool(entry.arguments())
+    except (OSError, ValueError, IndexError, HostError):
+        return False
+
+
+def program_named(name: str) -> Program | None:
+    """The program that an executable's file name stands for, as distributions wrap and suffix it."""
+    plain = name.removeprefix(".").removesuffix("-wrapped")
+    if plain in ("k3s-server", "k3s-agent", "rke2-server", "rke2-agent"):
+        plain = plain.partition("-")[0]
+    return next((one for one in Program if one.value == plain), Program.KUBELET if plain == "hyperkube" else None)
+
+
+def _program(entry: ProcessEntry) -> Program | None:
+    """By the name of what was executed (a wrapper script has its own), else by the file that it is."""
+    if known := program_named(entry.name()):
+        return known
+    try:
+        return program_named(entry.executable().removesuffix(_DELETED).rpartition("/")[2])
+    except OSError:  # a kernel thread, or another user's process: only its name is readable
+        return None
+
+
+def _looks_like_one(procfs: str, pid: int) -> bool:
+    try:
+        with ProcessEntry(procfs, pid) as entry:
+            return _program(entry) is not None
+    except (OSError, HostError):
+        return False  # it ended
+
+
+def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
+    """The rule of this module. Raises OSError, ValueError, HostError where the kernel does not answer."""
+    cgroups = entry.cgroups()
+    if entry.uids() != _ROOT_ONLY or _in_container(cgroups, init.cgroups) or entry.root() != init.root:
+        return False
+    if not _is_file_of_node(host, entry.executable()):
+        return False
+    return entry.mount_namespace() == init.mount_namespace or _is_named_by_systemd(host, cgroups, init.cgroups)
+
+
+def _in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
+    """Whether any hierarchy has the process in a container, or outside of what PID 1 governs.
+
+    Paths are relative to the reader's cgroup namespace: from inside a pod, the node's own begin with PID 1's `/../..`,
+    and what does not is in the agent's own pod or beside it.
+    """
+    for hierarchy, path in cgroups.items():
+        below = _below(path, init.get(hierarchy, "/"))
+        if below is None or any(_CONTAINER.fullmatch(part) and not part.endswith(".service") for part in below):
+            return True
+    return not cgroups
+
+
+def _below(path: str, init: str) -> list[str] | None:
+    """The parts of a cgroup's path below the one that holds PID 1's; None when it is elsewhere."""
+    base = [part for part in init.removesuffix("/init.scope").split("/") if part]
+    parts = [part for part in path.split("/") if part]
+    if parts[: len(base)] != base:
+        return None
+    return None if ".." in parts[len(base) :] else parts[len(base) :]
+
+
+def _is_file_of_node(host: Host, executable: str) -> bool:
+    """Whether a program is a file of the node's tree, or was one until its package was upgraded."""
+    if not executable.startswith("/") or executable.startswith("/memfd:"):
+        return False
+    inside = executable.startswith(f"{host.root}/")  # a tree whose processes run outside of it
+    path = executable.removeprefix(host.root) if inside else executable
+    return path.endswith(_DELETED) or host.is_file(path)
+
+
+def _is_named_by_systemd(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
+    """A unit may have a mount namespace of its own (PrivateTmp=, ProtectSystem=): systemd has to know it."""
+    hierarchy = "name=systemd" if "name=systemd" in cgroups else ""
+    parts = _below(cgroups.get(hierarchy, ""), init.get(hierarchy, "/"))
+    path = "/" + "/".join(parts or ())
+    return systemd.show(host, systemd.unit_of(path), "ControlGroup").get("ControlGroup") == path
+
+
+def _process(entry: ProcessEntry, boot: float) -> Process | None:
+    """The process with its own words, which may be read now; None when it is in another role (`k3s kubectl`)."""
+    program = _program(entry)
+    argv = _words(entry.arguments())
+    if program is None or not argv:
+        return None  # ended, or became something else
+    is_server = argv[1:2] in (("server",), ("agent",))
+    is_hyperkube = argv[0].rpartition("/")[2] == "hyperkube"
+    if (program in (Program.K3S, Program.RKE2) and not is_server) or (is_hyperkube and argv[1:2] != ("kubelet",)):
+        return None
+    cgroups = entry.cgroups()
+    unit = systemd.unit_of(cgroups.get("name=systemd") or cgroups.get("", ""))
+    return Process(entry.pid, program, argv, entry.working_directory(), _started(entry, boot), unit)
+
+
+def _words(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments; a title that the process has written over them is split at its blanks."""
+    if argv and " " in argv[0] and not any(argv[1:]):
+        return tuple(argv[0].split())
+    return argv if any(argv) else ()
+
+
+def _started(entry: ProcessEntry, boot: float) -> float:
+    return boot + entry.parent_and_start()[1] / _TICKS
+
+
+def _ancestors(procfs: str, pid: int) -> list[int]:
+    found: list[int] = []
+    while pid > _INIT and len(found) < _MAX_ANCESTORS:
+        found.append(pid)
+        try:
+            with ProcessEntry(procfs, pid) as entry:
+                pid = entry.parent_and_start()[0]
+        except (OSError, ValueError, IndexError, HostError):
+            break
+    return found
+
+
+def _same(found: Mapping[int, Process], ancestor: int, pid: int) -> bool:
+    """A wrapper that did not exec and its child are one, and the child is the one that runs."""
+    return ancestor in found and found[ancestor].program is found[pid].program
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,141 @@
+"""One process of a procfs, held open, and read in bounded pieces.
+
+Holding /proc/PID open means that a number which the kernel gives away again never leads to another process: reads fail
+with ESRCH then. What the kernel itself says (name, parent, users, cgroups, namespaces) is read apart from what the
+process may have written itself (its arguments); host/identity.py decides when the latter may be read at all.
+https://man7.org/linux/man-pages/man5/proc.5.html
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from agent.host.budget import ARGUMENTS_BYTES
+from agent.host.filesystem import read_regular
+
+_SMALL_BYTES = 16 << 10
+_INIT = 1
+_LISTEN = "0A"
+_MAX_SOCKETS = 4096
+_OPEN = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def pids(procfs: str) -> Iterator[int]:
+    """The numbers of all processes, one at a time. Raises OSError."""
+    with os.scandir(procfs) as entries:
+        for entry in entries:
+            if entry.name.isascii() and entry.name.isdecimal():
+                yield int(entry.name)
+
+
+class ProcessEntry:
+    """`/proc/PID` as an open directory. Every method raises OSError or ValueError when the process has ended."""
+
+    def __init__(self, procfs: str, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.open(f"{procfs}/{pid}", _OPEN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+    def name(self) -> str:
+        """The name of the program that was executed, at most 15 bytes of it."""
+        return self._read("comm").decode(errors="replace").removesuffix("\n")
+
+    def parent_and_start(self) -> tuple[int, int]:
+        """The parent's number, and the start in clock ticks since boot."""
+        # pid (comm) state ppid …; comm may hold anything, parentheses too.
+        fields = self._read("stat").rpartition(b")")[2].split()
+        return int(fields[1]), int(fields[19])
+
+    def uids(self) -> tuple[int, ...]:
+        """Real, effective, saved and file system user."""
+        for line in self._read("status").splitlines():
+            if line.startswith(b"Uid:"):
+                return tuple(int(word) for word in line.split()[1:5])
+        raise ValueError(f"/proc/{self.pid}/status has no Uid line")
+
+    def cgroups(self) -> Mapping[str, str]:
+        """The path in each hierarchy, by its controllers: `` for cgroup v2, `name=systemd`, `memory` …"""
+        lines = self._read("cgroup").decode(errors="replace").splitlines()
+        parts = [line.split(":", 2) for line in lines]
+        return {found[1]: found[2] for found in parts if len(found) == 3}
+
+    def mount_namespace(self) -> str:
+        """`mnt:[4026531841]`."""
+        return os.readlink("ns/mnt", dir_fd=self._fd)
+
+    def root(self) -> tuple[int, int]:
+        """Device and inode of the directory that is `/` to the process."""
+        found = os.stat("root", dir_fd=self._fd)
+        return found.st_dev, found.st_ino
+
+    def executable(self) -> str:
+        """The path of the program, ` (deleted)` after it when the file was replaced."""
+        return os.readlink("exe", dir_fd=self._fd)
+
+    def working_directory(self) -> str:
+        """The working directory; empty when it cannot be read."""
+        try:
+            return os.readlink("cwd", dir_fd=self._fd)
+        except OSError:
+            return ""
+
+    def arguments(self) -> tuple[str, ...]:
+        """The process's own words. Raises HostFileError past the limit for arguments."""
+        raw = self._read("cmdline", ARGUMENTS_BYTES)
+        return tuple(os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")) if raw else ()
+
+    def _read(self, name: str, limit_bytes: int = _SMALL_BYTES) -> bytes:
+        return read_regular(name, f"/proc/{self.pid}/{name}", limit_bytes, parent=self._fd)
+
+
+def boot_time(procfs: str) -> float:
+    """When the machine started, in seconds since the epoch. Raises OSError, ValueError, HostFileError."""
+    # The lines of processors and interrupts come first and grow with the machine.
+    for line in read_regular(f"{procfs}/stat", "/proc/stat", 4 << 20).splitlines():
+        if line.startswith(b"btime "):
+            return float(line.split()[1])
+    raise ValueError("/proc/stat has no btime line")
+
+
+def listening(procfs: str, port: int) -> tuple[str, ...]:
+    """Addresses with a listening TCP socket of root's on the port, as PID 1's network namespace has them.
+
+    Listening sockets come first in /proc/net/tcp, so that the connections of a busy node are not read. Raises OSError.
+    https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html
+    """
+    found = []
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"{procfs}/{_INIT}/net/{name}", encoding="ascii", errors="replace") as lines:
+                for line in itertools.islice(lines, 1, _MAX_SOCKETS):
+                    fields = line.split()
+                    if len(fields) < 8 or fields[3] != _LISTEN:
+                        break
+                    address, _, number = fields[1].partition(":")
+                    if int(number, 16) == port and fields[7] == "0":
+                        found.append(_ip(address))
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        except ValueError:
+            continue
+    return tuple(dict.fromkeys(found))
+
+
+def _ip(text: str) -> str:
+    """`0100007F` is 127.0.0.1: words of 32 bits in the machine's byte order."""
+    words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    return str(ipaddress.ip_address(packed))

@@ -1,0 +1,42 @@
+"""What systemd knows of a unit, through `systemctl show`.
+
+It refuses names that are no unit's: a process may choose the name of its cgroup, and `-Hroot@host.service` would make
+systemctl log in elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from agent.errors import HostError
+from agent.host.command import HostExec
+
+if TYPE_CHECKING:
+    from agent.host import Host
+
+_TIMEOUT_SECONDS = 5.0
+_OUTPUT_BYTES = 64 << 10
+_UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,250}\.service")
+
+
+def unit_of(cgroup: str) -> str:
+    """The innermost service in the path of a cgroup; empty when there is none."""
+    return next((part for part in reversed(cgroup.split("/")) if _UNIT.fullmatch(part)), "")
+
+
+def show(host: Host, unit: str, *properties: str) -> Mapping[str, str]:
+    """Properties of a unit that are not empty. None of them where systemd cannot be asked (another init, a tree)."""
+    if not _UNIT.fullmatch(unit) or not (host.is_running_system or host.how is HostExec.NSENTER):
+        return {}
+    try:
+        tool = host.find_tool("systemctl") if host.exists("/run/systemd/system") else None
+        if tool is None:
+            return {}
+        argv = [tool, "show", f"--property={','.join(properties)}", "--no-pager", "--", unit]
+        answer = host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_OUTPUT_BYTES).check().stdout
+    except HostError:
+        return {}
+    pairs = (line.partition("=") for line in answer.splitlines())
+    return {name: value for name, _, value in pairs if value}
