@@ -181,7 +181,8 @@ class Host:
         try:
             # l_type, l_whence, l_start, l_len, l_pid of struct flock: https://man7.org/linux/man-pages/man2/F_OFD_GETLK.2const.html
             found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-            return struct.unpack_from("h", found)[0] != fcntl.F_UNLCK
+            (kind,) = struct.unpack_from("h", found)
+            return bool(kind != fcntl.F_UNLCK)
         except OSError as error:
             raise HostFileError.of("read the locks of", path, error) from error
         finally:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
+from agent import annotations as keys
 from agent.annotations import REBOOT_HISTORY, REBOOT_STATUS
 from agent.model import Finding, Severity, Status
 from agent.plugin.cluster import locks, nodes, policy
@@ -173,10 +174,10 @@ def objects(stage: Staged) -> list[Object]:
     for node in found:
         notes = node["metadata"]["annotations"]
         if node["metadata"]["name"] == "edge-01":
-            notes.update({node_status.VERSION: "0.0.9", node_status.POLICY: "b7709f2e61c04d53"})
+            notes.update({keys.VERSION: "0.0.9", keys.POLICY: "b7709f2e61c04d53"})
         if node["metadata"]["name"] == "worker-16":
             refused = "config.yaml: line 4: reboot.windows[0].start: '25:00' is no time of day; write HH:MM"
-            notes.update({node_status.CONFIG_PROBLEM: refused, node_status.POLICY: "11c94a80d2f5e7b6"})
+            notes.update({keys.CONFIG_PROBLEM: refused, keys.POLICY: "11c94a80d2f5e7b6"})
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent import annotations
+import agent
 
-AGENT = Path(annotations.__file__).parent
+AGENT = Path(agent.__file__).parent
 
 
 def test_no_key_is_spelled_a_second_time() -> None:

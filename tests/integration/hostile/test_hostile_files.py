@@ -265,6 +265,6 @@ def test_checking_profiles_is_bounded_per_pass(tmp_path: Path) -> None:
     tool = Tool(str(stand_in.parser), HostExec.DIRECT)
     control = ApparmorControl(schema.Apparmor(profiles=str(profiles)), Host(root), tool=tool, clock=slow)
     first = control.observe()
-    assert [unit.file for unit in first.wanted] == ["a", "b"]
+    assert [unit.file for unit in first.desired] == ["a", "b"]
     assert [one.file for one in first.refused] == ["c"]
-    assert [unit.file for unit in control.observe().wanted] == ["a", "b", "c"]
+    assert [unit.file for unit in control.observe().desired] == ["a", "b", "c"]

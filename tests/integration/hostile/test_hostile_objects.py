@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.reboot.pools import lease_names
-from agent.reboot.views import lease_view
 
+from agent.reboot.kube.views import lease_view
+from agent.reboot.lock.pools import lease_names
 from tests.support.agents import NAMESPACE
 from tests.support.sites import LEASES, LOCK, PREFIX, Site, emulated
 

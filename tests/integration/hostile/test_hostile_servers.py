@@ -20,8 +20,7 @@ from agent.errors import KubeError
 from agent.kube import NODES, Kube, RetryPolicy, direct
 from agent.kube.errors import CallFailed, Malformed
 from agent.reboot.blockers.prometheus import PrometheusBlocker
-from agent.report.notify.http import NotSent, send
-from agent.report.notify.receivers import Post
+from agent.report.notify.http import NotSent, Post, send
 
 DEADLINE_SECONDS = 0.5
 FAR_TOO_LONG_SECONDS = 20.0  # a bound for what would never end, not a timing

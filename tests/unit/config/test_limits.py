@@ -68,7 +68,7 @@ def test_json_is_nested_as_deep_as_allowed_and_no_deeper(levels: int, fits: bool
     """The error has the line at which the limit is passed."""
     text = "[\n" * levels + "]" * levels
     if fits:
-        assert compose_json(text, "x.json", max_depth=3)
+        compose_json(text, "x.json", max_depth=3)
     else:
         with pytest.raises(ConfigError) as caught:
             compose_json(text, "x.json", max_depth=3)

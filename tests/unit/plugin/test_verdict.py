@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.annotations import LAST_CHANGE, SUMMARY
 from agent.plugin.cluster import locks, nodes, policy
 from agent.plugin.cluster.node_context import AgentPod, NodeContext, pod_of
 from agent.plugin.cluster.nodes import Keep
@@ -14,7 +15,6 @@ from agent.plugin.diagnosis.verdict import Verdict, verdict
 from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
-from agent.report import node_status
 from agent.report.node_status import ComplianceStatus
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
 from tests.support.plugin_rows import a_lock
@@ -30,8 +30,8 @@ def context(staged: Staged, name: str, **more: object) -> NodeContext:
     notes = node_view(found).annotations
     known = NodeContext(
         row=nodes.with_locks(nodes.row(found, rules.pool, Keep(findings=True, history=True)), held),
-        summary=notes.get(node_status.SUMMARY, ""),
-        last_change=notes.get(node_status.LAST_CHANGE, ""),
+        summary=notes.get(SUMMARY, ""),
+        last_change=notes.get(LAST_CHANGE, ""),
         rules=rules,
         pod=_RUNS,
         locks=held,

@@ -22,7 +22,7 @@ from agent.reboot.status import StatusReason as R
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
-from tests.support.reboot_trouble import CommandFate, Trouble
+from tests.support.reboot_trouble import CommandFate, Trouble, conflict
 from tests.support.reboot_world import World
 
 POLICY = Reboot(
@@ -415,6 +415,29 @@ def test_a_full_budget_is_told_and_waited_for() -> None:
     world.human_cordons("n1", cordon=False)
     world.pass_time(60.0)
     assert len(world.books.commands) == 1
+
+
+class _LosesTwice(Trouble):
+    """Another writer is faster at the first two writes of the Node."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002 - the interface
+        if kind == "patch_node" and self.lost < 2:
+            self.lost += 1
+            raise conflict()
+
+
+def test_a_write_that_loses_twice_says_so_and_is_done_all_the_same() -> None:
+    """One lost race is no news; a second one in a row is shown."""
+    world = World(trouble=_LosesTwice())
+    Agents(POLICY, random.Random(1)).on(world.add_machine("n0"))
+    world.log = []
+    world.machines["n0"].want("s")
+    world.pass_time(200.0)
+    assert sum("another writer was faster" in line for line in world.log) == 1
+    assert len(world.books.boots) == 1
 
 
 # -- what is left on the Node ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER, REBOOT_SKIP
@@ -33,7 +33,7 @@ from agent.reboot.machine.decisions import (
 )
 from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Slot
 from agent.reboot.phases import EDGES, STORED, Phase
-from agent.reboot.state import CLASSES, Attempt, Idle, NodeState, Now, Outcome, Stamp
+from agent.reboot.state import CLASSES, Attempt, Draining, Idle, NodeState, Now, Outcome, Rebooting, Stamp
 
 HOOKS = (schema.Hook(command=("/bin/true",)),)
 ALL_HOOKS = schema.Hooks(pre_drain=HOOKS, pre_reboot=HOOKS, post_reboot=HOOKS)
@@ -186,15 +186,15 @@ def equal_looks_give_equal_decisions(inputs: Inputs) -> None:
 
 
 def the_command_comes_only_behind_everything_else(inputs: Inputs) -> None:
-    """Lock, cordon, note, wish, policy: without any one of them there is no reboot."""
+    """Lock, cordon, state, request, policy: without any one of them there is no reboot."""
     decision = decide(inputs)
     if not isinstance(decision.action, FenceAndReboot):
         return
     assert inputs.policy.mode is Mode.ENFORCE
     assert inputs.mine is not None
     assert decision.action.slot is inputs.mine
-    assert inputs.state is not None
-    assert (inputs.state.phase, inputs.state.boot) == (Phase.REBOOTING, inputs.now.boot)
+    assert isinstance(inputs.state, Rebooting)
+    assert inputs.state.boot == inputs.now.boot
     assert inputs.node is not None
     assert inputs.node.unschedulable
     assert not inputs.skip
@@ -289,7 +289,7 @@ def pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon(inputs: Input
     if not isinstance(decision.action, StepDrain):
         return
     assert inputs.mine is not None
-    assert inputs.state is not None
+    assert isinstance(inputs.state, Draining)
     assert inputs.state.boot == inputs.now.boot
     assert inputs.node is not None
     assert inputs.node.unschedulable
@@ -353,6 +353,9 @@ def test_every_edge_is_reached() -> None:
 
     @settings(max_examples=6000, deadline=None, database=None, derandomize=True)
     @given(INPUTS)
+    @example(
+        Inputs(POLICY, NOW, NODE, Idle(guard="s1"), sentinel=SentinelReading(required=False)),
+    )
     def collect(inputs: Inputs) -> None:
         action = decide(inputs).action
         if isinstance(action, Write) and inputs.state is not None:

@@ -64,11 +64,10 @@ def test_schedules_reach_what_they_are_about() -> None:
         "EVENT RebootLockStuck",
         "EVENT DrainBlocked",
         "a human cordons",
-        "may have been done all the same",
+        "it may have been done",
         "crashes after put_lease",
         "crashes before reboot",
         "crashes after reboot",
-        "another writer was faster, trying again",
         "deleted",
         "hangs 400.0 s",
     ):
