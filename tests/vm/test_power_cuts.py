@@ -14,7 +14,7 @@ from tests.vm.harness.pair import CYCLE_SECONDS, Pair
 from tests.vm.harness.watcher import UNDER_WAY, Watcher
 
 CUTS = int(os.environ.get("NHA_VM_CUTS", "20"))
-PHASES = (*UNDER_WAY, "released")
+PHASES = (*UNDER_WAY, "releasing")
 
 
 @pytest.mark.timeout(3000)
