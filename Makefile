@@ -51,9 +51,10 @@ bench: venv  ## The figures of docs/performance.md
 	@$(BIN)/python -m bench
 
 .PHONY: docs
-docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference)
+docs: venv  ## Writes the generated parts of docs/ (JSON Schema, configuration reference, state diagram)
 	@$(BIN)/python -m tools.config_schema > docs/agentconfig.schema.json
 	@$(BIN)/python -m tools.config_reference > docs/configuration.md
+	@$(BIN)/python -m tools.reboot_diagram
 	@$(BIN)/python tools/sync-manifest
 
 .PHONY: manifest

@@ -148,7 +148,8 @@ class Observer:
         In a cycle, Leases that cannot be read are those of the last time: the deadlines count all the same.
         """
         idle = isinstance(state, Idle)
-        if state is None or (idle and not may_want and self._is_settled):
+        is_over = self._policy.mode is Mode.OFF or (not may_want and self._is_settled)
+        if state is None or (idle and is_over):
             return (), None, None
         pool = pool_of(node.labels, self._policy.pool)
         names = lease_names(pool, usable_slots(self._policy, pool))

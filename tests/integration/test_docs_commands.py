@@ -66,7 +66,7 @@ STAND_INS = {
     "PATH…": "profiles", "FILE": "daemonset.yaml", "FOLDER": "profiles/seccomp", "…": "reasons",
 }  # fmt: skip
 CHANGES = ("pause", "resume", "skip", "reboot")
-SECONDS = 60.0  # at most, for what the cluster needs a moment for
+SECONDS = 180.0  # at most, for what the cluster needs a moment for
 PLUGIN, AGENT = plugin.parser(COMMANDS), options.parser({})
 ALL = [one for page in PAGES for one in (*commands(page), *mentioned(page))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

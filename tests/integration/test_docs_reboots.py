@@ -20,6 +20,7 @@ from agent.reboot.kube.views import lease_view
 from agent.reboot.phases import Phase
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import Settings
+from tools.reboot_diagram import with_diagram
 
 ROOT = Path(__file__).parents[2]
 REBOOTS = (ROOT / "docs/reboots.md").read_text()
@@ -101,7 +102,8 @@ def test_every_reason_of_a_reboot_is_in_the_table() -> None:
 
 
 def test_the_picture_has_every_phase() -> None:
-    """Those that the Node shows; unknown is told in words."""
+    """Those that the Node shows, and it is the one that phases.TRANSITIONS makes (`make docs`)."""
+    assert with_diagram(REBOOTS) == REBOOTS
     picture = REBOOTS[REBOOTS.index("## The whole cycle") :].split("```")[1]
     assert [phase.value for phase in Phase if phase is not Phase.UNKNOWN and phase.value not in picture] == []
 

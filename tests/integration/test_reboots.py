@@ -218,7 +218,7 @@ def test_what_on_call_holds_back_waits_and_says_so(make: MakeSite) -> None:
     assert "holds the quorum" in sites["skip"].says("node-1", "opted out")
     assert "by ann: Black Friday" in sites["pause"].says("node-1", "the cluster's pause")
     sites["window"].says("node-1", "window")
-    sites["audit"].says("node-1", "audit: would ask for the lock, drain and reboot")
+    sites["audit"].says("node-1", "audit: would acquire the lock, drain and reboot")
     for site in sites.values():
         assert (site.history.holders(), site.history.cordons("node-1")) == ([], [False])
         assert site.condition("node-1")["status"] == "True"
@@ -383,7 +383,7 @@ def test_the_lock_is_deleted_or_given_away_in_the_middle(make: MakeSite) -> None
         site.sandbox.clear_requests()
         site.machines["node-1"].crash()
         site.until(lambda: site.sandbox.requests, "the next process")  # noqa: B023
-        site.says("node-1", "tries again in")
+        site.says("node-1", "rolled back")
         assert site.evictions() == []
         assert site.machines["node-1"].reboots == 0
     assert sites[0].holder() == ""
@@ -405,7 +405,7 @@ def test_the_api_server_is_away_in_the_middle(make: MakeSite) -> None:
     """Away during the drain and again during the reboot: it goes on where it was."""
     site = _draining(make)
     site.sandbox.away(4)
-    site.until(lambda: "cannot look" in site.machines["node-1"].log.read_text() or site.sentence("node-1"), "back")
+    site.until(lambda: "cannot be read" in site.machines["node-1"].log.read_text() or site.sentence("node-1"), "back")
     site.sandbox.delete("poddisruptionbudgets", "never")
     site.until(lambda: site.machines["node-1"].reboots == 1, "the reboot")
     site.sandbox.away(4)
