@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from agent.controls.base import FileType
 from agent.controls.seccomp.equivalent_syscalls import gaps
 from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.profile import Profile
 from agent.controls.seccomp.resolver import Platform, resolve
 from agent.errors import ConfigError, Problem
 
@@ -28,7 +30,21 @@ def lint(text: str, file: str) -> list[Problem]:
             resolve(profile, platform, file)
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
+    for first in () if problems else _first_kernels(profile):
+        older = (first[0], first[1] - 1) if first[1] else (first[0] - 1, 99)
+        for platform in _PLATFORMS:
+            try:
+                resolve(profile, replace(platform, kernel=older), file)
+            except ConfigError as error:
+                before = f"(on Linux before {first[0]}.{first[1]})"
+                problems.update((replace(one, message=f"{one.message} {before}"), None) for one in error.problems)
     return sorted(problems)
+
+
+def _first_kernels(profile: Profile) -> list[tuple[int, int]]:
+    """Versions from which on the profile is another one: on both sides of each it has to be right."""
+    conditions = [gate for rule in profile.rules for gate in (rule.includes, rule.excludes) if gate]
+    return sorted({gate.min_kernel for gate in conditions if gate.min_kernel})
 
 
 def advise(text: str, file: str) -> list[Problem]:

@@ -24,7 +24,7 @@ ACTIONS: Final = (
 )
 LETS_THROUGH: Final = frozenset({"SCMP_ACT_ALLOW", "SCMP_ACT_LOG"})
 # The actions that carry a number, and the largest that the kernel hands on: MAX_ERRNO, and 16 bits for a tracer.
-WITH_ERRNO: Final = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 65535}
+WITH_ERRNO: Final = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 65535}  # libseccomp refuses more
 OPERATORS: Final = tuple(f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 MASKED: Final = "SCMP_CMP_MASKED_EQ"
 FLAGS: Final = tuple(f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.controls.seccomp import syscalls
+from agent.controls.seccomp import libseccomp, syscalls
 from agent.controls.seccomp.profile import EPERM, LETS_THROUGH, MASKED, Arg, Profile, Rule, RuleCondition, strictness
 from agent.errors import ConfigError, Problem
 
@@ -55,12 +55,14 @@ def resolve(profile: Profile, platform: Platform, file: str) -> Resolved:
         )
     architectures = _architectures(profile, platform, notes)
     kept = [rule for rule in profile.rules if _applies(rule, profile, platform, notes)]
-    split = [single for rule in kept for single in _split(rule, notes)]
+    split = _first_wins([single for rule in kept for single in _split(rule, notes)], profile, notes)
     problems = _contradictions(split, profile, file)
-    rules = _merged(rule for rule in split if rule.effect != profile.effect)
-    if (idle := len(split) - sum(rule.effect != profile.effect for rule in split)) and not problems:
-        notes.append(f"{_counted(idle, 'rule')} that only repeated the default action left out, as runtimes do")
-    if profile.default_action == "SCMP_ACT_ALLOW" and not rules and not problems:
+    if not problems:
+        architectures, problems = _loadable(split, architectures, profile, file, notes)
+    # A chain that is the beginning of another one goes first: libseccomp refuses the other order.
+    rules = _merged(sorted(split, key=lambda rule: len(rule.args)))
+    has_effect = any(rule.effect != profile.effect for rule in rules)
+    if profile.default_action == "SCMP_ACT_ALLOW" and not has_effect and not problems:
         message = "allows everything and no rule denies or logs anything on this node: this is no filter"
         problems.append(Problem(file, profile.default_line, "defaultAction", message))
     if problems:
@@ -142,6 +144,52 @@ def _split(rule: Rule, notes: list[str]) -> Iterable[Rule]:
         "comparisons of the same argument written as rules of their own, as runtimes read them (either, not both)"
     )
     return tuple(replace(rule, args=(arg,)) for arg in dict.fromkeys(rule.args))
+
+
+def _first_wins(rules: Sequence[Rule], profile: Profile, notes: list[str]) -> list[Rule]:
+    """Of several unconditional actions for one syscall runtimes skip the default one and enforce the first of the rest.
+
+    Podman's, CRI-O's and Buildah's stock profile has such a pair (setns).
+    """
+    winners: dict[str, Rule] = {}
+    for rule in sorted((one for one in rules if not one.args), key=lambda one: one.effect == profile.effect):
+        for name in rule.names:
+            winners.setdefault(name, rule)
+    found = []
+    for rule in rules:
+        lost = [name for name in rule.names if not rule.args and winners[name].effect != rule.effect]
+        notes += [
+            f"{name} is {_short(winners[name].action)} {_at(winners[name])} and {_short(rule.action)} {_at(rule)}: "
+            f"{_short(winners[name].action)} is enforced, as by every runtime"
+            for name in dict.fromkeys(lost)
+        ]
+        if names := tuple(name for name in rule.names if name not in lost):
+            found.append(replace(rule, names=names))
+    return found
+
+
+def _loadable(
+    rules: Sequence[Rule], architectures: tuple[str, ...], profile: Profile, file: str, notes: list[str]
+) -> tuple[tuple[str, ...], list[Problem]]:
+    """The architectures for which libseccomp takes the rules. One that the profile asks for is a problem instead."""
+    added = [rule for rule in rules if rule.effect != profile.effect]
+    asked = {arch for one, subs in profile.arch_map for arch in (one, *subs)} | set(profile.architectures)
+    kept = list(architectures)
+    problems: dict[str, Problem] = {}
+    for arch in architectures:
+        if (found := libseccomp.clash(added, arch)) is None:
+            continue
+        rule, name, other = found
+        message = (
+            f"{name} is {_short(rule.action)} here and {_short(other.action)} {_at(other)}: libseccomp refuses two "
+            f"actions where {_short(arch)} compares the same, and no container starts; keep one of them"
+        )
+        if arch in asked or arch == architectures[0]:
+            problems.setdefault(rule.key, Problem(file, rule.line, rule.key, message))
+        else:
+            kept.remove(arch)
+            notes.append(f"{_short(arch)} left out, where libseccomp refuses two actions for {name}")
+    return tuple(kept), list(problems.values())
 
 
 def _contradictions(rules: Sequence[Rule], profile: Profile, file: str) -> list[Problem]:

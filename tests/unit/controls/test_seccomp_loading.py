@@ -1,0 +1,202 @@
+"""What is installed loads: every profile that is written is built with libseccomp itself, as runc builds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from agent.controls.seccomp import lint
+from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.resolver import Platform, Resolved, resolve
+from agent.errors import ConfigError
+
+seccomp = pytest.importorskip("pyseccomp", reason="libseccomp is not here")
+
+ALLOW, DENY, KILL = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"
+X86_64, AARCH64 = Platform("x86_64", (6, 1)), Platform("aarch64", (6, 1))
+OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+VALUES = st.sampled_from((0, 1, 2, 3, 1 << 32, (1 << 32) + 1, 2 << 32, 0xFFFFFFFF))
+
+
+def action_of(rule: dict[str, Any], action: str = "action", number: str = "errnoRet") -> int:
+    found = getattr(seccomp, rule[action].removeprefix("SCMP_ACT_"))
+    return int(found(rule.get(number, 1)) if rule[action] == DENY else found)
+
+
+def build(document: dict[str, Any]) -> None:
+    """libcontainer/seccomp: the architectures, then each rule whose action is not the default. Raises OSError."""
+    default = action_of(document, "defaultAction", "defaultErrnoRet")
+    built = seccomp.SyscallFilter(default)
+    arches = [getattr(seccomp.Arch, one.removeprefix("SCMP_ARCH_")) for one in document.get("architectures", ())]
+    for arch in arches:
+        if not built.exist_arch(arch):
+            built.add_arch(arch)
+    if arches and seccomp.system_arch() not in arches:
+        built.remove_arch(seccomp.Arch.NATIVE)
+    for rule in document["syscalls"]:
+        args = [
+            seccomp.Arg(
+                one["index"], getattr(seccomp, one["op"].removeprefix("SCMP_CMP_")), one["value"],
+                *([one["valueTwo"]] if "valueTwo" in one else []),
+            )
+            for one in rule.get("args", ())
+        ]  # fmt: skip
+        if (action := action_of(rule)) != default:
+            for name in rule["names"]:
+                built.add_rule(action, name, *args)
+
+
+def loads(document: dict[str, Any]) -> bool | None:
+    """In a child, because libseccomp 2.5 can take for ever; None then."""
+    child = os.fork()
+    if not child:
+        code = 2
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a handler of Python's would wait for the call to end
+            signal.alarm(2)
+            build(document)
+            code = 0
+        except OSError:
+            code = 1
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code != 2, "build() itself failed"
+    return None if code < 0 else code == 0
+
+
+def resolved(document: dict[str, Any], platform: Platform = X86_64) -> Resolved:
+    return resolve(read(json.dumps(document), "p.json"), platform, "p.json")
+
+
+@st.composite
+def arguments(draw: st.DrawFn) -> list[dict[str, Any]]:
+    found = []
+    for index in sorted(draw(st.sets(st.integers(0, 2), max_size=2))):
+        op, value = draw(st.sampled_from(OPERATORS)), draw(VALUES)
+        two = {"valueTwo": draw(VALUES) & value} if op == "MASKED_EQ" else {}
+        found.append({"index": index, "op": f"SCMP_CMP_{op}", "value": value, **two})
+    return found
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.sampled_from((("chmod",), ("socket", "socketcall", "bind"), ("shmget", "ipc"), ("socket",))))
+    rules = [
+        {
+            "names": draw(st.lists(st.sampled_from(names), min_size=1, max_size=2)),
+            "action": draw(st.sampled_from((ALLOW, DENY, DENY, KILL))),
+            "args": draw(arguments()),
+        }
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    for rule in rules:
+        if rule["action"] == DENY:
+            rule["errnoRet"] = draw(st.sampled_from((1, 38, 4094)))
+    arches = draw(st.sampled_from(((), ("X86_64",), ("X86_64", "X86"), ("X86_64", "X86", "X32"), ("AARCH64", "ARM"))))
+    return {
+        "defaultAction": draw(st.sampled_from((ALLOW, DENY))),
+        "architectures": [f"SCMP_ARCH_{arch}" for arch in arches],
+        "syscalls": rules,
+    }
+
+
+@given(profiles(), st.sampled_from((X86_64, AARCH64)))
+def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> None:
+    """Whatever the profile, for both machines and their sub-architectures."""
+    try:
+        written = resolved(document, platform)
+    except ConfigError:
+        assume(False)
+        raise AssertionError from None
+    result = loads(json.loads(written.content))
+    assume(result is not None)
+    assert result
+
+
+def rule(*names: str, action: str = DENY, **more: Any) -> dict[str, Any]:
+    return {"names": list(names), "action": action, **more}
+
+
+def equals(value: int, index: int = 0) -> list[dict[str, Any]]:
+    return [{"index": index, "op": "SCMP_CMP_EQ", "value": value}]
+
+
+TWO_SOCKETS = [rule("socket", args=equals(40)), rule("socket", action=KILL, args=equals(38))]
+
+
+def test_architectures_that_were_not_asked_for_are_left_out_where_they_would_not_load() -> None:
+    """As written it loads on x86-64; on x86 both rules are one socketcall."""
+    written = resolved({"defaultAction": ALLOW, "syscalls": TWO_SOCKETS})
+    assert written.architectures == ("SCMP_ARCH_X86_64", "SCMP_ARCH_X32")
+    assert any("X86 left out" in note for note in written.notes)
+    assert loads(json.loads(written.content))
+
+
+@pytest.mark.parametrize(
+    ("rules", "at"),
+    [
+        (TWO_SOCKETS, "syscalls[1]"),
+        ([rule("socketcall", args=equals(1)), rule("socket", errnoRet=97)], "syscalls[1]"),
+        ([rule("shmget", args=equals(1)), rule("shmget", action=KILL, args=equals(2))], "syscalls[1]"),
+        ([rule("chmod", args=equals(1)), rule("chmod", action=KILL, args=equals((1 << 32) + 1))], "syscalls[1]"),
+        ([rule("chmod", args=equals(1) + equals(3, 1)), rule("chmod", action=KILL, args=equals(1))], "syscalls[1]"),
+    ],
+)
+def test_what_would_not_load_is_refused_with_that_reason(rules: list[dict[str, Any]], at: str) -> None:
+    """Multiplexed calls, the low half of an argument, a chain that is the beginning of an earlier one."""
+    document = {
+        "defaultAction": ALLOW, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": rules,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="libseccomp refuses") as error:
+        resolved(document)
+    assert [problem.key for problem in error.value.problems] == [at]
+    assert loads(document) is False
+
+
+def test_the_largest_error_number() -> None:
+    """4095 is EINVAL for libseccomp."""
+    document = {"defaultAction": ALLOW, "syscalls": [rule("mount", errnoRet=4095)]}
+    assert loads(document) is False
+    assert [problem.key for problem in lint(json.dumps(document), "p.json")] == ["syscalls[0].errnoRet"]
+    document["syscalls"] = [rule("mount", errnoRet=4094)]
+    assert loads(json.loads(resolved(document).content))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_actions_for_one_syscall_the_one_that_runtimes_enforce_is_written(order: int) -> None:
+    """The shape of Podman's, CRI-O's and Buildah's stock profile: setns is allowed, whatever stands first."""
+    rules = [
+        rule("read", "setns", action=ALLOW),
+        rule("setns", errnoRet=1, excludes={"caps": ["CAP_SYS_ADMIN"]}),
+    ][::order]
+    written = resolved({"defaultAction": DENY, "syscalls": rules})
+    assert json.loads(written.content)["syscalls"] == [rule("read", "setns", action=ALLOW)]
+    assert any("setns is ALLOW" in note for note in written.notes)
+    assert loads(json.loads(written.content))
+
+
+def test_rules_that_repeat_the_default_stay() -> None:
+    """runc returns ENOSYS for what is above the highest syscall that a profile names: clone3 was to be EPERM."""
+    rules = [rule("read", "write", action=ALLOW), rule("clone3", "openat2", errnoRet=1)]
+    written = resolved({"defaultAction": DENY, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules})
+    assert [one["names"] for one in json.loads(written.content)["syscalls"]] == [
+        ["read", "write"],
+        ["clone3", "openat2"],
+    ]
+
+
+def test_lint_looks_at_both_sides_of_a_kernel_version() -> None:
+    """Right since Linux 4.8, refused by an older node: said where the profile is written."""
+    rules = [
+        rule("ptrace", args=equals(1), excludes={"minKernel": "4.8"}),
+        rule("ptrace", action=KILL, args=equals(1)),
+    ]
+    (problem,) = lint(json.dumps({"defaultAction": ALLOW, "syscalls": rules}), "p.json")
+    assert problem.message.endswith("(on Linux before 4.8)")
