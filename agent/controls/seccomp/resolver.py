@@ -147,9 +147,10 @@ def _split(rule: Rule, notes: list[str]) -> Iterable[Rule]:
 
 
 def _first_wins(rules: Sequence[Rule], profile: Profile, notes: list[str]) -> list[Rule]:
-    """Of several unconditional actions for one syscall runtimes skip the default one and enforce the first of the rest.
+    """Of two unconditional actions for one syscall runtimes skip the default one, else enforce the first.
 
-    Podman's, CRI-O's and Buildah's stock profile has such a pair (setns).
+    Podman's, CRI-O's and Buildah's stock profile has such a pair (setns), one of which is meant for containers without
+    a capability. Where no capability makes the difference, the two contradict each other and are left for refusal.
     """
     winners: dict[str, Rule] = {}
     for rule in sorted((one for one in rules if not one.args), key=lambda one: one.effect == profile.effect):
@@ -157,7 +158,13 @@ def _first_wins(rules: Sequence[Rule], profile: Profile, notes: list[str]) -> li
             winners.setdefault(name, rule)
     found = []
     for rule in rules:
-        lost = [name for name in rule.names if not rule.args and winners[name].effect != rule.effect]
+        lost = [
+            name
+            for name in rule.names
+            if not rule.args
+            and winners[name].effect != rule.effect
+            and (_needs_capability(rule) or _needs_capability(winners[name]))
+        ]
         notes += [
             f"{name} is {_short(winners[name].action)} {_at(winners[name])} and {_short(rule.action)} {_at(rule)}: "
             f"{_short(winners[name].action)} is enforced, as by every runtime"
@@ -166,6 +173,10 @@ def _first_wins(rules: Sequence[Rule], profile: Profile, notes: list[str]) -> li
         if names := tuple(name for name in rule.names if name not in lost):
             found.append(replace(rule, names=names))
     return found
+
+
+def _needs_capability(rule: Rule) -> bool:
+    return any(condition is not None and condition.caps for condition in (rule.includes, rule.excludes))
 
 
 def _loadable(

@@ -111,6 +111,8 @@ BAD = (
     ),
     (profile(rule("chmod"), archMap=[{"subArchitectures": []}]), "archMap[0].architecture", "is missing"),
     (profile(rule("chmod"), comment={"a": 1}), "comment", "a comment is a text"),
+    (profile(rule("chmod"), rule("chmod", action="SCMP_ACT_ALLOW")), "syscalls[1]", "that one always wins"),
+    (profile(rule("chmod"), rule("chmod", errnoRet=13)), "syscalls[1]", "that one always wins"),
     (profile(rule("chmod"), arg() | {"action": "SCMP_ACT_KILL"}), "syscalls[1]", "that one always wins"),
     (profile(arg(), arg() | {"action": "SCMP_ACT_KILL"}), "syscalls[1]", "libseccomp refuses two actions"),
     (
