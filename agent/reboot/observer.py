@@ -57,8 +57,8 @@ class Observer:
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
         """Continues with another policy; what is remembered of the running cycle stays."""
-        if policy.lock != self._policy.lock:
-            self._contention = LockContention(dependencies.rng, policy.lock.lease_duration)
+        # What the last attempt was refused for, and until when, belongs to the policy of then.
+        self._contention = LockContention(dependencies.rng, policy.lock.lease_duration)
         self._policy, self._deps = policy, dependencies
         self._usable, self._is_settled = None, False
 

@@ -140,7 +140,7 @@ class NodeRoot:
         )
         self.write(f"{folder}/status", f"Name:\t{name}\nState:\tS\nPPid:\t1\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
         self.at(f"{folder}/ns").mkdir()
-        for link, target in (("root", self.path), ("cwd", "/"), ("exe", argv[0]), ("ns/mnt", "mnt:[4026531841]")):
+        for link, target in (("root", "../.."), ("cwd", "/"), ("exe", argv[0]), ("ns/mnt", "mnt:[4026531841]")):
             self.at(f"{folder}/{link}").symlink_to(target)
 
     def stop_kubelet(self) -> None:

@@ -168,6 +168,7 @@ def test_a_node_without_a_kubelet(node: NodeRoot, quiet: Path) -> None:
 def test_a_procfs_without_processes(node: NodeRoot, quiet: Path) -> None:
     """Not mounted below the host root: said in so many words, and the seccomp profiles go to the default folder."""
     node.stop_kubelet()
+    shutil.rmtree(node.at("/proc/1"))
     done = apply(node, quiet)
     assert (done.returncode, done.stderr) == (1, "")
     found = by_id(done)

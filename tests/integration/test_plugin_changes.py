@@ -173,7 +173,7 @@ def test_a_pause_that_is_over_or_broken_can_be_lifted_and_replaced(
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["pause", "--for", "4"], "--for: 4 has no unit: write 4s or, if that is what is meant, 4m"),
+        (["pause", "--for", "4"], "--for: 4 has no unit: write 4s or 4m"),
         (["pause", "--for", "0"], "--for 0: write 1s to 366d, or leave it out for no end"),
         (["pause", "--reason", "x" * 201], "--reason has 201 characters: write at most 200"),
         (["pause"], "not a terminal: pass --yes to confirm; nothing was changed"),

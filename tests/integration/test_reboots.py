@@ -170,7 +170,7 @@ def test_a_reboot_command_that_fails(either: MakeSite) -> None:
     for _ in range(2):
         before = len(site.machines[name].log.read_text())
         site.machines[name].crash()
-        site.until(lambda: "tries again in" in site.machines[name].log.read_text()[before:], "looked again")  # noqa: B023
+        site.until(lambda: "RolledBack" in site.machines[name].log.read_text()[before:], "observed again")  # noqa: B023
     assert site.machines[name].reboots == 0
     assert site.history.cordons(name) == [False, True, False]
     assert site.history.told(name, ("RebootFailed", "NodeUncordoned", "Drained")) == [

@@ -132,7 +132,7 @@ class SimMachine:
             self.world.note(f"{self.name}: [{tick.status.phase}] {tick.sentence}")
         self.last_tick = tick
         self.waits = tick.status.phase in (Phase.WAITING, Phase.BLOCKED, Phase.PENDING)
-        if tick.status.phase is not Phase.IDLE or tick.wait_seconds == 0:
+        if tick.status.phase is not Phase.IDLE or tick.wait_seconds < 300.0:  # idle nodes wait for events alone
             self.schedule(max(tick.wait_seconds, 0.01))
         if self.is_late:
             self.is_late = False

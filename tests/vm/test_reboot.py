@@ -41,8 +41,11 @@ def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: W
     the lock, and says why. Without the rule it is proved, uncordoned and released."""
     machine, before = pair.machines["a"], pair.boots("a")
     theirs = "/etc/modprobe.d/00-theirs.conf"
-    machine.put(theirs, "install sctp /sbin/modprobe --ignore-install sctp\n")
     pair.want("a")
+    # After the cordon: what did not pass before it would not be held against the node.
+    busy = ("cordoned", "draining", "rebooting")
+    eventually(lambda: watcher.phase("a") in busy, what="a cycle of a", seconds=CYCLE_SECONDS, every_seconds=0.05)
+    machine.put(theirs, "install sctp /sbin/modprobe --ignore-install sctp\n")
     eventually(
         lambda: pair.boots("a") == before + 1 and "not hardened" in pair.api.annotation("a", "reboot"),
         what="a rebooted and says that it is not hardened", seconds=CYCLE_SECONDS,

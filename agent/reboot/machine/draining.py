@@ -25,10 +25,8 @@ _CHECK_AGAIN_SECONDS = 15.0
 def draining(inputs: Inputs, state: Draining) -> Decision:
     """From the first eviction to the state `rebooting`."""
     policy = inputs.policy
-    if state.boot == inputs.now.boot and (expired := _expired(inputs, state)) is not None:
-        return expired
     limit = 2 * policy.drain.timeout + policy.delay + hooks_seconds(policy.hooks.pre_reboot) + policy.drain.timeout
-    if (ended := interrupted(inputs, state, limit)) is not None:
+    if (ended := interrupted(inputs, state, limit, _expired(inputs, state))) is not None:
         return ended
     progress = inputs.progress
     late = elapsed_in(inputs, state) > policy.drain.timeout
@@ -47,12 +45,11 @@ def _expired(inputs: Inputs, state: Draining) -> Decision | None:
         return None
     elapsed = elapsed_in(inputs, state)
     left = progress.left_text if progress is not None else ""
-    lost = inputs.mine is None
     if drain.on_timeout is OnTimeout.ABORT and elapsed > drain.timeout:
         text = f"the drain did not end within {duration(drain.timeout)}{left}"
-        return roll_back(inputs, state, text, lost=lost)
+        return roll_back(inputs, state, text)
     if drain.on_timeout is OnTimeout.DELETE and elapsed > 2 * drain.timeout:
-        return roll_back(inputs, state, f"pods are still there although they were deleted{left}", lost=lost)
+        return roll_back(inputs, state, f"pods are still there although they were deleted{left}")
     return None
 
 

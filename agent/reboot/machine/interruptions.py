@@ -18,12 +18,19 @@ _HOOK_POLL_SECONDS = 2.0
 _CODES = {Phase.CORDONED: StatusReason.CORDONED, Phase.REBOOTING: StatusReason.REBOOTING}
 
 
-def interrupted(inputs: Inputs, state: Attempt, limit_seconds: float) -> Decision | None:
-    """Another boot, a lost lock, a user's change, the phase's deadline, then a renewal that is due."""
+def interrupted(
+    inputs: Inputs, state: Attempt, limit_seconds: float, expired: Decision | None = None
+) -> Decision | None:
+    """Another boot, a lost lock, a user's change, the phase's deadline, then a renewal that is due.
+
+    expired: what the phase decides when a deadline of its own is over.
+    """
     if state.boot != inputs.now.boot:
         return came_back(inputs, state)
     if (stopped := stopped_by(inputs, state, inputs.mine)) is not None:
         return stopped
+    if expired is not None:
+        return expired
     if elapsed_in(inputs, state) > limit_seconds:
         return roll_back(inputs, state, f"phase {state.phase.value} took longer than {duration(limit_seconds)}")
     if inputs.mine is not None and inputs.renew_due:
