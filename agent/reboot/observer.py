@@ -28,7 +28,20 @@ from agent.reboot.lock.pools import budget, lease_names, pool_of, usable_slots
 from agent.reboot.machine.blocked import as_result
 from agent.reboot.machine.decisions import Decision, Query
 from agent.reboot.machine.inputs import Command, Inputs, LockAttempt, Slot
-from agent.reboot.state import Attempt, Cycle, Idle, NodeState, Now, Pending, Verifying, bounded, decode
+from agent.reboot.state import (
+    Attempt,
+    Cordoned,
+    Cycle,
+    Draining,
+    Idle,
+    NodeState,
+    Now,
+    Pending,
+    Rebooting,
+    Verifying,
+    bounded,
+    decode,
+)
 
 _OFF = SentinelReading(False, problem="reboot.mode is off")
 
@@ -53,6 +66,7 @@ class Observer:
         self._last_reboot: tuple[float, float] = (0.0, 0.0)
         self._is_settled = False
         self._slots_before: tuple[tuple[Slot, ...], Slot | None, Slot | None] = ((), None, None)
+        self._lock_problem = ""
         self._rights: dict[str, bool] = {}
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
@@ -91,6 +105,7 @@ class Observer:
             slots=slots,
             mine=mine,
             spare=spare,
+            lock_problem=self._lock_problem,
             renew_due=mine is not None and self._lock.renew_due(mine),
             sentinel=sentinel,
             request=request,
@@ -157,10 +172,12 @@ class Observer:
         wanted = (*names, own) if own and own not in names else names
         try:
             slots = self._lock.observe(wanted, self.identity, indexed=len(names))
-        except KubeError:
-            if not isinstance(state, Attempt) or self._slots_before[1] is None:
+        except KubeError as error:
+            if not isinstance(state, Cordoned | Draining | Rebooting) or self._slots_before[1] is None:
                 raise
+            self._lock_problem = str(error)
             return self._slots_before
+        self._lock_problem = ""
         ours = [slot for slot in slots if slot.ours]
         mine = next((slot for slot in ours if slot.view.name == own), ours[0] if ours else None)
         spare = next((slot for slot in ours if slot is not mine), None)

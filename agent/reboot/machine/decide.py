@@ -7,7 +7,7 @@ another process. It refuses to guess: what is unknown (sentinel, blockers, harde
 from __future__ import annotations
 
 from agent.reboot.machine.cordoned import cordoned
-from agent.reboot.machine.decisions import Decision, Release
+from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.draining import draining
 from agent.reboot.machine.idle import idle
 from agent.reboot.machine.inputs import Inputs
@@ -17,9 +17,20 @@ from agent.reboot.machine.releasing import releasing
 from agent.reboot.machine.rolled_back import rolled_back
 from agent.reboot.machine.verifying import verifying
 from agent.reboot.phases import Phase
-from agent.reboot.state import Cordoned, Draining, NodeState, Pending, Rebooting, Releasing, RolledBack, Verifying
+from agent.reboot.state import (
+    Attempt,
+    Cordoned,
+    Draining,
+    NodeState,
+    Pending,
+    Rebooting,
+    Releasing,
+    RolledBack,
+    Verifying,
+)
 from agent.reboot.status import StatusReason
 
+_RETRY_SECONDS = 3.0
 _POLL_SECONDS = 300.0  # nothing to wait for but events; the daemon is woken by them
 
 
@@ -36,7 +47,16 @@ def decide(inputs: Inputs) -> Decision:
     if inputs.spare is not None:
         text = "releasing a second slot of the lock"
         return Decision(Phase.LOCKED, StatusReason.RELEASING, text, Release(inputs.spare))
-    return _by_phase(inputs, inputs.state)
+    decision = _by_phase(inputs, inputs.state)
+    if inputs.lock_problem and not _gives_up(decision):
+        text = f"the lock cannot be read: {inputs.lock_problem}"
+        return Decision(inputs.state.phase, StatusReason.API_UNREACHABLE, text, wait_seconds=_RETRY_SECONDS)
+    return decision
+
+
+def _gives_up(decision: Decision) -> bool:
+    """All that may be done while the lock is unknown: end the cycle, which needs the Node alone."""
+    return isinstance(decision.action, Write) and not isinstance(decision.action.state, Attempt)
 
 
 def _by_phase(inputs: Inputs, state: NodeState) -> Decision:

@@ -88,7 +88,8 @@ class Inputs:
 
     node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` says why. slots:
     the pool's Leases. mine: the one that this node holds, whichever pool it is of. spare: another one that it holds by
-    mistake. renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
+    mistake. lock_problem: why the Leases could not be read
+    (they are those of the last time then). renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
     hooks, hooks_failed_seconds, command and how long ago: what this process did in this cycle. new_cycle: an id to
     begin one with. What is None below was not fetched in this tick; lock_rights: the names of Leases that RBAC does not
@@ -103,6 +104,7 @@ class Inputs:
     slots: tuple[Slot, ...] = ()
     mine: Slot | None = None
     spare: Slot | None = None
+    lock_problem: str = ""
     renew_due: bool = False
     sentinel: SentinelReading = field(default_factory=lambda: SentinelReading(None, problem="not read yet"))
     request: str = ""

@@ -12,12 +12,11 @@ from agent.reboot.machine.decisions import Decision, FenceAndReboot, Fetch, Quer
 from agent.reboot.machine.draining import last_blocker, last_question
 from agent.reboot.machine.inputs import Command, Inputs, Slot
 from agent.reboot.machine.interruptions import came_back, stopped_by
-from agent.reboot.machine.transitions import drop_cordon_ownership, elapsed_in, fence_seconds, roll_back
+from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, elapsed_in, fence_seconds, roll_back
 from agent.reboot.phases import Phase
 from agent.reboot.state import Rebooting, Stamp
 from agent.reboot.status import StatusReason
 
-NOT_REBOOTED = "not-rebooted"
 _WATCH_SECONDS = 10.0
 
 

@@ -9,8 +9,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.rebooting import NOT_REBOOTED
-from agent.reboot.machine.transitions import backoff_seconds, reset
+from agent.reboot.machine.transitions import NOT_REBOOTED, backoff_seconds, reset
 from agent.reboot.phases import Phase
 from agent.reboot.state import Pending, RolledBack, Stamp
 from agent.reboot.status import StatusReason

@@ -19,6 +19,7 @@ from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Cordoned, Cycle, Idle, Marks, NodeState, Outcome, Releasing, RolledBack, Stamp
 from agent.reboot.status import StatusReason
 
+NOT_REBOOTED = "not-rebooted"  # a cause that another try may well end
 _DAY_SECONDS = 86400.0
 A = TypeVar("A", bound=Attempt)
 
@@ -91,7 +92,7 @@ def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False,
         uncordoned=removes,
         lost=lost,
         cause=cause,
-        repeated=bool(cause) and cause == state.last_cause,
+        repeated=cause not in ("", NOT_REBOOTED) and cause == state.last_cause,
     )
     write = _restore(inputs, Write(rolled, cordon=False if removes else None, result=_result(Outcome.FAILED, rolled)))
     return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)
