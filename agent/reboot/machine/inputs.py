@@ -86,14 +86,14 @@ class Command(Enum):
 class Inputs:
     """Everything that a decision depends on.
 
-    node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` says why. slots:
-    the pool's Leases. mine: the one that this node holds, whichever pool it is of. spare: another one that it holds by
-    mistake. lock_problem: why the Leases could not be read
-    (they are those of the last time then). renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
+    node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` says why.
+    slots: the pool's Leases. mine: the one that this node holds, whichever pool it is of. spare: another one that
+    it holds by mistake. lock_problem: why the Leases could not be read (they are those of the last time then).
+    renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
     hooks, hooks_failed_seconds, command and how long ago: what this process did in this cycle. new_cycle: an id to
-    begin one with. What is None below was not fetched in this tick; lock_rights: the names of Leases that RBAC does not
-    let this node patch.
+    begin one with. What is None below was not fetched in this tick; lock_rights: the names of Leases that RBAC does
+    not let this node patch.
     """
 
     policy: Reboot
