@@ -46,6 +46,10 @@ lint: venv  ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python tools/sync-manifest --check
 
+.PHONY: mutate
+mutate: venv  ## One-line faults in copies of the tree: which ones the unit tests catch (docs/testing.md)
+	@$(BIN)/python tools/mutate
+
 .PHONY: bench
 bench: venv  ## The figures of docs/performance.md
 	@$(BIN)/python -m bench
