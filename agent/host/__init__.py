@@ -26,7 +26,7 @@ from agent.host import identity, processes
 from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
-from agent.host.filesystem import FileStat, Tree
+from agent.host.filesystem import FileStat, Owner, Tree, owner_of_tree
 from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 
@@ -44,16 +44,16 @@ class Host:
     """A node: the tree below `root`, and the machine that it runs on.
 
     root: the directory that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
-    children. A tree without a /proc of its own (a debootstrap tree) has this machine's boot id and uptime, and no
-    processes.
+    children. owner: who stands for the node's root in the tree (filesystem.owner_of_tree by default). A tree without a
+    /proc of its own (a debootstrap tree) has this machine's boot id and uptime, and no processes.
     """
 
-    def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT) -> None:
+    def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT, owner: Owner | None = None) -> None:
         self.root = str(Path(root).absolute())
         self.how = how
         if not os.path.isdir(self.root):
             raise HostError(f"--host-root {self.root}: not a folder")
-        self._tree = Tree(self.root)
+        self._tree = Tree(self.root, owner_of_tree(self.root, os.geteuid()) if owner is None else owner)
         self._budget: Budget | None = None
 
     def within(self, budget: Budget) -> Self:
@@ -307,5 +307,5 @@ class Host:
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
-        view = Host(f"{self._proc()}/{process.pid}/root", how=self.how)
+        view = Host(f"{self._proc()}/{process.pid}/root", how=self.how, owner=self._tree.owner)
         return view if self._budget is None else view.within(self._budget)

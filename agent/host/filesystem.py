@@ -39,11 +39,36 @@ class FileStat:
     kind: str
 
 
-class Tree:
-    """A folder that is the node's `/`. Paths are absolute paths of the node, whatever the folder is called here."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and group of this machine that stand for the node's root."""
 
-    def __init__(self, root: str) -> None:
+    uid: int = 0
+    gid: int = 0
+
+
+ROOT = Owner()
+
+
+def owner_of_tree(root: str, effective_uid: int) -> Owner:
+    """Who stands for root below `root`: the tree's owner, when a plain user runs the agent on a tree of his own.
+
+    Such a tree is a sandbox or a copy of a node: its files cannot belong to root. On a node the agent runs as root, and
+    a plain user does not own `/`, so that there root is root. Raises OSError.
+    """
+    found = os.stat(root)
+    return Owner(found.st_uid, found.st_gid) if found.st_uid == effective_uid != 0 else ROOT
+
+
+class Tree:
+    """A folder that is the node's `/`. Paths are absolute paths of the node, whatever the folder is called here.
+
+    owner: who stands for the node's root here; `stat` reports that user's files as root's.
+    """
+
+    def __init__(self, root: str, owner: Owner = ROOT) -> None:
         self.root = root
+        self.owner = owner
 
     def read_bytes(self, path: str, limit_bytes: int) -> bytes:
         """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike."""
@@ -58,8 +83,8 @@ class Tree:
         kind = next((word for test, word in kinds if test(found.st_mode)), "other")
         return FileStat(
             stat.S_IMODE(found.st_mode),
-            found.st_uid,
-            found.st_gid,
+            0 if found.st_uid == self.owner.uid else found.st_uid,
+            0 if found.st_gid == self.owner.gid else found.st_gid,
             found.st_size,
             found.st_mtime_ns,
             found.st_ino,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from agent.errors import HostError, HostFileError, HostFileMissing, PathEscapesRoot
 from agent.host import Host
+from agent.host.filesystem import Owner, owner_of_tree
 
 RENAME_EXCHANGE = 2  # linux/fs.h
 SECRET = b"outside the root\n"
@@ -321,10 +322,32 @@ def test_stat_tells_mode_owner_kind_and_size(host: Host, root: Path) -> None:
     file = root / "etc" / "hostname"
     file.chmod(0o640)
     seen = host.stat("/etc/hostname")
-    assert (seen.mode, seen.uid, seen.gid, seen.size, seen.kind) == (0o640, os.getuid(), os.getgid(), 5, "file")
+    assert (seen.mode, seen.uid, seen.gid, seen.size, seen.kind) == (0o640, 0, 0, 5, "file")
     assert seen.inode == file.stat().st_ino
     assert host.stat("/").kind == "directory"
     assert host.stat("/etc").kind == "directory"
+
+
+def test_a_plain_users_own_tree_has_its_owner_for_root(root: Path) -> None:
+    """A sandbox's files cannot belong to root. Root is never replaced, and no user stands for it in another's tree."""
+    found = root.stat()
+    uid = found.st_uid or 1000
+    if os.geteuid() == 0:
+        os.chown(root, uid, 1000)
+        found = root.stat()
+    assert owner_of_tree(str(root), uid) == Owner(uid, found.st_gid)
+    assert owner_of_tree(str(root), uid + 1) == Owner(0, 0)
+    assert owner_of_tree(str(root), 0) == Owner(0, 0)
+    assert owner_of_tree("/", uid) == Owner(0, 0)
+
+
+def test_files_of_others_are_not_roots_in_any_tree(root: Path) -> None:
+    """Only the tree's owner stands for root."""
+    mine = (root / "etc").stat()
+    other = Host(root, owner=Owner(mine.st_uid + 1, mine.st_gid + 1)).stat("/etc")
+    assert (other.uid, other.gid) == (mine.st_uid, mine.st_gid)
+    own = Host(root, owner=Owner(mine.st_uid, mine.st_gid)).stat("/etc")
+    assert (own.uid, own.gid) == (0, 0)
 
 
 def test_names_are_sorted_and_hide_unfinished_writes(host: Host, root: Path) -> None:
