@@ -6,7 +6,6 @@ file leaves the configuration. It refuses to touch what others put into the same
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -60,7 +59,7 @@ class SeccompControl:
         stale = () if found.error else self._stale(entries, items, where)
         young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
         library = kubelet_root.libseccomp_of(self._host) if young else None
-        return Observation(where, found, items, stale, platform, os.geteuid(), manifest_error, library)
+        return Observation(where, found, items, stale, platform, manifest_error, library)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         """A finding for the folder, one a profile, and one for each that can be walked around."""

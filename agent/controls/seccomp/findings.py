@@ -26,7 +26,7 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
     if seen.sources.error or seen.sources.skipped or not seen.items:
         found.append(_sources(seen))
     for item in seen.items:
-        found.append(_profile(item, seen))
+        found.append(_profile(item))
         found.extend(_gaps(item, seen))
     found.extend(_stale(one) for one in seen.stale if one.there)
     return tuple(found)
@@ -113,7 +113,7 @@ def _sources(seen: Observation) -> Finding:
     )
 
 
-def _profile(item: Item, seen: Observation) -> Finding:
+def _profile(item: Item) -> Finding:
     id_, title = f"profile/{item.name}", f"Seccomp profile {item.name} is valid and installed"
     expected = f"{item.path}, mode {MODE:04o}, for pods with localhostProfile: {item.name}"
     if item.resolved is None:
@@ -150,16 +150,16 @@ def _profile(item: Item, seen: Observation) -> Finding:
             source=item.path,
             remediation="Run apply, or let the daemon in mode enforce write it.",
         )
-    if item.present.uid != seen.owner:
+    if item.present.uid != 0:
         return _finding(
             id_,
             title,
             Status.FAIL,
             Severity.HIGH,
             observed=f"owned by uid {item.present.uid}, which can change it at any time",
-            expected=f"{expected}, owned by uid {seen.owner}",
+            expected=f"{expected}, owned by root",
             source=item.path,
-            remediation=f"chown {seen.owner}:{seen.owner} {item.path}",
+            remediation=f"chown root:root {item.path}",
         )
     changed = f"; written for this node: {'; '.join(item.resolved.notes)}" if item.resolved.notes else ""
     return _finding(

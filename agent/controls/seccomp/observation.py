@@ -58,14 +58,13 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One observation of the node. owner: the uid that installed files should have, the agent's own."""
+    """One observation of the node."""
 
     place: Place
     sources: Sources
     items: tuple[Item, ...]
     stale: tuple[Stale, ...]
     platform: Platform
-    owner: int = 0
     manifest_error: str = ""
     library: tuple[Version, str] | None = None
 

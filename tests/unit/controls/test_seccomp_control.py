@@ -277,7 +277,7 @@ def test_another_owner_is_a_failure_that_says_what_to_do(node: Node) -> None:
     found = node.finding("profile/p.json")
     assert found.status is Status.FAIL
     assert "owned by uid 1234" in found.observed
-    assert found.remediation == f"chown 0:0 {DIRECTORY}/p.json"
+    assert found.remediation == f"chown root:root {DIRECTORY}/p.json"
 
 
 def test_twins_are_a_finding_of_their_own(node: Node) -> None:
