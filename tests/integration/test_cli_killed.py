@@ -1,24 +1,21 @@
-"""kill -9 at two hundred random moments of apply: every file is the old or the new one, the next apply finishes."""
+"""SIGKILL before every change that apply makes: each file is the old or the new one, the next apply finishes."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from agent.sandbox.noderoot import NodeRoot
 from tests.support.cli import ROOT, policy
-from tests.support.mutation import Mutator
 
-KILLS = 50
+PARTS = 4
 TEMPORARY = ".node-hardening-"
 STATE = "var/lib/node-hardening"
 WATCHED = ("etc/modprobe.d", "var/lib/kubelet/seccomp", STATE)
@@ -28,30 +25,19 @@ Files = dict[str, bytes]
 
 
 class Applies:
-    """A process that runs one apply after the other, each in a child that can be killed."""
+    """A process that runs one apply after the other, each in a child that the kernel can kill on its way."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def begin(self, config: Path, root: Path) -> int:
-        """Starts one and returns its pid."""
+    def run(self, config: Path, root: Path, *, last: int = 0) -> tuple[int, int]:
+        """One apply: its exit code, negative for a signal, and how many changes it began. last: killed before it."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{config} {root}\n")
-        self._process.stdin.flush()
-        return int(self._line())
-
-    def end(self) -> int:
-        """Waits for the one that was begun: its exit code, negative for a signal."""
-        return int(self._line())
-
-    def run(self, config: Path, root: Path) -> int:
-        """One from the beginning to the end."""
-        self.begin(config, root)
-        return self.end()
-
-    def _line(self) -> str:
         assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        self._process.stdin.write(f"{config} {root} {last}\n")
+        self._process.stdin.flush()
+        code, changes = self._process.stdout.readline().split()
+        return int(code), int(changes)
 
 
 @contextmanager
@@ -75,15 +61,6 @@ def snapshot(root: Path) -> Files:
     }
 
 
-def first_sign(root: Path, seconds: float) -> None:
-    """Returns when a write has begun, which changes a folder; or after so many seconds."""
-    folders = [root / folder for folder in WATCHED]
-    before = [folder.stat().st_mtime_ns for folder in folders]
-    ends = time.monotonic() + seconds
-    while [folder.stat().st_mtime_ns for folder in folders] == before and time.monotonic() < ends:
-        pass
-
-
 def temporaries(files: Files) -> set[str]:
     """What a write that was cut off leaves behind."""
     return {path for path in files if Path(path).name.startswith(TEMPORARY)}
@@ -105,54 +82,37 @@ def policies(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quarter", range(4))
-def test_two_hundred_kills(tmp_path: Path, quarter: int) -> None:
-    """Between two policies that change every file, killed anywhere: before, inside and between the writes."""
-    chance = Mutator([b"kill"])
-    chance.random.seed(4 * chance.seed + quarter)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_before_each_change(tmp_path: Path, part: int) -> None:
+    """Between two policies that change every file: before, inside and between the writes."""
     root = NodeRoot.make(tmp_path / "node").path
     for path, text in HAND_WRITTEN.items():
         (root / path).write_text(text)
     configs = policies(tmp_path)
-    with applies() as door:
+    with applies() as agent:
         whole: list[Files] = []
+        begun = 0
         for config in (*configs, *configs):
-            # Exit 1 where this machine has no modprobe to prove the denial with; the work is done all the same.
-            assert door.run(config, root) in (0, 1)
+            # Exit 1 where this machine has no modprobe to verify the denial with; the work is done all the same.
+            code, begun = agent.run(config, root)
+            assert code in (0, 1)
             whole.append(snapshot(root))
         # The hashes of what was there before stand in the manifest, so each policy has to be seen after the other.
         goals = (whole[2], whole[3])
-        begun = time.monotonic()
-        door.begin(configs[0], root)
-        first_sign(root, 60.0)
-        writing = time.monotonic()
-        door.end()
-        lasts, writes_last = time.monotonic() - begun, time.monotonic() - writing
-        killed = partly = cut_off = 0
-        for number in range(KILLS):
-            goal, config = goals[(number + 1) % 2], configs[(number + 1) % 2]
-            # Half of them anywhere, half aimed at the writes: a machine that is busy elsewhere would miss them else.
-            is_aimed = number % 2 == 1
-            moment = chance.random.uniform(0, (writes_last if is_aimed else lasts) * 1.1)
-            with chance.telling(number, f"killed after {moment:.6f} s of {lasts:.6f} s".encode()):
-                before = snapshot(root)
-                child = door.begin(config, root)
-                if is_aimed:
-                    first_sign(root, 60.0)
-                time.sleep(moment)
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-                killed += door.end() == -signal.SIGKILL
-                after = snapshot(root)
-                left = temporaries(after)
-                cut_off += bool(left)
-                partly += after != before and {path: after[path] for path in after if path not in left} != goal
-                check_each_file(before, after, goal)
-                assert door.run(config, root) in (0, 1)
-                assert without_history(snapshot(root)) == without_history(goal)
-    told = f"{killed} killed, {partly} of them half-way, {cut_off} inside a write"
-    assert killed > KILLS // 2, told
-    assert partly > KILLS // 20, told
+        cut_off = partly = 0
+        for number, last in enumerate(range(1 + part, begun + 1, PARTS)):
+            goal, config = goals[number % 2], configs[number % 2]
+            before = snapshot(root)
+            assert agent.run(config, root, last=last)[0] == -signal.SIGKILL, last
+            after = snapshot(root)
+            left = temporaries(after)
+            cut_off += bool(left)
+            partly += after != before and {path: after[path] for path in after if path not in left} != goal
+            check_each_file(before, after, goal)
+            assert agent.run(config, root)[0] in (0, 1)
+            assert without_history(snapshot(root)) == without_history(goal), last
+    assert cut_off, "no kill inside a write"
+    assert partly, "no kill half-way"
     assert {path: (root / path).read_text() for path in ("etc/modprobe.d/other.conf",)} == {
         "etc/modprobe.d/other.conf": "# mine\n"
     }
