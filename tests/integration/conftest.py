@@ -14,7 +14,7 @@ import pytest
 
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
-from tests.support import apiservers
+from tests.support import agents, apiservers
 from tests.support.apiservers import ApiServer, Client
 
 NO_ASSETS = "no real control plane: KUBEBUILDER_ASSETS does not name a folder with etcd and kube-apiserver"
@@ -27,6 +27,9 @@ class _Servers:
         self._stack = stack
         self._factory = factory
         self._running: dict[str, ApiServer] = {}
+
+    def running(self, kind: str) -> ApiServer | None:
+        return self._running.get(kind)
 
     def get(self, kind: str) -> ApiServer:
         if kind not in self._running:
@@ -68,9 +71,19 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture
-def api(request: pytest.FixtureRequest, _servers: _Servers) -> ApiServer:
+def api(request: pytest.FixtureRequest, _servers: _Servers, _no_policy_outlives_its_file: None) -> ApiServer:
     """A bare API server over https: ``url``, ``token``, ``ca``."""
     return _servers.get(request.param)
+
+
+@pytest.fixture(scope="module")
+def _no_policy_outlives_its_file(_servers: _Servers) -> Iterator[None]:
+    """Admission policies count in the whole server, for the agents of the next file too."""
+    yield
+    if (server := _servers.running("real")) is not None:
+        admin = server.client()
+        agents.remove_admission(admin)
+        admin.close()
 
 
 @pytest.fixture

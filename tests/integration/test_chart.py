@@ -495,8 +495,6 @@ def test_a_release_is_installed_changed_and_taken_out(
     # The release makes cluster-wide objects; other tests of this server make daemonset.yaml's, of the same names.
     for kind in ("clusterrole", "clusterrolebinding"):
         client.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}s/{NAME}")
-    for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings"):
-        client.delete(f"/apis/admissionregistration.k8s.io/v1/{kind}/{NAME}-own-node")
     for place_of_roles in ("default", "kube-node-lease"):
         for kind in ("roles", "rolebindings"):
             client.delete(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{place_of_roles}/{kind}/{NAME}")

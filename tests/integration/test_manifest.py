@@ -277,8 +277,7 @@ def test_a_real_api_server_takes_all_of_it(api: ApiServer, client: Client, tmp_p
 @pytest.fixture
 def guarded(api: ApiServer, client: Client, unique: str) -> dict[str, Client]:
     """Nodes A and B with the admission policy in force, and clients: the agents of both, and one without a node."""
-    agents.install(client)
-    agents.install(client, ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+    agents.install(client, agents.ALL_BUT_THE_AGENT)
     nodes = {letter: f"{unique}-{letter}" for letter in "ab"}
     for name in nodes.values():
         assert client.post("/api/v1/nodes", {"metadata": {"name": name}}).status_code == 201

@@ -40,7 +40,8 @@ _PATHS = {
     "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
 }
 _RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-ALL_BUT_THE_AGENT = (*_RIGHTS, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+ADMISSION = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+ALL_BUT_THE_AGENT = (*_RIGHTS, *ADMISSION)
 
 
 def eventually(
@@ -68,6 +69,32 @@ def install(client: Client, kinds: tuple[str, ...] = _RIGHTS) -> None:
             path = _PATHS[one["kind"]].format(namespace=one["metadata"].get("namespace", ""))
             answer = client.post(path, one)
             assert answer.status_code in (201, 409), answer.text
+
+
+def remove_admission(client: Client) -> None:
+    """Removes the manifest's admission policies, where they are, and returns when none is in force any more.
+
+    They live in the whole server, and the next test's agents are others'. The bindings go in the manifest's order, and
+    a server sees them go in that order: when the last one, about Events, refuses nothing, none does.
+    """
+    for kind in reversed(ADMISSION):
+        held = {one["metadata"]["name"] for one in client.get(_PATHS[kind]).json()["items"]}
+        names = [one["metadata"]["name"] for one in manifest() if one["kind"] == kind]
+        for name in (name for name in names if name in held):
+            assert client.delete(f"{_PATHS[kind]}/{name}").status_code == 200
+        if kind == "ValidatingAdmissionPolicyBinding" and held.intersection(names):
+            eventually(lambda: _writes_any_event(client), what="the admission policies out of force")
+
+
+def _writes_any_event(client: Client) -> bool:
+    """Whether the agent's account, with an administrator's rights, may write an Event that is not about its node."""
+    account = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
+    headers = {"Impersonate-User": account, "Impersonate-Group": "system:masters"}
+    body = {"metadata": {"generateName": "e-"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}}
+    path = "/api/v1/namespaces/default/events"
+    answer = client.request("POST", path, json=body, headers=headers, params={"dryRun": "All"})
+    assert answer.status_code in (201, 403), answer.text
+    return answer.status_code == 201
 
 
 def token(client: Client, node: str) -> str:

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.real_only
 
 PREFIX = "node-hardening.io"
 Object = dict[str, Any]
-POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 NOW = "2026-11-28T08:00:00.000000Z"
 
 
@@ -59,8 +58,7 @@ class Stolen:
 
 @pytest.fixture
 def stolen(api: ApiServer, client: Client, unique: str) -> Iterator[Stolen]:
-    agents.install(client)
-    agents.install(client, POLICIES)
+    agents.install(client, agents.ALL_BUT_THE_AGENT)
     a, b = f"{unique}-a", f"{unique}-b"
     for name in (a, b):
         labels = {"kubernetes.io/hostname": name}
