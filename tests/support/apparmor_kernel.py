@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARSER = "/usr/sbin/apparmor_parser"
+# The parser loads for root alone. What it loads into is files here, so that root of a user namespace of its own does.
+_AS_ROOT = () if os.geteuid() == 0 else ("/usr/bin/unshare", "--user", "--map-root-user", "--")
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 _HEADER = b"\x04\x08\x00version\x00\x02"
 _PROFILE = re.compile(rb"\x04\x08\x00profile\x00\x07\x05(..)", re.DOTALL)
@@ -79,6 +81,14 @@ class StandIn:
         return folder
 
 
+def cannot_load() -> str:
+    """Why profiles cannot be loaded into a stand-in here; empty where they can."""
+    if not Path(PARSER).exists():
+        return "needs Debian's apparmor (apparmor_parser)"
+    done = subprocess.run([*_AS_ROOT, "/bin/true"], capture_output=True, text=True, check=False)
+    return done.stderr and f"not root, and no user namespace: {done.stderr.strip()}"
+
+
 def _compiled(blob: bytes) -> Iterator[tuple[str, str, str]]:
     """Name, mode and the kernel's hash of every profile in the parser's binary output."""
     starts = [match.start() for match in re.finditer(re.escape(_HEADER), blob)]
@@ -116,7 +126,7 @@ def main(argv: list[str]) -> int:
     if loading:
         for name in (".replace", ".remove"):
             os.truncate(apparmorfs / name, 0)
-    real = subprocess.run([PARSER, *argv], input=content, check=False)
+    real = subprocess.run([*_AS_ROOT, PARSER, *argv], input=content, check=False)
     if real.returncode or not loading:
         return real.returncode
     if "-R" in argv:

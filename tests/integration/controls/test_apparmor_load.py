@@ -19,9 +19,9 @@ from agent.controls.apparmor import ApparmorControl, Tool
 from agent.controls.base import Pass
 from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
-from tests.support.apparmor_kernel import PARSER, StandIn
+from tests.support.apparmor_kernel import StandIn, cannot_load
 
-pytestmark = pytest.mark.skipif(not Path(PARSER).exists(), reason="needs Debian's apparmor (apparmor_parser)")
+pytestmark = pytest.mark.skipif(cannot_load() != "", reason=cannot_load())
 
 GOOD = "profile app-one {\n  file,\n  deny /etc/shadow r,\n}\n"
 OTHER = "profile app-one {\n  file,\n  deny /etc/gshadow r,\n}\n"
