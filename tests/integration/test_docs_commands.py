@@ -42,6 +42,7 @@ NEEDS = {
     ".venv/bin/python -m tests.vm.taken_away": "an hour of virtual machines; that it exists is checked",
     "python -m tests.support.pictures": "needs a chromium; that it exists is checked",
     "python -m bench": "takes minutes; that it exists is checked",
+    "podman push": "needs a registry; the image itself is tests/image's",
     "helm ": "test_install.py and test_chart.py run helm; nothing is released here",
     "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
