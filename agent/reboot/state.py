@@ -87,10 +87,12 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle(NodeState):
-    """No reboot is pending. guard: the sentinel's stamp that was still there after a verified reboot."""
+    """No reboot is pending. guard: the sentinel's stamp that was still there after a verified reboot. aborted: the
+    cycle that ended at `done` was aborted, so no reboot came of it."""
 
     phase = Phase.IDLE
     guard: str | None = None
+    aborted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +346,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("cycle", "packages", "requested", "boot", "lease", "error", "kernel", "slowest", "guard"), _text),
     **dict.fromkeys(("taint", "cause", "last_cause"), _text),
     **dict.fromkeys(("failures", "streak", "pods", "left", "failing"), _count),
-    **dict.fromkeys(("cordoned", "uncordoned", "lost", "repeated"), _flag),
+    **dict.fromkeys(("cordoned", "uncordoned", "lost", "repeated", "aborted"), _flag),
     **dict.fromkeys(("entered", "done"), _stamp),
     "since": _seconds,
     "outcome": Outcome,

@@ -117,7 +117,8 @@ def _bring_trouble(site: Site, other: Site) -> None:
         site.add(name)
         _configure(site, name)
     site.add("ill", control_plane=True)
-    _configure(site, "ill")
+    # What did not pass before the reboot is not held against the node after it; a hook that fails is.
+    _configure(site, "ill", hooks={"postReboot": [{"command": ["/bin/false"]}]})
     (site.machines["ill"].root.at(DENY_FILE) / "in-the-way").mkdir(parents=True)
     _configure(site, "failing", command=["/bin/false"])
     site.machines["failing"].root.stop_kubelet()

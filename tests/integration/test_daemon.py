@@ -266,7 +266,7 @@ def test_the_api_server_away_for_a_minute(make: Make) -> None:
         eventually(agent.root.at(DENY_FILE).exists, what="hardened while the API server is away")
         assert agent.probe("/readyz") == 503
         eventually(lambda: _try(lambda: agent.annotation("status") == "hardened"), what="reported", seconds=150)
-        assert agent.probe("/readyz") == 200
+        eventually(lambda: agent.probe("/readyz") == 200, what="ready once its watch is back", seconds=60)
         eventually(lambda: agent.events("NodeHardened"), what="event")
         sandbox.away(60)
         agent.root.write(DENY_FILE, "# nothing is denied\n")

@@ -62,18 +62,24 @@ def _held(inputs: Inputs, state: NodeState) -> Decision | None:
     rest = _rest_seconds(inputs, state)
     if rest <= 0:
         return None
+    reason, text = StatusReason.BACKING_OFF, "required again soon after the last reboot; backing off"
+    if isinstance(state, Idle) and state.aborted:
+        text = "the last cycle was aborted; backing off before the next drain"
+    if inputs.skip:
+        reason, text = StatusReason.OPTED_OUT, f"opted out: {inputs.skip}"
     return Decision(
         Phase.BLOCKED,
-        StatusReason.BACKING_OFF,
-        "required again soon after the last reboot; backing off",
+        reason,
+        text,
         wait_seconds=min(rest, POLL_SECONDS),
         until=inputs.now.wall + rest,
-        blocked_by="backoff",
+        blocked_by="skip" if inputs.skip else "backoff",
     )
 
 
 def _start(inputs: Inputs, state: NodeState) -> Decision:
     soon = _is_soon(inputs, state)
+    rebooted = not state.failures and not (isinstance(state, Idle) and state.aborted)
     started = Pending(
         cycle=inputs.new_cycle,
         packages=inputs.sentinel.reason,
@@ -81,7 +87,7 @@ def _start(inputs: Inputs, state: NodeState) -> Decision:
         since=inputs.now.wall,
         entered=Stamp.of(inputs.now),
         failures=state.failures if soon else 0,
-        streak=state.streak + (0 if state.failures else 1) if soon else 0,
+        streak=state.streak + int(rebooted) if soon else 0,
         done=state.done,
         taint=inputs.policy.prefer_no_schedule_taint,
     )

@@ -27,7 +27,9 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
     if inputs.command is Command.REFUSED:
         return roll_back(inputs, state, f"the reboot command failed: {inputs.command_error}")
     mine = inputs.mine
-    if (mine is not None and not mine.fenced) or inputs.command is Command.NOT_GIVEN:
+    # A Lease that could not be read now says nothing: the command may have been given since it was read last.
+    is_unfenced = mine is not None and not mine.fenced and not inputs.lock_problem
+    if is_unfenced or inputs.command is Command.NOT_GIVEN:
         return _before_fence(inputs, state, mine)
     if (dropped := drop_cordon_ownership(inputs, state)) is not None:
         return dropped

@@ -12,14 +12,14 @@ from agent.reboot.status import StatusReason
 
 
 def releasing(inputs: Inputs, state: Releasing) -> Decision:
-    """After success or abort. Only a reboot counts for the back-off of the next one."""
+    """After success or abort: either rests before the next drain, and only a reboot makes that longer."""
     succeeded = state.outcome is Outcome.SUCCEEDED
     reason = StatusReason.RELEASING if succeeded else StatusReason.ABORTED
     text = "rebooted and verified" if succeeded else f"aborted: {state.error}"
     mine = inputs.mine
     if mine is None:
-        done = {"done": Stamp.of(inputs.now)} if succeeded else {"failures": state.failures}
-        write = Write(reset(state, **done))
+        kept = {} if succeeded else {"failures": state.failures, "aborted": True}
+        write = Write(reset(state, done=Stamp.of(inputs.now), **kept))
         return Decision(Phase.RELEASING, reason, text, write, announcements=announcements.released(state))
     delay = inputs.policy.lock.release_delay
     elapsed = state.entered.elapsed(inputs.now)

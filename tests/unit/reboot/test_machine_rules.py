@@ -85,6 +85,7 @@ STATE_CHANGES: dict[str, tuple[object, ...]] = {
     "cause": ("prometheus", "not-rebooted"),
     "last_cause": ("prometheus",),
     "repeated": (True,),
+    "aborted": (True,),
 }
 NODE_CHANGES: dict[str, tuple[object, ...]] = {
     "unschedulable": (False,),
@@ -105,6 +106,7 @@ INPUT_CHANGES: dict[str, tuple[object, ...]] = {
     "node": (None,),
     "state": (None,),
     "renew_due": (True,),
+    "lock_problem": ("forbidden",),
     "sentinel": tuple(SentinelReading(required, stamp=stamp) for required in MAYBE for stamp in ("s1", "s2")),
     "request": ("please",),
     "gap_seconds": (9.0,),
@@ -248,6 +250,21 @@ def no_cordon_outlives_its_deadlines(inputs: Inputs) -> None:
     assert not isinstance(action.state, Attempt) or action.state.cordoned is not inputs.state.cordoned
 
 
+def an_unreadable_lock_allows_giving_up_alone(inputs: Inputs) -> None:
+    """And not even that where the reboot command may have been given: silence is all that is known then."""
+    unreadable = replace(inputs, lock_problem="forbidden")
+    action = decide(unreadable).action
+    if inputs.spare is not None or action is None:
+        return
+    assert isinstance(action, Write)
+    assert not isinstance(action.state, Attempt)
+    if isinstance(inputs.state, Rebooting) and inputs.state.boot == inputs.now.boot:
+        elapsed = inputs.state.entered.elapsed(inputs.now)
+        since = inputs.command_seconds if inputs.command_seconds is not None else elapsed
+        is_over = since is None or since > inputs.policy.reboot_timeout
+        assert is_over or inputs.command in (Command.NOT_GIVEN, Command.REFUSED)
+
+
 def off_ends_where_audit_ends(inputs: Inputs) -> None:
     """A mode is a transition like any other: both take back the same."""
     ends = []
@@ -320,6 +337,7 @@ RULES = (
     every_write_moves_along_an_edge,
     no_cordon_outlives_its_deadlines,
     off_ends_where_audit_ends,
+    an_unreadable_lock_allows_giving_up_alone,
     the_lock_is_taken_only_when_nothing_stands_against_it,
     pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon,
     looking_comes_to_an_end,
