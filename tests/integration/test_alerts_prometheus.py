@@ -179,6 +179,7 @@ def _mend(site: Site, other: Site) -> None:
     _kubelet(site, "loop", anonymous=False)
     _configure(site, "waiting")
     _configure(site, "vague")
+    _configure(site, "ill")
     deny = site.machines["ill"].root.at(DENY_FILE)
     (deny / "in-the-way").rmdir()
     deny.rmdir()
