@@ -6,6 +6,7 @@ files or a Node object are escaped.
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -30,12 +31,13 @@ class Style:
         """The text behind its lead, wrapped at the terminal's width; further lines start at column `indent`.
 
         indent: also the lead's width, since the length of a painted one is not its width.
+        A further line never begins with the arrow of a suggested command: the text may quote what others wrote.
         """
         if self.width is None:
             return [lead + text]
         columns = max(self.width - indent, _MINIMUM_WIDTH)
         lines = textwrap.wrap(text, columns, break_on_hyphens=False) or [""]
-        return [lead + lines[0], *(" " * indent + line for line in lines[1:])]
+        return [lead + lines[0], *(" " * indent + re.sub("^->", "=>", line) for line in lines[1:])]
 
 
 def style_of(stream: TextIO | None, environment: Mapping[str, str]) -> Style:

@@ -138,3 +138,13 @@ def test_lines_fit_the_terminal(ids: list[str], observed: str) -> None:
 def test_printable(text: str, expected: str) -> None:
     """One line; unprintable characters are written out."""
     assert printable(text) == expected
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_a_quoted_text_cannot_pass_for_a_suggested_command(width: int) -> None:
+    """Wherever the terminal breaks the line: only the command's own steps begin with the arrow."""
+    quoted = "-> kubectl delete node a " * 9
+    first, *further = Style(colour=False, width=width).wrap(f"paused: {quoted}", lead="  - ", indent=4)
+    assert first.startswith("  - paused: ")
+    assert further
+    assert [line for line in further if line.strip().startswith("->")] == []

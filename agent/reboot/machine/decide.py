@@ -48,15 +48,19 @@ def decide(inputs: Inputs) -> Decision:
         text = "releasing a second slot of the lock"
         return Decision(Phase.LOCKED, StatusReason.RELEASING, text, Release(inputs.spare))
     decision = _by_phase(inputs, inputs.state)
-    if inputs.lock_problem and not _gives_up(decision):
+    if inputs.lock_problem and not _needs_no_lock(inputs.state, decision):
         text = f"the lock cannot be read: {inputs.lock_problem}"
         return Decision(inputs.state.phase, StatusReason.API_UNREACHABLE, text, wait_seconds=_RETRY_SECONDS)
     return decision
 
 
-def _gives_up(decision: Decision) -> bool:
-    """All that may be done while the lock is unknown: end the cycle, which needs the Node alone."""
-    return isinstance(decision.action, Write) and not isinstance(decision.action.state, Attempt)
+def _needs_no_lock(state: NodeState, decision: Decision) -> bool:
+    """All that may be done while the lock is unknown: end the cycle, or leave the cordon to its new owner."""
+    if not isinstance(decision.action, Write):
+        return False
+    after = decision.action.state
+    leaves_cordon = isinstance(state, Attempt) and isinstance(after, Attempt) and state.cordoned > after.cordoned
+    return leaves_cordon or not isinstance(after, Attempt)
 
 
 def _by_phase(inputs: Inputs, state: NodeState) -> Decision:

@@ -251,13 +251,16 @@ def no_cordon_outlives_its_deadlines(inputs: Inputs) -> None:
 
 
 def an_unreadable_lock_allows_giving_up_alone(inputs: Inputs) -> None:
-    """And not even that where the reboot command may have been given: silence is all that is known then."""
+    """Beside leaving the cordon to its new owner; and not even that where the reboot command may have been given:
+    silence is all that is known then."""
     unreadable = replace(inputs, lock_problem="forbidden")
     action = decide(unreadable).action
     if inputs.spare is not None or action is None:
         return
     assert isinstance(action, Write)
-    assert not isinstance(action.state, Attempt)
+    if isinstance(action.state, Attempt):
+        assert action.state == replace(inputs.state, cordoned=False)
+        return
     if isinstance(inputs.state, Rebooting) and inputs.state.boot == inputs.now.boot:
         elapsed = inputs.state.entered.elapsed(inputs.now)
         since = inputs.command_seconds if inputs.command_seconds is not None else elapsed
