@@ -68,7 +68,7 @@ def _hold_lock(site: Site, state: dict[str, Any], phase: str) -> None:
 
 @pytest.mark.parametrize("phase", ["wanted", "cordoned", "draining", "rebooting", "verifying", "released"])
 def test_a_cycle_that_begins_under_version_1_ends_under_version_2(site: Site, phase: str) -> None:
-    """One reboot in all, before or after the upgrade; then the Node is uncordoned, the lock free, the state version 2."""
+    """One reboot in all; then the Node is uncordoned, the lock free and the state version 2."""
     if phase in BEFORE_THE_REBOOT:
         site.require()
     _older_agent_was_in(site, phase)
