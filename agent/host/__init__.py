@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-import psutil
 
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import identity, processes
@@ -301,6 +300,8 @@ class Host:
 
     def addresses(self) -> frozenset[str]:
         """The IP addresses of this machine's interfaces, loopback's among them; no zone in those of IPv6."""
+        import psutil  # noqa: PLC0415 - a C extension; kubectl's plugin, which shares this module, does without
+
         found = psutil.net_if_addrs().values()
         families = (socket.AF_INET, socket.AF_INET6)
         return frozenset(one.address.partition("%")[0] for some in found for one in some if one.family in families)
