@@ -74,6 +74,10 @@ image-test: venv  ## Builds the image as root, from debootstrap, and runs it wit
 	@tools/test-packages image
 	@$(BIN)/python -m pytest tests/image
 
+.PHONY: release
+release: venv  ## A release's files in dist/release, from the last commit, the same bytes each time (docs/releasing.md)
+	@$(BIN)/python tools/release $(if $(DOWNLOAD_URL),--download-url $(DOWNLOAD_URL))
+
 .PHONY: lock
 lock: venv  ## Locks requirements again (hashes, no index addresses)
 	@tools/lock "$(BIN)"

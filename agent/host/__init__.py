@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import identity, processes
 from agent.host.budget import Budget, Resource
