@@ -120,15 +120,15 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher) -> None:
                 there = whole = False
             case EventType.ADDED | EventType.MODIFIED:
                 there = True
-                publisher.saw(change.object, listed=not whole)
+                publisher.on_node_event(change.object, listed=not whole)
             case EventType.DELETED:
-                publisher.gone()
+                publisher.on_node_deleted()
             case EventType.SYNCED:
                 whole = True
                 if not there:
-                    publisher.gone()
+                    publisher.on_node_deleted()
             case EventType.AWAY:
-                publisher.lost_sight()
+                publisher.invalidate()
 
 
 def _count(metrics: Metrics, exchange: RequestMetric) -> None:

@@ -68,7 +68,7 @@ class NodeReporter:
         self._shown_at = 0.0
 
     def tick(self, tick: Tick) -> None:
-        """After every tick, changed or not. What the Node shows changes with the status, not with each step of a drain."""
+        """After every tick, changed or not. The Node shows changes of the status, not each step of a drain."""
         status = tick.status
         self._metrics.reboot_tick(
             phase=status.phase.value, required=status.required, since=tick.required_since,
@@ -188,7 +188,11 @@ class Reboots:
         parts: _Parts | None = None
         coordinator: Coordinator | None = None
         with KubeCluster(
-            self._kube, node=self._node, namespace=self._namespace, wake=self.wake, on_patch=self._publisher.saw
+            self._kube,
+            node=self._node,
+            namespace=self._namespace,
+            wake=self.wake,
+            on_patch=self._publisher.on_node_event,
         ) as cluster:
             while not self._stop.is_set():
                 if self._changed.is_set() and self._policy is not None:
@@ -225,7 +229,7 @@ class Reboots:
             return tick
 
     def _parts(self, policy: Reboot, before: _Parts | None) -> _Parts:
-        """Only what the policy changed is made from scratch: a running hook and a drain go on through the rest."""
+        """Only what the policy changed is made from scratch: a running hook and a drain continue."""
         if before is None or before.policy.sentinel != policy.sentinel:
             sentinel = make_sentinel(policy.sentinel, self._host, self._clock, self.wake)
         else:

@@ -1,8 +1,8 @@
 """Kubernetes Events: one for each thing that happened, counted up when it happens again.
 
-An Event's name is made from what it says, so a repeated one is the same object even after the agent was started anew.
-An Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up; at
-once where trying again is no use (RBAC says no, the namespace is going away).
+An Event's name is derived from its content, so a repeated one is the same object even after a restart of the agent.
+An Event that cannot be delivered never fails the work: it is tried again a few times, then counted and given up;
+immediately where trying again is useless (RBAC refuses it, the namespace is terminating).
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 
@@ -51,9 +51,9 @@ class Regarding:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. The reason says how urgent it is.
+    """One thing that happened. The reason implies its urgency.
 
-    key: where it is not empty, equal keys are one and the same happening, told once however often it is recorded.
+    key: where it is not empty, equal keys are one occurrence, sent once however often it is recorded.
     """
 
     regarding: Regarding
@@ -87,7 +87,7 @@ class _Waiting:
 
 
 class Recorder:
-    """Takes Events in at once, from any thread, and delivers them when `deliver` is called by the reporting thread."""
+    """Queues Events from any thread, without blocking; the reporting thread calls `deliver`."""
 
     def __init__(self, api: EventsApi, node: str, clock: Callable[[], float], dropped: Callable[[], None]) -> None:
         """clock: epoch seconds. dropped: called for each Event that is given up."""
@@ -100,7 +100,7 @@ class Recorder:
         self._log = structlog.get_logger()
 
     def record(self, event: Event) -> None:
-        """Queues it. When the queue is full the oldest makes room: the newest says more about now."""
+        """Queues it. When the queue is full the oldest is dropped: the newest is more relevant."""
         if len(self._queue) >= _QUEUE:
             self._queue.popleft()
             self._dropped()
@@ -125,7 +125,7 @@ class Recorder:
                 if not given_up:
                     return False
                 self._dropped()
-            # Another thread may have made room meanwhile.
+            # Another thread may have dropped it meanwhile.
             if self._queue and self._queue[0] is first:
                 self._queue.popleft()
         return True
@@ -147,7 +147,7 @@ class Recorder:
         if self._api.create_event(namespace, self._body(waiting, name, namespace)):
             self._remember(name, _Known(1, waiting.when))
         elif event.key:
-            self._remember(name, _Known(1, waiting.when))  # told before a restart
+            self._remember(name, _Known(1, waiting.when))  # sent before a restart
         else:
             # Ours from before a restart: an empty patch changes nothing and answers with the count.
             before = (self._api.patch_event(namespace, name, {}) or {}).get("count")
@@ -168,8 +168,8 @@ class Recorder:
 
     def _name(self, event: Event) -> str:
         about = event.regarding
-        said = repr((about, event.reason.value, event.key or event.message, self._node))
-        short = hashlib.sha256(said.encode()).hexdigest()[:16]
+        identity = repr((about, event.reason.value, event.key or event.message, self._node))
+        short = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return f"{about.name[: _NAME_CHARACTERS - 17].rstrip('.-')}.{short}"
 
     def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class Recorder:
 
 
 def _is_final(error: KubeError) -> bool:
-    """Whether the same request will be refused for as long as anybody waits."""
+    """Whether the same request will always be refused."""
     later = Unauthorized | Conflict | TooManyRequests | ServerError
     return isinstance(error, Refused) and not isinstance(error, later)
 

@@ -40,7 +40,7 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         (
             "reboot: {blockers: {prometheus: {url: https://p, tokenFile: /t, basicAuthFile: /b}}}",
             "reboot.blockers.prometheus.basicAuthFile",
-            "stands beside tokenFile",
+            "beside tokenFile",
         ),
         (
             "reboot: {blockers: {prometheus: {url: https://p, headerFiles: {Authorization: /h}}}}",
