@@ -65,9 +65,7 @@ def typed(stage: Staged, line: str) -> str:
         options = parser(COMMANDS).parse_args(shlex.split(line))
         kube = Kube(direct(sandbox.url, token=sandbox.token), node="kubectl-plugin")
         style = Style(colour=True, width=_COLUMNS)
-        run(
-            options, Session(lambda: kube, NAMESPACE, Form(options.output), out, out, lambda: stage.now, style=style)
-        )
+        run(options, Session(lambda: kube, NAMESPACE, Form(options.output), out, out, lambda: stage.now, style=style))
         kube.close()
     return out.getvalue()
 
