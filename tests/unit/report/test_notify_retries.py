@@ -83,6 +83,15 @@ def test_it_is_tried_once_and_then_as_often_as_configured(
     assert (loft.attempts, loft.results) == (attempts, [result])
 
 
+def test_nothing_is_waited_for_after_the_last_attempt(loft: Loft) -> None:
+    """The first retry would be in an hour, and none is configured."""
+    loft.outcomes = iter([NotSent("HTTP status 503")])
+    notifier = loft.notifier(retries=0, first_delay_seconds=3600.0)
+    notifier.send(notification())
+    assert notifier.flush(SECONDS)
+    assert loft.results == ["failed"]
+
+
 def test_a_final_failure_is_not_tried_again(loft: Loft) -> None:
     """A wrong key stays wrong."""
     loft.outcomes = iter([NotSent("HTTP status 401", is_final=True)])
