@@ -39,12 +39,17 @@ test-vm: venv  ## The real-kernel tier, as root: virtual nodes with Debian's ker
 	@$(BIN)/python -m pytest tests/vm $(VM_WORKERS) --durations 40
 
 .PHONY: lint
-lint: venv  ## ruff, mypy --strict, import-linter
+lint: venv  ## ruff, mypy --strict, import-linter, retired words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python tools/sync-manifest --check
+	@$(BIN)/python tools/lint-words
+
+.PHONY: mutate
+mutate: venv  ## One-line faults that the unit tests have to catch, with the figure (half an hour)
+	@$(BIN)/python tools/mutate
 
 .PHONY: mutate
 mutate: venv  ## One-line faults in copies of the tree: which ones the unit tests catch (docs/testing.md)

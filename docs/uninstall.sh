@@ -2,10 +2,10 @@
 # Takes the node hardening agent out of the cluster that kubectl points at, with everything that it wrote on Nodes.
 #
 #   sh uninstall.sh          refuses while a node is being rebooted
-#   sh uninstall.sh --now    goes on, and uncordons the nodes that the agent had cordoned
+#   sh uninstall.sh --now    continues, and uncordons the nodes that the agent had cordoned
 #
 # Needs kubectl 1.30 or later and an administrator's rights; may be run again after an error. What the agent put on the
-# nodes' disks stays as it is; how to take that back first: docs/install.md.
+# nodes' disks stays as it is; how to revert that first: docs/install.md.
 set -eu
 
 KUBECTL=${KUBECTL:-kubectl}
@@ -46,14 +46,14 @@ if [ -n "$under_way" ] && [ "${1:-}" != --now ]; then
 fi
 
 say "stops the agents"
-# They would put back what is taken away below.
+# They would restore what is removed below.
 "$KUBECTL" -n "$NAMESPACE" delete daemonset -l "$LABEL" --ignore-not-found --wait=false
 "$KUBECTL" -n "$NAMESPACE" wait --for=delete pod -l "$LABEL" --timeout=300s
 
 node_lines > "$work/nodes"
 cut -d' ' -f1 "$work/nodes" | sort -u | while read -r node; do
     awk -v node="$node" '$1 == node' "$work/nodes" > "$work/node"
-    # A cordon of the agent, not yet lifted by it. Somebody else's cordon is not in its note and stays.
+    # A cordon of the agent, not yet lifted by it. A cordon of others is not in its state and stays.
     if grep " annotations ${PREFIX}reboot-state " "$work/node" | grep '"cordoned":true' | grep -qv '"uncordoned":true'; then
         "$KUBECTL" uncordon "$node"
     fi

@@ -125,14 +125,14 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher, reached: Callable[[
                 there = whole = False
             case EventType.ADDED | EventType.MODIFIED:
                 there = True
-                publisher.saw(change.object, listed=not whole)
+                publisher.on_node_event(change.object, listed=not whole)
             case EventType.DELETED:
-                publisher.gone()
+                publisher.on_node_deleted()
             case EventType.SYNCED:
                 whole = True
                 reached("")
                 if not there:
-                    publisher.gone()
+                    publisher.on_node_deleted()
             case EventType.AWAY:
                 reached(str(change.error))
                 publisher.lost_sight()

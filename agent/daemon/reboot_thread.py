@@ -188,7 +188,11 @@ class Reboots:
         parts: _Parts | None = None
         coordinator: Coordinator | None = None
         with KubeCluster(
-            self._kube, node=self._node, namespace=self._namespace, wake=self.wake, on_patch=self._publisher.saw
+            self._kube,
+            node=self._node,
+            namespace=self._namespace,
+            wake=self.wake,
+            on_patch=self._publisher.on_node_event,
         ) as cluster:
             while not self._stop.is_set():
                 if self._changed.is_set() and self._policy is not None:
@@ -225,7 +229,7 @@ class Reboots:
             return tick
 
     def _parts(self, policy: Reboot, before: _Parts | None) -> _Parts:
-        """Only what the policy changed is made from scratch: a running hook and a drain go on through the rest."""
+        """Only what the policy changed is made from scratch: a running hook and a drain continue."""
         if before is None or before.policy.sentinel != policy.sentinel:
             sentinel = make_sentinel(policy.sentinel, self._host, self._clock, self.wake)
         else:

@@ -1,4 +1,4 @@
 """What SREs read: annotations, conditions, label, taint, Events and metrics.
 
-It says; it never decides, and never touches the host.
+It reports; it never decides, and never touches the host.
 """

@@ -125,7 +125,7 @@ class Recorder:
                 if not dropped:
                     return False
                 self._dropped()
-            # Another thread may have made room meanwhile.
+            # Another thread may have dropped it meanwhile.
             if self._queue and self._queue[0] is first:
                 self._queue.popleft()
         return True

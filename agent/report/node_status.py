@@ -63,7 +63,7 @@ class NodeView:
 
 
 def standing(report: Report) -> ComplianceStatus:
-    """Failed: what had to be done could not be done. Drifted: something does not comply. Unknown is never hardened."""
+    """Failed: a required change failed. Non-compliant: a check fails. Unknown is never hardened."""
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return ComplianceStatus.FAILED
     words = {Status.PASS: ComplianceStatus.HARDENED, Status.FAIL: ComplianceStatus.NON_COMPLIANT}
@@ -102,8 +102,8 @@ def hardening(
 def verified(report: Report, enforced: Iterable[str]) -> bool:
     """Whether what the agent itself keeps true is true: every finding of the enforced controls passes or is no concern.
 
-    The start-up taint hangs on this and not on the kubelet's audit: a node must not stay empty for ever because of a
-    setting that the agent may only talk about.
+    The startup taint depends on this and not on the kubelet's audit: a node must not stay empty permanently because of
+    a setting that the agent may only report.
     """
     names = set(enforced)
     bad = any(one.status in (Status.FAIL, Status.UNKNOWN) for one in report.findings if one.control in names)
@@ -121,13 +121,13 @@ def summary(report: Report) -> str:
 def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
     """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted.
 
-    What should be there instead (`expected`) and the next step (`remediation`) join where there is room for them, the
+    What should be there instead (`expected`) and the next step (`remediation`) are added where they fit, the
     worst findings first: `kubectl node-hardening why` and `diff` read them here.
     """
-    wanted = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
+    reported = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
     shown: list[dict[str, object]] = []
     size = len("[]")
-    for number, one in enumerate(wanted):
+    for number, one in enumerate(reported):
         entry: dict[str, object] = {
             "id": one.id,
             "status": one.status.value,
@@ -135,28 +135,28 @@ def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
             "observed": cut(" ".join(one.observed.split()), _OBSERVED_CHARACTERS),
         }
         length = len(_compact(entry).encode()) + len(",")
-        left_out = {"more": len(wanted) - number}
-        # Room is kept for the count of the rest, but behind the last one, which needs none.
-        rest = len(_compact(left_out).encode()) if number + 1 < len(wanted) else -len(",")
+        left_out = {"more": len(reported) - number}
+        # Space is kept for the count of the rest, except after the last one, which needs none.
+        rest = len(_compact(left_out).encode()) if number + 1 < len(reported) else -len(",")
         if size + length + rest > limit:
             shown.append({**left_out})
             break
         shown.append(entry)
         size += length
-    return _compact(_with_next_steps(shown, wanted, limit)) if shown else ""
+    return _compact(_with_next_steps(shown, reported, limit)) if shown else ""
 
 
 def _with_next_steps(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
-    room = limit - len(_compact(shown).encode())
+    space = limit - len(_compact(shown).encode())
     for entry, one in zip(shown, found, strict=False):
         if "id" not in entry:
             break
         for key, text in (("expected", one.expected), ("remediation", one.remediation)):
             addition = {key: cut(" ".join(text.split()), _NEXT_STEP_CHARACTERS)}
             length = len(_compact(addition).encode()) - len("{}") + len(",")
-            if text and length <= room:
+            if text and length <= space:
                 entry.update(addition)
-                room -= length
+                space -= length
     return shown
 
 
@@ -171,10 +171,10 @@ def change_sentence(changes: Sequence[Change], when: str) -> str | None:
 
 
 def cut(text: str, characters: int) -> str:
-    """The text, shortened with an ellipsis where it is too long, and as the API server will give it back.
+    """The text, shortened with an ellipsis where it is too long, and as the API server will return it.
 
     File names may hold bytes that are no text: the server would store another sign for them, and what stands there
-    would never be what is wanted.
+    would never be equal to the expected one.
     """
     text = _storable(text)
     return text if len(text) <= characters else text[: characters - 1] + "…"
@@ -191,10 +191,14 @@ def _sentence(some: Sequence[Finding]) -> str:
         worst = worst_first(failing)[0]
         critical = sum(1 for one in failing if one.severity is Severity.CRITICAL)
         how_bad = f", {critical} critical" if critical else ""
-        parts.append(f"{len(failing)} of {len(checks)} fail{how_bad} (first {worst.id})")
+        parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({worst.id}{_more(failing)})")
     if unknown:
-        parts.append(f"{len(unknown)} cannot be told (first {worst_first(unknown)[0].id})")
-    return ", ".join(parts) or f"all {len(checks)} well"
+        parts.append(f"{len(unknown)} unknown ({worst_first(unknown)[0].id}{_more(unknown)})")
+    return ", ".join(parts) or f"{len(checks)}/{len(checks)} passed"
+
+
+def _more(some: Sequence[Finding]) -> str:
+    return " …" if len(some) > 1 else ""
 
 
 def _compact(value: object) -> str:

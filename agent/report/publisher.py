@@ -1,8 +1,8 @@
 """Keeps the Node showing what it should: one reader, one writer, and nothing written that stands there already.
 
-Only our own annotations, our label, our conditions (merged by type) and our taint are ever in a patch, so nobody else's
-are touched. What somebody takes away or alters comes back, ever more slowly while they keep at it. It refuses to wait
-in the caller's thread, and to let an Event that cannot be delivered hold up the Node.
+Only our own annotations, our label, our conditions (merged by type) and our taint are ever in a patch, so those of
+others are not changed. What another client removes or changes is restored, ever more slowly while that continues. It
+refuses to wait in the caller's thread, and to let an Event that cannot be delivered hold up the Node.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.report.node_status import ComplianceStatus, Condition, NodeView
 _WRITE_EVERY_SECONDS = 0.5
 _FLUSH_LOOK_SECONDS = 0.01
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
-# Somebody who keeps taking our annotations away must not become a fight at full speed.
+# A client that keeps removing our annotations must not cause a conflict at full speed.
 _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
 _PEACE_SECONDS = 600.0
 _TRANSITIONS = {
@@ -45,7 +45,7 @@ class NodeApi(Protocol):
     def patch_metadata(
         self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
     ) -> Mapping[str, Any]:
-        """Merges these keys; None takes one away."""
+        """Merges these keys; None removes one."""
 
     def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
         """Merges conditions by type, on the status subresource."""
@@ -56,7 +56,7 @@ class NodeApi(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """What of the Node concerns this room."""
+    """The part of the Node that the publisher reads."""
 
     annotations: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class NodeSnapshot:
 
 
 class NodePublisher:
-    """Publishes from a thread of its own. `offer`, `event` and `saw` return at once, in any thread."""
+    """Publishes from a thread of its own. `offer`, `event` and `on_node_event` return immediately, in any thread."""
 
     def __init__(
         self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
@@ -111,9 +111,9 @@ class NodePublisher:
         self._parts: dict[str, NodeView] = {}
         self._shown: NodeSnapshot | None = None
         self._absent = False
-        self._node_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
-        self._events_turn = _Turn(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
-        self._repair_turn = _Turn(clock, _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS)
+        self._node_turn = _Schedule(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._events_turn = _Schedule(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        self._repair_turn = _Schedule(clock, _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS)
         self._log = structlog.get_logger()
 
     def offer(self, part: str, shown: NodeView) -> None:
@@ -142,7 +142,7 @@ class NodePublisher:
             self._stop.wait(_FLUSH_LOOK_SECONDS)
         return not self._recorder.waiting
 
-    def saw(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
+    def on_node_event(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
         """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.
 
         listed: it is what the API server has now, whatever was seen before (it may have been restored from a backup).
@@ -157,14 +157,14 @@ class NodePublisher:
         if self._differences(shown).any:
             self._wake.set()
 
-    def gone(self) -> None:
+    def on_node_deleted(self) -> None:
         """There is no such Node, yet or any more: nothing is written until one was seen."""
         with self._lock:
-            said, self._absent, self._shown = self._absent, True, None
-        if not said:
+            was_absent, self._absent, self._shown = self._absent, True, None
+        if not was_absent:
             self._log.warning("node_not_found", next_step="waiting for the kubelet to register it")
 
-    def lost_sight(self) -> None:
+    def invalidate(self) -> None:
         """What the Node shows may be anything by now: it is read before the next write."""
         with self._lock:
             self._absent, self._shown = False, None
@@ -183,7 +183,7 @@ class NodePublisher:
             self._wake.wait(seconds)
 
     def _pause(self) -> None:
-        """A moment without another write of the Node; Events that somebody waits for go out meanwhile."""
+        """A moment without another write of the Node; Events for which a caller waits are sent meanwhile."""
         ends = self._clock() + _WRITE_EVERY_SECONDS
         while (left := ends - self._clock()) > 0 and not self._stop.is_set():
             if self._hurry.wait(left):
@@ -205,13 +205,13 @@ class NodePublisher:
                 self._node_turn.reset()
             except KubeError as error:
                 self._offered.set()
-                self.lost_sight()  # whatever was read may no longer be so
-                self._node_turn.put_off()
+                self.invalidate()  # whatever was read may no longer be so
+                self._node_turn.defer()
                 waits.append(self._node_turn.left_seconds)
                 self._log.warning("node_update_failed", error=str(error), retry_seconds=waits[-1])
             else:
                 if wrote and not offered:
-                    self._repair_turn.put_off(forget_after=_PEACE_SECONDS)
+                    self._repair_turn.defer(forget_after=_PEACE_SECONDS)
         self._deliver()
         if self._recorder.waiting:
             waits.append(self._events_turn.left_seconds)
@@ -222,7 +222,7 @@ class NodePublisher:
             if self._recorder.deliver():
                 self._events_turn.reset()
             else:
-                self._events_turn.put_off()
+                self._events_turn.defer()
 
     def _reconcile(self, offered: bool) -> bool:
         """Makes the Node show what was offered; True when something had to be written. Raises KubeError.
@@ -247,11 +247,11 @@ class NodePublisher:
         if missing.taint:
             left = [taint for taint in shown.taints if taint.get("key") != keys.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
-            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: took the taint {keys.TAINT} away")
+            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: removed the taint {keys.TAINT}")
         return missing.any
 
     def _take(self, node: Mapping[str, Any]) -> NodeSnapshot:
-        """The newest look at the Node: an answer may come after a watch has told of a later change."""
+        """The newest version of the Node: a response may arrive after a watch has shown a later change."""
         shown = NodeSnapshot.of(node)
         with self._lock:
             if self._shown is None or not shown.is_older_than(self._shown):
@@ -260,33 +260,33 @@ class NodePublisher:
 
     def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
         now = written.get(keys.STATUS)
-        if now is None or now == before or now not in _TRANSITIONS:
+        if now is None or now not in _TRANSITIONS:
             return
-        told = written.get(keys.SUMMARY) or ""
-        self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {told}".strip())
+        summary = written.get(keys.SUMMARY) or ""
+        self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {summary}".strip())
 
     def _differences(self, shown: NodeSnapshot) -> _Missing:
         with self._lock:
-            wanted = NodeView()
+            desired = NodeView()
             for part in self._parts.values():
-                wanted = part.over(wanted)
+                desired = part.over(desired)
         now = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return _Missing(
             annotations={
-                key: value for key, value in wanted.annotations.items() if shown.annotations.get(key) != value
+                key: value for key, value in desired.annotations.items() if shown.annotations.get(key) != value
             },
-            labels={key: value for key, value in wanted.labels.items() if shown.labels.get(key) != value},
+            labels={key: value for key, value in desired.labels.items() if shown.labels.get(key) != value},
             conditions=[
                 _condition(one, shown.conditions.get(one.type), now)
-                for one in wanted.conditions
+                for one in desired.conditions
                 if not _stands(one, shown.conditions.get(one.type))
             ],
-            taint=wanted.lift_taint and any(taint.get("key") == keys.TAINT for taint in shown.taints),
+            taint=desired.lift_taint and any(taint.get("key") == keys.TAINT for taint in shown.taints),
         )
 
 
-class _Turn:
-    """When something may be done again: at once, or after delays that double."""
+class _Schedule:
+    """When something may be done again: immediately, or after delays that double."""
 
     def __init__(self, clock: Callable[[], float], first_seconds: float, longest_seconds: float) -> None:
         self._clock, self._first, self._longest = clock, first_seconds, longest_seconds
@@ -300,8 +300,8 @@ class _Turn:
     def left_seconds(self) -> float:
         return max(self._due - self._clock(), 0.0)
 
-    def put_off(self, *, forget_after: float = math.inf) -> None:
-        """The next time is later. forget_after: seconds of quiet after which the delays begin anew."""
+    def defer(self, *, forget_after: float = math.inf) -> None:
+        """The next time is later. forget_after: seconds of quiet after which the delays start again."""
         now = self._clock()
         if now - self._due > forget_after:
             self._delay = self._first
@@ -328,22 +328,22 @@ def _ours(found: Mapping[str, str] | None) -> dict[str, str]:
     return {key: value for key, value in (found or {}).items() if key.startswith(keys.PREFIX)}
 
 
-def _stands(wanted: Condition, there: Mapping[str, str] | None) -> bool:
+def _stands(desired: Condition, there: Mapping[str, str] | None) -> bool:
     return there is not None and (there.get("status"), there.get("reason"), there.get("message")) == (
-        wanted.status,
-        wanted.reason,
-        wanted.message,
+        desired.status,
+        desired.reason,
+        desired.message,
     )
 
 
-def _condition(wanted: Condition, there: Mapping[str, str] | None, now: str) -> dict[str, str]:
+def _condition(desired: Condition, there: Mapping[str, str] | None, now: str) -> dict[str, str]:
     """As the API server takes it. The transition time moves only with the status, as everybody else's does."""
-    since = there.get("lastTransitionTime") if there and there.get("status") == wanted.status else None
+    since = there.get("lastTransitionTime") if there and there.get("status") == desired.status else None
     return {
-        "type": wanted.type,
-        "status": wanted.status,
-        "reason": wanted.reason,
-        "message": wanted.message,
+        "type": desired.type,
+        "status": desired.status,
+        "reason": desired.reason,
+        "message": desired.message,
         "lastHeartbeatTime": now,
         "lastTransitionTime": since or now,
     }

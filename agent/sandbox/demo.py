@@ -40,7 +40,7 @@ Render = Callable[[Report, Act, bool], str]  # the last one: only what does not 
 
 
 class Story:
-    """Tells the steps and remembers whether each came out as it was told."""
+    """Prints the steps and remembers whether each had the expected result."""
 
     def __init__(self, out: Write, render: Render) -> None:
         self.out = out
@@ -52,15 +52,15 @@ class Story:
         self.out(f"{text}\n")
 
     def claim(self, holds: bool, text: str) -> None:
-        """One thing that the demo says is so."""
+        """One expected result."""
         self.held = self.held and holds
         self.say(f"   {'ok' if holds else 'NOT SO'}: {text}")
 
 
 def hardening(story: Story, folder: Path) -> frozenset[str]:
-    """One node: apply, a drift made by hand, audit sees it, apply mends it.
+    """One node: apply, drift made by the demo, audit finds it, apply corrects it.
 
-    Returns the controls that cannot tell everything here, for want of their tools on this machine.
+    Returns the controls whose checks are incomplete here because tools are missing on this machine.
     """
     root = NodeRoot.make(folder, "node-1")
     # No kubelet listens in a sandbox, so there is nothing to ask.
@@ -78,7 +78,7 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     )
     unknown = [finding for finding in report.findings if finding.status is Status.UNKNOWN]
     if unknown:
-        story.say(f"   not told: {len(unknown)} checks, for what this machine lacks (their -> lines say what)")
+        story.say(f"      unknown: {len(unknown)} checks, for what this machine lacks (their -> lines name it)")
     story.claim(not _failing(report), "nothing fails" if unknown else "every check that applies passes")
     before = root.at(_DENY_FILE).stat()
 
@@ -91,7 +91,7 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
         "nothing to do: no change, same inode, same mtime",
     )
 
-    story.say("\n3. Somebody makes sctp loadable again, and edits a seccomp profile: audit")
+    story.say("\n3. A user makes sctp loadable again, and edits a seccomp profile: audit")
     text = root.at(_DENY_FILE).read_text()
     root.write(_DENY_FILE, "".join(line for line in text.splitlines(True) if "sctp" not in line))
     root.write("/var/lib/kubelet/seccomp/prevent-chmod.json", '{"defaultAction": "SCMP_ACT_ALLOW"}\n')
@@ -100,7 +100,7 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     story.say(story.render(report, Act.AUDIT, True))
     story.claim("modprobe/sctp" in failing and any("prevent-chmod" in one for one in failing), "audit saw both")
 
-    story.say("\n4. apply mends it")
+    story.say("\n4. apply corrects it")
     report = run(Act.APPLY)
     for change in report.changes:
         story.say(f"   {change.outcome.value}: {change.control}: {change.action} {change.target}  ({change.reason})")
@@ -120,22 +120,22 @@ def rolling(
     *,
     off: Collection[str] = (),
 ) -> None:
-    """All nodes want a reboot at once, and go one by one. policy: what the agents' `reboot` section has besides.
+    """All nodes need a reboot together, and reboot one by one. policy: what the agents' `reboot` section has besides.
 
-    off: controls that cannot tell everything on this machine. A node of which something is not known is rightly never
-    called hardened, and then never given back after a reboot either.
+    off: controls whose checks are incomplete on this machine. A node with an unknown check is never hardened, and its
+    reboot never verified.
     """
     story.say(
         f"\n5. {nodes} nodes, an agent on each (node-hardening-agent run), an emulated API server in this process;"
         "\n   on them a Deployment under a PodDisruptionBudget, a DaemonSet, a pod with an emptyDir"
     )
     if off:
-        story.say(f"   without {' and '.join(sorted(off))}, of which this machine cannot tell enough (see above)")
+        story.say(f"   without {' and '.join(sorted(off))}, whose checks are incomplete on this machine (see above)")
     roll = Roll(folder, nodes, policy, off=off)
     try:
         roll.start()
         ready = wait_until(roll.is_ready, _READY_SECONDS)
-        story.claim(ready, "every node is hardened and says so, every pod runs")
+        story.claim(ready, "every node is hardened and reports it, every pod runs")
         if not ready:
             _explain(story, roll)
             return
@@ -167,7 +167,7 @@ def rolling(
 
 
 def _explain(story: Story, roll: Roll) -> None:
-    """What the agents said last."""
+    """The last log lines of the agents."""
     for machine in roll.machines:
         story.say(f"   {machine.name}: {_last_line(machine.log.read_text(errors='replace'))[:400]}")
 

@@ -1,7 +1,7 @@
 """A table of nodes for eyes: redrawn in place on a terminal, a line for each change anywhere else.
 
-It looks at the terminal before every drawing, so that a window may be made smaller meanwhile. It refuses to move the
-cursor where nobody said that there is one.
+It reads the terminal's size before every drawing, so that a window may shrink meanwhile. It does not move the cursor
+unless the caller declares a terminal.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Screen:
         if not self._last:
             self._out(f"{_BAR}   TIME{_aligned(_HEAD)}\n")
         for row in rows:
-            said = (row.hardened, row.schedulable, row.reboot)
-            if self._last.get(row.node) != said:
-                self._last[row.node] = said
+            status = (row.hardened, row.schedulable, row.reboot)
+            if self._last.get(row.node) != status:
+                self._last[row.node] = status
                 self._out(f"{_BAR}{seconds:5.1f} s{_aligned(row.cells())}\n")
         if self._last.get("") != (foot,):
             self._last[""] = (foot,)

@@ -25,14 +25,14 @@ _LOOK_EVERY_SECONDS = 0.05
 SOURCE = Path(__file__).resolve().parents[2]
 
 
-class Surroundings(Protocol):
-    """What a machine hangs on: an API server, and somebody who speaks for its kubelet there. A Sandbox is one."""
+class MachineContext(Protocol):
+    """What a machine needs: an API server, and a client that reports for its kubelet. A Sandbox is one."""
 
     url: str
     token: str
 
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
-        """The kubelet says another boot id and kernel."""
+        """The kubelet reports another boot id and kernel."""
 
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
         """The kubelet goes silent, and is back later with another boot id."""
@@ -42,7 +42,7 @@ class Surroundings(Protocol):
 class Machine:
     """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes. ca: file, for https."""
 
-    sandbox: Surroundings
+    sandbox: MachineContext
     name: str
     folder: Path
     policy: dict[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Machine:
             self._stop.wait(_LOOK_EVERY_SECONDS)
 
     def launch(self, output: BinaryIO) -> subprocess.Popen[bytes]:
-        """Starts what runs on the machine: our agent, where nobody overrides it. output takes what it says."""
+        """Starts what runs on the machine: the agent, unless overridden. output takes its log."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "KUBECONFIG": str(self.folder / "kubeconfig"),

@@ -71,7 +71,7 @@ class NodeRoot:
         node = cls(folder, name)
         for path, content in _files(name).items():
             node.write(path, content)
-            # The kubelet started after its files were written, as on a node that nobody touched.
+            # The kubelet started after its files were written, as on an unchanged node.
             os.utime(node.at(path), (time.time() - 3600, time.time() - 3600))
         for path, mode in _MODES.items():
             node.at(path).chmod(mode)
@@ -89,7 +89,7 @@ class NodeRoot:
         return self.path / path.lstrip("/")
 
     def write(self, path: str, content: str) -> None:
-        """Writes one of the node's files, as a person on the node would."""
+        """Writes one of the node's files, as a user on the node would."""
         target = self.at(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
@@ -144,7 +144,7 @@ class NodeRoot:
             self.at(f"{folder}/{link}").symlink_to(target)
 
     def stop_kubelet(self) -> None:
-        """Takes the kubelet's process away."""
+        """Removes the kubelet's process."""
         shutil.rmtree(self.at(f"/proc/{KUBELET_PID}"))
 
 

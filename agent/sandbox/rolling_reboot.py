@@ -1,7 +1,7 @@
-"""Several nodes want a reboot at once: sandboxed machines, real agents, an emulated API server, and what came of it.
+"""Several nodes need a reboot at the same time: sandboxed machines, real agents, an emulated API server, the results.
 
 The agents are processes of their own that know nothing of being watched; what is claimed afterwards is taken from the
-API server's record of requests, from the objects and from the machines, never from what an agent says of itself. It
+API server's record of requests, from the objects and from the machines, never from an agent's own report. It
 refuses to leave a process behind.
 """
 
@@ -31,7 +31,7 @@ NEW_KERNEL = "6.1.0-25-amd64"
 _PACKAGES = (f"linux-image-{NEW_KERNEL}", "libc6")
 _DOWN_SECONDS = 1.5
 _POLICY = {
-    "metrics": {"address": ""},  # several agents on one machine, and nobody scrapes them
+    "metrics": {"address": ""},  # several agents on one machine, none of them scraped
     "kubelet": {"probe": False},
 }
 _REBOOT = {"lock": {"leaseDuration": "15s"}}
@@ -53,7 +53,7 @@ class Kubelets:
         self._sandbox = sandbox
 
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
-        """The kubelet says another boot id and kernel."""
+        """The kubelet reports another boot id and kernel."""
         return self._sandbox.set_boot_id(node, boot_id, kernel or self.kernel)
 
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
@@ -111,7 +111,7 @@ class Roll:
         self.sandbox.stop()
 
     def is_ready(self) -> bool:
-        """Every node hardened and without a wish, every pod running: the place to begin from."""
+        """Every node hardened, no reboot required, every pod running: the initial state."""
         rows = self.rows()
         return (
             all(row.hardened == "yes" and row.reboot == "not required" for row in rows)
@@ -121,7 +121,7 @@ class Roll:
         )
 
     def require_reboots(self) -> None:
-        """A new kernel arrives everywhere, and its package asks for a reboot."""
+        """A new kernel arrives everywhere, and its package requires a reboot."""
         self.daemons = self._uids("logs")
         self.fewest_ready = self.replicas  # what was before, while pods started, is no matter of the roll
         self._kubelets.kernel = NEW_KERNEL
@@ -144,7 +144,7 @@ class Roll:
         return rows
 
     def holder(self) -> str:
-        """The name of the node that holds the lock; empty when nobody does."""
+        """The name of the node that holds the lock; empty when none does."""
         lease = self.lease()
         return str(lease["spec"].get("holderIdentity") or "").partition("/")[0] if lease else ""
 
@@ -153,13 +153,13 @@ class Roll:
         return self.sandbox.get("leases", LEASE, NAMESPACE)
 
     def is_over(self) -> bool:
-        """Nobody wants anything any more."""
+        """No node needs a reboot any more."""
         return (
             all(machine.reboots for machine in self.machines)
             and all(row.schedulable == "yes" and row.reboot == "not required" for row in self.rows())
             and not self.holder()
             and self._ready("web") == self.replicas
-            and all(map(self._told, self._names))
+            and all(map(self._has_all_events, self._names))
         )
 
     # -- what came of it -------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ class Roll:
         """Each thing that a roll has to hold, and whether it did."""
         count = len(self.machines)
         requests = self.sandbox.requests
-        yield most_cordoned(requests) == 1, "never two nodes cordoned at once, in all that the API server was asked"
-        yield not overlap(self._kubelets.downs), "never two nodes down at once"
+        yield most_cordoned(requests) == 1, "never two nodes cordoned together, in all requests"
+        yield not overlap(self._kubelets.downs), "never two nodes down at the same time"
         kernels = [node["status"]["nodeInfo"]["kernelVersion"] for node in self._nodes()]
         yield (
             [machine.reboots for machine in self.machines] == [1] * count and set(kernels) == {NEW_KERNEL},
@@ -177,12 +177,12 @@ class Roll:
         )
         yield (
             self.fewest_ready >= self.replicas - self.may_miss,
-            f"web kept {self.fewest_ready} of {self.replicas} pods ready at least, as its budget asks",
+            f"web kept {self.fewest_ready} of {self.replicas} pods ready at least, as its budget requires",
         )
         yield self._uids("logs") == self.daemons, "the DaemonSet's pods were left alone"
         yield all(row.schedulable == "yes" and row.hardened == "yes" for row in self.rows()), "all uncordoned, hardened"
         yield not self.holder(), f"the lock is free (Lease {NAMESPACE}/{LEASE})"
-        yield all(map(self._told, self._names)), "Events complete and in order: " + ", ".join(_EVENTS)
+        yield all(map(self._has_all_events, self._names)), "Events complete and in order: " + ", ".join(_EVENTS)
 
     def figures(self) -> str:
         """What it cost."""
@@ -207,7 +207,7 @@ class Roll:
         """The node with the most to tell."""
         return max(self._names, key=lambda name: len(self.events(name)))
 
-    def _told(self, name: str) -> bool:
+    def _has_all_events(self, name: str) -> bool:
         reasons = [event["reason"] for event in self.events(name) if event["reason"] in _EVENTS]
         return reasons == list(_EVENTS)
 
@@ -263,7 +263,7 @@ def overlap(periods: Sequence[tuple[float, float]]) -> bool:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, meanwhile: Callable[[], None] = lambda: None) -> bool:
-    """Looks every tenth of a second; False when the time is over before it holds."""
+    """Checks every tenth of a second; False when the time is over before it holds."""
     ends = time.monotonic() + seconds
     while not holds():
         meanwhile()

@@ -26,7 +26,7 @@ from tests.support.programs import needed
 NAME = "node-hardening-agent"
 ALL_ON = (
     "--set",
-    "prometheusRule.enabled=true,podMonitor.enabled=true,dashboard.enabled=true,rbac.people.enabled=true",
+    "prometheusRule.enabled=true,podMonitor.enabled=true,dashboard.enabled=true,rbac.users.enabled=true",
 )
 DAEMONSET = ("DaemonSet", NAMESPACE, NAME)
 POLICY = ("ConfigMap", NAMESPACE, "node-hardening-config")
@@ -379,11 +379,11 @@ def test_rights_for_people_are_those_of_docs(helm: Helm) -> None:
     plain = objects((ROOT / "docs/rbac.yaml").read_text())
     without = helm.objects()
     assert not set(plain) & set(without)
-    people: dict[str, Any] = {"people": {"enabled": True}}
-    rendered = helm.objects({"rbac": people})
+    users: dict[str, Any] = {"users": {"enabled": True}}
+    rendered = helm.objects({"rbac": users})
     assert {key: normalised(item) for key, item in rendered.items() if key not in without} == plain
-    people["people"] |= {"readers": ["all"], "operators": ["sre", "on-call"]}
-    changed = helm.objects({"rbac": {**people, "pools": ["gpu"]}, "config": {"reboot": {"pool": {"label": "p"}}}})
+    users["users"] |= {"readers": ["all"], "operators": ["sre", "on-call"]}
+    changed = helm.objects({"rbac": {**users, "pools": ["gpu"]}, "config": {"reboot": {"pool": {"label": "p"}}}})
     bound = {
         key[2]: [subject["name"] for subject in item["subjects"]]
         for key, item in changed.items()

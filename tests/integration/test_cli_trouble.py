@@ -243,6 +243,6 @@ def test_the_demo_on_a_machine_without_kmod_and_apparmor(tmp_path: Path) -> None
     script = without_tools("modprobe", "depmod", "rmmod", "kmod", "apparmor_parser")
     done = shell(script, "demo", "--nodes", "2", env={"TMPDIR": str(tmp_path)}, patience_seconds=250)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert re.search(r"not told: \d+ checks", done.stdout)
+    assert re.search(r"unknown: \d+ checks", done.stdout)
     assert "Install kmod" in done.stdout
     assert "NOT SO" not in done.stdout

@@ -123,6 +123,6 @@ def test_a_claim_that_does_not_hold_is_told(tmp_path: Path) -> None:
     story = Story(said.append, lambda *_: "")
     policy = {"concurrency": 2, "maxUnavailable": 2}
     rolling(story, tmp_path / "cluster", Screen(said.append, live=False), 2, policy)
-    claim = next(line for line in said if "never two nodes cordoned at once" in line)
+    claim = next(line for line in said if "never two nodes cordoned together" in line)
     assert claim.split(":")[0].strip() == "NOT SO"
     assert not story.held

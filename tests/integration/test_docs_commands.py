@@ -39,7 +39,7 @@ ELSEWHERE = {"docs/install.md": "test_install.py", "docs/plugin.md": "test_docs_
 NEEDS = {
     "make ": "targets are other tests; that they exist is checked",
     ".venv/bin/python -m pytest": "tests; that they exist is checked",
-    ".venv/bin/python -m tests.vm.taken_away": "an hour of virtual machines; that it exists is checked",
+    ".venv/bin/python -m tests.vm.removed_parts": "an hour of virtual machines; that it exists is checked",
     "python -m tests.support.pictures": "needs a chromium; that it exists is checked",
     "python -m bench": "takes minutes; that it exists is checked",
     "cp kubectl-node_hardening": "test_release.py runs the file that a release has",

@@ -25,7 +25,7 @@ _PODS = "/api/v1/namespaces/default/pods"
 
 
 class Hands:
-    """Surroundings of machines on a real API server; a context manager."""
+    """MachineContext of machines on a real API server; a context manager."""
 
     def __init__(self, api: ApiServer) -> None:
         """Nothing moves before it is entered."""
@@ -75,7 +75,7 @@ class Hands:
             self._replicas = replicas
 
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
-        """See machines.Surroundings."""
+        """See machines.MachineContext."""
         boot_id = boot_id or str(uuid.uuid4())
         info = {"bootID": boot_id, **({"kernelVersion": kernel} if kernel else {})}
         status = {"nodeInfo": info, "conditions": [builders.ready_condition(datetime.now(UTC))]}
@@ -83,7 +83,7 @@ class Hands:
         return boot_id
 
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
-        """See machines.Surroundings."""
+        """See machines.MachineContext."""
         with self._lock:
             self._down[node] = (time.monotonic() + down_seconds, boot_id, kernel)
 

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 
 from agent.sandbox import builders
-from agent.sandbox.machines import Machine, Surroundings
+from agent.sandbox.machines import Machine, MachineContext
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from tests.support import agents
@@ -195,7 +195,7 @@ class Site:
 
     api: ApiServer
     client: Client
-    surroundings: Surroundings
+    surroundings: MachineContext
     folder: Path
     policy: Mapping[str, Any] = field(default_factory=dict)
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -384,7 +384,7 @@ def real(api: ApiServer, folder: Path, policy: Mapping[str, Any] | None = None) 
 
 
 def _site(
-    stack: ExitStack, api: ApiServer, surroundings: Surroundings, folder: Path, policy: Mapping[str, Any] | None
+    stack: ExitStack, api: ApiServer, surroundings: MachineContext, folder: Path, policy: Mapping[str, Any] | None
 ) -> Iterator[Site]:
     client = api.client()
     stack.callback(client.close)

@@ -43,7 +43,7 @@ def test_the_node_shows_what_the_kernel_does(served: Machine, api: ClusterOfMach
     assert f"{DENY_WRITE} (enforce)" in served.get("/sys/kernel/security/apparmor/profiles")
 
 
-def test_drift_is_mended_while_it_runs(served: Machine, api: ClusterOfMachines) -> None:
+def test_drift_is_corrected_while_it_runs(served: Machine, api: ClusterOfMachines) -> None:
     """The file that somebody removed is back without waiting for the next full pass, and the Event says so."""
     served.sh(f"rm {DENY_FILE}")
     served.eventually(f"test -s {DENY_FILE}")
@@ -61,7 +61,7 @@ def test_a_module_that_gets_in_is_reported(served: Machine, api: ClusterOfMachin
     eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
 
 
-def test_it_ends_well_and_comes_back_after_a_kill(served: Machine, api: ClusterOfMachines) -> None:
+def test_it_stops_cleanly_and_comes_back_after_a_kill(served: Machine, api: ClusterOfMachines) -> None:
     """SIGTERM: exit 0, soon. SIGKILL: systemd starts it again and it mends what happened meanwhile."""
     served.sh(f"systemctl stop {UNIT}")
     assert served.sh(f"systemctl show -P Result {UNIT}").out.strip() == "success"

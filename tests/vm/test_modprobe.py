@@ -114,7 +114,7 @@ def test_unload_takes_out_what_is_unused_when_it_is_asked_for(clean: Machine) ->
     assert clean.run(["/sbin/modprobe", "tipc"], check=False).code != 0
 
 
-def test_a_rule_of_somebody_elses_that_wins_is_found_out(clean: Machine) -> None:
+def test_a_foreign_rule_that_wins_is_found_out(clean: Machine) -> None:
     """An install line that sorts before ours loads the module in spite of us: the finding fails and names file and
     line, and the kernel agrees."""
     clean.put("/etc/modprobe.d/00-theirs.conf", "# theirs\ninstall sctp /sbin/modprobe --ignore-install sctp\n")

@@ -36,7 +36,7 @@ def test_two_nodes_reboot_one_after_the_other(pair: Pair, watcher: Watcher) -> N
 _CYCLE = ["RebootRequired", "NodeCordoned", "Drained", "Rebooting", "RebootSucceeded", "NodeUncordoned"]
 
 
-def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: Watcher) -> None:
+def test_a_node_is_uncordoned_only_when_it_is_verified(pair: Pair, watcher: Watcher) -> None:
     """Another boot id and Ready are not enough: while somebody's rule lets sctp in, the node stays cordoned and keeps
     the lock, and says why. Without the rule it is proved, uncordoned and released."""
     machine, before = pair.machines["a"], pair.boots("a")
@@ -57,7 +57,7 @@ def test_a_node_is_uncordoned_only_when_it_is_proved_well(pair: Pair, watcher: W
     assert (pair.cordoned("a"), pair.boots("a")) == (False, before + 1)
 
 
-def test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays(pair: Pair, watcher: Watcher) -> None:
+def test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays(pair: Pair, watcher: Watcher) -> None:
     """A delay inhibitor (as the kubelet's graceful shutdown has one) gets the time it asks for, and the agent does not
     call the reboot failed meanwhile. The node was cordoned by a person, and is cordoned afterwards."""
     machine, before = pair.machines["a"], pair.boots("a")

@@ -19,8 +19,8 @@ from agent.report.publisher import NodePublisher
 from tests.support.report import EventsInMemory, NodeInMemory
 
 PATCH = Operation("PATCH", "patch", "nodes", "nodes/n1", "/api/v1/nodes/n1")
-WELL = Condition(keys.CONDITION_HARDENED, "True", "Hardened", "modprobe: all 7 well.")
-DRIFTED = Condition(keys.CONDITION_HARDENED, "False", "NotCompliant", "modprobe: 1 of 7 fail.")
+WELL = Condition(keys.CONDITION_HARDENED, "True", "Hardened", "modprobe: 7/7 passed.")
+DRIFTED = Condition(keys.CONDITION_HARDENED, "False", "NotCompliant", "modprobe: 1/7 failed.")
 HARDENED = NodeView({keys.STATUS: "hardened", keys.FINDINGS: None}, {keys.LABEL: "true"}, (WELL,))
 
 
@@ -57,7 +57,7 @@ class Scene:
 
     def somebody(self, do: Callable[[dict[str, Any]], None]) -> None:
         """Another writer changes the Node, and the watch shows it."""
-        self.publisher.saw(self.node.change(do))
+        self.publisher.on_node_event(self.node.change(do))
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ def test_the_transition_time_moves_with_the_status_alone(published: Scene) -> No
 
 def test_a_change_of_status_is_an_event_and_the_same_status_none(published: Scene) -> None:
     """hardened -> non-compliant -> hardened: each told with the sentence that explains it; a restart tells nothing."""
-    drifted = NodeView({keys.STATUS: "non-compliant", keys.SUMMARY: "modprobe: 1 of 7 fail."}, {}, (DRIFTED,))
+    drifted = NodeView({keys.STATUS: "non-compliant", keys.SUMMARY: "modprobe: 1/7 failed."}, {}, (DRIFTED,))
     published.publisher.offer("hardening", drifted)
     published.settle()
     again = Scene(node=published.node)
@@ -152,7 +152,7 @@ def test_a_change_of_status_is_an_event_and_the_same_status_none(published: Scen
     again.settle()
     assert again.events.events == {}
     told = [event["message"] for event in published.events.events.values()]
-    assert told == ["new -> hardened.", "hardened -> non-compliant. modprobe: 1 of 7 fail."]
+    assert told == ["new -> hardened.", "hardened -> non-compliant. modprobe: 1/7 failed."]
 
 
 def test_the_taint_is_lifted_and_only_ours(scene: Scene) -> None:
@@ -252,7 +252,7 @@ def test_an_old_look_asks_for_nothing(published: Scene) -> None:
     """A watch that is behind shows the Node before our write: nothing is written twice."""
     before = Scene()
     old = before.node.shown
-    published.publisher.saw(old)
+    published.publisher.on_node_event(old)
     published.settle()
     assert published.node.calls == []
 
@@ -261,7 +261,7 @@ def test_a_restored_cluster_is_believed(published: Scene) -> None:
     """From a backup the Node comes back with an older version than we have seen; a list says what is."""
     published.node.register()
     published.node.node["metadata"]["resourceVersion"] = "1"  # type: ignore[index]
-    published.publisher.saw(published.node.shown, listed=True)
+    published.publisher.on_node_event(published.node.shown, listed=True)
     published.settle()
     assert published.annotations == {keys.STATUS: "hardened"}
 
@@ -269,25 +269,25 @@ def test_a_restored_cluster_is_believed(published: Scene) -> None:
 def test_a_node_that_is_not_there_yet_is_waited_for(scene: Scene) -> None:
     """The kubelet registers it after the agent has begun: no request until then, everything then."""
     scene.node.node = None
-    scene.publisher.gone()
+    scene.publisher.on_node_deleted()
     scene.publisher.offer("hardening", HARDENED)
     for _ in range(100):
         scene.mono += 30
         scene.settle()
     assert scene.node.calls == []
     scene.node.register()
-    scene.publisher.saw(scene.node.shown)
+    scene.publisher.on_node_event(scene.node.shown)
     scene.settle()
     assert scene.annotations[keys.STATUS] == "hardened"
 
 
 def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> None:
     """Deleted and registered again: another UID, nothing of ours on it, its start-up taint lifted once more."""
-    published.publisher.gone()
+    published.publisher.on_node_deleted()
     published.node.node = None
     published.settle()
     published.node.register(uid="u2")
-    published.publisher.saw(published.node.shown)
+    published.publisher.on_node_event(published.node.shown)
     published.settle()
     assert published.annotations == {keys.STATUS: "hardened"}
     assert published.conditions["NodeHardened"]["status"] == "True"
@@ -296,7 +296,7 @@ def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> N
 
 def test_without_sight_the_node_is_read_before_it_is_written(published: Scene) -> None:
     """While the watch is away anything may have happened."""
-    published.publisher.lost_sight()
+    published.publisher.invalidate()
     published.settle()
     assert published.node.calls == []
     published.node.change(take_status)

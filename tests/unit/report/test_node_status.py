@@ -85,7 +85,7 @@ def test_each_standing_has_its_condition() -> None:
 
 
 def test_one_sentence_a_control() -> None:
-    """What fails, how bad it is and where to begin; what cannot be told; what does not apply."""
+    """What fails, how bad it is and where to begin; what is unknown; what does not apply."""
     found = report(
         finding(1),
         finding(2, control="kubelet", status=Status.FAIL, severity=Severity.LOW),
@@ -94,7 +94,7 @@ def test_one_sentence_a_control() -> None:
         finding(5, control="apparmor", status=Status.NOT_APPLICABLE),
     )
     assert node_status.summary(found) == (
-        "modprobe: all 1 well. kubelet: 2 of 3 fail, 1 critical (first kubelet/3), 1 cannot be told (first kubelet/4). "
+        "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3 …), 1 unknown (kubelet/4). "
         "apparmor: not applicable here."
     )
 

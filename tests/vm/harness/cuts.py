@@ -1,4 +1,4 @@
-"""The parts of the agent that tests/vm/taken_away.py takes away, and which tests have to notice.
+"""The parts of the agent that tests/vm/removed_parts.py takes away, and which tests have to notice.
 
 An edit names a file below agent/, a text that stands in it once, and what takes its place. The cuts of one round go
 into one wheel, so they have to leave each other's tests alone.
@@ -116,7 +116,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "folders are not watched",
             (
-                "test_daemon.py::test_drift_is_mended_while_it_runs",
+                "test_daemon.py::test_drift_is_corrected_while_it_runs",
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[1]",
             ),
@@ -173,7 +173,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         ),
         Cut(
             "SIGTERM is not heard",
-            ("test_daemon.py::test_it_ends_well_and_comes_back_after_a_kill",),
+            ("test_daemon.py::test_it_stops_cleanly_and_comes_back_after_a_kill",),
             (
                 (
                     "daemon/main.py",
@@ -231,7 +231,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "the agent's own file is believed, modprobe is not asked",
             (
-                "test_modprobe.py::test_a_rule_of_somebody_elses_that_wins_is_found_out",
+                "test_modprobe.py::test_a_foreign_rule_that_wins_is_found_out",
                 "test_in_container.py::test_without_nsenter_it_would_be_the_container_that_is_asked",
             ),
             (
@@ -335,17 +335,17 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (("reboot/machine/transitions.py", "    return not is_foreign(seen)", "    return False"),),
         ),
     ),
-    "proof": (
+    "verify": (
         Cut(
             "another boot id is enough",
-            ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_proved_well",),
+            ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_verified",),
             (("reboot/machine/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
         ),
     ),
     "cordon": (
         Cut(
             "every cordon counts as the agent's",
-            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays",),
+            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays",),
             (
                 (
                     "reboot/machine/transitions.py",
@@ -361,7 +361,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
     "inhibitor": (
         Cut(
             "the reboot walks around logind",
-            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_cordon_of_people_stays",),
+            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays",),
             (
                 (
                     "config/schema.py",

@@ -1,4 +1,4 @@
-"""Takes a part of the agent away and sees the tests fail that claim it: `python -m tests.vm.taken_away [ROUND…]`.
+"""Takes a part of the agent away and sees the tests fail that claim it: `python -m tests.vm.removed_parts [ROUND…]`.
 
 Each cut is a small edit of the agent's source. The cuts of a round are made in a copy of the checkout, a wheel is built
 from it, and the named tests run against that wheel on real kernels. A test that passes in spite of its cut proves
