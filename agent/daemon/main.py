@@ -135,7 +135,7 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher, reached: Callable[[
                     publisher.on_node_deleted()
             case EventType.AWAY:
                 reached(str(change.error))
-                publisher.lost_sight()
+                publisher.invalidate()
 
 
 def _count(metrics: Metrics, exchange: RequestMetric) -> None:

@@ -259,6 +259,7 @@ def an_unreadable_lock_allows_giving_up_alone(inputs: Inputs) -> None:
         return
     assert isinstance(action, Write)
     if isinstance(action.state, Attempt):
+        assert isinstance(inputs.state, Attempt)
         assert action.state == replace(inputs.state, cordoned=False)
         return
     if isinstance(inputs.state, Rebooting) and inputs.state.boot == inputs.now.boot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.annotations import SUMMARY
-from agent.model import Severity, Status
+from agent.model import Finding, Severity, Status
 from agent.report import node_status
 from tests.support.report import finding, report
 
@@ -30,7 +30,7 @@ def test_what_does_not_apply_is_not_counted() -> None:
     assert "modprobe/4" in text
 
 
-def summary(*found: node_status.Finding) -> str:
+def summary(*found: Finding) -> str:
     return node_status.hardening(
         report(*found), policy="p", version="1", label=True, last_change=None
     ).annotations[SUMMARY] or ""  # fmt: skip
