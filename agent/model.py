@@ -122,3 +122,13 @@ class Report:
             "findings": [finding.document() for finding in worst_first(self.findings)],
         }
         return shown | {"changes": [change.document() for change in self.changes]} if self.changes else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A Node condition of ours. status is True, False or Unknown; reason is CamelCase and stable."""
+
+    type: str
+    status: str
+    reason: str
+    message: str

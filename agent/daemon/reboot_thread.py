@@ -15,11 +15,11 @@ from functools import partial
 
 import structlog
 
-from agent import annotations as keys
 from agent.config.schema import Config, Mode, Reboot
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
+from agent.model import Condition
 from agent.reboot.blockers import make_blockers
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
@@ -29,15 +29,13 @@ from agent.reboot.kube.cluster import KubeCluster
 from agent.reboot.phases import Phase
 from agent.reboot.rebooters import NodeMachine, make_rebooter
 from agent.reboot.sentinel import WatchedSentinel, make_sentinel
+from agent.reboot.shown_status import shown_status
 from agent.reboot.status import RebootStatus, StatusReason
-from agent.report import node_status
 from agent.report.events import Event, Regarding
 from agent.report.metrics import Metrics
-from agent.report.node_status import Condition, NodeView
 from agent.report.notify import DeliveryContext, Notification, Notifier
 from agent.report.publisher import NodePublisher
 
-_STATUSES = {True: "True", False: "False", None: "Unknown"}
 _DRAIN_SECONDS = 15.0  # how often progress of a drain alone is worth a request
 _CRASH_SECONDS = 30.0
 
@@ -64,7 +62,7 @@ class NodeReporter:
         self._node, self._namespace = node, namespace
         self._log = structlog.get_logger()
         self._shown: RebootStatus | None = None
-        self._condition: Condition | None = None
+        self._conditions: tuple[Condition, ...] = ()
         self._shown_at = 0.0
 
     def tick(self, tick: Tick) -> None:
@@ -80,13 +78,16 @@ class NodeReporter:
             return
         self._shown, self._shown_at = status, self._clock.monotonic()
         self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=tick.sentence)
-        sentence = node_status.cut(tick.sentence, 1024)
-        if not is_progress:
-            self._condition = Condition(
-                keys.CONDITION_REBOOT, _STATUSES[status.required], status.reason.value, sentence
-            )
-        notes = {keys.REBOOT: sentence, keys.REBOOT_STATUS: status.encode()}
-        self._publisher.offer("reboot", NodeView(notes, conditions=(self._condition,) if self._condition else ()))
+        shown = shown_status(status, tick.sentence)
+        if is_progress:
+            shown = replace(shown, conditions=self._conditions)
+        self._conditions = shown.conditions
+        self._publisher.offer("reboot", shown)
+
+    def writing(self) -> None:
+        """What was shown is about to be replaced by the coordinator's own write: the next tick says by what."""
+        self._shown = None
+        self._publisher.withdraw("reboot")
 
     def _is_progress(self, status: RebootStatus) -> bool:
         """Whether only the drain has moved: nothing that the condition or its message is about."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from agent.model import Condition
+
 MEMBERS_A_PAGE = 500
 
 _NOTHING: Mapping[str, Any] = {}
@@ -41,12 +43,21 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class NodePatch:
-    """What changes on the Node, all at once. None as a value removes the key; None as a part leaves it alone."""
+    """What changes on the Node, all at once. None as a value removes the key; None as a part leaves it alone.
+
+    A condition is only in a patch that leaves the spec alone: the API server takes those two apart.
+    """
 
     annotations: Mapping[str, str | None] = field(default_factory=lambda: _NOTHING)
     labels: Mapping[str, str | None] = field(default_factory=lambda: _NOTHING)
     unschedulable: bool | None = None
     taints: tuple[Mapping[str, Any], ...] | None = None
+    condition: Condition | None = None
+
+    @property
+    def changes_spec(self) -> bool:
+        """Whether it is one for the Node itself; all others go to its status, with the condition."""
+        return self.unschedulable is not None or self.taints is not None
 
 
 class LeasePhase(StrEnum):

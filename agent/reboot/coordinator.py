@@ -37,6 +37,7 @@ from agent.reboot.machine.transitions import fence_seconds
 from agent.reboot.machine.written_status import written_status
 from agent.reboot.observer import Observer
 from agent.reboot.phases import Phase
+from agent.reboot.shown_status import shown_status
 from agent.reboot.state import Cycle, Finished, Idle, NodeState, Pending, Rebooting
 from agent.reboot.status import BudgetRef, DrainStatus, RebootStatus, StatusReason
 from agent.text import format_rfc3339, parse_rfc3339
@@ -179,11 +180,11 @@ class Coordinator:
             return
         self._deps.reporter.flush(_FLUSH_SECONDS)  # the state that is overwritten is all that could announce it again
         status, sentence = self._status_of_state(inputs, write.state)
+        shown = shown_status(status, sentence)
         notes: dict[str, str | None] = {
             **write.annotations,
+            **shown.annotations,
             keys.REBOOT_STATE: None if write.state == Idle() else write.state.encode(),
-            keys.REBOOT_STATUS: status.encode(),
-            keys.REBOOT: sentence,
         }
         if write.finished:
             done = write.state if isinstance(write.state, Finished) else inputs.state
@@ -198,7 +199,9 @@ class Coordinator:
             labels=dict(write.labels),
             unschedulable=write.cordon,
             taints=self._taints(inputs, node, write.taint),
+            condition=shown.conditions[0],
         )
+        self._deps.reporter.writing()
         self._deps.cluster.patch_node(patch, node.version)
         memory = self._observer.memory
         was_rebooting = isinstance(inputs.state, Rebooting)

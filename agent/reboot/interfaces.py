@@ -310,6 +310,9 @@ class Reporter(Protocol):
     def tick(self, tick: Tick) -> None:
         """After every tick, changed or not."""
 
+    def writing(self) -> None:
+        """The coordinator is about to write state and status itself; a tick follows, whether it could or not."""
+
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
 

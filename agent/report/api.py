@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.kube import Kube, Patch
@@ -21,17 +21,17 @@ class KubeReport:
         """The Node."""
         return self._kube.get(NODES, self._node)
 
-    def patch_metadata(
-        self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
+    def patch(
+        self,
+        annotations: Mapping[str, str | None],
+        labels: Mapping[str, str | None],
+        conditions: Sequence[Mapping[str, str]],
     ) -> Mapping[str, Any]:
-        """Merges these keys; None removes one."""
+        """One request: the status subresource of a Node takes metadata too, as the kubelet's own patches use it."""
         metadata = {"annotations": dict(annotations), "labels": dict(labels)}
-        body = {"metadata": {name: keys for name, keys in metadata.items() if keys}}
-        return self._kube.patch(NODES, self._node, body)
-
-    def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
-        """Merges conditions by type, on the status subresource."""
-        return self._kube.patch_status(NODES, self._node, {"status": {"conditions": conditions}})
+        return self._kube.patch_status(
+            NODES, self._node, {"metadata": metadata, "status": {"conditions": list(conditions)}}
+        )
 
     def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
         """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from agent.annotations import CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
-from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
+from agent.model import Change, Condition, Finding, Outcome, Report, Severity, Status, worst_first
+from agent.text import format_rfc3339
 
 FINDINGS_BYTES = 4096
 _SENTENCE_CHARACTERS = 1024
@@ -27,16 +28,6 @@ class ComplianceStatus(StrEnum):
     NON_COMPLIANT = "non-compliant"
     FAILED = "failed"
     UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A Node condition of ours. status is True, False or Unknown; reason is CamelCase and stable."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +159,13 @@ def change_sentence(changes: Sequence[Change], when: str) -> str | None:
     first = "; ".join(f"{one.action} {one.target}" + (f" ({one.reason})" if one.reason else "") for one in done[:3])
     more = f" and {len(done) - 3} more" if len(done) > 3 else ""
     return cut(f"{when}: {first}{more}", _SENTENCE_CHARACTERS)
+
+
+def condition_body(wanted: Condition, there: Mapping[str, str] | None, wall: float) -> dict[str, str]:
+    """As the API server takes it. The transition time moves only with the status, as everybody else's does."""
+    now = format_rfc3339(wall)
+    since = there.get("lastTransitionTime") if there and there.get("status") == wanted.status else None
+    return {**asdict(wanted), "lastHeartbeatTime": now, "lastTransitionTime": since or now}
 
 
 def cut(text: str, characters: int) -> str:

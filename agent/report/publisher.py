@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
@@ -20,8 +19,9 @@ import structlog
 from agent import annotations as keys
 from agent.errors import KubeError
 from agent.event_reasons import Reason
+from agent.model import Condition
 from agent.report.events import Event, Recorder, Regarding
-from agent.report.node_status import ComplianceStatus, Condition, NodeView
+from agent.report.node_status import ComplianceStatus, NodeView, condition_body
 
 _WRITE_EVERY_SECONDS = 0.5
 _FLUSH_LOOK_SECONDS = 0.01
@@ -42,13 +42,13 @@ class NodeApi(Protocol):
     def read(self) -> Mapping[str, Any]:
         """The Node."""
 
-    def patch_metadata(
-        self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
+    def patch(
+        self,
+        annotations: Mapping[str, str | None],
+        labels: Mapping[str, str | None],
+        conditions: Sequence[Mapping[str, str]],
     ) -> Mapping[str, Any]:
-        """Merges these keys; None removes one."""
-
-    def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
-        """Merges conditions by type, on the status subresource."""
+        """Merges these keys (None removes one), and the conditions by type: all or nothing."""
 
     def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
         """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""
@@ -142,6 +142,11 @@ class NodePublisher:
             self._stop.wait(_FLUSH_LOOK_SECONDS)
         return not self._recorder.waiting
 
+    def withdraw(self, part: str) -> None:
+        """Leaves what was offered for a part as the Node shows it, until it is offered again: its owner writes it."""
+        with self._lock:
+            self._parts.pop(part, None)
+
     def on_node_event(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
         """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.
 
@@ -177,13 +182,12 @@ class NodePublisher:
     def run(self) -> None:
         """Writes until stopped: when something was offered, and again later when the API server did not take it."""
         while not self._stop.is_set():
-            self._wake.clear()
-            seconds = self.turn()
             self._pause()
-            self._wake.wait(seconds)
+            self._wake.clear()
+            self._wake.wait(self.turn())
 
     def _pause(self) -> None:
-        """A moment without another write of the Node; Events for which a caller waits are sent meanwhile."""
+        """Gathers what changes together into one write; Events that a caller waits for are sent meanwhile."""
         ends = self._clock() + _WRITE_EVERY_SECONDS
         while (left := ends - self._clock()) > 0 and not self._stop.is_set():
             if self._hurry.wait(left):
@@ -238,12 +242,10 @@ class NodePublisher:
                 return False
             shown = self._take(self._api.read())
         missing = self._differences(shown)
-        if missing.annotations or missing.labels:
+        if missing.annotations or missing.labels or missing.conditions:
             before = shown.annotations.get(keys.STATUS)
-            shown = self._take(self._api.patch_metadata(missing.annotations, missing.labels))
+            shown = self._take(self._api.patch(missing.annotations, missing.labels, missing.conditions))
             self._tell_transition(before, missing.annotations)
-        if missing.conditions:
-            shown = self._take(self._api.patch_conditions(missing.conditions))
         if missing.taint:
             left = [taint for taint in shown.taints if taint.get("key") != keys.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
@@ -270,14 +272,13 @@ class NodePublisher:
             desired = NodeView()
             for part in self._parts.values():
                 desired = part.over(desired)
-        now = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return _Missing(
             annotations={
                 key: value for key, value in desired.annotations.items() if shown.annotations.get(key) != value
             },
             labels={key: value for key, value in desired.labels.items() if shown.labels.get(key) != value},
             conditions=[
-                _condition(one, shown.conditions.get(one.type), now)
+                condition_body(one, shown.conditions.get(one.type), self._wall())
                 for one in desired.conditions
                 if not _stands(one, shown.conditions.get(one.type))
             ],
@@ -334,16 +335,3 @@ def _stands(desired: Condition, there: Mapping[str, str] | None) -> bool:
         desired.reason,
         desired.message,
     )
-
-
-def _condition(desired: Condition, there: Mapping[str, str] | None, now: str) -> dict[str, str]:
-    """As the API server takes it. The transition time moves only with the status, as everybody else's does."""
-    since = there.get("lastTransitionTime") if there and there.get("status") == desired.status else None
-    return {
-        "type": desired.type,
-        "status": desired.status,
-        "reason": desired.reason,
-        "message": desired.message,
-        "lastHeartbeatTime": now,
-        "lastTransitionTime": since or now,
-    }

@@ -52,6 +52,9 @@ class Spoken:
         with capture_logs():
             self._reporter.tick(tick)
 
+    def writing(self) -> None:
+        """Nothing waits to be written."""
+
     def event(self, announcement: Announcement) -> None:
         """To the world's books."""
         self.machine.heard(announcement)

@@ -122,6 +122,9 @@ class ReporterOf:
     def tick(self, tick: Tick) -> None:
         pass
 
+    def writing(self) -> None:
+        pass
+
     def event(self, announcement: Announcement) -> None:
         self.machine.call("event", lambda: self.machine.heard(announcement))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,21 +66,19 @@ class NodeInMemory:
         self._begin("read")
         return self._answer()
 
-    def patch_metadata(
-        self, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
+    def patch(
+        self,
+        annotations: Mapping[str, str | None],
+        labels: Mapping[str, str | None],
+        conditions: Sequence[Mapping[str, str]],
     ) -> Mapping[str, Any]:
-        node = self._begin("metadata")
+        node = self._begin("patch")
         for name, keys in (("annotations", annotations), ("labels", labels)):
             there = node["metadata"].setdefault(name, {})
             for key, value in keys.items():
                 there.pop(key, None)
                 if value is not None:
                     there[key] = value.encode().decode()  # what cannot be stored fails here
-        self._bump()
-        return self._answer()
-
-    def patch_conditions(self, conditions: list[dict[str, str]]) -> Mapping[str, Any]:
-        node = self._begin("conditions")
         there = {one["type"]: one for one in node["status"].get("conditions", [])}
         node["status"]["conditions"] = list({**there, **{one["type"]: one for one in conditions}}.values())
         self._bump()

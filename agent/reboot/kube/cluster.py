@@ -6,6 +6,7 @@ makes no request. It refuses to send anything without the resourceVersion that w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -81,12 +82,15 @@ class KubeCluster:
 
     def patch_node(self, patch: NodePatch, version: str) -> NodeView:
         """See cluster.Cluster."""
+        body = node_patch(patch, version, self._nodes.get(self._node)[1] or {}, time.time())
+        how, part = (Patch.MERGE, "") if patch.changes_spec else (Patch.STRATEGIC, "status")
         try:
-            found = self._kube.patch(
-                NODES, self._node, node_patch(patch, version), how=Patch.MERGE, manager=FIELD_MANAGER
-            )
+            found = self._kube.patch(NODES, self._node, body, how=how, subresource=part, manager=FIELD_MANAGER)
+        except Conflict:
+            self._nodes.outdate(self._node, version)
+            raise
         except CallFailed as error:
-            if error.ambiguous or isinstance(error, Conflict | NotFound):
+            if error.ambiguous or isinstance(error, NotFound):
                 self._nodes.forget(self._node)
             raise
         self._nodes.put(self._node, found)

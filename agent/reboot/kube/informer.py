@@ -16,12 +16,24 @@ from agent.kube import EventType, Informer
 
 Object = dict[str, Any]
 
+_FIRST_SECONDS = 1.0
+
 
 class ObjectCache:
     """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
 
-    def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
-        """wake: something has changed. keep: what is kept of an object; the rest would only cost memory."""
+    def __init__(
+        self,
+        follow: Informer,
+        wake: Callable[[], None],
+        keep: Callable[[Object], Object],
+        first_seconds: float = _FIRST_SECONDS,
+    ) -> None:
+        """wake: something has changed. keep: what is kept of an object; the rest would only cost memory.
+
+        first_seconds: how long a look waits for the first list, which is on its way.
+        """
+        self._first_seconds = first_seconds
         self._follow = follow
         self._wake = wake
         self._keep = keep
@@ -30,6 +42,8 @@ class ObjectCache:
         self._listed: dict[str, Object] | None = None
         self._is_whole = False
         self._unknown: set[str] = set()
+        self._outdated: dict[str, str] = {}
+        self._heard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
         self._thread.start()
 
@@ -40,10 +54,13 @@ class ObjectCache:
 
     def get(self, name: str) -> tuple[bool, Object | None]:
         """Whether it is known, and the object, None when there is none by that name."""
+        self._heard.wait(self._first_seconds)
         with self._lock:
-            if not self._is_whole or name in self._unknown:
+            found = self._objects.get(name)
+            is_outdated = found is not None and self._outdated.get(name) == _version(found)
+            if not self._is_whole or name in self._unknown or is_outdated:
                 return False, None
-            return True, self._objects.get(name)
+            return True, found
 
     def put(self, name: str, found: Object | None) -> None:
         """What a read or a write of one's own has just brought; None for an object that is not there."""
@@ -59,6 +76,11 @@ class ObjectCache:
         with self._lock:
             self._unknown.add(name)
 
+    def outdate(self, name: str, version: str) -> None:
+        """The server has a newer one than this: nothing is known until the watch or a read brings it."""
+        with self._lock:
+            self._outdated[name] = version
+
     def _run(self) -> None:
         try:
             for change in self._follow:
@@ -69,6 +91,7 @@ class ObjectCache:
             pass
         with self._lock:
             self._is_whole = False
+        self._heard.set()
 
     def _take(self, seen: EventType, found: Object) -> bool:
         """Whether somebody should look."""
@@ -78,11 +101,13 @@ class ObjectCache:
                 return False
             if seen is EventType.AWAY:
                 self._is_whole = False
+                self._heard.set()
                 return False
             if seen is EventType.SYNCED:
                 self._settle(self._listed)
                 self._listed = None
                 self._is_whole = True
+                self._heard.set()
                 return True
             name = found.get("metadata", {}).get("name", "")
             if self._listed is not None:
@@ -93,7 +118,7 @@ class ObjectCache:
                 if known is not None and not _is_older(found, known):
                     del self._objects[name]
                 return True
-            if _is_older(found, known):
+            if known is not None and (_is_older(found, known) or _version(found) == _version(known)):
                 return False
             self._objects[name] = self._keep(found)
             return True
@@ -111,6 +136,9 @@ class ObjectCache:
 def _is_older(found: Object, known: Object | None) -> bool:
     if known is None:
         return False
-    new = str(found.get("metadata", {}).get("resourceVersion", ""))
-    old = str(known.get("metadata", {}).get("resourceVersion", ""))
+    new, old = _version(found), _version(known)
     return new.isdigit() and old.isdigit() and int(new) < int(old)
+
+
+def _version(found: Object) -> str:
+    return str(found.get("metadata", {}).get("resourceVersion", ""))

@@ -13,6 +13,7 @@ from agent import annotations as keys
 from agent.reboot.availability import removal_reason, runs_agent
 from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.lock.lease import micro_time
+from agent.report.node_status import condition_body
 from agent.text import parse_rfc3339, sanitize
 
 Object = dict[str, Any]
@@ -72,8 +73,11 @@ def member(found: Mapping[str, Any]) -> Member:
     )
 
 
-def node_patch(patch: NodePatch, version: str) -> Object:
-    """A merge patch that holds for exactly that version. A cordon is lifted by removing the field, as kubectl does."""
+def node_patch(patch: NodePatch, version: str, found: Mapping[str, Any], wall: float) -> Object:
+    """A patch of the Node found that holds for exactly that version. wall: seconds since the epoch.
+
+    A cordon is lifted by removing the field, as kubectl does.
+    """
     meta: Object = {"resourceVersion": version}
     if patch.annotations:
         meta["annotations"] = dict(patch.annotations)
@@ -84,7 +88,10 @@ def node_patch(patch: NodePatch, version: str) -> Object:
         spec["unschedulable"] = True if patch.unschedulable else None
     if patch.taints is not None:
         spec["taints"] = [dict(taint) for taint in patch.taints]
-    return {"metadata": meta, "spec": spec} if spec else {"metadata": meta}
+    if patch.changes_spec or patch.condition is None:
+        return {"metadata": meta, "spec": spec} if spec else {"metadata": meta}
+    there = _condition(_part(found, "status"), patch.condition.type)
+    return {"metadata": meta, "status": {"conditions": [condition_body(patch.condition, there, wall)]}}
 
 
 def lease_view(found: Mapping[str, Any]) -> LeaseView:
@@ -158,10 +165,14 @@ def without_nulls(value: Any) -> Any:
 
 
 def _ready(status: Mapping[str, Any]) -> bool | None:
+    return {"True": True, "False": False}.get(_text(_condition(status, "Ready").get("status")))
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     for condition in _list(status.get("conditions")):
-        if isinstance(condition, dict) and condition.get("type") == "Ready":
-            return {"True": True, "False": False}.get(_text(condition.get("status")))
-    return None
+        if isinstance(condition, dict) and condition.get("type") == kind:
+            return condition
+    return {}
 
 
 def _owner(meta: Mapping[str, Any]) -> str:

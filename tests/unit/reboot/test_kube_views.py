@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER
+from agent.model import Condition
 from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch
 from agent.reboot.kube import views
 from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
@@ -92,12 +93,39 @@ def test_the_cordons_owner_is_the_manager_of_the_field() -> None:
 
 def test_a_patch_holds_for_one_version_and_names_only_what_changes() -> None:
     """A cordon is lifted by removing the field, as kubectl does."""
-    assert node_patch(NodePatch(), "7") == {"metadata": {"resourceVersion": "7"}}
-    assert node_patch(NodePatch({"a": None}, {"b": "1"}, unschedulable=True), "7") == {
+    assert node_patch(NodePatch(), "7", {}, 0.0) == {"metadata": {"resourceVersion": "7"}}
+    assert node_patch(NodePatch({"a": None}, {"b": "1"}, unschedulable=True), "7", {}, 0.0) == {
         "metadata": {"resourceVersion": "7", "annotations": {"a": None}, "labels": {"b": "1"}},
         "spec": {"unschedulable": True},
     }
-    assert node_patch(NodePatch(unschedulable=False, taints=()), "7")["spec"] == {"unschedulable": None, "taints": []}
+    assert node_patch(NodePatch(unschedulable=False, taints=()), "7", {}, 0.0)["spec"] == {
+        "unschedulable": None,
+        "taints": [],
+    }
+
+
+def test_a_condition_goes_with_the_annotations_and_keeps_its_transition_time() -> None:
+    """In a patch of the status; next to a change of the spec it is left to the publisher."""
+    ours = Condition("RebootRequired", "True", "Draining", "draining")
+    since = {"type": "RebootRequired", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}
+    found = {"status": {"conditions": ["forged", {"type": "Ready"}, since]}}
+    body = node_patch(NodePatch({"a": "1"}, condition=ours), "7", found, 1.0)
+    assert body == {
+        "metadata": {"resourceVersion": "7", "annotations": {"a": "1"}},
+        "status": {
+            "conditions": [
+                {
+                    "type": "RebootRequired",
+                    "status": "True",
+                    "reason": "Draining",
+                    "message": "draining",
+                    "lastHeartbeatTime": "1970-01-01T00:00:01Z",
+                    "lastTransitionTime": "2026-01-02T03:04:05Z",
+                }
+            ]
+        },
+    }
+    assert "status" not in node_patch(NodePatch({"a": "1"}, unschedulable=True, condition=ours), "7", found, 1.0)
 
 
 LEASES = st.builds(

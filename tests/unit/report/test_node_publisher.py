@@ -13,8 +13,9 @@ import pytest
 from agent import annotations as keys
 from agent.event_reasons import Reason
 from agent.kube.errors import Forbidden, Operation, Unreachable
+from agent.model import Condition
 from agent.report.events import Recorder
-from agent.report.node_status import Condition, NodeView
+from agent.report.node_status import NodeView
 from agent.report.publisher import NodePublisher
 from tests.support.report import EventsInMemory, NodeInMemory
 
@@ -90,11 +91,11 @@ def take_status(node: dict[str, Any]) -> None:
     del node["metadata"]["annotations"][keys.STATUS]
 
 
-def test_a_first_report_is_three_requests(scene: Scene) -> None:
-    """Read, annotations with label, condition; and the Event that says so."""
+def test_a_first_report_is_two_requests(scene: Scene) -> None:
+    """Read, then annotations, label and condition together; and the Event that says so."""
     scene.publisher.offer("hardening", HARDENED)
     scene.settle()
-    assert scene.node.calls == ["read", "metadata", "conditions"]
+    assert scene.node.calls == ["read", "patch"]
     assert scene.annotations == {keys.STATUS: "hardened"}
     assert scene.node.shown["metadata"]["labels"] == {keys.LABEL: "true"}
     assert scene.conditions["NodeHardened"]["reason"] == "Hardened"
@@ -187,7 +188,7 @@ def test_what_somebody_takes_away_comes_back_at_once(published: Scene) -> None:
     """The first time there is nothing to wait for."""
     published.somebody(take_status)
     published.settle()
-    assert published.node.calls == ["metadata"]
+    assert published.node.calls == ["patch"]
     assert published.annotations[keys.STATUS] == "hardened"
 
 
@@ -235,7 +236,7 @@ def test_after_ten_quiet_minutes_repairs_are_prompt_again(published: Scene) -> N
         published.mono += 1
         published.somebody(take_status)
         published.settle()
-    assert published.node.calls == ["metadata", "metadata"]
+    assert published.node.calls == ["patch", "patch"]
 
 
 def test_an_answer_never_hides_a_later_change(published: Scene) -> None:
@@ -291,7 +292,7 @@ def test_a_node_that_was_made_anew_shows_everything_again(published: Scene) -> N
     published.settle()
     assert published.annotations == {keys.STATUS: "hardened"}
     assert published.conditions["NodeHardened"]["status"] == "True"
-    assert published.node.calls == ["metadata", "conditions"]
+    assert published.node.calls == ["patch"]
 
 
 def test_without_sight_the_node_is_read_before_it_is_written(published: Scene) -> None:
@@ -302,7 +303,7 @@ def test_without_sight_the_node_is_read_before_it_is_written(published: Scene) -
     published.node.change(take_status)
     published.publisher.offer("config", NodeView({keys.CONFIG_PROBLEM: "x"}))
     published.settle()
-    assert published.node.calls == ["read", "metadata"]
+    assert published.node.calls == ["read", "patch"]
     assert published.annotations == {keys.STATUS: "hardened", keys.CONFIG_PROBLEM: "x"}
 
 

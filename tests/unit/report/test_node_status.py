@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import annotations as keys
-from agent.model import Change, Finding, Outcome, Report, Severity, Status
+from agent.model import Change, Condition, Finding, Outcome, Report, Severity, Status
 from agent.report import node_status
 from agent.report.node_status import ComplianceStatus, NodeView
 from tests.support.report import change, finding, report
@@ -135,11 +135,11 @@ def test_the_startup_taint_waits_for_what_the_agent_enforces() -> None:
 
 def test_two_parts_of_the_work_share_one_node() -> None:
     """Conditions merge by type, keys by name, and the newer part wins."""
-    one = NodeView({"a": "1", "b": "1"}, {"l": "1"}, (node_status.Condition("A", "True", "R", "m"),))
+    one = NodeView({"a": "1", "b": "1"}, {"l": "1"}, (Condition("A", "True", "R", "m"),))
     other = NodeView(
         {"b": "2"},
         {},
-        (node_status.Condition("A", "False", "R", "m"), node_status.Condition("B", "True", "R", "m")),
+        (Condition("A", "False", "R", "m"), Condition("B", "True", "R", "m")),
         True,
     )
     both = other.over(one)
