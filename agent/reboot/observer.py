@@ -113,7 +113,7 @@ class Observer:
             gap_seconds=self._gap(slots, now),
             attempt=self._attempt(node, slots, state, mine, now),
             progress=memory.progress,
-            drain_due=now.mono >= memory.drain_again_at or deps.drain.emptied(),
+            drain_due=now.mono >= memory.drain_again_at or deps.drain.has_changed(),
             drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
             hooks=memory.hooks,
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
