@@ -12,10 +12,10 @@ from agent.report.notify.message import Message
 class Delivered(Protocol):
     """What was delivered, by digest. Both may be called from any thread and never raise."""
 
-    def __contains__(self, digest: object) -> bool:
+    def __contains__(self, digest: object, /) -> bool:
         """Whether it was delivered, by this process or an earlier one."""
 
-    def add(self, digest: str) -> None:
+    def add(self, digest: str, /) -> None:
         """Remembers it for longer than the process lives."""
 
 

@@ -38,7 +38,7 @@ class DeliveryContext:
     run: apprise.Runner | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     wall: Callable[[], float] = time.time
-    delivered: Delivered = field(default_factory=set)
+    delivered: Delivered = field(default_factory=set[str])
 
 
 @dataclass(frozen=True, slots=True)
