@@ -258,13 +258,10 @@ def an_unreadable_lock_allows_giving_up_alone(inputs: Inputs) -> None:
     if isinstance(inputs.state, Verifying) or action is None or action == Fetch(Query.SHUTDOWN):
         return
     assert isinstance(action, Write)
-    if isinstance(action.state, Verifying):
-        assert isinstance(inputs.state, Attempt)
-        assert inputs.state.boot != inputs.now.boot
-        return
     if isinstance(action.state, Attempt):
         assert isinstance(inputs.state, Attempt)
-        assert action.state == replace(inputs.state, cordoned=False)
+        is_booted = isinstance(action.state, Verifying) and inputs.state.boot != inputs.now.boot
+        assert is_booted or action.state == replace(inputs.state, cordoned=False)
         return
     if isinstance(inputs.state, Rebooting) and inputs.state.boot == inputs.now.boot:
         elapsed = inputs.state.entered.elapsed(inputs.now)
