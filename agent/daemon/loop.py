@@ -49,12 +49,11 @@ class Daemon:
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
         configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
-        on_pass: Callable[[bool], None] | None = None,
+        on_pass: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """on_config: gets each configuration that comes into force. on_pass: gets whether a pass verified the node.
-
-        clock: monotonic seconds. wall: epoch seconds.
+        """on_config: gets each configuration that comes into force. on_pass: gets how many enforced
+        checks a pass found failing. clock: monotonic seconds. wall: epoch seconds.
         """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
         self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
@@ -68,7 +67,6 @@ class Daemon:
         self._controls: tuple[registry.AnyControl, ...] = ()
         self._fingerprint = ""
         self._applied = ""  # the policy that the last complete pass applied
-        self._verified = False
         self._not_ready = {
             "pass": "the first pass over the node has not finished",
             "API": "the API server has not been reached yet",
@@ -153,7 +151,9 @@ class Daemon:
             self._log.warning("watch_setup_failed", error=self._watch.problem, effect="changes wait for the interval")
         if config is None:
             self._not_ready["pass"] = f"no valid configuration: {node_status.cut(self._policy.problem, 300)}"
-            self._publish(Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, [])
+            self._publish(
+                Report(self._node, (_no_policy(self._policy.problem, str(self._store.path)),)), None, ["policy"]
+            )
             return
         begun = self._clock()
         self._fingerprint = fingerprint(config)
@@ -176,18 +176,18 @@ class Daemon:
         self._publish(report, config, registry.enforced(config))
 
     def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
-        self._verified = config is not None and node_status.verified(report, enforced)
+        failing = node_status.failing(report, enforced)
         shown = node_status.hardening(
             report, policy=self._fingerprint, version=__version__, label=config is None or config.status.label,
             last_change=self._last_change,
             limit=config.status.findings_limit if config else node_status.FINDINGS_BYTES,
         )  # fmt: skip
         if self._on_pass is not None:
-            self._on_pass(self._verified)
-        lift = self._verified and config is not None and config.status.startup_taint
+            self._on_pass(failing)
+        lift = not failing and config is not None and config.status.startup_taint
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
         self._log.info(
-            "reconcile_completed", status=report.status.value, changes=len(report.changes), verified=self._verified
+            "reconcile_completed", status=report.status.value, changes=len(report.changes), verified=not failing
         )
 
     def _report_failure(self, error: Exception) -> None:

@@ -61,7 +61,7 @@ def serve(
         metrics,
         configz=configz,
         on_config=reboots.configure,
-        on_pass=reboots.on_pass_verified,
+        on_pass=reboots.on_pass,
     )
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})

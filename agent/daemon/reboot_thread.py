@@ -16,6 +16,7 @@ from functools import partial
 import structlog
 
 from agent.config.schema import Config, Mode, Reboot
+from agent.daemon.delivery_log import DeliveryLog
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
@@ -103,7 +104,11 @@ class NodeReporter:
                 "Lease", announcement.name, "", namespace=self._namespace, api_version="coordination.k8s.io/v1"
             )
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
-        self._notifier.send(Notification(announcement.reason, announcement.message, self._node, key=announcement.key))
+        self._notifier.send(
+            Notification(
+                announcement.reason, announcement.message, self._node, key=announcement.key, lease=announcement.name
+            )
+        )
 
     def flush(self, seconds: float, *, notifications: bool = False) -> None:
         """Both at the same time: Events by the publisher's thread, notifications by their own."""
@@ -137,10 +142,11 @@ class Reboots:
         """namespace: the agent's own, where the locks and the pause are."""
         self._host, self._kube, self._node, self._namespace = host, kube, node, namespace
         self._stop, self._publisher = stop, publisher
-        self._verified: bool | None = None
+        self._failing: int | None = None  # enforced checks, by the last pass
         self._clock = SystemClock()
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._notifier = Notifier((), DeliveryContext(run=partial(host.run, how=HostExec.DIRECT)))
+        context = DeliveryContext(run=partial(host.run, how=HostExec.DIRECT), delivered=DeliveryLog(host))
+        self._notifier = Notifier((), context)
         self._reporter = NodeReporter(publisher, metrics, self._notifier, self._clock, node=node, namespace=namespace)
         self._watch = FolderWatch({})
         self._policy: Reboot | None = None
@@ -160,23 +166,25 @@ class Reboots:
         """Something happened that the coordinator should observe."""
         self._watch.wake()
 
-    def on_pass_verified(self, verified: bool) -> None:
-        """Takes the result of a pass: whether everything that the agent enforces was found to be true."""
-        if verified is not self._verified:
-            self._verified = verified
+    def on_pass(self, failing: int) -> None:
+        """Takes the result of a pass: how many of the checks that the agent enforces do not pass."""
+        if failing != self._failing:
+            self._failing = failing
             self.wake()
 
     def read(self) -> HardeningReading:
         """See interfaces.HardeningCheck. A process does not outlive a boot, so what it saw was seen in this one."""
-        problems = {None: "no pass has ended yet", False: "the last pass did not verify the hardening"}
-        return HardeningReading(self._verified, problems.get(self._verified, ""), failing=int(self._verified is False))
+        failing = self._failing
+        if failing is None:
+            return HardeningReading(None, "no pass has ended yet")
+        return HardeningReading(not failing, f"{failing} enforced checks fail" if failing else "", failing)
 
     def run(self) -> None:
         """Ticks until stopped."""
         try:
             while not self._stop.is_set():
                 # Until a pass has ended nothing is known of this boot, and nothing is reported about it.
-                if self._verified is None or self._policy is None or not self._changed.is_set():
+                if self._failing is None or self._policy is None or not self._changed.is_set():
                     self._watch.wait(3600.0)
                     continue
                 self._coordinate(self._policy)

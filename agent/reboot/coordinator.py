@@ -48,6 +48,7 @@ _FETCHES_LIMIT = 8
 _ERROR_SECONDS = 3.0
 _REFUSED_LIMIT_SECONDS = 60.0
 _CONFLICT_SECONDS = 0.3
+_STALE_LOCK_SECONDS = 1.0
 _SAME_MOMENT_SECONDS = 10.0  # an `until` that moves by less is the same one: its parts come from two clocks
 # What is still queued is lost with the process or the machine; what is slower than this does not hold up a reboot.
 _FLUSH_SECONDS = 2.0
@@ -143,7 +144,7 @@ class Coordinator:
         match decision.action:
             case Write() as write:
                 if write.cordon and (inputs.mine is None or not self._lock.is_fresh(inputs.mine.view.name)):
-                    return 0.0, ""  # the lock is renewed before the cordon
+                    return _STALE_LOCK_SECONDS, ""  # the lock is renewed before the cordon
                 self._write(inputs, write)
             case Acquire(slot, cycle, waited, pool_size, from_holder):
                 self._lock.acquire(
@@ -232,7 +233,7 @@ class Coordinator:
     def _drain(self, inputs: Inputs, step: StepDrain) -> float:
         name = inputs.mine.view.name if inputs.mine else ""
         if not self._lock.is_fresh(name):
-            return 0.0  # the lock is renewed before the drain continues
+            return _STALE_LOCK_SECONDS  # the lock is renewed before the drain continues
         memory, clock = self._observer.memory, self._deps.clock
         memory.drain_again_at = clock.monotonic() + _ERROR_SECONDS
         progress = self._deps.drain.step(step.mode, lambda: self._lock.is_fresh(name))

@@ -183,7 +183,7 @@ class Drain(Protocol):
         touched. A step lasts seconds, never minutes: the lease is renewed between steps. Raises AgentError.
         """
 
-    def emptied(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether another step is worthwhile before `wait_seconds` are over: the last pod that was waited for has gone,
         a budget allows a disruption again, or a volume is detached. Costs nothing."""
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from agent.annotations import REBOOT_REQUEST, REBOOT_STATE
 from agent.config.schema import Mode, Reboot
 from agent.errors import AgentError, KubeError
+from agent.kube.errors import Forbidden
 from agent.reboot.blockers import reason_of
 from agent.reboot.cluster import MEMBERS_A_PAGE, Member, NodeView
 from agent.reboot.cycle_memory import CycleMemory
@@ -30,14 +31,11 @@ from agent.reboot.machine.decisions import Decision, Query
 from agent.reboot.machine.inputs import Command, Inputs, LockAttempt, Slot
 from agent.reboot.state import (
     Attempt,
-    Cordoned,
     Cycle,
-    Draining,
     Idle,
     NodeState,
     Now,
     Pending,
-    Rebooting,
     Verifying,
     bounded,
     decode,
@@ -106,14 +104,14 @@ class Observer:
             mine=mine,
             spare=spare,
             lock_problem=self._lock_problem,
-            renew_due=mine is not None and self._lock.renew_due(mine),
+            renew_due=mine is not None and not self._lock_problem and self._lock.renew_due(mine),
             sentinel=sentinel,
             request=request,
             kernel=deps.machine.kernel_release(),
             gap_seconds=self._gap(slots, now),
             attempt=self._attempt(node, slots, state, mine, now),
             progress=memory.progress,
-            drain_due=now.mono >= memory.drain_again_at or deps.drain.emptied(),
+            drain_due=now.mono >= memory.drain_again_at or deps.drain.has_changed(),
             drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
             hooks=memory.hooks,
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
@@ -160,7 +158,8 @@ class Observer:
     ) -> tuple[tuple[Slot, ...], Slot | None, Slot | None]:
         """The pool's slots, the one that is ours, and one too many. An idle node reads the Leases just once.
 
-        In a cycle, Leases that cannot be read are those of the last time: the deadlines count all the same.
+        With the node cordoned, Leases that cannot be read are those of the last time, or none in a process that has
+        never read them: the deadlines count all the same.
         """
         idle = isinstance(state, Idle)
         is_over = self._policy.mode is Mode.OFF or (not may_want and self._is_settled)
@@ -173,7 +172,7 @@ class Observer:
         try:
             slots = self._lock.observe(wanted, self.identity, indexed=len(names))
         except KubeError as error:
-            if not isinstance(state, Cordoned | Draining | Rebooting) or self._slots_before[1] is None:
+            if not isinstance(state, Attempt):
                 raise
             self._lock_problem = str(error)
             return self._slots_before
@@ -348,9 +347,15 @@ class Observer:
             return False
 
     def _has_heartbeat(self) -> bool:
-        """Whether the kubelet has renewed its Lease since this process first read it."""
+        """Whether the kubelet has renewed its Lease since this process first read it.
+
+        A Lease that RBAC does not let the agent read is not held against the node: that it is Ready with the new boot
+        id comes from the same kubelet.
+        """
         try:
             renewed = self._deps.cluster.heartbeat()
+        except Forbidden:
+            return True
         except KubeError:
             return False
         if self.memory.first_heartbeat is None:

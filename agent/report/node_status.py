@@ -90,15 +90,15 @@ def hardening(
     )
 
 
-def verified(report: Report, enforced: Iterable[str]) -> bool:
-    """Whether what the agent itself keeps true is true: every finding of the enforced controls passes or is no concern.
+def failing(report: Report, enforced: Iterable[str]) -> int:
+    """How much of what the agent itself keeps true is not: checks of the enforced controls and changes that failed.
 
     The startup taint depends on this and not on the kubelet's audit: a node must not stay empty permanently because of
     a setting that the agent may only report.
     """
     names = set(enforced)
-    bad = any(one.status in (Status.FAIL, Status.UNKNOWN) for one in report.findings if one.control in names)
-    return not bad and not any(change.outcome is Outcome.FAILED for change in report.changes)
+    checks = [one for one in report.findings if one.control in names and one.status in (Status.FAIL, Status.UNKNOWN)]
+    return len(checks) + sum(change.outcome is Outcome.FAILED for change in report.changes)
 
 
 def summary(report: Report) -> str:

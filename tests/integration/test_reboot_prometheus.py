@@ -25,7 +25,7 @@ import trustme
 from agent.config.schema import Prometheus
 from agent.config.selector import parse as selector
 from agent.reboot.blockers.prometheus import PrometheusBlocker
-from agent.reboot.interfaces import BlockerResult
+from agent.reboot.interfaces import BlockerResult, Drained
 from tests.support.agents import eventually
 from tests.support.daemons import free_ports, program
 from tests.support.daemons import prometheus as prometheus_server
@@ -328,3 +328,61 @@ def test_a_connection_that_is_cut_blocks() -> None:
     with scripted(cut) as running:
         verdict = PrometheusBlocker(Prometheus(url=running.url), Clock()).check()
     assert cannot(verdict) == "the connection was cut during the answer"
+
+
+CORDONED = 1_700_000_000.0
+OLD, NEW = "2023-11-14T21:00:00Z", "2023-11-14T22:14:00Z"  # an hour before the cordon, and seconds after it
+DRAINED = Drained(CORDONED, frozenset({"shop"}))
+CAUSED = [
+    {"alertname": "KubeNodeUnschedulable", "node": "n1"},
+    {"alertname": "TargetDown", "instance": "n1:9100"},
+    {"alertname": "PdbAtLimit", "namespace": "shop"},
+    {"alertname": "ReplicasMismatch", "namespace": "monitoring", "exported_namespace": "shop"},
+]
+OTHERS = [
+    {"alertname": "KubeNodeUnschedulable", "node": "n10"},
+    {"alertname": "PdbAtLimit", "namespace": "bank"},
+    {"alertname": "StorageDegraded"},
+]
+
+
+def _alerts(state: str, since: str, *labels: dict[str, str]) -> bytes:
+    found = [{"labels": one, "state": state, "activeAt": since} for one in labels]
+    return json.dumps({"status": "success", "data": {"alerts": found}}).encode()
+
+
+def _after(labels: dict[str, str], *, since: str, before: bytes | None) -> bool:
+    """Whether it blocks after the drain. before: what Prometheus answered before it; None: to another process."""
+    answers = Scripted()
+    with scripted(answers) as running:
+        blocker = PrometheusBlocker(Prometheus(url=running.url), Clock(), "n1")
+        if before is not None:
+            answers.body = before
+            assert not blocker.check().blocked
+        answers.body = _alerts("firing", since, labels)
+        return blocker.check_after_drain(DRAINED).blocked
+
+
+@pytest.mark.parametrize("labels", CAUSED, ids=lambda labels: labels["alertname"])
+@pytest.mark.parametrize("since", [OLD, NEW])
+def test_what_the_drain_set_off_does_not_block(labels: dict[str, str], since: str) -> None:
+    """It did not fire before, whatever `activeAt` is: that is another machine's clock."""
+    assert not _after(labels, since=since, before=_alerts("firing", NEW))
+
+
+@pytest.mark.parametrize("labels", OTHERS, ids=lambda labels: labels["alertname"])
+def test_what_is_new_and_elsewhere_blocks(labels: dict[str, str]) -> None:
+    """Another node, another namespace, or the whole cluster."""
+    assert _after(labels, since=NEW, before=_alerts("firing", NEW))
+
+
+@pytest.mark.parametrize("labels", CAUSED, ids=lambda labels: labels["alertname"])
+def test_what_was_pending_before_the_drain_blocks(labels: dict[str, str]) -> None:
+    """Its cause is older than the drain."""
+    assert _after(labels, since=OLD, before=_alerts("pending", OLD, labels))
+
+
+@pytest.mark.parametrize(("since", "blocks"), [(OLD, True), (NEW, False), ("", False)])
+def test_a_restarted_agent_goes_by_the_alerts_own_time(since: str, blocks: bool) -> None:
+    """It does not know what was pending before."""
+    assert _after(CAUSED[0], since=since, before=None) is blocks

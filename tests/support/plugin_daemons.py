@@ -98,7 +98,7 @@ class DrainOf:
         slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
         return replace(found, mode=mode, slowest=slowest if found.done else "")
 
-    def emptied(self) -> bool:
+    def has_changed(self) -> bool:
         """Never before the next step."""
         return False
 

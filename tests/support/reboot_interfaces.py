@@ -89,7 +89,7 @@ class DrainOf:
     def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
         return replace(self.machine.drain_step(mode, may_go_on), mode=mode)
 
-    def emptied(self) -> bool:
+    def has_changed(self) -> bool:
         return False
 
     def reset(self) -> None:

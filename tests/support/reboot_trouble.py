@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from agent.kube.errors import Conflict, NotFound, Operation, Unreachable
+from agent.kube.errors import (
+    CallFailed,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Operation,
+    TooManyRequests,
+    Unreachable,
+)
 from agent.reboot.interfaces import (
     Announcement,
     CycleResult,
@@ -53,6 +62,12 @@ def conflict() -> Conflict:
 def not_found(what: str) -> NotFound:
     """A 404."""
     return NotFound(_OPERATION, what, status=404, reason="NotFound")
+
+
+def refused(status: int) -> CallFailed:
+    """A refusal for good: 403 of RBAC or admission, 422 of validation; 429 of a webhook that does not want it now."""
+    kind = {403: Forbidden, 422: Invalid, 429: TooManyRequests}[status]
+    return kind(_OPERATION, "denied by policy", status=status, reason=kind.__name__)
 
 
 class CommandFate(Enum):

@@ -29,6 +29,8 @@ _CHUNK = 1 << 16
 _SECRET_LIMIT = 64 << 10
 _CLOCK_SKEW_SECONDS = 60.0
 _STATES = ("firing", "pending", "inactive")
+_NAMESPACE_LABELS = ("namespace", "exported_namespace")  # the second without `honorLabels`, of kube-state-metrics
+Labels = frozenset[tuple[str, str]]
 
 
 class PrometheusUnknown(AgentError):
@@ -47,6 +49,7 @@ class PrometheusBlocker:
         self._node = node
         self._ignore = re.compile(policy.ignore) if policy.ignore else None
         self._only = re.compile(policy.only) if policy.only else None
+        self._pending: frozenset[Labels] | None = None  # before the drain; None: this process has not checked then
 
     def check(self) -> BlockerResult:
         """One request; takes `timeout` at most, a little more when the server sends slowly."""
@@ -61,7 +64,8 @@ class PrometheusBlocker:
         try:
             if policy.query:
                 names = series(
-                    self._ask("/api/v1/query", {"query": policy.query}), lambda labels: self._is_ours(drained, labels)
+                    self._ask("/api/v1/query", {"query": policy.query}),
+                    lambda labels: drained is not None and caused_by_drain(drained, self._node, labels),
                 )
                 return BlockerResult(
                     bool(names), f"the Prometheus query, which found {join_limited(names)}" if names else ""
@@ -72,12 +76,19 @@ class PrometheusBlocker:
                 firing_only=policy.firing_only,
                 counts=lambda labels, since: self._counts(labels) and not self._is_ours(drained, labels, since),
             )
+            if drained is None:
+                self._pending = pending(found)
         except PrometheusUnknown as error:
             return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}", unknown=True)
         return BlockerResult(bool(names), f"alerts: {join_limited(names)}" if names else "")
 
-    def _is_ours(self, drained: Drained | None, labels: Mapping[str, str], since: float | None = None) -> bool:
-        return drained is not None and caused_by_drain(drained, self._node, labels, since)
+    def _is_ours(self, drained: Drained | None, labels: Mapping[str, str], since: float | None) -> bool:
+        """New since the drain began, and about what it did. What fired before has kept the node from draining."""
+        if drained is None or not caused_by_drain(drained, self._node, labels):
+            return False
+        if self._pending is not None:
+            return frozenset(labels.items()) not in self._pending
+        return since is None or since >= drained.cordoned_at - _CLOCK_SKEW_SECONDS
 
     def _counts(self, labels: Mapping[str, str]) -> bool:
         name = labels.get("alertname", "")
@@ -183,16 +194,14 @@ def understood(status: int, body: bytes) -> Mapping[str, Any]:
     return data
 
 
-def caused_by_drain(drained: Drained, node: str, labels: Mapping[str, str], since: float | None) -> bool:
+def caused_by_drain(drained: Drained, node: str, labels: Mapping[str, str]) -> bool:
     """Whether an alert is what the cordon and the drain of this node look like: a guard must not observe itself.
 
-    It began after the cordon (since: epoch seconds, None where the answer does not say), and its labels name this node,
-    or a namespace from which the drain evicted pods. Anything else that is new blocks.
+    Its labels name this node, or a namespace from which the drain evicted pods. Anything else that is new blocks.
     """
-    if since is not None and since < drained.cordoned_at - _CLOCK_SKEW_SECONDS:
-        return False
-    names_node = any(text == node or text.split(":")[0] == node for text in labels.values())
-    return names_node or labels.get("namespace", "") in drained.namespaces
+    if any(text == node or text.split(":")[0] == node for text in labels.values()):
+        return True
+    return any(labels.get(key, "") in drained.namespaces for key in _NAMESPACE_LABELS)
 
 
 def alerts(
@@ -216,6 +225,11 @@ def alerts(
         if counts(labels, _since(alert)):
             names[labels.get("alertname", "(no name)")] = None
     return tuple(names)
+
+
+def pending(data: Mapping[str, Any]) -> frozenset[Labels]:
+    """The labels of every alert that is about to fire, in data that `alerts` has accepted. Pure."""
+    return frozenset(frozenset(one["labels"].items()) for one in data["alerts"] if one["state"] == "pending")
 
 
 def _since(alert: Mapping[str, Any]) -> float | None:

@@ -89,7 +89,7 @@ class NodeDrain:
         self._volumes_seen: set[str] = set()
         self._is_deleting = False
         self._namespaces: set[str] = set()
-        self._has_emptied = False
+        self._has_changed = False
 
     def reset(self) -> None:
         """Ends the watches and forgets everything."""
@@ -101,13 +101,13 @@ class NodeDrain:
         self._budgets.close()
         self._start_over()
 
-    def emptied(self) -> bool:
+    def has_changed(self) -> bool:
         """See interfaces.Drain."""
-        return self._has_emptied
+        return self._has_changed
 
     def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
         """See interfaces.Drain. Raises KubeError, also while the API server is away."""
-        self._has_emptied = False
+        self._has_changed = False
         pods = self._informer().items(_SYNC_SECONDS)
         if pods is None:
             return self._progress((), wait_seconds=0.5, is_known=False)
@@ -331,7 +331,7 @@ class NodeDrain:
                 self._ring()
 
     def _ring(self) -> None:
-        self._has_emptied = True
+        self._has_changed = True
         self._wake()
 
     # -- reporting ---------------------------------------------------------------------------------------------------

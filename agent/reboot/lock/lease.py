@@ -29,6 +29,7 @@ class Lock:
         self._duration = duration_seconds
         self._observed: dict[str, tuple[_Fingerprint, float]] = {}
         self._renewed: tuple[str, float] = ("", 0.0)
+        self._not_before = 0.0
 
     def configure(self, duration_seconds: float) -> None:
         """Another lease duration; what was observed stays."""
@@ -51,9 +52,13 @@ class Lock:
         return tuple(slots)
 
     def renew_due(self, slot: Slot) -> bool:
-        """Whether a third of the duration has gone since this process renewed it, or it never did."""
+        """Whether a third of the duration has gone since this process renewed it, or it never did.
+
+        After a renewal that failed not for a while: one that is refused for good must not keep the cycle from its end.
+        """
         name, at = self._renewed
-        return name != slot.view.name or self._clock.monotonic() - at > self._duration / 3
+        now = self._clock.monotonic()
+        return now >= self._not_before and (name != slot.view.name or now - at > self._duration / 3)
 
     def is_fresh(self, name: str) -> bool:
         """Whether no other node can have taken the Lease yet, by this process's own clock."""
@@ -86,6 +91,7 @@ class Lock:
 
     def renew(self, slot: Slot, now: Now) -> None:
         """Shows that the holder lives; its phase stays. Raises Conflict, KubeError."""
+        self._not_before = self._clock.monotonic() + self._duration / 10
         self._swap(replace(slot.view, renewed=micro_time(now.wall), boot=now.boot, stuck=""))
 
     def fence(self, slot: Slot, now: Now) -> None:

@@ -75,8 +75,9 @@ def stuck(inputs: Inputs, slot: Slot) -> tuple[Announcement, ...]:
     if inputs.node is None or slot.view.stuck != inputs.node.name:
         return ()
     text = f"{slot.holder} holds the lock, went down to reboot and did not come back; the pool waits"
-    name = slot.view.name
-    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, f"{name}-{slot.view.transitions}-stuck", About.LEASE, name),)
+    lease = slot.view
+    key = f"{lease.name}-{lease.cycle}-{lease.transitions}-stuck"
+    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, About.LEASE, lease.name),)
 
 
 def events_for_phase(state: NodeState, now_kernel: str) -> tuple[Announcement, ...]:

@@ -7,7 +7,7 @@ another process. It refuses to guess: what is unknown (sentinel, blockers, harde
 from __future__ import annotations
 
 from agent.reboot.machine.cordoned import cordoned
-from agent.reboot.machine.decisions import Decision, Release, Write
+from agent.reboot.machine.decisions import Decision, Fetch, Query, Release, Write
 from agent.reboot.machine.draining import draining
 from agent.reboot.machine.idle import idle
 from agent.reboot.machine.inputs import Inputs
@@ -44,23 +44,28 @@ def decide(inputs: Inputs) -> Decision:
         return Decision(
             Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, text, wait_seconds=_POLL_SECONDS, blocked_by="unknown"
         )
+    decision = _by_phase(inputs, inputs.state)
+    if _needs_no_lock(inputs.state, decision):
+        return decision
+    if inputs.lock_problem:
+        text = f"the lock cannot be read: {inputs.lock_problem}"
+        return Decision(inputs.state.phase, StatusReason.API_UNREACHABLE, text, wait_seconds=_RETRY_SECONDS)
     if inputs.spare is not None:
         text = "releasing a second slot of the lock"
         return Decision(Phase.LOCKED, StatusReason.RELEASING, text, Release(inputs.spare))
-    decision = _by_phase(inputs, inputs.state)
-    if inputs.lock_problem and not _needs_no_lock(inputs.state, decision):
-        text = f"the lock cannot be read: {inputs.lock_problem}"
-        return Decision(inputs.state.phase, StatusReason.API_UNREACHABLE, text, wait_seconds=_RETRY_SECONDS)
     return decision
 
 
 def _needs_no_lock(state: NodeState, decision: Decision) -> bool:
-    """All that may be done while the lock is unknown: end the cycle, or leave the cordon to its new owner."""
+    """All that may be done while the lock is unknown: verify, end the cycle, or leave the cordon to its new owner."""
+    if isinstance(state, Verifying) or decision.action == Fetch(Query.SHUTDOWN):
+        return True
     if not isinstance(decision.action, Write):
         return False
     after = decision.action.state
-    leaves_cordon = isinstance(state, Attempt) and isinstance(after, Attempt) and state.cordoned > after.cordoned
-    return leaves_cordon or not isinstance(after, Attempt)
+    if isinstance(after, Attempt) and not isinstance(after, Verifying):
+        return isinstance(state, Attempt) and state.cordoned > after.cordoned
+    return True
 
 
 def _by_phase(inputs: Inputs, state: NodeState) -> Decision:

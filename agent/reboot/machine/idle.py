@@ -19,13 +19,13 @@ _STREAK_SECONDS = 3600.0  # required again within this after a reboot looks like
 
 def idle(inputs: Inputs, state: NodeState) -> Decision:
     """Nothing of a cycle is left, or it is removed first."""
-    if inputs.mine is not None:
-        return Decision(Phase.IDLE, StatusReason.RELEASING, "releasing an unused lock", Release(inputs.mine))
     node = inputs.node
     if node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER:
         # By managedFields it is ours although no state says so: a user removed the state in mid-cycle.
         text = "removing a leftover cordon of the agent"
         return Decision(Phase.IDLE, StatusReason.RELEASING, text, Write(reset(state), cordon=False))
+    if inputs.mine is not None:
+        return Decision(Phase.IDLE, StatusReason.RELEASING, "releasing an unused lock", Release(inputs.mine))
     if inputs.policy.mode is not Mode.ENFORCE:
         return _not_enforcing(inputs)
     if not inputs.required:

@@ -88,7 +88,7 @@ class Inputs:
 
     node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` says why.
     slots: the pool's Leases. mine: the one that this node holds, whichever pool it is of. spare: another one that
-    it holds by mistake. lock_problem: why the Leases could not be read (they are those of the last time then).
+    it holds by mistake. lock_problem: why the Leases could not be read (they are those of the last time then, or none).
     renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
     hooks, hooks_failed_seconds, command and how long ago: what this process did in this cycle. new_cycle: an id to
@@ -128,6 +128,11 @@ class Inputs:
     hardening: HardeningReading | None = None
     heartbeat: bool | None = None
     shutting_down: bool | None = None
+
+    @property
+    def is_lock_lost(self) -> bool:
+        """No Lease is ours, and that is known."""
+        return self.mine is None and not self.lock_problem
 
     @property
     def skip(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from agent.config.schema import Hook, Mode
 from agent.reboot.interfaces import HookStage
 from agent.reboot.machine.decisions import Decision, Renew, StepHooks, Write, duration
-from agent.reboot.machine.inputs import Inputs, Slot
+from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.transitions import abort, drop_cordon_ownership, elapsed_in, enter, roll_back
 from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Verifying
@@ -27,7 +27,7 @@ def interrupted(
     """
     if state.boot != inputs.now.boot:
         return came_back(inputs, state)
-    if (stopped := stopped_by(inputs, state, inputs.mine)) is not None:
+    if (stopped := stopped_by(inputs, state)) is not None:
         return stopped
     if expired is not None:
         return expired
@@ -39,9 +39,9 @@ def interrupted(
     return None
 
 
-def stopped_by(inputs: Inputs, state: Attempt, mine: Slot | None) -> Decision | None:
+def stopped_by(inputs: Inputs, state: Attempt) -> Decision | None:
     """What users, the policy or other nodes changed meanwhile."""
-    if mine is None:
+    if inputs.is_lock_lost:
         return roll_back(inputs, state, "the lock was lost", lost=True)
     if inputs.node is not None and not inputs.node.unschedulable:
         return roll_back(inputs, state, "the node was uncordoned by another user")

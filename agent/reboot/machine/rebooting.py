@@ -34,7 +34,7 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
     if (dropped := drop_cordon_ownership(inputs, state)) is not None:
         return dropped
     events = (announcements.rebooting(state),) if mine is not None else ()
-    return replace(_behind_fence(inputs, state, lost=mine is None), announcements=events)
+    return replace(_behind_fence(inputs, state, lost=inputs.is_lock_lost), announcements=events)
 
 
 def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
@@ -55,9 +55,12 @@ def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
 
 def _before_fence(inputs: Inputs, state: Rebooting, mine: Slot | None) -> Decision:
     """The command was certainly not given yet."""
-    if (stopped := stopped_by(inputs, state, mine)) is not None or mine is None:
+    if (stopped := stopped_by(inputs, state)) is not None or mine is None:
         return stopped or roll_back(inputs, state, "the lock was lost", lost=True)
-    if elapsed_in(inputs, state) > inputs.policy.reboot_timeout + inputs.policy.drain.timeout:
+    # From when the phase began, also where the clock was started again: a fence may be refused for good.
+    since_mark = inputs.now.wall - dict(state.marks).get(Phase.REBOOTING, inputs.now.wall)
+    limit = inputs.policy.reboot_timeout + inputs.policy.drain.timeout
+    if max(elapsed_in(inputs, state), since_mark) > limit:
         return roll_back(inputs, state, "the reboot command could not be given in time")
     if not inputs.required and (blocker := last_blocker(inputs, state)) is not None:
         return roll_back(inputs, state, f"drained, but {blocker.sentence}")

@@ -118,7 +118,7 @@ def succeed(inputs: Inputs, state: Attempt) -> Decision:
     verified = Releasing(
         **_finished(inputs, state, Phase.RELEASING),
         uncordoned=removes,
-        lost=inputs.mine is None,
+        lost=inputs.is_lock_lost,
         guard=inputs.sentinel.stamp if inputs.sentinel.required else None,
     )
     write = Write(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ import structlog
 
 from agent.config.schema import Notify
 from agent.report.notify import receivers as registry
+from agent.report.notify.delivered import digest_of
 from agent.report.notify.http import NotSent
 from agent.report.notify.message import Message, Notification, messages
 from agent.report.notify.receivers import DeliveryContext
 
 _QUEUE = 100
-_REMEMBERED = 512
 _LONGEST_DELAY_SECONDS = 60.0
 
 
@@ -52,7 +52,6 @@ class Notifier:
         self._context = context or DeliveryContext()
         self._on_delivery = on_delivery
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, None] = OrderedDict()
         self._workers: list[_ReceiverWorker] = []
         self.update(receivers)
 
@@ -68,14 +67,8 @@ class Notifier:
             self._workers = [before.pop(worker.receiver, worker) for worker in workers]
 
     def send(self, notification: Notification) -> None:
-        """Queues it for each receiver. A key that this process has sent already is not sent again."""
+        """Queues it for each receiver. What was delivered before under its key is not sent again."""
         with self._lock:
-            if notification.key:
-                if notification.key in self._known:
-                    return
-                self._known[notification.key] = None
-                if len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
             workers = list(self._workers)
         for worker in workers:
             worker.put(notification)
@@ -140,7 +133,13 @@ class _ReceiverWorker:
     def _run(self) -> None:
         try:
             while (message := self._next()) is not None:
-                self._report("sent" if self._deliver(message) else "failed")
+                digest = digest_of(message, self.receiver)
+                if digest in self._context.delivered:
+                    continue
+                is_sent = self._deliver(message)
+                if is_sent and digest:
+                    self._context.delivered.add(digest)
+                self._report("sent" if is_sent else "failed")
         finally:
             self.idle.set()  # also when a defect ends the thread: the next notification starts another
 

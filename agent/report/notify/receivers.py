@@ -15,6 +15,7 @@ from typing import Any
 from agent.config.schema import Notify, NotifyType
 from agent.report.node_status import cut
 from agent.report.notify import apprise, http
+from agent.report.notify.delivered import Delivered
 from agent.report.notify.http import NotSent, Post
 from agent.report.notify.message import HAS_END, Message, is_about_lock
 
@@ -29,11 +30,15 @@ _PROBLEM_SECONDS, _NEWS_SECONDS = 86400.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class DeliveryContext:
-    """What a delivery needs. run: starts apprise's child; None where there is no host to run it on."""
+    """What a delivery needs.
+
+    run: starts apprise's child; None where there is no host to run it on. delivered: what is not sent again.
+    """
 
     run: apprise.Runner | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     wall: Callable[[], float] = time.time
+    delivered: Delivered = field(default_factory=set[str])
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,6 @@ def test_a_tick_that_crashes_begins_again(tmp_path: Path, monkeypatch: pytest.Mo
     publisher = NodePublisher(recorder, recorder, "n", wall=lambda: 0.0, stop=stop)
     reboots = Reboots(Host(tmp_path), kube, publisher, Metrics(), node="n", namespace="ns", stop=stop)
     reboots.configure(Config())
-    reboots.on_pass_verified(True)
+    reboots.on_pass(0)
     supervise(reboots.run, stop, first_seconds=0.01)
     assert len(ran) == 3

@@ -25,6 +25,7 @@ from agent.reboot.machine.decisions import (
     Acquire,
     FenceAndReboot,
     Fetch,
+    Query,
     Release,
     Renew,
     StepDrain,
@@ -33,7 +34,7 @@ from agent.reboot.machine.decisions import (
 )
 from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Slot
 from agent.reboot.phases import EDGES, STORED, Phase
-from agent.reboot.state import CLASSES, Attempt, Draining, Idle, NodeState, Now, Outcome, Rebooting, Stamp
+from agent.reboot.state import CLASSES, Attempt, Draining, Idle, NodeState, Now, Outcome, Rebooting, Stamp, Verifying
 
 HOOKS = (schema.Hook(command=("/bin/true",)),)
 ALL_HOOKS = schema.Hooks(pre_drain=HOOKS, pre_reboot=HOOKS, post_reboot=HOOKS)
@@ -240,27 +241,27 @@ def no_cordon_outlives_its_deadlines(inputs: Inputs) -> None:
     refused comes before."""
     if not isinstance(inputs.state, Attempt) or inputs.state.boot != inputs.now.boot or inputs.node is None:
         return
-    is_before_command = inputs.state.phase in (Phase.CORDONED, Phase.DRAINING)
-    forced = inputs.policy.drain.on_timeout is OnTimeout.FORCE
-    if not is_before_command or forced or inputs.spare is not None:
+    may_be_down = inputs.state.phase is Phase.REBOOTING and inputs.command is not Command.NOT_GIVEN
+    if may_be_down or inputs.state.phase is Phase.VERIFYING:
         return
     late = Now("boot-1", 1_000_000.0, NOW.wall)
-    action = decide(replace(inputs, now=late, progress=None, renew_due=True)).action
+    action = decide(replace(inputs, now=late, progress=None, renew_due=True, spare=inputs.mine)).action
     assert isinstance(action, Write)
     assert not isinstance(action.state, Attempt) or action.state.cordoned is not inputs.state.cordoned
 
 
 def an_unreadable_lock_allows_giving_up_alone(inputs: Inputs) -> None:
-    """Beside leaving the cordon to its new owner; and not even that where the reboot command may have been given:
-    silence is all that is known then."""
+    """Beside verifying, and leaving the cordon to its new owner; and not even that where the reboot command may have
+    been given: silence is all that is known then."""
     unreadable = replace(inputs, lock_problem="forbidden")
     action = decide(unreadable).action
-    if inputs.spare is not None or action is None:
+    if isinstance(inputs.state, Verifying) or action is None or action == Fetch(Query.SHUTDOWN):
         return
     assert isinstance(action, Write)
     if isinstance(action.state, Attempt):
         assert isinstance(inputs.state, Attempt)
-        assert action.state == replace(inputs.state, cordoned=False)
+        is_booted = isinstance(action.state, Verifying) and inputs.state.boot != inputs.now.boot
+        assert is_booted or action.state == replace(inputs.state, cordoned=False)
         return
     if isinstance(inputs.state, Rebooting) and inputs.state.boot == inputs.now.boot:
         elapsed = inputs.state.entered.elapsed(inputs.now)

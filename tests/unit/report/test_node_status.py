@@ -127,10 +127,10 @@ def test_the_last_change_stays_until_there_is_another() -> None:
 def test_the_startup_taint_waits_for_what_the_agent_enforces() -> None:
     """The kubelet's audit holds no node back; an enforced control that fails or cannot tell does."""
     audit = report(finding(1), finding(2, control="kubelet", status=Status.FAIL))
-    assert node_status.verified(audit, ["modprobe"])
+    assert node_status.failing(audit, ["modprobe"]) == 0
     for bad in (Status.FAIL, Status.UNKNOWN):
-        assert not node_status.verified(report(finding(status=bad)), ["modprobe"])
-    assert not node_status.verified(report(changes=(change(Outcome.FAILED),)), ["modprobe"])
+        assert node_status.failing(report(finding(status=bad), finding(status=bad)), ["modprobe"]) == 2
+    assert node_status.failing(report(changes=(change(Outcome.FAILED),)), ["modprobe"]) == 1
 
 
 def test_two_parts_of_the_work_share_one_node() -> None:

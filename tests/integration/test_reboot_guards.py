@@ -1,0 +1,365 @@
+"""Whole cycles whose policy, rights or environment change on the way: nothing is left behind, repeated or kept.
+
+A cordon of the agent ends within its deadlines, and no guard counts what the cycle itself caused.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.reboot.status import RebootStatus, parse
+from agent.sandbox import builders
+from agent.sandbox.faults import Fault, FaultKind
+from agent.text import format_rfc3339
+from tests.support.agents import NAMESPACE
+from tests.support.sites import Site, emulated, pod_on
+
+MakeSite = Callable[..., Site]
+TAINT = "example.com/reboot-soon"
+NEVER_OPEN = [{"days": ["mon"], "start": "00:00", "end": "00:01"}]
+BINDING = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings/node-hardening-agent"
+MODPROBE_FILE = "etc/modprobe.d/kubernetes-blacklist.conf"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeSite]:
+    """Makes a site on an emulator."""
+    with ExitStack() as stack:
+        yield lambda **reboot: stack.enter_context(emulated(tmp_path / "site", reboot))
+
+
+def _status(site: Site, node: str = "node-1") -> RebootStatus | None:
+    return parse(site.annotation(node, "reboot-status"))
+
+
+def _reason_is(site: Site, reason: str, node: str = "node-1") -> None:
+    site.until(lambda: (status := _status(site, node)) is not None and status.reason == reason, f"{node}: {reason}")
+
+
+def _held_drain(site: Site) -> None:
+    """A drain of node-1 that a budget holds up."""
+    site.sandbox.create("pods", pod_on("node-1", "held", labels={"app": "held"}))
+    site.sandbox.create("poddisruptionbudgets", builders.budget("never", {"app": "held"}, max_unavailable=0))
+    site.start()
+    site.require()
+    _reason_is(site, "DrainBlocked")
+
+
+def _is_released(site: Site, node: str = "node-1") -> bool:
+    """No cordon, no lock, no cycle."""
+    state = json.loads(site.annotation(node, "reboot-state") or "{}")
+    return not site.is_cordoned(node) and not site.holder() and state.get("phase", "idle") == "idle"
+
+
+def _taints(site: Site) -> list[str]:
+    return [taint["key"] for taint in site.node("node-1")["spec"].get("taints") or ()]
+
+
+def _wait_for_policy(site: Site, before: str) -> None:
+    site.until(lambda: site.annotation("node-1", "policy") != before, "the new policy in force")
+
+
+# -- the policy changes in mid-cycle -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["audit", "off"])
+def test_a_drain_ends_when_reboots_are_no_longer_enforced(make: MakeSite, mode: str) -> None:
+    """`off` ends where `audit` ends: everything of the cycle is removed, and only the pause between drains is left."""
+    site = make(retryAfter="5s", nodeLabels={"before": {"example.com/maintenance": "true"}})
+    site.add("node-1")
+    _held_drain(site)
+    site.configure("node-1", mode=mode)
+    site.until(lambda: _is_released(site), "no cordon and no lock")
+    ends = ("RebootFailed", "NodeUncordoned", "RebootLockReleased")
+    assert sorted(site.history.told("node-1", ends)) == ["NodeUncordoned", "RebootLockReleased"]
+    assert "example.com/maintenance" not in site.node("node-1")["metadata"]["labels"]
+    assert site.machines["node-1"].reboots == 0
+    site.until(lambda: (status := _status(site)) is not None and status.mode == mode, "the mode in the status")
+    site.sandbox.delete("poddisruptionbudgets", "never")
+    site.configure("node-1")
+    site.until(site.all_rebooted, "the reboot once they are enforced again")
+
+
+def test_a_verification_is_finished_although_reboots_are_switched_off(make: MakeSite) -> None:
+    """The node went down already: only its cordon and its lock are left to remove."""
+    site = make(hooks={"postReboot": [{"command": ["/bin/false"]}]})
+    site.add("node-1")
+    site.start()
+    site.require()
+    _reason_is(site, "VerificationFailed")
+    site.configure("node-1", mode="off", hooks={"postReboot": []})
+    site.until(lambda: _is_released(site), "no cordon and no lock")
+    assert site.reboots("node-1") == 1
+    assert len(site.history.messages("node-1", "RebootSucceeded")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({"mode": "off"}, []),
+        ({"preferNoScheduleTaint": ""}, []),
+        ({"preferNoScheduleTaint": "example.com/other"}, ["example.com/other"]),
+    ],
+    ids=["off", "emptied", "renamed"],
+)
+def test_the_taint_of_a_waiting_node_follows_the_policy(
+    make: MakeSite, change: dict[str, Any], left: list[str]
+) -> None:
+    """Also the one of a key that the policy does not have any more."""
+    site = make(preferNoScheduleTaint=TAINT, windows=NEVER_OPEN)
+    site.add("node-1")
+    site.start()
+    site.require()
+    site.until(lambda: _taints(site) == [TAINT], "the taint")
+    site.configure("node-1", **change)
+    site.until(lambda: _taints(site) == left, f"the taints {left}")
+
+
+def test_a_hook_that_runs_outlives_changes_of_other_keys(make: MakeSite, tmp_path: Path) -> None:
+    """It has begun once when it ends, whatever changed meanwhile."""
+    mark, go, receiver = tmp_path / "mark", tmp_path / "go", tmp_path / "url"
+    receiver.write_text("http://127.0.0.1:9/x")
+    script = f"echo begin >> {mark}; until [ -e {go} ]; do sleep 0.1; done; echo end >> {mark}"
+    hooks = {"preDrain": [{"command": ["/bin/sh", "-c", script], "timeout": "50s"}]}
+    site = make(hooks=hooks)
+    machine = site.add("node-1")
+    site.start()
+    site.require()
+    site.until(mark.exists, "the hook")
+    notify = {"notify": [{"type": "webhook", "urlFile": str(receiver), "events": ["RebootFailed"]}]}
+    changes: list[dict[str, Any]] = [{"retryAfter": "2h"}, {"delay": "1s"}, {"blockers": {"minimumGap": "1s"}}]
+    for policy in (site.policy_of("node-1") | notify, *(site.policy_of("node-1", **change) for change in changes)):
+        before = site.annotation("node-1", "policy")
+        machine.configure(policy)
+        _wait_for_policy(site, before)
+    go.touch()
+    site.until(site.all_rebooted, "the reboot")
+    assert mark.read_text().split() == ["begin", "end"]
+
+
+def test_a_drain_outlives_changes_of_other_keys(make: MakeSite) -> None:
+    """It still knows what it evicted before the change."""
+    site = make()
+    site.add("node-1")
+    site.sandbox.create("pods", pod_on("node-1", "web"))
+    _held_drain(site)
+    site.until(lambda: len(site.sandbox.list("pods")) == 1, "the other pod gone")
+    before = site.annotation("node-1", "policy")
+    site.configure("node-1", retryAfter="2h", delay="1s")
+    _wait_for_policy(site, before)
+    site.sandbox.delete("poddisruptionbudgets", "never")
+    site.until(site.all_rebooted, "the reboot")
+    assert json.loads(site.annotation("node-1", "reboot-history"))[0]["pods"] == 2
+    assert site.history.cordons("node-1") == [False, True, False]
+
+
+# -- guards do not count what the cycle itself caused ------------------------------------------------------------------
+
+
+@contextmanager
+def _prometheus(firing: Callable[[], list[dict[str, str]] | None]) -> Iterator[str]:
+    """Answers with alerts of these labels, each active since it was first seen; None: it closes the connection."""
+    since: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = firing()
+            if found is None:
+                self.close_connection = True
+                return
+            body = json.dumps({"status": "success", "data": {"alerts": [_alert(labels) for labels in found]}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    def _alert(labels: dict[str, str]) -> dict[str, Any]:
+        active = since.setdefault(labels["alertname"], format_rfc3339(time.time()))
+        return {"labels": labels, "annotations": {}, "state": "firing", "activeAt": active, "value": "1"}
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def _while_cordoned(site: list[Site], during: list[dict[str, str]] | None) -> list[dict[str, str]] | None:
+    return during if site and site[0].is_cordoned("node-1") else []
+
+
+OURS = [{"alertname": "KubeNodeUnschedulable", "node": "node-1", "severity": "warning"}]
+THEIRS = [{"alertname": "StorageDegraded", "severity": "critical"}]
+
+
+@pytest.mark.parametrize("during", [OURS, None], ids=["an-alert-about-the-node", "prometheus-evicted"])
+def test_what_the_drain_itself_causes_does_not_hold_the_reboot(
+    make: MakeSite, during: list[dict[str, str]] | None
+) -> None:
+    """An alert about the cordoned node, or a Prometheus that ran on it and is away now: one drain, one reboot."""
+    seen: list[Site] = []
+    with _prometheus(lambda: _while_cordoned(seen, during)) as url:
+        site = make(drain={"timeout": "20s"}, retryAfter="5s", blockers={"prometheus": {"url": url, "timeout": "2s"}})
+        seen.append(site)
+        site.add("node-1")
+        site.sandbox.create("pods", pod_on("node-1", "web"))
+        site.start()
+        site.require()
+        site.until(site.all_rebooted, "the reboot")
+        assert site.history.cordons("node-1") == [False, True, False]
+        assert site.history.messages("node-1", "RebootFailed") == []
+
+
+def test_a_drain_is_not_repeated_for_the_same_answer(make: MakeSite) -> None:
+    """Another alert that fires only then ends the cycle; after the second time the node waits for an operator."""
+    seen: list[Site] = []
+    with _prometheus(lambda: _while_cordoned(seen, THEIRS)) as url:
+        site = make(drain={"timeout": "2s"}, retryAfter="1s", blockers={"prometheus": {"url": url}})
+        seen.append(site)
+        site.add("node-1")
+        site.sandbox.create("pods", pod_on("node-1", "web"))
+        site.start()
+        site.require()
+
+        def rests() -> bool:
+            status = _status(site)
+            return status is not None and status.phase == "rolled-back" and status.until - time.time() > 3600
+
+        site.until(rests, "a back-off that does not repeat the drain")
+        assert site.history.cordons("node-1") == [False, True, False, True, False]
+        assert site.machines["node-1"].reboots == 0
+        assert site.holder() == ""
+        seen.clear()
+        site.annotate("node-1", "reboot-request", "the storage is well again")
+        site.until(site.all_rebooted, "the reboot that an operator asked for")
+
+
+# -- a number for a fleet on few nodes ---------------------------------------------------------------------------------
+
+
+def test_a_fleets_concurrency_does_not_apply_to_the_control_plane(make: MakeSite) -> None:
+    """Three at once would be etcd's quorum."""
+    site = make(concurrency=3, maxUnavailable="3")
+    for number in (1, 2, 3):
+        site.add(f"cp-{number}", control_plane=True)
+    site.start()
+    site.require()
+    site.until(site.all_rebooted, "three reboots")
+    lock = "node-hardening-reboot-control-plane-0"
+    assert site.history.most_cordoned() == 1
+    assert site.history.reboots_without_lock(lock) == []
+    assert sorted(holder for holder in site.history.holders(lock) if holder) == ["cp-1", "cp-2", "cp-3"]
+
+
+# -- rights that are missing or lost -----------------------------------------------------------------------------------
+
+
+def test_a_slot_that_could_not_be_released_is_not_acquired(make: MakeSite) -> None:
+    """daemonset.yaml's Role names slot 0 alone: a policy with two slots cordons nothing by the second."""
+    site = make(concurrency=2, maxUnavailable="2", drain={"timeout": "15s"})
+    for name in ("node-1", "node-2"):
+        site.add(name)
+        site.sandbox.create("pods", pod_on(name, f"web-{name}"))
+    site.start()
+    site.require()
+
+    def is_named() -> bool:
+        found = [status for name in site.machines if (status := _status(site, name)) is not None]
+        return any(one.reason == "LockForbidden" and "workers-1" in one.message for one in found)
+
+    site.until(is_named, "the Lease that RBAC does not cover, by its name")
+    assert site.lease("node-hardening-reboot-workers-1") == {}
+    for name in site.machines:
+        assert site.history.messages(name, "RebootFailed") == []
+        assert site.history.cordons(name)[:1] == [False]
+    site.sandbox.clear_requests()  # what was refused is the test's subject
+
+
+def test_a_cordon_ends_at_its_deadline_without_rights_on_the_lock(make: MakeSite) -> None:
+    """The Role goes in mid-drain: the roll-back needs the Node alone."""
+    site = make(drain={"timeout": "6s"})
+    machine = site.add("node-1")
+    _held_drain(site)
+    binding = site.client.get(BINDING).json()
+    site.client.delete(BINDING)
+    site.until(lambda: not site.is_cordoned("node-1"), "the cordon removed")
+    site.until(lambda: site.history.messages("node-1", "RebootFailed"), "RebootFailed")
+    assert machine.reboots == 0
+    meta = {key: binding["metadata"][key] for key in ("name", "namespace", "labels")}
+    body = {"metadata": meta, "roleRef": binding["roleRef"], "subjects": binding["subjects"]}
+    assert site.client.post(BINDING.rpartition("/")[0], body).status_code == 201
+    site.until(lambda: not site.holder(), "the lock released once it may be")
+    site.sandbox.clear_requests()  # what was refused is the test's subject
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_a_cordon_ends_at_its_deadline_although_evictions_are_refused(make: MakeSite, code: int) -> None:
+    """Permanently, by RBAC or a webhook."""
+    site = make(drain={"timeout": "4s"})
+    site.add("node-1")
+    site.sandbox.create("pods", pod_on("node-1", "web"))
+    site.sandbox.add_fault(Fault(FaultKind.STATUS, path="/eviction$", code=code, message="denied by policy"))
+    site.start()
+    site.require()
+    site.until(lambda: site.history.messages("node-1", "RebootFailed"), "RebootFailed")
+    site.until(lambda: not site.is_cordoned("node-1") and not site.holder(), "no cordon and no lock")
+    assert site.machines["node-1"].reboots == 0
+    site.sandbox.clear_requests()  # what was refused is the test's subject
+
+
+# -- hardening before and after ----------------------------------------------------------------------------------------
+
+
+def _break_hardening(root: Path) -> None:
+    """A folder stands where the agent's file has to be."""
+    (root / MODPROBE_FILE).unlink(missing_ok=True)
+    (root / MODPROBE_FILE).mkdir(parents=True)
+    (root / MODPROBE_FILE / "x").touch()
+
+
+def test_a_node_that_was_not_hardened_before_its_reboot_is_released(make: MakeSite) -> None:
+    """It is no worse than before, and the pool continues."""
+    site = make(verifyTimeout="15s")
+    for name in ("node-1", "node-2"):
+        site.add(name)
+    _break_hardening(site.machines["node-1"].root.path)
+    site.start()
+    site.until(lambda: site.annotation("node-1", "status") not in ("", "hardened"), "a node that is not hardened")
+    site.require()
+    site.until(site.all_rebooted, "both reboots")
+    assert site.history.messages("node-1", "RebootFailed") == []
+    assert site.annotation("node-1", "status") != "hardened"
+
+
+def test_a_node_that_lost_its_hardening_by_the_reboot_is_kept(make: MakeSite) -> None:
+    """Cordon and lock stay, the reason is reported, and the cycle ends well when the cause is gone."""
+    site = make(verifyTimeout="3s")
+    machine = site.add("node-1")
+    machine.down_seconds = 600.0
+    site.start()
+    site.require()
+    site.until(lambda: machine.reboots, "the machine down")
+    _break_hardening(machine.root.path)
+    machine.come_up()
+    _reason_is(site, "VerificationFailed")
+    assert (site.is_cordoned("node-1"), site.holder()) == (True, "node-1")
+    (machine.root.path / MODPROBE_FILE / "x").unlink()
+    (machine.root.path / MODPROBE_FILE).rmdir()
+    site.until(site.all_rebooted, "the verified reboot")

@@ -1,0 +1,71 @@
+"""A permanent refusal of any call at any step: no cordon of the agent outlives its deadlines, and later all ends well.
+
+Only the patch of the own Node is left out: without it nothing can be done about a cordon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.config import schema
+from agent.config.schema import OnTimeout, Reboot
+from agent.event_reasons import Reason
+from tests.support.reboot_machine import SimMachine
+from tests.support.reboot_replay import Path, is_put_back, play
+from tests.support.reboot_trouble import Crash, Trouble, refused
+from tests.support.reboot_world import World
+
+HOOKS = (schema.Hook(command=("/bin/true",), timeout=10.0),)
+POLICY = Reboot(
+    max_unavailable="2",
+    drain=schema.Drain(timeout=60.0),
+    hooks=schema.Hooks(pre_drain=HOOKS, pre_reboot=HOOKS, post_reboot=HOOKS),
+    reboot_timeout=120.0,
+    verify_timeout=120.0,
+    retry_after=3600.0,
+)
+REFUSED_SECONDS = 1200.0  # longer than all the timeouts of a cycle together
+KINDS = ("leases", "put_lease", "evict", "list_nodes", "count", "review", "get_node", "get_heartbeat")
+MOMENTS = (Reason.REBOOT_LOCK_ACQUIRED, Reason.NODE_CORDONED, Reason.DRAINED, Reason.REBOOTING)
+
+
+class Refusal(Trouble):
+    """From a moment of n0's cycle on its calls of one kind are refused, for a time; with a restart at that moment."""
+
+    def __init__(self, kind: str, *, restarts: bool) -> None:
+        self.kind = kind
+        self.crashes = restarts
+        self.begins = float("inf")
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002 - Trouble's signature
+        if machine.name != "n0" or not self.begins <= machine.world.now < self.begins + REFUSED_SECONDS:
+            return
+        if self.crashes:
+            self.crashes = False
+            raise Crash
+        if kind == self.kind:
+            raise refused(403)
+
+
+@pytest.mark.parametrize("on_timeout", list(OnTimeout))
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "restarted"])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_cordon_outlives_a_refusal(kind: str, moment: Reason, restarts: bool, on_timeout: OnTimeout) -> None:
+    """Before the end of the refusal the cordon is gone; after it the lock is free and the node idle."""
+    trouble = Refusal(kind, restarts=restarts)
+    cordoned: list[bool] = []
+
+    def begin(world: World, reason: str) -> None:
+        if reason == moment and trouble.begins == float("inf"):
+            trouble.begins = world.now
+            end = world.now + REFUSED_SECONDS - 1.0
+            world.at(end, lambda: cordoned.append(world.nodes["n0"].unschedulable))
+
+    policy = replace(POLICY, drain=schema.Drain(timeout=60.0, on_timeout=on_timeout))
+    world = play(Path("refused", policy, is_put_back, on_event=begin, settle_seconds=20_000.0), trouble)
+    assert cordoned == [False]
+    is_put_back(world)
+    assert not world.machines["n0"].wanted
