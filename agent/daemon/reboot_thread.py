@@ -104,11 +104,11 @@ class NodeReporter:
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(Notification(announcement.reason, announcement.message, self._node, key=announcement.key))
 
-    def flush(self, seconds: float, *, notifications: bool = False) -> None:
-        """Both at the same time: Events by the publisher's thread, notifications by their own."""
+    def flush(self, seconds: float, *, everything: bool = False) -> None:
+        """All at the same time: Node and Events by the publisher's thread, notifications by their own."""
         ends = self._clock.monotonic() + seconds
-        self._publisher.flush(seconds)
-        if notifications:
+        self._publisher.flush(seconds, node=everything)
+        if everything:
             self._notifier.flush(max(0.0, ends - self._clock.monotonic()))
 
     def cycle_ended(self, result: CycleResult) -> None:

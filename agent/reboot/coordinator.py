@@ -262,7 +262,7 @@ class Coordinator:
             memory.fence_refused = True
             raise
         self._announce(announcement)
-        self._deps.reporter.flush(_FLUSH_SECONDS, notifications=True)
+        self._deps.reporter.flush(_FLUSH_SECONDS, everything=True)
         if self._is_old(inputs):
             return 0.0, "the fence took long; putting it up again"
         memory.command = Command.GIVEN

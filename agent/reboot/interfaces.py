@@ -313,8 +313,11 @@ class Reporter(Protocol):
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
 
-    def flush(self, seconds: float, *, notifications: bool = False) -> None:
-        """Waits until every event so far is delivered, so many seconds at most. notifications: these too."""
+    def flush(self, seconds: float, *, everything: bool = False) -> None:
+        """Waits until every event so far is delivered, so many seconds at most.
+
+        everything: notifications too, and the status of the last tick on the Node.
+        """
 
     def cycle_ended(self, result: CycleResult) -> None:
         """Once a cycle, by the process that ended it."""

@@ -108,6 +108,8 @@ class NodePublisher:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._offered = threading.Event()
+        self._urgent = False
+        self._offers = self._written = 0  # numbers of offers: made, and up to which the Node shows them
         self._parts: dict[str, NodeView] = {}
         self._shown: NodeSnapshot | None = None
         self._absent = False
@@ -122,6 +124,7 @@ class NodePublisher:
             if self._parts.get(part) == shown:
                 return
             self._parts[part] = shown
+            self._offers += 1
         self._offered.set()
         self._wake.set()
 
@@ -134,13 +137,19 @@ class NodePublisher:
         self._recorder.record(event)
         self._wake.set()
 
-    def flush(self, seconds: float) -> bool:
-        """Waits until every Event so far is delivered or given up, so many seconds at most; whether that is so."""
-        ends = self._clock() + seconds
-        while self._recorder.waiting and self._clock() < ends and not self._stop.is_set():
+    def flush(self, seconds: float, *, node: bool = False) -> bool:
+        """Waits until every Event so far is delivered or given up, so many seconds at most; whether that is so.
+
+        node: until the Node shows what was offered so far, too.
+        """
+        ends, offers = self._clock() + seconds, self._offers if node else 0
+        while (is_behind := self._written < offers) or self._recorder.waiting:
+            if self._clock() >= ends or self._stop.is_set():
+                return False
+            self._urgent = is_behind
             self._hurry.set()
             self._stop.wait(_FLUSH_LOOK_SECONDS)
-        return not self._recorder.waiting
+        return True
 
     def saw(self, node: Mapping[str, Any], *, listed: bool = False) -> None:
         """The Node as a watch showed it. Wakes the writer only when something of ours is not as it should be.
@@ -183,11 +192,14 @@ class NodePublisher:
             self._wake.wait(seconds)
 
     def _pause(self) -> None:
-        """A moment without another write of the Node; Events that somebody waits for go out meanwhile."""
+        """A moment without another write of the Node, unless `flush` waits for one; Events go out meanwhile."""
         ends = self._clock() + _WRITE_EVERY_SECONDS
         while (left := ends - self._clock()) > 0 and not self._stop.is_set():
             if self._hurry.wait(left):
                 self._hurry.clear()
+                if self._urgent:
+                    self._urgent = False
+                    return
                 self._deliver()
 
     def turn(self) -> float | None:
@@ -200,8 +212,10 @@ class NodePublisher:
             waits.append(self._repair_turn.left_seconds)
         else:
             self._offered.clear()
+            offers = self._offers
             try:
                 wrote = self._reconcile(offered)
+                self._written = offers
                 self._node_turn.reset()
             except KubeError as error:
                 self._offered.set()

@@ -56,7 +56,7 @@ class Spoken:
         """To the world's books."""
         self.machine.heard(announcement)
 
-    def flush(self, seconds: float, *, notifications: bool = False) -> None:
+    def flush(self, seconds: float, *, everything: bool = False) -> None:
         """Nothing is queued."""
 
     def cycle_ended(self, result: CycleResult) -> None:

@@ -125,7 +125,7 @@ class ReporterOf:
     def event(self, announcement: Announcement) -> None:
         self.machine.call("event", lambda: self.machine.heard(announcement))
 
-    def flush(self, seconds: float, *, notifications: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
+    def flush(self, seconds: float, *, everything: bool = False) -> None:  # noqa: ARG002 - trouble decides how long it takes
         self.machine.call("event", lambda: None)
 
     def cycle_ended(self, result: CycleResult) -> None:

@@ -388,6 +388,25 @@ def test_flush_returns_when_the_events_are_delivered() -> None:
         thread.join()
 
 
+def test_flush_before_a_reboot_returns_when_the_node_shows_it() -> None:
+    """The condition has to be on the Node before the command, however recently another one was written."""
+    stop, node = threading.Event(), NodeInMemory()
+    recorder = Recorder(EventsInMemory(), "n1", time.time, lambda: None)
+    publisher = NodePublisher(node, recorder, "n1", wall=time.time, stop=stop)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        for number in range(5):
+            going = Condition(keys.CONDITION_REBOOT, "True", "Rebooting", f"rebooting {number}")
+            publisher.offer("reboot", NodeView(conditions=(going,)))
+            assert publisher.flush(30.0, node=True)
+            assert node.shown["status"]["conditions"][0]["message"] == f"rebooting {number}"
+    finally:
+        stop.set()
+        publisher.stop()
+        thread.join()
+
+
 def test_flush_gives_up_after_its_time(scene: Scene) -> None:
     """An API server that takes nothing holds nobody up for longer than was said."""
     clock = iter(range(100, 200))
@@ -401,4 +420,17 @@ def test_flush_gives_up_after_its_time(scene: Scene) -> None:
     )
     publisher.event(Reason.REBOOTING, "Rebooting")
     assert not publisher.flush(2.0)
+    assert next(clock) < 110
+
+
+def test_flush_gives_up_on_a_node_that_is_not_written(scene: Scene) -> None:
+    """The reboot goes on without its status on the Node when the API server takes nothing."""
+    clock = iter(range(100, 200))
+    recorder = Recorder(scene.events, "n1", lambda: 0.0, lambda: None)
+    publisher = NodePublisher(
+        scene.node, recorder, "n1", wall=lambda: 0.0, stop=threading.Event(), clock=lambda: next(clock)
+    )
+    publisher.offer("reboot", HARDENED)
+    assert publisher.flush(2.0)
+    assert not publisher.flush(2.0, node=True)
     assert next(clock) < 110
