@@ -37,6 +37,12 @@ def blocked(state: Cycle, name: str, by: str) -> Announcement:
     return _node(state, Reason.REBOOT_BLOCKED, f"The reboot waits: {by}", name)
 
 
+def held(state: NodeState, name: str, by: str) -> Announcement:
+    """The same before a cycle begins, once a blocker after each cycle."""
+    ended = f"{state.done.wall:.0f}" if state.done else "never"
+    return Announcement(Reason.REBOOT_BLOCKED, f"The reboot waits: {by}", f"{ended}-{Reason.REBOOT_BLOCKED}-{name}")
+
+
 def acquired(state: Cycle, lease: LeaseView) -> tuple[Announcement, ...]:
     """The lock is ours; how it was acquired."""
     detail = f"{lease.name}-{lease.transitions}"
@@ -74,7 +80,21 @@ def stuck(inputs: Inputs, slot: Slot) -> tuple[Announcement, ...]:
     """Only the node that marked the Lease announces it."""
     if inputs.node is None or slot.view.stuck != inputs.node.name:
         return ()
-    text = f"{slot.holder} holds the lock, went down to reboot and did not come back; the pool waits"
+    return _stuck(slot, f"{slot.holder} holds the lock, went down to reboot and did not come back; the pool waits")
+
+
+def back_late(inputs: Inputs, state: Attempt) -> tuple[Announcement, ...]:
+    """The holder announces it itself where no other node waited: in a pool of one, and at the end of a roll."""
+    mine, away_seconds = inputs.mine, inputs.now.wall - state.entered.wall
+    limit_seconds = inputs.policy.reboot_timeout + inputs.policy.verify_timeout
+    if not isinstance(state, Rebooting) or mine is None or mine.view.stuck or away_seconds <= limit_seconds:
+        return ()
+    return _stuck(
+        mine, f"{mine.holder} went down to reboot, came back after {duration(away_seconds)} and is verified now"
+    )
+
+
+def _stuck(slot: Slot, text: str) -> tuple[Announcement, ...]:
     lease = slot.view
     key = f"{lease.name}-{lease.cycle}-{lease.transitions}-stuck"
     return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, About.LEASE, lease.name),)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from agent.annotations import FIELD_MANAGER
 from agent.config.schema import Mode
+from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS, held_back
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
@@ -13,6 +14,7 @@ from agent.reboot.machine.transitions import backoff_seconds, reset
 from agent.reboot.phases import Phase
 from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
 from agent.reboot.status import StatusReason
+from agent.text import format_rfc3339
 
 _STREAK_SECONDS = 3600.0  # required again within this after a reboot looks like a loop
 
@@ -31,7 +33,9 @@ def idle(inputs: Inputs, state: NodeState) -> Decision:
     if not inputs.required:
         return _not_required(inputs, state)
     if not inputs.request and (held := _held(inputs, state)) is not None:
-        return held
+        until = f" (until {format_rfc3339(held.until)})" if held.until else ""
+        announcement = announcements.held(state, held.blocked_by, f"{held.sentence}{until}")
+        return replace(held, announcements=(announcement,))
     return _start(inputs, state)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agent.config.schema import Hook, Mode
 from agent.reboot.interfaces import HookStage
+from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Renew, StepHooks, Write, duration
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.transitions import abort, drop_cordon_ownership, elapsed_in, enter, roll_back
@@ -57,7 +58,8 @@ def stopped_by(inputs: Inputs, state: Attempt) -> Decision | None:
 def came_back(inputs: Inputs, state: Attempt) -> Decision:
     """Another boot id: the node did reboot, whoever asked for it."""
     text = "another boot id; verifying"
-    return Decision(Phase.REBOOTING, StatusReason.VERIFYING, text, Write(enter(inputs, state, Verifying)))
+    verify, late = Write(enter(inputs, state, Verifying)), announcements.back_late(inputs, state)
+    return Decision(Phase.REBOOTING, StatusReason.VERIFYING, text, verify, announcements=late)
 
 
 def hooks_of(inputs: Inputs, state: Attempt, stage: HookStage, hooks: tuple[Hook, ...]) -> Decision | None:

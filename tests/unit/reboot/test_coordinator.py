@@ -327,6 +327,33 @@ def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> No
     assert world.books.commands == []
 
 
+@pytest.mark.parametrize(("down_seconds", "late"), [(500.0, False), (1500.0, True)])
+def test_a_node_that_comes_back_late_announces_it_itself_where_no_other_waited(down_seconds: float, late: bool) -> None:
+    """A pool of one has no waiter that could report its lock as stuck: one Event on the Lease when the node is back."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.down_seconds = down_seconds
+    machine.want("s")
+    world.pass_time(3000.0)
+    assert _tick(world).status.phase is Phase.IDLE
+    stuck = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK]
+    assert [(said.name, said.message.startswith("n0 went down to reboot, came back after ")) for said in stuck] == (
+        [(LEASE, True)] if late else []
+    )
+
+
+def test_a_waiter_that_reported_the_holder_is_not_repeated_by_it() -> None:
+    """One Event a stuck lock, whoever saw it first."""
+    world = _world(POLICY, "n0", "n1")
+    world.machines["n0"].down_seconds = 1500.0
+    world.machines["n0"].want("s")
+    world.pass_time(100.0)
+    world.machines["n1"].want("s")
+    world.pass_time(5000.0)
+    assert [name for _, name in world.books.boots] == ["n0", "n1"]
+    assert world.books.reasons().count(Reason.REBOOT_LOCK_STUCK) == 1
+
+
 def test_on_lost_holder_release_gives_a_lost_holder_up_after_the_timeouts() -> None:
     """What on-call does by hand otherwise."""
     world = _world(replace(POLICY, lock=schema.Lock(on_lost_holder=OnLostHolder.RELEASE)), "n0", "n1")

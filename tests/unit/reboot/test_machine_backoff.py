@@ -127,6 +127,29 @@ def test_a_sentinel_that_flickers_does_not_end_the_back_off() -> None:
     assert len(world.books.cordons) == 2
 
 
+def test_a_sentinel_that_comes_during_the_back_off_leaves_one_event() -> None:
+    """Required again soon after a reboot: until when it waits is in an Event, once, although nothing has begun."""
+    world = World()
+    machine = world.add_machine("n0")
+    Agents(replace(POLICY, retry_after=600.0), random.Random(1)).on(machine)
+    machine.want("first")
+    world.pass_time(200.0)
+    assert len(world.books.boots) == 1
+    assert _count(world, Reason.REBOOT_BLOCKED) == 0
+    machine.want("second")
+    for _ in range(5):
+        machine.wake()
+        world.pass_time(30.0)
+    assert machine.last_tick is not None
+    assert machine.last_tick.status.reason is StatusReason.BACKING_OFF
+    (blocked,) = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_BLOCKED]
+    assert blocked.message.startswith(
+        "The reboot waits: required again soon after the last reboot; backing off (until "
+    )
+    world.pass_time(1500.0)
+    assert len(world.books.boots) == 2
+
+
 def test_a_sentinel_that_comes_back_after_each_reboot_slows_down() -> None:
     """A boot script that always asks for a reboot: no endless loop at full speed but ever slower, down to one a day.
 
