@@ -9,7 +9,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import Any
 
 import pytest
 import trustme
@@ -177,3 +178,65 @@ def test_a_handshake_that_drips_ends() -> None:
     """The first bytes of a TLS record, and then one byte after the other."""
     with hostile(drip(b"\x16\x03\x03\x40\x00", b"\x02")) as (url, _), bounded(), pytest.raises(CallFailed):
         kube(url.replace("http:", "https:"), trustme.CA().cert_pem.bytes()).get(NODES, "worker-1")
+
+
+@pytest.fixture
+def a_port_that_takes_no_connection() -> Iterator[int]:
+    """Its backlog is full, so that the kernel answers no further one."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def names_api(addresses: Callable[[], list[tuple[str, int]]]) -> Callable[..., list[Any]]:
+    """getaddrinfo with other addresses for one name; numbers are left to the system."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *args: Any, **kwargs: Any) -> list[Any]:
+        if host != "localhost" or kwargs.get("flags"):
+            return real(host, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses()]
+
+    return resolve
+
+
+def test_a_name_with_many_addresses_is_one_connection_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch, a_port_that_takes_no_connection: int
+) -> None:
+    """Whoever answers for the name chooses how many there are."""
+    address = ("127.0.0.1", a_port_that_takes_no_connection)
+    monkeypatch.setattr(socket, "getaddrinfo", names_api(lambda: [address] * 500))
+    with bounded(), pytest.raises(CallFailed, match="no connection in time"):
+        kube("http://localhost").get(NODES, "worker-1")
+
+
+def test_a_resolver_that_hangs_is_waited_for_until_the_deadline_and_not_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cannot be interrupted; threads that wait for it must not add up."""
+    stop, asked = threading.Event(), list[int]()
+
+    def hang() -> list[tuple[str, int]]:
+        asked.append(1)
+        stop.wait(FAR_TOO_LONG_SECONDS)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", names_api(hang))
+    with bounded():
+        for _ in range(3):
+            with pytest.raises(CallFailed, match="no connection in time"):
+                kube("http://localhost").get(NODES, "worker-1")
+        assert PrometheusBlocker(Prometheus(url="http://localhost", timeout=0.5), SystemClock()).check().blocked
+    assert asked == [1]
+    stop.set()
+
+
+def test_the_second_address_is_taken_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hostile(once(OK + b"Content-Length: 2\r\n\r\n{}")) as (url, _):
+        port = int(url.rpartition(":")[2])
+        monkeypatch.setattr(socket, "getaddrinfo", names_api(lambda: [("127.0.0.1", 1), ("127.0.0.1", port)]))
+        assert kube("http://localhost").get(NODES, "worker-1") == {}
