@@ -1,4 +1,4 @@
-"""HTTP exchanges that end: one deadline for all of an exchange, and a bound on its headers.
+"""HTTP exchanges that end: one deadline for all of an exchange, a bound on its headers, its body and what is in it.
 
 The timeout of requests is per recv: a server that sends a byte a second, header lines or `100 Continue` holds a request
 for as long as it likes; that of a connection begins again with each address that a name has. Here the sockets
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -26,6 +27,12 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.ssl_ import create_urllib3_context
 
 HEADER_BYTES = 64 << 10
+BODY_BYTES = 8 << 20
+# Of Python's objects: an empty list takes 44 bytes for each byte of JSON, so a limit on the body alone says little.
+DOCUMENT_BYTES = 48 << 20
+_CHUNK = 1 << 16
+# At most, with what it adds to the object around it; more where keys repeat and small numbers stand, never less.
+_COSTS = ((b"{", 184), (b"[", 88), (b":", 75), (b",", 75))
 
 _exchange = threading.local()
 
@@ -157,6 +164,32 @@ def connect(host: str, port: int, timeout: float | None, options: Iterable[tuple
         else:
             return connected
     raise failed
+
+
+class TooLarge(ValueError):
+    """An answer is larger than what is read or parsed; the message says which."""
+
+
+def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> bytes:
+    """The whole body of urllib3's response. Raises TooLarge, and what reading raises."""
+    body = bytearray()
+    while chunk := raw.read1(_CHUNK, decode_content=False):
+        body += chunk
+        if len(body) > limit_bytes:
+            raise TooLarge(f"an answer of more than {limit_bytes >> 20} MiB")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """The document. Raises TooLarge, before anything is parsed, for what could take too much memory; ValueError."""
+    # One character beyond Latin-1 makes four bytes of each character in the text, and again in the value.
+    width = 2 if body.isascii() and b"\\u" not in body else 8
+    if len(body) * width + sum(body.count(mark) * cost for mark, cost in _COSTS) > DOCUMENT_BYTES:
+        raise TooLarge(f"an answer that could take more than {DOCUMENT_BYTES >> 20} MiB of memory")
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
 
 
 class _HeaderReader:

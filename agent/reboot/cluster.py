@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-MEMBERS_A_PAGE = 500
+# Nodes with fifty images each take half of what an answer may (bounded_http).
+MEMBERS_A_PAGE = 250
 
 _NOTHING: Mapping[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import ssl
 import threading
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
+from agent import bounded_http
+from agent.bounded_http import TooLarge
 from agent.config.schema import Prometheus
 from agent.daemon.reboot_thread import SystemClock
 from agent.errors import KubeError
@@ -57,6 +60,10 @@ def once(answer: bytes) -> Harm:
     return lambda client, _: client.sendall(answer)
 
 
+def whole(body: bytes) -> Harm:
+    return once(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
 BOMB = gzip.compress(b"[" * (200 << 20))
 SERVERS: dict[str, Harm] = {
     "bytes of the status line": drip(b"", b"H"),
@@ -73,6 +80,9 @@ SERVERS: dict[str, Harm] = {
     "a redirect to itself": once(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"),
     "a gzip bomb": once(OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
     "JSON of a great depth": once(OK + b"Content-Length: 2000000\r\n\r\n" + b"[" * 2_000_000),
+    "JSON of many lists": whole(b"[" + b",".join([b"[" * 900 + b"]" * 900] * 4000) + b"]"),
+    "JSON of many objects": whole(b"[" + b",".join([b'{"a":1}'] * 900_000) + b"]"),
+    "JSON of wide characters": whole(b'"\xf0\x9f\x98\x80' + b"a" * 7_900_000 + b'"'),
     "silence": drip(b"", b""),
 }
 
@@ -233,6 +243,43 @@ def test_a_resolver_that_hangs_is_waited_for_until_the_deadline_and_not_started_
         assert PrometheusBlocker(Prometheus(url="http://localhost", timeout=0.5), SystemClock()).check().blocked
     assert asked == [1]
     stop.set()
+
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "empty objects": lambda _: "{}",
+    "empty lists": lambda _: "[]",
+    "lists in lists": lambda _: "[" * 9 + "]" * 9,
+    "objects in objects": lambda _: '{"a":' * 9 + "1" + "}" * 9,
+    "keys": lambda number: f'{{"{number:x}":"{number:x}"}}',
+    "six keys": lambda number: "{" + ",".join(f'"{number + key:x}":{number}' for key in range(6)) + "}",
+    "texts": lambda number: f'"{number:x}"',
+    "wide texts": lambda number: f'"{number:x}\U0001f600"',
+    "escaped wide texts": lambda number: f'"{number:x}\\ud83d\\ude00{"a" * 50}"',
+    "numbers": lambda number: f"{number + 300}",
+    "fractions": lambda number: f"{number}.5",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_a_document_takes_is_never_underestimated(
+    monkeypatch: pytest.MonkeyPatch, shape: Callable[[int], str]
+) -> None:
+    """Of each shape the smallest that is refused takes less than the limit when it is parsed all the same."""
+    monkeypatch.setattr(bounded_http, "DOCUMENT_BYTES", 1 << 20)
+    parts: list[str] = []
+    while True:
+        parts += [shape(number) for number in range(len(parts), len(parts) + 100)]
+        body = f"[{','.join(parts)}]".encode()
+        try:
+            bounded_http.parse_json(body)
+        except TooLarge:
+            break
+    tracemalloc.start()
+    try:
+        json.loads(body)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * (1 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_second_address_is_taken_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
