@@ -24,6 +24,7 @@ from agent.kube.resources import PODS, Resource
 from agent.kube.watch import Informer, Listing, Watch
 
 FIELD_MANAGER = "node-hardening-agent"
+_PAGE_SIZE = 100
 
 Object = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
@@ -95,17 +96,15 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
-        page_size: int = 0,
+        page_size: int = _PAGE_SIZE,
     ) -> Listing:
         """The objects of a collection, requested page by page while they are iterated; all namespaces without one.
 
         resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
-        page_size: 0 for the resource's own.
+        page_size: of the first request; smaller where the objects are too large together.
         """
         selected = _selected(label_selector, field_selector)
-        return self._list(
-            resource, namespace, (*_query(limit=str(page_size or resource.page_size)), *selected), resource_version
-        )
+        return self._list(resource, namespace, selected, resource_version, page_size=page_size)
 
     def watch(
         self,
@@ -131,9 +130,7 @@ class Kube:
         selected = _selected(label_selector, field_selector)
         return Informer(
             self._caller,
-            lambda: patient._list(
-                resource, namespace, (("limit", str(resource.page_size)), *selected), background=True
-            ),
+            lambda: patient._list(resource, namespace, selected, background=True),
             lambda version: patient._watch(resource, namespace, selected, version),
         )
 
@@ -234,20 +231,22 @@ class Kube:
         self,
         resource: Resource,
         namespace: str,
-        query: _Query,
+        selected: _Query,
         resource_version: str = "",
         *,
+        page_size: int = _PAGE_SIZE,
         background: bool = False,
     ) -> Listing:
         operation = _operation("GET", "list", resource, "", namespace)
         first = _query(resourceVersion=resource_version)
 
-        def page(token: str) -> Object:
+        def page(token: str, size: int) -> Object:
             # A continue token carries the resourceVersion; naming it twice is refused.
             rest = _query(**{"continue": token}) if token else first
-            return self._object(Request(operation, query + rest, background=background))
+            query = (("limit", str(size)), *selected, *rest)
+            return self._object(Request(operation, query, background=background))
 
-        return Listing(page)
+        return Listing(page, page_size)
 
     def _watch(
         self,

@@ -7,7 +7,8 @@ query strings or raw bodies: only a Status object's own message, or the first li
     ├── NoCredentials          the credentials are not available (token file, exec plugin)
     └── CallFailed             one operation; carries operation, status, reason, causes, ambiguous, attempts
         ├── Unreachable        no whole answer: network, TLS, timeout, cut connection
-        ├── Malformed          an answer that is not valid: not JSON, too large, a redirect
+        ├── Malformed          an answer that is not valid: not JSON, a redirect
+        │   └── AnswerTooLarge
         ├── Stopped            not sent: the client is closed
         └── Refused            the API server refused (405, 413, 415 … are this class itself)
             ├── Unauthorized   401
@@ -110,6 +111,10 @@ class Unreachable(CallFailed):
 
 class Malformed(CallFailed):
     """The answer is not valid."""
+
+
+class AnswerTooLarge(Malformed):
+    """The answer is larger than what is read; a list can be read in smaller pages."""
 
 
 class Stopped(CallFailed):

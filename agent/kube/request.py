@@ -9,7 +9,6 @@ Here is also where every request is counted and timed. Nothing here logs a heade
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import threading
 import time
@@ -19,12 +18,12 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import requests
-import urllib3
 
-from agent.bounded_http import deadline
+from agent.bounded_http import BODY_BYTES, TooLarge, deadline, parse_json, read_body
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (
+    AnswerTooLarge,
     CallFailed,
     Malformed,
     Operation,
@@ -42,8 +41,6 @@ from agent.kube.transport import HttpSession, Stream, Tls
 T = TypeVar("T")
 
 JSON = "application/json"
-_CHUNK = 1 << 16
-_ANSWER_LIMIT = 16 << 20
 _REFUSAL_LIMIT = 1 << 20
 
 
@@ -224,8 +221,7 @@ class Caller:
             response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
             try:
                 note(str(response.status_code))
-                body = self._body(request, response.raw, _ANSWER_LIMIT)
-                return _document(request, response.status_code, body)
+                return _document(request, response.status_code, self._body(request, response, BODY_BYTES))
             finally:
                 response.close()
 
@@ -262,26 +258,21 @@ class Caller:
         if response.status_code < 300:
             return response
         try:
-            body = self._body(request, response.raw, _REFUSAL_LIMIT)
+            body = self._body(request, response, _REFUSAL_LIMIT)
             if response.status_code < 400:
                 raise Malformed(operation, f"a redirect ({response.status_code}), which is not followed")
             raise refusal(operation, response.status_code, response.headers, body, write=request.is_write)
         finally:
             response.close()
 
-    def _body(self, request: Request, raw: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+    def _body(self, request: Request, response: requests.Response, limit: int) -> bytes:
         """The whole body, of at most `limit` bytes."""
-        body = bytearray()
         try:
-            while chunk := raw.read1(_CHUNK, decode_content=False):
-                body += chunk
-                if len(body) > limit:
-                    raise Malformed(
-                        request.operation, f"an answer of more than {limit >> 20} MiB", ambiguous=request.is_write
-                    )
+            return read_body(response.raw, limit)
+        except TooLarge as error:
+            raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
         except NETWORK as error:
             raise self._unreachable(request, error) from error
-        return bytes(body)
 
     def _unreachable(self, request: Request, error: Exception) -> Unreachable:
         return unreachable(request.operation, self._access.server, error, write=request.is_write)
@@ -323,8 +314,10 @@ def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
 
 def _document(request: Request, status: int, body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return parse_json(body)
+    except TooLarge as error:
+        raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
+    except ValueError:
         # Not chained: a JSON error carries the whole body.
         message = f"the answer ({status}, {len(body)} bytes) is not JSON"
     raise Malformed(request.operation, message, ambiguous=request.is_write)

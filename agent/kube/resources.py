@@ -14,18 +14,13 @@ from agent.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind by its plural. group is empty for the core group. kind is what an object of it is called.
-
-    page_size: objects of one list request. An object has 1.5 MiB at most, an answer 16 MiB (kube/request.py): where
-    anyone who forges objects could hide others behind them, a page of the largest has to fit.
-    """
+    """One kind by its plural. group is empty for the core group. kind is what an object of it is called."""
 
     group: str
     version: str
     plural: str
     kind: str
     namespaced: bool = True
-    page_size: int = 100
 
     @property
     def api_version(self) -> str:
@@ -61,7 +56,7 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
-LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", page_size=10)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
 VOLUME_ATTACHMENTS = Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", namespaced=False)
 PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)

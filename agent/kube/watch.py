@@ -7,14 +7,14 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from agent.bounded_http import BODY_BYTES, parse_json
 from agent.errors import KubeError
-from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
+from agent.kube.errors import AnswerTooLarge, CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
 from agent.kube.network_errors import NETWORK, unreachable
 from agent.kube.request import Backoff, Caller, Request, RetryPolicy
 from agent.kube.transport import Stream
@@ -28,7 +28,8 @@ _SHORT_LIFE_SECONDS = 10.0
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 _NEVER = float("inf")
-_LINE_LIMIT = 16 << 20
+# Whoever can make objects large hides none behind them: what is too large together is read in parts.
+_PAGE_DIVISOR = 4
 
 
 class EventType(StrEnum):
@@ -229,9 +230,10 @@ class Listing:
     last page that was read, None where the server does not count them (it does not under a selector).
     """
 
-    def __init__(self, page: Callable[[str], dict[str, Any]]) -> None:
-        """page: from a continue token (empty for the first page) to the list object."""
+    def __init__(self, page: Callable[[str, int], dict[str, Any]], size: int) -> None:
+        """page: from a continue token (empty for the first page) and a number of objects to the list object."""
         self._page = page
+        self._size = size
         self.resource_version = ""
         self.remaining: int | None = None
 
@@ -239,7 +241,13 @@ class Listing:
         """The objects, page by page."""
         token = ""
         while True:
-            answer = self._page(token)
+            try:
+                answer = self._page(token, self._size)
+            except AnswerTooLarge:
+                if self._size == 1:
+                    raise
+                self._size = max(1, self._size // _PAGE_DIVISOR)
+                continue
             meta = _metadata(answer)
             self.resource_version = _text(meta.get("resourceVersion")) or self.resource_version
             token = _text(meta.get("continue"))
@@ -277,8 +285,8 @@ def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
                 parts.clear()
             parts.append(rest)
             yield from (line for line in lines if line)
-            if sum(map(len, parts)) > _LINE_LIMIT:
-                raise Malformed(request.operation, f"an event of more than {_LINE_LIMIT >> 20} MiB")
+            if sum(map(len, parts)) > BODY_BYTES:
+                raise Malformed(request.operation, f"an event of more than {BODY_BYTES >> 20} MiB")
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
     if any(parts):
@@ -287,9 +295,9 @@ def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
 
 def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        event = json.loads(line)
+        event = parse_json(line)
         kind, found = event["type"], event["object"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         kind, found = None, None
     if not isinstance(kind, str) or not isinstance(found, dict):
         raise Malformed(request.operation, "an event that is not an object with type and object")

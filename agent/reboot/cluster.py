@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from agent.model import Condition
 
-MEMBERS_A_PAGE = 500
+# Nodes with fifty images each take half of what an answer may (bounded_http).
+MEMBERS_A_PAGE = 250
 
 _NOTHING: Mapping[str, Any] = {}
 

@@ -21,6 +21,7 @@ from agent import __version__
 from agent.sandbox.noderoot import NodeRoot
 from bench.resident import Resident
 from tests.image.conftest import BASE, ROOT, TAG, Image
+from tests.integration.hostile.files import FILES
 from tests.support import agents, apiservers
 from tests.support.agents import eventually
 from tests.support.apiservers import ApiServer, Client
@@ -182,6 +183,39 @@ def test_run_keeps_a_node_within_its_memory(
         assert [line for line in log.splitlines() if not line.startswith("{")] == [], "not a line of JSON"
         assert resident.total_mib <= LIMIT_MIB, log
         assert attacked.total_mib <= HOSTILE_LIMIT_MIB, log
+
+
+PEAKS = """
+import json, os, subprocess, sys
+found = {}
+for name in sorted(os.listdir("/nodes")):
+    argv = [sys.executable, "-m", "agent", "audit", "--host-root", f"/nodes/{name}", "--node-name", "n", "-o", "json"]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    findings = json.loads(child.stdout.read())["findings"]
+    _, status, usage = os.wait4(child.pid, 0)
+    unknown = [one["id"] for one in findings if one["status"] == "unknown"]
+    found[name] = usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status), unknown
+print(json.dumps(found))
+"""
+
+
+def test_hostile_nodes_are_audited_within_the_memory(
+    image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The highest resident size of an audit with every control, for each node of tests/integration/hostile/files.py."""
+    for name, hostile in FILES.items():
+        hostile.node(tmp_path / name, Path("/nodes") / name)
+    done = image.run("-c", PEAKS, options=("--entrypoint", "/usr/bin/python3", *mounted((tmp_path, "/nodes"))))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert sorted(found) == sorted(FILES)
+    highest = max(mib for mib, _, _ in found.values())
+    with capsys.disabled():
+        sys.stdout.write(f"\nhighest resident in the image, of {len(FILES)} hostile nodes: {highest:.1f} MiB\n")
+    for name, (mib, code, unknown) in found.items():
+        assert (code, mib <= HOSTILE_LIMIT_MIB) == (1, True), (name, mib, code)
+        for id_, (status, _) in FILES[name].findings.items():
+            assert status != "unknown" or f"kubelet/{id_}" in unknown, (name, id_)
 
 
 def _statuses(text: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pytest
 from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, Patch, direct
 from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
+    AnswerTooLarge,
     Conflict,
     Malformed,
     NotFound,
@@ -25,6 +26,7 @@ from agent.kube.errors import (
     Unauthorized,
     Unreachable,
 )
+from agent.sandbox import builders
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
@@ -328,7 +330,7 @@ def test_an_answer_without_end_is_cut_off(seams: Seams) -> None:
     """Whatever is on the other side cannot fill the node's memory."""
     with scripted(lambda request: answer(request, b" " * (17 << 20))) as server:
         kube = door(server.url, "token", seams=seams)
-        with pytest.raises(Malformed, match="more than 16 MiB"):
+        with pytest.raises(Malformed, match="more than 8 MiB"):
             kube.get(NODES, "worker-1")
         kube.close()
 
@@ -408,3 +410,25 @@ def test_a_pod_list_goes_on_after_a_cut_page(sandbox: Sandbox, kube: Kube) -> No
         sandbox.add_pod(f"p{number}", node="worker-1")
     sandbox.add_fault(Fault(FaultKind.TRUNCATE, verbs=frozenset({"list"}), skip=1, count=1))
     assert [pod["metadata"]["name"] for pod in kube.list(PODS, page_size=2)] == [f"p{number}" for number in range(6)]
+
+
+def _add_large(sandbox: Sandbox, name: str, size: int) -> None:
+    pod = builders.pod(name)
+    pod["spec"]["containers"][0]["args"] = ["x" * size]
+    sandbox.create("pods", pod)
+
+
+def test_objects_that_are_too_large_together_are_read_in_smaller_pages(sandbox: Sandbox, kube: Kube) -> None:
+    """Whoever may make some objects large hides none of the others behind them."""
+    names = [f"p{number:02}" for number in range(12)]
+    for name in names:
+        _add_large(sandbox, name, 900 << 10)
+    assert [pod["metadata"]["name"] for pod in kube.list(PODS)] == names
+
+
+def test_one_object_that_is_too_large_is_an_error(sandbox: Sandbox, kube: Kube) -> None:
+    """Nothing is passed over in silence."""
+    for name, size in (("p0", 1), ("p1", 9 << 20), ("p2", 1)):
+        _add_large(sandbox, name, size)
+    with pytest.raises(AnswerTooLarge, match="more than 8 MiB"):
+        list(kube.list(PODS))

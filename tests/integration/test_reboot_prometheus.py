@@ -286,7 +286,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
     [
         (Scripted(status=302, headers={"Location": "http://127.0.0.1:1/"}), "a redirect (302), which is not followed"),
         (Scripted(body=b"<html>login</html>"), "not an answer of Prometheus (200, 18 bytes)"),
-        (Scripted(body=b"{" * 5_000_000), "an answer of more than 4 MiB"),
+        (Scripted(body=b" " * 9_000_000), "an answer of more than 8 MiB"),
         (Scripted(status=503, body=b"upstream"), "not an answer of Prometheus (503, 8 bytes)"),
     ],
     ids=["redirect", "login page", "flood", "proxy"],

@@ -32,11 +32,14 @@ _WAIT = {
 
 
 class NodeTree:
-    """The directory `root`, which is what Host is given. real: processes are started, and see this machine's files."""
+    """The directory `root`, which is what Host is given. real: processes are started, and see this machine's files.
 
-    def __init__(self, root: Path, *, real: bool = False) -> None:
+    mounted_at: where the directory is for whoever reads it, when that is a container.
+    """
+
+    def __init__(self, root: Path, *, real: bool = False, mounted_at: Path | None = None) -> None:
         self.root = root
-        self._seen_root = Path("/") if real else root
+        self._seen_root = Path("/") if real else mounted_at or root
         self._stack = ExitStack()
         (root / "proc/sys/kernel").mkdir(parents=True)
         (root / "proc/self").symlink_to("/proc/self")

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import urllib3
+
+from agent import bounded_http
+from agent.bounded_http import BoundedSocket
 
 URL = "http://127.0.0.1:1"
 DROPPED = b""  # the connection ends where the response should be
@@ -23,7 +25,7 @@ def response(status: int, body: bytes = b"{}", *headers: str) -> bytes:
 
 
 class Offline:
-    """Every connection of urllib3's while it is installed; `requests` are the first lines that arrived, in order."""
+    """Every connection of the client's while it is installed; `requests` are the first lines that arrived, in order."""
 
     def __init__(self, responses: Sequence[bytes] = ()) -> None:
         """responses: the last one is repeated."""
@@ -31,12 +33,12 @@ class Offline:
         self.requests: list[str] = []
         self._responses = list(responses) or [response(200)]
 
-    def connect(self, *_: Any, **__: Any) -> socket.socket:
-        """What stands in for `create_connection`."""
+    def connect(self, *_: Any) -> BoundedSocket:
+        """What stands in for bounded_http.connect."""
         self.opened += 1
         ours, theirs = socket.socketpair()
         threading.Thread(target=self._serve, args=(theirs,), daemon=True).start()
-        return ours
+        return BoundedSocket(ours.family, ours.type, ours.proto, ours.detach())
 
     def _serve(self, theirs: socket.socket) -> None:
         with theirs:
@@ -63,5 +65,5 @@ def offline(monkeypatch: pytest.MonkeyPatch, *responses: bytes) -> Iterator[Offl
     """Installs one that gives these responses."""
     server = Offline(responses)
     with monkeypatch.context() as patch:
-        patch.setattr(urllib3.util.connection, "create_connection", server.connect)
+        patch.setattr(bounded_http, "connect", server.connect)
         yield server

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.vm.harness import container
+from tests.vm.harness.channel import MachineGone
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import Said, policy
 
@@ -27,6 +29,7 @@ MOUNTS: list[dict[str, Any]] = [
     {"destination": "/usr/lib/modules", "type": "tmpfs", "source": "tmpfs"},
 ]  # fmt: skip
 AGENT = ["/opt/node-hardening/bin/node-hardening-agent"]
+_PYTHON = "/opt/node-hardening/bin/python"
 # docs/security.md says what each is used for.
 CAPABILITIES = (
     "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT", "CAP_MAC_ADMIN", "CAP_KILL", "CAP_SYS_MODULE",
@@ -99,3 +102,46 @@ def test_a_module_that_is_loaded_later_is_seen_from_the_container(clean: Machine
     clean.run(["/sbin/modprobe", "--ignore-install", "tipc"])
     told = contained(clean, "audit").finding("modprobe/tipc")
     assert (told["status"], "loaded" in told["observed"]) == ("fail", True)
+
+
+_HOOKS = """
+import sys
+from agent.config.schema import Hook
+from agent.host import Host, HostExec
+from agent.reboot.hooks import run_hooks
+for line in sys.argv[1:]:
+    ended = run_hooks((Hook(command=tuple(line.split())),), Host("/host", how=HostExec.NSENTER), environment={})
+    print(ended.done and not ended.error, line)
+"""
+# Of what hooks on a node do; and what a container without the capability for it is refused.
+_OF_ROOT = ("/bin/chown 1:1 /run/owned", "/bin/busybox ip link set lo mtu 65000", "/bin/mknod /run/null c 1 3")
+
+
+@pytest.mark.parametrize("capabilities", [(), CAPABILITIES], ids=["privileged", "capabilities"])
+def test_a_hook_is_roots_only_in_a_privileged_container(clean: Machine, capabilities: tuple[str, ...]) -> None:
+    """PID 1's namespaces give nothing back of what the container's bounding set has not: why the container stays
+    privileged."""
+    clean.sh("touch /run/owned; rm -f /run/null")
+    argv = [_PYTHON, "-c", _HOOKS, *_OF_ROOT]
+    done = container.run(clean, argv, mounts=MOUNTS, privileged=not capabilities, capabilities=capabilities)
+    assert done.out.splitlines() == [f"{not capabilities} {line}" for line in _OF_ROOT], done.text
+
+
+_REBOOT = """
+import sys
+from agent.config.schema import Reboot, RebootMethod
+from agent.host import Host, HostExec
+from agent.reboot.rebooters import make_rebooter
+make_rebooter(Reboot(method=RebootMethod(sys.argv[1])), Host("/host", how=HostExec.NSENTER)).reboot()
+"""
+
+
+@pytest.mark.parametrize("method", ["command", "signal"])
+def test_the_node_reboots(clean: Machine, method: str) -> None:
+    """`systemctl reboot` in PID 1's namespaces, and a signal to PID 1: both with these capabilities alone."""
+    before = clean.boot
+    argv = [_PYTHON, "-c", _REBOOT, method]
+    with suppress(MachineGone):  # it may be down before the container's end is seen
+        done = container.run(clean, argv, mounts=MOUNTS, capabilities=CAPABILITIES)
+        assert "Traceback" not in done.text
+    assert clean.await_up(before) != before

@@ -22,7 +22,6 @@ from agent.reboot.lock.pools import LEASE_PREFIX
 
 _NAME = re.compile(re.escape(LEASE_PREFIX) + r"(?P<pool>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)-(?P<slot>[0-9]{1,4})")
 _HOLDER_CHARACTERS = 80
-_PAGE_SIZE = 8  # Leases of the largest size that the API server stores fit into one response
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Pause:
 
 def read(kube: Kube, namespace: str) -> tuple[Lock, ...]:
     """Every lock of the namespace, by pool and slot. Raises KubeError."""
-    found = (lock_of(one) for one in kube.list(LEASES, namespace, page_size=_PAGE_SIZE))
+    found = (lock_of(one) for one in kube.list(LEASES, namespace))
     return tuple(sorted((lock for lock in found if lock is not None), key=lambda lock: (lock.pool, lock.slot)))
 
 

@@ -23,7 +23,6 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
 _SKEW_SECONDS = 30.0
-_PAGE_SIZE = 50  # tenants decide how big their DaemonSets are
 # A Node may be deleted and registered again under its name, by hand or by its cloud, while its machine reboots.
 GONE_SECONDS = 30.0
 
@@ -68,7 +67,7 @@ class KuredBlocker:
     def _daemonsets(self) -> Iterable[Object]:
         """Raises KubeError, also where the DaemonSet that the policy names does not exist."""
         if not self._daemonset:
-            return self._kube.list(DAEMONSETS, page_size=_PAGE_SIZE)
+            return self._kube.list(DAEMONSETS)
         namespace, _, name = self._daemonset.partition("/")
         try:
             return (self._kube.get(DAEMONSETS, name, namespace),)

@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
-
-from agent.bounded_http import bounded_session, deadline
+from agent.bounded_http import TooLarge, bounded_session, deadline, parse_json, read_body
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -24,8 +22,6 @@ from agent.kube.network_errors import NETWORK, words
 from agent.reboot.interfaces import BlockerResult, Clock, Drained
 from agent.text import join_limited, parse_rfc3339, sanitize
 
-_ANSWER_LIMIT = 4 << 20
-_CHUNK = 1 << 16
 _SECRET_LIMIT = 64 << 10
 _CLOCK_SKEW_SECONDS = 60.0
 _STATES = ("firing", "pending", "inactive")
@@ -112,9 +108,11 @@ class PrometheusBlocker:
                     allow_redirects=False,
                     stream=True,
                 ) as response:
-                    return understood(response.status_code, self._body(response))
+                    return understood(response.status_code, read_body(response.raw))
             except NETWORK as error:
                 raise PrometheusUnknown(self._trouble(error)) from error
+            except TooLarge as error:
+                raise PrometheusUnknown(str(error)) from None
             except ValueError as error:
                 raise PrometheusUnknown(f"not a URL: {sanitize(str(error))}") from error
 
@@ -135,14 +133,6 @@ class PrometheusBlocker:
             except KubeError as error:
                 raise PrometheusUnknown(f"tokenFile: {error}") from error
         return headers
-
-    def _body(self, response: requests.Response) -> bytes:
-        body = bytearray()
-        while chunk := response.raw.read1(_CHUNK, decode_content=False):
-            body += chunk
-            if len(body) > _ANSWER_LIMIT:
-                raise PrometheusUnknown(f"an answer of more than {_ANSWER_LIMIT >> 20} MiB")
-        return bytes(body)
 
     def _trouble(self, error: Exception) -> str:
         ca_file = self._policy.ca_file
@@ -171,8 +161,10 @@ def _header(value: bytes, path: str) -> str:
 def understood(status: int, body: bytes) -> Mapping[str, Any]:
     """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_json(body)
+    except TooLarge:
+        raise
+    except ValueError:
         document = None
     document = document if isinstance(document, dict) else {}
     if status != 200 or document.get("status") != "success":

@@ -23,7 +23,7 @@ from agent.reboot.machine.inputs import LockAttempt, Slot
 
 # From the first request for the lock until all others have seen it: the pool listed, the Lease swapped, a watch event.
 _SUPPRESSION_SECONDS = 0.4
-_NEXT_PAGE_SECONDS = 0.25  # what each further page of nodes adds to that
+_NEXT_PAGE_SECONDS = 0.125  # what each further page of nodes adds to that
 _SPACING_SECONDS = 0.25
 _RETRY_SECONDS = 2.0
 _RETRY_LIMIT_SECONDS = 15.0

@@ -1,7 +1,7 @@
 """Files and directories that are huge, endless, many, or no files at all: unknown with the reason, in little memory.
 
 Each case of memory is measured in a process of its own: the highest resident size of an audit, less than the container
-is given. The inputs are those that took 234 to 881 MiB before limits and a budget.
+is given. The inputs are in files.py; tests/image reads them in the image.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from agent.controls.apparmor.parser import Tool
 from agent.errors import HostError, HostFileError
 from agent.host import Host, HostExec
 from agent.host.budget import LIMITS, Budget, BudgetExceeded, Resource
+from tests.integration.hostile.files import FILES
 from tests.support.apparmor_kernel import PARSER, StandIn
-from tests.support.kubelets import CONFIG, DROP_INS, HARDENED, config, plant
+from tests.support.kubelets import CONFIG, HARDENED, plant
 from tests.support.node_tree import NodeTree
 
 MOST_MIB = 96
@@ -56,76 +57,14 @@ def node(tmp_path: Path) -> NodeTree:
     return NodeTree(plant(tmp_path / "node", {CONFIG: HARDENED, "/var/lib/kubelet/ca.crt": "CA"}))
 
 
-def test_a_huge_file_of_arguments(node: NodeTree) -> None:
-    """8 MiB of MicroK8s' arguments: 881 MiB and 18.7 s before."""
-    plant(node.root, {"/args/kubelet": "--a=b\n" * (1 << 20), "/args/kube-proxy": "--a=b\n" * (1 << 20)})
-    node.add("kubelite", "/snap/kubelite", "--kubelet-args-file=/args/kubelet", "--proxy-args-file=/args/kube-proxy")
-    found = audit(node.root)
-    assert found["4.2.1"][0] == found["4.3.1"][0] == "unknown"
-    assert "larger than 65536 bytes" in found["4.2.1"][1]
-
-
-def test_a_huge_command_line(node: NodeTree) -> None:
-    """A process may have megabytes of arguments: its identity is known and its words are not."""
-    node.add("kubelet", "kubelet", *["--a=b"] * 20_000)
-    found = audit(node.root)
-    assert found["process"][0] == "unknown"
-    assert "larger than 65536 bytes" in found["process"][1]
-
-
-def test_a_directory_of_many_names(node: NodeTree) -> None:
-    """220,000 names in --cert-dir: 234 MiB before."""
-    folder = node.root / "certs"
-    folder.mkdir()
-    first = folder / "0.pem"
-    first.write_text("")
-    for number in range(1, 60_000):  # links cost no inodes, and a link may have 65,000 names
-        os.link(first, folder / f"{number}.pem")
-    node.add("kubelet", "kubelet", f"--config={CONFIG}", "--cert-dir=/certs")
-    found = audit(node.root)
-    assert found["file/pki"][0] == "unknown"
-    assert "more than 8192 names" in found["file/pki"][1]
-    assert found["4.2.1"][0] == "pass"
-
-
-def test_drop_ins_of_many_values(node: NodeTree) -> None:
-    """40 drop-ins of 40,000 values each: 514 MiB before. Below the limit of one file the pass's own limit holds."""
-    for values in (40_000, 15_000):
-        body = config("allowedUnsafeSysctls: [" + "a.b," * values + "]\n")
-        plant(node.root, {f"{DROP_INS}/{number:02}.conf": body for number in range(40)})
-        node.add("kubelet", "kubelet", f"--config={CONFIG}", f"--config-dir={DROP_INS}")
-        found = audit(node.root)
-        node.remove(812)
-        assert found["config"][0] == found["sysctls"][0] == "unknown"
-        assert "values" in found["config"][1]
-
-
-def test_many_directories_of_drop_ins(node: NodeTree) -> None:
-    """More than a kubelet is ever given."""
-    for number in range(600):
-        (node.root / f"drop/{number}").mkdir(parents=True)
-    node.add("kubelet", "kubelet", "--config-dir=/drop")
-    assert audit(node.root)["config"][0] == "unknown"
-
-
-def test_deep_and_wide_documents(node: NodeTree) -> None:
-    """Nesting, aliases of aliases, one endless word, and JSON that nests deeper than Python recurses."""
-    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 20}]\n" for n in range(1, 20))
-    for body in (config("[" * 100_000), config(bomb), config("x: " + "a" * 400_000), '{"a":' * 50_000, "- " * 100_000):
-        plant(node.root, {CONFIG: body})
-        node.add("kubelet", "kubelet", f"--config={CONFIG}")
-        found = audit(node.root)
-        node.remove(812)
-        assert found["4.2.14"][0] in ("unknown", "fail")
-
-
-def test_a_large_client_ca_and_certificate(node: NodeTree) -> None:
-    """What is only looked at is not read; what is parsed is bounded."""
-    plant(node.root, {"/big.crt": "x" * (9 << 20)})
-    node.add("kubelet", "kubelet", "--client-ca-file=/big.crt", "--tls-cert-file=/big.crt", "--tls-private-key-file=/k")
-    found = audit(node.root)
-    assert found["4.2.3"][0] == "pass"
-    assert (found["4.2.9"][0], "larger than" in found["4.2.9"][1]) == ("unknown", True)
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_huge_or_many(tmp_path: Path, name: str) -> None:
+    """The finding says which limit it was, and the audit stayed small."""
+    hostile = FILES[name]
+    found = audit(hostile.node(tmp_path / "node").root)
+    for id_, (status, reason) in hostile.findings.items():
+        assert found[id_][0] in status.split()
+        assert reason in found[id_][1]
 
 
 # -- what is no file ---------------------------------------------------------------------------------------------------

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import ssl
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import Any
 
 import pytest
 import trustme
 
+from agent import bounded_http
+from agent.bounded_http import TooLarge
 from agent.config.schema import Prometheus
 from agent.daemon.reboot_thread import SystemClock
 from agent.errors import KubeError
@@ -56,6 +60,10 @@ def once(answer: bytes) -> Harm:
     return lambda client, _: client.sendall(answer)
 
 
+def whole(body: bytes) -> Harm:
+    return once(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
 BOMB = gzip.compress(b"[" * (200 << 20))
 SERVERS: dict[str, Harm] = {
     "bytes of the status line": drip(b"", b"H"),
@@ -72,6 +80,9 @@ SERVERS: dict[str, Harm] = {
     "a redirect to itself": once(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"),
     "a gzip bomb": once(OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
     "JSON of a great depth": once(OK + b"Content-Length: 2000000\r\n\r\n" + b"[" * 2_000_000),
+    "JSON of many lists": whole(b"[" + b",".join([b"[" * 900 + b"]" * 900] * 4000) + b"]"),
+    "JSON of many objects": whole(b"[" + b",".join([b'{"a":1}'] * 900_000) + b"]"),
+    "JSON of wide characters": whole(b'"\xf0\x9f\x98\x80' + b"a" * 7_900_000 + b'"'),
     "silence": drip(b"", b""),
 }
 
@@ -177,3 +188,102 @@ def test_a_handshake_that_drips_ends() -> None:
     """The first bytes of a TLS record, and then one byte after the other."""
     with hostile(drip(b"\x16\x03\x03\x40\x00", b"\x02")) as (url, _), bounded(), pytest.raises(CallFailed):
         kube(url.replace("http:", "https:"), trustme.CA().cert_pem.bytes()).get(NODES, "worker-1")
+
+
+@pytest.fixture
+def a_port_that_takes_no_connection() -> Iterator[int]:
+    """Its backlog is full, so that the kernel answers no further one."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def names_api(addresses: Callable[[], list[tuple[str, int]]]) -> Callable[..., list[Any]]:
+    """getaddrinfo with other addresses for one name; numbers are left to the system."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *args: Any, **kwargs: Any) -> list[Any]:
+        if host != "localhost" or kwargs.get("flags"):
+            return real(host, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses()]
+
+    return resolve
+
+
+def test_a_name_with_many_addresses_is_one_connection_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch, a_port_that_takes_no_connection: int
+) -> None:
+    """Whoever answers for the name chooses how many there are."""
+    address = ("127.0.0.1", a_port_that_takes_no_connection)
+    monkeypatch.setattr(socket, "getaddrinfo", names_api(lambda: [address] * 500))
+    with bounded(), pytest.raises(CallFailed, match="no connection in time"):
+        kube("http://localhost").get(NODES, "worker-1")
+
+
+def test_a_resolver_that_hangs_is_waited_for_until_the_deadline_and_not_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It cannot be interrupted; threads that wait for it must not add up."""
+    stop, asked = threading.Event(), list[int]()
+
+    def hang() -> list[tuple[str, int]]:
+        asked.append(1)
+        stop.wait(FAR_TOO_LONG_SECONDS)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", names_api(hang))
+    with bounded():
+        for _ in range(3):
+            with pytest.raises(CallFailed, match="no connection in time"):
+                kube("http://localhost").get(NODES, "worker-1")
+        assert PrometheusBlocker(Prometheus(url="http://localhost", timeout=0.5), SystemClock()).check().blocked
+    assert asked == [1]
+    stop.set()
+
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "empty objects": lambda _: "{}",
+    "empty lists": lambda _: "[]",
+    "lists in lists": lambda _: "[" * 9 + "]" * 9,
+    "objects in objects": lambda _: '{"a":' * 9 + "1" + "}" * 9,
+    "keys": lambda number: f'{{"{number:x}":"{number:x}"}}',
+    "six keys": lambda number: "{" + ",".join(f'"{number + key:x}":{number}' for key in range(6)) + "}",
+    "texts": lambda number: f'"{number:x}"',
+    "wide texts": lambda number: f'"{number:x}\U0001f600"',
+    "escaped wide texts": lambda number: f'"{number:x}\\ud83d\\ude00{"a" * 50}"',
+    "numbers": lambda number: f"{number + 300}",
+    "fractions": lambda number: f"{number}.5",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_a_document_takes_is_never_underestimated(
+    monkeypatch: pytest.MonkeyPatch, shape: Callable[[int], str]
+) -> None:
+    """Of each shape the smallest that is refused takes less than the limit when it is parsed all the same."""
+    monkeypatch.setattr(bounded_http, "DOCUMENT_BYTES", 1 << 20)
+    parts: list[str] = []
+    while True:
+        parts += [shape(number) for number in range(len(parts), len(parts) + 100)]
+        body = f"[{','.join(parts)}]".encode()
+        try:
+            bounded_http.parse_json(body)
+        except TooLarge:
+            break
+    tracemalloc.start()
+    try:
+        json.loads(body)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * (1 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_second_address_is_taken_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hostile(once(OK + b"Content-Length: 2\r\n\r\n{}")) as (url, _):
+        port = int(url.rpartition(":")[2])
+        monkeypatch.setattr(socket, "getaddrinfo", names_api(lambda: [("127.0.0.1", 1), ("127.0.0.1", port)]))
+        assert kube("http://localhost").get(NODES, "worker-1") == {}
