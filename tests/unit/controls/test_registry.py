@@ -15,6 +15,7 @@ from agent.config import schema
 from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import keys
 from agent.controls import registry
+from agent.config.recognition import Claim
 from agent.controls.base import FileType, Step
 from agent.controls.registry import Act, ControlSpec
 from agent.daemon.config_store import fingerprint
@@ -72,7 +73,7 @@ LAMP = ControlSpec(
     lambda section, _host, _configz: LampControl(section),
     FileType(
         "lamp file",
-        matches=lambda _content, path: path.endswith(".lamp"),
+        claim=lambda _content, path: Claim.CERTAIN if path.endswith(".lamp") else Claim.NONE,
         lint=lambda _content, path, _host: [Problem(path, 1, "", "it is dark")],
     ),
 )
