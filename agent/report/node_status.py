@@ -15,9 +15,12 @@ from agent.annotations import CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, 
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
 
 FINDINGS_BYTES = 4096
+# NodeHardened's heartbeat is written once in an hour in which nothing else was; two are missed before a node is silent.
+HEARTBEAT_SECONDS = 3600.0
+SILENT_SECONDS = 2.5 * HEARTBEAT_SECONDS
 _SENTENCE_CHARACTERS = 1024
 _OBSERVED_CHARACTERS = 160
-_NEXT_STEP_CHARACTERS = 240
+_TEXT_CHARACTERS = 240
 
 
 class ComplianceStatus(StrEnum):
@@ -121,8 +124,8 @@ def summary(report: Report) -> str:
 def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
     """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted.
 
-    What should be there instead (`expected`) and the next step (`remediation`) are added where they fit, the
-    worst findings first: `kubectl node-hardening why` and `diff` read them here.
+    Titles, then what is expected and the next step (`remediation`) are added where they fit, the worst findings first:
+    `kubectl node-hardening why` and `diff` read them here.
     """
     reported = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
     shown: list[dict[str, object]] = []
@@ -143,20 +146,20 @@ def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
             break
         shown.append(entry)
         size += length
-    return _compact(_with_next_steps(shown, reported, limit)) if shown else ""
+    return _compact(_with_texts(shown, reported, limit)) if shown else ""
 
 
-def _with_next_steps(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
-    space = limit - len(_compact(shown).encode())
-    for entry, one in zip(shown, found, strict=False):
-        if "id" not in entry:
-            break
-        for key, text in (("expected", one.expected), ("remediation", one.remediation)):
-            addition = {key: cut(" ".join(text.split()), _NEXT_STEP_CHARACTERS)}
-            length = len(_compact(addition).encode()) - len("{}") + len(",")
-            if text and length <= space:
-                entry.update(addition)
-                space -= length
+def _with_texts(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
+    """Titles of all first: a title is what makes an id readable."""
+    left = limit - len(_compact(shown).encode())
+    for keys in (("title",), ("expected", "remediation")):
+        for entry, one in zip(shown, found, strict=False):
+            for key in keys if "id" in entry else ():
+                addition = {key: cut(" ".join(getattr(one, key).split()), _TEXT_CHARACTERS)}
+                length = len(_compact(addition).encode()) - len("{}") + len(",")
+                if addition[key] and length <= left:
+                    entry.update(addition)
+                    left -= length
     return shown
 
 
@@ -191,14 +194,18 @@ def _sentence(some: Sequence[Finding]) -> str:
         worst = worst_first(failing)[0]
         critical = sum(1 for one in failing if one.severity is Severity.CRITICAL)
         how_bad = f", {critical} critical" if critical else ""
-        parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({worst.id}{_more(failing)})")
+        parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({_label(worst)}{_more(failing)})")
     if unknown:
-        parts.append(f"{len(unknown)} unknown ({worst_first(unknown)[0].id}{_more(unknown)})")
+        parts.append(f"{len(unknown)} unknown ({_label(worst_first(unknown)[0])}{_more(unknown)})")
     return ", ".join(parts) or f"{len(checks)}/{len(checks)} passed"
 
 
 def _more(some: Sequence[Finding]) -> str:
     return " …" if len(some) > 1 else ""
+
+
+def _label(finding: Finding) -> str:
+    return f"{finding.id}: {cut(finding.title, 100)}" if finding.title else finding.id
 
 
 def _compact(value: object) -> str:

@@ -27,7 +27,7 @@ from agent.reboot.lock.pools import pool_of
 from agent.reboot.phases import Phase
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
-from agent.report.node_status import ComplianceStatus
+from agent.report.node_status import SILENT_SECONDS, ComplianceStatus
 
 PAGE_SIZE = 500
 # From the cordon to the uncordon.
@@ -77,12 +77,13 @@ class Reboot:
 class NodeRow:
     """One node in a few hundred bytes.
 
-    ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when no
-    agent ever checked it. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them.
-    phase, reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
-    the lock, when the reboot was first required). phase is None while reboots are off or no agent reports. is_outdated:
-    the agent is too old for that annotation: only phase and message are known. required: None when unknown. findings,
-    history: empty unless requested.
+    ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when
+    no agent ever checked it. silent_since: of an agent whose last heartbeat is too old for its report to count;
+    else 0. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them. phase,
+    reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
+    the lock, when the reboot was first required). phase is None while reboots are off or no agent reports.
+    is_outdated: the agent is too old for that annotation: only phase and message are known. required: None when
+    unknown. findings, history: empty unless requested.
     """
 
     name: str
@@ -92,6 +93,7 @@ class NodeRow:
     cordoned: bool
     kernel: str
     compliance: ComplianceStatus | None
+    silent_since: float
     worst: FindingRow | None
     failing: int
     unknown: int
@@ -177,6 +179,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     node = node_view(found)
     notes = node.annotations
     listed, more = findings(notes.get(keys.FINDINGS, ""))
+    silent_since = _silent_since(found)
     info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
@@ -185,7 +188,8 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(values.text(info.get("kernelVersion"), 80)),
-        compliance=compliance(notes.get(keys.STATUS)),
+        compliance=compliance(notes.get(keys.STATUS), is_silent=silent_since > 0),
+        silent_since=silent_since,
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
@@ -245,9 +249,17 @@ def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
     return replace(one, phase=Phase.REBOOTING, reason=StatusReason.REBOOTING, since=mine.renewed, until=0.0)
 
 
-def compliance(text: str | None) -> ComplianceStatus | None:
-    """The `status` annotation; a word that no agent of this version writes is unknown."""
-    return _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN) if text else None
+def compliance(text: str | None, *, is_silent: bool) -> ComplianceStatus | None:
+    """The `status` annotation; a word that no agent of this version writes is unknown, and so is a silent agent's."""
+    known = ComplianceStatus.UNKNOWN if is_silent else _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN)
+    return known if text else None
+
+
+def _silent_since(found: Mapping[str, Any]) -> float:
+    """The agent's last heartbeat where the kubelet's is hours newer. Both are of the node's clock: ours is not read."""
+    agent = values.timestamp(_condition(found, keys.CONDITION_HARDENED, "lastHeartbeatTime"))
+    kubelet = values.timestamp(_condition(found, "Ready", "lastHeartbeatTime"))
+    return agent if agent and kubelet - agent > SILENT_SECONDS else 0.0
 
 
 def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
@@ -296,13 +308,11 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
     )
 
 
-def _condition(found: Mapping[str, Any], kind: str) -> str:
-    """The status of one condition of a Node, empty when it is not there."""
+def _condition(found: Mapping[str, Any], kind: str, key: str = "status") -> str:
+    """A value of one condition of a Node, empty when it is not there."""
     conditions = values.part(found, "status").get("conditions")
     some: Iterable[Any] = conditions if isinstance(conditions, list) else ()
-    return next(
-        (values.text(one.get("status")) for one in some if isinstance(one, dict) and one.get("type") == kind), ""
-    )
+    return next((values.text(one.get(key)) for one in some if isinstance(one, dict) and one.get("type") == kind), "")
 
 
 def _enum(kind: type[T], value: object, other: T) -> T:

@@ -55,7 +55,7 @@ def test_whatever_was_found_the_node_shows_little(found: Report, limit: int) -> 
     more = entries.pop()["more"] if entries and "more" in entries[-1] else 0
     assert len(entries) + more == len(bad)
     always = {"id", "status", "severity", "observed"}
-    assert all(always <= set(entry) <= always | {"expected", "remediation"} for entry in entries)
+    assert all(always <= set(entry) <= always | {"title", "expected", "remediation"} for entry in entries)
     assert all(len(one.message) <= 1024 for one in told.conditions)
 
 
@@ -94,7 +94,8 @@ def test_one_sentence_a_control() -> None:
         finding(5, control="apparmor", status=Status.NOT_APPLICABLE),
     )
     assert node_status.summary(found) == (
-        "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3 …), 1 unknown (kubelet/4). "
+        "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3: A check …), "
+        "1 unknown (kubelet/4: A check). "
         "apparmor: not applicable here."
     )
 
