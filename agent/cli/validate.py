@@ -169,9 +169,7 @@ class _Linter:
             for one, kind in found:
                 self._lint(one, kind)
         elif is_named and not is_object(text) and not file.endswith(_PROSE):
-            self._wrong(
-                file, [Problem(file, 0, "", f"its type is unknown: name it with --as {self._words}")]
-            )
+            self._wrong(file, [Problem(file, 0, "", f"its type is unknown: name it with --as {self._words}")])
         else:
             self._skip(file, broken[0].message if broken else _NOT_OURS)
 

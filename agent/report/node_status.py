@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.annotations import CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
+from agent.annotations import CHECKS, CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
 from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
 
 FINDINGS_BYTES = 4096
@@ -90,6 +90,7 @@ def hardening(
         STATUS: word.value,
         SUMMARY: text,
         FINDINGS: findings(report.findings, limit) or None,
+        CHECKS: checks(report.findings, limit),
         POLICY: policy,
         VERSION: version,
     }
@@ -149,6 +150,29 @@ def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
     return _compact(_with_texts(shown, reported, limit)) if shown else ""
 
 
+def checks(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
+    """JSON of what did not fail: `passed` (ids), `info` and `notApplicable` (ids with the reason); `more` counts.
+
+    What needs no reason comes first, and what was skipped by configuration is part of `info`.
+    """
+    names = {Status.PASS: "passed", Status.INFO: "info", Status.NOT_APPLICABLE: "notApplicable"}
+    order = [one for status in names for one in found if one.status is status]
+    shown: dict[str, dict[str, str]] = {}
+    size = len(_compact({**{name: {} for name in names.values()}, "more": len(order)}))
+    for number, one in enumerate(order):
+        observed = "" if one.status is Status.PASS else cut(" ".join(one.observed.split()), _OBSERVED_CHARACTERS)
+        size += len(_compact({one.id: observed}).encode())
+        if size > limit:
+            return _checks_document(shown, len(order) - number)
+        shown.setdefault(names[one.status], {})[one.id] = observed
+    return _checks_document(shown, 0)
+
+
+def _checks_document(shown: Mapping[str, Mapping[str, str]], more: int) -> str:
+    document = {name: list(some) if name == "passed" else some for name, some in shown.items()}
+    return _compact({**document, "more": more} if more else document)
+
+
 def _with_texts(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
     """Titles of all first: a title is what makes an id readable."""
     left = limit - len(_compact(shown).encode())
@@ -184,8 +208,9 @@ def cut(text: str, characters: int) -> str:
 
 
 def _sentence(some: Sequence[Finding]) -> str:
-    checks = [one for one in some if one.status is not Status.NOT_APPLICABLE]
-    if not checks:
+    checks = [one for one in some if one.status not in (Status.NOT_APPLICABLE, Status.INFO)]
+    notes = [one for one in some if one.status is Status.INFO]
+    if not checks and not notes:
         return "not applicable here"
     failing = [one for one in checks if one.status is Status.FAIL]
     unknown = [one for one in checks if one.status is Status.UNKNOWN]
@@ -197,7 +222,10 @@ def _sentence(some: Sequence[Finding]) -> str:
         parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({_label(worst)}{_more(failing)})")
     if unknown:
         parts.append(f"{len(unknown)} unknown ({_label(worst_first(unknown)[0])}{_more(unknown)})")
-    return ", ".join(parts) or f"{len(checks)}/{len(checks)} passed"
+    parts = parts or [f"{len(checks)}/{len(checks)} passed"]
+    if notes:
+        parts.append(f"{len(notes)} info ({_label(worst_first(notes)[0])}{_more(notes)})")
+    return ", ".join(parts)
 
 
 def _more(some: Sequence[Finding]) -> str:

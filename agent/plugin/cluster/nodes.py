@@ -7,6 +7,7 @@ What the reboot is at stands in `reboot-status` as data; no sentence is ever par
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ class NodeRow:
     version: str
     policy: str
     config_problem: str
+    checks: tuple[FindingRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
     history: tuple[Reboot, ...] = ()
 
@@ -138,6 +140,7 @@ class Keep:
 
     findings: bool = False
     history: bool = False
+    checks: bool = False
 
 
 def rows(
@@ -200,6 +203,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         version=sys.intern(values.text(notes.get(keys.VERSION), 80)),
         policy=sys.intern(values.text(notes.get(keys.POLICY), 80)),
         config_problem=sys.intern(values.text(notes.get(keys.CONFIG_PROBLEM))),
+        checks=checks(notes.get(keys.CHECKS, "")) if keep.checks else (),
         findings=listed if keep.findings else (),
         history=history(notes.get(keys.REBOOT_HISTORY, "")) if keep.history else (),
     )
@@ -270,6 +274,19 @@ def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
     more = int(sum(values.number(one.get("more")) for one in entries))
     listed = [one for one in entries if "id" in one]
     return tuple(_finding(one) for one in listed[:_FINDINGS_KEPT]), more + max(len(listed) - _FINDINGS_KEPT, 0)
+
+
+@functools.lru_cache(maxsize=256)  # most nodes of a fleet have the same
+def checks(text: str) -> tuple[FindingRow, ...]:
+    """The `checks` annotation: what passed, and what was not judged, with the reason as what was observed."""
+    document = values.mapping(text)
+    found = [(Status.PASS, one, "") for one in values.texts(document.get("passed"))]
+    for key, status in (("info", Status.INFO), ("notApplicable", Status.NOT_APPLICABLE)):
+        found += [(status, one, values.text(reason)) for one, reason in values.part(document, key).items()]
+    return tuple(
+        FindingRow(sys.intern(values.text(one, 120)), status, Severity.INFO, reason)
+        for status, one, reason in found[:_FINDINGS_KEPT]
+    )
 
 
 def state_of(notes: Mapping[str, str]) -> NodeState | None:
