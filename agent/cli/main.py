@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from agent.cli import common, options, table
+from agent.cli import common, lint_output, options, table
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
@@ -73,12 +73,16 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    result = validate(arguments.paths, Host("/"))
+    result = validate(arguments.paths, Host("/"), arguments.type)
     if arguments.output == "table":
-        _out(result.text(style_of(sys.stdout, os.environ)))
+        _out(lint_output.table(result, style_of(sys.stdout, os.environ), verbose=arguments.verbose))
+    elif arguments.output in lint_output.FORMATS:
+        _out(lint_output.FORMATS[arguments.output](result))
     else:
-        _document(result.document(), arguments.output)
-    return USAGE if result.problems else COULD_NOT if result.unchecked else OK
+        _document(lint_output.document(result), arguments.output)
+    if result.problems:
+        return USAGE
+    return COULD_NOT if result.unchecked or (arguments.strict and result.doubts) else OK
 
 
 def _demo(arguments: argparse.Namespace) -> int:

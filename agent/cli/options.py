@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent import __version__
 from agent.cli.common import CliArgs
+from agent.cli.lint_output import FORMATS
+from agent.cli.validate import file_types
 from agent.config.schema import LogFormat, LogLevel
 from agent.host import HostExec
 
@@ -33,14 +35,13 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    common = _common(environment)
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
+    def command(name: str, about: str, outputs: Iterable[str] = ()) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=about,
             description=about[0].upper() + about[1:] + ".",
-            parents=[common],
+            parents=[_common(environment, outputs)],
             epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -49,8 +50,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command("audit", "report what does not comply on this node; changes nothing, needs no cluster")
     apply = command("apply", "one pass over this node: apply the policy, verify, report")
     apply.add_argument("--dry-run", action="store_true", help="stop after the plan; changes nothing")
-    validate = command("validate", "lint configuration and profiles, for the CI of a platform team")
-    validate.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder that is walked")
+    validate = command("validate", "lint configuration and profiles, for the CI of a platform team", FORMATS)
+    _validate(validate)
     demo = command("demo", "hardening and rolling reboots on sandboxed nodes: no root, no cluster, about a minute")
     demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="number of nodes (default 3)")
     demo.add_argument("--keep", action="store_true", help="keep the sandbox and print where it is")
@@ -62,7 +63,16 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return top
 
 
-def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _validate(validate: argparse.ArgumentParser) -> None:
+    validate.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder that is walked, or - for stdin")
+    validate.add_argument(
+        "--as", choices=[*file_types()], default="", dest="type", help="what the files are, if they do not say so"
+    )
+    validate.add_argument("--strict", action="store_true", help="fail also on what may be ours and was not judged")
+    validate.add_argument("-v", "--verbose", action="store_true", help="list what was skipped, and why")
+
+
+def _common(environment: Mapping[str, str], outputs: Iterable[str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     shared = common.add_argument_group("common options")
     shared.add_argument("--config", metavar="FILE", help=f"the policy (default {DEFAULT_CONFIG}, or the built-in one)")
@@ -79,7 +89,9 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environment.get("NODE_NAME") or socket.gethostname(),
         help="the Node's name (default: NODE_NAME, else the host's name)",
     )
-    shared.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table", help="default table")
+    shared.add_argument(
+        "-o", "--output", choices=["table", "json", "yaml", *outputs], default="table", help="default table"
+    )
     shared.add_argument("--log-level", choices=[level.value for level in LogLevel], help="default: the policy's")
     shared.add_argument("--log-format", choices=[form.value for form in LogFormat], help="default: the policy's")
     return common

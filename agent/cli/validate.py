@@ -1,30 +1,35 @@
 """`validate PATH…`: configuration and profiles linted where they are written, before a node reads them.
 
-A file's name and content decide what it is: a YAML's `kind`, JSON for seccomp, anything else that holds a profile for
-AppArmor. The same texts inside a ConfigMap manifest are linted too, with the manifest's line numbers. What a valid
-profile leaves open is a warning and does not change the exit code. A Helm chart's templates are skipped: validate what
-`helm template` renders from them. It changes nothing.
+Evidence decides what a text is: its kind, a ConfigMap of ours or the chart's values around it, its content, or the user
+who names its type. Then every problem counts. What is not ours is skipped and counted; what may be ours and could not
+be judged is listed, and fails with --strict. It changes nothing.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Iterator, Sequence
+import stat
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import NamedTuple
 
 from agent import config
-from agent.cli.manifests import Text, texts
+from agent.cli.manifests import POLICY, Text, is_object, names_our_map, texts
 from agent.config.loader import decode, read_content
-from agent.config.schema import KIND as CONFIG_KIND
+from agent.config.recognition import Claim, policy_claim
 from agent.controls import registry
-from agent.controls.base import FileType, yaml_kind
+from agent.controls.base import FileType
 from agent.errors import ConfigError, HostError, Problem, UsageError
 from agent.host import Host
-from agent.terminal import Style, printable
 
+STDIN = "-"
 _LIMIT_BYTES = 4 << 20
-_SKIPPED_ENDINGS = (".md", ".txt", ".rst", ".swp", "~")
+_PROSE = (".md", ".txt", ".rst", ".swp", "~")
+_NOT_OURS = "no policy, deny list or profile"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_TEMPLATE = "a template of a Helm chart: validate what `helm template` renders"
 
 
 def _lint_policy(content: str, path: str, _host: Host) -> Sequence[Problem]:
@@ -35,126 +40,184 @@ def _lint_policy(content: str, path: str, _host: Host) -> Sequence[Problem]:
     return ()
 
 
-def _is_policy(content: str, path: str) -> bool:
-    kind = yaml_kind(content, path)
-    return kind == CONFIG_KIND or (kind == "" and "config" in path.lower())
+def file_types() -> Mapping[str, FileType]:
+    """Every type of file that is linted, by its word on the command line."""
+    controls = {spec.name: spec.file_type for spec in registry.CONTROLS if spec.file_type is not None}
+    return controls | {POLICY: FileType("configuration", policy_claim, _lint_policy)}
 
 
-_POLICY = FileType("configuration", _is_policy, _lint_policy)
+class Skipped(NamedTuple):
+    """A file that was not linted. in_doubt: it may be ours, and could not be judged."""
+
+    file: str
+    reason: str
+    in_doubt: bool
 
 
 @dataclass(slots=True)
 class Result:
     """What was linted (file and kind) and what is wrong.
 
-    unchecked: texts for which the tool was missing, with the reason. warnings: what valid profiles leave open.
+    unchecked: texts of ours that could not be linted, with the reason. warnings: what valid profiles leave open.
     """
 
     checked: list[tuple[str, str]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
-    def document(self) -> dict[str, object]:
-        """The document that `-o json` and `-o yaml` print."""
-        return {
-            "status": "fail" if self.problems else "unknown" if self.unchecked else "pass",
-            "checked": [{"file": file, "kind": kind} for file, kind in self.checked],
-            "problems": [_document(one) for one in self.problems],
-            "warnings": [_document(one) for one in self.warnings],
-            "unchecked": self.unchecked,
-        }
-
-    def text(self, style: Style) -> str:
-        """The same as text: a line a file, problems first, a one-line verdict last."""
-        lines = [style.paint(printable(str(problem)), "31;1") for problem in self.problems]
-        lines += [style.paint(printable(f"not checked: {reason}"), "33;1") for reason in self.unchecked]
-        lines += [style.paint(printable(f"warning: {one}"), "33") for one in self.warnings]
-        bad = {problem.file for problem in self.problems}
-        ok = style.paint("ok", "32")
-        lines += [f"{ok}  {printable(file)}  ({kind})" for file, kind in self.checked if file not in bad]
-        colour = "31;1" if self.problems else "33;1" if self.unchecked else "32"
-        return "\n".join([*lines, style.paint(self._verdict(len(bad)), colour)]) + "\n"
-
-    def _verdict(self, bad: int) -> str:
-        if self.problems:
-            count, files = len(self.problems), len({file for file, _ in self.checked})
-            return f"{count} problem{'s' * (count != 1)} in {bad} of {files} file{'s' * (files != 1)}."
-        count = len(self.checked)
-        if self.unchecked:
-            return f"{len(self.unchecked)} of {count} texts not checked."
-        return f"{count} text{'s' * (count != 1)} checked, no problems."
+    @property
+    def doubts(self) -> list[str]:
+        """What could not be judged, although it may be ours."""
+        return [f"{one.file}: {one.reason}" for one in self.skipped if one.in_doubt]
 
 
-def validate(paths: Sequence[str], host: Host) -> Result:
-    """Lints every path and every file of a folder. Raises UsageError for a path without anything to lint."""
+def validate(paths: Sequence[str], host: Host, forced: str = "") -> Result:
+    """Lints every path, every file of a folder, and standard input for `-`. forced: the type of all of them.
+
+    Raises UsageError for a path that does not exist, and for a folder without files.
+    """
     result = Result()
+    linter = _Linter(host, result, file_types(), forced)
     for given in paths:
-        walked = Path(given).is_dir()
-        held = [_lint_file(file, host, result, walked=walked) for file in _files(given)]
-        if not any(held):
-            raise UsageError(f"{given}: neither a configuration, a module deny list, a seccomp nor an AppArmor profile")
+        linter.path(given)
     result.problems.sort()
     result.warnings.sort()
     return result
 
 
-def _lint_file(file: str, host: Host, result: Result, *, walked: bool) -> bool:
-    """Whether the file holds anything to lint. walked: found in a folder, where other programs' files may lie."""
+class _Linter:
+    def __init__(self, host: Host, result: Result, types: Mapping[str, FileType], forced: str) -> None:
+        self._host, self._result, self._types, self._forced = host, result, types, forced
+
+    def path(self, given: str) -> None:
+        if given == STDIN:
+            self._content("<stdin>", sys.stdin.buffer.read(_LIMIT_BYTES + 1), is_named=True)
+            return
+        try:
+            is_folder = stat.S_ISDIR(os.stat(given).st_mode)  # noqa: PTH116 - Path hides the reason
+        except OSError as error:
+            raise UsageError(f"{given}: {_reason(error)}") from error
+        if is_folder:
+            before = self._count
+            self._folder(given)
+            if self._count == before:
+                raise UsageError(f"{given}: holds no files")
+            return
+        try:
+            content = read_content(given, _LIMIT_BYTES)
+        except ConfigError as error:
+            self._wrong(given, error.problems)
+        else:
+            self._content(given, content, is_named=True)
+
+    @property
+    def _count(self) -> int:
+        return len(self._result.checked) + len(self._result.skipped) + len(self._result.unchecked)
+
+    def _folder(self, given: str) -> None:
+        def unreadable(error: OSError) -> None:
+            self._result.unchecked.append(f"{error.filename}: cannot be read: {_reason(error)}")
+
+        charts: set[str] = set()
+        for place, folders, names in os.walk(os.path.normpath(given), onerror=unreadable):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if "Chart.yaml" in names:
+                charts.add(os.path.join(place, "templates"))  # noqa: PTH118
+            if os.path.dirname(place) in charts:  # noqa: PTH120
+                charts.add(place)
+            for name in folders:
+                if os.path.islink(link := os.path.join(place, name)):  # noqa: PTH114, PTH118
+                    self._skip(link, "a link to a folder")
+            for name in sorted(name for name in names if not name.startswith(".")):
+                self._found(os.path.normpath(os.path.join(place, name)), is_template=place in charts)  # noqa: PTH118
+
+    def _found(self, file: str, *, is_template: bool) -> None:
+        try:
+            if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116
+                self._skip(file, "not a regular file")
+                return
+            with open(file, "rb") as stream:
+                content = stream.read(_LIMIT_BYTES + 1)
+        except OSError as error:
+            if os.path.lexists(file) and not os.path.exists(file):  # noqa: PTH110
+                self._skip(file, "a link to nothing")
+            else:
+                self._result.unchecked.append(f"{file}: cannot be read: {_reason(error)}")
+            return
+        if is_template:
+            self._skip(file, _TEMPLATE, in_doubt=names_our_map(content.decode(errors="replace")))
+        else:
+            self._content(file, content, is_named=False)
+
+    def _content(self, file: str, content: bytes, *, is_named: bool) -> None:
+        text = content.decode("utf-16" if content[:2] in _UTF16_MARKS else "utf-8", errors="replace")
+        given = Text(file, file, text, is_named=is_named, type=self._forced)
+        broken = _not_text(content, file)
+        found = []
+        try:
+            found = [(one, kind) for one in texts(given) if (kind := self._type(one)) is not None]
+        except ConfigError as error:
+            if not (is_named or self._type(given) is not None or names_our_map(text)):
+                self._skip(file, error.problems[0].message, in_doubt=not broken)
+                return
+            broken = broken or error.problems
+        if broken and (found or is_named or names_our_map(text)):
+            self._wrong(file, broken)
+        elif found:
+            for one, kind in found:
+                self._lint(one, kind)
+        elif is_named and not is_object(text) and not file.endswith(_PROSE):
+            self._wrong(file, [Problem(file, 0, "", f"its type is unknown: name it with --as {self._words}")])
+        else:
+            self._skip(file, broken[0].message if broken else _NOT_OURS)
+
+    @property
+    def _words(self) -> str:
+        return "|".join(self._types)
+
+    def _type(self, text: Text) -> FileType | None:
+        if text.type:
+            return self._types[text.type]
+        if text.name.lower().endswith(_PROSE):
+            return None
+        kind = max(self._types.values(), key=lambda one: one.claim(text.content, text.name))
+        enough = Claim.POSSIBLE if text.is_named else Claim.CERTAIN
+        return kind if kind.claim(text.content, text.name) >= enough else None
+
+    def _lint(self, text: Text, kind: FileType) -> None:
+        self._result.checked.append((text.file, kind.label))
+        try:
+            problems = kind.lint(text.content, text.file, self._host)
+        except HostError as error:
+            self._result.unchecked.append(f"{text.file}: {error}")
+            return
+        self._result.problems += _shifted(problems, text)
+        if not problems:
+            self._result.warnings += _shifted(kind.advise(text.content, text.file), text)
+
+    def _wrong(self, file: str, problems: Sequence[Problem]) -> None:
+        self._result.checked.append((file, "unknown"))
+        self._result.problems += problems
+
+    def _skip(self, file: str, reason: str, *, in_doubt: bool = False) -> None:
+        self._result.skipped.append(Skipped(file, reason, in_doubt))
+
+
+def _not_text(content: bytes, file: str) -> Sequence[Problem]:
+    """Why a file cannot be read whole as text; empty where it can."""
+    if len(content) > _LIMIT_BYTES:
+        return [Problem(file, 0, "", f"is larger than {_LIMIT_BYTES >> 20}MiB")]
     try:
-        content = read_content(file, _LIMIT_BYTES)
-        # By git's rule; what is called YAML or JSON is linted all the same.
-        if walked and b"\0" in content[:8000] and not file.endswith((".yaml", ".yml", ".json")):
-            return False
-        inside = texts(Text(file, Path(file).name, decode(content, file)))
+        decode(content, file)
     except ConfigError as error:
-        result.checked.append((file, "unknown"))
-        result.problems += error.problems
-        return True
-    found = [(text, kind) for text in inside if (kind := _file_type(text, walked=walked)) is not None]
-    for text, kind in found:
-        _lint_text(text, kind, host, result)
-    return bool(found)
+        return error.problems
+    return ()
 
 
-def _lint_text(text: Text, kind: FileType, host: Host, result: Result) -> None:
-    result.checked.append((text.file, kind.label))
-    try:
-        problems = kind.lint(text.content, text.file, host)
-    except HostError as error:
-        result.unchecked.append(f"{text.file}: {error}")
-        return
-    result.problems += _shifted(problems, text)
-    if not problems:
-        result.warnings += _shifted(kind.advise(text.content, text.file), text)
-
-
-def _file_type(text: Text, *, walked: bool) -> FileType | None:
-    if text.name.lower().endswith(_SKIPPED_ENDINGS):
-        return None
-    types = (_POLICY, *(spec.file_type for spec in registry.CONTROLS if spec.file_type is not None))
-    found = next((one for one in types if one.matches(text.content, text.name)), None)
-    return None if found is None or (walked and not found.is_certain(text.content, text.file)) else found
-
-
-def _files(given: str) -> Iterator[str]:
-    path = Path(given)
-    if not path.exists():
-        raise UsageError(f"{given}: no such file or folder")
-    if not path.is_dir():
-        yield given
-        return
-    for folder, folders, names in os.walk(given):
-        # A chart's templates are not YAML before helm has rendered them.
-        unread = ("templates",) if "Chart.yaml" in names else ()
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in unread)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield str(Path(folder) / name)
-
-
-def _document(one: Problem) -> dict[str, object]:
-    return {"file": one.file, "line": one.line, "key": one.key, "message": one.message}
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _shifted(found: Sequence[Problem], text: Text) -> list[Problem]:

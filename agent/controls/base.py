@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from agent.config.recognition import Claim
 from agent.errors import AgentError, Problem
 from agent.host import Host
 from agent.model import Change, Finding, Outcome, Severity, Status
@@ -52,27 +53,14 @@ class Control(Protocol[Observed]):
 class FileType:
     """The files that a control reads, as `validate` finds and lints them. Functions take content and the file's path.
 
-    label: in outputs. matches: by name and content, this is meant to be such a file, right or wrong. is_certain: the
-    same for a file that only lies in a folder, where files of other programs may lie too. lint: every problem; raises
-    HostError when a tool is missing. advise: what a valid file leaves open.
+    label: in outputs. claim: by content and name, the evidence that this is meant to be such a file, right or wrong.
+    lint: every problem; raises HostError when a tool is missing. advise: what a valid file leaves open.
     """
 
     label: str
-    matches: Callable[[str, str], bool]
+    claim: Callable[[str, str], Claim]
     lint: Callable[[str, str, Host], Sequence[Problem]]
-    is_certain: Callable[[str, str], bool] = lambda _content, _path: True
     advise: Callable[[str, str], Sequence[Problem]] = lambda _content, _path: ()
-
-
-def yaml_kind(content: str, path: str) -> str | None:
-    """The top-level `kind` of a YAML file, "" without one; None where the name is not one of a YAML file.
-
-    Read from the lines and not from the parsed document: a broken file still has to be linted as what it is.
-    """
-    if not path.lower().endswith((".yaml", ".yml")):
-        return None
-    kinds = (line.partition(":")[2] for line in content.splitlines() if line.partition(":")[0] == "kind")
-    return next((kind.split("#")[0].strip().strip("'\"") for kind in kinds), "")
 
 
 @dataclass(frozen=True, slots=True)

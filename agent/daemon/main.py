@@ -49,8 +49,9 @@ def serve(
     kube = Kube(access, node=node, around=around)
     api = KubeReport(kube, node)
     publisher = NodePublisher(
-        api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop
-    )
+        api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop,
+        alive=lambda: daemon.healthy()[0], on_heartbeat=metrics.heartbeat.set,
+    )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop)
     daemon = Daemon(

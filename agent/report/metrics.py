@@ -40,6 +40,10 @@ class Metrics:
             "last_successful_pass_timestamp_seconds",
             "When the agent last finished a pass over the node without a failed change (seconds since the epoch).",
         )
+        self.heartbeat = gauge(
+            "node_heartbeat_timestamp_seconds",
+            "The heartbeat of the condition NodeHardened that the Node shows (seconds since the epoch, 0 for none).",
+        )
         self.pass_seconds = gauge("pass_duration_seconds", "How long the last pass took.")
         self.passes = counter("passes", "Passes over the node since the agent started.")
         self._changes = counter("changes", "Changes that the agent made to the node, by control.", "control")

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from agent.annotations import CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
+from agent.annotations import CHECKS, CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
 from agent.model import Change, Condition, Finding, Outcome, Report, Severity, Status, worst_first
 from agent.text import format_rfc3339
 
 FINDINGS_BYTES = 4096
+# NodeHardened's heartbeat is written once in an hour in which nothing else was; two are missed before a node is silent.
+HEARTBEAT_SECONDS = 3600.0
+SILENT_SECONDS = 2.5 * HEARTBEAT_SECONDS
 _SENTENCE_CHARACTERS = 1024
 _OBSERVED_CHARACTERS = 160
-_NEXT_STEP_CHARACTERS = 240
+_TEXT_CHARACTERS = 240
 
 
 class ComplianceStatus(StrEnum):
@@ -78,6 +81,7 @@ def hardening(
         STATUS: word.value,
         SUMMARY: text,
         FINDINGS: findings(report.findings, limit) or None,
+        CHECKS: checks(report.findings, limit),
         POLICY: policy,
         VERSION: version,
     }
@@ -112,8 +116,8 @@ def summary(report: Report) -> str:
 def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
     """JSON of what does not pass, worst first; empty when all does. Beyond `limit` bytes it is left out and counted.
 
-    What should be there instead (`expected`) and the next step (`remediation`) are added where they fit, the
-    worst findings first: `kubectl node-hardening why` and `diff` read them here.
+    Titles, then what is expected and the next step (`remediation`) are added where they fit, the worst findings first:
+    `kubectl node-hardening why` and `diff` read them here.
     """
     reported = [one for one in worst_first(found) if one.status in (Status.FAIL, Status.UNKNOWN)]
     shown: list[dict[str, object]] = []
@@ -134,20 +138,43 @@ def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
             break
         shown.append(entry)
         size += length
-    return _compact(_with_next_steps(shown, reported, limit)) if shown else ""
+    return _compact(_with_texts(shown, reported, limit)) if shown else ""
 
 
-def _with_next_steps(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
-    space = limit - len(_compact(shown).encode())
-    for entry, one in zip(shown, found, strict=False):
-        if "id" not in entry:
-            break
-        for key, text in (("expected", one.expected), ("remediation", one.remediation)):
-            addition = {key: cut(" ".join(text.split()), _NEXT_STEP_CHARACTERS)}
-            length = len(_compact(addition).encode()) - len("{}") + len(",")
-            if text and length <= space:
-                entry.update(addition)
-                space -= length
+def checks(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
+    """JSON of what did not fail: `passed` (ids), `info` and `notApplicable` (ids with the reason); `more` counts.
+
+    What needs no reason comes first, and what was skipped by configuration is part of `info`.
+    """
+    names = {Status.PASS: "passed", Status.INFO: "info", Status.NOT_APPLICABLE: "notApplicable"}
+    order = [one for status in names for one in found if one.status is status]
+    shown: dict[str, dict[str, str]] = {}
+    size = len(_compact({**{name: {} for name in names.values()}, "more": len(order)}))
+    for number, one in enumerate(order):
+        observed = "" if one.status is Status.PASS else cut(" ".join(one.observed.split()), _OBSERVED_CHARACTERS)
+        size += len(_compact({one.id: observed}).encode())
+        if size > limit:
+            return _checks_document(shown, len(order) - number)
+        shown.setdefault(names[one.status], {})[one.id] = observed
+    return _checks_document(shown, 0)
+
+
+def _checks_document(shown: Mapping[str, Mapping[str, str]], more: int) -> str:
+    document = {name: list(some) if name == "passed" else some for name, some in shown.items()}
+    return _compact({**document, "more": more} if more else document)
+
+
+def _with_texts(shown: list[dict[str, object]], found: Sequence[Finding], limit: int) -> list[dict[str, object]]:
+    """Titles of all first: a title is what makes an id readable."""
+    left = limit - len(_compact(shown).encode())
+    for keys in (("title",), ("expected", "remediation")):
+        for entry, one in zip(shown, found, strict=False):
+            for key in keys if "id" in entry else ():
+                addition = {key: cut(" ".join(getattr(one, key).split()), _TEXT_CHARACTERS)}
+                length = len(_compact(addition).encode()) - len("{}") + len(",")
+                if addition[key] and length <= left:
+                    entry.update(addition)
+                    left -= length
     return shown
 
 
@@ -179,8 +206,9 @@ def cut(text: str, characters: int) -> str:
 
 
 def _sentence(some: Sequence[Finding]) -> str:
-    checks = [one for one in some if one.status is not Status.NOT_APPLICABLE]
-    if not checks:
+    checks = [one for one in some if one.status not in (Status.NOT_APPLICABLE, Status.INFO)]
+    notes = [one for one in some if one.status is Status.INFO]
+    if not checks and not notes:
         return "not applicable here"
     failing = [one for one in checks if one.status is Status.FAIL]
     unknown = [one for one in checks if one.status is Status.UNKNOWN]
@@ -189,14 +217,21 @@ def _sentence(some: Sequence[Finding]) -> str:
         worst = worst_first(failing)[0]
         critical = sum(1 for one in failing if one.severity is Severity.CRITICAL)
         how_bad = f", {critical} critical" if critical else ""
-        parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({worst.id}{_more(failing)})")
+        parts.append(f"{len(failing)}/{len(checks)} failed{how_bad} ({_label(worst)}{_more(failing)})")
     if unknown:
-        parts.append(f"{len(unknown)} unknown ({worst_first(unknown)[0].id}{_more(unknown)})")
-    return ", ".join(parts) or f"{len(checks)}/{len(checks)} passed"
+        parts.append(f"{len(unknown)} unknown ({_label(worst_first(unknown)[0])}{_more(unknown)})")
+    parts = parts or [f"{len(checks)}/{len(checks)} passed"]
+    if notes:
+        parts.append(f"{len(notes)} info ({_label(worst_first(notes)[0])}{_more(notes)})")
+    return ", ".join(parts)
 
 
 def _more(some: Sequence[Finding]) -> str:
     return " …" if len(some) > 1 else ""
+
+
+def _label(finding: Finding) -> str:
+    return f"{finding.id}: {cut(finding.title, 100)}" if finding.title else finding.id
 
 
 def _compact(value: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +22,8 @@ from agent.errors import KubeError
 from agent.event_reasons import Reason
 from agent.model import Condition
 from agent.report.events import Event, Recorder, Regarding
-from agent.report.node_status import ComplianceStatus, NodeView, condition_body
+from agent.report.node_status import HEARTBEAT_SECONDS, ComplianceStatus, NodeView, condition_body
+from agent.text import parse_rfc3339
 
 _WRITE_EVERY_SECONDS = 0.5
 _FLUSH_LOOK_SECONDS = 0.01
@@ -29,6 +31,8 @@ _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
 # A client that keeps removing our annotations must not cause a conflict at full speed.
 _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS = 0.5, 300.0
 _PEACE_SECONDS = 600.0
+_HEARTBEAT_RETRY_SECONDS = 60.0
+_CLOCK_SLACK_SECONDS = 60.0
 _TRANSITIONS = {
     ComplianceStatus.HARDENED.value: Reason.NODE_HARDENED,
     ComplianceStatus.NON_COMPLIANT.value: Reason.NODE_NON_COMPLIANT,
@@ -83,6 +87,14 @@ class NodeSnapshot:
             resource_version=str(metadata.get("resourceVersion", "")),
         )
 
+    @property
+    def heartbeat(self) -> float:
+        """When an agent last reported that it works, in epoch seconds; 0 for never."""
+        try:
+            return parse_rfc3339(str(self.conditions.get(keys.CONDITION_HARDENED, {}).get("lastHeartbeatTime", "")))
+        except ValueError:
+            return 0.0
+
     def is_older_than(self, other: NodeSnapshot) -> bool:
         """Whether this is certainly an earlier look at the same Node.
 
@@ -99,11 +111,18 @@ class NodePublisher:
 
     def __init__(
         self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, alive: Callable[[], bool] = lambda: True,
+        on_heartbeat: Callable[[float], object] = lambda _at: None,
     ) -> None:  # fmt: skip
-        """wall: epoch seconds. stop: ends `run`. clock: monotonic seconds."""
+        """wall: epoch seconds. stop: ends `run`. clock: monotonic seconds.
+
+        alive: whether passes over the node are made; without them the Node gets no heartbeat. on_heartbeat: gets the
+        heartbeat that the Node shows, in epoch seconds.
+        """
         self._api, self._recorder, self._node, self._wall, self._stop = api, recorder, node, wall, stop
-        self._clock = clock
+        self._clock, self._alive, self._on_heartbeat = clock, alive, on_heartbeat
+        # Spread by name: a roll-out of the DaemonSet must not make all nodes write in the same minute of each hour.
+        self._beat_every = HEARTBEAT_SECONDS * (1 + zlib.crc32(node.encode()) % 100 / 1000)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -219,6 +238,8 @@ class NodePublisher:
         self._deliver()
         if self._recorder.waiting:
             waits.append(self._events_turn.left_seconds)
+        if not waits and self._shown is not None:
+            waits.append(max(self._beat_every - self._heartbeat_age(self._shown), _HEARTBEAT_RETRY_SECONDS))
         return min(waits, default=None)
 
     def _deliver(self) -> None:
@@ -258,7 +279,13 @@ class NodePublisher:
         with self._lock:
             if self._shown is None or not shown.is_older_than(self._shown):
                 self._shown = shown
+                self._on_heartbeat(shown.heartbeat)
             return self._shown
+
+    def _heartbeat_age(self, shown: NodeSnapshot) -> float:
+        """Seconds since the heartbeat; one from the future, of a clock that was set back, is too old."""
+        age = self._wall() - shown.heartbeat
+        return age if age > -_CLOCK_SLACK_SECONDS else math.inf
 
     def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
         now = written.get(keys.STATUS)
@@ -272,15 +299,18 @@ class NodePublisher:
             desired = NodeView()
             for part in self._parts.values():
                 desired = part.over(desired)
+        is_due = self._heartbeat_age(shown) >= self._beat_every and self._alive()
+        is_new = is_due or not all(_stands(one, shown.conditions.get(one.type)) for one in desired.conditions)
         return _Missing(
             annotations={
                 key: value for key, value in desired.annotations.items() if shown.annotations.get(key) != value
             },
             labels={key: value for key, value in desired.labels.items() if shown.labels.get(key) != value},
+            # All in one request: whatever changed, the heartbeat costs none of its own.
             conditions=[
                 condition_body(one, shown.conditions.get(one.type), self._wall())
                 for one in desired.conditions
-                if not _stands(one, shown.conditions.get(one.type))
+                if is_new
             ],
             taint=desired.lift_taint and any(taint.get("key") == keys.TAINT for taint in shown.taints),
         )

@@ -23,6 +23,7 @@ FINDINGS = "node_hardening_findings"
 PHASE = "node_hardening_reboot_phase"
 FAILURES = "node_hardening_reboot_failures"
 REQUIRED = "node_hardening_reboot_required"
+_BEAT = "node_hardening_node_heartbeat_timestamp_seconds"
 CANNOT_TELL = " ".join(["NaN"] * 70)
 
 
@@ -213,6 +214,15 @@ CASES = [
         "NodeHardeningAgentMissing", 30, {'!kube_node_info{node="bare"}': "1x40"},
         ({'!kube_node_info{node="calm-0"}': "1x40", "node_hardening_build_info": "1x40"},),
         {"node": "bare"}, aggregated=True,
+    ),
+    Case(
+        # The agent is gone, and was scraped before; another cannot write its Node; a node that is gone is no target.
+        "NodeHardeningNodeSilent", 166, {_BEAT: "0x9 _x190", "up": "1x9 0x190"},
+        (
+            {_BEAT: "0+60x190", "up": "1x190"},
+            {_BEAT: "0x60 3600x60 7200x70", "up": "1x190"},
+            {_BEAT: "0x9 _x190", "up": "1x9 _x190"},
+        ),
     ),
     Case(
         # An hour after the last good pass, and a quarter.

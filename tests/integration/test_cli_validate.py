@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli import ROOT, agent, document
+from tests.support.cli import ROOT, agent, document, shell
 
 GOOD_SECCOMP = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}'
 OLD_FORM = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"chmod","action":"SCMP_ACT_ERRNO"}]}'
+# Broken in their rules, recognized by what stands around them.
+APPARMOR = {
+    "usual-header": "#include <tunables/global>\n\nprofile web flags=(attach_disconnected) {\n  nonsense\n}\n",
+    "usr.bin.php": "abi <abi/3.0>,\ninclude <tunables/global>\n/usr/bin/php {\n  /etc/passwd r\n}\n",
+    "misspelled.profile": "#include <tunables/global>\nprofle web flags=(complain) {\n  file,\n}\n",
+    "flags": "profile x flags=(attach_disconnected,mediate_deleted) {\n  file\n}\n",
+    "no-bracket": "include <tunables/global>\nprofile x\n  file,\n}\n",
+    "modeline": "# vim:syntax=apparmor\nabii <abi/3.0>,\ninclude <tunables/global>\nprofile x {\n file,\n}\n",
+}
 needs_parser = pytest.mark.skipif(not Path("/usr/sbin/apparmor_parser").exists(), reason="needs apparmor_parser")
 
 
@@ -30,7 +41,7 @@ def test_what_ships_is_good() -> None:
     done = agent("validate", "profiles", "daemonset.yaml", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")
     said = document(done)
-    assert list(said) == ["status", "checked", "problems", "warnings", "unchecked"]
+    assert list(said) == ["status", "checked", "problems", "warnings", "unchecked", "skipped"]
     assert said["status"] == "pass"
     for file in ("profiles", "daemonset.yaml"):
         kinds = [one["kind"] for one in said["checked"] if one["file"].split("/")[0] == file]
@@ -88,7 +99,7 @@ def test_every_problem_of_every_file_is_named(tmp_path: Path) -> None:
     assert {"bad.json:1", "bad.json:2", "config.yaml:1", "config.yaml:2"} <= places
     assert any(place.startswith("list.yaml") for place in places)
     assert lines[-2] == f"ok  {tmp_path}/good.json  (seccomp profile)"
-    assert re.fullmatch(r"\d+ problems in 3 of 4 files\.", lines[-1])
+    assert re.fullmatch(r"\d+ problems in 3 of 4 files; 0 skipped\.", lines[-1])
 
 
 def test_what_a_valid_profile_leaves_open_is_a_warning(tmp_path: Path) -> None:
@@ -155,18 +166,69 @@ def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes, rea
     assert reason in done.stdout
 
 
-def test_what_is_none_of_ours_is_a_usage_error(tmp_path: Path) -> None:
-    """A path that is not there, a folder with nothing in it, a text that is nothing of the kind."""
-    (tmp_path / "notes.txt").write_text("hello")
+def test_a_path_without_files_is_a_usage_error(tmp_path: Path) -> None:
+    """One that is not there, a folder with nothing in it."""
     (tmp_path / "empty").mkdir()
-    for path, reason in (
-        (tmp_path / "none", "no such file"),
-        (tmp_path / "empty", "neither"),
-        (tmp_path / "notes.txt", "neither"),
-    ):
+    for path, reason in ((tmp_path / "none", "No such file"), (tmp_path / "empty", "holds no files")):
         done = agent("validate", path)
         assert (done.returncode, done.stdout) == (2, "")
         assert reason in done.stderr
+
+
+def test_a_folder_with_nothing_of_ours_has_no_problem(tmp_path: Path) -> None:
+    """Exit 0 with the number of skipped files; with --strict too, where nothing is in doubt."""
+    for name in ("a.go", "app-config.yaml", "old.js"):
+        (tmp_path / name).write_bytes(
+            {"a.go": b"package x\n/*\n/sys/x {\n*/\n", "old.js": b"// \xe9"}.get(name, b"host: x")
+        )
+    done = agent("validate", tmp_path, "--strict")
+    assert (done.returncode, done.stdout) == (0, "0 texts checked, no problems; 3 skipped.\n")
+    assert agent("validate", tmp_path, "-v").stdout.count("skipped  ") == 3
+
+
+def test_strict_fails_on_what_was_not_judged(tmp_path: Path) -> None:
+    """Broken YAML that holds a ConfigMap, of an unknown program."""
+    (tmp_path / "cm.yaml").write_text("kind: ConfigMap\ndata: {{- x }}\n")
+    assert agent("validate", tmp_path).returncode == 0
+    done = agent("validate", tmp_path, "--strict")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "1 of them not judged" in done.stdout
+
+
+@pytest.mark.parametrize(("form", "begin"), [("sarif", "{"), ("junit", "<?xml"), ("github", "::error file=")])
+def test_ci_systems_have_their_formats(tmp_path: Path, form: str, begin: str) -> None:
+    """The exit code is the same; standard input is read for `-`."""
+    (tmp_path / "policy.yaml").write_text("modprobe: {mod: enforce}\n")
+    done = agent("validate", tmp_path / "policy.yaml", "-o", form)
+    assert (done.returncode, done.stderr, done.stdout[: len(begin)]) == (2, "", begin)
+    done = agent("validate", "-", "-o", form, input="modprobe: {mode: audit}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv to be less")
+@pytest.mark.parametrize(("path", "code"), [("", 3), ("x.yaml", 2), ("closed", 3), ("closed/y.yaml", 2)])
+def test_what_cannot_be_read_is_reported(tmp_path: Path, path: str, code: int) -> None:
+    """A message with the reason, never a traceback and never a pass."""
+    (tmp_path / "x.yaml").write_text("interval: 5m\n")
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed/y.yaml").write_text("interval: 5m\n")
+    for closed in ("x.yaml", "closed"):
+        os.chown(tmp_path / closed, 12345, 12345)
+        (tmp_path / closed).chmod(0)
+    done = shell('exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"', "validate", tmp_path / path)
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    assert "Permission denied" in done.stdout + done.stderr
+
+
+@needs_parser
+@pytest.mark.parametrize("name", APPARMOR)
+def test_a_broken_profile_in_a_folder_is_a_problem(tmp_path: Path, name: str) -> None:
+    """Whatever of it is broken."""
+    (tmp_path / name).write_text(APPARMOR[name])
+    done = agent("validate", tmp_path)
+    assert (done.returncode, done.stderr) == (2, ""), done.stdout
+    assert done.stdout.startswith(f"{tmp_path / name}:")
 
 
 @needs_parser

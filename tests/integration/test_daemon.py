@@ -53,7 +53,7 @@ def agent(make: Make) -> Iterator[Agent]:
 def test_a_fresh_node_shows_what_was_found(agent: Agent) -> None:
     """Annotations, condition and label as design.md 5 has them."""
     assert agent.annotation("status") == "hardened"
-    assert "modprobe: all" in (agent.annotation("summary") or "")
+    assert "modprobe: 7/7 passed" in (agent.annotation("summary") or "")
     assert agent.annotation("version")
     assert "kubernetes-blacklist.conf" in (agent.annotation("last-change") or "")
     condition = eventually(lambda: agent.condition("NodeHardened"), what="condition")

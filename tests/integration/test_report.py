@@ -71,7 +71,9 @@ def test_a_restart_rewrites_nothing(agent: Agent) -> None:
         eventually(lambda: agent.probe("/readyz") == 200, what="a pass")
         agent.write_policy(interval="7m")
         eventually(lambda: agent.annotation("policy") != policy, what="news")
-    assert agent.condition("NodeHardened") == before
+    after = agent.condition("NodeHardened")
+    # The heartbeat may have been carried by a write of the other condition.
+    assert {**after, "lastHeartbeatTime": ""} == {**before, "lastHeartbeatTime": ""}
     assert [one["count"] for one in agent.events("NodeHardened")] == [1]
 
 

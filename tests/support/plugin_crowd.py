@@ -189,7 +189,7 @@ def snapshot(stage: Staged, found: list[Object] | None = None, **heading: Any) -
     )
     held = tuple(lock for one in stage.leases() if (lock := locks.lock_of(one)) is not None)
     aggregator = Aggregator()
-    keep = Keep(findings=True, history=True)
+    keep = Keep(findings=True, history=True, checks=True)
     rows = [aggregator.add(nodes.row(one, rules.pool, keep)) for one in (objects(stage) if found is None else found)]
     pause = locks.pause_of(stage.pause, stage.now) if stage.pause else locks.Pause(active=False)
     seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=NAMESPACE, now=stage.now)

@@ -14,7 +14,8 @@ from agent.report.node_status import ComplianceStatus
 
 _WELL = NodeRow(
     name="n", uid="uid-n", pool="workers", ready=True, cordoned=False, kernel="6.1",
-    compliance=ComplianceStatus.HARDENED, worst=None, failing=0, unknown=0, more=0, phase=Phase.IDLE, reason=None,
+    compliance=ComplianceStatus.HARDENED, silent_since=0.0, worst=None, failing=0, unknown=0, more=0,
+    phase=Phase.IDLE, reason=None,
     required=False, since=0.0, until=0.0, message="", failures=0, drain=None, mode="enforce", is_outdated=False,
     skip="", requested="", version="0.1.0", policy="p", config_problem="",
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from agent.config.recognition import Claim
 from agent.controls.apparmor.control import ApparmorControl
 from agent.controls.apparmor.parser import Parser, Tool
 from agent.controls.base import FileType
@@ -13,15 +14,29 @@ from agent.host import Host
 
 __all__ = ["FILE_TYPE", "ApparmorControl", "Tool", "lint"]
 
-_PROFILE_LINE = re.compile(
-    r"""^[ \t]*(
-        profile [ \t]+ ["@/:\w] [^=()\n]* \{ [ \t]*$         # profile NAME {
-        | "? (/|@\{) [^=():\n]* \{ [ \t]*$                   # /usr/bin/foo {
-        | abi [ \t]+ <
-        | \#? include [ \t]+ < (abstractions|tunables)
+# What begins a file of profiles; see apparmor.d(5). The first three belong to AppArmor alone.
+_PREAMBLE = re.compile(
+    r"""[ \t]*(?:
+        abi [ \t]+ [<"]
+        | \#? include [ \t]+ (?: if [ \t]+ exists [ \t]+ )? [<"] (?:abstractions|tunables|local|abi)/ [^>".]*[>"]
+        | [@$] \{? \w+ \}? [ \t]* \+?=
+        | alias [ \t]+ /\S* [ \t]* ->
+        | (?:profile|hat) [ \t]+ ["@/:\w]
+        | "? (?:/|@\{) [^=:()\n]* (?:flags [^{\n]*)? \{ [ \t]*(?:\#.*)?$
+    )""",
+    re.VERBOSE,
+)
+_OWN_WORDS = re.compile(
+    r"""^[ \t]*(?:
+        abi [ \t]+ [<"] | \#? include [ \t] [^\n]* (?:abstractions|tunables)/ | profile \b [^\n]* flags [ \t]* =
+        | (?:deny|audit|owner) [ \t]+ [^;{}\n]+ $
+        | (?:capability|network|signal|ptrace|unix|dbus|mount|umount|file|change_profile)\b [^{};=\n]* ,? [ \t]* $
+        | ["/@][^\n;]*? [ \t] [rwaxmklpiuPUCc]+ (?:[ \t]*->[^\n]*)? ,? [ \t]* (?:\#.*)? $
     )""",
     re.MULTILINE | re.VERBOSE,
 )
+_MODELINE = re.compile(r"^#\s*(?:vim|ex):.*apparmor", re.MULTILINE)
+_BLOCK = re.compile(r"^[ \t]*(?:profile\b.*|.*\{|\})[ \t]*$", re.MULTILINE)
 
 
 def lint(text: str, file: str, host: Host) -> list[Problem]:
@@ -33,15 +48,16 @@ def lint(text: str, file: str, host: Host) -> list[Problem]:
     return list(Parser(host, include=Path(file).parent).lint(text.encode(), file).problems)
 
 
-def _matches(content: str, path: str) -> bool:
-    if path.endswith((".yaml", ".yml", ".json")) or content.lstrip().startswith("{"):
-        return False
-    code = "\n".join(line for line in content.splitlines() if not line.lstrip().startswith("#"))
-    return "profile" in code or "{" in code
+def _claim(content: str, path: str) -> Claim:
+    """By the first line that is no comment, and words that only AppArmor has; what profiles include is none."""
+    if path.endswith((".yaml", ".yml", ".json")) or Path(path).parent.name in ("abstractions", "tunables", "abi"):
+        return Claim.NONE
+    lines = [line for line in content.splitlines() if _PREAMBLE.match(line) or line.strip()[:1] not in ("", "#")]
+    if not any(map(_PREAMBLE.match, lines)):
+        return Claim.NONE
+    begins = _PREAMBLE.match(lines[0]) or _MODELINE.search(content)
+    certain = begins and _BLOCK.search(content) and _OWN_WORDS.search(content)
+    return Claim.CERTAIN if certain else Claim.POSSIBLE
 
 
-def _is_certain(content: str, path: str) -> bool:
-    return (Path(path).parent.name == "apparmor" and not Path(path).suffix) or bool(_PROFILE_LINE.search(content))
-
-
-FILE_TYPE = FileType("AppArmor profile", _matches, lint, is_certain=_is_certain)
+FILE_TYPE = FileType("AppArmor profile", _claim, lint)

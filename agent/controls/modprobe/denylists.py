@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent.config.recognition import DENY_LIST_KIND as KIND
+from agent.config.recognition import Claim, claim
 from agent.config.schema import API_VERSION
 from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
-from agent.controls.base import FileType, yaml_kind
+from agent.controls.base import FileType
 from agent.errors import ConfigError, Problem
 from agent.host import Host
-
-KIND = "ModuleDenyList"
 
 # MODULE_NAME_LEN is 64 - sizeof(unsigned long) with the final NUL: include/linux/module.h, moduleparam.h.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,54}")
@@ -80,7 +80,13 @@ def lint(text: str, file: str, _host: Host) -> Sequence[Problem]:
     return ()
 
 
-FILE_TYPE = FileType("module deny list", lambda content, path: yaml_kind(content, path) == KIND, lint)
+def _claim(content: str, path: str) -> Claim:
+    known = {"about": (), "breaks": (), "modules": ("reason", "submodules")}
+    found = claim(content, path, KIND, known, ("modules",))
+    return Claim.NONE if found is Claim.POSSIBLE else found
+
+
+FILE_TYPE = FileType("module deny list", _claim, lint)
 
 
 class _Reader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from agent.config.recognition import Claim
 from agent.controls.base import FileType
 from agent.controls.seccomp.equivalent_syscalls import gaps
 from agent.controls.seccomp.parser import read
@@ -59,14 +61,23 @@ def advise(text: str, file: str) -> list[Problem]:
     ]
 
 
-_SECCOMP_WORDS = re.compile(r'"defaultAction"|"syscalls"|SCMP_ACT_')
+_BROKEN_PROFILE = re.compile(r'"(?:default)?[Aa]ction"\s*:\s*"SCMP_ACT_')
 
-FILE_TYPE = FileType(
-    label="seccomp profile",
-    matches=lambda content, path: (
-        not path.endswith((".yaml", ".yml")) and (path.endswith(".json") or content.lstrip().startswith("{"))
-    ),
-    is_certain=lambda content, path: Path(path).parent.name == "seccomp" or bool(_SECCOMP_WORDS.search(content)),
-    lint=lambda content, path, _host: lint(content, path),
-    advise=advise,
-)
+
+def _claim(content: str, path: str) -> Claim:
+    """By the values of a profile: an action at its top, or rules that name syscalls."""
+    if not path.endswith(".json") and not content[:1000].lstrip().startswith("{"):
+        return Claim.NONE
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return Claim.CERTAIN if _BROKEN_PROFILE.search(content) else Claim.POSSIBLE
+    if not isinstance(document, dict):
+        return Claim.POSSIBLE
+    rules = [rule for part in document.values() if isinstance(part, list) for rule in part if isinstance(rule, dict)]
+    actions = [value for part in (document, *rules) for value in part.values() if isinstance(value, str)]
+    evident = any(action.startswith("SCMP_ACT_") for action in actions) or Path(path).parent.name == "seccomp"
+    return Claim.CERTAIN if evident else Claim.POSSIBLE
+
+
+FILE_TYPE = FileType("seccomp profile", _claim, lambda content, path, _host: lint(content, path), advise)

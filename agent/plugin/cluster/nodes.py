@@ -7,6 +7,7 @@ What the reboot is at stands in `reboot-status` as data; no sentence is ever par
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from agent.reboot.lock.pools import pool_of
 from agent.reboot.phases import Phase
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
-from agent.report.node_status import ComplianceStatus
+from agent.report.node_status import SILENT_SECONDS, ComplianceStatus
 
 PAGE_SIZE = 500
 # From the cordon to the uncordon.
@@ -77,12 +78,13 @@ class Reboot:
 class NodeRow:
     """One node in a few hundred bytes.
 
-    ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when no
-    agent ever checked it. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them.
-    phase, reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
-    the lock, when the reboot was first required). phase is None while reboots are off or no agent reports. is_outdated:
-    the agent is too old for that annotation: only phase and message are known. required: None when unknown. findings,
-    history: empty unless requested.
+    ready: None when the kubelet does not report; what the agent reported is as old as that. compliance: None when
+    no agent ever checked it. silent_since: of an agent whose last heartbeat is too old for its report to count;
+    else 0. failing, unknown: findings, of which the Node lists all but `more`. worst: the first of them. phase,
+    reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
+    the lock, when the reboot was first required). phase is None while reboots are off or no agent reports.
+    is_outdated: the agent is too old for that annotation: only phase and message are known. required: None when
+    unknown. findings, history: empty unless requested.
     """
 
     name: str
@@ -92,6 +94,7 @@ class NodeRow:
     cordoned: bool
     kernel: str
     compliance: ComplianceStatus | None
+    silent_since: float
     worst: FindingRow | None
     failing: int
     unknown: int
@@ -111,6 +114,7 @@ class NodeRow:
     version: str
     policy: str
     config_problem: str
+    checks: tuple[FindingRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
     history: tuple[Reboot, ...] = ()
 
@@ -136,6 +140,7 @@ class Keep:
 
     findings: bool = False
     history: bool = False
+    checks: bool = False
 
 
 def rows(
@@ -177,6 +182,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     node = node_view(found)
     notes = node.annotations
     listed, more = findings(notes.get(keys.FINDINGS, ""))
+    silent_since = _silent_since(found)
     info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
@@ -185,7 +191,8 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(values.text(info.get("kernelVersion"), 80)),
-        compliance=compliance(notes.get(keys.STATUS)),
+        compliance=compliance(notes.get(keys.STATUS), is_silent=silent_since > 0),
+        silent_since=silent_since,
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
@@ -196,6 +203,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         version=sys.intern(values.text(notes.get(keys.VERSION), 80)),
         policy=sys.intern(values.text(notes.get(keys.POLICY), 80)),
         config_problem=sys.intern(values.text(notes.get(keys.CONFIG_PROBLEM))),
+        checks=checks(notes.get(keys.CHECKS, "")) if keep.checks else (),
         findings=listed if keep.findings else (),
         history=history(notes.get(keys.REBOOT_HISTORY, "")) if keep.history else (),
     )
@@ -245,9 +253,17 @@ def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
     return replace(one, phase=Phase.REBOOTING, reason=StatusReason.REBOOTING, since=mine.renewed, until=0.0)
 
 
-def compliance(text: str | None) -> ComplianceStatus | None:
-    """The `status` annotation; a word that no agent of this version writes is unknown."""
-    return _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN) if text else None
+def compliance(text: str | None, *, is_silent: bool) -> ComplianceStatus | None:
+    """The `status` annotation; a word that no agent of this version writes is unknown, and so is a silent agent's."""
+    known = ComplianceStatus.UNKNOWN if is_silent else _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN)
+    return known if text else None
+
+
+def _silent_since(found: Mapping[str, Any]) -> float:
+    """The agent's last heartbeat where the kubelet's is hours newer. Both are of the node's clock: ours is not read."""
+    agent = values.timestamp(_condition(found, keys.CONDITION_HARDENED, "lastHeartbeatTime"))
+    kubelet = values.timestamp(_condition(found, "Ready", "lastHeartbeatTime"))
+    return agent if agent and kubelet - agent > SILENT_SECONDS else 0.0
 
 
 def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
@@ -258,6 +274,19 @@ def findings(text: str) -> tuple[tuple[FindingRow, ...], int]:
     more = int(sum(values.number(one.get("more")) for one in entries))
     listed = [one for one in entries if "id" in one]
     return tuple(_finding(one) for one in listed[:_FINDINGS_KEPT]), more + max(len(listed) - _FINDINGS_KEPT, 0)
+
+
+@functools.lru_cache(maxsize=256)  # most nodes of a fleet have the same
+def checks(text: str) -> tuple[FindingRow, ...]:
+    """The `checks` annotation: what passed, and what was not judged, with the reason as what was observed."""
+    document = values.mapping(text)
+    found = [(Status.PASS, one, "") for one in values.texts(document.get("passed"))]
+    for key, status in (("info", Status.INFO), ("notApplicable", Status.NOT_APPLICABLE)):
+        found += [(status, one, values.text(reason)) for one, reason in values.part(document, key).items()]
+    return tuple(
+        FindingRow(sys.intern(values.text(one, 120)), status, Severity.INFO, reason)
+        for status, one, reason in found[:_FINDINGS_KEPT]
+    )
 
 
 def state_of(notes: Mapping[str, str]) -> NodeState | None:
@@ -296,13 +325,11 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
     )
 
 
-def _condition(found: Mapping[str, Any], kind: str) -> str:
-    """The status of one condition of a Node, empty when it is not there."""
+def _condition(found: Mapping[str, Any], kind: str, key: str = "status") -> str:
+    """A value of one condition of a Node, empty when it is not there."""
     conditions = values.part(found, "status").get("conditions")
     some: Iterable[Any] = conditions if isinstance(conditions, list) else ()
-    return next(
-        (values.text(one.get("status")) for one in some if isinstance(one, dict) and one.get("type") == kind), ""
-    )
+    return next((values.text(one.get(key)) for one in some if isinstance(one, dict) and one.get("type") == kind), "")
 
 
 def _enum(kind: type[T], value: object, other: T) -> T:

@@ -55,6 +55,20 @@ def part(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def mapping(text: str) -> Mapping[str, Any]:
+    """A JSON object; empty for text that is none."""
+    try:
+        found = json.loads(text) if 0 < len(text) <= _JSON_CHARACTERS else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def texts(value: object) -> list[str]:
+    """The texts of a list; empty for what is none."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
 def entries(value: object) -> list[dict[str, Any]] | None:
     """The mappings of a JSON list; None for text that is none."""
     if not isinstance(value, str) or len(value) > _JSON_CHARACTERS:

@@ -68,7 +68,7 @@ def _hardening(context: NodeContext) -> Iterator[Advice]:
     if left > 0:
         listed = _logs(context) if row.more else command("diff", row.name)
         yield Advice("MoreFindings", table.count(left, "more finding"), (listed,))
-    if row.compliance is ComplianceStatus.UNKNOWN and not row.findings:
+    if row.compliance is ComplianceStatus.UNKNOWN and not row.findings and not row.silent_since:
         yield Advice("Unknown", "the last pass had unknown results; no problem is known", (_logs(context),))
     if row.compliance is ComplianceStatus.NON_COMPLIANT and not row.findings:
         yield Advice("FindingsMissing", "it does not comply, and the Node does not list why", (_logs(context),))
@@ -84,6 +84,12 @@ def _trust(context: NodeContext) -> Iterator[Advice]:
             "NodeNotReady",
             f"the node {known}; what its agent reported is as old as that",
             (kubectl("describe", "node", row.name), "check the machine's console"),
+        )
+    if row.silent_since:
+        yield Advice(
+            "AgentSilent",
+            f"its agent has not reported for {table.since(row.silent_since, context.now)}: its status is unknown",
+            (_logs(context),),
         )
     if row.config_problem:
         yield Advice(

@@ -54,6 +54,7 @@ class Group:
     values: tuple[Value, ...]
     other_values: int
     remediation: str
+    title: str
 
     @property
     def control(self) -> str:
@@ -97,7 +98,8 @@ class Heading:
 class Snapshot:
     """Everything that the page shows. fleet: rows without findings and history; those are here, for all nodes.
 
-    groups_left: groups that were not kept; unlisted: findings that did not fit on their Nodes.
+    groups_left: groups that were not kept; unlisted: findings that did not fit on their Nodes. checks: what passed, and
+    what was not judged.
     """
 
     heading: Heading
@@ -107,6 +109,7 @@ class Snapshot:
     unlisted: int = 0
     mixes: tuple[Mix, ...] = ()
     past: Past = field(default_factory=Past)
+    checks: tuple[Group, ...] = ()
 
 
 class _NameList:
@@ -130,16 +133,18 @@ class _NameList:
 class _GroupBuilder:
     """One finding while the nodes come in."""
 
-    __slots__ = ("nodes", "others", "steps", "values")
+    __slots__ = ("nodes", "others", "steps", "title", "values")
 
     def __init__(self) -> None:
         self.nodes = _NameList()
         self.values: Counter[tuple[str, str]] = Counter()
         self.steps: Counter[str] = Counter()
         self.others = 0
+        self.title = ""
 
     def add(self, node: str, one: FindingRow) -> None:
         self.nodes.add(node)
+        self.title = self.title or one.title
         value = (one.observed, one.expected)
         if value in self.values or len(self.values) < _VALUES_COUNTED:
             self.values[value] += 1
@@ -154,7 +159,7 @@ class _GroupBuilder:
         shown = tuple(Value(observed, expected, number) for (observed, expected), number in common)
         others = self.others + self.values.total() - sum(one.nodes for one in shown)
         step = self.steps.most_common(1)
-        return Group(*key, self.nodes.done(), shown, others, step[0][0] if step else "")
+        return Group(*key, self.nodes.done(), shown, others, step[0][0] if step else "", self.title)
 
 
 class Aggregator:
@@ -162,6 +167,7 @@ class Aggregator:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, Status, Severity], _GroupBuilder] = {}
+        self._checks: dict[tuple[str, Status, Severity], _GroupBuilder] = {}
         self._groups_left: set[tuple[str, Status, Severity]] = set()
         self._mixes: dict[tuple[str, str], _NameList] = {}
         self._unlisted = 0
@@ -173,13 +179,17 @@ class Aggregator:
         """One node; what the page shows of it besides the aggregate is returned."""
         for one in row.findings:
             self._finding(row.name, one)
+        for one in row.checks:
+            key = (one.id, one.status, one.severity)
+            if key in self._checks or len(self._checks) < GROUPS_KEPT:
+                self._checks.setdefault(key, _GroupBuilder()).add(row.name, one)
         self._unlisted += row.more
         if row.compliance is not None:
             self._mix(row)
         self._rebooted += bool(row.history)
         for reboot in row.history:
             self._reboot(row.name, reboot)
-        return replace(row, findings=(), history=())
+        return replace(row, findings=(), history=(), checks=())
 
     def snapshot(self, heading: Heading, fleet: Fleet) -> Snapshot:
         """What came in."""
@@ -193,6 +203,7 @@ class Aggregator:
             self._unlisted,
             tuple(sorted(mixes, key=lambda mix: (-mix.nodes.total, mix.version, mix.policy))),
             self._past(),
+            tuple(collected.done(key) for key, collected in sorted(self._checks.items())),
         )
 
     def _finding(self, node: str, one: FindingRow) -> None:

@@ -107,7 +107,7 @@ def _context(shot: Snapshot) -> dict[str, Any]:
         "tiles": [*by_status, (Tone.QUIET, "reboot pending or running", sum(row.wants_reboot for row in seen.rows))],
         "phases": ", ".join(f"{number:,} {phase}" for phase, number in fleet.phases(seen.rows).items()),
         "pools": _pools(seen.rows),
-        "controls": by_control(shown), "groups_left": len(shot.groups) - len(shown),
+        "controls": by_control(shown), "checks": by_control(shot.checks), "groups_left": len(shot.groups) - len(shown),
         "no_findings": _no_findings(seen.rows),
         "stuck": {lock.holder_uid for lock in seen.stuck},
         "rows": rows, "rows_left": len(seen.rows) - len(rows) - len(quiet),

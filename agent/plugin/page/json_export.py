@@ -48,6 +48,7 @@ def _lists(shot: Snapshot) -> dict[str, Any]:
         "findings": [
             {
                 "id": group.id,
+                "title": group.title,
                 "control": group.control,
                 "status": group.status.value,
                 "severity": group.severity.value,
@@ -59,6 +60,15 @@ def _lists(shot: Snapshot) -> dict[str, Any]:
             for group in shot.groups
         ],
         "findingsNotListed": shot.unlisted,
+        "checks": [
+            {
+                "id": group.id,
+                "status": group.status.value,
+                "reasons": [one.observed for one in group.values if one.observed],
+                "nodes": group.nodes.total,
+            }
+            for group in shot.checks
+        ],
         "waiting": [
             {
                 "code": wait.code,

@@ -271,6 +271,7 @@ def node(row: NodeRow) -> dict[str, Any]:
         "cordoned": row.cordoned,
         "kernel": row.kernel,
         "status": row.compliance.value if row.compliance else None,
+        "silentSince": table.rfc3339(row.silent_since),
         "failing": row.failing,
         "unknown": row.unknown,
         "notListed": row.more,

@@ -42,6 +42,10 @@ def _hardening(context: NodeContext, style: Style) -> Iterator[str]:
     yield from _field("Agent", _agent(context), style, "" if context.pod.ready is not False else table.WARN)
     word = fleet.hardened(row)
     yield from _field("Status", word.text, style, word.colour)
+    if row.silent_since:
+        silent = table.since(row.silent_since, context.now)
+        text = f"the agent has not reported for {silent}; what follows is its last report"
+        yield from _field("", text, style, table.WARN)
     if row.config_problem:
         text = f"rejected, last valid configuration in use: {row.config_problem}"
         yield from _field("Config", text, style, table.WARN)

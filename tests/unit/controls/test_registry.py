@@ -12,6 +12,7 @@ import pytest
 
 from agent.cli.validate import validate
 from agent.config import schema
+from agent.config.recognition import Claim
 from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import keys
 from agent.controls import registry
@@ -72,7 +73,7 @@ LAMP = ControlSpec(
     lambda section, _host, _configz: LampControl(section),
     FileType(
         "lamp file",
-        matches=lambda _content, path: path.endswith(".lamp"),
+        claim=lambda _content, path: Claim.CERTAIN if path.endswith(".lamp") else Claim.NONE,
         lint=lambda _content, path, _host: [Problem(path, 1, "", "it is dark")],
     ),
 )

@@ -71,6 +71,28 @@ def test_a_node_without_annotations_has_no_agent() -> None:
 
 
 @pytest.mark.parametrize(
+    ("agent", "kubelet", "silent"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-01T02:29:00Z", False),
+        ("2026-01-01T00:00:00Z", "2026-01-01T02:31:00Z", True),
+        ("2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z", True),
+        ("2026-01-01T05:00:00Z", "2026-01-01T00:00:00Z", False),
+        ("x", "2026-01-01T00:00:00Z", False),
+        ("2026-01-01T00:00:00Z", None, False),
+    ],
+)
+def test_a_node_whose_agent_is_silent_has_unknown_status(agent: str, kubelet: object, silent: bool) -> None:
+    """Whatever its annotations and label still show; measured with the node's own clock alone."""
+    found = node(status="hardened")
+    ours = {"type": "NodeHardened", "status": "True", "lastHeartbeatTime": agent}
+    found["status"]["conditions"] = [{"type": "Ready", "status": "True", "lastHeartbeatTime": kubelet}, ours]
+    one = nodes.row(found, Pool())
+    assert one.is_well is not silent
+    assert one.compliance is (ComplianceStatus.UNKNOWN if silent else ComplianceStatus.HARDENED)
+    assert fleet.is_trouble(one) is silent
+
+
+@pytest.mark.parametrize(
     ("word", "well"), [("hardened", True), ("non-compliant", False), ("failed", False), ("new word", False)]
 )
 def test_only_hardened_is_well(word: str, well: bool) -> None:

@@ -65,6 +65,7 @@ def hostile(stage: Staged) -> list[dict[str, Any]]:
         finding = {"id": f"{_ALL}/x", "status": "fail", "severity": "high", "observed": _ALL, "expected": _ALL}
         entry = {"at": _ALL, "reason": _ALL, "kernelBefore": _ALL, "kernelAfter": _ALL, "seconds": 5, "pods": 1}
         notes[keys.FINDINGS] = json.dumps([{**finding, "remediation": _ALL}])
+        notes[keys.CHECKS] = json.dumps({"passed": [_ALL], "info": {_ALL: _ALL}, "notApplicable": {"x": [_ALL]}})
         notes[keys.REBOOT_HISTORY] = json.dumps([{**entry, "phases": {_ALL: 9}, "slowestPod": _ALL}])
         for key in (
             keys.STATUS,
@@ -141,6 +142,26 @@ def test_lists_of_nodes_are_cut_and_counted() -> None:
     shot = tallied(*["x"] * (NAMES_KEPT + 50))
     assert (len(shot.groups[0].nodes.names), shot.groups[0].nodes.total) == (NAMES_KEPT, NAMES_KEPT + 50)
     assert "and 50 more that are not listed here" in Sound.of(page(shot)).words
+
+
+def test_what_passed_and_what_was_skipped_is_on_the_page() -> None:
+    """With the number of nodes, and the reason of what was skipped; findings have their titles."""
+    shot = shot_of("non-compliant")
+    words = Sound.of(page(shot)).words
+    assert {group.status for group in shot.checks} >= {Status.PASS}
+    passed = [group for group in shot.checks if group.status is Status.PASS]
+    assert all(group.id in words for group in passed)
+    text = json.dumps({"passed": ["kubelet/4.2.1"], "info": {"kubelet/4.2.6": "skipped: kube-proxy is replaced"}})
+    (row,) = rows_with("x")
+    aggregator = Aggregator()
+    kept = aggregator.add(replace(row, checks=nodes.checks(text)))
+    one = aggregator.snapshot(shot.heading, replace(shot.fleet, rows=(kept,)))
+    assert "skipped: kube-proxy is replaced" in Sound.of(page(one)).words
+    assert export(one)["checks"] == [
+        {"id": "kubelet/4.2.1", "status": "pass", "reasons": [], "nodes": 1},
+        {"id": "kubelet/4.2.6", "status": "info", "reasons": ["skipped: kube-proxy is replaced"], "nodes": 1},
+    ]
+    assert all(group.title in words for group in shot.groups)
 
 
 def test_rows_come_back_without_what_was_aggregated() -> None:

@@ -289,7 +289,10 @@ def test_findings_come_worst_first_with_what_is_expected_and_the_next_step() -> 
     """As the agent has them on the Node."""
     found = verdict(context(SCENES["non-compliant"](), "node-2"))
     assert codes(found)[0] == ["finding:kubelet/4.2.1", "finding:modprobe/sctp"]
-    assert found.hardening[0].message == "critical: kubelet/4.2.1 failed: true (expected false)"
+    assert (
+        found.hardening[0].message
+        == "critical: kubelet/4.2.1 (Anonymous requests are refused) failed: true (expected false)"
+    )
     assert found.hardening[0].next[0].startswith("Set authentication.anonymous.enabled: false")
     assert found.headline.startswith("node-2 is not hardened (2 findings, worst critical);")
 

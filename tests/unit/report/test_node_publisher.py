@@ -17,6 +17,7 @@ from agent.model import Condition
 from agent.report.events import Recorder
 from agent.report.node_status import NodeView
 from agent.report.publisher import NodePublisher
+from agent.text import format_rfc3339
 from tests.support.report import EventsInMemory, NodeInMemory
 
 PATCH = Operation("PATCH", "patch", "nodes", "nodes/n1", "/api/v1/nodes/n1")
@@ -33,10 +34,15 @@ class Scene:
     events: EventsInMemory = field(default_factory=EventsInMemory)
     mono: float = 100.0
     dropped: int = 0
+    is_alive: bool = True
+    beat: float = 0.0
 
     def __post_init__(self) -> None:
         def drop() -> None:
             self.dropped += 1
+
+        def beat(at: float) -> None:
+            self.beat = at
 
         recorder = Recorder(self.events, "n1", lambda: 1_000_000 + self.mono, drop)
         self.publisher = NodePublisher(
@@ -46,6 +52,8 @@ class Scene:
             wall=lambda: 1_000_000 + self.mono,
             stop=threading.Event(),
             clock=lambda: self.mono,
+            alive=lambda: self.is_alive,
+            on_heartbeat=beat,
         )
 
     def settle(self) -> None:
@@ -110,10 +118,64 @@ def test_the_same_again_is_no_request(published: Scene) -> None:
         node["metadata"]["annotations"]["other.example/x"] = "1"
         node["status"]["conditions"].append({"type": "Ready", "status": "True"})
 
-    for _ in range(100):
+    for _ in range(59):
         published.mono += 60
         published.somebody(others)
         published.settle()
+    assert published.node.calls == []
+
+
+def test_an_idle_node_has_a_heartbeat_of_one_request_an_hour(published: Scene) -> None:
+    """Of both conditions at once; the publisher wakes for it by itself."""
+    reboot = Condition(keys.CONDITION_REBOOT, "False", "Idle", "")
+    published.publisher.offer("reboot", NodeView(conditions=(reboot,)))
+    published.settle()
+    published.node.calls.clear()
+    begun = published.mono
+    while published.mono < begun + 10 * 3600:
+        wait = published.publisher.turn()
+        assert wait is not None
+        assert 60 <= wait <= 1.1 * 3600
+        published.mono += wait
+    assert published.node.calls == ["conditions"] * 9
+    assert published.conditions["NodeHardened"]["status"] == "True"
+    assert {one["lastHeartbeatTime"] for one in published.conditions.values()} == {format_rfc3339(published.beat)}
+    assert 1_000_000 + published.mono - published.beat <= 1.1 * 3600
+
+
+def test_what_is_written_anyway_carries_the_heartbeat(published: Scene) -> None:
+    """Another condition's change costs one request, and defers the heartbeat's own."""
+    for _ in range(20):
+        published.mono += 1800
+        reboot = Condition(keys.CONDITION_REBOOT, "False", "Idle", str(published.mono))
+        published.publisher.offer("reboot", NodeView(conditions=(reboot,)))
+        published.settle()
+    assert published.node.calls == ["conditions"] * 20
+    assert published.beat == 1_000_000 + published.mono
+
+
+@pytest.mark.parametrize("forged", ["", "x", "2999-01-01T00:00:00Z", "1970-01-01T00:00:00Z"])
+def test_a_forged_heartbeat_is_corrected_and_no_fight(published: Scene, forged: str) -> None:
+    """Ever more slowly while another writer keeps at it."""
+
+    def forge(node: dict[str, Any]) -> None:
+        node["status"]["conditions"][0]["lastHeartbeatTime"] = forged
+
+    for _ in range(600):
+        published.somebody(forge)
+        published.settle()
+        published.mono += 1
+    assert 1 <= len(published.node.calls) <= 12
+
+
+def test_an_agent_that_makes_no_passes_has_no_heartbeat(published: Scene) -> None:
+    """The publisher's thread alone keeps no node looking alive; it does not spin either."""
+    published.is_alive = False
+    for _ in range(10):
+        published.mono += 3600
+        wait = published.publisher.turn()
+        assert wait is not None
+        assert wait >= 60
     assert published.node.calls == []
 
 
@@ -207,7 +269,8 @@ def test_a_fight_slows_down(published: Scene) -> None:
         if keys.STATUS in published.annotations:
             published.somebody(take_status)
         published.publisher.turn()
-    assert 6 <= len(published.node.calls) <= 12
+    assert 6 <= published.node.calls.count("metadata") <= 12
+    assert published.node.calls.count("conditions") <= 1  # the heartbeat
 
 
 def test_news_is_written_at_once_even_in_a_fight(published: Scene) -> None:

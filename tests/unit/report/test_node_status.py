@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def test_whatever_was_found_the_node_shows_little(found: Report, limit: int) -> 
     more = entries.pop()["more"] if entries and "more" in entries[-1] else 0
     assert len(entries) + more == len(bad)
     always = {"id", "status", "severity", "observed"}
-    assert all(always <= set(entry) <= always | {"expected", "remediation"} for entry in entries)
+    assert all(always <= set(entry) <= always | {"title", "expected", "remediation"} for entry in entries)
     assert all(len(one.message) <= 1024 for one in told.conditions)
 
 
@@ -94,7 +95,8 @@ def test_one_sentence_a_control() -> None:
         finding(5, control="apparmor", status=Status.NOT_APPLICABLE),
     )
     assert node_status.summary(found) == (
-        "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3 …), 1 unknown (kubelet/4). "
+        "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3: A check …), "
+        "1 unknown (kubelet/4: A check). "
         "apparmor: not applicable here."
     )
 
@@ -163,3 +165,36 @@ def test_next_steps_join_where_there_is_room_for_them() -> None:
     assert helped[0]
     assert helped == sorted(helped, reverse=True)
     assert not all(helped)
+
+
+def test_what_passed_and_what_was_skipped_is_listed_with_its_reason() -> None:
+    """Ids of what passed; for the rest what was observed, which is the reason of a skipped check."""
+    found = report(
+        finding(1),
+        finding(2, status=Status.FAIL),
+        finding(3, status=Status.INFO, observed="skipped: kube-proxy\nis replaced"),
+        finding(4, status=Status.NOT_APPLICABLE, observed="no such file"),
+    )
+    assert json.loads(node_status.checks(found.findings)) == {
+        "passed": [found.findings[0].id],
+        "info": {found.findings[2].id: "skipped: kube-proxy is replaced"},
+        "notApplicable": {found.findings[3].id: "no such file"},
+    }
+
+
+@pytest.mark.parametrize("number", [0, 1, 50, 5000])
+def test_what_passed_is_bounded_and_the_rest_counted(number: int) -> None:
+    """Whatever the checks are called."""
+    found = [finding(one, status=[Status.PASS, Status.INFO][one % 2], observed="\u2192" * 300) for one in range(number)]
+    text = node_status.checks(found)
+    shown = json.loads(text)
+    assert len(text.encode()) <= node_status.FINDINGS_BYTES
+    assert len(shown.get("passed", [])) + len(shown.get("info", {})) + shown.get("more", 0) == number
+
+
+def test_information_is_no_pass() -> None:
+    """It is counted apart, with the first of it: a gap in a profile is visible without JSON."""
+    gap = finding(2, control="seccomp", status=Status.INFO)
+    assert node_status.summary(report(finding(1, control="seccomp"), gap)) == (
+        f"seccomp: 1/1 passed, 1 info ({gap.id}: {gap.title})."
+    )
