@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent import __version__
 from agent.cli.common import CliArgs
-from agent.config.schema import LogFormat, LogLevel
+from agent.config.choices import LogFormat, LogLevel
 from agent.host import HostExec
 
 DEFAULT_CONFIG = "/etc/node-hardening/config.yaml"

@@ -16,7 +16,8 @@ from functools import partial
 import structlog
 
 from agent import annotations as keys
-from agent.config.schema import Config, Mode, Reboot
+from agent.config.choices import Mode
+from agent.config.schema import Config, Reboot
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Mode, Modprobe
+from agent.config.choices import Mode
+from agent.config.schema import Modprobe
 from agent.controls import base
 from agent.controls.modprobe import ModprobeControl
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, in_order, parse
