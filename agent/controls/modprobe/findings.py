@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
 from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
-from agent.controls.modprobe.modprobe_d import ConfigLine, Refusal, refusal
+from agent.controls.modprobe.modprobe_d import ConfigLine
 from agent.controls.modprobe.observe import Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, render
+from agent.controls.modprobe.shell import Refusal, refusal
 from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult
 from agent.model import Finding, Severity, Status
 

@@ -13,9 +13,9 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from agent.controls.modprobe.denylists import normal_name
+from agent.controls.modprobe.shell import Refusal, refusal
 
 # kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
 FOLDERS = (
@@ -56,14 +56,6 @@ class Hidden:
 
     file: str
     by: str
-
-
-class Refusal(Enum):
-    """What an install command comes to."""
-
-    FAILS = "the module is not loaded, and modprobe fails"
-    PRETENDS = "the module is not loaded, and modprobe reports success"
-    NONE = "the command may load the module"
 
 
 def counts(name: str) -> bool:
@@ -197,23 +189,6 @@ def soft_dependencies(line: ConfigLine) -> tuple[str, ...]:
     words = line.rest.split()
     begin = next((index for index, word in enumerate(words) if word in ("pre:", "post:")), len(words))
     return tuple(word for word in words[begin:] if word not in ("pre:", "post:"))
-
-
-def refusal(command: str) -> Refusal:
-    """What an install command does. Only the plain ones count: `/bin/false || modprobe -i x` is no refusal."""
-    words = command.split()
-    # Options of an `options` line are printed behind the command by `modprobe -n`: KEY=VALUE, or nothing.
-    if not words or not all(re.fullmatch(r"\w+(=[\w.,:/-]*)?", word) for word in words[1:]):
-        return Refusal.NONE
-    return {
-        "/bin/false": Refusal.FAILS,
-        "/usr/bin/false": Refusal.FAILS,
-        "false": Refusal.FAILS,
-        "/bin/true": Refusal.PRETENDS,
-        "/usr/bin/true": Refusal.PRETENDS,
-        "true": Refusal.PRETENDS,
-        ":": Refusal.PRETENDS,
-    }.get(words[0], Refusal.NONE)
 
 
 def denied_by(lines: Sequence[ConfigLine]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from agent.controls.modprobe import kmod
-from agent.controls.modprobe.modprobe_d import FOLDERS, Refusal, refusal
+from agent.controls.modprobe.modprobe_d import FOLDERS
+from agent.controls.modprobe.shell import Refusal, refusal
 from agent.errors import CommandMissing, HostError
 from agent.host import Completed, Host, HostExec
 
