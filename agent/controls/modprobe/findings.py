@@ -38,7 +38,10 @@ def findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
 
 
 def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
-    answer = _refused(config, seen, one) or _effective(config, seen, one)
+    if seen.running is not None and seen.running.without_modules:
+        answer = _builtin(seen, one) or _Assessment(Status.NOT_APPLICABLE, "this kernel cannot load modules")
+    else:
+        answer = _refused(config, seen, one) or _effective(config, seen, one)
     part = f" (part of {one.part_of})" if one.part_of else ""
     return Finding(
         id=f"{CONTROL}/{one.name}",
