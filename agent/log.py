@@ -10,7 +10,7 @@ from typing import TextIO
 
 import structlog
 
-from agent.config.schema import LogFormat, LogLevel
+from agent.config.choices import LogFormat, LogLevel
 
 _NUMBERS = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
 

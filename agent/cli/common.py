@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent import log
-from agent.config.schema import Log, LogFormat, LogLevel
+from agent.config.choices import LogFormat, LogLevel
+from agent.config.schema import Log
 from agent.errors import AgentError, ConfigError, UsageError
 from agent.host import Host, HostExec
 

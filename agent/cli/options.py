@@ -11,7 +11,7 @@ from agent import __version__
 from agent.cli.common import CliArgs
 from agent.cli.lint_output import FORMATS
 from agent.cli.validate import file_types
-from agent.config.schema import LogFormat, LogLevel
+from agent.config.choices import LogFormat, LogLevel
 from agent.host import HostExec
 
 DEFAULT_CONFIG = "/etc/node-hardening/config.yaml"

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from enum import IntEnum
 from pathlib import PurePath
 
-from agent.config.schema import KIND, AuditMode, Mode
+from agent.config.choices import AuditMode, Mode
+from agent.config.schema import KIND
 from agent.config.schema import Config as _Config
 from agent.config.schema_tree import Section, keys
 

@@ -10,19 +10,8 @@ import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from agent.config.schema import (
-    Blackout,
-    Config,
-    Hooks,
-    Modprobe,
-    Notify,
-    Prometheus,
-    Reboot,
-    RebootMethod,
-    Required,
-    Sentinel,
-    Window,
-)
+from agent.config.choices import RebootMethod, Required
+from agent.config.schema import Blackout, Config, Hooks, Modprobe, Notify, Prometheus, Reboot, Sentinel, Window
 from agent.config.schema_tree import keys
 
 # Set by the request itself, or they would change its meaning.

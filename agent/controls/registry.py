@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from agent.config.schema import AuditMode, Config, Mode
+from agent.config.choices import AuditMode, Mode
+from agent.config.schema import Config
 from agent.controls import apparmor, base, modprobe, seccomp
 from agent.controls.kubelet import KubeletControl
 from agent.controls.manifest import STATE_FOLDER

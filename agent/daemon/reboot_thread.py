@@ -15,7 +15,8 @@ from functools import partial
 
 import structlog
 
-from agent.config.schema import Config, Mode, Reboot
+from agent.config.choices import Mode
+from agent.config.schema import Config, Reboot
 from agent.daemon.delivery_log import DeliveryLog
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec

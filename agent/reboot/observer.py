@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from agent.annotations import REBOOT_REQUEST, REBOOT_STATE
-from agent.config.schema import Mode, Reboot
+from agent.config.choices import Mode
+from agent.config.schema import Reboot
 from agent.errors import AgentError, KubeError
 from agent.kube.errors import Forbidden
 from agent.reboot.blockers import reason_of

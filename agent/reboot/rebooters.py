@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent.config.schema import Reboot, RebootMethod
+from agent.config.choices import RebootMethod
+from agent.config.schema import Reboot
 from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host
 from agent.reboot.interfaces import Rebooter

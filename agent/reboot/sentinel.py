@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.config.schema import Required
+from agent.config.choices import Required
 from agent.config.schema import Sentinel as SentinelPolicy
 from agent.errors import AgentError, CommandMissing, HostFileError, HostFileMissing
 from agent.host import Completed, Host

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Notify, NotifyType
+from agent.config.choices import NotifyType
+from agent.config.schema import Notify
 from agent.event_reasons import Reason
 from agent.report.notify import Delivery, DeliveryContext, Notification, Notifier
 from tests.support.daemons import daemon, free_ports, get, program

@@ -20,7 +20,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from agent.config.schema import Notify, NotifyType
+from agent.config.choices import NotifyType
+from agent.config.schema import Notify
 from agent.event_reasons import Reason
 from agent.host import Host, HostExec
 from agent.report.notify import Delivery, DeliveryContext, Notification, Notifier, apprise, apprise_child

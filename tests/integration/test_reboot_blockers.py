@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Blackout, Blockers, Kured, Lock, Prometheus, Reboot, Window
+from agent.config.choices import Kured
+from agent.config.schema import Blackout, Blockers, Lock, Prometheus, Reboot, Window
 from agent.config.selector import parse as selector
 from agent.kube import CONFIGMAPS, DAEMONSETS, NODES, PODS, Kube, Object
 from agent.reboot.blockers import BLOCKERS, make_blockers

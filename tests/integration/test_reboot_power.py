@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Hook, Hooks, Reboot, RebootMethod
+from agent.config.choices import RebootMethod
+from agent.config.schema import Hook, Hooks, Reboot
 from agent.errors import AgentError, CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Completed, Host
 from agent.reboot.hooks import HostHooks

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Required, Sentinel
+from agent.config.choices import Required
+from agent.config.schema import Sentinel
 from agent.host import FolderWatch, Host
 from agent.reboot.interfaces import SentinelReading
 from agent.reboot.sentinel import CommandSentinel, make_sentinel

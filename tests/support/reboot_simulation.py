@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from agent.annotations import REBOOT_SKIP
 from agent.config import schema
-from agent.config.schema import OnTimeout, Reboot
+from agent.config.choices import OnTimeout
+from agent.config.schema import Reboot
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeasePhase
 from agent.reboot.coordinator import Coordinator

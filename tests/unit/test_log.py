@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from agent import log
-from agent.config.schema import LogFormat, LogLevel
+from agent.config.choices import LogFormat, LogLevel
 
 
 @pytest.fixture(autouse=True)

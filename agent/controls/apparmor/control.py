@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.config.schema import Apparmor, Mode
+from agent.config.choices import Mode
+from agent.config.schema import Apparmor
 from agent.controls.apparmor import profile_dir as sources
 from agent.controls.apparmor import securityfs as kernels
 from agent.controls.apparmor.diff import (

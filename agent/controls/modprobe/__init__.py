@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.bundled_profiles import shipped_profiles
-from agent.config.schema import Mode, Modprobe
+from agent.config.choices import Mode
+from agent.config.schema import Modprobe
 from agent.controls.base import Step
 from agent.controls.manifest import Entry, Installed, digest
 from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, DenyList, load_list

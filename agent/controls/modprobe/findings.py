@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
 from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
-from agent.controls.modprobe.modprobe_d import ConfigLine, Refusal, refusal
+from agent.controls.modprobe.modprobe_d import ConfigLine
 from agent.controls.modprobe.observe import Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, render
+from agent.controls.modprobe.shell import Refusal, refusal
 from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult
 from agent.model import Finding, Severity, Status
 
@@ -37,7 +38,10 @@ def findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
 
 
 def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
-    answer = _refused(config, seen, one) or _effective(config, seen, one)
+    if seen.running is not None and seen.running.without_modules:
+        answer = _builtin(seen, one) or _Assessment(Status.NOT_APPLICABLE, "this kernel cannot load modules")
+    else:
+        answer = _refused(config, seen, one) or _effective(config, seen, one)
     part = f" (part of {one.part_of})" if one.part_of else ""
     return Finding(
         id=f"{CONTROL}/{one.name}",

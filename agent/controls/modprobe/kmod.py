@@ -107,14 +107,13 @@ def aliases(show_config: str, modules: Iterable[str]) -> Mapping[str, tuple[str,
     return {module: tuple(patterns) for module, patterns in found.items()}
 
 
-def installs(show_config: str) -> dict[str, str]:
-    """The install command that modprobe holds for each name or pattern: the first one, as it decides."""
+def first(show_config: str, verb: str) -> dict[str, str]:
+    """What `modprobe --showconfig` prints for each name or pattern of a verb: the first line, as modprobe decides."""
     found: dict[str, str] = {}
     for line in show_config.splitlines():
-        verb, _, rest = line.partition(" ")
-        name, _, command = rest.partition(" ")
-        if verb == "install" and name:
-            found.setdefault(name, command.strip())
+        if line.startswith(f"{verb} "):
+            _, name, rest = (*line.split(" ", 2), "")[:3]
+            found.setdefault(name, rest.strip())
     return found
 
 

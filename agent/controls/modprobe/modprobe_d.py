@@ -13,9 +13,9 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from agent.controls.modprobe.denylists import normal_name
+from agent.controls.modprobe.shell import Refusal, refusal
 
 # kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
 FOLDERS = (
@@ -56,14 +56,6 @@ class Hidden:
 
     file: str
     by: str
-
-
-class Refusal(Enum):
-    """What an install command comes to."""
-
-    FAILS = "the module is not loaded, and modprobe fails"
-    PRETENDS = "the module is not loaded, and modprobe reports success"
-    NONE = "the command may load the module"
 
 
 def counts(name: str) -> bool:
@@ -166,11 +158,11 @@ class Configuration:
 
     def install_line(self, module: str) -> ConfigLine | None:
         """The first install line whose pattern matches; later ones have no effect."""
-        return next((line for line in self._of("install") if _matches(line.name, module)), None)
+        return next((line for line in self._of("install") if matches(line.name, module)), None)
 
     def softdep_line(self, module: str) -> ConfigLine | None:
         """The first softdep line whose pattern matches; kmod reads no further."""
-        return next((line for line in self._of("softdep") if _matches(line.name, module)), None)
+        return next((line for line in self._of("softdep") if matches(line.name, module)), None)
 
     def bypasses_install(self, module: str) -> ConfigLine | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
@@ -179,41 +171,24 @@ class Configuration:
         source of 34): `install ksmbd /bin/false` alone refuses nothing, since ksmbd brings its own.
         """
         line = self.softdep_line(module)
-        return line if line is not None and soft_dependencies(line) else None
+        return line if line is not None and soft_dependencies(line.rest) else None
 
     def loaders(self, module: str) -> tuple[ConfigLine, ...]:
         """Install lines of other modules whose command names this one: `install x modprobe -i sctp`."""
         first: dict[str, ConfigLine] = {}
         for line in self._of("install"):
             first.setdefault(line.name, line)
-        return tuple(line for line in first.values() if not _matches(line.name, module) and _loads(line.rest, module))
+        return tuple(line for line in first.values() if not matches(line.name, module) and _loads(line.rest, module))
 
     def _of(self, verb: str) -> Iterator[ConfigLine]:
         return (line for line in self.lines if line.verb == verb)
 
 
-def soft_dependencies(line: ConfigLine) -> tuple[str, ...]:
-    """The modules that a softdep line names. Words before the first `pre:` or `post:` mean nothing to kmod."""
-    words = line.rest.split()
+def soft_dependencies(rest: str) -> tuple[str, ...]:
+    """The modules that follow in a softdep line. Words before the first `pre:` or `post:` mean nothing to kmod."""
+    words = rest.split()
     begin = next((index for index, word in enumerate(words) if word in ("pre:", "post:")), len(words))
     return tuple(word for word in words[begin:] if word not in ("pre:", "post:"))
-
-
-def refusal(command: str) -> Refusal:
-    """What an install command does. Only the plain ones count: `/bin/false || modprobe -i x` is no refusal."""
-    words = command.split()
-    # Options of an `options` line are printed behind the command by `modprobe -n`: KEY=VALUE, or nothing.
-    if not words or not all(re.fullmatch(r"\w+(=[\w.,:/-]*)?", word) for word in words[1:]):
-        return Refusal.NONE
-    return {
-        "/bin/false": Refusal.FAILS,
-        "/usr/bin/false": Refusal.FAILS,
-        "false": Refusal.FAILS,
-        "/bin/true": Refusal.PRETENDS,
-        "/usr/bin/true": Refusal.PRETENDS,
-        "true": Refusal.PRETENDS,
-        ":": Refusal.PRETENDS,
-    }.get(words[0], Refusal.NONE)
 
 
 def denied_by(lines: Sequence[ConfigLine]) -> tuple[str, ...]:
@@ -222,7 +197,8 @@ def denied_by(lines: Sequence[ConfigLine]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Whether a line's name, which may be a pattern, is about that module or alias."""
     # fnmatch(3) negates a range with ! and, in glibc, with ^ as well; Python knows the first.
     return fnmatch.fnmatchcase(name, pattern.replace("[^", "[!"))
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from agent.controls.modprobe import kmod
-from agent.controls.modprobe.modprobe_d import FOLDERS, Refusal, refusal
+from agent.controls.modprobe.modprobe_d import FOLDERS, matches, soft_dependencies
+from agent.controls.modprobe.shell import Refusal, refusal
 from agent.errors import CommandMissing, HostError
 from agent.host import Completed, Host, HostExec
 
@@ -50,9 +51,25 @@ class Verification:
     """Results by module; without any, why (`problem`) and what would help (`remedy`)."""
 
     results: Mapping[str, LoadResult] = field(default_factory=dict)
-    installs: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """modprobe's own configuration as it prints it: the first line for each name or pattern, in its order."""
+
+    installs: Mapping[str, str] = field(default_factory=dict)
+    softdeps: Mapping[str, str] = field(default_factory=dict)
+
+    def install(self, module: str) -> str:
+        """The install command of a module, empty without one."""
+        return next((command for pattern, command in self.installs.items() if matches(pattern, module)), "")
+
+    def refuses(self, module: str) -> bool:
+        """Whether the module is refused as a dependency; modprobe ignores the install line of one with softdeps."""
+        soft = next((rest for pattern, rest in self.softdeps.items() if matches(pattern, module)), "")
+        return refusal(self.install(module)) is Refusal.FAILS and not soft_dependencies(soft)
 
 
 class Modprobe:
@@ -80,13 +97,13 @@ class Modprobe:
             return Verification(problem=str(error), remedy=_NEEDS_KMOD if "option" in str(error) else _TRY_MANUALLY)
         patterns = kmod.aliases(config.stdout, modules)
         questions = {name: kmod.usable([kmod.sample(pattern) for pattern in patterns[name]]) for name in modules}
-        installs = kmod.installs(config.stdout)
+        effective = Effective(kmod.first(config.stdout, "install"), kmod.first(config.stdout, "softdep"))
 
         def show(names: Sequence[str]) -> kmod.ShowDepends:
             return self._show([*base, "--show-depends", "--all", "--"], names, how)
 
         try:
-            return Verification(_results(questions, installs, show, needs), installs)
+            return Verification(_results(questions, effective, show, needs))
         except HostError as error:
             return Verification(problem=str(error), remedy=_TRY_MANUALLY)
 
@@ -122,64 +139,57 @@ class Modprobe:
 
 
 def _results(
-    questions: Mapping[str, Sequence[str]], installs: Mapping[str, str], show: Show, needs: Mapping[str, Sequence[str]]
+    questions: Mapping[str, Sequence[str]], effective: Effective, show: Show, needs: Mapping[str, Sequence[str]]
 ) -> dict[str, LoadResult]:
-    if _is_clean(questions, installs, show([word for name, aliases in questions.items() for word in (name, *aliases)])):
+    shown = show([word for name, aliases in questions.items() for word in (name, *aliases)])
+    if _is_clean(questions, effective, shown):
         return {name: LoadResult(LoadOutcome.REFUSED, aliases=len(aliases)) for name, aliases in questions.items()}
-    by_name = {name: show([name]) for name in questions}
-    # As a hard dependency each of these stops the modules that need it.
-    denied = frozenset(name for name, one in by_name.items() if name not in one.insmods and _has(one, Refusal.FAILS))
     results = {}
     for name, aliases in questions.items():
-        stopped = bool(denied & set(needs.get(name, ())))
-        asked = judge_name(name, by_name[name], stopped=stopped)
+        # kmod takes a dependency by its path, so that only its own install line counts and no alias of its name.
+        stopped = any(map(effective.refuses, needs.get(name, ())))
+        asked = judge(name, show([name]), effective, stopped=stopped)
         if asked.outcome is LoadOutcome.REFUSED and aliases:
-            commands = {alias: installs[alias] for alias in aliases if alias in installs}
-            asked = _by_alias(name, aliases, commands, show, stopped=stopped)
+            asked = _by_alias(name, aliases, effective, show, stopped=stopped)
         results[name] = replace(asked, aliases=len(aliases))
     return results
 
 
-def _is_clean(questions: Mapping[str, Sequence[str]], installs: Mapping[str, str], shown: kmod.ShowDepends) -> bool:
+def _is_clean(questions: Mapping[str, Sequence[str]], effective: Effective, shown: kmod.ShowDepends) -> bool:
     """Every name has its own refusal, nothing else would run, and none of the objects would be loaded."""
     named = {*shown.insmods, *shown.builtins, *shown.not_found}
     return (
         not named & questions.keys()
-        and all(refusal(installs.get(name, "")) is Refusal.FAILS for name in questions)
+        and all(refusal(effective.install(name)) is Refusal.FAILS for name in questions)
         and all(refusal(command) is Refusal.FAILS for command in shown.commands)
     )
 
 
-def _by_alias(
-    name: str, aliases: Sequence[str], commands: Mapping[str, str], show: Show, *, stopped: bool
-) -> LoadResult:
-    """The first alias that is not refused. commands: install lines that carry an alias for a name."""
-    other = next((alias for alias, command in commands.items() if refusal(command) is Refusal.NONE), "")
-    if other:
-        return LoadResult(LoadOutcome.RUNS, other, commands[other])
-    if stopped or name not in show(aliases).insmods:
-        # Printing nothing is blacklisted, not found leads nowhere: neither loads anything.
-        return LoadResult(LoadOutcome.REFUSED, name)
-    return LoadResult(
-        LoadOutcome.LOADS, next((alias for alias in aliases if name in show([alias]).insmods), aliases[0])
-    )
+def _by_alias(name: str, aliases: Sequence[str], effective: Effective, show: Show, *, stopped: bool) -> LoadResult:
+    """The first alias that is not refused. Printing nothing is blacklisted, not found leads nowhere: neither loads."""
+    together = show(aliases)
+    if name in together.insmods or any(refusal(command) is Refusal.NONE for command in together.commands):
+        for alias in aliases:
+            asked = judge(name, show([alias]), effective, stopped=stopped)
+            if asked.outcome in (LoadOutcome.LOADS, LoadOutcome.RUNS):
+                return replace(asked, through=alias)
+    return LoadResult(LoadOutcome.REFUSED, name)
 
 
-def judge_name(name: str, shown: kmod.ShowDepends, *, stopped: bool) -> LoadResult:
-    """What `modprobe NAME` would do. stopped: one of its hard dependencies is denied.
+def judge(name: str, shown: kmod.ShowDepends, effective: Effective, *, stopped: bool = False) -> LoadResult:
+    """What asking modprobe for the module, by its name or an alias, would do. stopped: a hard dependency is denied.
 
     A denied hard dependency ends modprobe before the insmod that it printed is reached; a denied soft one does not.
+    Another module's command (a dependency's, or of what an alias leads to) counts unless the own refusal is reached.
     """
     if name in shown.insmods:
         return LoadResult(LoadOutcome.REFUSED if stopped else LoadOutcome.LOADS, name)
-    if _has(shown, Refusal.FAILS):
+    own = effective.install(name)
+    # Options of the module are printed behind its command.
+    reached = refusal(own) is Refusal.FAILS and any(f"{command} ".startswith(f"{own} ") for command in shown.commands)
+    kinds = {refusal(command): command for command in shown.commands}
+    if Refusal.NONE in kinds and not reached:
+        return LoadResult(LoadOutcome.RUNS, name, kinds[Refusal.NONE])
+    if Refusal.FAILS in kinds:
         return LoadResult(LoadOutcome.REFUSED, name)
-    if _has(shown, Refusal.PRETENDS):
-        return LoadResult(LoadOutcome.PRETENDED, name)
-    if shown.commands:
-        return LoadResult(LoadOutcome.RUNS, name, shown.commands[-1])
-    return LoadResult(LoadOutcome.NOWHERE, name)
-
-
-def _has(shown: kmod.ShowDepends, kind: Refusal) -> bool:
-    return any(refusal(command) is kind for command in shown.commands)
+    return LoadResult(LoadOutcome.PRETENDED if Refusal.PRETENDS in kinds else LoadOutcome.NOWHERE, name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.bundled_profiles import shipped_profiles
-from agent.config import schema
+from agent.config import choices, schema
 from agent.controls.base import Step
 from agent.controls.manifest import Entry, Installed
 from agent.controls.seccomp import kubelet_root, profile_dir
@@ -67,7 +67,7 @@ class SeccompControl:
 
     def plan(self, seen: Observation) -> Sequence[Step]:
         """Writes what is missing or differs, then removes what left. Nothing in audit mode."""
-        if self._config.mode is not schema.Mode.ENFORCE:
+        if self._config.mode is not choices.Mode.ENFORCE:
             return ()
         writes = [
             self._step("write", item.path, why, partial(self._install, item, item.resolved, seen.place.path))

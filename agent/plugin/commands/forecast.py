@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.config import units
-from agent.config.schema import Mode, Reboot
+from agent.config.choices import Mode
+from agent.config.schema import Reboot
 from agent.errors import UsageError
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause

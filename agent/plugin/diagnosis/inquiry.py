@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.config.schema import Mode, Prometheus, Reboot
+from agent.config.choices import Mode
+from agent.config.schema import Prometheus, Reboot
 from agent.errors import AgentError, KubeError
 from agent.kube import NODES
 from agent.plugin.cluster import values

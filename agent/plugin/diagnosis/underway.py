@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config.schema import OnTimeout
+from agent.config.choices import OnTimeout
 from agent.plugin.cluster import values
 from agent.plugin.cluster.node_context import NodeContext
 from agent.plugin.diagnosis.advice import Advice, command, kubectl

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.config.schema import Mode
+from agent.config.choices import Mode
 from agent.model import Severity, Status
 from agent.plugin.cluster.node_context import NodeContext
 from agent.plugin.cluster.nodes import UNDER_WAY, FindingRow

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.config.schema import Kured, Reboot
+from agent.config.choices import Kured
+from agent.config.schema import Reboot
 from agent.host import Host
 from agent.kube import Kube
 from agent.reboot.blockers.inhibitors import InhibitorBlocker

@@ -15,7 +15,8 @@ import zoneinfo
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from agent.config.schema import Blackout, Weekday, WeekOfMonth, Window
+from agent.config.choices import Weekday, WeekOfMonth
+from agent.config.schema import Blackout, Window
 from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import sanitize
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.config.schema import OnTimeout
+from agent.config.choices import OnTimeout
 from agent.reboot.interfaces import Announcement, DrainMode, HookStage
 from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Fetch, Query, StepDrain, Write, duration

@@ -5,7 +5,8 @@ Deadlines come before anything that may be refused: whatever the API server forb
 
 from __future__ import annotations
 
-from agent.config.schema import Hook, Mode
+from agent.config.choices import Mode
+from agent.config.schema import Hook
 from agent.reboot.interfaces import HookStage
 from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Renew, StepHooks, Write, duration

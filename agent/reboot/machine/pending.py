@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.config.schema import Mode, OnLostHolder
+from agent.config.choices import Mode, OnLostHolder
 from agent.reboot.interfaces import Announcement
 from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS, blocked_by, forbidden, held_back, known_blocker, over_budget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.config.schema import Mode
+from agent.config.choices import Mode
 from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS
 from agent.reboot.machine.decisions import Decision, Release, Write

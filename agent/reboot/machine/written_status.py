@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config.schema import Mode
+from agent.config.choices import Mode
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.transitions import backoff_seconds
 from agent.reboot.state import (

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.config.schema import Notify, NotifyType
+from agent.config.choices import NotifyType
+from agent.config.schema import Notify
 from agent.report.node_status import cut
 from agent.report.notify import apprise, http
 from agent.report.notify.delivered import Delivered

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Apparmor, Mode
+from agent.config.choices import Mode
+from agent.config.schema import Apparmor
 from agent.controls import base
 from agent.controls.apparmor import ApparmorControl, Tool
 from agent.controls.base import Pass

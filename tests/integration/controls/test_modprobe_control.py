@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Mode, Modprobe
+from agent.config.choices import Mode
+from agent.config.schema import Modprobe
 from agent.controls import base
 from agent.controls.modprobe import ModprobeControl
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, in_order, parse
@@ -225,6 +226,45 @@ def test_every_alias_of_a_stranger_in_the_configuration_counts(tree: Path) -> No
     assert "by 4 aliases" in by_id(result)["sctp"].observed
 
 
+RDS_AND_TIPC = (
+    Module("rds", ("net-pf-21",), exports=("rds_trans_register",)),
+    Module("rds_tcp", needs=("rds_trans_register",)),
+    Module("tipc", ("net-pf-30",)),
+)
+
+
+def foreign(root: Path, text: str, deny: tuple[str, ...]) -> dict[str, Finding]:
+    """The findings on a tree whose modprobe.d is somebody else's alone."""
+    build(root, RDS_AND_TIPC)
+    (root / "etc/modprobe.d").mkdir(parents=True)
+    (root / "etc/modprobe.d/00-site.conf").write_text(text)
+    return by_id(base.audit(control(root, Modprobe(lists=(), deny=deny))))
+
+
+def test_an_alias_of_the_name_does_not_hide_a_command_that_loads(tmp_path: Path) -> None:
+    """`modprobe rds` leads to tipc and is refused; a socket's request, net-pf-21, runs a command that loads rds."""
+    text = "alias rds tipc\ninstall tipc /bin/false\ninstall rds /sbin/modprobe --ignore-install rds\n"
+    one = foreign(tmp_path, text, ("rds",))["rds"]
+    assert (one.status, one.source) == (Status.FAIL, "/etc/modprobe.d/00-site.conf:3")
+    assert "through the alias net_pf_21" in one.observed
+
+
+def test_an_alias_of_a_dependency_does_not_stop_what_needs_it(tmp_path: Path) -> None:
+    """`modprobe rds` is refused through its alias; rds_tcp takes rds by its path, and loads both."""
+    found = foreign(tmp_path, "alias rds tipc\ninstall tipc /bin/false\n", ("rds", "rds_tcp"))
+    assert {name: found[name].status for name in ("rds", "rds_tcp")} == dict.fromkeys(("rds", "rds_tcp"), Status.FAIL)
+
+
+def test_whatever_a_shell_ends_non_zero_with_is_a_refusal(tmp_path: Path) -> None:
+    """A comment, a redirection, options of the module behind the command, a log line before it."""
+    text = (
+        "install rds /bin/false 2>/dev/null\ninstall rds_tcp logger refused; /bin/false # stale mitigation\n"
+        'options tipc text="a b"\ninstall tipc /bin/false\n'
+    )
+    found = foreign(tmp_path, text, ("rds", "rds_tcp", "tipc"))
+    assert [found[name].status for name in ("rds", "rds_tcp", "tipc")] == [Status.PASS] * 3
+
+
 # -- the running kernel ------------------------------------------------------------------------------------------------
 
 
@@ -256,8 +296,19 @@ def test_a_kernel_that_cannot_load_modules_is_told(node: Path) -> None:
     (node / "proc/modules").unlink()
     (node / "proc/sys/kernel/modprobe").unlink()
     result = base.apply(control(node))
-    assert bad(result) == {}
-    assert by_id(result)["kernel"].observed == "no: built without CONFIG_MODULES"
+    found = by_id(result)
+    assert found["kernel"].observed == "no: built without CONFIG_MODULES"
+    assert found["dccp"].status is Status.NOT_APPLICABLE
+
+
+def test_without_loadable_modules_only_what_is_built_in_counts(node: Path) -> None:
+    """No kmod, no folder of modules, and sctp compiled in: nothing else is left to refuse."""
+    for path in ("proc/modules", "proc/sys/kernel/modprobe"):
+        (node / path).unlink()
+    (node / "sys/module/sctp").mkdir()
+    (node / "empty").mkdir()
+    found = bad(base.apply(control(node, tools=node / "empty")))
+    assert set(found) == {"sctp"}
 
 
 @pytest.mark.parametrize("missing", [True, False])

@@ -10,21 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config, load, load_or_default, loads
+from agent.config.choices import AuditMode, Mode, NotifyType, Required, Weekday
 from agent.config.loader import MAX_BYTES
-from agent.config.schema import (
-    Apparmor,
-    AuditMode,
-    Drain,
-    Hook,
-    Mode,
-    Modprobe,
-    Notify,
-    NotifyType,
-    Reboot,
-    Required,
-    Weekday,
-    Window,
-)
+from agent.config.schema import Apparmor, Drain, Hook, Modprobe, Notify, Reboot, Window
 from agent.config.selector import parse
 from agent.errors import ConfigError, Problem
 from agent.event_reasons import Reason

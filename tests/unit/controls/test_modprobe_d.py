@@ -10,13 +10,12 @@ from agent.controls.modprobe.modprobe_d import (
     ConfigLine,
     Configuration,
     Hidden,
-    Refusal,
     denied_by,
     file_problem,
     in_order,
     parse,
-    refusal,
 )
+from agent.controls.modprobe.shell import Refusal, refusal
 
 
 def configuration(*files: tuple[str, str]) -> Configuration:
@@ -114,11 +113,25 @@ def test_the_kernels_own_soft_dependencies_sort_among_the_files() -> None:
         ("/bin/false & insmod x", Refusal.NONE),
         ("/bin/true $(insmod x)", Refusal.NONE),
         ("/opt/false", Refusal.NONE),
-        ("", Refusal.NONE),
+        ("/bin/false # stale mitigation", Refusal.FAILS),
+        ("/bin/false 2>/dev/null", Refusal.FAILS),
+        ('/bin/false text="a b"', Refusal.FAILS),
+        ('logger -t modprobe "refused $MODPROBE_MODULE"; /bin/false', Refusal.FAILS),
+        ("/usr/bin/logger refused && exit 1", Refusal.FAILS),
+        ("/run/current-system/sw/bin/false", Refusal.FAILS),
+        ("/nix/store/8fv91097mbh5049i9rglc73dx6kjg3qk-coreutils-9.5/bin/false", Refusal.FAILS),
+        ("exit 1; modprobe -i sctp", Refusal.FAILS),
+        ("exit 256", Refusal.PRETENDS),
+        ("/bin/true || modprobe -i sctp", Refusal.PRETENDS),
+        ("/bin/false && modprobe -i sctp || /bin/false", Refusal.FAILS),
+        ("logger refused || modprobe -i sctp", Refusal.NONE),
+        ("logger `modprobe -i sctp`; /bin/false", Refusal.NONE),
+        ("/bin/false > /sys/bus/pci/drivers_probe", Refusal.NONE),
+        ("", Refusal.PRETENDS),
     ],
 )
-def test_only_a_plain_command_refuses(command: str, expected: Refusal) -> None:
-    """What a shell might do beyond it is not guessed."""
+def test_what_a_shell_ends_non_zero_with_refuses(command: str, expected: Refusal) -> None:
+    """Only while every part that it reaches is known to load nothing."""
     assert expected is refusal(command)
 
 

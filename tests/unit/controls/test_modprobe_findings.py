@@ -13,7 +13,7 @@ from agent.controls.modprobe.kmod import Loaded, ShowDepends
 from agent.controls.modprobe.modprobe_d import Configuration, Hidden, parse
 from agent.controls.modprobe.observe import File, Kernel, Observation, Running
 from agent.controls.modprobe.policy import Denied, Policy, Trouble, render
-from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult, Verification, judge_name
+from agent.controls.modprobe.show_depends import Effective, LoadOutcome, LoadResult, Verification, judge
 from agent.model import Finding, Status
 
 CONFIG = Modprobe()
@@ -282,4 +282,4 @@ def test_the_kernels_own_settings_are_told() -> None:
 )
 def test_what_modprobe_prints_is_judged(said: ShowDepends, stopped: bool, expected: LoadOutcome) -> None:
     """Exit codes are 0 for all of these."""
-    assert expected is judge_name("sctp", said, stopped=stopped).outcome
+    assert expected is judge("sctp", said, Effective(), stopped=stopped).outcome

@@ -51,7 +51,7 @@ def test_aliases_and_commands_are_taken_from_the_whole_configuration() -> None:
         "dccp": (),
     }
     assert expected == kmod.aliases(SHOW_CONFIG, ["sctp", "usb_storage", "dccp"])
-    assert kmod.installs(SHOW_CONFIG) == {"sctp": "/bin/false", "s*": "/bin/true"}
+    assert kmod.first(SHOW_CONFIG, "install") == {"sctp": "/bin/false", "s*": "/bin/true"}
 
 
 def test_proc_modules_is_read() -> None:
@@ -113,7 +113,7 @@ def test_any_output_is_read_without_an_error(stdout: str, stderr: str) -> None:
     kmod.builtin(stdout)
     kmod.dependencies(stdout)
     kmod.aliases(stdout, ["a"])
-    kmod.installs(stdout)
+    kmod.first(stdout, "install")
 
 
 def test_unloading_goes_from_the_leaves_and_leaves_what_is_in_use() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.validate import validate
-from agent.config import schema
+from agent.config import choices, schema
 from agent.config.recognition import Claim
 from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import keys
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 class Lamp:
     """A section of the policy."""
 
-    mode: schema.Mode = schema.key(schema.Mode.ENFORCE, "enforce, audit or off")
+    mode: choices.Mode = schema.key(choices.Mode.ENFORCE, "enforce, audit or off")
     profiles: NodePath = schema.key("/etc/lamps", "folder of lamps")
 
 
@@ -104,7 +104,7 @@ def test_a_new_control_is_found_everywhere(tmp_path: Path) -> None:
     (folder / "one").write_text("x")
     assert fingerprint(config) != before
     assert str(folder) in registry.profile_folders(config)
-    assert str(folder) not in registry.profile_folders(Config(lamp=Lamp(mode=schema.Mode.OFF, profiles=str(folder))))
+    assert str(folder) not in registry.profile_folders(Config(lamp=Lamp(mode=choices.Mode.OFF, profiles=str(folder))))
     (tmp_path / "hall.lamp").write_text("dark")
     result = validate([str(tmp_path / "hall.lamp")], host)
     assert (result.checked, result.problems[0].message) == ([(str(tmp_path / "hall.lamp"), "lamp file")], "it is dark")
@@ -113,7 +113,7 @@ def test_a_new_control_is_found_everywhere(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("lamp")
 def test_a_new_control_may_be_off(tmp_path: Path) -> None:
     """It is then neither made nor enforced."""
-    config = Config(lamp=Lamp(mode=schema.Mode.OFF))
+    config = Config(lamp=Lamp(mode=choices.Mode.OFF))
     assert "lamp" not in [control.name for control in registry.controls_of(config, Host(tmp_path))]
     assert "lamp" not in registry.enforced(config)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import schema
+from agent.config import choices, schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
 from agent.controls.seccomp.resolver import Platform
@@ -29,7 +29,7 @@ class Node:
     root: Path
     profiles: Path
 
-    def control(self, mode: schema.Mode = schema.Mode.ENFORCE, directory: str = DIRECTORY) -> SeccompControl:
+    def control(self, mode: choices.Mode = choices.Mode.ENFORCE, directory: str = DIRECTORY) -> SeccompControl:
         config = schema.Seccomp(mode=mode, profiles=str(self.profiles), directory=directory)
         return SeccompControl(config, Host(self.root))
 
@@ -90,7 +90,7 @@ def test_audit_and_dry_run_write_nothing(node: Node) -> None:
     """Both say what is missing; only apply makes folders and files, and never in mode audit."""
     assert node.finding("profile/p.json").observed == "not installed"
     assert acts(base.dry_run(node.control())) == [("write", "p.json", Outcome.PLANNED)]
-    assert base.apply(node.control(schema.Mode.AUDIT)).changes == ()
+    assert base.apply(node.control(choices.Mode.AUDIT)).changes == ()
     assert list(node.root.iterdir()) == []
 
 

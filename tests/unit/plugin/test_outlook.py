@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config.schema import Weekday, Window
+from agent.config.choices import Weekday
+from agent.config.schema import Window
 from agent.plugin.diagnosis.outlook import HAND_OVER_SECONDS, CycleTime, Finish, Roll, cycle_time, cycles, finish
 from agent.reboot.blockers.window import is_open
 

@@ -11,7 +11,8 @@ import pytest
 
 from agent.annotations import FIELD_MANAGER, REBOOT_HISTORY, REBOOT_REQUEST, REBOOT_SKIP, REBOOT_STATE
 from agent.config import schema
-from agent.config.schema import Mode, OnLostHolder, Reboot
+from agent.config.choices import Mode, OnLostHolder
+from agent.config.schema import Reboot
 from agent.errors import HostError
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeasePhase, LeaseView

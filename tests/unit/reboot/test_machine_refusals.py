@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from agent.config import schema
-from agent.config.schema import OnTimeout, Reboot
+from agent.config.choices import OnTimeout
+from agent.config.schema import Reboot
 from agent.event_reasons import Reason
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_replay import Path, is_put_back, play

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER, REBOOT_SKIP
 from agent.config import schema
-from agent.config.schema import Mode, OnLostHolder, OnTimeout, Reboot
+from agent.config.choices import Mode, OnLostHolder, OnTimeout
+from agent.config.schema import Reboot
 from agent.reboot.cluster import LeasePhase, LeaseView, NodeView
 from agent.reboot.interfaces import (
     BlockerResult,

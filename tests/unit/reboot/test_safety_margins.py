@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agent.config import schema
-from agent.config.schema import OnTimeout, Reboot
+from agent.config.choices import OnTimeout
+from agent.config.schema import Reboot
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_trouble import Trouble, away

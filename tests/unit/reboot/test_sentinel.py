@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.config.schema import Required, Sentinel
+from agent.config.choices import Required
+from agent.config.schema import Sentinel
 from agent.host import Completed, Host
 from agent.reboot.blockers.settle import SettleBlocker
 from agent.reboot.interfaces import BlockerResult, SentinelReading

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.config.schema import Blackout, Weekday, WeekOfMonth, Window
+from agent.config.choices import Weekday, WeekOfMonth
+from agent.config.schema import Blackout, Window
 from agent.reboot.blockers.window import WindowBlocker, closes_at, is_open, moment_of, next_opening
 from tests.support.rooms import Clocks
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.choices import NotifyType
 from agent.config.scalar_types import SCALAR_TYPES, Kind
-from agent.config.schema import Notify, NotifyType
+from agent.config.schema import Notify
 from agent.event_reasons import Reason, Urgency
 from agent.report.notify import receivers
 from agent.report.notify.http import Post, proxies

@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from agent.config.schema import Notify, NotifyType
+from agent.config.choices import NotifyType
+from agent.config.schema import Notify
 from agent.event_reasons import Reason
 from agent.report.notify import Delivery, Notification, Notifier, receivers
 from agent.report.notify.message import Message

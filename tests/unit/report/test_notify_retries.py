@@ -10,7 +10,8 @@ from typing import cast
 
 import pytest
 
-from agent.config.schema import Notify, NotifyType
+from agent.config.choices import NotifyType
+from agent.config.schema import Notify
 from agent.event_reasons import Reason
 from agent.report.notify import Notification, Notifier, receivers
 from agent.report.notify.http import NotSent
