@@ -19,14 +19,14 @@ from bench.figure import Figure
 
 # In the order of the table; every module has figures().
 NAMES = ("audit", "resident", "idle", "reactions", "reboots", "fleet")
-MORE = ("kured", "savings")  # only when asked for; kured by its variable, too
+MORE = ("kured", "savings", "soak")  # only on request; kured by its variable, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="The figures of docs/performance.md.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, *MORE))} (default: all but the last two)"
+        "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, *MORE))} (default: all but the last three)"
     )
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     given = parser.parse_args(argv)
