@@ -94,6 +94,15 @@ class ClusterOfMachines:
         machine.put(f"/etc/systemd/system/{UNIT}", _SERVICE)
         machine.sh(f"systemctl daemon-reload; systemctl enable -q {UNIT}; sync; systemctl start {UNIT}")
 
+    def publish(self, policy: str) -> None:
+        """The policy as the ConfigMap, which the plugin reads; the machines have files of their own."""
+        folder = f"/api/v1/namespaces/{agents.NAMESPACE}/configmaps"
+        body = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": policy}}
+        answer = self.client.post(folder, body)
+        if answer.status_code == 409:
+            answer = self.client.patch(f"{folder}/node-hardening-config", {"data": body["data"]})
+        assert answer.status_code in (200, 201), answer.text
+
     def node(self, name: str) -> dict[str, Any]:
         """The Node."""
         answer = self.client.get(f"/api/v1/nodes/{name}")
@@ -104,6 +113,11 @@ class ClusterOfMachines:
     def annotation(self, name: str, key: str) -> str:
         """One of our annotations, empty when it is not there."""
         return str(self.node(name)["metadata"].get("annotations", {}).get(f"node-hardening.io/{key}", ""))
+
+    def condition(self, name: str, kind: str) -> dict[str, str]:
+        """One condition, empty when it is not there."""
+        conditions = self.node(name)["status"].get("conditions", [])
+        return next((one for one in conditions if one["type"] == kind), {})
 
     def events(self, name: str, reason: str) -> list[dict[str, Any]]:
         """Events about that node."""
