@@ -96,12 +96,7 @@ class ClusterOfMachines:
 
     def publish(self, policy: str) -> None:
         """The policy as the ConfigMap, which the plugin reads; the machines have files of their own."""
-        folder = f"/api/v1/namespaces/{agents.NAMESPACE}/configmaps"
-        body = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": policy}}
-        answer = self.client.post(folder, body)
-        if answer.status_code == 409:
-            answer = self.client.patch(f"{folder}/node-hardening-config", {"data": body["data"]})
-        assert answer.status_code in (200, 201), answer.text
+        agents.publish(self.client, policy)
 
     def node(self, name: str) -> dict[str, Any]:
         """The Node."""
