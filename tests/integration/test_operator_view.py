@@ -20,8 +20,8 @@ def _operated(site: Site, folder: Path, name: str) -> Operator:
 
 
 def test_a_pool_of_one_is_rebooting_before_the_command_and_stuck_after_the_timeouts(tmp_path: Path) -> None:
-    """No other node waits, so none reports it: status and why judge by the Lease's age, and the Event comes when the node
-    is back. Node, Lease and metrics say rebooting before the command is given."""
+    """No other node waits, so none reports it: status and why judge by the Lease's age, and the Event comes with
+    the node. Node, Lease and metrics say rebooting before the command is given."""
     with emulated(tmp_path / "site", {"rebootTimeout": "10s", "verifyTimeout": "5s"}) as site:
         machine = site.add("alone")
         site.configure("alone", command=["/bin/sh", "-c", _GATE, str(tmp_path), *machine.reboot_command])
