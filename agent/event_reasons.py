@@ -35,7 +35,7 @@ class Reason(StrEnum):
     NODE_NON_COMPLIANT = "NodeNonCompliant", Urgency.WARNING, "The node no longer complies; names what differs"
     DRIFT_CORRECTED = "DriftCorrected", Urgency.NORMAL, "A change on the node was reverted to the policy"
     HARDENING_FAILED = "HardeningFailed", Urgency.ON_CALL, "A change that the policy requires failed"
-    STARTUP_TAINT_REMOVED = "StartupTaintRemoved", Urgency.NORMAL, "The node was verified and takes pods now"
+    STARTUP_TAINT_REMOVED = "StartupTaintRemoved", Urgency.NORMAL, "The node takes pods now; names its status"
     CONFIG_RELOADED = "ConfigReloaded", Urgency.NORMAL, "A changed configuration is in force"
     CONFIG_REJECTED = (
         "ConfigRejected",

@@ -42,7 +42,8 @@ class Finding:
 
     id: stable, unique within a report, e.g. `modprobe/sctp`, `kubelet/4.2.1`. title: what is checked, in one line.
     observed, expected: values as in a file. source: where the observed value comes from (file:line, flag, process).
-    remediation: the next step, empty when there is none.
+    remediation: the next step, empty when there is none. needs_reboot: the node is configured as it should be, and the
+    running kernel is not until it is booted again.
     """
 
     id: str
@@ -54,10 +55,11 @@ class Finding:
     expected: str = ""
     source: str = ""
     remediation: str = ""
+    needs_reboot: bool = False
 
     def document(self) -> dict[str, str]:
         """The finding in `-o json`."""
-        return {part.name: str(getattr(self, part.name)) for part in fields(self)}
+        return {part.name: str(getattr(self, part.name)) for part in fields(self) if part.name != "needs_reboot"}
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -311,6 +311,9 @@ class NodeStatus:
 
     label: bool = key(True, f"label {LABEL}=true|false")
     startup_taint: bool = key(True, f"remove the taint {TAINT} once the node is verified")
+    keep_taint_until_reboot: bool = key(
+        False, "keep that taint also while a reboot is all that is missing: a denied module that was loaded before"
+    )
     findings_limit: Bytes = key(
         4096, "largest findings annotation; what does not fit is counted", least=256, most=65536
     )

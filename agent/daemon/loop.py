@@ -184,7 +184,9 @@ class Daemon:
         )  # fmt: skip
         if self._on_pass is not None:
             self._on_pass(failing)
-        lift = not failing and config is not None and config.status.startup_taint
+        lift = config is not None and config.status.startup_taint
+        if config is not None and lift:
+            lift = not node_status.failing(report, enforced, after_reboot=not config.status.keep_taint_until_reboot)
         self._sink.offer("hardening", NodeView(shown.annotations, shown.labels, shown.conditions, lift))
         self._log.info(
             "reconcile_completed", status=report.status.value, changes=len(report.changes), verified=not failing

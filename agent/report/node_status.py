@@ -94,15 +94,16 @@ def hardening(
     )
 
 
-def failing(report: Report, enforced: Iterable[str]) -> int:
+def failing(report: Report, enforced: Iterable[str], *, after_reboot: bool = False) -> int:
     """How much of what the agent itself keeps true is not: checks of the enforced controls and changes that failed.
 
     The startup taint depends on this and not on the kubelet's audit: a node must not stay empty permanently because of
-    a setting that the agent may only report.
+    a setting that the agent may only report. after_reboot: what another boot alone corrects is left out.
     """
     names = set(enforced)
     checks = [one for one in report.findings if one.control in names and one.status in (Status.FAIL, Status.UNKNOWN)]
-    return len(checks) + sum(change.outcome is Outcome.FAILED for change in report.changes)
+    left = sum(not (after_reboot and one.needs_reboot) for one in checks)
+    return left + sum(change.outcome is Outcome.FAILED for change in report.changes)
 
 
 def summary(report: Report) -> str:

@@ -270,7 +270,8 @@ class NodePublisher:
         if missing.taint:
             left = [taint for taint in shown.taints if taint.get("key") != keys.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
-            self.event(Reason.STARTUP_TAINT_REMOVED, f"verified: removed the taint {keys.TAINT}")
+            status, summary = (shown.annotations.get(key, "") for key in (keys.STATUS, keys.SUMMARY))
+            self.event(Reason.STARTUP_TAINT_REMOVED, f"removed the taint {keys.TAINT}; {status}: {summary}")
         return missing.any
 
     def _take(self, node: Mapping[str, Any]) -> NodeSnapshot:

@@ -119,6 +119,30 @@ def test_the_startup_taint_goes_only_after_verification(make: Make, client: Clie
         eventually(lambda: agent.events("StartupTaintRemoved"), what="event")
 
 
+def test_a_module_that_was_loaded_before_holds_neither_readiness_nor_by_default_the_taint(
+    make: Make, client: Client, node: str
+) -> None:
+    """It stays in the kernel until a reboot: ready, condition False with the reason; the taint is up to the policy."""
+    taint = {"key": "node-hardening.io/not-hardened", "effect": "NoSchedule"}
+    client.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": [taint]}})
+    agent = make()
+    agent.root.write("/proc/modules", "sctp 409600 2 - Live 0x0000000000000000\n")
+    agent.config["status"] = {"keepTaintUntilReboot": True}
+    agent.write_policy()
+    with running(agent):
+        condition = eventually(lambda: agent.condition("NodeHardened"), what="condition")
+        assert (condition["status"], condition["reason"]) == ("False", "NotCompliant")
+        assert "sctp" in condition["message"]
+        eventually(lambda: agent.probe("/readyz") == 200, what="ready")
+        assert agent.shown()["spec"]["taints"] == [taint]
+        agent.write_policy(status={})
+        eventually(lambda: not agent.shown()["spec"].get("taints"), what="the taint removed")
+        (event,) = eventually(lambda: agent.events("StartupTaintRemoved"), what="event")
+        assert "non-compliant" in event["message"]
+        assert agent.condition("NodeHardened")["status"] == "False"
+        assert agent.shown()["metadata"]["labels"]["node-hardening.io/hardened"] == "false"
+
+
 def test_kubectl_describe_shows_the_events(agent: Agent, tmp_path: Path) -> None:
     """What on-call types first shows conditions, annotations and Events of the agent."""
     eventually(lambda: agent.events("NodeHardened"), what="event")

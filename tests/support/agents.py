@@ -71,6 +71,16 @@ def install(client: Client, kinds: tuple[str, ...] = _RIGHTS) -> None:
             assert answer.status_code in (201, 409), answer.text
 
 
+def publish(client: Client, policy: str) -> None:
+    """Creates or replaces the ConfigMap of the agents' policy, which the plugin reads."""
+    folder = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    body = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": policy}}
+    answer = client.post(folder, body)
+    if answer.status_code == 409:
+        answer = client.patch(f"{folder}/node-hardening-config", {"data": body["data"]})
+    assert answer.status_code in (200, 201), answer.text
+
+
 def remove_admission(client: Client) -> None:
     """Removes the manifest's admission policies, where they are, and returns when none is in force any more.
 

@@ -5,7 +5,10 @@ The tests go on with the same two machines, one after the other; each begins and
 
 from __future__ import annotations
 
-from tests.vm.harness.cluster import eventually
+from pathlib import Path
+
+from tests.support.operator_view import Operator, operator
+from tests.vm.harness.cluster import UNIT, eventually
 from tests.vm.harness.pair import CYCLE_SECONDS, Pair
 from tests.vm.harness.watcher import Watcher
 
@@ -57,10 +60,14 @@ def test_a_node_is_uncordoned_only_when_it_is_verified(pair: Pair, watcher: Watc
     assert (pair.cordoned("a"), pair.boots("a")) == (False, before + 1)
 
 
-def test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays(pair: Pair, watcher: Watcher) -> None:
-    """A delay inhibitor (as the kubelet's graceful shutdown has one) gets the time it asks for, and the agent does not
-    call the reboot failed meanwhile. The node was cordoned by a person, and is cordoned afterwards."""
-    machine, before = pair.machines["a"], pair.boots("a")
+def test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node(pair: Pair, watcher: Watcher) -> None:
+    """Longer than rebootTimeout: the agent that still runs reports it and keeps the lock, and the node that waits
+    begins nothing. A delay inhibitor (as the kubelet's graceful shutdown has one) gets the time it asks for before. The
+    node was cordoned by a user, and is cordoned afterwards."""
+    machine, before = pair.machines["a"], {name: pair.boots(name) for name in pair.machines}
+    pair.policy(rebootTimeout="1m")
+    machine.put("/etc/systemd/system/slow.service", _SLOW)
+    machine.sh("systemctl daemon-reload; systemctl start slow")
     machine.put("/etc/systemd/logind.conf.d/delay.conf", "[Login]\nInhibitDelayMaxSec=60\n")
     machine.put("/usr/local/bin/inhibitor", _INHIBITOR, 0o755)
     machine.sh("rm -f /var/lib/was-asked /var/lib/had-its-time; systemctl restart systemd-logind")
@@ -69,14 +76,37 @@ def test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays(pair: Pair, w
     pair.api.client.patch("/api/v1/nodes/a", {"spec": {"unschedulable": True}})
     watcher.let_be("a")
     pair.want("a")
-    eventually(lambda: pair.boots("a") == before + 1 and pair.idle(watcher), what="a rebooted", seconds=CYCLE_SECONDS)
+    eventually(lambda: watcher.phase("a") == "rebooting", what="a rebooting", seconds=CYCLE_SECONDS)
+    pair.want("b")
+    eventually(
+        lambda: "shutting down for longer than rebootTimeout" in pair.api.annotation("a", "reboot"),
+        what="a reports its long shutdown", seconds=CYCLE_SECONDS,
+    )  # fmt: skip
+    assert pair.status("b")["reason"] == "WaitingForLock"
+    pair.machines["b"].sh("rm /var/run/reboot-required*")  # that it is its turn now is another test's
+    eventually(
+        lambda: pair.boots("a") == before["a"] + 1 and pair.idle(watcher), what="a rebooted", seconds=CYCLE_SECONDS
+    )
     watcher.check()
+    assert pair.boots("b") == before["b"]
+    assert machine.sh("test -e /var/lib/took-two-minutes", check=False).code == 0, "the shutdown was cut short"
     assert machine.sh("ls /var/lib/was-asked /var/lib/had-its-time", check=False).code == 0, "it was not waited for"
     assert pair.cordoned("a"), "somebody else's cordon was undone"
     assert "RebootFailed" not in pair.reasons("a")
     pair.api.client.patch("/api/v1/nodes/a", {"spec": {"unschedulable": None}})
 
 
+# Stopped before the agent's own service, as the pods of a node are before the kubelet's.
+_SLOW = f"""[Unit]
+After={UNIT}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/rm -f /var/lib/took-two-minutes
+ExecStop=/bin/sh -c 'sleep 120; touch /var/lib/took-two-minutes; sync'
+TimeoutStopSec=300
+"""
 _INHIBITOR = """#!/bin/sh
 until busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager \\
     PreparingForShutdown | grep -q true; do sleep 0.2; done
@@ -103,27 +133,79 @@ def test_a_reboot_command_that_fails_is_rolled_back(pair: Pair, watcher: Watcher
     watcher.check()
 
 
-def test_a_node_that_does_not_come_back_holds_the_others(pair: Pair, watcher: Watcher) -> None:
-    """It goes down and stays down: the other one never starts, an Event on the Lease says who and why. Switched on
-    after all, it is proved well, and then it is the other one's turn."""
+def test_a_node_that_stays_down_is_rebooting_and_then_stuck(pair: Pair, watcher: Watcher, tmp_path: Path) -> None:
+    """Held off after its reboot command, in a pool of one: annotation, condition, metric, `status`, `why` and the alert
+    say rebooting, then stuck, with the next step. So they do for another node that joins the pool and waits; it begins
+    nothing. Switched on after all, the node is verified, and then it is the other one's turn."""
     machine = pair.machines["a"]
     before = {name: pair.boots(name) for name in pair.machines}
-    pair.policy(rebootTimeout="20s", verifyTimeout="20s")
+    pair.policy(rebootTimeout="40s", verifyTimeout="1m")
     machine.sh("sync; systemctl poweroff")
     machine.await_off()
     watcher.power_was_cut("a")
     machine.start(come_back=False)
     eventually(lambda: pair.boots("a") == before["a"] + 1 and pair.idle(watcher), what="a is back")
-    pair.want("a")
-    machine.await_off(CYCLE_SECONDS)
-    pair.want("b")
-    stuck = eventually(lambda: pair.lease_events("RebootLockStuck"), what="Event", seconds=CYCLE_SECONDS)
-    assert stuck[0]["message"].startswith("a "), stuck[0]["message"]
-    eventually(lambda: "a" in pair.api.annotation("b", "reboot"), what="b says whom it waits for")
-    assert (pair.cordoned("b"), pair.boots("b"), watcher.holders()) == (False, before["b"], ["a"])
+    pair.label("a", _CONTROL_PLANE, "")
+    ports = {name: one.metrics_port for name, one in pair.machines.items()}
+    with operator(pair.api.api.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "prometheus", ports) as on_call:
+        eventually(lambda: on_call.query('up{node="a"} == 1'), what="scrapes of a")
+        pair.want("a")
+        machine.await_off(CYCLE_SECONDS)
+        _is_rebooting(pair, on_call)
+        assert (watcher.holders(), pair.lease_events("RebootLockStuck")) == (["a"], [])
+        _is_stuck(on_call)
+        pair.policy("b", rebootTimeout="10s", verifyTimeout="10s")
+        pair.label("b", _CONTROL_PLANE, "")
+        pair.want("b")
+        _holds_the_other(pair, on_call)
+        assert (pair.cordoned("b"), pair.boots("b"), watcher.holders()) == (False, before["b"], ["a"])
     machine.start()
     eventually(
         lambda: pair.boots("a") == before["a"] + 2 and pair.boots("b") == before["b"] + 1 and pair.idle(watcher),
-        what="a proved, then b rebooted", seconds=CYCLE_SECONDS,
+        what="a verified, then b rebooted", seconds=CYCLE_SECONDS,
     )  # fmt: skip
     watcher.check()
+    for name in pair.machines:
+        pair.label(name, _CONTROL_PLANE, None)
+
+
+_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+_UNLOCK = "kubectl node-hardening unlock control-plane/0"
+
+
+def _is_rebooting(pair: Pair, on_call: Operator) -> None:
+    """What the node wrote before its command, and what is made of it."""
+    assert "rebooting" in on_call.row("a"), on_call.row("a")
+    why = on_call.why("a")
+    assert (why["code"], why["next"]) == ("Rebooting", []), why
+    status, condition = pair.status("a"), pair.api.condition("a", "RebootRequired")
+    assert (status["phase"], status["reason"], pair.api.annotation("a", "reboot").split()[0]) == (
+        "rebooting", "Rebooting", "rebooting",
+    )  # fmt: skip
+    assert (condition["status"], condition["reason"]) == ("True", "Rebooting")
+    assert on_call.query('last_over_time(node_hardening_reboot_phase{node="a", phase="rebooting"}[1h])')
+
+
+def _is_stuck(on_call: Operator) -> None:
+    """By the age of its Lease: no other node looks."""
+    eventually(lambda: "STUCK" in on_call.row("a"), what="STUCK in status", seconds=CYCLE_SECONDS, every_seconds=2.0)
+    why = on_call.why("a")
+    assert why["code"] == "NotBack", why
+    assert why["next"][0].startswith("check the console of a and bring it back"), why
+    assert why["next"][-1].startswith(_UNLOCK), why
+    alert = eventually(lambda: on_call.alerts("NodeHardeningRebootNotBack"), what="the alert")
+    assert [one["labels"]["node"] for one in alert] == ["a"]
+    assert "Next: kubectl node-hardening why a" in alert[0]["annotations"]["description"]
+
+
+def _holds_the_other(pair: Pair, on_call: Operator) -> None:
+    """A node that waits marks the Lease, once it has seen no life of the holder for as long as the timeouts are."""
+    stuck = eventually(lambda: pair.lease_events("RebootLockStuck"), what="Event", seconds=CYCLE_SECONDS)
+    assert stuck[0]["message"].startswith("a "), stuck[0]["message"]
+    eventually(lambda: pair.status("b")["reason"] == "HolderLost", what="b's status")
+    assert pair.status("b")["holder"] == "a"
+    why = on_call.why("b")
+    assert (why["code"], why["next"][-1].startswith(_UNLOCK)) == ("LockStuck", True), why
+    eventually(lambda: on_call.query('node_hardening_reboot_lock_stuck{node="b"} == 1'), what="metric")
+    alert = eventually(lambda: on_call.alerts("NodeHardeningRebootLockStuck"), what="the alert")
+    assert [one["labels"]["holder"] for one in alert] == ["a"]

@@ -28,6 +28,7 @@ class _Assessment:
     remediation: str = ""
     severity: Severity = Severity.HIGH
     source: str = ""
+    needs_reboot: bool = False
 
 
 def findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
@@ -53,6 +54,7 @@ def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
         expected="refused, and not in the running kernel",
         source=answer.source or _install_place(seen, one.name) or config.file,
         remediation=answer.remediation,
+        needs_reboot=answer.needs_reboot,
     )
 
 
@@ -235,7 +237,8 @@ def _loaded(config: Modprobe, running: Running, one: Denied, refused: str) -> _A
             step = f"Run `rmmod {one.name}` on the node: this tree is not the running system, so the agent did not."
         elif config.unload:
             step = f"The next apply unloads it; otherwise run `rmmod {one.name}` on the node to see why it fails."
-    return _Assessment(Status.FAIL, f"{refused} from now on, but loaded; {users}", step, source=source)
+    observed = f"{refused} from now on, but loaded; {users}"
+    return _Assessment(Status.FAIL, observed, step, source=source, needs_reboot=True)
 
 
 def _install_place(seen: Observation, name: str) -> str:

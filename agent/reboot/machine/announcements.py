@@ -89,9 +89,7 @@ def back_late(inputs: Inputs, state: Attempt) -> tuple[Announcement, ...]:
     limit_seconds = inputs.policy.reboot_timeout + inputs.policy.verify_timeout
     if not isinstance(state, Rebooting) or mine is None or mine.view.stuck or away_seconds <= limit_seconds:
         return ()
-    return _stuck(
-        mine, f"{mine.holder} went down to reboot, came back after {duration(away_seconds)} and is verified now"
-    )
+    return _stuck(mine, f"{mine.holder} went down to reboot and came back after {duration(away_seconds)}; verifying")
 
 
 def _stuck(slot: Slot, text: str) -> tuple[Announcement, ...]:

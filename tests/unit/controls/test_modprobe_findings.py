@@ -98,6 +98,7 @@ def test_a_loaded_module_fails_with_the_next_step(module: Loaded, observed: str,
     assert Status.FAIL is one.status
     assert observed in one.observed
     assert remediation in one.remediation
+    assert one.needs_reboot
 
 
 def test_loaded_with_unload_set_says_why_it_is_still_there() -> None:

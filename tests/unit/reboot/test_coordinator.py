@@ -338,7 +338,7 @@ def test_a_node_that_comes_back_late_announces_it_itself_where_no_other_waited(d
     world.pass_time(3000.0)
     assert _tick(world).status.phase is Phase.IDLE
     stuck = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK]
-    assert [(said.name, said.message.startswith("n0 went down to reboot, came back after ")) for said in stuck] == (
+    assert [(said.name, said.message.startswith("n0 went down to reboot and came back after ")) for said in stuck] == (
         [(LEASE, True)] if late else []
     )
 

@@ -143,9 +143,7 @@ def test_a_sentinel_that_comes_during_the_back_off_leaves_one_event() -> None:
     assert machine.last_tick is not None
     assert machine.last_tick.status.reason is StatusReason.BACKING_OFF
     (blocked,) = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_BLOCKED]
-    assert blocked.message.startswith(
-        "The reboot waits: required again soon after the last reboot; backing off (until "
-    )
+    assert blocked.message.startswith("The reboot waits: required again soon after the last reboot; backing off (until")
     world.pass_time(1500.0)
     assert len(world.books.boots) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,14 @@ def test_the_startup_taint_waits_for_what_the_agent_enforces() -> None:
     for bad in (Status.FAIL, Status.UNKNOWN):
         assert node_status.failing(report(finding(status=bad), finding(status=bad)), ["modprobe"]) == 2
     assert node_status.failing(report(changes=(change(Outcome.FAILED),)), ["modprobe"]) == 1
+
+
+def test_the_startup_taint_does_not_wait_for_a_reboot_unless_the_policy_says_so() -> None:
+    """A denied module that was loaded before: nothing but another boot changes that. It is no pass, though."""
+    loaded = replace(finding(status=Status.FAIL), needs_reboot=True)
+    assert node_status.failing(report(loaded), ["modprobe"], after_reboot=True) == 0
+    assert node_status.failing(report(loaded), ["modprobe"]) == 1
+    assert node_status.failing(report(loaded, finding(2, Status.FAIL)), ["modprobe"], after_reboot=True) == 1
 
 
 def test_two_parts_of_the_work_share_one_node() -> None:

@@ -94,6 +94,10 @@ class ClusterOfMachines:
         machine.put(f"/etc/systemd/system/{UNIT}", _SERVICE)
         machine.sh(f"systemctl daemon-reload; systemctl enable -q {UNIT}; sync; systemctl start {UNIT}")
 
+    def publish(self, policy: str) -> None:
+        """The policy as the ConfigMap, which the plugin reads; the machines have files of their own."""
+        agents.publish(self.client, policy)
+
     def node(self, name: str) -> dict[str, Any]:
         """The Node."""
         answer = self.client.get(f"/api/v1/nodes/{name}")
@@ -104,6 +108,11 @@ class ClusterOfMachines:
     def annotation(self, name: str, key: str) -> str:
         """One of our annotations, empty when it is not there."""
         return str(self.node(name)["metadata"].get("annotations", {}).get(f"node-hardening.io/{key}", ""))
+
+    def condition(self, name: str, kind: str) -> dict[str, str]:
+        """One condition, empty when it is not there."""
+        conditions = self.node(name)["status"].get("conditions", [])
+        return next((one for one in conditions if one["type"] == kind), {})
 
     def events(self, name: str, reason: str) -> list[dict[str, Any]]:
         """Events about that node."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.support.daemons import free_ports
 from tests.vm.harness import guestd
 from tests.vm.harness.channel import Channel, Done, MachineGone
 from tests.vm.harness.recipe import Image
@@ -34,6 +35,7 @@ class Machine:
         self.console.parent.mkdir(parents=True, exist_ok=True)
         self._accel = accel
         self._size = ("-smp", str(cpus), "-m", str(memory))
+        (self.metrics_port,) = free_ports(1)  # of this host's loopback, where the agent's probes and metrics answer
         self._folder = Path(tempfile.mkdtemp(prefix="nha-vm-"))  # short: sockets' paths end at 107 bytes
         self._disk = self._folder / "disk.qcow2"
         subprocess.run(
@@ -72,7 +74,8 @@ class Machine:
             _QEMU, *self._accel, *self._size, "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", line,
             "-drive", f"file={self._disk},format=qcow2,if=virtio,cache=writeback,discard=unmap",
-            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.metrics_port}-:9105",
+            "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=port,path={socket},server=on,wait=off",
             "-device", f"virtserialport,chardev=port,name={guestd.PORT_NAME}", "-device", "virtio-rng-pci",
             "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",

@@ -59,12 +59,19 @@ class Pair:
             answer = self.api.client.patch(f"/api/v1/nodes/{name}", {"metadata": gone})
             assert answer.status_code in (200, 409), answer.text
 
-    def policy(self, **reboot: Any) -> None:
-        """Another policy in force on both, as a ConfigMap's change is: no restart."""
+    def policy(self, *names: str, **reboot: Any) -> None:
+        """Another policy in force on these, on both when none is named, as a ConfigMap's change is: no restart."""
         text = yaml.safe_dump({**EVERYTHING_OFF, "modprobe": {}, "reboot": {**_REBOOT, **reboot}})
-        for machine in self.machines.values():
+        self.api.publish(text)
+        for machine in map(self.machines.get, names or self.machines):
+            assert machine is not None
             machine.put(f"{POLICY}.new", text)
             machine.sh(f"mv {POLICY}.new {POLICY}")
+
+    def label(self, name: str, key: str, value: str | None) -> None:
+        """As a person with kubectl label; None removes it."""
+        answer = self.api.client.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": {key: value}}})
+        assert answer.status_code == 200, answer.text
 
     def boots(self, name: str) -> int:
         """How many boots of it were seen."""
@@ -73,6 +80,11 @@ class Pair:
     def idle(self, watcher: Watcher) -> bool:
         """Nobody is on the way, nobody of ours cordoned, the lock free."""
         return all(watcher.phase(name) == "idle" for name in self.machines) and watcher.holders() == []
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The annotation reboot-status."""
+        found: dict[str, Any] = json.loads(self.api.annotation(name, "reboot-status"))
+        return found
 
     def reasons(self, name: str) -> list[str]:
         """Reasons of this node's Events, in the order in which they were made."""
