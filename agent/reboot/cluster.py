@@ -118,8 +118,8 @@ class Cluster(Protocol):
     def patch_node(self, patch: NodePatch, version: str) -> NodeView:
         """One patch of the Node. Raises Conflict when the version is no longer the newest, NotFound."""
 
-    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
-        """Those leases in that order; one that does not exist has no version."""
+    def leases(self, names: Sequence[str], *, follow: bool) -> tuple[LeaseView, ...]:
+        """Those leases in that order; one that does not exist has no version. follow: worth a watch from now on."""
 
     def put_lease(self, lease: LeaseView) -> LeaseView:
         """Creates it (no version) or replaces exactly that version. Raises Conflict, NotFound."""

@@ -29,7 +29,7 @@ from agent.reboot.lock.lease import Lock
 from agent.reboot.lock.pools import budget, lease_names, pool_of, usable_slots
 from agent.reboot.machine.blocked import as_result
 from agent.reboot.machine.decisions import Decision, Query
-from agent.reboot.machine.inputs import Command, Inputs, LockAttempt, Slot
+from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Slot
 from agent.reboot.state import (
     Attempt,
     Cycle,
@@ -42,6 +42,8 @@ from agent.reboot.state import (
     decode,
 )
 
+_HEARTBEAT_SECONDS = 2.5
+_ACQUIRED_SECONDS = 3.0
 _OFF = SentinelReading(False, problem="reboot.mode is off")
 
 
@@ -66,6 +68,7 @@ class Observer:
         self._is_settled = False
         self._slots_before: tuple[tuple[Slot, ...], Slot | None, Slot | None] = ((), None, None)
         self._lock_problem = ""
+        self._before_lock: tuple[float, BlockerResult | None, Budget | None] = (float("-inf"), None, None)
         self._rights: dict[str, bool] = {}
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
@@ -95,6 +98,7 @@ class Observer:
             # us, an earlier process may have given it.
             memory.command = Command.NOT_GIVEN if mine is None else Command.UNKNOWN
             memory.fence_refused = False
+        blockers, counted = self._found_before_lock(slots, mine, now)
         return Inputs(
             policy=self._policy,
             now=now,
@@ -120,7 +124,22 @@ class Observer:
             command_error=memory.command_error,
             command_seconds=now.mono - memory.command_at if memory.command_at is not None else None,
             new_cycle=f"{deps.rng.getrandbits(40):010x}",
+            blockers=blockers,
+            budget=counted,
         )
+
+    def _found_before_lock(
+        self, slots: tuple[Slot, ...], mine: Slot | None, now: Now
+    ) -> tuple[BlockerResult | None, Budget | None]:
+        """What held when the lock was acquired a moment ago holds for the cordon too.
+
+        No other node can have begun since: the Lease was swapped as it was before they were asked. With several slots
+        another node may have counted at the same time, so the budget is counted again.
+        """
+        at, blockers, counted = self._before_lock
+        if mine is None or now.mono - at > _ACQUIRED_SECONDS:
+            return None, None
+        return blockers, counted if len(slots) == 1 else None
 
     def postpone(self, decision: Decision) -> float:
         """This node's attempt at the lock came to nothing. Returns the wait."""
@@ -143,6 +162,7 @@ class Observer:
         """Early, so that the kubelet's next renewal is already news."""
         try:
             memory.first_heartbeat = self._deps.cluster.heartbeat()
+            memory.heartbeat_at = self._deps.clock.monotonic()
         except KubeError:
             return
 
@@ -171,7 +191,7 @@ class Observer:
         own = state.lease if isinstance(state, Attempt) else getattr(state, "lease", "")
         wanted = (*names, own) if own and own not in names else names
         try:
-            slots = self._lock.observe(wanted, self.identity, indexed=len(names))
+            slots = self._lock.observe(wanted, self.identity, indexed=len(names), follow=may_want or not idle)
         except KubeError as error:
             if not isinstance(state, Attempt):
                 raise
@@ -317,6 +337,8 @@ class Observer:
         self._pool_size = found.pool_size
         self._usable = min(usable_slots(self._policy, pool), found.slots)
         inputs.budget = found
+        if inputs.mine is None:
+            self._before_lock = (inputs.now.mono, inputs.blockers, found)
 
     def _while_untaken(self, members: Iterable[Member], inputs: Inputs, wanted: Slot) -> Iterator[Member]:
         """The members, as long as no other node takes the Lease that they are counted for.
@@ -348,20 +370,24 @@ class Observer:
             return False
 
     def _has_heartbeat(self) -> bool:
-        """Whether the kubelet has renewed its Lease since this process first read it.
+        """Whether the kubelet has renewed its Lease since this process first read it, asked every few seconds at most.
 
         A Lease that RBAC does not let the agent read is not held against the node: that it is Ready with the new boot
         id comes from the same kubelet.
         """
+        memory, now = self.memory, self._deps.clock.monotonic()
+        if now - memory.heartbeat_at < _HEARTBEAT_SECONDS:
+            return False
         try:
             renewed = self._deps.cluster.heartbeat()
         except Forbidden:
             return True
         except KubeError:
             return False
-        if self.memory.first_heartbeat is None:
-            self.memory.first_heartbeat = renewed
-        return bool(renewed) and renewed != self.memory.first_heartbeat
+        memory.heartbeat_at = now
+        if memory.first_heartbeat is None:
+            memory.first_heartbeat = renewed
+        return bool(renewed) and renewed != memory.first_heartbeat
 
 
 def _unknown(name: str, error: AgentError) -> BlockerResult:

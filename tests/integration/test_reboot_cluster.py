@@ -137,17 +137,17 @@ def test_a_lease_is_created_once_and_replaced_only_as_it_was_seen(place: Place) 
         stuck="third",
     )
     with place.cluster() as mine, place.cluster() as theirs:
-        assert mine.leases([NAME]) == (LeaseView(NAME),)
+        assert mine.leases([NAME], follow=True) == (LeaseView(NAME),)
         created = mine.put_lease(lease)
         assert replace(created, version="") == lease
         with pytest.raises(AlreadyExists):
             theirs.put_lease(lease)
-        (seen,) = theirs.leases([NAME])
+        (seen,) = theirs.leases([NAME], follow=True)
         assert seen == created
         place.admin.patch(LEASES, NAME, {"metadata": {"annotations": {"example.com/x": "1"}}}, place.namespace)
         with pytest.raises(Conflict):
             mine.put_lease(replace(created, phase=LeasePhase.REBOOTING))
-        (again,) = mine.leases([NAME])
+        (again,) = mine.leases([NAME], follow=True)
         fenced = mine.put_lease(replace(again, phase=LeasePhase.REBOOTING))
         assert fenced.phase is LeasePhase.REBOOTING
         free = mine.put_lease(replace(fenced, holder="", phase=LeasePhase.NONE, cycle="", boot="", stuck=""))
@@ -161,18 +161,18 @@ def test_a_waiter_watches_the_lease_instead_of_asking(place: Place) -> None:
     """From the second look on no request is made until something changes, and the change wakes."""
     with place.cluster() as waiter, place.cluster() as holder:
         held = holder.put_lease(LeaseView(NAME, holder="other/uid", phase=LeasePhase.HELD, duration_seconds=60))
-        waiter.leases([NAME])
-        waiter.leases([NAME])
+        waiter.leases([NAME], follow=True)
+        waiter.leases([NAME], follow=True)
         eventually(lambda: place.count("watch", "leases") > 0)
-        eventually(lambda: waiter.leases([NAME]) == (held,))
+        eventually(lambda: waiter.leases([NAME], follow=True) == (held,))
         before = place.count("get", "leases")
         for _ in range(20):
-            waiter.leases([NAME])
+            waiter.leases([NAME], follow=True)
         assert place.count("get", "leases") == before
         place.woken.clear()
         holder.put_lease(replace(held, holder="", phase=LeasePhase.NONE))
         eventually(place.woken.is_set)
-        eventually(lambda: not waiter.leases([NAME])[0].holder)
+        eventually(lambda: not waiter.leases([NAME], follow=True)[0].holder)
 
 
 def test_others_are_counted_and_looked_after(place: Place) -> None:

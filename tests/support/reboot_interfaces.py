@@ -33,7 +33,7 @@ class ClusterOf:
     def patch_node(self, patch: NodePatch, version: str) -> NodeView:
         return self.machine.patch_node(patch, version)
 
-    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
+    def leases(self, names: Sequence[str], *, follow: bool) -> tuple[LeaseView, ...]:  # noqa: ARG002
         return self.machine.call("leases", lambda: self.machine.read_leases(names))
 
     def put_lease(self, lease: LeaseView) -> LeaseView:

@@ -22,7 +22,6 @@ from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, 
 Object = dict[str, Any]
 
 _CALL_SECONDS = 20.0  # a tick must not hang for longer than the lease lasts
-_LOOKS_BEFORE_WATCHING = 2
 _LOOKS_BEFORE_LETTING_GO = 20
 _HEARTBEATS = "kube-node-lease"
 
@@ -47,7 +46,6 @@ class KubeCluster:
         self._nodes = ObjectCache(kube.follow(NODES, field_selector=selector), wake, _without_ballast)
         self._leases: ObjectCache | None = None
         self._leases_names: tuple[str, ...] = ()
-        self._looks = 0
         self._node_looks = 0
 
     def __enter__(self) -> Self:
@@ -99,18 +97,17 @@ class KubeCluster:
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
-    def leases(self, names: Sequence[str]) -> tuple[LeaseView, ...]:
+    def leases(self, names: Sequence[str], *, follow: bool) -> tuple[LeaseView, ...]:
         """See cluster.Cluster."""
-        self._watch(tuple(names))
+        if follow:
+            self._watch(tuple(names))
         return tuple(self._lease(name) for name in names)
 
     def _watch(self, names: tuple[str, ...]) -> None:
-        """A second look soon after the first is a wait: from then on a watch looks."""
         self._node_looks = 0
-        self._looks += 1
         if self._leases is not None and self._leases_names != names:
             self._stop_watching()
-        if self._leases is None and self._looks >= _LOOKS_BEFORE_WATCHING:
+        if self._leases is None:
             # One name is a watch that RBAC can restrict to it.
             selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
             follow = self._kube.follow(LEASES, self._namespace, field_selector=selector)
@@ -120,7 +117,7 @@ class KubeCluster:
     def _stop_watching(self) -> None:
         if self._leases is not None:
             self._leases.close()
-        self._leases, self._leases_names, self._looks = None, (), 0
+        self._leases, self._leases_names = None, ()
 
     def _lease(self, name: str) -> LeaseView:
         is_known, found = self._leases.get(name) if self._leases is not None else (False, None)

@@ -35,9 +35,12 @@ class Lock:
         """Another lease duration; what was observed stays."""
         self._duration = duration_seconds
 
-    def observe(self, names: Sequence[str], identity: str, *, indexed: int) -> tuple[Slot, ...]:
-        """The leases now. indexed: the first so many are the pool's slots, the others leases of another pool."""
-        views = self._cluster.leases(names)
+    def observe(self, names: Sequence[str], identity: str, *, indexed: int, follow: bool) -> tuple[Slot, ...]:
+        """The leases now. indexed: the first so many are the pool's slots, the others leases of another pool.
+
+        follow: they will be looked at again and again.
+        """
+        views = self._cluster.leases(names, follow=follow)
         # Read afterwards: what a slow answer shows for the first time was not seen any earlier than now.
         now = self._clock.monotonic()
         slots = []
@@ -58,7 +61,10 @@ class Lock:
         """
         name, at = self._renewed
         now = self._clock.monotonic()
-        return now >= self._not_before and (name != slot.view.name or now - at > self._duration / 3)
+        if name != slot.view.name:
+            # After the reboot: nobody takes a fenced Lease over because its holder is silent for a moment.
+            at = now - slot.unseen_seconds if slot.fenced else float("-inf")
+        return now >= self._not_before and now - at > self._duration / 3
 
     def is_fresh(self, name: str) -> bool:
         """Whether no other node can have taken the Lease yet, by this process's own clock."""
