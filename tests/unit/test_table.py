@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +17,16 @@ from agent.terminal import Style, printable
 BROAD = Style()
 
 
-def finding(id_: str = "modprobe/sctp", status: Status = Status.FAIL, **more: str) -> Finding:
+def finding(id_: str = "modprobe/sctp", status: Status = Status.FAIL, **more: Any) -> Finding:
     """A finding with something in every place."""
-    told = {"observed": "loads", "expected": "refused", "source": "/etc/x:1", "remediation": "Run apply.", **more}
-    return Finding(id_, "modprobe", "sctp is refused", status, Severity.HIGH, **told)
+    fields: dict[str, Any] = {
+        "observed": "loads",
+        "expected": "refused",
+        "source": "/etc/x:1",
+        "remediation": "Run apply.",
+        **more,
+    }
+    return Finding(id_, "modprobe", "sctp is refused", status, Severity.HIGH, **fields)
 
 
 def change(outcome: Outcome = Outcome.DONE, error: str = "") -> Change:

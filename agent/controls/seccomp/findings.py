@@ -7,7 +7,7 @@ not denied), because nothing on this node can fix that. The gap has a finding of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from agent.controls.seccomp import syscalls
 from agent.controls.seccomp.equivalent_syscalls import gaps, unknown_to
@@ -32,7 +32,7 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _finding(thing: str, title: str, status: Status, severity: Severity, **fields: str) -> Finding:
+def _finding(thing: str, title: str, status: Status, severity: Severity, **fields: Any) -> Finding:
     return Finding(id=f"{_CONTROL}/{thing}", control=_CONTROL, title=title, status=status, severity=severity, **fields)
 
 

@@ -87,21 +87,21 @@ class _WithoutFence(Lock):
 class _TrustsRemoteClocks(Lock):
     """Judges a holder by the renewTime that it wrote with its own clock."""
 
-    def observe(self, names: object, identity: str, *, indexed: int) -> tuple[Slot, ...]:
+    def observe(self, names: object, identity: str, *, indexed: int, follow: bool) -> tuple[Slot, ...]:
         return tuple(
             replace(slot, unseen_seconds=self._clock.wall() - datetime.fromisoformat(slot.view.renewed).timestamp())
             if slot.view.renewed
             else slot
-            for slot in super().observe(names, identity, indexed=indexed)  # type: ignore[arg-type]
+            for slot in super().observe(names, identity, indexed=indexed, follow=follow)  # type: ignore[arg-type]
         )
 
 
 class _CountsFromTheQuestion(Lock):
     """Takes a lease as inputs from when it was asked for, not from when the answer came (a bug that we had)."""
 
-    def observe(self, names: object, identity: str, *, indexed: int) -> tuple[Slot, ...]:
+    def observe(self, names: object, identity: str, *, indexed: int, follow: bool) -> tuple[Slot, ...]:
         asked = self._clock.monotonic()
-        slots = super().observe(names, identity, indexed=indexed)  # type: ignore[arg-type]
+        slots = super().observe(names, identity, indexed=indexed, follow=follow)  # type: ignore[arg-type]
         late = self._clock.monotonic() - asked
         return tuple(replace(slot, unseen_seconds=slot.unseen_seconds + late) for slot in slots)
 
