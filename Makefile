@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests share nothing but the machine, and half of their time they wait, so four run beside each other on two cores too.
 WORKERS ?= -n 4 --dist worksteal
+# What of it runs, as arguments of pytest: make test TESTS="tests/unit tests/integration -m 'not slow'"
+TESTS ?=
 # The machines of two files at a time; the longest file, which sorts first, is begun first.
 VM_WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -31,7 +33,7 @@ demo: venv  ## The main job on sandboxed nodes: no root, no cluster, about a min
 test: venv  ## Every test but the real-kernel tier; as root installs Debian's packages that tests talk to
 	@tools/test-packages
 	@$(BIN)/python tools/kube-tools
-	@$(BIN)/python -m pytest $(WORKERS) --durations 15
+	@$(BIN)/python -m pytest $(WORKERS) --durations 15 $(TESTS)
 
 .PHONY: test-vm
 test-vm: venv  ## The real-kernel tier, as root: virtual nodes with Debian's kernel (docs/testing.md)
