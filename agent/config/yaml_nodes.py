@@ -26,6 +26,7 @@ _MANIFEST_NODES = 500_000
 _NULL = ("", "~", "null", "Null", "NULL")
 # A string, a bracket or other mark, or a number or word.
 _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*"|[{}\[\],:]|[-+.\w]+)')
+_NO_NUMBERS = ("NaN", "Infinity", "-Infinity")  # in Python's JSON, not in the grammar
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -117,17 +118,15 @@ def compose_json(text: str, file: str, *, max_depth: int) -> Node:
         depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[1], 0)
         if depth > max_depth:
             raise _wrong(file, text.count("\n", 0, token.start()) + 1, f"nested deeper than {max_depth} levels")
+        if token[1] in _NO_NUMBERS:
+            raise _wrong(file, text.count("\n", 0, token.start()) + 1, f"not JSON: {token[1]} is no number")
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        json.loads(text)
     except json.JSONDecodeError as error:
         raise _wrong(file, error.lineno, f"not JSON: {error.msg}{_json_hint(text, error.pos)}") from error
     except ValueError as error:
         raise _wrong(file, 0, f"not JSON: {error}") from error
     return _JsonComposer(text).document()
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
 
 
 def _json_hint(text: str, position: int) -> str:

@@ -128,6 +128,8 @@ BAD = (
     ('{"a" 1}', "", "Expecting ':'"),
     ("{'a': 1}", "", "double quotes"),
     ('{"a": nan}', "", "Expecting value"),
+    ('{"a": NaN}', "", "NaN is no number"),
+    ('{"a": [-Infinity]}', "", "-Infinity is no number"),
     ('{"a": "x', "", "Unterminated string"),
     ("{} {}", "", "Extra data"),
     ("[" * (DEPTH_LIMIT + 5), "", "deep"),
