@@ -53,10 +53,6 @@ lint: venv  ## ruff, mypy --strict, import-linter, retired words
 mutate: venv  ## One-line faults that the unit tests have to catch, with the figure (half an hour)
 	@$(BIN)/python tools/mutate
 
-.PHONY: mutate
-mutate: venv  ## One-line faults in copies of the tree: which ones the unit tests catch (docs/testing.md)
-	@$(BIN)/python tools/mutate
-
 .PHONY: bench
 bench: venv  ## The figures of docs/performance.md
 	@$(BIN)/python -m bench

@@ -1,8 +1,7 @@
 """Resident memory of `run` over ten thousand passes: whether it stays, or grows with every pass.
 
-Each pass is requested with SIGHUP and reported on the Node before the next. Memory is VmRSS, read after the passes by
-which allocator and caches are as they stay, and then eight times: a leak grows from one reading to the next, what
-levels off does not.
+Each pass is requested with SIGHUP and over before the next. Memory is VmRSS, read after 2,000 passes, when CPython's
+caches are full, and then eight times: a leak grows from one reading to the next, what levels off does not.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PASS_SECONDS = 60.0  # a bound for a pass that never comes
 
 
 def figures() -> list[Figure]:
-    """Ten minutes, of which the daemon works half."""
+    """Ten minutes on a quiet machine."""
     with running(imaged.python()) as agent:
         begin = _resident_kib(agent)
         _make_passes(agent, _WARM_UP)

@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import gc
+import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
-from typing import Any
 
-import yaml
+from tests.support import passes
 
-from agent.daemon.config_store import PolicyStore
-from agent.daemon.loop import Daemon
-from agent.event_reasons import Reason
-from agent.host import Host
-from agent.report.metrics import Metrics
-from agent.report.node_status import NodeView
-from agent.sandbox.noderoot import NodeRoot
-
-_WARM_UP, _PASSES = 5, 20
+ROOT = Path(__file__).resolve().parents[2]
 _LIMIT_BYTES = 16  # a pass; the smallest object that could stay has more
 
 
-class _Counting:
-    """Stands for the reporter: requests the next pass at the end of each, and takes what is allocated then."""
-
-    def __init__(self) -> None:
-        self.daemon: Daemon | None = None
-        self.passes = 0
-        self.before = self.after = 0
-
-    def offer(self, part: str, _shown: NodeView) -> None:
-        if part != "hardening" or self.daemon is None:
-            return
-        self.passes += 1
-        if self.passes == _WARM_UP:
-            self.before = _allocated_bytes()
-        if self.passes == _WARM_UP + _PASSES:
-            self.after = _allocated_bytes()
-            self.daemon.stop()
-        self.daemon.reload()
-
-    def event(self, reason: Reason, message: str) -> None:
-        """None is expected."""
-        raise AssertionError(f"{reason}: {message}")
-
-
-def _allocated_bytes() -> int:
-    """Without garbage, and without CPython's own cache of attributes: 4096 names, 256 KiB, which fill up slowly."""
-    gc.collect()
-    clear: Any = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
-    clear()
-    return tracemalloc.get_traced_memory()[0]
-
-
 def test_passes_leave_nothing_in_memory(tmp_path: Path) -> None:
-    """Policy read, every control applied to a node, the result published; a byte a pass would be 100 KiB a year."""
-    root = NodeRoot.make(tmp_path / "root", "node-1")
-    policy = tmp_path / "config.yaml"
-    policy.write_text(yaml.safe_dump({"kubelet": {"probe": False}, "reboot": {"mode": "off"}}))
-    host, sink = Host(root.path), _Counting()
-    sink.daemon = Daemon(host, "node-1", PolicyStore(policy, host, explicit=True), sink, Metrics())
-    tracemalloc.start()
-    try:
-        sink.daemon.run()
-    finally:
-        tracemalloc.stop()
-    grown = sink.after - sink.before
-    assert grown < _LIMIT_BYTES * _PASSES, f"{grown} bytes more after {_PASSES} passes"
+    """A byte a pass would be 100 KiB a year."""
+    command = [sys.executable, "-m", passes.__name__, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < _LIMIT_BYTES * passes.PASSES, done.stdout
