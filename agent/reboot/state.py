@@ -88,11 +88,14 @@ class NodeState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle(NodeState):
     """No reboot is pending. guard: the sentinel's stamp that was still there after a verified reboot. aborted: the
-    cycle that ended at `done` was aborted, so no reboot came of it."""
+    cycle that ended at `done` was aborted, so no reboot came of it. last_cause, repeated: of one that was rolled back,
+    see RolledBack."""
 
     phase = Phase.IDLE
     guard: str | None = None
     aborted: bool = False
+    last_cause: str = ""
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

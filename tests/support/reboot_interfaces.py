@@ -10,6 +10,7 @@ from agent.reboot.interfaces import (
     Announcement,
     BlockerResult,
     CycleResult,
+    Drained,
     DrainMode,
     HardeningReading,
     HookProgress,
@@ -79,7 +80,13 @@ class BlockerOf:
     late: bool = True
 
     def check(self) -> BlockerResult:
-        return BlockerResult(bool(self.machine.blocked_by), self.machine.blocked_by)
+        return self._result(self.machine.blocked_by or self.machine.alerts_of_drain)
+
+    def check_after_drain(self, _drained: Drained) -> BlockerResult:
+        return self._result(self.machine.blocked_by)
+
+    def _result(self, by: str) -> BlockerResult:
+        return BlockerResult(bool(by), by)
 
 
 @dataclass(frozen=True, slots=True)

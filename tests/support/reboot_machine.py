@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.annotations import FIELD_MANAGER
-from agent.errors import CommandFailed, CommandTimeout
+from agent.errors import AgentError, CommandFailed, CommandTimeout
 from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.support.reboot_world import World
 
 T = TypeVar("T")
+_RETRY_SECONDS = 120.0  # an agent tries again within this whatever was refused
+_EVICTIONS_OF_RETURNING = 2
 
 
 class SimMachine:
@@ -60,7 +62,13 @@ class SimMachine:
         self.pods_left = 2
         self.pdb_until = 0.0
         self.verified: bool | None = True
-        self.blocked_by = ""
+        self.alerts = ""  # fires while the node is cordoned by its agent: "about the node" or "elsewhere"
+        self.returning = 0  # pods that their owner places here again
+        self.evicted_again = 0
+        self.cordoned_at: float | None = None
+        self.deadline_seconds = float("inf")  # of a cordon, before the command
+        self.unpatched_at = 0.0  # when the own Node could not be read or patched last
+        self._blocked_by = ""
         self.last_tick: Tick | None = None
         self.last_write = 0.0
         self.has_kubelet = True
@@ -71,6 +79,21 @@ class SimMachine:
     def identity(self) -> str:
         """As the holder of a lease."""
         return f"{self.name}/{self.uid}"
+
+    @property
+    def blocked_by(self) -> str:
+        """What fires, also after the drain and whatever it caused."""
+        is_elsewhere = self.cordoned_at is not None and self.alerts == "elsewhere"
+        return self._blocked_by or ("alert StorageDegraded" if is_elsewhere else "")
+
+    @blocked_by.setter
+    def blocked_by(self, by: str) -> None:
+        self._blocked_by = by
+
+    @property
+    def alerts_of_drain(self) -> str:
+        """What the cordon of the own agent sets off."""
+        return "alert KubeNodeUnschedulable" if self.cordoned_at is not None and self.alerts else ""
 
     # -- the agent's process -------------------------------------------------------------------------------------------
 
@@ -118,6 +141,7 @@ class SimMachine:
             return None
         self.busy_epoch = epoch
         self.world.books.ticks += 1
+        began = self.world.now
         try:
             tick = agent()
         except Crash:
@@ -131,6 +155,7 @@ class SimMachine:
         if self.world.log is not None and (self.last_tick is None or self.last_tick.sentence != tick.sentence):
             self.world.note(f"{self.name}: [{tick.status.phase}] {tick.sentence}")
         self.last_tick = tick
+        self._check_deadline(tick, began)
         self.waits = tick.status.phase in (Phase.WAITING, Phase.BLOCKED, Phase.PENDING)
         if tick.status.phase is not Phase.IDLE or tick.wait_seconds < 300.0:  # idle nodes wait for events alone
             self.schedule(max(tick.wait_seconds, 0.01))
@@ -138,6 +163,14 @@ class SimMachine:
             self.is_late = False
             self.schedule(0.01)
         return tick
+
+    def _check_deadline(self, tick: Tick, began: float) -> None:
+        """A cordon of the agent's that outlives its deadlines, although the Node could be patched."""
+        if self.cordoned_at is None or tick.status.phase not in (Phase.CORDONED, Phase.DRAINING):
+            return
+        deadline = max(self.cordoned_at + self.deadline_seconds, self.unpatched_at + _RETRY_SECONDS)
+        if began > deadline and self.world.nodes[self.name].unschedulable_by == FIELD_MANAGER:
+            raise Violation(f"{self.name}'s cordon outlives its deadlines: {tick.sentence}")
 
     def crashed(self) -> None:
         """What follows a crash; the simulation starts another process."""
@@ -170,6 +203,7 @@ class SimMachine:
         self.booted_at = self.world.now
         self.world.books.boots.append((self.world.now, self.name))
         self.pods_left = self.pods
+        self.evicted_again = 0
         if not self.sticky_sentinel:
             self.wanted = False
         boots = self.boots
@@ -222,11 +256,16 @@ class SimMachine:
         """One request, with all that may go wrong with it."""
         self.world.books.requests += 1
         epoch = self.epoch
-        self.world.trouble.before(self, kind, write=write)
-        if epoch != self.epoch:
-            raise Crash
-        found = effect()
-        self.world.trouble.after(self, kind, write=write)
+        try:
+            self.world.trouble.before(self, kind, write=write)
+            if epoch != self.epoch:
+                raise Crash
+            found = effect()
+            self.world.trouble.after(self, kind, write=write)
+        except AgentError:
+            if kind in ("node", "patch_node"):
+                self.unpatched_at = self.world.now
+            raise
         if epoch != self.epoch:
             raise Crash
         return found
@@ -263,6 +302,7 @@ class SimMachine:
     def _cordoned(self, changed: NodeView, view: NodeView, *, cordon: bool) -> NodeView:
         if not cordon and view.unschedulable_by != FIELD_MANAGER:
             raise Violation(f"{self.name}: the cordon of {view.unschedulable_by} was undone")
+        self.cordoned_at = self.world.now if cordon else None
         if cordon:
             self.world.books.cordons.append((self.world.now, self.name))
         self.world.note(f"{self.name}: {'cordoned' if cordon else 'uncordoned'} by the agent")
@@ -338,6 +378,8 @@ class SimMachine:
         while self.pods_left and may_go_on() and (not blocked or mode is DrainMode.DELETE):
             self.check_lock("evicts")
             self.call("evict", self._evict, write=True)
+            if self.evicted_again:
+                break  # it is here again with the next step
         left = self.pods_left
         return Progress(
             total=self.pods,
@@ -351,7 +393,10 @@ class SimMachine:
 
     def _evict(self) -> None:
         self.world.books.evictions += 1
-        self.pods_left = max(0, self.pods_left - 1)
+        if 0 < self.pods_left <= self.returning and self.evicted_again < _EVICTIONS_OF_RETURNING:
+            self.evicted_again += 1
+        else:
+            self.pods_left = max(0, self.pods_left - 1)
 
     def check_lock(self, act: str) -> LeaseView:
         """No act on the node without the lock, by the server's book."""

@@ -1,4 +1,4 @@
-"""Random schedules over a reboot_world: faults at calls, crashes, power cuts, skewed clocks, people; the invariants.
+"""Random schedules over a reboot_world: faults at calls, refusals, crashes, power cuts, clocks, people; the invariants.
 
 A schedule is its seed. To see one: `python -m tests.support.reboot_simulation SEED`. It has two parts: an hour or so in
 which everything may go wrong, then quiet, in which everything that wants a reboot has to get it.
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from agent.annotations import REBOOT_SKIP
 from agent.config import schema
-from agent.config.choices import OnTimeout
+from agent.config.choices import Mode, OnTimeout
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeasePhase
@@ -23,13 +23,27 @@ from agent.reboot.interfaces import Announcement
 from agent.reboot.phases import Phase
 from tests.support.reboot_agent import Agents, Make
 from tests.support.reboot_machine import SimMachine
-from tests.support.reboot_trouble import CommandFate, Crash, Trouble, Violation, away, conflict
+from tests.support.reboot_trouble import CommandFate, Crash, Trouble, Violation, away, conflict, refused
 from tests.support.reboot_world import World
 
 TROUBLED_SECONDS = 3600.0
 _QUIET_LIMIT_SECONDS = 3 * 86400.0
 _TICKS_LIMIT = 12_000
 _NESTING_LIMIT = 2
+_DAY_SECONDS = 86400.0
+_REFUSABLE = (
+    "leases",
+    "put_lease",
+    "patch_node",
+    "evict",
+    "list_nodes",
+    "count",
+    "get_node",
+    "review",
+    "get_heartbeat",
+)
+# Longer than every deadline between cordon and command of every policy drawn here: a policy may change on the way.
+_CORDON_SECONDS = 2 * (4 * 300.0 + 5.0 + 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,17 @@ class Outcome:
     log: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One kind of call of one node is refused for a time: RBAC, an admission policy, a webhook."""
+
+    begins: float
+    ends: float
+    node: str
+    kind: str
+    status: int
+
+
 class RandomTrouble(Trouble):
     """At each call: nothing mostly, else a 409, an API server away, a lost answer, a crash, or a long silence."""
 
@@ -52,6 +77,7 @@ class RandomTrouble(Trouble):
         self.rng = rng
         self.rate = rate
         self.outages: list[tuple[float, float, str]] = []
+        self.refusals: list[Refusal] = []
         self.depth = 0
         self.on = True
 
@@ -62,6 +88,10 @@ class RandomTrouble(Trouble):
         quiet = kind in ("event", "reboot")  # these do not go to the API server, or never raise
         if not quiet and any(a <= now < b and who in ("", machine.name) for a, b, who in self.outages):
             raise away()
+        for one in self.refusals:
+            if one.kind == kind and one.begins <= now < one.ends and machine.name == one.node:
+                machine.world.note(f"{machine.name}: {kind} is refused with {one.status}")
+                raise refused(one.status)
         if self.rng.random() >= self.rate:
             return
         what = self.rng.random()
@@ -158,6 +188,8 @@ class Schedule:
         machine = self.world.add_machine(name, labels)
         machine.pool = "control-plane" if control_plane else "workers"
         machine.pods = machine.pods_left = self.rng.randint(0, 3)
+        machine.returning = self.rng.choice((0, 0, 0, 1))
+        machine.deadline_seconds = _CORDON_SECONDS
         self._shuffle_clock(machine)
         self.agents.on(machine)
         restart = machine.came_up
@@ -177,7 +209,7 @@ class Schedule:
     def _next_boot(self, machine: SimMachine) -> None:
         """How the next reboot will go."""
         rng = self.rng
-        machine.shutdown_seconds = rng.uniform(0.0, 60.0)
+        machine.shutdown_seconds = rng.uniform(0.0, 60.0) if rng.random() < 0.9 else rng.uniform(300.0, 1200.0)
         machine.down_seconds = rng.uniform(10.0, 120.0)
         machine.kubelet_seconds = rng.uniform(1.0, 30.0)
         if not self.trouble.on:
@@ -200,12 +232,31 @@ class Schedule:
                 machine.pdb_until = rng.uniform(0.0, TROUBLED_SECONDS)
             for _ in range(rng.choice((0, 0, 1, 3))):
                 self._plan_a_mishap(machine, rng.uniform(0.0, TROUBLED_SECONDS))
+            if rng.random() < 0.2:
+                at = rng.choice((0.0, rng.uniform(0.0, 1200.0)))
+                kind, status = rng.choice(_REFUSABLE), rng.choice((403, 422, 429))
+                self.trouble.refusals.append(Refusal(at, at + rng.choice((60.0, 1200.0)), machine.name, kind, status))
+            machine.alerts = rng.choices(("", "about the node", "elsewhere"), (17, 2, 1))[0]
+        for _ in range(rng.choice((0, 0, 0, 1, 3))):
+            world.at(rng.uniform(0.0, TROUBLED_SECONDS), self._reconfigure)
         if rng.random() < 0.4:
             for _ in range(rng.randint(1, 3)):
                 at = rng.uniform(0.0, TROUBLED_SECONDS)
                 who = rng.choice(("", *world.machines))
                 self.trouble.outages.append((at, at + rng.choice((5.0, 70.0, 600.0)), who))
         world.at(TROUBLED_SECONDS, self._calm)
+
+    def _reconfigure(self) -> None:
+        """Another policy comes into force everywhere; what the invariants are checked against stays the same."""
+        if not self.trouble.on:
+            return
+        rng = self.rng
+        drawn = policy_of(rng, self.policy.concurrency, len(self.world.machines))
+        mode = rng.choice((Mode.ENFORCE, Mode.ENFORCE, Mode.AUDIT, Mode.OFF))
+        self.world.note(f"another policy: {mode.value}")
+        self.agents.policy = replace(drawn, mode=mode, max_unavailable=self.policy.max_unavailable)
+        for machine in self.world.machines.values():
+            machine.wake()
 
     def _react(self, machine: SimMachine, announcement: Announcement) -> None:
         """Now and then an Event is followed by somebody's hand, so that it falls into the middle of a cycle."""
@@ -221,7 +272,7 @@ class Schedule:
             lambda: self._flicker_sentinel(machine),
             lambda: self._kill(machine),
             lambda: self._set(machine, "sentinel_unknown", value=True),
-            lambda: self._set(machine, "verified", value=None),
+            lambda: self._set(machine, "verified", value=self.rng.choice((None, False))),
             lambda: self._set(machine, "blocked_by", value="alert KubeNodeNotReady"),
             lambda: self._skip(name, "being looked at"),
             lambda: self._human_twice(name),
@@ -269,12 +320,14 @@ class Schedule:
         self.world.note("calm")
         self.trouble.on = False
         self.trouble.outages.clear()
+        self.trouble.refusals.clear()
+        self.agents.policy = replace(self.agents.policy, mode=Mode.ENFORCE)
         keeps_cordons = self.policy.max_unavailable == "100%"
         for machine in self.world.machines.values():
             if machine.name in self.deleted:
                 continue
             machine.sentinel_unknown = machine.sticky_sentinel = False
-            machine.verified, machine.blocked_by, machine.pdb_until = True, "", 0.0
+            machine.verified, machine.blocked_by, machine.pdb_until, machine.alerts = True, "", 0.0, ""
             machine.fate = CommandFate.WORKS
             machine.shutdown_seconds = min(machine.shutdown_seconds, 60.0)
             self._skip(machine.name, None)
@@ -334,7 +387,7 @@ class Schedule:
         for name, view in world.nodes.items():
             if view.unschedulable and view.unschedulable_by != "kubectl-cordon":
                 raise Violation(f"{name} is left cordoned by us")
-            if self.policy.prefer_no_schedule_taint and view.taints and not world.machines[name].wanted:
+            if view.taints and not world.machines[name].wanted:
                 raise Violation(f"{name} is left tainted by us")
         booted = books.boots
         for name in world.machines:
@@ -348,9 +401,22 @@ class Schedule:
                     raise Violation(
                         f"{name} was drained again {second - first:.0f} s later without a reboot in between"
                     )
+            self._check_repeated_drains(name)
         for lease in world.leases.values():
             if lease.phase is LeasePhase.REBOOTING and not self._is_of_deleted(lease.holder):
                 raise Violation(f"{lease.name} is left fenced")
+
+    def _check_repeated_drains(self, name: str) -> None:
+        """The same answer after the drain ends two drains in a row, and no third one within a day."""
+        in_a_row: list[float] = []
+        known: set[str] = set()
+        for at, who, said in self.world.books.heard:
+            if who != name or said.key in known or said.reason not in (Reason.REBOOT_FAILED, Reason.REBOOT_SUCCEEDED):
+                continue
+            known.add(said.key)
+            in_a_row = [*in_a_row, at] if said.message.startswith("drained, but blocked by") else []
+            if len(in_a_row) > 2 and in_a_row[-1] - in_a_row[-2] < _DAY_SECONDS:
+                raise Violation(f"{name} was drained again for the same answer: {said.message}")
 
 
 def run(seed: int, make: Make = Coordinator, *, trusts_versions: bool = True, logs: bool = False) -> Outcome:

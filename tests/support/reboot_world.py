@@ -105,6 +105,7 @@ class World:
             return
         self.note(f"{name}: a human {'cordons' if cordon else 'uncordons'}")
         self.set_node(replace(view, unschedulable=cordon, unschedulable_by=HUMAN if cordon else ""))
+        self.machines[name].cordoned_at = None
         self.machines[name].wake()
 
     def annotate(self, name: str, key: str, value: str | None) -> None:

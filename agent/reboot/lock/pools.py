@@ -1,6 +1,7 @@
 """Which nodes wait for each other, how their lock is called, and how many of them may be unavailable.
 
-Pure. The control plane is always a pool of its own. It refuses to count a node whose readiness is unknown as available.
+Pure. The control plane, etcd's own nodes among it, is always a pool of its own. It refuses to count a node whose
+readiness is unknown as available.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ WORKERS = "workers"
 LEASE_PREFIX = "node-hardening-reboot-"
 
 # https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane
-_CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+# https://docs.rke2.io/install/server_roles: nodes of etcd alone are as critical.
+_CONTROL_PLANE_LABELS = tuple(f"node-role.kubernetes.io/{role}" for role in ("control-plane", "master", "etcd"))
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9-]+")
 
 

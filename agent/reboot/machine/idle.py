@@ -10,7 +10,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS, held_back
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import backoff_seconds, reset
+from agent.reboot.machine.transitions import REPEATED, backoff_seconds, reset
 from agent.reboot.phases import Phase
 from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
 from agent.reboot.status import StatusReason
@@ -69,6 +69,8 @@ def _held(inputs: Inputs, state: NodeState) -> Decision | None:
     reason, text = StatusReason.BACKING_OFF, "required again soon after the last reboot; backing off"
     if isinstance(state, Idle) and state.aborted:
         text = "the last cycle was aborted; backing off before the next drain"
+    elif isinstance(state, Idle) and state.repeated:
+        text = REPEATED
     if inputs.skip:
         reason, text = StatusReason.OPTED_OUT, f"opted out: {inputs.skip}"
     return Decision(
@@ -93,6 +95,7 @@ def _start(inputs: Inputs, state: NodeState) -> Decision:
         failures=state.failures if soon else 0,
         streak=state.streak + int(rebooted) if soon else 0,
         done=state.done,
+        last_cause=state.last_cause if soon and isinstance(state, Idle) else "",
         taint=inputs.policy.prefer_no_schedule_taint,
     )
     return Decision(Phase.PENDING, StatusReason.ACQUIRING_LOCK, "reboot required", Write(started, taint=started.taint))
@@ -105,7 +108,8 @@ def _is_soon(inputs: Inputs, state: NodeState) -> bool:
 
 
 def _backoff(inputs: Inputs, state: NodeState) -> float:
-    return backoff_seconds(inputs.policy, max(state.streak + 1, state.failures))
+    repeated = isinstance(state, Idle) and state.repeated
+    return backoff_seconds(inputs.policy, max(state.streak + 1, state.failures), repeated=repeated)
 
 
 def _rest_seconds(inputs: Inputs, state: NodeState) -> float:

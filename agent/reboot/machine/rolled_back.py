@@ -9,7 +9,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import NOT_REBOOTED, backoff_seconds, reset
+from agent.reboot.machine.transitions import NOT_REBOOTED, REPEATED, backoff_seconds, reset
 from agent.reboot.phases import Phase
 from agent.reboot.state import Pending, RolledBack, Stamp
 from agent.reboot.status import StatusReason
@@ -30,7 +30,8 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
         return _decision("rebooted after all", Write(done, finished=True))
     if inputs.not_required or inputs.policy.mode is not Mode.ENFORCE:
         # The back-off outlives the request: a sentinel that flickers must not drain the node again immediately.
-        calm = reset(state, done=state.entered, failures=state.failures)
+        kept = {"failures": state.failures, "last_cause": state.cause, "repeated": state.repeated}
+        calm = reset(state, done=state.entered, **kept)
         return _decision("no longer required", Write(calm))
     if elapsed is None:
         # Another boot: its clock cannot say how long ago the failure was, so the whole back-off begins again.
@@ -41,7 +42,7 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
         return _again(inputs, state)
     text = f"rolled back: {state.error}"
     if state.repeated:
-        text += "; for the second time, so the drain is not repeated (a reboot request overrides this)"
+        text += f"; {REPEATED}"
     wait = POLL_SECONDS
     if elapsed < seconds:
         wait = min(seconds - elapsed, POLL_SECONDS)

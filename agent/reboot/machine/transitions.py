@@ -20,6 +20,7 @@ from agent.reboot.state import Attempt, Cordoned, Cycle, Idle, Marks, NodeState,
 from agent.reboot.status import StatusReason
 
 NOT_REBOOTED = "not-rebooted"  # a cause that another try may well end
+REPEATED = "blocked after the drain for the second time, so it is not repeated (a reboot request overrides this)"
 _DAY_SECONDS = 86400.0
 A = TypeVar("A", bound=Attempt)
 

@@ -27,7 +27,7 @@ def _member(name: str, *, ready: bool = True, cordoned: bool = False, pool: str 
     return Member(name, f"uid-{name}", ready, cordoned, {"pool": pool} if pool else {})
 
 
-@pytest.mark.parametrize("label", ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"])
+@pytest.mark.parametrize("label", [f"node-role.kubernetes.io/{role}" for role in ("control-plane", "master", "etcd")])
 def test_the_control_plane_is_always_its_own_pool(label: str) -> None:
     """Also where a pool label says otherwise."""
     assert pool_of({label: "", "pool": "gpu"}, Pool(label="pool")) == "control-plane"
@@ -93,6 +93,28 @@ def test_a_control_plane_has_its_own_number_and_keeps_etcds_quorum(
     policy = Reboot(concurrency=5, max_unavailable=limit, pool=Pool(control_plane_max_unavailable=own))
     assert allowed_unavailable(policy, CONTROL_PLANE, size) == allowed
     assert usable_slots(policy, CONTROL_PLANE) == own
+
+
+@given(
+    states=st.lists(st.sampled_from(("fine", "not ready", "cordoned", "removed", "holder")), min_size=1, max_size=9),
+    limit=st.sampled_from(("1", "3", "100%")),
+    own=st.integers(1, 9),
+)
+def test_a_control_plane_never_loses_its_quorum(states: list[str], limit: str, own: int) -> None:
+    """Whatever a fleet's numbers are: with its own number at 1 never two, and never half of it or more."""
+    policy = Reboot(concurrency=9, max_unavailable=limit, pool=Pool(control_plane_max_unavailable=own))
+    labels = {"node-role.kubernetes.io/control-plane": ""}
+    members = [
+        Member(f"cp-{number}", f"u{number}", state != "not ready", state == "cordoned", labels,
+               removal="taint" if state == "removed" else "")
+        for number, state in enumerate(states)
+    ]  # fmt: skip
+    holders = [f"{one.name}/{one.uid}" for one, state in zip(members, states, strict=True) if state == "holder"]
+    down = sum(state != "fine" for state in states[1:])
+    found = budget(members, "cp-0", policy, CONTROL_PLANE, holders)
+    if found.fits and down:
+        assert down + 1 <= own
+        assert 2 * (down + 1) < len(states)
 
 
 def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> None:

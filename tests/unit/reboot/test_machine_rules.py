@@ -35,7 +35,20 @@ from agent.reboot.machine.decisions import (
 )
 from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Slot
 from agent.reboot.phases import EDGES, STORED, Phase
-from agent.reboot.state import CLASSES, Attempt, Draining, Idle, NodeState, Now, Outcome, Rebooting, Stamp, Verifying
+from agent.reboot.state import (
+    CLASSES,
+    Attempt,
+    Draining,
+    Idle,
+    NodeState,
+    Now,
+    Outcome,
+    Pending,
+    Rebooting,
+    RolledBack,
+    Stamp,
+    Verifying,
+)
 
 HOOKS = (schema.Hook(command=("/bin/true",)),)
 ALL_HOOKS = schema.Hooks(pre_drain=HOOKS, pre_reboot=HOOKS, post_reboot=HOOKS)
@@ -281,6 +294,18 @@ def off_ends_where_audit_ends(inputs: Inputs) -> None:
         assert ends[0] == ends[1]
 
 
+def no_drain_is_repeated_for_the_same_answer(inputs: Inputs) -> None:
+    """Blocked after the drain for the second time: within a day only a user's new request begins another cycle."""
+    state = inputs.state
+    if not isinstance(state, Idle | RolledBack) or not state.repeated or inputs.policy.mode is not Mode.ENFORCE:
+        return
+    since = state.done if isinstance(state, Idle) else state.entered
+    is_new = inputs.request and (isinstance(state, Idle) or inputs.request != state.requested)
+    action = decide(inputs).action
+    if since is not None and since.boot == inputs.now.boot and not is_new:
+        assert not isinstance(action, Write) or not isinstance(action.state, Pending)
+
+
 def the_lock_is_taken_only_when_nothing_stands_against_it(inputs: Inputs) -> None:
     """Gate, budget, hardening, opt-out, gap and turn; from a holder only by the rules of taking over."""
     decision = decide(inputs)
@@ -343,6 +368,7 @@ RULES = (
     every_write_moves_along_an_edge,
     no_cordon_outlives_its_deadlines,
     off_ends_where_audit_ends,
+    no_drain_is_repeated_for_the_same_answer,
     an_unreadable_lock_allows_giving_up_alone,
     the_lock_is_taken_only_when_nothing_stands_against_it,
     pods_are_evicted_only_under_the_lock_in_the_boot_of_the_cordon,

@@ -16,7 +16,7 @@ from agent.reboot.machine.decide import decide
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs, Slot
 from agent.reboot.phases import Phase
-from agent.reboot.state import Cordoned, Now
+from agent.reboot.state import Cordoned, Now, RolledBack
 from tests.support.reboot_agent import Make
 from tests.support.reboot_simulation import Outcome, run
 
@@ -32,7 +32,8 @@ def _replay(outcome: Outcome) -> str:
 @pytest.mark.parametrize("first", range(0, SCHEDULES, CHUNK))
 def test_no_schedule_breaks_an_invariant(first: int) -> None:
     """Never more nodes down than slots; no node left cordoned by us; no reboot, eviction or takeover without the right
-    to the lock; nobody else's cordon undone; no second drain within the back-off; all that want a reboot get it."""
+    to the lock; nobody else's cordon undone; no cordon past its deadlines, whatever is refused; no second drain within
+    the back-off, and no third one for the same answer; all that want a reboot get it."""
     broken = [outcome for seed in range(first, first + CHUNK) if (outcome := run(seed)).violation]
     assert [_replay(outcome) for outcome in broken] == []
 
@@ -70,6 +71,13 @@ def test_schedules_reach_what_they_are_about() -> None:
         "crashes after reboot",
         "deleted",
         "hangs 400.0 s",
+        "put_lease is refused with 403",
+        "patch_node is refused with 422",
+        "evict is refused with 429",
+        "another policy: off",
+        "EVENT RebootFailed: drained, but blocked by",
+        "; blocked after the drain for the second time",
+        "shutting down for longer than rebootTimeout",
     ):
         assert sign in log
 
@@ -146,6 +154,22 @@ def _takes_over_who_is_rebooting(inputs: Inputs) -> Decision:
     return decide(inputs)
 
 
+def _never_gives_a_drain_up(inputs: Inputs) -> Decision:
+    decision = decide(inputs)
+    if inputs.state is None or inputs.state.phase is not Phase.DRAINING or not isinstance(decision.action, Write):
+        return decision
+    gives_up = decision.action.state.phase is Phase.ROLLED_BACK and inputs.mine is not None
+    return replace(decision, phase=Phase.DRAINING, action=None, wait_seconds=5.0) if gives_up else decision
+
+
+def _repeats_the_drain(inputs: Inputs) -> Decision:
+    decision = decide(inputs)
+    if isinstance(decision.action, Write) and isinstance(decision.action.state, RolledBack):
+        forgetful = replace(decision.action.state, repeated=False)
+        return replace(decision, action=replace(decision.action, state=forgetful))
+    return decision
+
+
 def _never_releases(inputs: Inputs) -> Decision:
     decision = decide(inputs)
     return replace(decision, action=None, wait_seconds=300.0) if isinstance(decision.action, Release) else decision
@@ -168,6 +192,8 @@ def _ignores_a_lost_lock(inputs: Inputs) -> Decision:
         ),
         pytest.param(_deciding(_has_no_backoff), 50, "drained again", id="no-backoff"),
         pytest.param(_deciding(_takes_over_who_is_rebooting), 50, "may be on its way down", id="takes-over-rebooting"),
+        pytest.param(_deciding(_never_gives_a_drain_up), 50, "outlives its deadlines", id="never-gives-up"),
+        pytest.param(_deciding(_repeats_the_drain), 300, "for the same answer", id="repeats-the-drain"),
         pytest.param(_deciding(_never_releases), 3, "unsettled", id="never-releases"),
     ],
 )
