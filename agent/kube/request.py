@@ -1,8 +1,8 @@
 """One request: sent, and sent again where that is safe, until it is answered or its deadline is over.
 
 What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
-(create, replace, evict, JSON patches) is sent again only where nothing can have been processed: no connection, or a
-429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
+(create, evict, a patch with a resourceVersion) is sent again only where nothing can have been processed: no connection,
+or a 429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
 Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, Patch, direct
+from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, direct
 from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
     AnswerTooLarge,
@@ -65,21 +65,13 @@ def create(kube: Kube) -> Object:
     return kube.create(CONFIGMAPS, configmap("new"), "default")
 
 
-def replace(kube: Kube) -> Object:
-    return kube.replace(NODES, kube.get(NODES, "worker-1"))
-
-
-def patch_json(kube: Kube) -> Object:
-    return kube.patch(NODES, "worker-1", [{"op": "add", "path": "/metadata/labels/a", "value": "b"}], how=Patch.JSON)
-
-
 def patch_versioned(kube: Kube) -> Object:
     version = kube.get(NODES, "worker-1")["metadata"]["resourceVersion"]
     return kube.patch(NODES, "worker-1", {"metadata": {"resourceVersion": version, "labels": {"a": "b"}}})
 
 
-UNSAFE = [create, replace, patch_json, patch_versioned]
-WRITES = frozenset({"create", "update", "patch", "delete"})
+UNSAFE = [create, patch_versioned]
+WRITES = frozenset({"create", "patch", "delete"})
 
 
 def test_throttling_is_waited_out_as_long_as_was_asked(sandbox: Sandbox, kube: Kube, seams: Seams) -> None:
