@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 
 import requests
 
-from agent.bounded_http import BODY_BYTES, TooLarge, deadline, parse_json, read_body
+from agent.bounded_http import BODY_BYTES, TooLarge, parse_json, read_body
+from agent.bounded_socket import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (

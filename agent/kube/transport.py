@@ -22,7 +22,8 @@ from typing import Any
 import requests
 import urllib3
 
-from agent.bounded_http import BoundedAdapter, BoundedConnection, with_deadline
+from agent.bounded_http import BoundedAdapter, BoundedConnection
+from agent.bounded_socket import with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
 
