@@ -33,21 +33,26 @@ class TooLarge(ValueError):
     """An answer is larger than what is read or parsed; the message has the limit."""
 
 
-def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> bytes:
+def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> bytearray:
     """The whole body of urllib3's response. Raises TooLarge, and what reading raises."""
     body = bytearray()
     while chunk := raw.read1(_CHUNK, decode_content=False):
         body += chunk
         if len(body) > limit_bytes:
             raise TooLarge(f"an answer of more than {limit_bytes >> 20} MiB")
-    return bytes(body)
+    return body
 
 
-def parse_json(body: bytes) -> Any:
-    """The document. Raises TooLarge, before anything is parsed, for what could take too much memory; ValueError."""
+def memory_of(body: bytes | bytearray) -> int:
+    """The bytes that a JSON document could take as text and parsed."""
     # One character beyond Latin-1 makes four bytes of each character in the text, and again in the value.
     width = 2 if body.isascii() and b"\\u" not in body else 8
-    if len(body) * width + sum(body.count(mark) * cost for mark, cost in _COSTS) > DOCUMENT_BYTES:
+    return len(body) * width + sum(body.count(mark) * cost for mark, cost in _COSTS)
+
+
+def parse_json(body: bytes | bytearray) -> Any:
+    """The document. Raises TooLarge, before anything is parsed, for what could take too much memory; ValueError."""
+    if memory_of(body) > DOCUMENT_BYTES:
         raise TooLarge(f"an answer that could take more than {DOCUMENT_BYTES >> 20} MiB of memory")
     try:
         return json.loads(body)

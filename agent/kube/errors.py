@@ -175,7 +175,9 @@ _BRANCHES: Mapping[int, type[Refused]] = {
 }
 
 
-def refusal(operation: Operation, status: int, headers: Mapping[str, str], body: bytes, *, write: bool) -> Refused:
+def refusal(
+    operation: Operation, status: int, headers: Mapping[str, str], body: bytes | bytearray, *, write: bool
+) -> Refused:
     """The error for an HTTP answer of 400 and above.
 
     write: the operation changes something, so that a 5xx leaves open whether it was done (etcd may time out after it
@@ -217,7 +219,7 @@ def _refused(
     return error
 
 
-def _status_object(body: bytes) -> dict[str, Any]:
+def _status_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
@@ -244,7 +246,7 @@ def _seconds(value: object) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
-def _plain_text(content_type: str, body: bytes) -> str:
+def _plain_text(content_type: str, body: bytes | bytearray) -> str:
     """The first line of a text/plain answer (in-flight limit, kubelet); anything else may be a page, or ours."""
     if not content_type.startswith("text/plain"):
         return ""

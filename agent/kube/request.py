@@ -266,7 +266,7 @@ class Caller:
         finally:
             response.close()
 
-    def _body(self, request: Request, response: requests.Response, limit: int) -> bytes:
+    def _body(self, request: Request, response: requests.Response, limit: int) -> bytearray:
         """The whole body, of at most `limit` bytes."""
         try:
             return read_body(response.raw, limit)
@@ -313,7 +313,7 @@ def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
     return False
 
 
-def _document(request: Request, status: int, body: bytes) -> Any:
+def _document(request: Request, status: int, body: bytearray) -> Any:
     try:
         return parse_json(body)
     except TooLarge as error:

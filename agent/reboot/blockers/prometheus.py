@@ -159,7 +159,7 @@ def _header(value: bytes, path: str) -> str:
     return text
 
 
-def understood(status: int, body: bytes) -> Mapping[str, Any]:
+def understood(status: int, body: bytearray) -> Mapping[str, Any]:
     """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
         document = parse_json(body)
