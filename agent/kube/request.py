@@ -2,7 +2,7 @@
 
 What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
 (create, evict, a patch with a resourceVersion) is sent again only where nothing can have been processed: no connection,
-or a 429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
+or a 429. Otherwise the error is `ambiguous`, and the caller reads the object again first.
 Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
 """
 
@@ -24,11 +24,11 @@ from agent.bounded_socket import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (
-    AnswerTooLarge,
     CallFailed,
     Malformed,
     Operation,
     Refused,
+    ResponseTooLarge,
     ServerError,
     Stopped,
     TooManyRequests,
@@ -271,7 +271,7 @@ class Caller:
         try:
             return read_body(response.raw, limit)
         except TooLarge as error:
-            raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
+            raise ResponseTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
         except NETWORK as error:
             raise self._unreachable(request, error) from error
 
@@ -317,7 +317,7 @@ def _document(request: Request, status: int, body: bytearray) -> Any:
     try:
         return parse_json(body)
     except TooLarge as error:
-        raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
+        raise ResponseTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
     except ValueError:
         # Not chained: a JSON error carries the whole body.
         message = f"the answer ({status}, {len(body)} bytes) is not JSON"

@@ -95,7 +95,7 @@ class Stream:
             shut(self._socket)
 
     def close(self) -> None:
-        """Gives the connection back, or ends it where the answer has not ended."""
+        """Returns the connection to the pool, or ends it where the answer has not ended."""
         self._raw.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.bounded_http import BODY_BYTES, parse_json
 from agent.errors import KubeError
-from agent.kube.errors import AnswerTooLarge, CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
+from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
 from agent.kube.network_errors import NETWORK, unreachable
 from agent.kube.request import Backoff, Caller, Request, RetryPolicy
 from agent.kube.transport import Stream
@@ -133,7 +133,7 @@ class Watch:
                 raise refusal_from(request.operation, found, write=False)
             version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
-                # Noted after it was taken: a caller that breaks off in the middle sees it again.
+                # Noted after it was taken: a caller that breaks off sees it again.
                 yield Change(_CHANGES[kind], found)
             elif kind != "BOOKMARK":
                 raise Malformed(request.operation, f"an event of type {kind!r:.40}")
@@ -235,7 +235,7 @@ class Listing:
         while True:
             try:
                 answer = self._page(token, self._size)
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 if self._size == 1:
                     raise
                 self._size = max(1, self._size // _PAGE_DIVISOR)

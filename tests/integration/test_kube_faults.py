@@ -17,10 +17,10 @@ import pytest
 from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, direct
 from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
-    AnswerTooLarge,
     Conflict,
     Malformed,
     NotFound,
+    ResponseTooLarge,
     ServerError,
     TooManyRequests,
     Unauthorized,
@@ -422,5 +422,5 @@ def test_one_object_that_is_too_large_is_an_error(sandbox: Sandbox, kube: Kube) 
     """Nothing is passed over in silence."""
     for name, size in (("p0", 1), ("p1", 9 << 20), ("p2", 1)):
         _add_large(sandbox, name, size)
-    with pytest.raises(AnswerTooLarge, match="more than 8 MiB"):
+    with pytest.raises(ResponseTooLarge, match="more than 8 MiB"):
         list(kube.list(PODS))
