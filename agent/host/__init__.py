@@ -1,4 +1,4 @@
-"""The only access to the node: files below the host root, commands, processes, boot id, uptime.
+"""The only access to the node: files below the host root, commands, processes, boot id.
 
 Everything takes and returns the node's own paths (`/etc/modprobe.d/x.conf`), wherever the node's tree is mounted. It
 refuses to leave the host root, to run a shell, and to know anything about Kubernetes.
@@ -43,7 +43,7 @@ class Host:
 
     root: the directory that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
     children. owner: who stands for the node's root in the tree (filesystem.owner_of_tree by default). A tree without a
-    /proc of its own (a debootstrap tree) has this machine's boot id and uptime, and no processes.
+    /proc of its own (a debootstrap tree) has this machine's boot id, and no processes.
     """
 
     def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT, owner: Owner | None = None) -> None:
@@ -90,7 +90,7 @@ class Host:
         return self._tree.stat(path)
 
     def exists(self, path: str) -> bool:
-        """Whether the path leads to something. Raises HostFileError when that cannot be told (permissions, loops)."""
+        """Whether the path leads to something. Raises HostFileError where that is unknown (permissions, loops)."""
         try:
             self.stat(path)
         except HostFileMissing:
@@ -123,7 +123,7 @@ class Host:
         mode: permission bits; None keeps the old ones (0o644 for a new file). The owner is kept. Missing parent
         folders are made. Equal content with another mode is written again. Raises HostFileError.
         """
-        wanted = content.encode() if isinstance(content, str) else content
+        new = content.encode() if isinstance(content, str) else content
         try:
             link = False
             try:
@@ -131,15 +131,11 @@ class Host:
                 link = True
             except HostFileError:
                 pass
-            if (
-                not link
-                and self._tree.read_bytes(path, len(wanted)) == wanted
-                and mode in (None, self._tree.stat(path).mode)
-            ):
+            if not link and self._tree.read_bytes(path, len(new)) == new and mode in (None, self._tree.stat(path).mode):
                 return False
         except HostFileError:
-            pass  # missing, larger or unreadable: written anew below, and that says what is wrong
-        self._tree.write(path, wanted, mode)
+            pass  # missing, larger or unreadable: written again below, which reports what is wrong
+        self._tree.write(path, new, mode)
         return True
 
     def remove(self, path: str) -> bool:
@@ -148,7 +144,7 @@ class Host:
 
     @contextlib.contextmanager
     def exclusive(self, path: str, *, wait_seconds: float = 30.0) -> Iterator[None]:
-        """Holds a lock file (flock) while the block runs, so that two agents never change one node at once.
+        """Holds a lock file (flock) while the block runs, so that two agents never change one node at the same time.
 
         The kernel lets go of it when the process ends, however it ends. Raises HostError when another holds it for
         longer than wait_seconds; HostFileError when the file cannot be made.
@@ -252,14 +248,6 @@ class Host:
         if not _UUID.fullmatch(text.strip()):
             raise HostFileError("read", _BOOT_ID, f"not a boot id: {text.strip()[:64]!r}")
         return text.strip()
-
-    def uptime_seconds(self) -> float:
-        """Seconds since boot, suspend included. Raises HostFileError."""
-        path = "/proc/uptime"
-        try:
-            return float(Tree("/").read_bytes(path, 256).split()[0])
-        except (ValueError, IndexError) as error:
-            raise HostFileError("read", path, "not an uptime") from error
 
     def kernel_release(self) -> str:
         """The running kernel's release, e.g. `6.1.0-18-amd64`."""

@@ -29,7 +29,6 @@ from agent.kube.resources import (
     VOLUME_ATTACHMENTS,
     Resource,
     field_selector,
-    label_selector,
 )
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
@@ -65,5 +64,4 @@ __all__ = [
     "field_selector",
     "find",
     "in_cluster",
-    "label_selector",
 ]

@@ -1,7 +1,7 @@
 """The client: the requests that the agent makes to the API server, and nothing else.
 
-One Kube serves all threads of a process. It refuses blind overwrites (replace needs a resourceVersion) and evictions
-by name alone (they need the pod's UID), and knows nothing of what the objects mean.
+One Kube serves all threads of a process. It refuses to overwrite whole objects, and evictions by name alone (they need
+the pod's UID), and knows nothing of what the objects mean.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -31,22 +31,20 @@ _Query = tuple[tuple[str, str], ...]
 
 
 class Patch(Enum):
-    """How a patch is meant; the value is its media type. JSON is a list of operations, the others are objects.
+    """How a patch is meant; the value is its media type.
 
     Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply
     """
 
     MERGE = "application/merge-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
-    JSON = "application/json-patch+json"
-    APPLY = "application/apply-patch+yaml"
 
 
 class Kube:
     """The API server. Safe for several threads; each waits for its own answer.
 
     Every call raises CallFailed (by status: kube/errors.py) or NoCredentials, and returns objects as dictionaries.
-    Where a write's error says `ambiguous`, it may have been done: read the object again before the next step.
+    Where a write's error is `ambiguous`, it may have been done: read the object again before the next step.
     """
 
     def __init__(
@@ -95,16 +93,14 @@ class Kube:
         *,
         label_selector: str = "",
         field_selector: str = "",
-        resource_version: str = "",
         page_size: int = _PAGE_SIZE,
     ) -> Listing:
         """The objects of a collection, requested page by page while they are iterated; all namespaces without one.
 
-        resource_version: "" for what is true now, "0" for whatever the API server has at hand, which is cheaper.
         page_size: of the first request; smaller where the objects are too large together.
         """
         selected = _selected(label_selector, field_selector)
-        return self._list(resource, namespace, selected, resource_version, page_size=page_size)
+        return self._list(resource, namespace, selected, page_size)
 
     def watch(
         self,
@@ -114,11 +110,10 @@ class Kube:
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
-        seconds: float | None = None,
     ) -> Watch:
-        """Changes since a list's or object's resourceVersion, for so many seconds; see Watch."""
+        """Changes since a list's or object's resourceVersion; see Watch."""
         selected = _selected(label_selector, field_selector)
-        return self._watch(resource, namespace, selected, resource_version, seconds=seconds)
+        return self._watch(resource, namespace, selected, resource_version)
 
     def follow(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
@@ -143,36 +138,25 @@ class Kube:
         operation = _operation("POST", "create", resource, named, namespace, path=resource.path("", namespace))
         return self._write(operation, body, _written(dry_run), repeatable=False)
 
-    def replace(self, resource: Resource, body: Object, *, subresource: str = "", dry_run: bool = False) -> Object:
-        """The object as a whole, if it still has the resourceVersion of `body`; else raises Conflict."""
-        meta = body.get("metadata", {})
-        if not meta.get("resourceVersion"):
-            raise UsageError(f"replacing {resource.plural}/{meta.get('name')} needs the resourceVersion that was read")
-        operation = _operation("PUT", "update", resource, meta["name"], _namespace(body), subresource=subresource)
-        return self._write(operation, body, _written(dry_run), repeatable=False)
-
     def patch(
         self,
         resource: Resource,
         name: str,
-        body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        body: Mapping[str, Any],
         namespace: str = "",
         *,
         how: Patch = Patch.MERGE,
         subresource: str = "",
         manager: str = FIELD_MANAGER,
-        force: bool = False,
         dry_run: bool = False,
     ) -> Object:
         """The object after a patch.
 
         A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when another client was faster.
-        force: of APPLY alone, takes over fields that other managers own.
         """
         operation = _operation("PATCH", "patch", resource, name, namespace, subresource=subresource)
-        repeatable = isinstance(body, Mapping) and not body.get("metadata", {}).get("resourceVersion")
-        query = _written(dry_run, manager) + _query(force="true" if force else "")
-        return self._write(operation, body, query, repeatable=repeatable, content_type=how.value)
+        repeatable = not body.get("metadata", {}).get("resourceVersion")
+        return self._write(operation, body, _written(dry_run, manager), repeatable=repeatable, content_type=how.value)
 
     def patch_status(
         self,
@@ -208,7 +192,7 @@ class Kube:
     def evict(
         self, name: str, namespace: str, *, uid: str, grace_seconds: int | None = None, dry_run: bool = False
     ) -> Eviction:
-        """Asks for a pod's eviction, only of that UID; the outcome is read from the answer's body.
+        """Requests a pod's eviction, only of that UID; the outcome is read from the answer's body.
 
         dry_run: whether it would be let go, without spending its PodDisruptionBudget. Raises Forbidden and other
         refusals that are not about the pod. Never sent twice, unless nothing can have arrived; a 429 is an outcome.
@@ -232,31 +216,19 @@ class Kube:
         resource: Resource,
         namespace: str,
         selected: _Query,
-        resource_version: str = "",
-        *,
         page_size: int = _PAGE_SIZE,
+        *,
         background: bool = False,
     ) -> Listing:
         operation = _operation("GET", "list", resource, "", namespace)
-        first = _query(resourceVersion=resource_version)
 
         def page(token: str, size: int) -> Object:
-            # A continue token carries the resourceVersion; naming it twice is refused.
-            rest = _query(**{"continue": token}) if token else first
-            query = (("limit", str(size)), *selected, *rest)
+            query = (*_query(limit=str(size), **{"continue": token}), *selected)
             return self._object(Request(operation, query, background=background))
 
         return Listing(page, page_size)
 
-    def _watch(
-        self,
-        resource: Resource,
-        namespace: str,
-        selected: _Query,
-        resource_version: str,
-        *,
-        seconds: float | None = None,
-    ) -> Watch:
+    def _watch(self, resource: Resource, namespace: str, selected: _Query, resource_version: str) -> Watch:
         operation = _operation("GET", "watch", resource, "", namespace)
         query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
 
@@ -264,13 +236,7 @@ class Kube:
             rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds))
             return Request(operation, query + rest)
 
-        return Watch(
-            self._caller,
-            request,
-            resource_version=resource_version,
-            seconds=seconds,
-            patience=self._patience,
-        )
+        return Watch(self._caller, request, resource_version=resource_version, patience=self._patience)
 
     def _write(
         self, operation: Operation, body: object, query: _Query, *, repeatable: bool, content_type: str = JSON

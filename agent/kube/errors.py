@@ -8,7 +8,7 @@ query strings or raw bodies: only a Status object's own message, or the first li
     └── CallFailed             one operation; carries operation, status, reason, causes, ambiguous, attempts
         ├── Unreachable        no whole answer: network, TLS, timeout, cut connection
         ├── Malformed          an answer that is not valid: not JSON, a redirect
-        │   └── AnswerTooLarge
+        │   └── ResponseTooLarge
         ├── Stopped            not sent: the client is closed
         └── Refused            the API server refused (405, 413, 415 … are this class itself)
             ├── Unauthorized   401
@@ -21,7 +21,7 @@ query strings or raw bodies: only a Status object's own message, or the first li
             ├── TooManyRequests 429, with retry_after_seconds
             └── ServerError    5xx
 
-`ambiguous` is True when a write may have been done although no answer says so: read the object again first.
+`ambiguous` is True when a write may have been done although no answer confirms it: read the object again first.
 Source of the Status object's fields: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
@@ -113,7 +113,7 @@ class Malformed(CallFailed):
     """The answer is not valid."""
 
 
-class AnswerTooLarge(Malformed):
+class ResponseTooLarge(Malformed):
     """The answer is larger than what is read; a list can be read in smaller pages."""
 
 
@@ -175,7 +175,9 @@ _BRANCHES: Mapping[int, type[Refused]] = {
 }
 
 
-def refusal(operation: Operation, status: int, headers: Mapping[str, str], body: bytes, *, write: bool) -> Refused:
+def refusal(
+    operation: Operation, status: int, headers: Mapping[str, str], body: bytes | bytearray, *, write: bool
+) -> Refused:
     """The error for an HTTP answer of 400 and above.
 
     write: the operation changes something, so that a 5xx leaves open whether it was done (etcd may time out after it
@@ -183,7 +185,7 @@ def refusal(operation: Operation, status: int, headers: Mapping[str, str], body:
     """
     document = _status_object(body)
     if not document:
-        text = _plain_text(headers.get("content-type", ""), body)
+        text = _first_line(headers.get("content-type", ""), body)
         return _refused(operation, status, {"message": text}, _seconds(headers.get("retry-after")), write)
     return _refused(operation, status, document, _seconds(headers.get("retry-after")), write)
 
@@ -217,7 +219,7 @@ def _refused(
     return error
 
 
-def _status_object(body: bytes) -> dict[str, Any]:
+def _status_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
@@ -244,7 +246,7 @@ def _seconds(value: object) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
-def _plain_text(content_type: str, body: bytes) -> str:
+def _first_line(content_type: str, body: bytes | bytearray) -> str:
     """The first line of a text/plain answer (in-flight limit, kubelet); anything else may be a page, or ours."""
     if not content_type.startswith("text/plain"):
         return ""

@@ -1,8 +1,8 @@
 """One request: sent, and sent again where that is safe, until it is answered or its deadline is over.
 
 What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
-(create, replace, evict, JSON patches) is sent again only where nothing can have been processed: no connection, or a
-429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
+(create, evict, a patch with a resourceVersion) is sent again only where nothing can have been processed: no connection,
+or a 429. Otherwise the error is `ambiguous`, and the caller reads the object again first.
 Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
 """
 
@@ -19,15 +19,16 @@ from urllib.parse import urlencode
 
 import requests
 
-from agent.bounded_http import BODY_BYTES, TooLarge, deadline, parse_json, read_body
+from agent.bounded_http import BODY_BYTES, TooLarge, parse_json, read_body
+from agent.bounded_socket import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
 from agent.kube.errors import (
-    AnswerTooLarge,
     CallFailed,
     Malformed,
     Operation,
     Refused,
+    ResponseTooLarge,
     ServerError,
     Stopped,
     TooManyRequests,
@@ -265,12 +266,12 @@ class Caller:
         finally:
             response.close()
 
-    def _body(self, request: Request, response: requests.Response, limit: int) -> bytes:
+    def _body(self, request: Request, response: requests.Response, limit: int) -> bytearray:
         """The whole body, of at most `limit` bytes."""
         try:
             return read_body(response.raw, limit)
         except TooLarge as error:
-            raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
+            raise ResponseTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
         except NETWORK as error:
             raise self._unreachable(request, error) from error
 
@@ -312,11 +313,11 @@ def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
     return False
 
 
-def _document(request: Request, status: int, body: bytes) -> Any:
+def _document(request: Request, status: int, body: bytearray) -> Any:
     try:
         return parse_json(body)
     except TooLarge as error:
-        raise AnswerTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
+        raise ResponseTooLarge(request.operation, str(error), ambiguous=request.is_write) from None
     except ValueError:
         # Not chained: a JSON error carries the whole body.
         message = f"the answer ({status}, {len(body)} bytes) is not JSON"

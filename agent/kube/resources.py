@@ -74,11 +74,6 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def label_selector(labels: Mapping[str, str]) -> str:
-    """A selector for objects that carry all of these labels: `app=web,tier=db`."""
-    return ",".join(f"{key}={value}" for key, value in labels.items())
-
-
 def field_selector(fields: Mapping[str, str]) -> str:
     """A selector for objects with all of these fields: `spec.nodeName=worker-1`. Values are escaped."""
     return ",".join(f"{key}={_escaped(value)}" for key, value in fields.items())

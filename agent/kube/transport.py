@@ -22,7 +22,8 @@ from typing import Any
 import requests
 import urllib3
 
-from agent.bounded_http import BoundedAdapter, BoundedConnection, with_deadline
+from agent.bounded_http import BoundedAdapter, BoundedConnection
+from agent.bounded_socket import with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
 
@@ -94,7 +95,7 @@ class Stream:
             shut(self._socket)
 
     def close(self) -> None:
-        """Gives the connection back, or ends it where the answer has not ended."""
+        """Returns the connection to the pool, or ends it where the answer has not ended."""
         self._raw.close()
 
 

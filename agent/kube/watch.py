@@ -8,13 +8,13 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-d
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from agent.bounded_http import BODY_BYTES, parse_json
 from agent.errors import KubeError
-from agent.kube.errors import AnswerTooLarge, CallFailed, Gone, Invalid, Malformed, Unreachable, refusal_from
+from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
 from agent.kube.network_errors import NETWORK, unreachable
 from agent.kube.request import Backoff, Caller, Request, RetryPolicy
 from agent.kube.transport import Stream
@@ -58,9 +58,9 @@ class Change:
 class Watch:
     """Changes of a collection since a resourceVersion; iterate it, once.
 
-    Ends after `seconds` (None: never), when closed, or when the agent is stopping. Resumes by itself after the server's
-    timeouts and after cuts. Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed
-    within the patience. `resource_version` is where to resume, at any time.
+    Ends when closed, or when the agent is stopping. Resumes by itself after the server's timeouts and after cuts.
+    Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed within the patience.
+    `resource_version` is where to resume, at any time.
     """
 
     def __init__(
@@ -69,7 +69,6 @@ class Watch:
         request: Callable[[str, int], Request],
         *,
         resource_version: str,
-        seconds: float | None,
         patience: RetryPolicy,
     ) -> None:
         """request: from a resourceVersion and a timeout in seconds to the request."""
@@ -78,7 +77,6 @@ class Watch:
         self._around = caller.around
         self._request = request
         self._patience = patience
-        self._ends = None if seconds is None else self._around.clock() + seconds
         self._closed = False
         self._answer: Stream | None = None
 
@@ -107,19 +105,13 @@ class Watch:
                 return
 
     def _is_over(self) -> bool:
-        return self._closed or self._around.stop.is_set() or self._left() <= 0
-
-    def _left(self) -> float:
-        return float("inf") if self._ends is None else self._ends - self._around.clock()
+        return self._closed or self._around.stop.is_set()
 
     def _once(self) -> Generator[Change, None, bool]:
         """One request, until the server ends it (True) or it is cut (False)."""
-        whole = self._around.chance.uniform(_LONGEST_SECONDS / 2, _LONGEST_SECONDS)
-        timeout = max(1, round(min(whole, self._left())))
+        timeout = round(self._around.chance.uniform(_LONGEST_SECONDS / 2, _LONGEST_SECONDS))
         request = self._request(self.resource_version, timeout)
-        grace = _GRACE_SECONDS if self._ends is None else 1.0
-        patience = replace(self._patience, seconds=min(self._patience.seconds, self._left()))
-        answer = self._caller.open(request, patience, timeout + grace)
+        answer = self._caller.open(request, self._patience, timeout + _GRACE_SECONDS)
         self._answer = answer
         try:
             if not self._closed:
@@ -141,7 +133,7 @@ class Watch:
                 raise refusal_from(request.operation, found, write=False)
             version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
-                # Noted after it was taken: a caller that breaks off in the middle sees it again.
+                # Noted after it was taken: a caller that breaks off sees it again.
                 yield Change(_CHANGES[kind], found)
             elif kind != "BOOKMARK":
                 raise Malformed(request.operation, f"an event of type {kind!r:.40}")
@@ -243,7 +235,7 @@ class Listing:
         while True:
             try:
                 answer = self._page(token, self._size)
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 if self._size == 1:
                     raise
                 self._size = max(1, self._size // _PAGE_DIVISOR)

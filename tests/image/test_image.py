@@ -218,6 +218,41 @@ def test_hostile_nodes_are_audited_within_the_memory(
             assert status != "unknown" or f"kubelet/{id_}" in unknown, (name, id_)
 
 
+ANSWERS = r"""
+import json, os, sys
+import agent.daemon.main, agent.reboot.coordinator
+from agent.bounded_http import DOCUMENT_BYTES, memory_of, parse_json
+
+SHAPES = ('[' * 9 + ']' * 9, '{}', '{"a":1}', '"a\U0001f600"', '"\U0001f600' + 'a' * (1 << 20) + '"')
+if len(sys.argv) == 1:
+    found = []
+    for number in range(len(SHAPES)):
+        child = os.posix_spawn(sys.executable, [sys.executable, sys.argv[0], str(number)], os.environ)
+        _, status, usage = os.wait4(child, 0)
+        found.append([usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status)])
+    print(json.dumps(found))
+else:
+    shape = SHAPES[int(sys.argv[1])].encode() + b','
+    parse_json(b'[' + shape * (DOCUMENT_BYTES // (memory_of(shape) + 1)) + b'0]')
+"""
+
+
+def test_hostile_answers_are_parsed_within_the_memory(
+    image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """About the largest JSON of each costly shape that is not refused, beside everything that the daemon loads."""
+    code = tmp_path / "code.py"
+    code.write_text(ANSWERS)
+    done = image.run("/code.py", options=("--entrypoint", "/usr/bin/python3", *mounted((code, "/code.py"))))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    highest = max(mib for mib, _ in found)
+    with capsys.disabled():
+        sys.stdout.write(f"\nhighest resident in the image, of {len(found)} hostile answers: {highest:.1f} MiB\n")
+    assert [code for _, code in found] == [0] * len(found)
+    assert highest <= HOSTILE_LIMIT_MIB
+
+
 def _statuses(text: str) -> dict[str, str]:
     return {finding["id"]: finding["status"] for finding in json.loads(text)["findings"]}
 

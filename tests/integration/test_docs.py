@@ -7,8 +7,10 @@ import re
 from agent import annotations as keys
 from agent.event_reasons import Reason, Urgency
 from agent.report.metrics import Metrics
-from tests.integration.test_manifest import RIGHTS
+from tests.integration.hostile import test_hostile_writes as writes
+from tests.integration.test_manifest import container, pod
 from tests.support.agents import ROOT
+from tests.vm.test_in_container import CAPABILITIES
 
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 SECURITY = (ROOT / "docs/security.md").read_text()
@@ -60,12 +62,26 @@ def test_every_annotation_and_condition_is_explained() -> None:
     assert keys.TAINT in OPERATIONS
 
 
-def test_security_speaks_of_everything_that_is_granted() -> None:
-    """Each resource of RBAC by its name."""
-    words = {
-        "pods/eviction": "evict pods",
-        "nodes/status": "its status",
-        "poddisruptionbudgets": "PodDisruptionBudgets",
+def test_security_lists_what_is_granted() -> None:
+    """Mounts, and the capabilities with which tests/vm has tried it; test_manifest.py compares the rights."""
+    mounts = {
+        (volume["hostPath"]["path"], "read" if mount.get("readOnly") else "write")
+        for volume in pod()["volumes"]
+        for mount in container()["volumeMounts"]
+        if mount["name"] == volume["name"] and "hostPath" in volume
     }
-    for _, _, resource, _ in RIGHTS:
-        assert words.get(resource, resource).lower() in SECURITY.lower(), resource
+    assert {(cells[0].strip("`"), cells[1]) for cells in rows(SECURITY, "folder of the node")} == mounts
+    capabilities = " ".join(cells[0] for cells in rows(SECURITY, "capability"))
+    assert sorted(re.findall(r"CAP_\w+", capabilities)) == sorted(CAPABILITIES)
+    assert container()["securityContext"]["privileged"] is True
+
+
+def test_security_lists_the_forged_writes_that_are_tried() -> None:
+    """Each under the policy that refuses it."""
+    listed = {cells[0].strip("`"): cells[1].split("; ") for cells in rows(SECURITY, "policy")}
+    assert listed == {
+        "node-hardening-agent-own-node": list(writes.ELSEWHERE),
+        "node-hardening-agent-node-fields": list(writes.NODE),
+        "node-hardening-agent-locks": [*writes.NEW_LOCK, *writes.OTHERS_LOCK],
+        "node-hardening-agent-events": [*writes.EVENT, writes.OTHERS_EVENT],
+    }

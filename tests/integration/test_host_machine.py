@@ -151,11 +151,9 @@ def test_a_missing_boot_id_is_not_this_machines(tmp_path: Path) -> None:
         Host(tmp_path).boot_id()
 
 
-def test_uptime_and_kernel_are_the_machines() -> None:
+def test_kernel_and_machine_are_the_machines() -> None:
     """Plain facts for the report."""
     host = Host("/")
-    before = float(Path("/proc/uptime").read_text().split()[0])
-    assert before <= host.uptime_seconds()
     assert host.kernel_release() == os.uname().release
     assert host.machine() == os.uname().machine
     assert host.is_running_system is True

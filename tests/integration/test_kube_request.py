@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -108,27 +107,6 @@ def test_an_object_that_does_not_validate_names_the_field(kube: Kube, namespace:
     assert caught.value.attempts == 1
 
 
-def test_replacing_is_a_compare_and_swap(kube: Kube, namespace: str) -> None:
-    """The second of two writers who read the same version loses."""
-    body = {"metadata": {"name": "lock"}, "spec": {"holderIdentity": "a"}}
-    mine = kube.create(LEASES, body, namespace)
-    theirs = kube.get(LEASES, "lock", namespace)
-    mine["spec"]["holderIdentity"] = "b"
-    assert kube.replace(LEASES, mine)["spec"]["holderIdentity"] == "b"
-    theirs["spec"]["holderIdentity"] = "c"
-    with pytest.raises(Conflict) as caught:
-        kube.replace(LEASES, theirs)
-    assert not isinstance(caught.value, AlreadyExists)
-    assert kube.get(LEASES, "lock", namespace)["spec"]["holderIdentity"] == "b"
-
-
-def test_a_blind_overwrite_is_refused_before_it_is_sent(kube: Kube, namespace: str) -> None:
-    """Without the resourceVersion that was read, nobody's change would be seen."""
-    body = {"metadata": {"name": "lock", "namespace": namespace}, "spec": {}}
-    with pytest.raises(UsageError, match="replacing leases/lock needs the resourceVersion"):
-        kube.replace(LEASES, body)
-
-
 def test_a_patch_with_a_resource_version_is_a_compare_and_swap(kube: Kube, node: str) -> None:
     """Taints are replaced whole: the version guards what others have written meanwhile."""
     version = kube.get(NODES, node)["metadata"]["resourceVersion"]
@@ -140,7 +118,7 @@ def test_a_patch_with_a_resource_version_is_a_compare_and_swap(kube: Kube, node:
 
 
 def test_each_kind_of_patch(kube: Kube, node: str) -> None:
-    """Merge takes a key away by null, strategic merges lists by key, JSON goes by operations, apply owns its fields."""
+    """Merge takes a key away by null, strategic merges lists by key."""
     kube.patch(NODES, node, {"metadata": {"annotations": {"a": "1", "b": "2"}}})
     merged = kube.patch(NODES, node, {"metadata": {"annotations": {"a": None, "c": "3"}}}, how=Patch.MERGE)
     assert merged["metadata"]["annotations"] == {"b": "2", "c": "3"}
@@ -149,28 +127,11 @@ def test_each_kind_of_patch(kube: Kube, node: str) -> None:
     both = kube.patch_status(NODES, node, {"status": {"conditions": [{"type": "B", "status": "False"}]}})
     assert {found["type"] for found in both["status"]["conditions"]} >= {"A", "B"}
 
-    operations = [{"op": "test", "path": "/metadata/annotations/b", "value": "2"}]
-    added = [*operations, {"op": "add", "path": "/metadata/annotations/d", "value": "4"}]
-    assert kube.patch(NODES, node, added, how=Patch.JSON)["metadata"]["annotations"]["d"] == "4"
-    operations[0]["value"] = "other"
-    with pytest.raises(Invalid):
-        kube.patch(NODES, node, operations, how=Patch.JSON)
-
-    applied: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"x": "1"}}}
-    assert kube.patch(NODES, node, applied, how=Patch.APPLY)["metadata"]["labels"]["x"] == "1"
-    applied["metadata"]["labels"]["x"] = "2"
-    with pytest.raises(Conflict):
-        kube.patch(NODES, node, applied, how=Patch.APPLY, manager="another")
-    forced = kube.patch(NODES, node, applied, how=Patch.APPLY, manager="another", force=True)
-    assert forced["metadata"]["labels"]["x"] == "2"
-
 
 def test_a_dry_run_changes_nothing(kube: Kube, namespace: str) -> None:
     """Checked by the API server as the real thing would be, and not kept."""
     kube.create(CONFIGMAPS, configmap("dry"), namespace, dry_run=True)
-    kept = kube.create(CONFIGMAPS, configmap("kept", a="1"), namespace)
-    kept["data"] = {"a": "2"}
-    kube.replace(CONFIGMAPS, kept, dry_run=True)
+    kube.create(CONFIGMAPS, configmap("kept", a="1"), namespace)
     kube.patch(CONFIGMAPS, "kept", {"data": {"a": "3"}}, namespace, dry_run=True)
     kube.delete(CONFIGMAPS, "kept", namespace, dry_run=True)
     found = {one["metadata"]["name"]: one.get("data") for one in kube.list(CONFIGMAPS, namespace)}

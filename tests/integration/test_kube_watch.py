@@ -80,14 +80,6 @@ def test_a_watch_begins_after_the_version_that_was_read(kube: Kube, namespace: s
     reader.assert_ended()
 
 
-def test_a_watch_for_some_seconds_ends_by_itself(kube: Kube, namespace: str) -> None:
-    """The server is told how long, and the door does not come back after it."""
-    version = kube.create(CONFIGMAPS, configmap("a"), namespace)["metadata"]["resourceVersion"]
-    kube.create(CONFIGMAPS, configmap("b"), namespace)
-    seen = kube.watch(CONFIGMAPS, namespace, resource_version=version, seconds=1)
-    assert [one for one in apart(seen) if one[1] == "b"] == [(EventType.ADDED, "b")]
-
-
 def test_stop_ends_every_watch_at_once(kube: Kube, namespace: str) -> None:
     """From another thread, while nothing happens: SIGTERM has five seconds, not the watch's half hour."""
     readers = [Reader(kube.follow(CONFIGMAPS, namespace)), Reader(kube.follow(NODES))]

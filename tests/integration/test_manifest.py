@@ -25,38 +25,25 @@ from tests.support.programs import needed
 
 USER = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 
-# Every right that the agent has, and what for. One that is not here is one too many; `reports` are exercised below,
-# the others by the tests of the reboot rooms and of the kubelet's /configz.
-RIGHTS = {
-    ("ClusterRole", "", "nodes", "get"): "reads its own Node; looks whether a lock's holder is still there",
-    ("ClusterRole", "", "nodes", "list"): "reports",
-    ("ClusterRole", "", "nodes", "watch"): "reports",
-    ("ClusterRole", "", "nodes", "patch"): "reports",
-    ("ClusterRole", "", "nodes/status", "patch"): "reports",
-    ("ClusterRole", "", "nodes/configz", "get"): "the kubelet asks the API server whether the agent may read it",
-    ("ClusterRole", "", "pods", "list"): "drain, and blockers by selector",
-    ("ClusterRole", "", "pods", "watch"): "drain",
-    ("ClusterRole", "", "pods", "delete"): "drain: finished pods, and onTimeout: delete",
-    ("ClusterRole", "", "pods/eviction", "create"): "drain",
-    ("ClusterRole", "apps", "daemonsets", "get"): "drain's DaemonSet filter; kured's lock by name",
-    ("ClusterRole", "apps", "daemonsets", "list"): "kured's lock in any namespace",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "list"): "names the budgets that hold a drain up",
-    ("ClusterRole", "policy", "poddisruptionbudgets", "watch"): "evicts when the budget allows it",
-    ("ClusterRole", "storage.k8s.io", "volumeattachments", "list"): "drain.volumeTimeout",
-    ("ClusterRole", "storage.k8s.io", "volumeattachments", "watch"): "drain.volumeTimeout",
-    ("ClusterRole", "", "persistentvolumes", "get"): "drain.volumeTimeout: volumes of pods that stay",
-    ("Role default", "", "events", "create"): "reports",
-    ("Role default", "", "events", "patch"): "reports",
-    ("Role node-hardening", "", "events", "create"): "Events about the lock",
-    ("Role node-hardening", "", "events", "patch"): "Events about the lock",
-    ("Role node-hardening", "", "configmaps", "get"): "the cluster-wide pause",
-    ("Role node-hardening", "coordination.k8s.io", "leases", "get"): "the lock",
-    ("Role node-hardening", "coordination.k8s.io", "leases", "patch"): "the lock",
-    ("Role node-hardening", "coordination.k8s.io", "leases", "create"): "the lock",
-    ("Role node-hardening", "coordination.k8s.io", "leases", "list"): "waiting for the lock",
-    ("Role node-hardening", "coordination.k8s.io", "leases", "watch"): "waiting for the lock",
-    ("Role kube-node-lease", "coordination.k8s.io", "leases", "get"): "the kubelet is alive after the reboot",
-}
+Right = tuple[str, str, str, str]
+
+
+def why() -> dict[Right, str]:
+    """Every right that docs/security.md explains: where, API group, resource, verb. One that is not there is one too
+    many; `reporting` is exercised below, the others by the tests of reboots and of the kubelet's /configz."""
+    table = re.search(
+        r"^\| namespace .*\n\|[- |]+\|\n((?:\|.*\n)+)", (ROOT / "docs/security.md").read_text(), re.MULTILINE
+    )
+    assert table is not None
+    found: dict[Right, str] = {}
+    for line in table[1].splitlines():
+        where, resource, verbs, what = (cell.strip() for cell in line.strip("|").split(" | "))
+        plural, _, group = resource.strip("`").partition(".")
+        role = "ClusterRole" if where == "all" else f"Role {where.strip('`')}"
+        for verb in verbs.split(", "):
+            assert (role, group, plural, verb) not in found
+            found[role, group, plural, verb] = what
+    return found
 
 
 def one(kind: str, name: str = "") -> dict[str, Any]:
@@ -193,7 +180,7 @@ def test_the_image_is_this_version() -> None:
 # -- what it grants ----------------------------------------------------------------------------------------------------
 
 
-def granted() -> Iterator[tuple[tuple[str, str, str, str], list[str]]]:
+def granted() -> Iterator[tuple[Right, list[str]]]:
     """Every right with the names that it is restricted to."""
     for role in agents.manifest():
         if role["kind"] in ("Role", "ClusterRole"):
@@ -205,7 +192,7 @@ def granted() -> Iterator[tuple[tuple[str, str, str, str], list[str]]]:
 
 def test_every_right_has_a_reason() -> None:
     """None is granted that the table does not explain, none is explained that is not granted, none with a star."""
-    assert {right for right, _ in granted()} == set(RIGHTS)
+    assert {right for right, _ in granted()} == set(why())
     assert "*" not in {part for right, _ in granted() for part in right}
 
 
@@ -245,7 +232,7 @@ def test_reporting_uses_the_rights_that_it_has_and_no_others(
     assert {one.user for one in sent} == {USER}
     assert [(one.verb, one.path) for one in sent if one.status in (401, 403)] == []
     used = {(one.group, f"{one.resource}/{one.subresource}".rstrip("/"), one.verb) for one in sent}
-    reports = {right[1:] for right, why in RIGHTS.items() if why == "reports"}
+    reports = {right[1:] for right, what in why().items() if what.startswith("reporting")}
     assert reports <= used <= reports | {("", "nodes", "get")}
 
 

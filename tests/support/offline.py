@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import bounded_http
-from agent.bounded_http import BoundedSocket
+from agent.bounded_socket import BoundedSocket
 
 URL = "http://127.0.0.1:1"
 DROPPED = b""  # the connection ends where the response should be

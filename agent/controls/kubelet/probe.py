@@ -11,9 +11,10 @@ import errno
 import re
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from typing import Protocol
+
+from agent.bounded_socket import connect, deadline, with_deadline
 
 TIMEOUT_SECONDS = 2.0
 PATH = "/pods"
@@ -51,7 +52,7 @@ class HttpProber:
         self._timeout = timeout_seconds
 
     def secure(self, address: str, port: int) -> ProbeResult:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = with_deadline(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return self._probe(address, port, context)
@@ -60,16 +61,15 @@ class HttpProber:
         return self._probe(address, port, None)
 
     def _probe(self, address: str, port: int, context: ssl.SSLContext | None) -> ProbeResult:
-        deadline = time.monotonic() + self._timeout
         host = f"[{address}]" if ":" in address else address
         request = f"GET {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
         request += "User-Agent: node-hardening-agent\r\n\r\n"
         try:
-            with socket.create_connection((address, port), timeout=self._timeout) as connected:
-                plain = _Exchange(connected, deadline)
-                channel = plain if context is None else _TlsExchange(plain, context)
-                channel.send(request.encode())
-                return _status(channel)
+            with deadline(self._timeout):
+                plain = connect(address, port, None, ())
+                with plain if context is None else context.wrap_socket(plain) as channel:
+                    channel.sendall(request.encode())
+                    return _status(channel)
         except ConnectionRefusedError:
             return ProbeResult(refused=True, error="refused")
         except TimeoutError:
@@ -80,74 +80,13 @@ class HttpProber:
             return ProbeResult(error=errno.errorcode.get(getattr(error, "errno", 0) or 0, type(error).__name__))
 
 
-def _status(channel: _Exchange | _TlsExchange) -> ProbeResult:
+def _status(channel: socket.socket) -> ProbeResult:
     """The status of the answer. Raises OSError."""
     line = b""
     while b"\n" not in line and len(line) < _STATUS_LINE_BYTES:
-        chunk = channel.receive()
+        chunk = channel.recv(_CHUNK)
         if not chunk:
             break
         line += chunk
     found = _STATUS_LINE.match(line)
     return ProbeResult(int(found[1])) if found else ProbeResult(error="not HTTP")
-
-
-class _Exchange:
-    """Bytes over a connection, where every wait counts towards one deadline. Raises TimeoutError, OSError."""
-
-    def __init__(self, connected: socket.socket, deadline: float) -> None:
-        self._socket, self._deadline = connected, deadline
-
-    def send(self, data: bytes) -> None:
-        self._limit()
-        self._socket.sendall(data)  # less than any socket's buffer
-
-    def receive(self) -> bytes:
-        self._limit()
-        return self._socket.recv(_CHUNK)
-
-    def _limit(self) -> None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
-
-
-class _TlsExchange:
-    """The same inside TLS: through buffers, because ssl's own sockets begin their timeout again with each byte."""
-
-    def __init__(self, below: _Exchange, context: ssl.SSLContext) -> None:
-        self._below = below
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing)
-        while True:
-            try:
-                self._tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._exchange()
-
-    def send(self, data: bytes) -> None:
-        self._tls.write(data)
-        self._flush()
-
-    def receive(self) -> bytes:
-        while True:
-            try:
-                return self._tls.read(_CHUNK)
-            except ssl.SSLWantReadError:
-                self._exchange()
-            except ssl.SSLEOFError:
-                return b""
-
-    def _exchange(self) -> None:
-        """Sends what TLS has to say and gives it what arrives."""
-        self._flush()
-        if received := self._below.receive():
-            self._incoming.write(received)
-        else:
-            self._incoming.write_eof()
-
-    def _flush(self) -> None:
-        if data := self._outgoing.read():
-            self._below.send(data)

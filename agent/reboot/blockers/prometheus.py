@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.bounded_http import TooLarge, bounded_session, deadline, parse_json, read_body
+from agent.bounded_http import TooLarge, bounded_session, parse_json, read_body
+from agent.bounded_socket import deadline
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -158,7 +159,7 @@ def _header(value: bytes, path: str) -> str:
     return text
 
 
-def understood(status: int, body: bytes) -> Mapping[str, Any]:
+def understood(status: int, body: bytearray) -> Mapping[str, Any]:
     """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
         document = parse_json(body)

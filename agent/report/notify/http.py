@@ -19,7 +19,8 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 import requests
 
 from agent import __version__
-from agent.bounded_http import bounded_session, deadline
+from agent.bounded_http import bounded_session
+from agent.bounded_socket import deadline
 from agent.errors import AgentError
 from agent.kube.network_errors import NETWORK, words
 

@@ -7,18 +7,26 @@ are anybody's who may write the object.
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import kube
 from agent.config.schema import Drain, Lock
+from agent.kube import Change, EventType, Resource
+from agent.plugin.cluster import policy
+from agent.plugin.cluster.locks import lock_of
+from agent.plugin.cluster.node_context import pod_of
 from agent.reboot import history
 from agent.reboot.blockers.kured import KuredBlocker
 from agent.reboot.blockers.pause import PauseBlocker
 from agent.reboot.drain import filters, pdb
-from agent.reboot.kube.views import member, node_view
+from agent.reboot.drain.volumes import VolumeAttachments
+from agent.reboot.kube.views import lease_body, lease_view, member, node_view
 from agent.reboot.state import Cycle, Releasing, Stamp, decode
 from agent.report.publisher import NodeSnapshot
 from tests.support.rooms import Clocks
@@ -129,6 +137,46 @@ class OneObject:
         return [self.found]
 
 
+@dataclass
+class Following(OneObject):
+    """A client that follows one object, and answers reads with another."""
+
+    other: Object
+
+    def follow(self, *_: object) -> Any:
+        return _Followed(self.found)
+
+    def get(self, *_: object) -> Object:
+        return self.other
+
+
+@dataclass
+class _Followed:
+    found: Object
+
+    def __iter__(self) -> Iterator[Change]:
+        yield Change(EventType.LISTING)
+        yield Change(EventType.ADDED, self.found)
+        yield Change(EventType.SYNCED)
+        self.ended.wait(10)
+
+    def close(self) -> None:
+        self.ended.set()
+
+    def __post_init__(self) -> None:
+        self.ended = threading.Event()
+
+
+@dataclass
+class Answers:
+    """A client with one object of each kind."""
+
+    objects: Mapping[Resource, Object]
+
+    def get(self, resource: Resource, *_: object) -> Object:
+        return self.objects[resource]
+
+
 @given(NODES)
 def test_a_node_is_read(found: Object) -> None:
     assert len(node_view(found).boot_id) <= 300
@@ -174,3 +222,71 @@ def test_a_pause_blocks_in_one_short_line(data: dict[str, str]) -> None:
 @given(BUDGETS, PODS)
 def test_pods_and_budgets_are_read(budget: Object, pod: Object) -> None:
     assert isinstance(pdb.budget_of(budget).covers(filters.pod_of(pod, Drain())), bool)
+
+
+LEASES = st.fixed_dictionaries({
+    "metadata": META,
+    "spec": st.fixed_dictionaries({}, optional={
+        "holderIdentity": TEXTS, "leaseDurationSeconds": NUMBERS, "leaseTransitions": NUMBERS,
+        "acquireTime": st.sampled_from(TIMES), "renewTime": st.sampled_from(TIMES),
+    }),
+})  # fmt: skip
+DAEMONSETS = st.fixed_dictionaries({
+    "metadata": META,
+    "spec": st.fixed_dictionaries({"template": st.fixed_dictionaries({"spec": st.fixed_dictionaries({
+        "volumes": st.lists(st.fixed_dictionaries({
+            "name": st.just("config") | TEXTS, "configMap": st.fixed_dictionaries({"name": TEXTS}),
+        }), max_size=2),
+    })})}),
+    "status": st.dictionaries(st.sampled_from(["desiredNumberScheduled", "numberReady"]), NUMBERS),
+})  # fmt: skip
+AGENT_PODS = st.fixed_dictionaries({
+    "metadata": META,
+    "status": st.fixed_dictionaries({"phase": TEXTS}, optional={
+        "containerStatuses": st.lists(st.fixed_dictionaries(
+            {"ready": st.booleans(), "restartCount": NUMBERS},
+            optional={"state": st.fixed_dictionaries({"waiting": st.fixed_dictionaries({"reason": TEXTS})})},
+        ), max_size=2),
+    }),
+})  # fmt: skip
+
+
+@given(LEASES, st.sampled_from(["node-hardening-reboot-workers-0", "other"]))
+def test_a_lock_is_read_and_can_be_taken(found: Object, name: str) -> None:
+    """By agents, which write it again, and by the plugin, which shows it."""
+    found["metadata"]["name"] = name
+    written = lease_body(lease_view(found), "ns")
+    assert len(json.dumps(written)) < 4096
+    assert lease_view(written) is not None
+    shown = lock_of(found)
+    assert shown is None or all(text.isprintable() for text in (shown.holder, shown.holder_uid, shown.stuck_by))
+
+
+@given(DAEMONSETS, TEXTS)
+def test_the_plugin_reads_the_policy(found: Object, text: str) -> None:
+    """The DaemonSet leads to the ConfigMap, and that holds anything."""
+    client: Any = Answers({kube.DAEMONSETS: found, kube.CONFIGMAPS: {"data": {"config.yaml": text}}})
+    read = policy.read(client, "ns")
+    assert read.source.isprintable()
+    assert read.problem.isprintable()
+
+
+@given(AGENT_PODS)
+def test_the_plugin_reads_the_agents_pod(found: Object) -> None:
+    pod = pod_of(found)
+    assert pod.trouble.isprintable()
+    assert 0 <= pod.restarts < 1e12
+
+
+@given(META, TEXTS, TEXTS)
+def test_an_attached_volume_is_read(meta: Object, node: str, volume: str) -> None:
+    """And the claim that its PersistentVolume names."""
+    spec = {"nodeName": node, "source": {"persistentVolumeName": volume}}
+    client: Any = Following(
+        {"metadata": meta, "spec": spec}, {"spec": {"claimRef": {"namespace": node, "name": volume}}}
+    )
+    attachments = VolumeAttachments(client, node, lambda: None)
+    left = attachments.left({"ns/claim"})
+    assert left is not None
+    assert all(one.isprintable() and len(one) < 200 for one in left)
+    attachments.close()

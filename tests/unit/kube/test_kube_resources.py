@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.kube import LEASES, NODES, PDBS, PODS, field_selector, label_selector
+from agent.kube import LEASES, NODES, PDBS, PODS, field_selector
 from agent.kube.resources import segment
 
 
@@ -51,7 +51,6 @@ def test_every_accepted_name_is_one_segment(name: str) -> None:
 
 
 def test_selectors() -> None:
-    """Labels are joined as they are; values of fields are escaped as apimachinery does it."""
-    assert label_selector({"app": "web", "tier": "db"}) == "app=web,tier=db"
+    """Values of fields are escaped as apimachinery does it."""
     assert field_selector({"spec.nodeName": "w-1"}) == "spec.nodeName=w-1"
     assert field_selector({"metadata.name": r"a,b=c\d"}) == r"metadata.name=a\,b\=c\\d"

@@ -34,10 +34,6 @@ def create(kube: Kube) -> object:
     return kube.create(LEASES, LEASE)
 
 
-def replace(kube: Kube) -> object:
-    return kube.replace(LEASES, LEASE)
-
-
 def merge(kube: Kube) -> object:
     return kube.patch(NODES, "worker-1", {"metadata": {"labels": {"a": "b"}}})
 
@@ -65,7 +61,7 @@ def test_what_may_be_done_twice_is_sent_again_after_a_server_error(
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("call", [create, replace, merge_at_a_version])
+@pytest.mark.parametrize("call", [create, merge_at_a_version])
 @pytest.mark.parametrize(("failure", "error"), [(refused(500), ServerError), (DROPPED, Unreachable)])
 def test_what_may_have_happened_and_must_not_happen_twice_is_not_sent_again(
     monkeypatch: pytest.MonkeyPatch, call: Call, failure: bytes, error: type[CallFailed]
@@ -83,7 +79,7 @@ def test_a_read_is_sent_again_after_a_dropped_connection(monkeypatch: pytest.Mon
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("call", [read, create, replace, merge])
+@pytest.mark.parametrize("call", [read, create, merge])
 def test_too_many_requests_is_tried_again_as_late_as_the_server_asks(
     monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
