@@ -259,7 +259,10 @@ class Observer:
             case Query.HEARTBEAT:
                 inputs.heartbeat = self._has_heartbeat()
             case Query.SHUTDOWN:
-                inputs.shutting_down = self._is_shutting_down()
+                try:
+                    inputs.shutting_down = self._deps.machine.is_shutting_down()
+                except AgentError as error:
+                    inputs.shutdown_problem = str(error)
 
     def _blockers(self) -> BlockerResult:
         for blocker in self._deps.blockers:
@@ -302,12 +305,6 @@ class Observer:
             return self._deps.hardening.read()
         except AgentError as error:
             return HardeningReading(None, str(error))
-
-    def _is_shutting_down(self) -> bool:
-        try:
-            return self._deps.machine.is_shutting_down()
-        except AgentError:
-            return False
 
     def _missing_rights(self, inputs: Inputs) -> tuple[str, ...]:
         """Of the Lease that would be created. Unknown counts as allowed: the patch itself will tell."""

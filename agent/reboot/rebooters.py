@@ -28,6 +28,8 @@ _INIT = "systemd"
 _ENDED_BY_SIGNAL = (128 + 1, 128 + 9, 128 + 15)
 _SYSTEMCTL = "/bin/systemctl"
 _STATE_SECONDS = 10.0
+# All but `unknown`: https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#is-system-running
+_SYSTEM_STATES = ("initializing", "starting", "running", "degraded", "maintenance", "stopping", "offline")
 _REAL_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # Before version 257 root's `systemctl reboot` ignores block inhibitors without this option (of version 248).
 # https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#--check-inhibitors=
@@ -123,7 +125,9 @@ class NodeMachine:
         self.kernel_release = host.kernel_release
 
     def is_shutting_down(self) -> bool:
-        """Whether systemd is stopping the system; False where there is no systemd to ask. Raises HostError.
+        """Whether systemd is stopping the system; False where there is no systemd to ask.
+
+        Raises HostError for no answer: a shutdown ends systemctl too, and what was ended has not said no.
 
         https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#is-system-running
         """
@@ -132,4 +136,9 @@ class NodeMachine:
             done = self._host.run(argv, timeout_seconds=_STATE_SECONDS, limit_bytes=_OUTPUT_LIMIT)
         except CommandMissing:
             return False
-        return done.stdout.strip() == "stopping"
+        state = done.stdout.strip()
+        if state not in _SYSTEM_STATES:
+            raise HostError(
+                f"{_SYSTEMCTL} is-system-running: no state ({sanitize(state, 40) or f'exit code {done.code}'})"
+            )
+        return state == "stopping"

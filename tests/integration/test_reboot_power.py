@@ -20,7 +20,7 @@ from agent.errors import AgentError, CommandFailed, CommandMissing, CommandTimeo
 from agent.host import Completed, Host
 from agent.reboot.hooks import HostHooks
 from agent.reboot.interfaces import HookProgress, HookStage
-from agent.reboot.rebooters import REBOOT_SIGNAL, REBOOTERS, CommandRebooter, SignalRebooter, make_rebooter
+from agent.reboot.rebooters import REBOOT_SIGNAL, REBOOTERS, CommandRebooter, NodeMachine, SignalRebooter, make_rebooter
 from agent.sandbox.noderoot import NodeRoot
 
 LONG = 20.0  # a bound for what never happens, not a timing
@@ -68,6 +68,43 @@ def test_a_command_that_does_not_answer_is_unknown() -> None:
     """The coordinator then waits as after a good answer."""
     with pytest.raises(CommandTimeout):
         CommandRebooter(shell("sleep 600"), Host("/"), timeout_seconds=0.3).reboot()
+
+
+@pytest.mark.parametrize(
+    ("script", "stopping"),
+    [("echo stopping; exit 1", True), ("echo running", False), ("echo degraded; exit 1", False)],
+)
+def test_whether_the_system_is_shutting_down_is_systemds_word(script: str, stopping: bool) -> None:
+    """Its exit code says other things too."""
+    assert NodeMachine(_with_systemctl(script)).is_shutting_down() is stopping
+
+
+@pytest.mark.parametrize("script", ["kill -TERM $$", "echo unknown; exit 1", "exit 1"])
+def test_a_systemctl_that_gives_no_state_is_unknown(script: str) -> None:
+    """A shutdown ends it like everything else: that is not "no"."""
+    with pytest.raises(HostError, match=r"is-system-running: no state"):
+        NodeMachine(_with_systemctl(script)).is_shutting_down()
+
+
+def test_without_systemctl_nothing_shuts_down(tmp_path: Path) -> None:
+    """A node without systemd."""
+
+    class Without(Host):
+        def run(self, argv: Sequence[str], **_: Any) -> Completed:
+            raise CommandMissing(argv, "not there")
+
+    assert not NodeMachine(Without(tmp_path)).is_shutting_down()
+
+
+def _with_systemctl(script: str) -> Host:
+    """A node whose systemctl is this shell script."""
+
+    class Scripted(Host):
+        def run(self, argv: Sequence[str], **options: Any) -> Completed:
+            assert tuple(argv) == ("/bin/systemctl", "is-system-running")
+            return super().run(shell(script), **options)
+
+    return Scripted("/")
 
 
 def test_the_policy_chooses_the_way() -> None:

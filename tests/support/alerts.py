@@ -74,6 +74,6 @@ def hurried(*, age_seconds: int) -> dict[str, Any]:
         for rule in group["rules"]:
             rule["for"] = "1s"
             rule["expr"] = re.sub(r"\[\d+[smhd]\]", "[30s]", rule["expr"])
-            rule["expr"] = re.sub(r"\[\d+[smhd]:\d+[smhd]\]", "[10m:2s]", rule["expr"])
+            rule["expr"] = re.sub(r"\[\d+[smhd]:\d+[smhd]\]", "[10m:1s]", rule["expr"])
             rule["expr"] = re.sub(r"^(time\(\) - .*) > [\d* ]+$", rf"\1 > {age_seconds}", rule["expr"])
     return found

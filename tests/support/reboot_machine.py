@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.annotations import FIELD_MANAGER
-from agent.errors import AgentError, CommandFailed, CommandTimeout
+from agent.errors import AgentError, CommandFailed, CommandTimeout, HostError
 from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
@@ -57,6 +57,7 @@ class SimMachine:
         self.hooks_run: list[tuple[HookStage, str]] = []
         self.down_seconds = 60.0
         self.shutdown_seconds = 5.0
+        self.shutdown_unknown = False
         self.kubelet_seconds = 5.0
         self.pods = 2
         self.pods_left = 2
@@ -243,6 +244,8 @@ class SimMachine:
         return f"6.1.0-{self.boots}"
 
     def is_shutting_down(self) -> bool:
+        if self.shutdown_unknown:
+            raise HostError("systemctl is-system-running: no state")
         return self.going_down
 
     def read_sentinel(self) -> SentinelReading:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.support.daemons import get
 from tests.vm.conftest import Boot
 from tests.vm.harness.cluster import UNIT, ClusterOfMachines, cluster, eventually
 from tests.vm.harness.machine import Machine
+from tests.vm.harness.node import policy
 
 DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 DENY_WRITE = "k8s-apparmor-example-deny-write"
 NAME = "served"
+TAINT = "node-hardening.io/not-hardened"
+CONTROLS: dict[str, dict[str, Any]] = {"modprobe": {"deny": ["tipc"]}, "apparmor": {}, "seccomp": {}}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfMachines]
 def served(boot_for_module: Boot, api: ClusterOfMachines) -> Machine:
     """A machine whose agent has hardened it and said so."""
     machine = boot_for_module(NAME)
-    api.join(machine, {"modprobe": {"deny": ["tipc"]}, "apparmor": {}, "seccomp": {}})
+    api.join(machine, CONTROLS)
     eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
     return machine
 
@@ -72,6 +77,41 @@ def test_it_stops_cleanly_and_comes_back_after_a_kill(served: Machine, api: Clus
     eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
 
 
+def test_a_module_that_was_loaded_before_the_first_pass(served: Machine, api: ClusterOfMachines) -> None:
+    """It stays in the kernel: the agent is ready, the condition False with the reason. By default that alone keeps no
+    startup taint; with keepTaintUntilReboot it does."""
+    served.sh(f"systemctl stop {UNIT}; rm -rf {DENY_FILE} /var/lib/node-hardening; modprobe sctp")
+    _taint(api)
+    served.sh(f"systemctl start {UNIT}")
+    eventually(lambda: _taints(api) == [], what="the taint removed")
+    condition = api.condition(NAME, "NodeHardened")
+    assert (condition["status"], condition["reason"], "sctp" in condition["message"]) == ("False", "NotCompliant", True)
+    assert "reboot" in api.annotation(NAME, "findings")
+    assert _ready(served) == (200, "ready")
+    assert "non-compliant" in eventually(lambda: api.events(NAME, "StartupTaintRemoved"), what="Event")[0]["message"]
+    _taint(api)
+    before = api.annotation(NAME, "policy")
+    policy(served, **CONTROLS, status={"keepTaintUntilReboot": True})
+    served.sh(f"systemctl kill -s HUP {UNIT}")
+    eventually(lambda: api.annotation(NAME, "policy") != before, what="a pass with the other policy")
+    assert (_taints(api), _ready(served)[0]) == ([TAINT], 200)
+
+
+def _ready(machine: Machine) -> tuple[int, str]:
+    answer = get(f"http://127.0.0.1:{machine.metrics_port}/readyz")
+    return answer.status_code, answer.text.strip()
+
+
+def _taint(api: ClusterOfMachines) -> None:
+    taint = {"key": TAINT, "effect": "NoSchedule"}
+    answer = api.client.patch(f"/api/v1/nodes/{NAME}", {"spec": {"taints": [taint]}})
+    assert answer.status_code == 200, answer.text
+
+
+def _taints(api: ClusterOfMachines) -> list[str]:
+    return [taint["key"] for taint in api.node(NAME)["spec"].get("taints", [])]
+
+
 def test_after_a_power_cut_the_node_is_hard_before_anybody_asks(served: Machine, api: ClusterOfMachines) -> None:
     """What was written is on the disk, whole; AppArmor's profiles, which a kernel forgets, are loaded again."""
     before = served.boot
@@ -82,3 +122,4 @@ def test_after_a_power_cut_the_node_is_hard_before_anybody_asks(served: Machine,
     assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
     served.eventually(f"grep -q '{DENY_WRITE} (enforce)' /sys/kernel/security/apparmor/profiles")
     eventually(lambda: api.annotation(NAME, "status") == "hardened", what="hardened")
+    eventually(lambda: _taints(api) == [], what="the startup taint removed")

@@ -128,6 +128,7 @@ class Inputs:
     hardening: HardeningReading | None = None
     heartbeat: bool | None = None
     shutting_down: bool | None = None
+    shutdown_problem: str = ""
 
     @property
     def is_lock_lost(self) -> bool:

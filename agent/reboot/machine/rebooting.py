@@ -43,12 +43,14 @@ def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
     elapsed = given if given is not None else elapsed_in(inputs, state)
     wait, text = timeout - elapsed + 0.1, "rebooting"
     if elapsed > timeout:
-        if inputs.shutting_down is None:
+        if inputs.shutting_down is None and not inputs.shutdown_problem:
             return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, Fetch(Query.SHUTDOWN))
-        if not inputs.shutting_down:
+        if not inputs.shutting_down and not (inputs.shutdown_problem and elapsed <= 2 * timeout):
             error = f"still the same boot {duration(timeout)} after the reboot command"
             return roll_back(inputs, state, error, lost=lost, cause=NOT_REBOOTED)
         wait, text = _WATCH_SECONDS, "rebooting; the system is shutting down for longer than rebootTimeout"
+        if inputs.shutdown_problem:
+            text = f"rebooting; unknown whether the system is shutting down: {inputs.shutdown_problem}"
     until = state.entered.wall + timeout + inputs.policy.verify_timeout
     return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, wait_seconds=min(_WATCH_SECONDS, wait), until=until)
 

@@ -343,6 +343,21 @@ def test_a_node_that_comes_back_late_announces_it_itself_where_no_other_waited(d
     )
 
 
+@pytest.mark.parametrize(("shutdown_seconds", "is_awaited"), [(500.0, True), (5000.0, False)])
+def test_an_unknown_shutdown_is_waited_for_and_not_without_end(shutdown_seconds: float, is_awaited: bool) -> None:
+    """A shutdown ends systemctl too: no answer after rebootTimeout is not "no", for one rebootTimeout more."""
+    world = _world()
+    machine = world.machines["n0"]
+    machine.shutdown_seconds, machine.shutdown_unknown = shutdown_seconds, True
+    machine.want("s")
+    world.pass_time(450.0)
+    assert "unknown whether the system is shutting down" in _tick(world).sentence
+    assert world.leases[LEASE].holder == "n0/uid-n0"
+    world.pass_time(450.0)
+    assert (world.books.reasons().count(Reason.REBOOT_FAILED) == 0) is is_awaited
+    assert world.leases[LEASE].holder == ""
+
+
 def test_a_waiter_that_reported_the_holder_is_not_repeated_by_it() -> None:
     """One Event a stuck lock, whoever saw it first."""
     world = _world(POLICY, "n0", "n1")

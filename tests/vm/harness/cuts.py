@@ -34,6 +34,11 @@ _BELIEVED = (
     ),
 )
 
+_OWN_CORDON = (
+    "reboot/machine/transitions.py",
+    "    return node is not None and state.cordoned and node.unschedulable and not is_foreign(inputs)",
+)
+
 ROUNDS: dict[str, tuple[Cut, ...]] = {
     "one": (
         Cut(
@@ -67,7 +72,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "controls/kubelet/units.py",
-                    'shown = _show(host, unit, "FragmentPath", "DropInPaths")',
+                    'shown = systemd.show(host, unit, "FragmentPath", "DropInPaths")',
                     "shown: dict[str, str] = {}",
                 ),
             ),
@@ -120,7 +125,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[1]",
             ),
-            (("daemon/loop.py", "woken |= changed", "woken |= set()"),),
+            (("daemon/loop.py", "causes |= changed", "causes |= set()"),),
         ),
     ),
     "two": (
@@ -302,7 +307,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_power_cuts.py::test_power_cuts_at_random_moments_of_a_cycle",
             ),
             (
-                ("reboot/machine/decide.py", "    if seen.holder_gone:\n        return True", "    return True"),
+                ("reboot/machine/pending.py", "    if inputs.holder_gone:\n        return True", "    return True"),
                 ("reboot/lock/contention.py", "if slot.free or slot.unseen_seconds > self._duration]", "]"),
                 ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
             ),
@@ -315,8 +320,8 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "reboot/coordinator.py",
-                    "self._lock.fence(slot, seen.now)",
-                    "self._lock.release(slot, seen.now, rebooted=False)",
+                    "self._lock.fence(slot, inputs.now)",
+                    "self._lock.release(slot, inputs.now, rebooted=False)",
                 ),
             ),
         ),
@@ -325,43 +330,40 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "nothing is drained",
             ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
-            (("reboot/drain/drain.py", "going, refused = self._judge(pods)", "going, refused = self._judge({})"),),
+            (
+                (
+                    "reboot/drain/drain.py",
+                    "going, refused = self._decide_all(pods)",
+                    "going, refused = self._decide_all({})",
+                ),
+            ),
         ),
     ),
     "uncordon": (
         Cut(
             "the cordon is not lifted",
             ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
-            (("reboot/machine/transitions.py", "    return not is_foreign(seen)", "    return False"),),
+            ((*_OWN_CORDON, "    return False"),),
         ),
     ),
     "verify": (
         Cut(
             "another boot id is enough",
             ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_verified",),
-            (("reboot/machine/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
+            (("reboot/machine/verifying.py", "missing = _missing(inputs, state)", 'missing: Query | str = ""'),),
         ),
     ),
     "cordon": (
         Cut(
             "every cordon counts as the agent's",
-            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays",),
-            (
-                (
-                    "reboot/machine/transitions.py",
-                    (
-                        "    if node is None or not state.cordoned or not node.unschedulable:\n        return False\n"
-                        "    return not is_foreign(seen)"
-                    ),
-                    "    return node is not None and node.unschedulable",
-                ),
-            ),
+            ("test_reboot.py::test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node",),
+            ((*_OWN_CORDON, "    return node is not None and node.unschedulable"),),
         ),
     ),
     "inhibitor": (
         Cut(
             "the reboot walks around logind",
-            ("test_reboot.py::test_an_inhibitor_delays_the_reboot_and_a_foreign_cordon_stays",),
+            ("test_reboot.py::test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node",),
             (
                 (
                     "config/schema.py",
@@ -375,21 +377,50 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "a reboot command that failed counts as given",
             ("test_reboot.py::test_a_reboot_command_that_fails_is_rolled_back",),
-            (("reboot/machine/underway.py", "if seen.command is Command.REFUSED:", "if seen.command is None:"),),
+            (("reboot/machine/rebooting.py", "if inputs.command is Command.REFUSED:", "if inputs.command is None:"),),
         ),
     ),
     "lost": (
         Cut(
             "the lock of one that did not come back is taken",
-            ("test_reboot.py::test_a_node_that_does_not_come_back_holds_the_others",),
+            ("test_reboot.py::test_a_node_that_stays_down_is_rebooting_and_then_stuck",),
             (
                 (
-                    "reboot/machine/decide.py",
-                    "return given_up and seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
+                    "reboot/machine/pending.py",
+                    "return given_up and inputs.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
                     "return given_up",
                 ),
                 ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
             ),
+        ),
+    ),
+    "stopping": (
+        Cut(
+            "a system that is shutting down counts as one that stays up",
+            ("test_reboot.py::test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node",),
+            (("reboot/rebooters.py", 'return state == "stopping"', "return False"),),
+        ),
+    ),
+    "waits": (
+        Cut(
+            "what waits for a reboot keeps the startup taint whatever the policy says",
+            ("test_daemon.py::test_a_module_that_was_loaded_before_the_first_pass",),
+            (("controls/modprobe/findings.py", "source=source, needs_reboot=True)", "source=source)"),),
+        ),
+        Cut(
+            "block inhibitors are not read",
+            ("test_package_runs.py::test_a_block_inhibitor_holds_the_reboot_and_is_named",),
+            (("reboot/blockers/inhibitors.py", "        if not found:\n", "        if True:\n"),),
+        ),
+        Cut(
+            "the reboot command goes over block inhibitors",
+            ("test_package_runs.py::test_the_default_command_does_not_go_over_a_block_inhibitor",),
+            (("reboot/rebooters.py", 'argv = (*argv, f"{_CHECK_INHIBITORS}=yes")', "argv = (*argv,)"),),
+        ),
+        Cut(
+            "package managers are not looked for",
+            ("test_package_runs.py::test_a_package_run_in_progress_holds_the_reboot_and_is_named",),
+            (("reboot/blockers/package_manager.py", "        if not busy:\n", "        if True:\n"),),
         ),
     ),
 }
