@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube import EventType, Informer
+from agent.kube import Change, EventType, Informer
 
 Object = dict[str, Any]
 
@@ -20,21 +20,16 @@ _FIRST_SECONDS = 1.0
 
 
 class ObjectCache:
-    """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
+    """One collection. `take` is for the thread that watches; `get`, `put`, `forget` and `outdate` for one other."""
 
     def __init__(
-        self,
-        follow: Informer,
-        wake: Callable[[], None],
-        keep: Callable[[Object], Object],
-        first_seconds: float = _FIRST_SECONDS,
+        self, wake: Callable[[], None], keep: Callable[[Object], Object], first_seconds: float = _FIRST_SECONDS
     ) -> None:
         """wake: something has changed. keep: what is kept of an object; the rest would only cost memory.
 
         first_seconds: how long a look waits for the first list, which is on its way.
         """
         self._first_seconds = first_seconds
-        self._follow = follow
         self._wake = wake
         self._keep = keep
         self._lock = threading.Lock()
@@ -44,13 +39,6 @@ class ObjectCache:
         self._unknown: set[str] = set()
         self._outdated: dict[str, str] = {}
         self._heard = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the watch."""
-        self._follow.close()
-        self._thread.join(5.0)
 
     def get(self, name: str) -> tuple[bool, Object | None]:
         """Whether it is known, and the object, None when there is none by that name."""
@@ -81,17 +69,10 @@ class ObjectCache:
         with self._lock:
             self._outdated[name] = version
 
-    def _run(self) -> None:
-        try:
-            for change in self._follow:
-                if self._take(change.seen, change.object):
-                    self._wake()
-        except KubeError:
-            # A selector that the server refuses: every look is a request then.
-            pass
-        with self._lock:
-            self._is_whole = False
-        self._heard.set()
+    def take(self, change: Change) -> None:
+        """What the watch has seen."""
+        if self._take(change.seen, change.object):
+            self._wake()
 
     def _take(self, seen: EventType, found: Object) -> bool:
         """Whether somebody should look."""
@@ -131,6 +112,30 @@ class ObjectCache:
             if name in listed and _is_older(listed[name], known):
                 listed[name] = known
         self._objects = listed
+
+
+class FollowedObjects(ObjectCache):
+    """One that is followed in a thread of its own, until it is closed."""
+
+    def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
+        super().__init__(wake, keep)
+        self._follow = follow
+        self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._follow.close()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        try:
+            for change in self._follow:
+                self.take(change)
+        except KubeError:
+            # A selector that the server refuses: every look is a request then.
+            pass
+        self.take(Change(EventType.AWAY))
 
 
 def _is_older(found: Object, known: Object | None) -> bool:
