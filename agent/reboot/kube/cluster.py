@@ -80,16 +80,17 @@ class KubeCluster:
         """See cluster.Cluster."""
         body = node_patch(patch, version, self._nodes.get(self._node)[1] or {}, time.time())
         how, part = (Patch.MERGE, "") if patch.changes_spec else (Patch.STRATEGIC, "status")
-        try:
-            found = self._kube.patch(NODES, self._node, body, how=how, subresource=part, manager=FIELD_MANAGER)
-        except Conflict:
-            self._nodes.outdate(self._node, version)
-            raise
-        except CallFailed as error:
-            if error.ambiguous or isinstance(error, NotFound):
-                self._nodes.forget(self._node)
-            raise
-        self._nodes.put(self._node, found)
+        with self._nodes.writing(self._node):
+            try:
+                found = self._kube.patch(NODES, self._node, body, how=how, subresource=part, manager=FIELD_MANAGER)
+            except Conflict:
+                self._nodes.outdate(self._node, version)
+                raise
+            except CallFailed as error:
+                if error.ambiguous or isinstance(error, NotFound):
+                    self._nodes.forget(self._node)
+                raise
+            self._nodes.put(self._node, found)
         self._on_patch(found)
         return node_view(found)
 

@@ -8,7 +8,8 @@ as numbers (https://kep.k8s.io/5504); one that is no number is taken as newer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agent.errors import KubeError
@@ -38,6 +39,7 @@ class ObjectCache:
         self._is_whole = False
         self._unknown: set[str] = set()
         self._outdated: dict[str, str] = {}
+        self._being_written = ""
         self._heard = threading.Event()
 
     def get(self, name: str) -> tuple[bool, Object | None]:
@@ -58,6 +60,15 @@ class ObjectCache:
                 self._objects.pop(name, None)
             elif not _is_older(found, self._objects.get(name)):
                 self._objects[name] = self._keep(found)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Around a write and its `put`: a change may be one's own write before its answer, so it is no news."""
+        self._being_written = name
+        try:
+            yield
+        finally:
+            self._being_written = ""
 
     def forget(self, name: str) -> None:
         """A write may have been done or not: it has to be read anew."""
@@ -102,7 +113,7 @@ class ObjectCache:
             if known is not None and (_is_older(found, known) or _version(found) == _version(known)):
                 return False
             self._objects[name] = self._keep(found)
-            return True
+            return name != self._being_written
 
     def _settle(self, listed: dict[str, Object] | None) -> None:
         """A whole list replaces what was known, but for what was written meanwhile."""

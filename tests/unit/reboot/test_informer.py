@@ -175,3 +175,14 @@ def test_the_echo_of_ones_own_write_wakes_nobody(mirrored: _Mirrored) -> None:
     mirrored.mirror.put("x", _object("10"))
     mirrored.told.tell(EventType.MODIFIED, "10")
     assert (mirrored.version(), mirrored.woken) == ("10", 1)
+
+
+def test_a_change_during_ones_own_write_wakes_nobody_and_is_kept(mirrored: _Mirrored) -> None:
+    """The echo may come before the answer; what another client changes after it is news again."""
+    _synced(mirrored)
+    with mirrored.mirror.writing("x"):
+        mirrored.told.tell(EventType.MODIFIED, "10")
+        mirrored.mirror.put("x", _object("10"))
+    assert (mirrored.version(), mirrored.woken) == ("10", 1)
+    mirrored.told.tell(EventType.MODIFIED, "11")
+    assert (mirrored.version(), mirrored.woken) == ("11", 2)
