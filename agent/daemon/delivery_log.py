@@ -1,4 +1,4 @@
-"""Which notifications were delivered, in a file on the node: a restarted agent does not send them again.
+"""Which notifications and Events were delivered, in a file on the node: a restarted agent does not send them again.
 
 The newest few hundred digests. A file that cannot be read or written costs repetitions, never a notification.
 """
@@ -21,7 +21,7 @@ _DIGEST = re.compile(r"^[0-9a-f]{16}$", re.MULTILINE)
 
 
 class DeliveryLog:
-    """See agent.report.notify.delivered. Read when it is first asked: without receivers it costs nothing."""
+    """See agent.report.notify.delivered. Read when it is first asked."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import structlog
 
 from agent.daemon.config_store import PolicyStore
+from agent.daemon.delivery_log import DeliveryLog
 from agent.daemon.loop import Daemon
 from agent.daemon.reboot_thread import Reboots
 from agent.daemon.signals import Signals
@@ -23,6 +24,7 @@ from agent.kube import ClientContext, EventType, Kube, RequestMetric
 from agent.kube.credentials import Access
 from agent.kube.kubelet import KubeletConfigz
 from agent.kube.resources import NODES
+from agent.reboot.kube.informer import ObjectCache
 from agent.report.api import KubeReport
 from agent.report.events import Recorder
 from agent.report.http import StatusServer
@@ -48,12 +50,13 @@ def serve(
     around = ClientContext(stop=stop, log=log, on_request=lambda exchange: _count(metrics, exchange))
     kube = Kube(access, node=node, around=around)
     api = KubeReport(kube, node)
+    delivered = DeliveryLog(host)
     publisher = NodePublisher(
-        api, Recorder(api, node, time.time, metrics.events_dropped.inc), node, wall=time.time, stop=stop,
+        api, Recorder(api, node, time.time, metrics.events_dropped.inc, delivered), node, wall=time.time, stop=stop,
         alive=lambda: daemon.healthy()[0], on_heartbeat=metrics.heartbeat.set,
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
-    reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop)
+    reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
     daemon = Daemon(
         host,
         node,
@@ -72,7 +75,7 @@ def serve(
             ("loop", daemon.run),
             ("publisher", publisher.run),
             ("reboots", reboots.run),
-            ("node-watch", lambda: _follow(kube, node, publisher, daemon.api_reached)),
+            ("node-watch", lambda: _follow(kube, node, publisher, reboots.nodes, daemon.api_reached)),
         )
     ]
     with signals:
@@ -117,10 +120,13 @@ def supervise(target: Callable[[], None], stop: threading.Event, *, first_second
         delay = min(delay * 2, _LONGEST_RESTART_SECONDS)
 
 
-def _follow(kube: Kube, node: str, publisher: NodePublisher, reached: Callable[[str], None]) -> None:
-    """Shows the publisher every change of the own Node, and when it does not exist or is unknown."""
+def _follow(
+    kube: Kube, node: str, publisher: NodePublisher, nodes: ObjectCache, reached: Callable[[str], None]
+) -> None:
+    """Shows every change of the own Node to the coordinator and the publisher, and whether it exists or is unknown."""
     there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
+        nodes.take(change)
         match change.seen:
             case EventType.LISTING:
                 there = whole = False

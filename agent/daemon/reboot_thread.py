@@ -17,7 +17,6 @@ import structlog
 
 from agent.config.choices import Mode
 from agent.config.schema import Config, Reboot
-from agent.daemon.delivery_log import DeliveryLog
 from agent.errors import HostError
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
@@ -27,7 +26,8 @@ from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
 from agent.reboot.hooks import HostHooks
 from agent.reboot.interfaces import About, Announcement, Clock, CycleResult, HardeningReading, Tick
-from agent.reboot.kube.cluster import KubeCluster
+from agent.reboot.kube.cluster import KubeCluster, without_ballast
+from agent.reboot.kube.informer import ObjectCache
 from agent.reboot.phases import Phase
 from agent.reboot.rebooters import NodeMachine, make_rebooter
 from agent.reboot.sentinel import WatchedSentinel, make_sentinel
@@ -36,6 +36,7 @@ from agent.reboot.status import RebootStatus, StatusReason
 from agent.report.events import Event, Regarding
 from agent.report.metrics import Metrics
 from agent.report.notify import DeliveryContext, Notification, Notifier
+from agent.report.notify.delivered import Delivered
 from agent.report.publisher import NodePublisher
 
 _DRAIN_SECONDS = 15.0  # how often progress of a drain alone is worth a request
@@ -134,19 +135,23 @@ class _Parts:
 
 
 class Reboots:
-    """Runs the coordinator in a thread of its own. `configure` and `wake` may be called from any thread."""
+    """Runs the coordinator in a thread of its own. `configure` and `wake` may be called from any thread.
+
+    `nodes` is to be given every change that a watch of the own Node sees.
+    """
 
     def __init__(
         self, host: Host, kube: Kube, publisher: NodePublisher, metrics: Metrics, *,
-        node: str, namespace: str, stop: threading.Event,
+        node: str, namespace: str, stop: threading.Event, delivered: Delivered,
     ) -> None:  # fmt: skip
-        """namespace: the agent's own, where the locks and the pause are."""
+        """namespace: the agent's own, where the locks and the pause are. delivered: notifications so far."""
         self._host, self._kube, self._node, self._namespace = host, kube, node, namespace
         self._stop, self._publisher = stop, publisher
+        self.nodes = ObjectCache(self.wake, without_ballast)
         self._failing: int | None = None  # enforced checks, by the last pass
         self._clock = SystemClock()
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
-        context = DeliveryContext(run=partial(host.run, how=HostExec.DIRECT), delivered=DeliveryLog(host))
+        context = DeliveryContext(run=partial(host.run, how=HostExec.DIRECT), delivered=delivered)
         self._notifier = Notifier((), context)
         self._reporter = NodeReporter(publisher, metrics, self._notifier, self._clock, node=node, namespace=namespace)
         self._watch = FolderWatch({})
@@ -200,6 +205,7 @@ class Reboots:
         with KubeCluster(
             self._kube,
             node=self._node,
+            nodes=self.nodes,
             namespace=self._namespace,
             wake=self.wake,
             on_patch=self._publisher.on_node_event,

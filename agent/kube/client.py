@@ -233,7 +233,8 @@ class Kube:
         query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
 
         def request(version: str, timeout_seconds: int) -> Request:
-            rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds))
+            begin = {} if version else {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+            rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds), **begin)
             return Request(operation, query + rest)
 
         return Watch(self._caller, request, resource_version=resource_version, patience=self._patience)

@@ -154,10 +154,14 @@ class ClientContext:
 
 
 class Caller:
-    """Sends requests over two sessions: one for answers, one for watches, so that the latter can be ended alone."""
+    """Sends requests over two sessions: one for answers, one for watches, so that the latter can be ended alone.
+
+    streams_lists: the API server is not known to refuse watches that begin with everything that there is.
+    """
 
     def __init__(self, access: Access, user_agent: str, around: ClientContext) -> None:
         self.around = around
+        self.streams_lists = True
         self._access = access
         tls = Tls(access)
         self._calls = HttpSession(access, tls, user_agent)

@@ -1,8 +1,8 @@
-"""Watching a collection: one watch that resumes, and an informer (list and watch) that never gives up.
+"""Watching a collection: one watch that resumes, and an informer (what there is, and what changes) that never gives up.
 
 A watch remembers the last resourceVersion, bookmarks included, and resumes there after an end or a cut. It
 refuses to hide a 410 (the caller has missed something and lists again) and to reconnect in a hot loop.
-Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes and #streaming-lists
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _SHORT_LIFE_SECONDS = 10.0
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 _NEVER = float("inf")
+_NO_STREAMING = frozenset({400, 422, 500})  # an older API server; with an older etcd it is a 500
 # Whoever can make objects large hides none behind them: what is too large together is read in parts.
 _PAGE_DIVISOR = 4
 
 
 class EventType(StrEnum):
-    """What happened to a collection. A watch alone yields the first three."""
+    """What happened to a collection. A watch since a version yields the first three."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
@@ -56,7 +57,7 @@ class Change:
 
 
 class Watch:
-    """Changes of a collection since a resourceVersion; iterate it, once.
+    """Changes of a collection since a resourceVersion; iterate it, once. Since an empty one: all that there is first.
 
     Ends when closed, or when the agent is stopping. Resumes by itself after the server's timeouts and after cuts.
     Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed within the patience.
@@ -127,18 +128,26 @@ class Watch:
             answer.close()
 
     def _changes(self, request: Request, lines: Iterable[bytes]) -> Iterator[Change]:
+        is_begun = bool(self.resource_version)
         for line in lines:
             kind, found = _event(request, line)
             if kind == "ERROR":
                 raise refusal_from(request.operation, found, write=False)
+            if not is_begun:
+                is_begun = True
+                yield Change(EventType.LISTING)
             version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
                 # Noted after it was taken: a caller that breaks off sees it again.
                 yield Change(_CHANGES[kind], found)
             elif kind != "BOOKMARK":
                 raise Malformed(request.operation, f"an event of type {kind!r:.40}")
-            if isinstance(version, str) and version:
+            # What there is does not come in the order of its versions: only the end of it is a place to resume at.
+            is_initial = not self.resource_version
+            if isinstance(version, str) and version and (not is_initial or _ends_initial_events(kind, found)):
                 self.resource_version = version
+                if is_initial:
+                    yield Change(EventType.SYNCED)
             if self._is_over():
                 return
 
@@ -146,7 +155,8 @@ class Watch:
 class Informer:
     """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
 
-    Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. An API server that is
+    Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. One request does both
+    (a streaming list), and two where the server refuses that: before Kubernetes 1.32, or etcd 3.4.25. A server that is
     away, throttles or refuses is an AWAY with its error; everything is listed again after a delay that grows to half a
     minute, so that SYNCED always means that what was yielded is complete. A mere cut is resumed unseen.
     Ends when closed or when the agent is stopping. Raises Invalid alone: a selector that is wrong stays wrong.
@@ -154,6 +164,7 @@ class Informer:
 
     def __init__(self, caller: Caller, listing: Callable[[], Listing], watch: Callable[[str], Watch]) -> None:
         """watch: from a resourceVersion."""
+        self._caller = caller
         self._around = caller.around
         self._list = listing
         self._watch = watch
@@ -170,14 +181,19 @@ class Informer:
 
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
+        streams = self._caller.streams_lists
         while not self._is_over():
             retry_after, self._heard_at = None, _NEVER
             try:
-                version = yield from self._all()
+                version = "" if streams else (yield from self._all())
+                self._caller.streams_lists = streams
                 yield from self._changes(version)
             except KubeError as error:
                 if self._is_over():
                     return
+                if streams and isinstance(error, CallFailed) and error.status in _NO_STREAMING:
+                    streams = False  # refused may also be the selector: a list will tell
+                    continue
                 if isinstance(error, Invalid):
                     raise
                 if isinstance(error, Gone):
@@ -210,7 +226,10 @@ class Informer:
         running = self._running = self._watch(version)
         try:
             if not self._closed:
-                yield from running
+                for change in running:
+                    if change.seen is EventType.SYNCED:
+                        self._heard_at = self._around.clock()
+                    yield change
         finally:
             self._running = None
 
@@ -255,6 +274,11 @@ class Listing:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for page in self.pages():
             yield from page
+
+
+def _ends_initial_events(kind: str, bookmark: dict[str, Any]) -> bool:
+    notes = _metadata(bookmark).get("annotations")
+    return kind == "BOOKMARK" and isinstance(notes, dict) and notes.get("k8s.io/initial-events-end") == "true"
 
 
 def _metadata(found: dict[str, Any]) -> dict[str, Any]:

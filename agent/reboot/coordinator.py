@@ -49,6 +49,7 @@ _ERROR_SECONDS = 3.0
 _REFUSED_LIMIT_SECONDS = 60.0
 _CONFLICT_SECONDS = 0.3
 _STALE_LOCK_SECONDS = 1.0
+_TAINT_SECONDS = 0.5  # the control plane answers a cordon with its taint: a write before that would be a Conflict
 _SAME_MOMENT_SECONDS = 10.0  # an `until` that moves by less is the same one: its parts come from two clocks
 # What is still queued is lost with the process or the machine; what is slower than this does not hold up a reboot.
 _FLUSH_SECONDS = 2.0
@@ -146,6 +147,8 @@ class Coordinator:
                 if write.cordon and (inputs.mine is None or not self._lock.is_fresh(inputs.mine.view.name)):
                     return _STALE_LOCK_SECONDS, ""  # the lock is renewed before the cordon
                 self._write(inputs, write)
+                if write.cordon is not None:
+                    return _TAINT_SECONDS, ""
             case Acquire(slot, cycle, waited, pool_size, from_holder):
                 self._lock.acquire(
                     slot,

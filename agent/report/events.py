@@ -21,10 +21,12 @@ from agent.errors import KubeError
 from agent.event_reasons import Reason, Urgency
 from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
 from agent.report.node_status import cut
+from agent.report.notify.delivered import Delivered
 
 _COMPONENT = "node-hardening-agent"
 _MESSAGE_CHARACTERS = 1024  # the API server's own limit
 _NAME_CHARACTERS = 253
+_DIGEST_CHARACTERS = 16
 _QUEUE = 200
 _REMEMBERED = 256
 _TRIES = 5
@@ -89,8 +91,16 @@ class _Waiting:
 class Recorder:
     """Queues Events, from any thread; `deliver` sends them, from the reporting thread."""
 
-    def __init__(self, api: EventsApi, node: str, clock: Callable[[], float], dropped: Callable[[], None]) -> None:
-        """clock: epoch seconds. dropped: called for each Event that is dropped."""
+    def __init__(
+        self,
+        api: EventsApi,
+        node: str,
+        clock: Callable[[], float],
+        dropped: Callable[[], None],
+        delivered: Delivered | None = None,
+    ) -> None:
+        """clock: epoch seconds. dropped: called for each Event that is dropped. delivered: keyed Events so far."""
+        self._delivered = set[str]() if delivered is None else delivered
         self._api = api
         self._node = node
         self._clock = clock
@@ -135,7 +145,8 @@ class Recorder:
         name = self._name(event)
         namespace = event.regarding.namespace or "default"
         known = self._known.get(name)
-        if known and event.key:
+        if event.key:
+            self._write_once(waiting, name, namespace)
             return
         if known and waiting.when - known.written < _TTL_SECONDS:
             if waiting.when - known.written < _COUNT_EVERY_SECONDS:
@@ -146,12 +157,17 @@ class Recorder:
                 return
         if self._api.create_event(namespace, self._body(waiting, name, namespace)):
             self._remember(name, _Known(1, waiting.when))
-        elif event.key:
-            self._remember(name, _Known(1, waiting.when))  # created before a restart
         else:
             # Ours from before a restart: an empty patch changes nothing and answers with the count.
             before = (self._api.patch_event(namespace, name, {}) or {}).get("count")
             self._count(namespace, name, (before if isinstance(before, int) else 1) + 1, waiting.when)
+
+    def _write_once(self, waiting: _Waiting, name: str, namespace: str) -> None:
+        """Not even asked for again after a restart; one that was created without an answer is there already."""
+        digest = name[-_DIGEST_CHARACTERS:]
+        if digest not in self._delivered:
+            self._api.create_event(namespace, self._body(waiting, name, namespace))
+            self._delivered.add(digest)
 
     def _count(self, namespace: str, name: str, total: int, when: float) -> bool:
         """Writes the count; False when the Event has gone meanwhile."""
@@ -169,8 +185,8 @@ class Recorder:
     def _name(self, event: Event) -> str:
         about = event.regarding
         identity = repr((about, event.reason.value, event.key or event.message, self._node))
-        short = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        return f"{about.name[: _NAME_CHARACTERS - 17].rstrip('.-')}.{short}"
+        short = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+        return f"{about.name[: _NAME_CHARACTERS - _DIGEST_CHARACTERS - 1].rstrip('.-')}.{short}"
 
     def _body(self, waiting: _Waiting, name: str, namespace: str) -> dict[str, Any]:
         event, about = waiting.event, waiting.event.regarding

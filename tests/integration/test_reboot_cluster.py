@@ -6,16 +6,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from agent.annotations import FIELD_MANAGER, REBOOT_STATE
-from agent.kube import LEASES, NODES, ClientContext, Kube, RequestMetric
+from agent.kube import LEASES, NODES, ClientContext, Kube, RequestMetric, field_selector
 from agent.kube.errors import AlreadyExists, Conflict, NotFound
 from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch
-from agent.reboot.kube.cluster import KubeCluster
+from agent.reboot.kube.cluster import KubeCluster, without_ballast
+from agent.reboot.kube.informer import FollowedObjects
 from agent.reboot.lock.pools import lease_names
 from tests.support.apiservers import ApiServer, Client
 from tests.support.bundled_profiles import agents_token, door_with
@@ -36,8 +38,16 @@ class Place:
     sent: list[RequestMetric]
     woken: threading.Event = field(default_factory=threading.Event)
 
-    def cluster(self) -> KubeCluster:
-        return KubeCluster(self.kube, node=self.name, namespace=self.namespace, wake=self.woken.set)
+    @contextmanager
+    def cluster(self, kube: Kube | None = None, node: str = "") -> Iterator[KubeCluster]:
+        """With a watch of the Node, as the daemon has it."""
+        kube, node, wake = kube or self.kube, node or self.name, self.woken.set
+        follow = kube.follow(NODES, field_selector=field_selector({"metadata.name": node}))
+        with (
+            closing(FollowedObjects(follow, wake, without_ballast)) as nodes,
+            KubeCluster(kube, node=node, nodes=nodes, namespace=self.namespace, wake=wake) as cluster,
+        ):
+            yield cluster
 
     def count(self, verb: str, resource: str) -> int:
         return sum(1 for exchange in self.sent if (exchange.verb, exchange.resource) == (verb, resource))
@@ -193,8 +203,7 @@ def test_the_kubelets_heartbeat_is_read_where_it_writes_it(place: Place, client:
     """renewTime of the node's lease in kube-node-lease, as it is written."""
     client.post("/api/v1/namespaces", {"metadata": {"name": "kube-node-lease"}})
     body = {"metadata": {"name": place.name}, "spec": {"renewTime": "2026-01-02T03:04:05.000000Z"}}
-    with_rights = KubeCluster(place.admin, node=place.name, namespace=place.namespace, wake=lambda: None)
-    with with_rights as cluster:
+    with place.cluster(place.admin) as cluster:
         assert cluster.heartbeat() == ""
         place.admin.create(LEASES, body, "kube-node-lease")
         assert cluster.heartbeat() == "2026-01-02T03:04:05.000000Z"
@@ -203,7 +212,7 @@ def test_the_kubelets_heartbeat_is_read_where_it_writes_it(place: Place, client:
 
 def test_a_node_that_was_never_there_is_none_and_cannot_be_written(place: Place) -> None:
     """No Node object: None, not an error; a write to it is NotFound."""
-    with KubeCluster(place.admin, node="nobody", namespace=place.namespace, wake=lambda: None) as cluster:
+    with place.cluster(place.admin, "nobody") as cluster:
         assert cluster.node() is None
         with pytest.raises(NotFound):
             cluster.patch_node(NodePatch(unschedulable=True), "1")

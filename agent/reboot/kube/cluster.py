@@ -16,7 +16,7 @@ from agent.errors import UsageError
 from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
 from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
-from agent.reboot.kube.informer import ObjectCache
+from agent.reboot.kube.informer import FollowedObjects, ObjectCache
 from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
@@ -27,24 +27,23 @@ _HEARTBEATS = "kube-node-lease"
 
 
 class KubeCluster:
-    """One node's view of the cluster; a context manager that ends its watches. For one thread."""
+    """One node's view of the cluster; a context manager that ends its watch. For one thread."""
 
     def __init__(
-        self, kube: Kube, *, node: str, namespace: str, wake: Callable[[], None],
+        self, kube: Kube, *, node: str, nodes: ObjectCache, namespace: str, wake: Callable[[], None],
         on_patch: Callable[[Object], None] = lambda _node: None,
     ) -> None:  # fmt: skip
-        """namespace: the agent's own, where the Leases are.
+        """nodes: given every change of the own Node by the caller's watch. namespace: the agent's own, of the Leases.
 
-        wake: called in a thread when something watched changed. on_patch: given the Node as each patch left it.
+        wake: called in a thread when a Lease changed. on_patch: given the Node as each patch left it.
         """
         self._on_patch = on_patch
         self._kube = kube.within(_CALL_SECONDS)
         self._node = node
         self._namespace = namespace
         self._wake = wake
-        selector = field_selector({"metadata.name": node})
-        self._nodes = ObjectCache(kube.follow(NODES, field_selector=selector), wake, _without_ballast)
-        self._leases: ObjectCache | None = None
+        self._nodes = nodes
+        self._leases: FollowedObjects | None = None
         self._leases_names: tuple[str, ...] = ()
         self._node_looks = 0
 
@@ -57,8 +56,7 @@ class KubeCluster:
         self.close()
 
     def close(self) -> None:
-        """Ends the watches."""
-        self._nodes.close()
+        """Ends the watch of the Leases."""
         self._stop_watching()
 
     # -- the Node ------------------------------------------------------------------------------------------------------
@@ -82,16 +80,17 @@ class KubeCluster:
         """See cluster.Cluster."""
         body = node_patch(patch, version, self._nodes.get(self._node)[1] or {}, time.time())
         how, part = (Patch.MERGE, "") if patch.changes_spec else (Patch.STRATEGIC, "status")
-        try:
-            found = self._kube.patch(NODES, self._node, body, how=how, subresource=part, manager=FIELD_MANAGER)
-        except Conflict:
-            self._nodes.outdate(self._node, version)
-            raise
-        except CallFailed as error:
-            if error.ambiguous or isinstance(error, NotFound):
-                self._nodes.forget(self._node)
-            raise
-        self._nodes.put(self._node, found)
+        with self._nodes.writing(self._node):
+            try:
+                found = self._kube.patch(NODES, self._node, body, how=how, subresource=part, manager=FIELD_MANAGER)
+            except Conflict:
+                self._nodes.outdate(self._node, version)
+                raise
+            except CallFailed as error:
+                if error.ambiguous or isinstance(error, NotFound):
+                    self._nodes.forget(self._node)
+                raise
+            self._nodes.put(self._node, found)
         self._on_patch(found)
         return node_view(found)
 
@@ -111,7 +110,7 @@ class KubeCluster:
             # One name is a watch that RBAC can restrict to it.
             selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
             follow = self._kube.follow(LEASES, self._namespace, field_selector=selector)
-            self._leases = ObjectCache(follow, self._wake, _without_ballast)
+            self._leases = FollowedObjects(follow, self._wake, without_ballast)
             self._leases_names = names
 
     def _stop_watching(self) -> None:
@@ -200,7 +199,7 @@ def _refuse_other_paths(error: NotFound) -> None:
         raise error
 
 
-def _without_ballast(found: Object) -> Object:
+def without_ballast(found: Object) -> Object:
     """What views.py reads: a Node's images and volumes are most of it."""
     meta = {key: value for key, value in found.get("metadata", {}).items() if key in _META}
     status = {key: value for key, value in (found.get("status") or {}).items() if key in _STATUS}

@@ -8,11 +8,12 @@ as numbers (https://kep.k8s.io/5504); one that is no number is taken as newer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube import EventType, Informer
+from agent.kube import Change, EventType, Informer
 
 Object = dict[str, Any]
 
@@ -20,21 +21,16 @@ _FIRST_SECONDS = 1.0
 
 
 class ObjectCache:
-    """One collection, followed in a thread of its own. `get`, `put` and `forget` are for one other thread."""
+    """One collection. `take` is for the thread that watches; `get`, `put`, `forget` and `outdate` for one other."""
 
     def __init__(
-        self,
-        follow: Informer,
-        wake: Callable[[], None],
-        keep: Callable[[Object], Object],
-        first_seconds: float = _FIRST_SECONDS,
+        self, wake: Callable[[], None], keep: Callable[[Object], Object], first_seconds: float = _FIRST_SECONDS
     ) -> None:
         """wake: something has changed. keep: what is kept of an object; the rest would only cost memory.
 
         first_seconds: how long a look waits for the first list, which is on its way.
         """
         self._first_seconds = first_seconds
-        self._follow = follow
         self._wake = wake
         self._keep = keep
         self._lock = threading.Lock()
@@ -43,14 +39,8 @@ class ObjectCache:
         self._is_whole = False
         self._unknown: set[str] = set()
         self._outdated: dict[str, str] = {}
+        self._being_written = ""
         self._heard = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the watch."""
-        self._follow.close()
-        self._thread.join(5.0)
 
     def get(self, name: str) -> tuple[bool, Object | None]:
         """Whether it is known, and the object, None when there is none by that name."""
@@ -71,6 +61,15 @@ class ObjectCache:
             elif not _is_older(found, self._objects.get(name)):
                 self._objects[name] = self._keep(found)
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Around a write and its `put`: a change may be one's own write before its answer, so it is no news."""
+        self._being_written = name
+        try:
+            yield
+        finally:
+            self._being_written = ""
+
     def forget(self, name: str) -> None:
         """A write may have been done or not: it has to be read anew."""
         with self._lock:
@@ -81,17 +80,10 @@ class ObjectCache:
         with self._lock:
             self._outdated[name] = version
 
-    def _run(self) -> None:
-        try:
-            for change in self._follow:
-                if self._take(change.seen, change.object):
-                    self._wake()
-        except KubeError:
-            # A selector that the server refuses: every look is a request then.
-            pass
-        with self._lock:
-            self._is_whole = False
-        self._heard.set()
+    def take(self, change: Change) -> None:
+        """What the watch has seen."""
+        if self._take(change.seen, change.object):
+            self._wake()
 
     def _take(self, seen: EventType, found: Object) -> bool:
         """Whether somebody should look."""
@@ -121,7 +113,7 @@ class ObjectCache:
             if known is not None and (_is_older(found, known) or _version(found) == _version(known)):
                 return False
             self._objects[name] = self._keep(found)
-            return True
+            return name != self._being_written
 
     def _settle(self, listed: dict[str, Object] | None) -> None:
         """A whole list replaces what was known, but for what was written meanwhile."""
@@ -131,6 +123,30 @@ class ObjectCache:
             if name in listed and _is_older(listed[name], known):
                 listed[name] = known
         self._objects = listed
+
+
+class FollowedObjects(ObjectCache):
+    """One that is followed in a thread of its own, until it is closed."""
+
+    def __init__(self, follow: Informer, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
+        super().__init__(wake, keep)
+        self._follow = follow
+        self._thread = threading.Thread(target=self._run, name="reboot-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._follow.close()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        try:
+            for change in self._follow:
+                self.take(change)
+        except KubeError:
+            # A selector that the server refuses: every look is a request then.
+            pass
+        self.take(Change(EventType.AWAY))
 
 
 def _is_older(found: Object, known: Object | None) -> bool:

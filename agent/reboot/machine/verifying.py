@@ -17,6 +17,7 @@ from agent.reboot.phases import Phase
 from agent.reboot.state import Stamp, Verifying
 from agent.reboot.status import StatusReason
 
+NO_HEARTBEAT = "the kubelet has not renewed its Lease"  # each verification begins with that
 _POLL_SECONDS = 3.0
 _HOOK_POLL_SECONDS = 2.0
 
@@ -56,7 +57,7 @@ def _missing(inputs: Inputs, state: Verifying) -> Query | str:
         return f"the node is not hardened: {hardening.problem}"
     if inputs.heartbeat is None:
         return Query.HEARTBEAT
-    return "" if inputs.heartbeat else "the kubelet has not renewed its Lease"
+    return "" if inputs.heartbeat else NO_HEARTBEAT
 
 
 def _hooks(inputs: Inputs, state: Verifying) -> Decision | None:

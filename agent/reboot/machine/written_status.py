@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.config.choices import Mode
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.transitions import backoff_seconds
+from agent.reboot.machine.verifying import NO_HEARTBEAT
 from agent.reboot.state import (
     Cordoned,
     Draining,
@@ -39,7 +40,7 @@ def written_status(inputs: Inputs, state: NodeState) -> Written:
         case Verifying() if state.error:
             return StatusReason.VERIFICATION_FAILED, f"verification failed: {state.error}", 0.0
         case Verifying():
-            return StatusReason.VERIFYING, "verifying", state.entered.wall + policy.verify_timeout
+            return StatusReason.VERIFYING, f"verifying: {NO_HEARTBEAT}", state.entered.wall + policy.verify_timeout
         case Releasing() if state.outcome is Outcome.SUCCEEDED:
             return StatusReason.RELEASING, "rebooted and verified", 0.0
         case Releasing():

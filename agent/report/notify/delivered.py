@@ -1,4 +1,4 @@
-"""Which notifications were delivered: asked before each one is sent, so that a restarted agent does not repeat it."""
+"""Which notifications and Events were delivered: asked before each is sent, so that a restarted agent repeats none."""
 
 from __future__ import annotations
 

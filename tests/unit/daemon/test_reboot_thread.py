@@ -36,7 +36,7 @@ def test_a_tick_that_crashes_begins_again(tmp_path: Path, monkeypatch: pytest.Mo
     kube = Kube(direct("http://127.0.0.1:1"), node="n")
     recorder: Any = Recorder()
     publisher = NodePublisher(recorder, recorder, "n", wall=lambda: 0.0, stop=stop)
-    reboots = Reboots(Host(tmp_path), kube, publisher, Metrics(), node="n", namespace="ns", stop=stop)
+    reboots = Reboots(Host(tmp_path), kube, publisher, Metrics(), node="n", namespace="ns", stop=stop, delivered=set())
     reboots.configure(Config())
     reboots.on_pass(0)
     supervise(reboots.run, stop, first_seconds=0.01)

@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import KubeError
 from agent.kube import Change, EventType
-from agent.reboot.kube.informer import ObjectCache
+from agent.reboot.kube.informer import FollowedObjects
 
 BOUND_SECONDS = 20.0
 
@@ -52,7 +52,7 @@ class _Mirrored:
     def __init__(self) -> None:
         self.told = _Told()
         self.woken = 0
-        self.mirror = ObjectCache(self.told, self._wake, lambda found: found)  # type: ignore[arg-type]
+        self.mirror = FollowedObjects(self.told, self._wake, lambda found: found)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         self.woken += 1
@@ -156,3 +156,33 @@ def test_a_watch_that_is_refused_for_good_leaves_nothing_known() -> None:
     made.told.fail()
     made.mirror.close()
     assert made.version() is None
+
+
+def test_a_version_that_the_server_refused_is_not_known_until_another_is_seen(mirrored: _Mirrored) -> None:
+    """By the watch, without a read; a refusal of an older version than is known means nothing."""
+    _synced(mirrored)
+    mirrored.mirror.outdate("x", "4")
+    assert mirrored.version() == "5"
+    mirrored.mirror.outdate("x", "5")
+    assert mirrored.version() is None
+    mirrored.told.tell(EventType.MODIFIED, "6")
+    assert mirrored.version() == "6"
+
+
+def test_the_echo_of_ones_own_write_wakes_nobody(mirrored: _Mirrored) -> None:
+    """It is what is known already."""
+    _synced(mirrored)
+    mirrored.mirror.put("x", _object("10"))
+    mirrored.told.tell(EventType.MODIFIED, "10")
+    assert (mirrored.version(), mirrored.woken) == ("10", 1)
+
+
+def test_a_change_during_ones_own_write_wakes_nobody_and_is_kept(mirrored: _Mirrored) -> None:
+    """The echo may come before the answer; what another client changes after it is news again."""
+    _synced(mirrored)
+    with mirrored.mirror.writing("x"):
+        mirrored.told.tell(EventType.MODIFIED, "10")
+        mirrored.mirror.put("x", _object("10"))
+    assert (mirrored.version(), mirrored.woken) == ("10", 1)
+    mirrored.told.tell(EventType.MODIFIED, "11")
+    assert (mirrored.version(), mirrored.woken) == ("11", 2)

@@ -24,17 +24,20 @@ class Scene:
     api: EventsInMemory = field(default_factory=EventsInMemory)
     now: float = 1_000_000.0
     dropped: int = 0
+    delivered: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.restart()
 
-    def restart(self) -> None:
-        """Another process of the agent."""
+    def restart(self, *, forgetful: bool = True) -> None:
+        """Another process of the agent; forgetful: on a node that lost what was delivered."""
+        if forgetful:
+            self.delivered = set[str]()
 
         def drop() -> None:
             self.dropped += 1
 
-        self.recorder = Recorder(self.api, "n1", lambda: self.now, drop)
+        self.recorder = Recorder(self.api, "n1", lambda: self.now, drop, self.delivered)
 
     def tell(self, event: Event = MENDED, *, after: float = 0.0) -> None:
         """It happens, and is delivered."""
@@ -128,6 +131,19 @@ def test_a_keyed_one_is_told_once() -> None:
     scene.restart()
     scene.tell(event, after=60)
     assert scene.counts == [1]
+
+
+def test_a_keyed_one_that_was_delivered_costs_no_request_after_a_restart() -> None:
+    """What the node remembers is enough; what it does not remember is created, and may exist already."""
+    scene = Scene()
+    event = Event(MENDED.regarding, Reason.REBOOTING, "goes down", key="cycle-7/rebooting")
+    scene.tell(event)
+    scene.restart(forgetful=False)
+    scene.tell(event, after=7200)
+    assert len(scene.api.calls) == 1
+    scene.restart(forgetful=True)
+    scene.tell(event)
+    assert (len(scene.api.calls), scene.counts) == (2, [1])
 
 
 @pytest.mark.parametrize(
