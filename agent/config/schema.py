@@ -79,6 +79,7 @@ class Modprobe:
     lists: tuple[Name, ...] = key(("kubernetes",), "named deny lists: files of profiles/modprobe")
     deny: tuple[Module, ...] = key((), "more modules to deny")
     allow: tuple[Module, ...] = key((), "modules exempted from the lists")
+    force: tuple[Module, ...] = key((), "modules to deny even where the node runs on them")
     unload: bool = key(False, "unload a denied module that is loaded and unused")
 
 

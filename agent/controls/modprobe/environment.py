@@ -5,6 +5,7 @@ Pure. Facts that an operator should know and that need no change are `info`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from agent.config.schema import Modprobe
@@ -25,6 +26,7 @@ def environment_findings(config: Modprobe, seen: Observation) -> Iterator[Findin
     yield from _leftovers(config, seen)
     yield from _loaders(seen)
     yield from _policy(seen)
+    yield from _unknown(seen)
     if seen.running is not None:
         yield from _kernel(seen.running)
 
@@ -136,6 +138,23 @@ def _policy(seen: Observation) -> Iterator[Finding]:
             source="modprobe.allow", severity=Severity.INFO,
             remediation="Remove it from modprobe.allow, or correct the name.",
         )  # fmt: skip
+
+
+def _unknown(seen: Observation) -> Iterator[Finding]:
+    """Names of the configuration that no kernel here has: right on a node with another kernel, or misspelt."""
+    kernels = [{*(kernel.needs or ()), *(kernel.builtin or ())} for kernel in seen.kernels]
+    if not all(kernels):
+        return
+    known = frozenset().union(*kernels)
+    for one in seen.policy.denied:
+        if one.source in ("modprobe.deny", "modprobe.force") and one.name not in known:
+            meant = difflib.get_close_matches(one.name, known, 1)
+            yield _finding(
+                f"{one.name}/name", "Every denied name is a module of this kernel", Status.INFO,
+                f"no kernel here has a module {one.name}" + (f"; did you mean {meant[0]}?" if meant else ""),
+                source=one.source, severity=Severity.INFO,
+                remediation=f"Correct the name in {one.source}, or keep it for nodes whose kernel has the module.",
+            )  # fmt: skip
 
 
 def _kernel(running: Running) -> Iterator[Finding]:
