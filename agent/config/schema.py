@@ -20,6 +20,7 @@ from agent.config.choices import (
     NotifyType,
     OnLostHolder,
     OnTimeout,
+    ParserChoice,
     RebootMethod,
     Required,
     Weekday,
@@ -89,6 +90,7 @@ class Apparmor:
 
     mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
     profiles: Path = key("/etc/node-hardening/apparmor", "folder of raw profiles; the shipped ones when it is absent")
+    parser: ParserChoice = key(ParserChoice.NEWEST, "whose apparmor_parser: the image's, the node's or the newest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

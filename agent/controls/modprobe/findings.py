@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
-from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
+from agent.controls.base import correction
+from agent.controls.modprobe.environment import CONTROL, environment_findings
 from agent.controls.modprobe.modprobe_d import ConfigLine
 from agent.controls.modprobe.observe import Kernel, Observation
 from agent.controls.modprobe.policy import Denied, render
@@ -127,7 +128,7 @@ def _remedy(config: Modprobe, seen: Observation, around: ConfigLine | None, inst
                 return f"Let modprobe.file sort before modules.softdep (its name decides): {config.file} does not."
             if not line.file.startswith("/lib/modules/"):
                 return f"Remove the line from {line.file}, or let modprobe.file sort before it: the first line wins."
-    return APPLY
+    return correction(CONTROL, config.mode)
 
 
 def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
