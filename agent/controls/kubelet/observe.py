@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.controls.kubelet import discovery, effective, fields, files, http_findings, proxy, units
+from agent.controls.kubelet import discovery, effective, fields, files, http_findings, kernel_defaults, proxy, units
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.check import Facts, FileFact
 from agent.controls.kubelet.discovery import Launch, Search
@@ -85,6 +85,7 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         launch.place,
         _file(view, config.path(fields.CLIENT_CA), certificate=False),
         _file(view, config.path(fields.CERTIFICATE), certificate=True),
+        kernel_defaults.advice(host),
     )
     groups = files.groups(host, view, launch, config)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)

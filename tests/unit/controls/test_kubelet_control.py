@@ -174,6 +174,23 @@ def test_a_file_changed_since_the_start_is_drift(tmp_path: Path) -> None:
         assert f"{path} was changed after it started (2001-09-09T01:46:40Z)" in found.observed
 
 
+SIX = "# the kubelet's\nvm.overcommit_memory = 1\nkernel.panic=10\nkernel/panic_on_oops = 1\n-vm.panic_on_oom=0\n"
+
+
+def test_kernel_settings_come_before_the_kubelets_refusal_of_others(tmp_path: Path) -> None:
+    """What sysctl.d leaves at the kernel's default is named first; the last file by name wins."""
+    plant(tmp_path, {CONFIG: HARDENED.replace("protectKernelDefaults: true", "protectKernelDefaults: false")})
+    kubelet = process("kubelet", f"--config={CONFIG}")
+    first = audit(tmp_path, [kubelet])["defaults"].remediation
+    assert first.startswith(
+        "First write vm.overcommit_memory=1, kernel.panic=10, kernel.panic_on_oops=1 into /etc/sysct"
+    )
+    plant(tmp_path, {"/usr/lib/sysctl.d/90-kubelet.conf": SIX, "/etc/sysctl.d/10-other.conf": "kernel.panic=0\n"})
+    assert audit(tmp_path, [kubelet])["defaults"].remediation.startswith("Set `protectKernelDefaults: true` at")
+    plant(tmp_path, {"/etc/sysctl.d/90-kubelet.conf": "kernel.panic=0\n"})
+    assert "kernel.panic=10" in audit(tmp_path, [kubelet])["defaults"].remediation
+
+
 def running(**settings: object) -> dict[str, object]:
     """What a kubelet's /configz answers: defaults filled in, zero values left out."""
     known: dict[str, object] = {
