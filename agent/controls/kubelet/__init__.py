@@ -99,6 +99,9 @@ def _process(seen: Observation) -> Finding:
     aside = "".join(f"; {line}" for line in seen.search.notes)
     if len(running) == 1:
         only = running[0]
+        if not only.runs:
+            observed = f"no kernel runs on this tree: judged {only.called.partition('(')[2].rstrip(')')}{aside}"
+            return _PROCESS.finding(CheckResult(Status.NOT_APPLICABLE, observed, only.unit))
         observed = f"{only.called}, since {format_rfc3339(only.process.started)}{aside}"
         return _PROCESS.finding(CheckResult(Status.PASS, observed, "processes"))
     if running:
@@ -127,6 +130,8 @@ def _configuration(one: Kubelet) -> Finding:
 
 
 def _drift(one: Kubelet) -> Finding:
+    if not one.launch.runs:
+        return _DRIFT.finding(CheckResult(Status.NOT_APPLICABLE, "no kubelet runs on this tree", one.launch.unit))
     started = format_rfc3339(one.launch.process.started)
     lines = [f"{path} was changed after it started ({started})" for path in one.newer]
     lines += one.facts.effective.differences()

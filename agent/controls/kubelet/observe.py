@@ -63,10 +63,11 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     host = node.within(Budget())
     table = host.processes()
     search = discovery.search(host, table)
-    ask = configz if len(search.launches) == 1 else None  # of several, the answer could be any one's
+    one_runs = len(search.launches) == 1 and search.launches[0].runs
+    ask = configz if one_runs else None  # of several, the answer could be any one's
     kubelets = tuple(_kubelet(host, launch, prober, ask) for launch in search.launches)
-    running = host.still_running(one.launch.process for one in kubelets)
-    kubelets = tuple(one if one.launch.process in running else _ended(one) for one in kubelets)
+    running = host.still_running(one.launch.process for one in kubelets if one.launch.runs)
+    kubelets = tuple(one if not one.launch.runs or one.launch.process in running else _ended(one) for one in kubelets)
     proxies = proxy.observe(host, table, search.launches)
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
@@ -89,13 +90,15 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
     )
     groups = files.groups(host, view, launch, config)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
-    newer, undated = _newer(host, view, launch, config)
-    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None else None
+    newer, undated = _newer(host, view, launch, config) if launch.runs else ((), ())
+    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None and launch.runs else None
     return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
 
 
 def _view(host: Host, launch: Launch) -> Host:
     """The files as the kubelet sees them; the node's own where another process's may not be looked at."""
+    if not launch.runs:
+        return host
     try:
         view = host.view_of(launch.process)
         view.names("/")
