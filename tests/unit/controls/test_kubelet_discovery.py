@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,12 +75,12 @@ def test_k3s_arguments_with_variables_are_unknown(tmp_path: Path) -> None:
     assert "variables" in finding.observed
 
 
-def test_changed_arguments_in_files_are_drift(tmp_path: Path) -> None:
+def test_arguments_in_files_that_are_newer_are_unknown(tmp_path: Path) -> None:
     """What is shown stands in the file; what runs was started before it was changed."""
     path = "/var/snap/microk8s/current/args/kubelet"
     plant(tmp_path, {path: "--anonymous-auth=false\n"})
     finding = audit(tmp_path, [process("/snap/kubelite", name="kubelite", started=1e9)])["drift"]
-    assert finding.status is Status.FAIL
+    assert finding.status is Status.UNKNOWN
     assert path in finding.observed
 
 
@@ -211,9 +212,7 @@ EnvironmentFile=-/etc/default/kubelet
 ExecStart=
 ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
 """  # noqa: E501 - as it is
-FLAGS_ENV = (
-    'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///run/containerd/containerd.sock --read-only-port=1"\n'
-)
+FLAGS_ENV = 'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///run/c.sock --read-only-port=1"\n'
 NODE = {
     "/usr/lib/systemd/system/kubelet.service": UNIT,
     "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": KUBEADM,
@@ -253,6 +252,22 @@ def test_a_later_drop_in_replaces_the_command(tmp_path: Path) -> None:
     found = stored(plant(tmp_path, NODE | {"/etc/systemd/system/kubelet.service.d/20-own.conf": drop_in}))
     assert (found["4.2.4"].status, found["4.2.4"].source) == (Status.PASS, "flag --read-only-port")
     assert "/etc/x.yaml" in found["config"].observed
+
+
+def test_drift_is_a_change_of_content(tmp_path: Path) -> None:
+    """Units and flags that give the command line that runs are no drift, however new; another command line is."""
+    plant(tmp_path, NODE)
+    argv = (
+        "/usr/bin/kubelet", "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+        "--kubeconfig=/etc/kubernetes/kubelet.conf", f"--config={CONFIG}",
+        "--container-runtime-endpoint=unix:///run/c.sock", "--read-only-port=1", "--event-qps=0",
+    )  # fmt: skip
+    os.utime(tmp_path / CONFIG[1:], (1e8, 1e8))
+    assert audit(tmp_path, [process(*argv, started=1e9)])["drift"].status is Status.PASS
+    plant(tmp_path, {"/etc/default/kubelet": ""})
+    one = audit(tmp_path, [process(*argv, started=1e9)])["drift"]
+    assert one.status is Status.FAIL
+    assert "/var/lib/kubelet/kubeadm-flags.env was changed after it started (2001-09-09T01:46:40Z)" in one.observed
 
 
 @pytest.mark.parametrize("start", ["/bin/sh -c 'exec kubelet'", "/usr/bin/kubelet --node-ip=%i", "/usr/bin/kubelet 'a"])
