@@ -64,8 +64,8 @@ class ApparmorControl:
     # -- observe ---------------------------------------------------------------------------------------------------
 
     def watched(self) -> Sequence[str]:
-        """Nothing: securityfs sends no inotify events."""
-        return ()
+        """The kernel's count of changes to its profiles: whoever replaces or removes one wakes the agent."""
+        return (kernels.REVISION,)
 
     def observe(self) -> Observation:
         """Kernel, folder, manifest, and what comparing them needs. Raises HostError without a boot id."""
