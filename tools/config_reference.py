@@ -48,7 +48,7 @@ EXAMPLE = """\
 apiVersion: node-hardening.io/v1alpha1
 kind: AgentConfig
 modprobe:
-  lists: [kubernetes, cis]      # the default list and the benchmark's
+  lists: [kubernetes, cis]      # cis stops snaps, USB disks, UDF (optical media, provisioning on Azure), CAN and ATM
   allow: [udf]                  # this site reads optical images
 kubelet:
   skip:
@@ -82,6 +82,7 @@ notify:
 MORE = """\
 modprobe:
   deny: [rxrpc, algif_aead]                             # while a CVE is open
+  force: [bridge]                                       # the network plugin of these nodes needs no bridge
 reboot:
   pool: {label: topology.kubernetes.io/zone}            # one node of each zone at a time
   windows:

@@ -14,6 +14,14 @@ class Mode(StrEnum):
     OFF = "off"
 
 
+class ParserChoice(StrEnum):
+    """Whose apparmor_parser is used. newest: the newer of the agent's image's and the node's own."""
+
+    NEWEST = "newest"
+    IMAGE = "image"
+    NODE = "node"
+
+
 class AuditMode(StrEnum):
     """For controls that never change the node."""
 

@@ -20,6 +20,7 @@ from agent.config.choices import (
     NotifyType,
     OnLostHolder,
     OnTimeout,
+    ParserChoice,
     RebootMethod,
     Required,
     Weekday,
@@ -79,6 +80,7 @@ class Modprobe:
     lists: tuple[Name, ...] = key(("kubernetes",), "named deny lists: files of profiles/modprobe")
     deny: tuple[Module, ...] = key((), "more modules to deny")
     allow: tuple[Module, ...] = key((), "modules exempted from the lists")
+    force: tuple[Module, ...] = key((), "modules to deny even where the node runs on them")
     unload: bool = key(False, "unload a denied module that is loaded and unused")
 
 
@@ -88,6 +90,7 @@ class Apparmor:
 
     mode: Mode = key(Mode.ENFORCE, "enforce, audit or off")
     profiles: Path = key("/etc/node-hardening/apparmor", "folder of raw profiles; the shipped ones when it is absent")
+    parser: ParserChoice = key(ParserChoice.NEWEST, "whose apparmor_parser: the image's, the node's or the newest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from agent.config.choices import RebootMethod, Required
+from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.config.schema import Blackout, Config, Hooks, Modprobe, Notify, Prometheus, Reboot, Sentinel, Window
 from agent.config.schema_tree import keys
 
@@ -62,10 +63,21 @@ def _modprobe(modprobe: Modprobe) -> Broken:
     folder, name = posixpath.split(modprobe.file)
     if posixpath.basename(folder) != "modprobe.d" or not name.endswith(".conf") or name == ".conf":
         yield "modprobe.file", f"{modprobe.file} is not read by modprobe: write NAME.conf in a folder modprobe.d"
-    denied = {module.replace("-", "_") for module in modprobe.deny}
+    forced = {module.replace("-", "_") for module in modprobe.force}
+    for index, module in enumerate(modprobe.deny):
+        why = ESSENTIAL_MODULES.get(name := module.replace("-", "_"))
+        if why is not None and name not in forced:
+            yield (
+                f"modprobe.deny[{index}]",
+                f"{module} is what nodes run on ({why}): write it in modprobe.force to deny it",
+            )
+    denied = forced | {module.replace("-", "_") for module in modprobe.deny}
     for index, module in enumerate(modprobe.allow):
         if module.replace("-", "_") in denied:
-            yield f"modprobe.allow[{index}]", f"{module} is in modprobe.deny too: write it in one of them"
+            yield (
+                f"modprobe.allow[{index}]",
+                f"{module} is denied by modprobe.deny or modprobe.force too: write it in one of them",
+            )
 
 
 def _sentinel(sentinel: Sentinel, given: AbstractSet[str]) -> Broken:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from agent.config.choices import Mode
 from agent.config.recognition import Claim
 from agent.errors import AgentError, Problem
 from agent.host import Host
@@ -69,6 +70,13 @@ class Pass:
 
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...] = ()
+
+
+def correction(control: str, mode: Mode) -> str:
+    """The next step where the node is not as the policy wants it: applying is the agent's own work in mode enforce."""
+    if mode is Mode.ENFORCE:
+        return "The agent corrects this at its next pass; if it stays, the failed change in the report has the reason."
+    return f"Set {control}.mode to enforce, and the agent corrects it."
 
 
 def audit(control: Control[Observed]) -> Pass:

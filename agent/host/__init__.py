@@ -265,10 +265,11 @@ class Host:
 
         A tree without a /proc has none.
         """
-        return identity.survey(self, self._proc(), self._budget or Budget()) if self._has_processes else ProcessTable()
+        return identity.survey(self, self._proc(), self._budget or Budget()) if self.has_processes else ProcessTable()
 
     @property
-    def _has_processes(self) -> bool:
+    def has_processes(self) -> bool:
+        """Whether a kernel runs on this tree: one without a /proc has no processes, whatever runs on this machine."""
         return self.is_running_system or self._proc() != "/proc"
 
     def still_running(self, started: Iterable[Process]) -> tuple[Process, ...]:
@@ -281,7 +282,7 @@ class Host:
         Raises HostError.
         """
         try:
-            return processes.listening(self._proc(), port) if self._has_processes else ()
+            return processes.listening(self._proc(), port) if self.has_processes else ()
         except OSError as error:
             raise HostFileError.of("read", "/proc/1/net/tcp", error) from error
 

@@ -119,7 +119,7 @@ class Tree:
         Missing parent folders are made, root-owned and 0o755. A symlink at `path` is replaced, never written through.
         """
         self._make_folders(path)
-        with self._parent("write", path, follow_last=False) as (parent, name):
+        with self._writing("write", path) as (parent, name):
             self._sweep(parent, name)
             temporary = f"{_TEMPORARY_PREFIX}{name}.{secrets.token_hex(4)}"
             try:
@@ -156,7 +156,7 @@ class Tree:
     def remove(self, path: str) -> bool:
         """Removes a file or symlink (never a folder); False when it was not there."""
         try:
-            with self._parent("remove", path, follow_last=False) as (parent, name):
+            with self._writing("remove", path) as (parent, name):
                 os.unlink(name, dir_fd=parent)
                 _sync_folder(parent)
         except HostFileMissing:
@@ -183,7 +183,7 @@ class Tree:
     def open_lock(self, path: str) -> int:
         """A descriptor of a lock file, made when it is missing; the caller closes it."""
         self._make_folders(path)
-        with self._parent("lock", path, follow_last=False) as (parent, name):
+        with self._writing("lock", path) as (parent, name):
             return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
 
     # -- walking ---------------------------------------------------------------------------------------------------
@@ -192,6 +192,24 @@ class Tree:
     def _reading(self, action: str, path: str) -> Iterator[tuple[int, str]]:
         with self._parent(action, path, follow_last=True) as found:
             yield found
+
+    @contextlib.contextmanager
+    def _writing(self, action: str, path: str, *, follow_last: bool = False) -> Iterator[tuple[int, str]]:
+        """Like _parent, through a writable mount of the folder where the one below the root is read-only."""
+        with self._parent(action, path, follow_last=follow_last) as (parent, name):
+            place = os.readlink(f"/proc/self/fd/{parent}")
+            node = f"/{place.removeprefix(self.root).lstrip('/')}"
+            writable = _writable(node, parent) if self.root != "/" else None
+            try:
+                yield parent if writable is None else writable, name
+            except OSError as error:
+                if error.errno != errno.EROFS or self.root == "/":
+                    raise
+                why = f"read-only file system; mount the node's folder {node} writable at {place}"
+                raise HostFileError(action, path, why) from error
+            finally:
+                if writable is not None:
+                    os.close(writable)
 
     @contextlib.contextmanager
     def _parent(self, action: str, path: str, *, follow_last: bool) -> Iterator[tuple[int, str]]:
@@ -246,7 +264,7 @@ class Tree:
                     raise HostFileError("write", path, f"{folder} is not a folder")
             except HostFileMissing:
                 with (
-                    self._parent("make folder", str(folder), follow_last=True) as (parent, name),
+                    self._writing("make folder", str(folder), follow_last=True) as (parent, name),
                     contextlib.suppress(FileExistsError),
                 ):
                     os.mkdir(name, 0o755, dir_fd=parent)
@@ -304,6 +322,23 @@ def _parts_reversed(action: str, path: str, text: str) -> list[str]:
     if "\0" in text:
         raise HostFileError(action, ascii(path), "a NUL byte cannot be in a file's name")
     return [part for part in reversed(text.split("/")) if part not in ("", ".")]
+
+
+def _writable(path: str, folder: int) -> int | None:
+    """The same folder at the node's path, where a container's runtime has mounted it writable.
+
+    The node is below the root read-only, and the folders that the agent writes are mounted over it. Where such a folder
+    is a symlink on the node, runc follows it inside the container: the mount of ROOT/var/lib/kubelet/seccomp is at
+    /data/kubelet/seccomp and not below the root. Only the very same folder counts: device and inode.
+    """
+    if not os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+        return None
+    with contextlib.suppress(OSError):
+        other = os.open(path, _DIRECTORY)
+        if os.path.samestat(os.fstat(other), os.fstat(folder)) and not os.fstatvfs(other).f_flag & os.ST_RDONLY:
+            return other
+        os.close(other)
+    return None
 
 
 def _link(folder: int, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 Directories are watched, not files: an atomic replace, a ConfigMap's `..data` swap and a file that does not exist yet
 are all events of the directory. One that is missing is waited for at its nearest ancestor.
+securityfs sends no such events; of its files those that can be polled (AppArmor's `revision`) are.
 It refuses to report what the change was: the caller reads the files again.
 https://man7.org/linux/man-pages/man7/inotify.7.html
 """
@@ -28,6 +29,7 @@ _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _CONFIG_MAP_LINK = "..data"
 _OWN_TEMPORARY = ".node-hardening-"
 _SETTLE_SECONDS = 0.1  # one change by a user or the kubelet is a burst of events
+_SECURITYFS = "/sys/kernel/security/"
 _MAX_FOLDERS = 64
 _MAX_CHUNKS = 32
 _UNWATCHED_SECONDS = 60.0
@@ -54,11 +56,13 @@ class FolderWatch:
         self._waker_read, self._waker_write = os.pipe2(_CLOEXEC_NONBLOCK)
         self._folders: dict[int, _Folder] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
+        self._revisions: dict[int, str] = {}  # names by descriptor of a polled file
         self.watch(paths)
 
     def watch(self, paths: Mapping[str, Iterable[str]]) -> None:
         """Watches these paths instead of the ones before."""
-        self._paths = {name: tuple(some) for name, some in paths.items()}
+        self._paths = {name: tuple(one for one in some if _SECURITYFS not in one) for name, some in paths.items()}
+        self._poll({path: name for name, some in paths.items() for path in some if _SECURITYFS in path})
         self.problem = ""
         if self._fd < 0:
             self._fd = self._libc.inotify_init1(_CLOEXEC_NONBLOCK)
@@ -66,6 +70,32 @@ class FolderWatch:
             self._fail("inotify_init1", "max_user_instances")
         else:
             self._arm()
+
+    def _poll(self, paths: Mapping[str, str]) -> None:
+        """Opens each file and reads what it says now, so that it is readable again when that changes."""
+        for fd in self._revisions:
+            os.close(fd)
+        self._revisions = {}
+        for path, name in paths.items():
+            with contextlib.suppress(OSError):  # no AppArmor, or no securityfs: a pass looks at it
+                self._revisions[os.open(path, os.O_RDONLY | _CLOEXEC_NONBLOCK)] = name
+        self._polled(self._revisions)
+
+    def _polled(self, ready: Iterable[int]) -> frozenset[str]:
+        """Names of the files that said something else. One that cannot be read any more is polled no longer."""
+        changed = set()
+        for fd in tuple(ready):
+            try:
+                if os.read(fd, 64):
+                    changed.add(self._revisions[fd])
+                    continue
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass
+            del self._revisions[fd]
+            os.close(fd)
+        return frozenset(changed)
 
     def _fail(self, call: str, limit: str) -> None:
         self.problem = f"{call}: {os.strerror(ctypes.get_errno())}; raise fs.inotify.{limit}"
@@ -81,7 +111,9 @@ class FolderWatch:
         sources = [self._waker_read] if self._fd < 0 else [self._fd, self._waker_read]
         while True:
             left = max(deadline - time.monotonic(), 0.0)
-            ready, _, _ = select.select(sources, [], [], left)
+            ready, _, _ = select.select([*sources, *self._revisions], [], [], left)
+            if changed := self._polled(self._revisions.keys() & ready):
+                return changed
             if self._waker_read in ready:
                 _drain(self._waker_read)
                 return self._changed() if self._fd in ready else frozenset()
@@ -94,7 +126,7 @@ class FolderWatch:
 
     def close(self) -> None:
         """Closes the descriptors."""
-        for fd in (self._fd, self._waker_read, self._waker_write):
+        for fd in (self._fd, self._waker_read, self._waker_write, *self._revisions):
             if fd >= 0:
                 os.close(fd)
 

@@ -88,6 +88,26 @@ def test_writes_of_our_own_temporary_files_do_not_wake(watch: FolderWatch, tmp_p
     assert watch.wait(_SHORT) == frozenset()
 
 
+def test_a_file_of_securityfs_is_polled(tmp_path: Path) -> None:
+    """A FIFO stands for AppArmor's `revision`: readable when it says something new, silent once that is read."""
+    revision = tmp_path / "sys/kernel/security/apparmor/revision"
+    revision.parent.mkdir(parents=True)
+    os.mkfifo(revision)
+    kernel = os.open(revision, os.O_RDWR)
+    watch = FolderWatch({"node": [str(revision), str(tmp_path / "missing/sys/kernel/security/apparmor/revision")]})
+    try:
+        os.write(kernel, b"7\n")
+        assert watch.wait(20) == {"node"}
+        assert watch.wait(0) == frozenset()
+        os.write(kernel, b"8\n")
+        assert watch.wait(20) == {"node"}
+        os.close(kernel)
+        assert watch.wait(0) == frozenset()
+        assert watch.wait(0.01) == frozenset()
+    finally:
+        watch.close()
+
+
 def test_wake_ends_a_wait_from_another_thread(watch: FolderWatch) -> None:
     """A signal or another thread ends the wait at once."""
     timer = threading.Timer(0.1, watch.wake)

@@ -32,6 +32,7 @@ class StandIn:
         self.apparmorfs = root / "sys/kernel/security/apparmor"
         files = {
             "sys/module/apparmor/parameters/enabled": "Y\n",
+            "sbin/apparmor_parser": "",
             "proc/sys/kernel/random/boot_id": f"{BOOT_ID}\n",
             "proc/1/attr/current": "unconfined\n",
             "sys/kernel/security/apparmor/features/policy/set_load": "yes\n",

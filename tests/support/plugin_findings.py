@@ -32,7 +32,7 @@ SCTP = Finding(
     "not refused: loads",
     "refused, and not in the running kernel",
     "modprobe",
-    "Run `node-hardening-agent apply`, or set modprobe.mode to enforce.",
+    "Set modprobe.mode to enforce, and the agent corrects it.",
 )
 ANONYMOUS = Finding(
     "kubelet/4.2.1",

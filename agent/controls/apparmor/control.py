@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.config.choices import Mode
@@ -29,7 +30,7 @@ from agent.controls.apparmor.diff import (
     verdicts,
 )
 from agent.controls.apparmor.findings import CONTROL, judge
-from agent.controls.apparmor.parser import Linted, Parser, Tool
+from agent.controls.apparmor.parser import Chooser, Linted, Parser, Tool
 from agent.controls.apparmor.securityfs import Kernel, Lsm
 from agent.controls.base import Step
 from agent.controls.manifest import STATE_FOLDER, Entry, Installed, digest
@@ -55,6 +56,7 @@ class ApparmorControl:
         self._config = config
         self._host = host
         self._tool = tool
+        self._chooser = Chooser(host, config.parser)
         self._installed = Installed(host, CONTROL)
         # What was linted in the last pass, so that a pass over an unchanged folder starts no process.
         self._linted: dict[tuple[str, str, _Stamp], Linted] = {}
@@ -62,11 +64,18 @@ class ApparmorControl:
     # -- observe ---------------------------------------------------------------------------------------------------
 
     def watched(self) -> Sequence[str]:
-        """Nothing: securityfs sends no inotify events."""
-        return ()
+        """The kernel's count of changes to its profiles: whoever replaces or removes one wakes the agent."""
+        return (kernels.REVISION,)
 
     def observe(self) -> Observation:
         """Kernel, folder, manifest, and what comparing them needs. Raises HostError without a boot id."""
+        return replace(self._observe(), runtime_parser=self._runtime_parser())
+
+    def _runtime_parser(self) -> bool:
+        """Whether the node has the parser that containerd and CRI-O look for at this path. Raises HostError."""
+        return self._host.exists("/sbin/apparmor_parser")
+
+    def _observe(self) -> Observation:
         kernel = kernels.read_kernel(self._host)
         entries, manifest_error = self._entries()
         try:
@@ -107,6 +116,9 @@ class ApparmorControl:
             orphans=self._orphans(entries, refused),
         )
 
+    def _parser(self, include: Path | None = None) -> Parser:
+        return Parser(self._host, include=include, tool=self._tool or self._chooser.tool())
+
     def _entries(self) -> tuple[Mapping[str, Entry] | None, str]:
         try:
             return self._installed.entries(), ""
@@ -114,7 +126,7 @@ class ApparmorControl:
             return None, str(error)
 
     def _lint(self, source: sources.Source) -> tuple[list[ProfileFile], list[Refused]]:
-        parser = Parser(self._host, include=source.folder, tool=self._tool)
+        parser = self._parser(source.folder)
         stamp = sources.stamp(parser.include_folders()) if source.files else ()
         before, self._linted = self._linted, {}
         units: list[ProfileFile] = []
@@ -159,7 +171,7 @@ class ApparmorControl:
         if all(name in entries or name not in kernel.profiles for name in unit.names):
             return ()
         copy = self._copy(unit.file)
-        return () if copy is None else Parser(self._host, tool=self._tool).lint(copy, unit.shown).names
+        return () if copy is None else self._parser().lint(copy, unit.shown).names
 
     def _copy(self, file: str) -> bytes | None:
         try:
@@ -195,7 +207,7 @@ class ApparmorControl:
     # -- judge, plan -----------------------------------------------------------------------------------------------
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
-        return judge(seen)
+        return judge(seen, self._config.mode)
 
     def plan(self, seen: Observation) -> Sequence[Step]:
         if self._config.mode is not Mode.ENFORCE or seen.kernel.lsm is not Lsm.ON:
@@ -237,7 +249,7 @@ class ApparmorControl:
             hashes = (unit.digest, *(one for one in old if one != unit.digest))
             self._installed.remember(Entry(name, hashes, notes=notes))
         try:
-            Parser(self._host, tool=self._tool).load(unit.flat)
+            self._parser().load(unit.flat)
         except HostError:
             self._drop_unloaded(unit.names, before)
             raise
@@ -270,7 +282,7 @@ class ApparmorControl:
         # A process may have started under it since; the kernel would remove it anyway, so check again.
         if pids := kernels.users_of(self._host, frozenset({name}))[name]:
             raise HostError(f"profile {name} is in use by PID {pids[0]} now; it stays")
-        Parser(self._host, tool=self._tool).remove(name)
+        self._parser().remove(name)
         after = kernels.read_kernel(self._host)
         if after.lsm is not Lsm.ON or name in after.profiles:
             raise HostError(f"apparmor_parser removed {name} without an error, but the kernel still lists it")

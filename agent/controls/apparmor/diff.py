@@ -60,6 +60,7 @@ class Observation:
     shipped: bool = False
     blocked: str = ""
     parser_missing: str = ""
+    runtime_parser: bool = True
     unlinted: tuple[str, ...] = ()
     desired: tuple[ProfileFile, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from agent.config.choices import Mode
 from agent.controls.apparmor.diff import (
     ENFORCING,
     Observation,
@@ -18,6 +19,7 @@ from agent.controls.apparmor.diff import (
     verdicts,
 )
 from agent.controls.apparmor.securityfs import APPARMORFS, Lsm
+from agent.controls.base import correction
 from agent.controls.manifest import STATE_FOLDER
 from agent.model import Finding, Severity, Status
 
@@ -28,14 +30,22 @@ _PIDS_SHOWN = 8
 _LENIENT = {"complain": "what it has no rule for is allowed and logged", "unconfined": "it confines nothing yet"}
 
 
-def judge(seen: Observation) -> tuple[Finding, ...]:
-    """Every finding of one observation."""
-    return (*_surroundings(seen), *_profiles(seen))
+def judge(seen: Observation, mode: Mode = Mode.ENFORCE) -> tuple[Finding, ...]:
+    """Every finding of one observation. mode: the control's, on which the next step depends."""
+    return (*_surroundings(seen), *_profiles(seen, correction(CONTROL, mode)))
 
 
 def _surroundings(seen: Observation) -> Iterator[Finding]:
     """Kernel, parser, folder and manifest."""
     yield _kernel(seen)
+    if seen.kernel.lsm is Lsm.ON and not seen.runtime_parser:
+        yield _finding(
+            "runtime", "The container runtime can use AppArmor", Status.FAIL,
+            observed="no /sbin/apparmor_parser on the node: containerd and CRI-O take AppArmor for off and start pods "
+            "without their default profile", expected="/sbin/apparmor_parser", source="/sbin/apparmor_parser",
+            remediation="Install AppArmor's parser on the node (Debian, Ubuntu: package apparmor) and restart the "
+            "runtime, or set apparmor.mode to off for such nodes.",
+        )  # fmt: skip
     if seen.parser_missing:
         yield _finding(
             "parser", "apparmor_parser is installed", Status.UNKNOWN, observed=seen.parser_missing,
@@ -61,7 +71,7 @@ def _surroundings(seen: Observation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _profiles(seen: Observation) -> Iterator[Finding]:
+def _profiles(seen: Observation, step: str) -> Iterator[Finding]:
     for file in seen.unlinted:
         yield _finding(
             f"file/{file}", f"Profile file {file} is valid", Status.UNKNOWN,
@@ -70,14 +80,14 @@ def _profiles(seen: Observation) -> Iterator[Finding]:
         )  # fmt: skip
     for refused in seen.refused:
         yield _refused(refused, seen)
-    yield from map(_profile, verdicts(seen))
+    yield from (_profile(verdict, step) for verdict in verdicts(seen))
     if seen.kernel.lsm is not Lsm.ON:
         yield from (
             _unheld(name, unit, seen) for unit in seen.desired if not unit.last_good for name in tops(unit.names)
         )
     gone = removed_profiles(seen)
     shown = tops([removed.name for removed in gone])
-    yield from (_removed(one) for one in gone if one.name in shown and one.decision is not Removal.FORGET)
+    yield from (_removed(one, step) for one in gone if one.name in shown and one.decision is not Removal.FORGET)
 
 
 def _kernel(seen: Observation) -> Finding:
@@ -108,8 +118,8 @@ def _refused(refused: Refused, seen: Observation) -> Finding:
     )  # fmt: skip
 
 
-def _profile(verdict: ProfileState) -> Finding:
-    status, severity, observed, remediation = _compliance(verdict)
+def _profile(verdict: ProfileState, step: str) -> Finding:
+    status, severity, observed, remediation = _compliance(verdict, step)
     if verdict.unit.last_good:
         observed += f"; from the last valid content of {verdict.unit.file}"
     return _finding(
@@ -118,7 +128,7 @@ def _profile(verdict: ProfileState) -> Finding:
     )  # fmt: skip
 
 
-def _compliance(verdict: ProfileState) -> tuple[Status, Severity, str, str]:
+def _compliance(verdict: ProfileState, load: str) -> tuple[Status, Severity, str, str]:
     mode, severity = verdict.mode, Severity.HIGH
     match verdict.state:
         case State.HELD if mode in ENFORCING:
@@ -138,8 +148,7 @@ def _compliance(verdict: ProfileState) -> tuple[Status, Severity, str, str]:
         case State.LOST:
             return Status.FAIL, severity, verdict.reason, "Fix its file; there is no valid copy to load."
         case State.LOAD:
-            step = "`node-hardening-agent apply` loads it; in mode audit nothing is changed."
-            return Status.FAIL, severity, verdict.reason, step
+            return Status.FAIL, severity, verdict.reason, load
 
 
 def _unheld(name: str, unit: ProfileFile, seen: Observation) -> Finding:
@@ -151,7 +160,7 @@ def _unheld(name: str, unit: ProfileFile, seen: Observation) -> Finding:
     )  # fmt: skip
 
 
-def _removed(removed: RemovedProfile) -> Finding:
+def _removed(removed: RemovedProfile, step: str) -> Finding:
     status, observed, remediation = {
         Removal.IN_USE: (
             Status.INFO,
@@ -166,7 +175,7 @@ def _removed(removed: RemovedProfile) -> Finding:
         Removal.REMOVE: (
             Status.FAIL,
             "still loaded",
-            "`node-hardening-agent apply` removes it; in mode audit nothing is changed.",
+            step,
         ),
     }[removed.decision]
     return _finding(

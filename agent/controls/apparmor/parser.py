@@ -1,9 +1,9 @@
 """apparmor_parser: which one, how it is run, what it prints.
 
-The one of the agent's image comes first, so that every node lints with the same parser, abstractions and ABI; the
-node's own is the alternative. Profiles are passed on standard input: what was linted, hashed and kept is what is
-loaded, no file name matches a link in /etc/apparmor.d/disable or force-complain, and errors in included files name
-those files.
+The newer of the agent's image's and the node's own is used, unless the configuration names one: a profile for a newer
+ABI compiles only with a parser that knows it. Of two of one version it is the image's. Profiles are passed on standard
+input: what was linted, hashed and kept is what is loaded, no file name matches a link in /etc/apparmor.d/disable or
+force-complain, and errors in included files name those files.
 
 No caches (-K: only what changed is compiled) and, below another host root, no kernel interface but that tree's own:
 otherwise the parser would load into this machine's kernel.
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.config.choices import ParserChoice
 from agent.controls.apparmor import parser_errors
 from agent.controls.apparmor.profile_dir import has_folders
 from agent.controls.apparmor.securityfs import APPARMORFS
@@ -55,6 +56,43 @@ class Linted:
         return digest(self.flat)
 
 
+class Chooser:
+    """Chooses the node's parser; versions are asked for once for each program file."""
+
+    def __init__(self, host: Host, wanted: ParserChoice = ParserChoice.NEWEST) -> None:
+        self._host = host
+        self._wanted = wanted
+        self._versions: dict[tuple[str, HostExec, int, int], tuple[int, ...]] = {}
+
+    def tool(self) -> Tool:
+        """The parser to use. Raises CommandMissing, and HostError for one that does not run."""
+        ways = [HostExec.DIRECT] if self._host.how is HostExec.DIRECT else [HostExec.DIRECT, HostExec.NSENTER]
+        if len(ways) > 1 and self._wanted is not ParserChoice.NEWEST:
+            ways = ways[:1] if self._wanted is ParserChoice.IMAGE else ways[1:]
+        paths = ((self._host.find_tool("apparmor_parser", how=how), how) for how in ways)
+        tools = [Tool(path, how) for path, how in paths if path is not None]
+        if not tools:
+            where = {ParserChoice.IMAGE: "beside the agent", ParserChoice.NODE: "on the node"}
+            raise CommandMissing(
+                ("apparmor_parser",),
+                f"not found {where.get(self._wanted, 'beside the agent or on the node')}",
+            )
+        return max(tools, key=self._version) if len(tools) > 1 else tools[0]
+
+    def _version(self, tool: Tool) -> tuple[int, ...]:
+        """`AppArmor parser version 4.0.1~beta3` is (4, 0, 1); empty, so oldest, for one that does not run."""
+        try:
+            file = (self._host if tool.how is HostExec.NSENTER else Host("/")).stat(tool.path)
+            key = (tool.path, tool.how, file.inode, file.mtime_ns)
+            if key not in self._versions:
+                shown = self._host.run([tool.path, "-V"], timeout_seconds=_LINT_SECONDS, how=tool.how).check()
+                found = re.search(r"version (\d+(?:\.\d+)*)", shown.stdout)
+                self._versions[key] = tuple(map(int, found[1].split("."))) if found else ()
+        except HostError:
+            return ()
+        return self._versions[key]
+
+
 class Parser:
     """The parser for one node. include: a folder of the agent's own whose subfolders profiles may include from."""
 
@@ -65,14 +103,9 @@ class Parser:
 
     def tool(self) -> Tool:
         """The parser that is used. Raises CommandMissing."""
-        if self._tool is not None:
-            return self._tool
-        ways = [HostExec.DIRECT] if self._host.how is HostExec.DIRECT else [HostExec.DIRECT, HostExec.NSENTER]
-        for how in ways:
-            path = self._host.find_tool("apparmor_parser", how=how)
-            if path is not None:
-                return Tool(path, how)
-        raise CommandMissing(("apparmor_parser",), "not found, neither beside the agent nor on the node")
+        if self._tool is None:
+            self._tool = Chooser(self._host).tool()
+        return self._tool
 
     def include_folders(self) -> tuple[Path, ...]:
         """Where included files may come from, as this process reaches them."""

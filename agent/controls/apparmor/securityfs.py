@@ -15,6 +15,7 @@ from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host
 
 APPARMORFS = "/sys/kernel/security/apparmor"
+REVISION = f"{APPARMORFS}/revision"
 _ENABLED = "/sys/module/apparmor/parameters/enabled"
 _PROFILES = f"{APPARMORFS}/profiles"
 _POLICY = f"{APPARMORFS}/policy/profiles"

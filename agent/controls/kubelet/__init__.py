@@ -99,6 +99,9 @@ def _process(seen: Observation) -> Finding:
     aside = "".join(f"; {line}" for line in seen.search.notes)
     if len(running) == 1:
         only = running[0]
+        if not only.runs:
+            observed = f"no kernel runs on this tree: judged {only.called.partition('(')[2].rstrip(')')}{aside}"
+            return _PROCESS.finding(CheckResult(Status.NOT_APPLICABLE, observed, only.unit))
         observed = f"{only.called}, since {format_rfc3339(only.process.started)}{aside}"
         return _PROCESS.finding(CheckResult(Status.PASS, observed, "processes"))
     if running:
@@ -127,15 +130,22 @@ def _configuration(one: Kubelet) -> Finding:
 
 
 def _drift(one: Kubelet) -> Finding:
+    if not one.launch.runs:
+        return _DRIFT.finding(CheckResult(Status.NOT_APPLICABLE, "no kubelet runs on this tree", one.launch.unit))
     started = format_rfc3339(one.launch.process.started)
-    lines = [f"{path} was changed after it started ({started})" for path in one.newer]
+    lines = [f"{path} was changed after it started ({started})" for path in one.changes.certain]
     lines += one.facts.effective.differences()
     if lines:
         step = "Restart the kubelet, so that it runs with what its files say, or undo the change."
         return _DRIFT.finding(CheckResult(Status.FAIL, "; ".join(lines[:8]), one.launch.called, step))
     problem = one.facts.effective.doubt or one.facts.effective.trouble
-    if one.undated or problem:
-        observed = problem or f"unknown when {join_limited(one.undated, characters=200)} changed"
+    if one.changes.doubtful:
+        paths = join_limited(one.changes.doubtful, characters=1000)
+        observed = f"{paths} changed after it started ({started}); unknown whether what it says is what runs"
+        step = "Restart the kubelet, or let the agent read /configz (right nodes/configz), which compares the values."
+        return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
+    if one.changes.undated or problem:
+        observed = problem or f"unknown when {join_limited(one.changes.undated, characters=200)} changed"
         step = "Fix the cause; the next pass checks again."
         return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
     return _DRIFT.finding(CheckResult(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))

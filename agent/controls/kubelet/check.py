@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.controls.kubelet import platforms
 from agent.controls.kubelet.effective import Effective, Setting
 from agent.controls.kubelet.fields import Field, spelled
 from agent.model import Finding, Severity, Status
@@ -29,12 +30,16 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known about one kubelet's settings. place: where its flags are set."""
+    """All that is known about one kubelet's settings. place: where its flags are set.
+
+    kernel_advice: what to do before protectKernelDefaults, empty when nothing is.
+    """
 
     effective: Effective
     place: str
     client_ca: FileFact = FileFact()
     certificate: FileFact = FileFact()
+    kernel_advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +121,25 @@ def unknown(setting: Setting) -> CheckResult:
 
 def remedy(facts: Facts, field: Field, setting: Setting, fix: str) -> str:
     """Where to set what: the line that wins now, or the file that is read; a flag that hides it goes first."""
-    target = _target(facts)
+    target = _target(facts, field, fix)
     if setting.source.startswith("flag"):
         if field.path:
-            return f"Remove --{field.flag} from {facts.place}, set `{fix}` in {target}, and restart the kubelet."
+            return f"Remove --{field.flag} from {facts.place}, set {target}, and restart the kubelet."
         return f"Change --{field.flag} in {facts.place} and restart the kubelet."
     if setting.source.startswith(("/", "drop-in ")):
+        path = setting.source.removeprefix("drop-in ").rpartition(":")[0]
+        if place := platforms.instead(path, fix, field.flag):
+            return f"Set {place}, and restart the kubelet: the distribution writes {path} itself."
         return f"Set `{fix}` at {setting.source} and restart the kubelet."
-    return f"Set `{fix}` in {target} and restart the kubelet."
+    return f"Set {target} and restart the kubelet."
 
 
-def _target(facts: Facts) -> str:
+def _target(facts: Facts, field: Field, fix: str) -> str:
+    """Where a setting that no line has yet is made."""
     effective = facts.effective
     if effective.config:
-        return effective.absolute(effective.config)
+        path = effective.absolute(effective.config)
+        return platforms.instead(path, fix, field.flag) or f"`{fix}` in {path}"
     if effective.config_dir:
-        return f"a drop-in in {effective.absolute(effective.config_dir)}"
-    return "a configuration file given with --config"
+        return f"`{fix}` in a drop-in in {effective.absolute(effective.config_dir)}"
+    return f"`{fix}` in a configuration file given with --config"

@@ -23,6 +23,8 @@ _STRONG = """
     TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256
 """
 STRONG_CIPHERS = frozenset(_STRONG.split())
+# CIS 4.2.12 has these two as well, and so do AKS's nodes: AEAD, but a key exchange without forward secrecy.
+_ACCEPTED = frozenset(("TLS_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_256_GCM_SHA384"))
 _TLS_VERSIONS: Mapping[str, bool] = {
     "VersionTLS10": False,
     "VersionTLS11": False,
@@ -137,12 +139,24 @@ def _ciphers(facts: Facts) -> CheckResult:
     if not setting.value:
         observed = "tlsCipherSuites is not set: Go's own list"
         return CheckResult(Status.INFO, observed, setting.source, severity=Severity.INFO)
-    weak = [name for name in setting.value if name not in STRONG_CIPHERS]
+    weak = [name for name in setting.value if name not in STRONG_CIPHERS | _ACCEPTED]
     if not weak:
-        return CheckResult(Status.PASS, shown(fields.CIPHERS, setting), setting.source)
+        accepted = [name for name in setting.value if name in _ACCEPTED]
+        note = f"; CIS accepts {', '.join(accepted)}, which have no forward secrecy" if accepted else ""
+        return CheckResult(Status.PASS, shown(fields.CIPHERS, setting) + note, setting.source)
     kept = [name for name in setting.value if name in STRONG_CIPHERS] or ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
     step = remedy(facts, fields.CIPHERS, setting, f"tlsCipherSuites: [{', '.join(kept)}]")
     return CheckResult(Status.FAIL, f"weak: {', '.join(weak)}", setting.source, step)
+
+
+def _kernel_defaults(facts: Facts) -> CheckResult:
+    field, setting = fields.KERNEL_DEFAULTS, facts.effective.get(fields.KERNEL_DEFAULTS)
+    if setting.problem:
+        return unknown(setting)
+    if setting.value:
+        return CheckResult(Status.PASS, shown(field, setting), setting.source)
+    step = facts.kernel_advice + remedy(facts, field, setting, "protectKernelDefaults: true")
+    return CheckResult(Status.FAIL, shown(field, setting), setting.source, step)
 
 
 def _tls_minimum(facts: Facts) -> CheckResult:
@@ -286,7 +300,7 @@ CHECKS: tuple[Check, ...] = (
         "4.2.11", "The serving certificate is rotated", Severity.MEDIUM, "true, or a managed certificate",
         _server_rotation,
     ),
-    Check("4.2.12", "Only strong cipher suites", Severity.HIGH, "a subset of the six strong ones", _ciphers),
+    Check("4.2.12", "Only strong cipher suites", Severity.HIGH, "a subset of those that CIS lists", _ciphers),
     setting_check(
         "4.2.13", "Processes of a pod are limited", Severity.MEDIUM, "more than 0",
         field=fields.PIDS, fix="podPidsLimit: 4096", good=_positive,
@@ -295,10 +309,7 @@ CHECKS: tuple[Check, ...] = (
         "4.2.14", "Pods run under the runtime's seccomp profile", Severity.HIGH, "true",
         field=fields.SECCOMP, fix="seccompDefault: true", good=_true,
     ),
-    setting_check(
-        "defaults", "The kernel's settings are checked, not changed", Severity.MEDIUM, "true",
-        field=fields.KERNEL_DEFAULTS, fix="protectKernelDefaults: true", good=_true,
-    ),
+    Check("defaults", "The kernel's settings are checked, not changed", Severity.MEDIUM, "true", _kernel_defaults),
     Check("tlsmin", "No TLS older than 1.2", Severity.LOW, "not set, VersionTLS12 or VersionTLS13", _tls_minimum),
     Check("sysctls", "No unsafe sysctls for pods", Severity.HIGH, "empty", _sysctls),
     Check("pullcreds", "Image pull credentials are verified", Severity.MEDIUM, "not NeverVerify", _pull_policy),

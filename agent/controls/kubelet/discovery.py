@@ -26,6 +26,12 @@ K3S_DATA = "/var/lib/rancher/k3s"
 K3S_CONFIG = "/etc/rancher/k3s/config.yaml"
 MICROK8S_ARGS = "/var/snap/microk8s/current/args"
 
+_UNITS = {
+    "kubelet.service": Program.KUBELET,
+    "k3s.service": Program.K3S,
+    "k3s-agent.service": Program.K3S,
+    "snap.microk8s.daemon-kubelite.service": Program.KUBELITE,
+}
 _K3S_VALUED = frozenset(("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg"))
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
@@ -56,7 +62,12 @@ class Launch:
     def called(self) -> str:
         """The kubelet as `ps` shows it: `kubelet (pid 812)`, `the kubelet in k3s (pid 812)`."""
         named = "kubelet" if self.kind == "kubelet" else f"the kubelet in {self.kind}"
-        return f"{named} (pid {self.process.pid})"
+        return f"{named} ({f'pid {self.process.pid}' if self.runs else f'as {self.unit} would start it'})"
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a process; false on a tree that no kernel runs on, where only the unit is known."""
+        return self.process.pid != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,8 @@ class Search:
 
 def search(host: Host, table: ProcessTable) -> Search:
     """Every kubelet of the node, oldest first."""
-    found = [launch for process in table.processes if (launch := _launch(host, process)) is not None]
+    processes = table.processes if host.has_processes or table.total else tuple(_stored(host))
+    found = [launch for process in processes if (launch := _launch(host, process)) is not None]
     notes = [f"some processes could not be verified: {table.unverified}"] if table.unverified else []
     if not found:
         if table.others:
@@ -80,6 +92,14 @@ def search(host: Host, table: ProcessTable) -> Search:
             if process.program is Program.RKE2
         ]
     return Search(tuple(sorted(found, key=lambda one: (one.process.started, one.process.pid))), tuple(notes))
+
+
+def _stored(host: Host) -> Iterator[Process]:
+    """What the units of a tree without a /proc would start: never a process of this machine."""
+    for unit, program in _UNITS.items():
+        argv = units.command(host, unit)
+        if argv is not None and (program is not Program.K3S or len(argv) > 1):
+            yield Process(0, program, argv, "/", unit=unit)
 
 
 def _launch(host: Host, process: Process) -> Launch | None:

@@ -5,11 +5,11 @@ A kubelet may end at any moment: what was read of one that is not there any more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.controls.kubelet import discovery, effective, fields, files, http_findings, proxy, units
+from agent.controls.kubelet import discovery, effective, fields, files, http_findings, kernel_defaults, proxy, units
 from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.check import Facts, FileFact
 from agent.controls.kubelet.discovery import Launch, Search
@@ -30,8 +30,18 @@ _TOLERANCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """Files newer than the kubelet's process. certain: what they say is not what it was started with. doubtful: whether
+    they say something else is unknown. undated: files whose time is unknown."""
+
+    certain: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
+    undated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Kubelet:
-    """One kubelet. newer: configuration files changed since it started. undated: files whose time is not known.
+    """One kubelet.
 
     ended: it was gone when everything had been read. answers: None when it was not to be probed. configz: why its own
     answer is missing, empty when it is there or was not requested.
@@ -40,8 +50,7 @@ class Kubelet:
     launch: Launch
     facts: Facts
     looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
-    newer: tuple[str, ...] = ()
-    undated: tuple[str, ...] = ()
+    changes: Changes = field(default_factory=Changes)
     answers: http_findings.ProbeResults | None = None
     ended: bool = False
     configz: str = ""
@@ -63,10 +72,11 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     host = node.within(Budget())
     table = host.processes()
     search = discovery.search(host, table)
-    ask = configz if len(search.launches) == 1 else None  # of several, the answer could be any one's
+    one_runs = len(search.launches) == 1 and search.launches[0].runs
+    ask = configz if one_runs else None  # of several, the answer could be any one's
     kubelets = tuple(_kubelet(host, launch, prober, ask) for launch in search.launches)
-    running = host.still_running(one.launch.process for one in kubelets)
-    kubelets = tuple(one if one.launch.process in running else _ended(one) for one in kubelets)
+    running = host.still_running(one.launch.process for one in kubelets if one.launch.runs)
+    kubelets = tuple(one if not one.launch.runs or one.launch.process in running else _ended(one) for one in kubelets)
     proxies = proxy.observe(host, table, search.launches)
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
@@ -85,16 +95,19 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         launch.place,
         _file(view, config.path(fields.CLIENT_CA), certificate=False),
         _file(view, config.path(fields.CERTIFICATE), certificate=True),
+        kernel_defaults.advice(host),
     )
     groups = files.groups(host, view, launch, config)
     looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
-    newer, undated = _newer(host, view, launch, config)
-    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None else None
-    return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
+    changes = _changes(host, view, launch, config) if launch.runs else Changes()
+    answers = http_findings.ask(config, prober, host.addresses()) if prober is not None and launch.runs else None
+    return Kubelet(launch, facts, looks, changes, answers, configz=refused)
 
 
 def _view(host: Host, launch: Launch) -> Host:
     """The files as the kubelet sees them; the node's own where another process's may not be looked at."""
+    if not launch.runs:
+        return host
     try:
         view = host.view_of(launch.process)
         view.names("/")
@@ -122,25 +135,41 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
         return FileFact(path, problem=str(error))
 
 
-def _newer(host: Host, view: Host, launch: Launch, config: Effective) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _changes(host: Host, view: Host, launch: Launch, config: Effective) -> Changes:
+    """What changed since the kubelet started, by content: a newer file alone may say what it said before."""
     own = [path for path in config.files if not any(name in path.split("/") for name in launch.generated)]
+    newer, undated = _newer(view, own, launch, missing=True)
+    flags, undated_flags = _newer(host, launch.flag_files, launch)
+    starting, undated_units = _newer(host, (*_unit_files(host, launch.unit), _ENVIRONMENT), launch)
+    command = units.command(host, launch.unit) if starting and launch.kind == "kubelet" else None
+    differs = command is not None and command[1:] != launch.process.argv[1:]
+    # The running kubelet's own answer is compared value by value: Effective.differences().
+    doubtful = [] if config.configz is not None else [*newer, *flags]
+    doubtful += starting if command is None else []
+    return Changes(tuple(starting if differs else ()), tuple(doubtful), (*undated, *undated_flags, *undated_units))
+
+
+def _unit_files(host: Host, unit: str) -> Sequence[str]:
     try:
-        unit = units.files(host, launch.unit)
-        unit_files: Iterable[str] = [path for path in (unit.fragment, *unit.drop_ins) if path]
+        found = units.files(host, unit)
     except HostError:
-        unit_files = ()
+        return ()
+    return [path for path in (found.fragment, *found.drop_ins) if path]
+
+
+def _newer(view: Host, paths: Iterable[str], launch: Launch, *, missing: bool = False) -> tuple[list[str], list[str]]:
+    """Files with a later time than the process, and those of unknown time. missing: whether they have to exist."""
     newer, undated = [], []
-    others = (*launch.flag_files, *unit_files, _ENVIRONMENT)
-    for view_, path in (*((view, path) for path in own), *((host, path) for path in others)):
+    for path in paths:
         try:
-            changed = view_.stat(path).mtime_ns / 1e9
+            changed = view.stat(path).mtime_ns / 1e9
         except HostFileMissing:
-            undated += [path] if path in own else []
+            undated += [path] if missing else []
         except HostError:
             undated.append(path)
         else:
             newer += [path] if changed > launch.process.started + _TOLERANCE_SECONDS else []
-    return tuple(newer), tuple(undated)
+    return newer, undated
 
 
 def _ended(one: Kubelet) -> Kubelet:

@@ -6,9 +6,10 @@ which packages put units are looked at instead.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import HostError
@@ -63,6 +64,46 @@ def exec_start(host: Host, unit: str) -> Sequence[str] | None:
     joined = text.replace("\\\n", " ")
     lines = [line.partition("=")[2] for line in joined.splitlines() if line.strip().startswith("ExecStart=")]
     return _split(lines[-1]) if lines else None
+
+
+def command(host: Host, unit: str) -> tuple[str, ...] | None:
+    """The unit's command line with its variables put in, as systemd would start it; None when that is unknown.
+
+    Later files add to a setting, an empty value resets it, EnvironmentFile= counts more than Environment=:
+    systemd.exec(5), systemd.service(5), "COMMAND LINES".
+    """
+    start, plain, later = "", dict[str, str](), dict[str, str]()
+    try:
+        found = files(host, unit)
+        paths = [found.fragment, *sorted(found.drop_ins, key=posixpath.basename)]
+        for key, value in (pair for path in paths if path for pair in _settings(host, path)):
+            if key == "ExecStart":
+                start = value
+            elif key == "Environment":
+                plain |= dict(word.split("=", 1) for word in shlex.split(value) if "=" in word)
+            elif key == "EnvironmentFile" and (not value.startswith("-") or host.exists(value[1:])):
+                later |= {name: " ".join(shlex.split(text)) for name, text in _settings(host, value.removeprefix("-"))}
+        words = [word for one in shlex.split(start) for word in _expanded(one, plain | later)]
+    except (HostError, ValueError):
+        return None
+    if not words or posixpath.basename(words[0]) in ("sh", "bash") or any("%" in word for word in words):
+        return None
+    return (words[0].lstrip("@-:+!"), *words[1:])
+
+
+def _settings(host: Host, path: str) -> Iterator[tuple[str, str]]:
+    """`KEY=value` lines of a unit or of an environment file. Raises HostError."""
+    for line in host.read_text(path, limit_bytes=UNIT_BYTES).replace("\\\n", " ").splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key[:1] not in ("#", ";"):
+            yield key.strip(), value.strip()
+
+
+def _expanded(word: str, variables: Mapping[str, str]) -> Sequence[str]:
+    """`$X` as a word of its own is as many words as it has, `${X}` is put in."""
+    if whole := re.fullmatch(r"\$(\w+)", word):
+        return variables.get(whole[1], "").split()
+    return [re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), word)]
 
 
 def _split(text: str) -> Sequence[str] | None:

@@ -18,6 +18,7 @@ from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, DenyList,
 from agent.controls.modprobe.environment import CONTROL, leftovers
 from agent.controls.modprobe.findings import findings
 from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
+from agent.controls.modprobe.needed import needed
 from agent.controls.modprobe.observe import Observation, observe, read_file
 from agent.controls.modprobe.plan import unload_order
 from agent.controls.modprobe.policy import render, resolve
@@ -52,7 +53,8 @@ class ModprobeControl:
     def observe(self) -> Observation:
         """Reads policy and node. Raises AgentError when the bundled lists are missing."""
         folder = self._lists or shipped_profiles("modprobe")
-        return observe(self._host, resolve(self._config, folder, self._denied_now()), self._config.file)
+        policy = resolve(self._config, folder, self._denied_now(), needed(self._host))
+        return observe(self._host, policy, self._config.file)
 
     def _denied_now(self) -> Sequence[str]:
         """What the agent's files on the node deny, this configuration's or an earlier one's."""

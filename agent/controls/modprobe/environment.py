@@ -5,9 +5,11 @@ Pure. Facts that an operator should know and that need no change are `info`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from agent.config.schema import Modprobe
+from agent.controls.base import correction
 from agent.controls.manifest import STATE_FOLDER, digest
 from agent.controls.modprobe.modprobe_d import file_problem
 from agent.controls.modprobe.observe import Observation, Running
@@ -15,7 +17,6 @@ from agent.controls.modprobe.policy import render
 from agent.model import Finding, Severity, Status
 
 CONTROL = "modprobe"
-APPLY = "Run `node-hardening-agent apply`, or set modprobe.mode to enforce."
 _MODPROBE_NAMES = ("modprobe", "kmod")
 
 
@@ -25,6 +26,7 @@ def environment_findings(config: Modprobe, seen: Observation) -> Iterator[Findin
     yield from _leftovers(config, seen)
     yield from _loaders(seen)
     yield from _policy(seen)
+    yield from _unknown(seen)
     if seen.running is not None:
         yield from _kernel(seen.running)
 
@@ -66,6 +68,7 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
         return
     hidden = next((one for one in seen.configuration.hidden if one.file == config.file), None)
     status, observed, step = Status.PASS, "as in the policy", ""
+    apply = correction(CONTROL, config.mode)
     if seen.file.problem:
         status, observed = Status.UNKNOWN, seen.file.problem
         step = "Fix what the error names."
@@ -73,12 +76,12 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
         status, observed = Status.FAIL, f"not read: {hidden.by} has the same name in an earlier folder"
         step = f"Remove or rename {hidden.by}, or set modprobe.file to another name."
     elif seen.file.content is None:
-        status, observed, step = Status.FAIL, "missing", APPLY
+        status, observed, step = Status.FAIL, "missing", apply
     elif seen.file.content != render(seen.policy):
         ours = (entry := seen.installed.get(config.file)) is not None and digest(seen.file.content) in entry.hashes
-        status, observed, step = Status.FAIL, "of an older policy" if ours else "not what the agent writes", APPLY
+        status, observed, step = Status.FAIL, "of an older policy" if ours else "not what the agent writes", apply
     elif seen.file.mode & 0o022:
-        status, observed, step = Status.FAIL, f"writable by others (mode {seen.file.mode:04o})", APPLY
+        status, observed, step = Status.FAIL, f"writable by others (mode {seen.file.mode:04o})", apply
     yield _finding("file", title, status, observed, "as in the policy", source=config.file, remediation=step)
     for one in seen.configuration.hidden:
         if one.by == config.file:
@@ -99,7 +102,8 @@ def _leftovers(config: Modprobe, seen: Observation) -> Iterator[Finding]:
     for path in leftovers(config, seen):
         yield _finding(
             f"leftover{path}", "Files of an earlier configuration are removed", Status.FAIL,
-            "installed for an earlier configuration", "gone", source=path, remediation=APPLY,
+            "installed for an earlier configuration", "gone", source=path,
+            remediation=correction(CONTROL, config.mode),
         )  # fmt: skip
 
 
@@ -136,6 +140,23 @@ def _policy(seen: Observation) -> Iterator[Finding]:
             source="modprobe.allow", severity=Severity.INFO,
             remediation="Remove it from modprobe.allow, or correct the name.",
         )  # fmt: skip
+
+
+def _unknown(seen: Observation) -> Iterator[Finding]:
+    """Names of the configuration that no kernel here has: right on a node with another kernel, or misspelt."""
+    kernels = [{*(kernel.needs or ()), *(kernel.builtin or ())} for kernel in seen.kernels]
+    if not all(kernels):
+        return
+    known = frozenset().union(*kernels)
+    for one in seen.policy.denied:
+        if one.source in ("modprobe.deny", "modprobe.force") and one.name not in known:
+            meant = difflib.get_close_matches(one.name, known, 1)
+            yield _finding(
+                f"{one.name}/name", "Every denied name is a module of this kernel", Status.INFO,
+                f"no kernel here has a module {one.name}" + (f"; did you mean {meant[0]}?" if meant else ""),
+                source=one.source, severity=Severity.INFO,
+                remediation=f"Correct the name in {one.source}, or keep it for nodes whose kernel has the module.",
+            )  # fmt: skip
 
 
 def _kernel(running: Running) -> Iterator[Finding]:

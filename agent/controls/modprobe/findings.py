@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
-from agent.controls.modprobe.environment import APPLY, CONTROL, environment_findings
+from agent.controls.base import correction
+from agent.controls.modprobe.environment import CONTROL, environment_findings
 from agent.controls.modprobe.modprobe_d import ConfigLine
-from agent.controls.modprobe.observe import Kernel, Observation, Running
+from agent.controls.modprobe.observe import Kernel, Observation
 from agent.controls.modprobe.policy import Denied, render
 from agent.controls.modprobe.shell import Refusal, refusal
 from agent.controls.modprobe.show_depends import LoadOutcome, LoadResult
@@ -127,7 +128,7 @@ def _remedy(config: Modprobe, seen: Observation, around: ConfigLine | None, inst
                 return f"Let modprobe.file sort before modules.softdep (its name decides): {config.file} does not."
             if not line.file.startswith("/lib/modules/"):
                 return f"Remove the line from {line.file}, or let modprobe.file sort before it: the first line wins."
-    return APPLY
+    return correction(CONTROL, config.mode)
 
 
 def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
@@ -147,7 +148,7 @@ def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
             "Let the agent read the node's /proc/modules (daemonset.yaml mounts the node's /proc).",
         )
     if one.name in seen.running.loaded:
-        return _loaded(config, seen.running, one, refused)
+        return _loaded(config, seen, one, refused)
     unknown = next((kernel for kernel in seen.kernels if kernel.builtin is None), None)
     if unknown is not None:
         return _Assessment(
@@ -217,22 +218,24 @@ def _initcalls(name: str) -> frozenset[str]:
     return frozenset(form.format(name) for form in forms)
 
 
-def _loaded(config: Modprobe, running: Running, one: Denied, refused: str) -> _Assessment:
-    assert running.loaded is not None  # noqa: S101 - checked by the caller
+def _loaded(config: Modprobe, seen: Observation, one: Denied, refused: str) -> _Assessment:
+    running = seen.running
+    assert running is not None and running.loaded is not None  # noqa: S101, PT018 - checked by the caller
     module = running.loaded[one.name]
+    reboot = seen.initramfs.reboot_advice(one.name, config.file, render(seen.policy))
     source = "/proc/modules"
     if module.holders:
         users = f"used by {', '.join(module.holders)}"
-        step = f"Unload {', '.join(module.holders)} first, or reboot the node: it stays unloaded from then on."
+        step = f"Unload {', '.join(module.holders)} first, or {reboot}."
     elif module.references is None:
         users = "this kernel cannot unload modules"
-        step = "Reboot the node: it stays unloaded from then on."
+        step = f"{reboot[0].upper()}{reboot[1:]}."
     elif module.references:
         users = f"in use ({module.references} references)"
-        step = "Stop what uses it (sockets, mounts) and unload it, or reboot the node: it stays unloaded from then on."
+        step = f"Stop what uses it (sockets, mounts) and unload it, or {reboot}."
     else:
         users = "unused"
-        step = f"Set modprobe.unload: true, run `rmmod {one.name}` on the node, or reboot it."
+        step = f"Set modprobe.unload: true, run `rmmod {one.name}` on the node, or {reboot}."
         if config.unload and not running.may_unload:
             step = f"Run `rmmod {one.name}` on the node: this tree is not the running system, so the agent did not."
         elif config.unload:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from agent.controls.manifest import Entry, Installed, ManifestError
-from agent.controls.modprobe import kmod
+from agent.controls.modprobe import initramfs, kmod
+from agent.controls.modprobe.initramfs import Initramfs
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
 from agent.controls.modprobe.show_depends import Modprobe, Verification
@@ -72,13 +73,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that the findings need."""
+    """Everything that the findings need. initramfs: read only where a denied module is loaded."""
 
     policy: Policy
     file: File
     configuration: Configuration
     kernels: tuple[Kernel, ...]
     running: Running | None
+    initramfs: Initramfs = field(default_factory=Initramfs)
     installed: Mapping[str, Entry] = field(default_factory=dict)
     manifest_problem: str = ""
 
@@ -87,12 +89,14 @@ def observe(host: Host, policy: Policy, path: str) -> Observation:
     """Reads the node. Raises HostError only when not even the release of the running kernel is known."""
     installed, problem = _manifest(host)
     running = _running(host, policy)
+    loaded = running is not None and not policy.names.isdisjoint(running.loaded or {})
     return Observation(
         policy=policy,
         file=read_file(host, path),
         configuration=_configuration(host),
         kernels=_kernels(host, policy, running),
         running=running,
+        initramfs=initramfs.read(host, host.kernel_release()) if loaded else Initramfs(),
         installed=installed,
         manifest_problem=problem,
     )

@@ -7,10 +7,12 @@ the reason. Nothing here reads the node.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
+from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.config.schema import Modprobe
 from agent.controls.modprobe.denylists import DenyList, load_list, name_problem, near, normal_name
 from agent.errors import ConfigError
@@ -62,11 +64,14 @@ class Policy:
         object.__setattr__(self, "names", frozenset(one.name for one in self.denied))
 
 
-def resolve(config: Modprobe, folder: Path, kept: Iterable[str] = ()) -> Policy:
+def resolve(
+    config: Modprobe, folder: Path, kept: Iterable[str] = (), needed: Mapping[str, str] = MappingProxyType({})
+) -> Policy:
     """The policy of a configuration. folder: where the named lists are.
 
-    kept: what the agent's file denies now; counts only while a list cannot be read. An allowed module
-    includes its submodules; an allowed submodule is only itself.
+    kept: what the agent's file denies now; added only while a list cannot be read. needed: what the node runs on, with
+    the reason; left out unless it is forced or denied already, since the node runs on it all the same. An allowed
+    module includes its submodules; an allowed submodule is only itself.
     """
     troubles: list[Trouble] = []
     allow = {normal_name(name) for name in _good(config.allow, "allow", troubles)}
@@ -79,15 +84,33 @@ def resolve(config: Modprobe, folder: Path, kept: Iterable[str] = ()) -> Policy:
             continue
         for member in _members(deny_list, f"list {name}"):
             found.setdefault(member.name, member)
-    for name in _good(config.deny, "deny", troubles):
-        plain = Denied(normal_name(name), "listed in modprobe.deny", "modprobe.deny")
-        found.setdefault(plain.name, plain)
+    force = {normal_name(name) for name in _good(config.force, "force", troubles)}
+    for key, names in (("deny", _good(config.deny, "deny", troubles)), ("force", sorted(force))):
+        for name in map(normal_name, names):
+            found.setdefault(name, Denied(name, f"listed in modprobe.{key}", f"modprobe.{key}"))
+    before = frozenset(kept)
     if lost:
         reason = "denied before; kept while a list cannot be read"
         for name in kept:
             found.setdefault(name, Denied(name, reason, "the agent's own file"))
-    denied = tuple(one for one in found.values() if not allow & {one.name, one.part_of})
-    return Policy(denied, tuple(troubles), tuple(sorted(allow - found.keys())))
+    idle = tuple(sorted(allow - found.keys()))
+    refused = needed.keys() - force - (before - ESSENTIAL_MODULES.keys())
+    denied = [one for one in found.values() if not allow & {one.name, one.part_of}]
+    troubles += [_in_use(one, needed[one.name]) for one in denied if one.name in refused]
+    return Policy(tuple(one for one in denied if one.name not in refused), tuple(troubles), idle)
+
+
+def _in_use(one: Denied, why: str) -> Trouble:
+    leave_out = (
+        f"add {one.name} to modprobe.allow" if one.source.startswith("list ") else "remove it from modprobe.deny"
+    )
+    return Trouble(
+        id=f"needed/{one.name}",
+        observed=f"not denied, because the node runs on it: {why}",
+        expected="a module that the node does not run on",
+        source=one.source,
+        remediation=f"To keep it, {leave_out}; to deny it all the same, list it in modprobe.force.",
+    )
 
 
 def render(policy: Policy) -> bytes:

@@ -69,6 +69,13 @@ def acts(passed: Pass) -> list[tuple[str, str]]:
     return [(change.action, change.target) for change in passed.changes]
 
 
+def test_a_node_whose_runtime_finds_no_parser_is_named(node: Node) -> None:
+    """containerd and CRI-O then start pods without their default profile, silently."""
+    (node.root / "sbin/apparmor_parser").unlink()
+    one = finding(node.audit(), "runtime")
+    assert (one.status, one.source) == (Status.FAIL, "/sbin/apparmor_parser")
+
+
 def test_shipped_profiles_load_and_the_second_time_changes_nothing(node: Node) -> None:
     """With no folder configured the shipped profiles are loaded and verified; then no step is planned any more."""
     node.folder.rmdir()

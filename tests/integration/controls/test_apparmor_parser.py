@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.bundled_profiles import shipped_profiles
+from agent.config.choices import ParserChoice
 from agent.controls.apparmor import lint
-from agent.controls.apparmor.parser import Parser, Tool
+from agent.controls.apparmor.parser import Chooser, Parser, Tool
 from agent.errors import CommandMissing, HostError
-from agent.host import Host, HostExec
+from agent.host import Completed, Host, HostExec
+from agent.host.filesystem import FileStat
 from tests.support.apparmor_kernel import PARSER, StandIn, cannot_load
 
 pytestmark = pytest.mark.skipif(not Path(PARSER).exists(), reason="needs Debian's apparmor (apparmor_parser)")
@@ -118,6 +122,67 @@ def test_no_parser_is_not_no_problem(tmp_path: Path) -> None:
     """Without the program nothing can be said: an error, never an empty list."""
     with pytest.raises(CommandMissing):
         Parser(Host(tmp_path), tool=Tool("/nonexistent/apparmor_parser", HostExec.DIRECT)).lint(b"profile a { }", "a")
+
+
+class TwoParsers(Host):
+    """A node with a parser of its own beside the image's: the real one behind other version numbers."""
+
+    def __init__(self, root: Path, image: str, node: str) -> None:
+        super().__init__(root, how=HostExec.NSENTER)
+        self.versions_asked = 0
+        for folder, version in (("image", image), ("node", node)):
+            program = root / folder / "apparmor_parser"
+            program.parent.mkdir(parents=True)
+            program.write_text(
+                f'#!/bin/sh\ncase "$*" in -V) echo "AppArmor parser version {version}";; *) exec {PARSER} "$@";; esac\n'
+            )
+            program.chmod(0o755)
+
+    def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:
+        """Of the node's namespaces when it would run there."""
+        place = f"{'node' if how is HostExec.NSENTER else 'image'}/{name}"
+        return self.real_path(f"/{place}") if self.exists(f"/{place}") else None
+
+    def stat(self, path: str) -> FileStat:
+        """The node's paths are this machine's here."""
+        return super().stat(path.removeprefix(self.root))
+
+    def run(self, argv: Sequence[str], **options: Any) -> Completed:
+        """All on this machine."""
+        self.versions_asked += "-V" in argv
+        return super().run(argv, **(options | {"how": HostExec.DIRECT}))
+
+
+@pytest.mark.parametrize(
+    ("image", "node", "wanted", "expected"),
+    [
+        ("3.0.8", "4.0.1", ParserChoice.NEWEST, HostExec.NSENTER),
+        ("3.0.8", "4.0.1", ParserChoice.IMAGE, HostExec.DIRECT),
+        ("4.1.0", "4.0.1~really4.0.1-0ubuntu0.24.04.4", ParserChoice.NEWEST, HostExec.DIRECT),
+        ("4.1.0", "4.0.1", ParserChoice.NODE, HostExec.NSENTER),
+        ("3.0.8", "3.0.10", ParserChoice.NEWEST, HostExec.NSENTER),
+        ("3.0.8", "3.0.8", ParserChoice.NEWEST, HostExec.DIRECT),
+        ("3.0.8", "nonsense", ParserChoice.NEWEST, HostExec.DIRECT),
+    ],
+)
+def test_the_newer_parser_is_used_unless_one_is_chosen(
+    tmp_path: Path, image: str, node: str, wanted: ParserChoice, expected: HostExec
+) -> None:
+    """Versions are numbers, and are asked for once for each program file."""
+    host = TwoParsers(tmp_path, image, node)
+    chooser = Chooser(host, wanted)
+    assert {chooser.tool().how for _ in range(3)} == {expected}
+    assert host.versions_asked == (2 if wanted is ParserChoice.NEWEST else 0)
+    assert Parser(host, tool=chooser.tool()).lint(b"profile a { }\n", "a").names == ("a",)
+
+
+def test_a_parser_that_was_chosen_and_is_missing_is_named(tmp_path: Path) -> None:
+    """The other one does not stand in for it."""
+    host = TwoParsers(tmp_path, "3.0.8", "3.0.8")
+    (tmp_path / "node/apparmor_parser").unlink()
+    assert Chooser(host).tool().how is HostExec.DIRECT
+    with pytest.raises(CommandMissing, match="not found on the node"):
+        Chooser(host, ParserChoice.NODE).tool()
 
 
 _PIECES = st.sampled_from(

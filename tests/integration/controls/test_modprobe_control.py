@@ -362,6 +362,142 @@ def test_the_kernels_settings_are_told(node: Path) -> None:
     }
 
 
+# -- what the node runs on ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(node: Path) -> Path:
+    """The node with its root on ext4 over device mapper over virtio, a snap, a network card, and a file for boot."""
+    device = "sys/devices/pci0000:00/0000:00:04.0/virtio1"
+    for path, text in (
+        ("proc/1/mountinfo", ("22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/mapper/root rw\n"
+         "90 22 7:1 / /snap/core/1 ro,nodev shared:9 - squashfs /dev/loop1 ro\n")),
+        ("etc/modules-load.d/site.conf", "# ours\nsctp_diag\n"),
+        (f"{device}/block/vda/size", "1"), ("sys/devices/virtual/block/dm-0/size", "1"),
+        ("sys/devices/pci0000:00/0000:00:05.0/net/eth0/mtu", "1500"),
+    ):  # fmt: skip
+        (node / path).parent.mkdir(parents=True, exist_ok=True)
+        (node / path).write_text(text)
+    for path, target in (
+        ("sys/dev/block/253:0", "/sys/devices/virtual/block/dm-0"),
+        ("sys/devices/virtual/block/dm-0/slaves/vda", f"/{device}/block/vda"),
+        ("sys/class/block/vda", f"/{device}/block/vda"),
+        (f"{device}/driver/module", "/sys/module/virtio_blk"),
+        (f"{device}/../driver/module", "/sys/module/virtio_pci"),
+        ("sys/class/net/eth0", "/sys/devices/pci0000:00/0000:00:05.0/net/eth0"),
+        ("sys/devices/pci0000:00/0000:00:05.0/driver/module", "/sys/module/e1000"),
+    ):
+        (node / path).parent.mkdir(parents=True, exist_ok=True)
+        (node / path).symlink_to(target)
+    return node
+
+
+def test_what_the_node_runs_on_is_not_denied(disk: Path) -> None:
+    """Mounted file systems, drivers of the disks and the network, what boot loads, and what any of them needs."""
+    names = ("overlay", "ext4", "squashfs", "virtio-blk", "virtio_pci", "e1000", "sctp_diag", "sctp", "libcrc32c")
+    result = base.apply(control(disk, Modprobe(lists=(), deny=(*names, "cramfs"))))
+    found = bad(result)
+    assert set(found) == {f"needed/{name.replace('-', '_')}" for name in names}
+    assert found["needed/squashfs"] == "not denied, because the node runs on it: /snap/core/1 is a squashfs file system"
+    assert found["needed/virtio_pci"].endswith("it drives the disk of /")
+    assert found["needed/sctp"].endswith("sctp_diag needs it, and /etc/modules-load.d/site.conf loads it at boot")
+    assert "install cramfs /bin/false" in (disk / FILE).read_text()
+    assert "squashfs" not in (disk / FILE).read_text()
+
+
+def test_force_denies_what_the_node_runs_on(disk: Path) -> None:
+    """In `deny` as well or not."""
+    base.apply(control(disk, Modprobe(lists=(), deny=("squashfs",), force=("squashfs", "overlay"))))
+    text = (disk / FILE).read_text()
+    assert "install squashfs /bin/false" in text
+    assert "install overlay /bin/false" in text
+
+
+def test_what_was_denied_before_stays_denied(disk: Path) -> None:
+    """A mount that comes later does not open a module again."""
+    mounts = disk / "proc/1/mountinfo"
+    text = mounts.read_text()
+    mounts.write_text("")
+    config = Modprobe(lists=(), deny=("squashfs",))
+    base.apply(control(disk, config))
+    mounts.write_text(text)
+    assert base.apply(control(disk, config)).changes == ()
+    assert "install squashfs /bin/false" in (disk / FILE).read_text()
+
+
+def test_a_name_that_no_kernel_here_has_is_named_with_what_was_meant(tree: Path) -> None:
+    """Only for names of the configuration: the lists are for every kernel."""
+    found = by_id(base.apply(control(tree, Modprobe(deny=("brigde", "zzz")))))
+    assert found["brigde/name"].observed == "no kernel here has a module brigde; did you mean bridge?"
+    assert found["zzz/name"].observed == "no kernel here has a module zzz"
+    assert found["brigde/name"].status is Status.INFO
+    assert [name for name in found if name.endswith("/name")] == ["brigde/name", "zzz/name"]
+
+
+# -- the initramfs -----------------------------------------------------------------------------------------------------
+
+
+class NodeThatLists(NodeWithTools):
+    """A node with one tool that lists an initramfs: cpio behind the name of the distribution's script."""
+
+    def __init__(self, root: Path, tools: Path, name: str) -> None:
+        super().__init__(root, tools)
+        tools.mkdir(exist_ok=True)
+        # lsinitramfs -l IMAGE and lsinitrd IMAGE both end in `cpio --list --verbose` of the unpacked image.
+        (tools / name).write_text('#!/bin/sh\nfor image; do :; done\nexec cpio -t -v --quiet < "$image"\n')
+        (tools / name).chmod(0o755)
+        (tools / "modprobe").symlink_to(MODPROBE)
+
+
+def initramfs(node: Path, image: str, *files: str) -> None:
+    """Packs files of the node's tree."""
+    (node / "boot").mkdir(exist_ok=True)
+    with (node / image).open("wb") as out:
+        names = "\n".join(files).encode()
+        subprocess.run(
+            ["cpio", "-o", "-H", "newc", "--quiet"], input=names, stdout=out, cwd=node, check=True, timeout=20
+        )
+
+
+@pytest.mark.skipif(not tool("cpio"), reason="needs cpio")
+@pytest.mark.parametrize(
+    ("name", "image", "rebuild"),
+    [
+        ("lsinitramfs", f"boot/initrd.img-{RELEASE}", f"run `update-initramfs -u -k {RELEASE}`"),
+        ("lsinitrd", f"boot/initramfs-{RELEASE}.img", f"run `dracut --force --hostonly --kver {RELEASE}`"),
+    ],
+)
+def test_a_reboot_is_advised_once_the_initramfs_carries_the_denial(
+    node: Path, tmp_path: Path, name: str, image: str, rebuild: str
+) -> None:
+    """The rebuild command before the reboot; after a rebuild, and for a module that is not in it, the reboot alone."""
+    (node / "proc/modules").write_text("sctp 458752 3 - Live 0x0\n")
+    host = NodeThatLists(node, tmp_path / "tools", name)
+    base.apply(control(node))
+    module = f"usr/lib/modules/{RELEASE}/kernel/net/sctp.ko"
+    initramfs(node, image, module)
+    once = by_id(base.audit(ModprobeControl(Modprobe(), host)))["sctp"]
+    assert once.status is Status.FAIL
+    assert rebuild in once.remediation
+    assert f"/{image} holds sctp" in once.remediation
+    for files in ((module, FILE), ("proc/cmdline",)):
+        initramfs(node, image, *files)
+        again = by_id(base.audit(ModprobeControl(Modprobe(), host)))["sctp"]
+        assert again.remediation.endswith("or reboot the node: it stays unloaded from then on.")
+
+
+def test_without_an_initramfs_to_read_nothing_is_promised(node: Path, tmp_path: Path) -> None:
+    """No image, or no tool that lists it."""
+    (node / "proc/modules").write_text("sctp 458752 3 - Live 0x0\n")
+    host = NodeThatLists(node, tmp_path / "tools", "unused")
+    for observed in ("no image of kernel", "neither lsinitramfs nor lsinitrd"):
+        assert f"whether its initramfs loads sctp is unknown: {observed}" in (
+            by_id(base.apply(ModprobeControl(Modprobe(), host)))["sctp"].remediation
+        )
+        (node / "boot").mkdir(exist_ok=True)
+        (node / f"boot/initrd.img-{RELEASE}").write_bytes(b"")
+
+
 # -- what leaves, what stays -------------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,7 @@ def _consistent(policy: dict[str, Any]) -> dict[str, Any]:
     modprobe = policy.get("modprobe", {})
     if "file" in modprobe:
         modprobe["file"] = f"/etc/modprobe.d/{modprobe['file'].replace('/', '-')}.conf"
-    denied = {module.replace("-", "_") for module in modprobe.get("deny", ())}
+    denied = {module.replace("-", "_") for key in ("deny", "force") for module in modprobe.get(key, ())}
     if "allow" in modprobe:
         modprobe["allow"] = [one for one in modprobe["allow"] if one.replace("-", "_") not in denied]
     if "reboot" in policy:

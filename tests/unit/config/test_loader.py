@@ -248,7 +248,7 @@ def test_every_problem_is_in_one_answer_in_file_order() -> None:
         ("apiversion: node-hardening.io/v1alpha1", "did you mean apiVersion?"),
         ("notify: [{url: 'https://hooks.example.com/SECRET'}]", "did you mean urlFile?"),
         ("log: {colour: red}", "its keys are level, format"),
-        ("modprobe: {1: 2}", "its keys are mode, file, lists, deny, allow, unload"),
+        ("modprobe: {1: 2}", "its keys are mode, file, lists, deny, allow, force, unload"),
     ],
 )
 def test_unknown_keys_say_what_was_meant(text: str, message: str) -> None:
@@ -283,6 +283,8 @@ def test_a_key_in_several_places_names_the_nearest_first() -> None:
         ("reboot: {windows: [~]}", "reboot.windows[0]", "is empty, it must be a mapping"),
         ("reboot: {windows: {start: 22:00}}", "reboot.windows", "is a mapping, it must be a list"),
         ("modprobe: {deny: dccp}", "modprobe.deny", "it must be a list: write [dccp]"),
+        ("modprobe: {deny: [br-netfilter]}", "modprobe.deny[0]", "write it in modprobe.force to deny it"),
+        ("modprobe: {force: [overlay], allow: [overlay]}", "modprobe.allow[0]", "write it in one of them"),
         ("modprobe: {deny: [dccp.ko]}", "modprobe.deny[0]", "is not a kernel module's name"),
         ("modprobe: {deny: ['a b']}", "modprobe.deny[0]", "is not a kernel module's name"),
         ("modprobe: {lists: [cis.yaml]}", "modprobe.lists[0]", "without folder and ending"),

@@ -16,7 +16,7 @@ SLACK = "type: slack, urlFile: /run/secrets/slack"
         ("modprobe: {file: /etc/modprobe.d/x.txt}", "modprobe.file", "NAME.conf in a folder modprobe.d"),
         ("modprobe: {file: /etc/x.conf}", "modprobe.file", "NAME.conf in a folder modprobe.d"),
         ("modprobe: {file: /etc/modprobe.d/.conf}", "modprobe.file", "NAME.conf in a folder modprobe.d"),
-        ("modprobe: {deny: [usb-storage], allow: [usb_storage]}", "modprobe.allow[0]", "is in modprobe.deny too"),
+        ("modprobe: {deny: [usb-storage], allow: [usb_storage]}", "modprobe.allow[0]", "write it in one of them"),
         (
             "reboot: {sentinel: {file: /var/run/reboot-required, command: [/bin/true]}}",
             "reboot.sentinel.command",

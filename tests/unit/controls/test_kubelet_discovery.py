@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.config import schema
 from agent.controls.kubelet import KubeletControl
-from agent.host import Completed, HostExec, Process
-from agent.model import Status
-from tests.support.kubelets import HARDENED, QUIET, StagedHost, audit, config, plant, process
+from agent.host import Completed, Host, HostExec, Process
+from agent.model import Finding, Status
+from tests.support.kubelets import CONFIG, HARDENED, QUIET, StagedHost, audit, config, plant, process
 
 K3S_DROP_INS = "/var/lib/rancher/k3s/agent/etc/kubelet.conf.d"
 K3S_UNIT = "/etc/systemd/system/k3s.service"
@@ -72,12 +75,12 @@ def test_k3s_arguments_with_variables_are_unknown(tmp_path: Path) -> None:
     assert "variables" in finding.observed
 
 
-def test_changed_arguments_in_files_are_drift(tmp_path: Path) -> None:
+def test_arguments_in_files_that_are_newer_are_unknown(tmp_path: Path) -> None:
     """What is shown stands in the file; what runs was started before it was changed."""
     path = "/var/snap/microk8s/current/args/kubelet"
     plant(tmp_path, {path: "--anonymous-auth=false\n"})
     finding = audit(tmp_path, [process("/snap/kubelite", name="kubelite", started=1e9)])["drift"]
-    assert finding.status is Status.FAIL
+    assert finding.status is Status.UNKNOWN
     assert path in finding.observed
 
 
@@ -193,3 +196,83 @@ def test_what_k3s_writes_itself_at_each_start_is_no_drift(tmp_path: Path) -> Non
     plant(tmp_path, {K3S_NEW: K3S_DEFAULTS})
     old = process("k3s", "server", "-d", name="k3s", started=1e9)
     assert audit(tmp_path, [old])["drift"].status is Status.PASS
+
+
+# -- a tree that no kernel runs on -------------------------------------------------------------------------------------
+
+# As kubeadm's packages install them (kubelet.service, 10-kubeadm.conf) and as `kubeadm init` writes them.
+UNIT = "[Unit]\nDescription=kubelet\n\n[Service]\nExecStart=/usr/bin/kubelet\nRestart=always\n"
+KUBEADM = """\
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+# This is a file that "kubeadm init" and "kubeadm join" generates at runtime.
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
+"""  # noqa: E501 - as it is
+FLAGS_ENV = 'KUBELET_KUBEADM_ARGS="--container-runtime-endpoint=unix:///run/c.sock --read-only-port=1"\n'
+NODE = {
+    "/usr/lib/systemd/system/kubelet.service": UNIT,
+    "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": KUBEADM,
+    "/var/lib/kubelet/kubeadm-flags.env": FLAGS_ENV,
+    "/etc/default/kubelet": "KUBELET_EXTRA_ARGS=--event-qps=0\n",
+    CONFIG: config("authentication: {anonymous: {enabled: true}}\n"),
+}
+
+
+def stored(root: Path) -> dict[str, Finding]:
+    """The findings about a tree, through the real host."""
+    control = KubeletControl(schema.Kubelet(), Host(root))
+    return {one.id.removeprefix("kubelet/"): one for one in control.judge(control.observe())}
+
+
+def test_a_tree_is_judged_as_its_unit_would_start_the_kubelet(tmp_path: Path) -> None:
+    """kubeadm's unit, drop-in, flags and extra arguments; no process of this machine is looked at, no port asked."""
+    found = stored(plant(tmp_path, NODE))
+    sources = {id_: (found[id_].status, found[id_].source) for id_ in ("4.2.1", "4.2.4", "4.2.8", "4.2.10")}
+    assert sources == {
+        "4.2.1": (Status.FAIL, f"{CONFIG}:3"),
+        "4.2.4": (Status.FAIL, "flag --read-only-port"),
+        "4.2.8": (Status.FAIL, "flag --event-qps"),
+        "4.2.10": (Status.FAIL, "default (with --config)"),
+    }
+    assert {found[id_].status for id_ in ("process", "drift")} == {Status.NOT_APPLICABLE}
+    assert found["process"].observed == "no kernel runs on this tree: judged as kubelet.service would start it"
+    assert found["live"].status is Status.INFO
+
+
+def test_a_later_drop_in_replaces_the_command(tmp_path: Path) -> None:
+    """An empty ExecStart= resets it; a variable inside a word is put in, one that is not set is nothing."""
+    drop_in = (
+        "[Service]\nEnvironment=CONF=/etc/x.yaml\nExecStart=\n"
+        "ExecStart=-/opt/bin/kubelet --config=${CONF} $NOTHING \\\n  --read-only-port=0\n"
+    )
+    found = stored(plant(tmp_path, NODE | {"/etc/systemd/system/kubelet.service.d/20-own.conf": drop_in}))
+    assert (found["4.2.4"].status, found["4.2.4"].source) == (Status.PASS, "flag --read-only-port")
+    assert "/etc/x.yaml" in found["config"].observed
+
+
+def test_drift_is_a_change_of_content(tmp_path: Path) -> None:
+    """Units and flags that give the command line that runs are no drift, however new; another command line is."""
+    plant(tmp_path, NODE)
+    argv = (
+        "/usr/bin/kubelet", "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+        "--kubeconfig=/etc/kubernetes/kubelet.conf", f"--config={CONFIG}",
+        "--container-runtime-endpoint=unix:///run/c.sock", "--read-only-port=1", "--event-qps=0",
+    )  # fmt: skip
+    os.utime(tmp_path / CONFIG[1:], (1e8, 1e8))
+    assert audit(tmp_path, [process(*argv, started=1e9)])["drift"].status is Status.PASS
+    plant(tmp_path, {"/etc/default/kubelet": ""})
+    one = audit(tmp_path, [process(*argv, started=1e9)])["drift"]
+    assert one.status is Status.FAIL
+    assert "/var/lib/kubelet/kubeadm-flags.env was changed after it started (2001-09-09T01:46:40Z)" in one.observed
+
+
+@pytest.mark.parametrize("start", ["/bin/sh -c 'exec kubelet'", "/usr/bin/kubelet --node-ip=%i", "/usr/bin/kubelet 'a"])
+def test_a_command_that_only_systemd_or_a_shell_knows_is_no_kubelet(start: str, tmp_path: Path) -> None:
+    """Unknown, and no setting passes."""
+    found = stored(plant(tmp_path, {"/etc/systemd/system/kubelet.service": f"[Service]\nExecStart={start}\n"}))
+    assert found["process"].status is Status.UNKNOWN
+    assert "4.2.1" not in found

@@ -303,6 +303,67 @@ def test_a_file_that_the_kubelet_would_refuse_leaves_only_flags_believed(text: s
         assert found[check].remediation
 
 
+# AKS's own list, which is CIS 4.2.12's.
+AKS = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,"
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_RSA_WITH_AES_256_GCM_SHA384,TLS_RSA_WITH_AES_128_GCM_SHA256"
+)
+
+
+def test_the_list_of_cis_passes_and_the_stricter_view_is_a_note(tmp_path: Path) -> None:
+    """Two suites without forward secrecy are named; one with CBC fails."""
+    one = settings(tmp_path, (f"--tls-cipher-suites={AKS}",))["4.2.12"]
+    assert one.status is PASS
+    assert one.observed.endswith(
+        "CIS accepts TLS_RSA_WITH_AES_256_GCM_SHA384, TLS_RSA_WITH_AES_128_GCM_SHA256, which have no forward secrecy"
+    )
+    assert settings(tmp_path, (f"--tls-cipher-suites={AKS},TLS_RSA_WITH_AES_128_CBC_SHA",))["4.2.12"].status is FAIL
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/etc/kubernetes/kubelet/config.json", "`readOnlyPort: 0` in spec.kubelet.config of the node's NodeConfig"),
+        ("/etc/kubernetes/kubelet/config.json.d/40-nodeadm.conf", "`readOnlyPort: 0` in spec.kubelet.config"),
+        ("/etc/kubernetes/kubelet/config", "the setting of settings.kubernetes for `readOnlyPort: 0`"),
+        (
+            "/home/kubernetes/kubelet-config.yaml",
+            "`readOnlyPort: 0` in the node pool's --system-config-from-file (GKE)",
+        ),
+        ("/etc/default/kubeletconfig.json", "`readOnlyPort: 0` in the node pool's --kubelet-config (AKS)"),
+        ("/var/lib/k0s/kubelet-config.yaml", "`readOnlyPort: 0` in spec.workerProfiles of k0s's configuration"),
+        (
+            "/var/lib/microshift/resources/kubelet/config/config.yaml",
+            "`kubelet: {readOnlyPort: 0}` in /etc/microshift/config.yaml",
+        ),
+        (
+            "/var/lib/rancher/rke2/agent/etc/kubelet.conf.d/00-rke2-defaults.conf",
+            "`kubelet-arg: ['read-only-port=0']` in /etc/rancher/rke2/config.yaml",
+        ),
+        (
+            "/data/k3s/agent/etc/kubelet.conf.d/10-cli-config.conf",
+            "`kubelet-arg: ['read-only-port=0']` in /etc/rancher/k3s/config.yaml",
+        ),
+    ],
+)
+def test_advice_names_no_file_that_the_distribution_writes(path: str, where: str, tmp_path: Path) -> None:
+    """Whether the line is there, or is to be added to the file that is read."""
+    flag = f"--config-dir={Path(path).parent}" if path.endswith(".conf") else f"--config={path}"
+    for body in ("readOnlyPort: 10255\n", "") if flag.startswith("--config=") else ("readOnlyPort: 10255\n",):
+        plant(tmp_path, {path: config(body)})
+        args = (flag,) if body else (flag, "--read-only-port=10255")
+        assert where in settings(tmp_path, args)["4.2.4"].remediation
+
+
+def test_a_drop_in_of_the_operators_own_is_named_itself(tmp_path: Path) -> None:
+    """Beside those that RKE2 writes."""
+    folder = "/var/lib/rancher/rke2/agent/etc/kubelet.conf.d"
+    plant(tmp_path, {f"{folder}/99-site.conf": config("readOnlyPort: 10255\n")})
+    remedy = settings(tmp_path, (f"--config-dir={folder}",))["4.2.4"].remediation
+    assert remedy == f"Set `readOnlyPort: 0` at drop-in {folder}/99-site.conf:3 and restart the kubelet."
+
+
 def test_a_wrong_value_is_named_with_its_line(tmp_path: Path) -> None:
     """`"yes"` in quotes is no boolean: the finding shows the text, the line and what it has to be."""
     files = plant(tmp_path, {CONFIG: config('readOnlyPort: 0\nprotectKernelDefaults: "yes"\n')})

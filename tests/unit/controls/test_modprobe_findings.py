@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.config.choices import Mode
 from agent.config.schema import Modprobe
 from agent.controls.manifest import Entry, digest
 from agent.controls.modprobe.findings import findings
@@ -163,7 +164,7 @@ def test_without_modprobe_a_line_that_wins_over_ours_still_fails() -> None:
     assert (one.status, one.source) == (Status.FAIL, "/etc/modprobe.d/a.conf:1")
 
 
-def test_a_module_that_would_load_without_any_line_says_apply() -> None:
+def test_what_the_agent_would_do_itself_is_never_advised() -> None:
     """The usual state before the first apply."""
     seen = replace(
         on_kernel(verification=Verification({"sctp": LoadResult(LoadOutcome.LOADS, "sctp")})),
@@ -173,7 +174,11 @@ def test_a_module_that_would_load_without_any_line_says_apply() -> None:
     )
     found = judged(seen)
     assert found["sctp"].observed == "not refused: loads"
-    assert "node-hardening-agent apply" in found["sctp"].remediation
+    assert "at its next pass" in found["sctp"].remediation
+    audited = judged(seen, Modprobe(mode=Mode.AUDIT))
+    assert {audited[one].remediation for one in ("sctp", "file")} == {
+        "Set modprobe.mode to enforce, and the agent corrects it."
+    }
     assert (found["file"].status, found["file"].observed) == (Status.FAIL, "missing")
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.controls.modprobe import kmod
+from agent.controls.modprobe import initramfs, kmod
 from agent.controls.modprobe.kmod import Loaded, ShowDepends
 from agent.controls.modprobe.plan import unload_order
 
@@ -129,3 +129,31 @@ def test_unloading_goes_from_the_leaves_and_leaves_what_is_in_use() -> None:
     }
     denied = {"dccp", "dccp_ipv4", "sctp", "sctp_diag", "rds", "fixed", "absent"}
     assert unload_order(loaded, denied) == ("dccp_ipv4", "sctp_diag", "dccp")
+
+
+# Debian 12's initramfs-tools 0.142 and dracut 059, with the same archive.
+LSINITRAMFS = """\
+drwxr-xr-x   2 root     root            0 Nov 28 12:00 etc/modprobe.d
+-rw-r--r--   1 root     root           24 Nov 28 12:00 etc/modprobe.d/kubernetes-blacklist.conf
+-rw-r--r--   1 root     root          300 Nov 28 12:00 usr/lib/modules/6.1.0-18-amd64/kernel/net/sctp/sctp.ko
+lrwxrwxrwx   1 root     root            7 Nov 28 12:00 lib -> usr/lib
+"""
+LSINITRD = f"""\
+Image: initrd.img: 4.0K
+========================================================================
+Version:{" "}
+
+Arguments:{" "}
+dracut modules:
+========================================================================
+{LSINITRAMFS}========================================================================
+"""
+
+
+@pytest.mark.parametrize("text", [LSINITRAMFS, LSINITRD])
+def test_the_listing_of_an_initramfs_gives_files_and_sizes(text: str) -> None:
+    """Files only; headings and folders are none."""
+    assert initramfs.listing(text) == {
+        "etc/modprobe.d/kubernetes-blacklist.conf": 24,
+        "usr/lib/modules/6.1.0-18-amd64/kernel/net/sctp/sctp.ko": 300,
+    }

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.controls.seccomp import lint
@@ -107,9 +107,8 @@ def profiles(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@given(profiles(), st.sampled_from((X86_64, AARCH64)))
-def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> None:
-    """Whatever the profile, for both machines and their sub-architectures."""
+def check(document: dict[str, Any], platform: Platform) -> None:
+    """What is written of a profile that is not refused is built by libseccomp."""
     try:
         written = resolved(document, platform)
     except ConfigError:
@@ -118,6 +117,20 @@ def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> 
     result = loads(json.loads(written.content))
     assume(result is not None)
     assert result
+
+
+@given(profiles(), st.sampled_from((X86_64, AARCH64)))
+def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> None:
+    """Whatever the profile, for both machines and their sub-architectures."""
+    check(document, platform)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000)
+@given(profiles(), st.sampled_from((X86_64, AARCH64)))
+def test_what_is_written_loads_twenty_thousand_times(document: dict[str, Any], platform: Platform) -> None:
+    """The same, in the slow part."""
+    check(document, platform)
 
 
 def rule(*names: str, action: str = DENY, **more: Any) -> dict[str, Any]:

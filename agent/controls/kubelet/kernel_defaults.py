@@ -1,0 +1,56 @@
+"""The six kernel settings that the kubelet wants, and which of them the node would not have after a reboot.
+
+Without protectKernelDefaults the kubelet sets them itself; with it the kubelet does not start where one differs. What
+the kernel has now proves nothing, since the kubelet has set it: what counts is sysctl.d, else the kernel's default.
+https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/cm/container_manager_linux.go (setupKernelTunables)
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from agent.errors import HostError
+from agent.host import Host
+
+# name: (what the kubelet wants, the kernel's own default)
+_SETTINGS = {
+    "vm.overcommit_memory": ("1", "0"),
+    "vm.panic_on_oom": ("0", "0"),
+    "kernel.panic": ("10", "0"),
+    "kernel.panic_on_oops": ("1", "0"),
+    "kernel.keys.root_maxkeys": ("1000000", "1000000"),
+    "kernel.keys.root_maxbytes": ("25000000", "25000000"),
+}
+# A file in an earlier folder hides its namesakes; all are read in order of their names, then sysctl.conf: sysctl(8).
+_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
+
+
+def missing(host: Host) -> dict[str, str]:
+    """The settings to add, with the value that the kubelet wants. Raises HostError."""
+    files: dict[str, str] = {}
+    for folder in _FOLDERS:
+        for name in host.names(folder) if host.exists(folder) else ():
+            if name.endswith(".conf"):
+                files.setdefault(name, f"{folder}/{name}")
+    found: dict[str, str] = {}
+    for path in (*(files[name] for name in sorted(files)), "/etc/sysctl.conf"):
+        for line in host.read_text(path).splitlines() if host.exists(path) else ():
+            name, equals, value = line.strip().removeprefix("-").partition("=")
+            if equals:
+                found[name.strip().replace("/", ".")] = value.strip()
+    return {name: wanted for name, (wanted, default) in _SETTINGS.items() if found.get(name, default) != wanted}
+
+
+def advice(host: Host) -> str:
+    """What has to be done before protectKernelDefaults, empty when nothing has to."""
+    try:
+        lines = [f"{name}={value}" for name, value in missing(host).items()]
+    except HostError as error:
+        return f"First check the six kernel settings that the kubelet then only compares ({error}). "
+    if not lines:
+        return ""
+    file = posixpath.join(_FOLDERS[0], "90-kubelet.conf")
+    return (
+        f"First write {', '.join(lines)} into {file} and run `sysctl --system`: with it the kubelet does not start "
+        "after a reboot where these differ. "
+    )
