@@ -7,21 +7,25 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from agent import __version__
 from agent.cli import common, lint_output, options, table
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
 from agent.controls import registry
 from agent.controls.registry import Act
-from agent.errors import AgentError, UsageError
+from agent.daemon.config_store import fingerprint
+from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
 from agent.terminal import style_of
+from agent.text import format_rfc3339, sanitize
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -56,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
     report = registry.run(arguments.node_name, registry.controls_of(config, host), Act.AUDIT)
-    _show(report, arguments.output, Act.AUDIT)
+    _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
     return OK if report.status is Status.PASS else NOT_COMPLIANT
 
 
@@ -66,7 +70,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
     with contextlib.nullcontext() if arguments.dry_run else registry.apply_lock(host):
         report = registry.run(arguments.node_name, controls, act)
-    _show(report, arguments.output, act)
+    _show(report, arguments.output, act, _evidence(config, host))
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT
     return OK if report.status is Status.PASS else NOT_COMPLIANT
@@ -110,11 +114,27 @@ def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
     return config, common.node_host(arguments.host_root, arguments.host_exec)
 
 
-def _show(report: Report, output: str, act: Act) -> None:
+def _evidence(config: Config, host: Host) -> dict[str, object]:
+    """When, by what, on what and against which policy: what makes a report evidence. null is unknown."""
+    try:
+        release = dict(line.split("=", 1) for line in host.read_text("/etc/os-release").splitlines() if "=" in line)
+    except HostError:
+        release = {}
+    name = release.get("PRETTY_NAME", "").strip().strip("\"'")
+    return {
+        "time": format_rfc3339(time.time()),
+        "agentVersion": __version__,
+        "os": sanitize(name) or None,
+        "kernel": sanitize(host.kernel_release()) or None,
+        "policy": fingerprint(config),
+    }
+
+
+def _show(report: Report, output: str, act: Act, evidence: Mapping[str, object]) -> None:
     if output == "table":
         _out(table.render(report, style_of(sys.stdout, os.environ), act))
         return
-    document = report.document()
+    document = {**evidence, **report.document()}
     if act is not Act.AUDIT:
         document.setdefault("changes", [])  # so that a script finds the key although nothing changed
     _document(document, output)

@@ -200,9 +200,11 @@ class NodePublisher:
 
     def run(self) -> None:
         """Writes until stopped: when something was offered, and again later when the API server did not take it."""
-        while not self._stop.is_set():
+        while True:
             self._pause()
             self._wake.clear()
+            if self._stop.is_set():  # after the clear: `stop` may have come during the pause
+                return
             self._wake.wait(self.turn())
 
     def _pause(self) -> None:
@@ -300,19 +302,18 @@ class NodePublisher:
             desired = NodeView()
             for part in self._parts.values():
                 desired = part.over(desired)
-        is_due = self._heartbeat_age(shown) >= self._beat_every and self._alive()
-        is_new = is_due or not all(_stands(one, shown.conditions.get(one.type)) for one in desired.conditions)
+        annotations = {key: text for key, text in desired.annotations.items() if shown.annotations.get(key) != text}
+        labels = {key: text for key, text in desired.labels.items() if shown.labels.get(key) != text}
+        is_due = any(one.type == keys.CONDITION_HARDENED for one in desired.conditions) and (
+            self._heartbeat_age(shown) >= self._beat_every and self._alive()
+        )
+        is_same = all(_stands(one, shown.conditions.get(one.type)) for one in desired.conditions)
+        # One request has all of it: whatever is written anyway carries the heartbeat.
+        conditions = desired.conditions if annotations or labels or is_due or not is_same else ()
         return _Missing(
-            annotations={
-                key: value for key, value in desired.annotations.items() if shown.annotations.get(key) != value
-            },
-            labels={key: value for key, value in desired.labels.items() if shown.labels.get(key) != value},
-            # All in one request: whatever changed, the heartbeat costs none of its own.
-            conditions=[
-                condition_body(one, shown.conditions.get(one.type), self._wall())
-                for one in desired.conditions
-                if is_new
-            ],
+            annotations=annotations,
+            labels=labels,
+            conditions=[condition_body(one, shown.conditions.get(one.type), self._wall()) for one in conditions],
             taint=desired.lift_taint and any(taint.get("key") == keys.TAINT for taint in shown.taints),
         )
 

@@ -6,15 +6,19 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from agent import __version__
 from agent.model import Severity, Status
 from agent.sandbox.noderoot import NodeRoot
+from agent.text import parse_rfc3339
 from tests.support.cli import agent, document, on_terminal, policy, shell
 
+EVIDENCE = ["time", "agentVersion", "os", "kernel", "policy"]
 KEYS = ["id", "control", "title", "status", "severity", "observed", "expected", "source", "remediation"]
 
 
@@ -35,7 +39,11 @@ def test_the_json_document_is_what_scripts_are_promised(root: Path, quiet: Path)
     done = agent("audit", "--config", quiet, "--host-root", root, "--node-name", "n1", "-o", "json")
     assert (done.returncode, done.stderr) == (1, "")
     said = document(done)
-    assert list(said) == ["node", "status", "findings"]
+    assert list(said) == [*EVIDENCE, "node", "status", "findings"]
+    assert abs(parse_rfc3339(said["time"]) - time.time()) < 600
+    assert (said["agentVersion"], said["os"]) == (__version__, "Debian GNU/Linux 12 (bookworm)")
+    assert said["kernel"] == (root / "proc/sys/kernel/osrelease").read_text().strip()
+    assert re.fullmatch("[0-9a-f]{16}", said["policy"])
     assert (said["node"], said["status"]) == ("n1", "fail")
     for finding in said["findings"]:
         assert list(finding) == KEYS
@@ -52,7 +60,8 @@ def test_the_json_document_is_what_scripts_are_promised(root: Path, quiet: Path)
 def test_yaml_and_json_are_one_document(root: Path, quiet: Path) -> None:
     """The same keys and values in both forms."""
     common = ("audit", "--config", quiet, "--host-root", root, "--node-name", "n1", "-o")
-    assert yaml.safe_load(agent(*common, "yaml").stdout) == json.loads(agent(*common, "json").stdout)
+    first, second = yaml.safe_load(agent(*common, "yaml").stdout), json.loads(agent(*common, "json").stdout)
+    assert {**first, "time": ""} == {**second, "time": ""}
 
 
 def test_apply_lists_what_it_did(root: Path, quiet: Path) -> None:

@@ -129,7 +129,8 @@ def finding(row: NodeRow) -> Cell:
     if row.worst is None:
         return Cell("-", table.FAINT)
     more = row.failing + row.unknown + row.more - 1
-    text = f"{row.worst.severity.value} {row.worst.label}" + (f" +{more}" if more else "")
+    title = f" ({row.worst.title})" if row.worst.title else ""
+    text = f"{row.worst.severity.value} {row.worst.id}{f' +{more}' if more else ''}{title}"
     return Cell(text, colour_of(row.worst))
 
 
