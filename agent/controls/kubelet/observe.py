@@ -39,7 +39,7 @@ class Kubelet:
 
     launch: Launch
     facts: Facts
-    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
+    files: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
     newer: tuple[str, ...] = ()
     undated: tuple[str, ...] = ()
     answers: http_findings.ProbeResults | None = None
@@ -49,13 +49,13 @@ class Kubelet:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The node's kubelets, kube-proxies, and files. looks: of the usual places, when no kubelet runs."""
+    """The node's kubelets, kube-proxies, and files. files: those in the usual places, when no kubelet runs."""
 
     search: Search
     processes: int
     kubelets: tuple[Kubelet, ...]
     proxies: tuple[proxy.ProxyObservation, ...]
-    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
+    files: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
 
 
 def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
@@ -71,8 +71,8 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
-    looks = tuple((group, files.look(host, group)) for group in groups)
-    return Observation(search, table.total, kubelets, proxies, looks)
+    found_files = tuple((group, files.look(host, group)) for group in groups)
+    return Observation(search, table.total, kubelets, proxies, found_files)
 
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
@@ -87,10 +87,10 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         _file(view, config.path(fields.CERTIFICATE), certificate=True),
     )
     groups = files.groups(host, view, launch, config)
-    looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
+    found_files = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
     newer, undated = _newer(host, view, launch, config)
     answers = http_findings.ask(config, prober, host.addresses()) if prober is not None else None
-    return Kubelet(launch, facts, looks, newer, undated, answers, configz=refused)
+    return Kubelet(launch, facts, found_files, newer, undated, answers, configz=refused)
 
 
 def _view(host: Host, launch: Launch) -> Host:

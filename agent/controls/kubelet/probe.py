@@ -40,7 +40,7 @@ class Prober(Protocol):
     def secure(self, address: str, port: int, /) -> ProbeResult:
         """Over TLS, as to port 10250. Never raises."""
 
-    def plain(self, address: str, port: int, /) -> ProbeResult:
+    def http(self, address: str, port: int, /) -> ProbeResult:
         """Over plain HTTP, as to port 10255. Never raises."""
 
 
@@ -56,7 +56,7 @@ class HttpProber:
         context.verify_mode = ssl.CERT_NONE
         return self._probe(address, port, context)
 
-    def plain(self, address: str, port: int) -> ProbeResult:
+    def http(self, address: str, port: int) -> ProbeResult:
         return self._probe(address, port, None)
 
     def _probe(self, address: str, port: int, context: ssl.SSLContext | None) -> ProbeResult:
@@ -66,8 +66,8 @@ class HttpProber:
         request += "User-Agent: node-hardening-agent\r\n\r\n"
         try:
             with socket.create_connection((address, port), timeout=self._timeout) as connected:
-                plain = _Exchange(connected, deadline)
-                channel = plain if context is None else _TlsExchange(plain, context)
+                plain = _HttpRequest(connected, deadline)
+                channel = plain if context is None else _HttpsRequest(plain, context)
                 channel.send(request.encode())
                 return _status(channel)
         except ConnectionRefusedError:
@@ -80,7 +80,7 @@ class HttpProber:
             return ProbeResult(error=errno.errorcode.get(getattr(error, "errno", 0) or 0, type(error).__name__))
 
 
-def _status(channel: _Exchange | _TlsExchange) -> ProbeResult:
+def _status(channel: _HttpRequest | _HttpsRequest) -> ProbeResult:
     """The status of the answer. Raises OSError."""
     line = b""
     while b"\n" not in line and len(line) < _STATUS_LINE_BYTES:
@@ -92,7 +92,7 @@ def _status(channel: _Exchange | _TlsExchange) -> ProbeResult:
     return ProbeResult(int(found[1])) if found else ProbeResult(error="not HTTP")
 
 
-class _Exchange:
+class _HttpRequest:
     """Bytes over a connection, where every wait counts towards one deadline. Raises TimeoutError, OSError."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
@@ -113,10 +113,10 @@ class _Exchange:
         self._socket.settimeout(left)
 
 
-class _TlsExchange:
+class _HttpsRequest:
     """The same inside TLS: through buffers, because ssl's own sockets begin their timeout again with each byte."""
 
-    def __init__(self, below: _Exchange, context: ssl.SSLContext) -> None:
+    def __init__(self, below: _HttpRequest, context: ssl.SSLContext) -> None:
         self._below = below
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
