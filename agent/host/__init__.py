@@ -90,7 +90,7 @@ class Host:
         return self._tree.stat(path)
 
     def exists(self, path: str) -> bool:
-        """Whether the path leads to something. Raises HostFileError when that cannot be told (permissions, loops)."""
+        """Whether the path leads to something. Raises HostFileError when that is unknown (permissions, loops)."""
         try:
             self.stat(path)
         except HostFileMissing:
@@ -123,7 +123,7 @@ class Host:
         mode: permission bits; None keeps the old ones (0o644 for a new file). The owner is kept. Missing parent
         folders are made. Equal content with another mode is written again. Raises HostFileError.
         """
-        wanted = content.encode() if isinstance(content, str) else content
+        data = content.encode() if isinstance(content, str) else content
         try:
             link = False
             try:
@@ -133,13 +133,13 @@ class Host:
                 pass
             if (
                 not link
-                and self._tree.read_bytes(path, len(wanted)) == wanted
+                and self._tree.read_bytes(path, len(data)) == data
                 and mode in (None, self._tree.stat(path).mode)
             ):
                 return False
         except HostFileError:
-            pass  # missing, larger or unreadable: written anew below, and that says what is wrong
-        self._tree.write(path, wanted, mode)
+            pass  # missing, larger or unreadable: written again below, and that error names the cause
+        self._tree.write(path, data, mode)
         return True
 
     def remove(self, path: str) -> bool:
@@ -148,7 +148,7 @@ class Host:
 
     @contextlib.contextmanager
     def exclusive(self, path: str, *, wait_seconds: float = 30.0) -> Iterator[None]:
-        """Holds a lock file (flock) while the block runs, so that two agents never change one node at once.
+        """Holds a lock file (flock) while the block runs, so that two agents never change one node at the same time.
 
         The kernel lets go of it when the process ends, however it ends. Raises HostError when another holds it for
         longer than wait_seconds; HostFileError when the file cannot be made.

@@ -88,7 +88,7 @@ def run(
     try:
         out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes, cancelled)
     except InterruptedError as error:
-        raise CommandError(argv, "ended: it is no longer wanted") from error
+        raise CommandError(argv, "cancelled") from error
     except TimeoutError as error:
         raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
     finally:
@@ -141,9 +141,9 @@ def _pump(
                 chunk = os.read(stream.fileno(), 1 << 16)
                 if not chunk:
                     selector.unregister(stream)
-                room = limit - len(got[stream])
-                cut = cut or len(chunk) > room
-                got[stream] += chunk[: max(room, 0)]
+                space = limit - len(got[stream])
+                cut = cut or len(chunk) > space
+                got[stream] += chunk[: max(space, 0)]
     while not _ended(child, 0.0):
         _ended(child, time.monotonic() + _left(deadline, cancelled))
     return bytes(got[child.stdout]), bytes(got[child.stderr]), cut
@@ -167,11 +167,11 @@ def _feed(stdin: IO[bytes], feed: memoryview) -> memoryview:
     except BlockingIOError:
         return feed
     except BrokenPipeError:
-        return memoryview(b"")  # the child has heard enough; its exit code says what it thinks
+        return memoryview(b"")  # the child reads no more; its exit code is the result
 
 
 def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
-    """Waits until the child has ended, without reaping it: until then nobody else can be given its number."""
+    """Waits until the child has ended, without reaping it: until then no other process gets its number."""
     pause = 0.0005
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         left = deadline - time.monotonic()
@@ -207,6 +207,6 @@ def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> None:
 
 
 def _last_words(text: str) -> str:
-    """The last line that says something: that is where Unix tools put the reason."""
+    """The last line that is not empty: that is where Unix tools put the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else ""

@@ -2,7 +2,7 @@
 
 Every path is walked one component at a time with file descriptors (O_NOFOLLOW), the way openat2's RESOLVE_IN_ROOT does
 it: an absolute symlink starts again at the host root and `..` never climbs above it. So `/host/var/run -> /run` is
-`/host/run`, and a symlink that somebody swaps in half-way leads nowhere else.
+`/host/run`, and a symlink that another process swaps in half-way leads nowhere else.
 https://man7.org/linux/man-pages/man2/openat2.2.html
 """
 
@@ -140,7 +140,7 @@ class Tree:
                     _write_all(fd, content)
                     if old is not None and regular and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                         os.fchown(fd, old.st_uid, old.st_gid)
-                    os.fchmod(fd, bits)  # after chown, which takes setuid and setgid away
+                    os.fchmod(fd, bits)  # after chown, which clears setuid and setgid
                     os.fsync(fd)
                 finally:
                     os.close(fd)
@@ -254,7 +254,7 @@ class Tree:
 
     @staticmethod
     def _sweep(parent: int, name: str) -> None:
-        """Takes away what a killed write of the same file left behind."""
+        """Removes what a killed write of the same file left behind."""
         left_behind = re.compile(re.escape(f"{_TEMPORARY_PREFIX}{name}.") + "[0-9a-f]{8}")
         folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
         try:

@@ -79,7 +79,7 @@ class ProcessTable:
 
 @dataclass(frozen=True, slots=True)
 class _Init:
-    """What PID 1 looks like: the node itself."""
+    """PID 1 as seen in /proc: the node itself."""
 
     root: tuple[int, int]
     mount_namespace: str
@@ -99,7 +99,7 @@ def survey(host: Host, procfs: str, budget: Budget) -> ProcessTable:
         for pid in pids(procfs):
             budget.spend(Resource.PROCESSES, 1, "/proc")
             total += 1
-            if _looks_like_one(procfs, pid):
+            if _is_candidate(procfs, pid):
                 candidates.append(pid)
     except OSError as error:
         raise HostError(f"cannot list /proc: {error.strerror}") from error
@@ -160,7 +160,7 @@ def _program(entry: ProcessEntry) -> Program | None:
         return None
 
 
-def _looks_like_one(procfs: str, pid: int) -> bool:
+def _is_candidate(procfs: str, pid: int) -> bool:
     try:
         with ProcessEntry(procfs, pid) as entry:
             return _program(entry) is not None

@@ -37,14 +37,14 @@ _UNWATCHED_SECONDS = 60.0
 class _Folder:
     """One watched directory: for which of the caller's names, and which entries of it matter (None: any)."""
 
-    wanted: dict[str, set[str] | None] = field(default_factory=dict)
+    names: dict[str, set[str] | None] = field(default_factory=dict)
 
 
 class FolderWatch:
     """Watches paths (files or directories, real paths of this process) under names of the caller's choosing.
 
     One thread waits; `wake` may be called from any thread and from a signal handler. Where the kernel has no instance
-    or watch left to give, `problem` says so, `wait` returns more often, and the next `watch` tries again.
+    or watch left to give, `problem` names it, `wait` returns more often, and the next `watch` tries again.
     """
 
     def __init__(self, paths: Mapping[str, Iterable[str]]) -> None:
@@ -109,9 +109,9 @@ class FolderWatch:
                         if ctypes.get_errno() == errno.ENOSPC:
                             self._fail("inotify_add_watch", "max_user_watches")
                         continue  # else it is gone since it was found: its parent's event arms it again
-                    wanted = folders.setdefault(number, _Folder()).wanted
-                    before = wanted.get(name, set())
-                    wanted[name] = None if before is None or entries is None else before | entries
+                    names = folders.setdefault(number, _Folder()).names
+                    before = names.get(name, set())
+                    names[name] = None if before is None or entries is None else before | entries
         for number in self._folders.keys() - folders.keys():
             self._libc.inotify_rm_watch(self._fd, number)
         self._folders = folders
@@ -126,7 +126,7 @@ class FolderWatch:
             folder = self._folders.get(number)
             if folder is not None:
                 changed |= {
-                    name for name, entries in folder.wanted.items() if not entries or not entry or entry in entries
+                    name for name, entries in folder.names.items() if not entries or not entry or entry in entries
                 }
         if changed:
             self._arm()
@@ -135,16 +135,16 @@ class FolderWatch:
 
 def _targets(path: str) -> list[tuple[str, set[str] | None]]:
     """Folders to watch for one path, each with the names in it that matter (None: all)."""
-    wanted = Path(path)
-    if wanted.is_dir():
+    target = Path(path)
+    if target.is_dir():
         targets: list[tuple[str, set[str] | None]] = [(path, None)]
         for folder, names, _ in os.walk(path):
             targets += [(os.path.join(folder, name), None) for name in names]
             if len(targets) >= _MAX_FOLDERS:
                 break
         return targets[:_MAX_FOLDERS]
-    entry = wanted.name
-    for ancestor in wanted.parents:
+    entry = target.name
+    for ancestor in target.parents:
         if ancestor.is_dir():
             return [(str(ancestor), {entry, _CONFIG_MAP_LINK})]
         entry = ancestor.name

@@ -1,7 +1,7 @@
 """One process of a procfs, held open, and read in bounded pieces.
 
 Holding /proc/PID open means that a number which the kernel gives away again never leads to another process: reads fail
-with ESRCH then. What the kernel itself says (name, parent, users, cgroups, namespaces) is read apart from what the
+with ESRCH then. What the kernel itself reports (name, parent, users, cgroups, namespaces) is read apart from what the
 process may have written itself (its arguments); host/identity.py decides when the latter may be read at all.
 https://man7.org/linux/man-pages/man5/proc.5.html
 """

@@ -46,7 +46,7 @@ class Kube:
     """The API server. Safe for several threads; each waits for its own answer.
 
     Every call raises CallFailed (by status: kube/errors.py) or NoCredentials, and returns objects as dictionaries.
-    Where a write's error says `ambiguous`, it may have been done: read the object again before the next step.
+    Where a write's error is `ambiguous`, the write may have been done: read the object again before the next step.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Kube:
     def evict(
         self, name: str, namespace: str, *, uid: str, grace_seconds: int | None = None, dry_run: bool = False
     ) -> Eviction:
-        """Asks for a pod's eviction, only of that UID; the outcome is read from the answer's body.
+        """Evicts a pod, only of that UID; the outcome is read from the answer's body.
 
         dry_run: whether it would be let go, without spending its PodDisruptionBudget. Raises Forbidden and other
         refusals that are not about the pod. Never sent twice, unless nothing can have arrived; a 429 is an outcome.

@@ -21,7 +21,7 @@ query strings or raw bodies: only a Status object's own message, or the first li
             ├── TooManyRequests 429, with retry_after_seconds
             └── ServerError    5xx
 
-`ambiguous` is True when a write may have been done although no answer says so: read the object again first.
+`ambiguous` is True when a write may have been done although no answer confirms it: read the object again first.
 Source of the Status object's fields: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
@@ -183,7 +183,7 @@ def refusal(operation: Operation, status: int, headers: Mapping[str, str], body:
     """
     document = _status_object(body)
     if not document:
-        text = _plain_text(headers.get("content-type", ""), body)
+        text = _text_line(headers.get("content-type", ""), body)
         return _refused(operation, status, {"message": text}, _seconds(headers.get("retry-after")), write)
     return _refused(operation, status, document, _seconds(headers.get("retry-after")), write)
 
@@ -244,7 +244,7 @@ def _seconds(value: object) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
-def _plain_text(content_type: str, body: bytes) -> str:
+def _text_line(content_type: str, body: bytes) -> str:
     """The first line of a text/plain answer (in-flight limit, kubelet); anything else may be a page, or ours."""
     if not content_type.startswith("text/plain"):
         return ""

@@ -41,7 +41,7 @@ class ExecPlugin:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _PluginCredentials:
     token: bytes = field(repr=False)
     certificate: ClientCertificate | None
     expires: datetime | None
@@ -56,7 +56,7 @@ class ExecCredentials:
         self._runner = runner
         self._now = now
         self._lock = threading.Lock()
-        self._answer: _Answer | None = None
+        self._answer: _PluginCredentials | None = None
 
     def headers(self) -> Mapping[str, str]:
         """`Authorization` where the program gave a token. Raises NoCredentials."""
@@ -73,14 +73,14 @@ class ExecCredentials:
             self._answer = None
         return True
 
-    def _present(self) -> _Answer:
+    def _present(self) -> _PluginCredentials:
         with self._lock:
             answer = self._answer
             if answer is None or (answer.expires is not None and answer.expires - _EARLY <= self._now()):
                 answer = self._answer = self._ask()
             return answer
 
-    def _ask(self) -> _Answer:
+    def _ask(self) -> _PluginCredentials:
         plugin = self._plugin
         spec: dict[str, Any] = {"interactive": False}
         if plugin.cluster is not None:
@@ -98,7 +98,7 @@ class ExecCredentials:
         except _NotUnderstood as error:
             raise self._failed(f"its answer is not an ExecCredential: {error}") from error
 
-    def _read(self, document: object) -> _Answer:
+    def _read(self, document: object) -> _PluginCredentials:
         """An ExecCredential as values. Raises _NotUnderstood."""
         if not isinstance(document, dict) or document.get("kind") != "ExecCredential":
             raise _NotUnderstood("kind is not ExecCredential")
@@ -119,7 +119,7 @@ class ExecCredentials:
         if not token and not chain:
             raise _NotUnderstood("status has neither a token nor a client certificate")
         pair = ClientCertificate(chain.encode(), key.encode()) if chain else None
-        return _Answer(token.encode(), pair, _time(values["expirationTimestamp"]))
+        return _PluginCredentials(token.encode(), pair, _time(values["expirationTimestamp"]))
 
     def _failed(self, why: str) -> NoCredentials:
         hint = f"; {self._plugin.hint}" if self._plugin.hint else ""

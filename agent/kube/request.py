@@ -2,7 +2,7 @@
 
 What is safe: reading, and writing that can be done twice (deletes, patches without a resourceVersion). What is not
 (create, replace, evict, JSON patches) is sent again only where nothing can have been processed: no connection, or a
-429. Otherwise the error says `ambiguous`, and the caller reads the object again first.
+429. Otherwise the error is `ambiguous`, and the caller reads the object again first.
 Here is also where every request is counted and timed. Nothing here logs a header, a query or a body.
 """
 

@@ -94,7 +94,7 @@ class Stream:
             shut(self._socket)
 
     def close(self) -> None:
-        """Gives the connection back, or ends it where the answer has not ended."""
+        """Returns the connection for reuse, or ends it where the answer has not ended."""
         self._raw.close()
 
 

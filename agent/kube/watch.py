@@ -141,7 +141,7 @@ class Watch:
                 raise refusal_from(request.operation, found, write=False)
             version = _metadata(found).get("resourceVersion")
             if kind in _CHANGES:
-                # Noted after it was taken: a caller that breaks off in the middle sees it again.
+                # Noted after it was taken: a caller that breaks off while it handles it sees it again.
                 yield Change(_CHANGES[kind], found)
             elif kind != "BOOKMARK":
                 raise Malformed(request.operation, f"an event of type {kind!r:.40}")

@@ -1,4 +1,4 @@
-"""Draining: empties the node, to the deadline and what the policy says then; after that the last checks. Pure.
+"""Draining: empties the node, to the deadline and what the policy requires then; after that the last checks. Pure.
 
 A check after the drain never counts what the drain itself caused: only what is new and not ours blocks, and a blocker
 that became unreachable keeps its answer of before the drain, for as long as the drain may take.

@@ -1,6 +1,6 @@
 """Rebooting: the fence and the command, then waiting for another boot id. Pure.
 
-Before the fence everything can be taken back; behind it only time or another boot id tell what became of the command.
+Before the fence everything can be reverted; behind it only time or another boot id show what became of the command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
     if inputs.command is Command.REFUSED:
         return roll_back(inputs, state, f"the reboot command failed: {inputs.command_error}")
     mine = inputs.mine
-    # A Lease that could not be read now says nothing: the command may have been given since it was read last.
+    # A Lease that could not be read now decides nothing: the command may have been given since it was read last.
     is_unfenced = mine is not None and not mine.fenced and not inputs.lock_problem
     if is_unfenced or inputs.command is Command.NOT_GIVEN:
         return _before_fence(inputs, state, mine)

@@ -1,7 +1,7 @@
 """The steps that several phases share: entering a phase, rolling back, aborting, succeeding. Pure.
 
-The one rule that lives here: a cordon is removed only when it is ours by our state and managedFields names nobody else
-as its owner.
+The one rule that lives here: a cordon is removed only when it is ours by our state and managedFields names no other
+owner.
 """
 
 from __future__ import annotations
@@ -175,6 +175,6 @@ def reset(state: NodeState, **changes: Any) -> Idle:
 
 
 def _result(outcome: Outcome, state: Releasing | RolledBack) -> CycleResult:
-    """Durations by wall clock: for metrics and people only."""
+    """Durations by wall clock: for metrics and display only."""
     phases = tuple((name.value, max(0.0, after - at)) for (name, at), (_, after) in pairwise(state.marks))
     return CycleResult(outcome, sum(seconds for _, seconds in phases), phases)

@@ -1,7 +1,7 @@
 """Verifying: boot id on the Node, Ready, a fresh kubelet Lease, hardening, hooks; then the cordon goes. Pure.
 
 It fails closed: a node that is not verified keeps its cordon and its lock and keeps trying, because a late recovery
-should still end well. The hardening has to be no worse than before the reboot: what did not pass before is reported,
+should still succeed. The hardening has to be no worse than before the reboot: what did not pass before is reported,
 not held against the node.
 """
 
