@@ -48,10 +48,6 @@ lint: venv  ## ruff, mypy --strict, import-linter, retired words
 	@$(BIN)/python tools/lint-words
 
 .PHONY: mutate
-mutate: venv  ## One-line faults that the unit tests have to catch, with the figure (half an hour)
-	@$(BIN)/python tools/mutate
-
-.PHONY: mutate
 mutate: venv  ## One-line faults in copies of the tree: which ones the unit tests catch (docs/testing.md)
 	@$(BIN)/python tools/mutate
 
