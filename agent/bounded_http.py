@@ -28,7 +28,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 HEADER_BYTES = 64 << 10
 BODY_BYTES = 8 << 20
-# Of Python's objects: an empty list takes 44 bytes for each byte of JSON, so a limit on the body alone says little.
+# Of Python's objects: an empty list takes 44 bytes for each byte of JSON, so a limit on the body alone bounds little.
 DOCUMENT_BYTES = 48 << 20
 _CHUNK = 1 << 16
 # At most, with what it adds to the object around it; more where keys repeat and small numbers stand, never less.
@@ -64,7 +64,7 @@ def _seconds_left() -> float | None:
 
 
 class _Lookup:
-    """A name's addresses, from the system resolver in a thread of its own; who asks for the same name waits for it."""
+    """A name's addresses, from the system resolver in a thread of its own; a caller with the same name waits for it."""
 
     _running: ClassVar[dict[tuple[str, int], _Lookup]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -167,7 +167,7 @@ def connect(host: str, port: int, timeout: float | None, options: Iterable[tuple
 
 
 class TooLarge(ValueError):
-    """An answer is larger than what is read or parsed; the message says which."""
+    """An answer is larger than what is read or parsed; the message names which."""
 
 
 def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> bytes:

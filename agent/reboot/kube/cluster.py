@@ -1,6 +1,6 @@
 """The coordinator's port to the API server, on agent.kube: see agent/reboot/cluster.py for what is promised.
 
-The own Node is watched all the time, the pool's leases only while somebody looks at them again and again; an idle node
+The own Node is watched all the time, the pool's leases only while they are read again and again; an idle node
 makes no request. It refuses to send anything without the resourceVersion that was seen.
 """
 
