@@ -14,7 +14,8 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Fetch, Query, StepDrain, Write, duration
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.interruptions import hooks_of, hooks_seconds, interrupted, renewal_seconds
-from agent.reboot.machine.transitions import elapsed_in, enter, roll_back
+from agent.reboot.machine.rollback import roll_back
+from agent.reboot.machine.transitions import elapsed_in, enter
 from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Draining, Rebooting
 from agent.reboot.status import StatusReason

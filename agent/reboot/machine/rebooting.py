@@ -11,8 +11,9 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, FenceAndReboot, Fetch, Query, Write, duration
 from agent.reboot.machine.draining import last_blocker, last_question
 from agent.reboot.machine.inputs import Command, Inputs, Slot
-from agent.reboot.machine.interruptions import came_back, stopped_by
-from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, elapsed_in, fence_seconds, roll_back
+from agent.reboot.machine.interruptions import came_back
+from agent.reboot.machine.rollback import roll_back, stopped_by
+from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, elapsed_in, fence_seconds
 from agent.reboot.phases import Phase
 from agent.reboot.state import Rebooting, Stamp
 from agent.reboot.status import StatusReason

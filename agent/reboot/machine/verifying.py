@@ -12,7 +12,8 @@ from dataclasses import replace
 from agent.reboot.interfaces import HookStage
 from agent.reboot.machine.decisions import Decision, Fetch, Query, Renew, StepHooks, Write, duration
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import drop_cordon_ownership, roll_back, succeed
+from agent.reboot.machine.rollback import roll_back
+from agent.reboot.machine.transitions import drop_cordon_ownership, succeed
 from agent.reboot.phases import Phase
 from agent.reboot.state import Stamp, Verifying
 from agent.reboot.status import StatusReason
