@@ -67,7 +67,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "controls/kubelet/units.py",
-                    'shown = _show(host, unit, "FragmentPath", "DropInPaths")',
+                    'shown = systemd.show(host, unit, "FragmentPath", "DropInPaths")',
                     "shown: dict[str, str] = {}",
                 ),
             ),
@@ -120,7 +120,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[-1]",
                 "test_trouble.py::test_a_clock_that_is_an_hour_off_changes_nothing[1]",
             ),
-            (("daemon/loop.py", "woken |= changed", "woken |= set()"),),
+            (("daemon/loop.py", "causes |= changed", "causes |= set()"),),
         ),
     ),
     "two": (
@@ -302,7 +302,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
                 "test_power_cuts.py::test_power_cuts_at_random_moments_of_a_cycle",
             ),
             (
-                ("reboot/machine/decide.py", "    if seen.holder_gone:\n        return True", "    return True"),
+                ("reboot/machine/pending.py", "    if inputs.holder_gone:\n        return True", "    return True"),
                 ("reboot/lock/contention.py", "if slot.free or slot.unseen_seconds > self._duration]", "]"),
                 ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
             ),
@@ -315,8 +315,8 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "reboot/coordinator.py",
-                    "self._lock.fence(slot, seen.now)",
-                    "self._lock.release(slot, seen.now, rebooted=False)",
+                    "self._lock.fence(slot, inputs.now)",
+                    "self._lock.release(slot, inputs.now, rebooted=False)",
                 ),
             ),
         ),
@@ -325,21 +325,33 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "nothing is drained",
             ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
-            (("reboot/drain/drain.py", "going, refused = self._judge(pods)", "going, refused = self._judge({})"),),
+            (
+                (
+                    "reboot/drain/drain.py",
+                    "going, refused = self._decide_all(pods)",
+                    "going, refused = self._decide_all({})",
+                ),
+            ),
         ),
     ),
     "uncordon": (
         Cut(
             "the cordon is not lifted",
             ("test_reboot.py::test_two_nodes_reboot_one_after_the_other",),
-            (("reboot/machine/transitions.py", "    return not is_foreign(seen)", "    return False"),),
+            (
+                (
+                    "reboot/machine/transitions.py",
+                    "state.cordoned and node.unschedulable and not is_foreign(inputs)",
+                    "False",
+                ),
+            ),
         ),
     ),
     "verify": (
         Cut(
             "another boot id is enough",
             ("test_reboot.py::test_a_node_is_uncordoned_only_when_it_is_verified",),
-            (("reboot/machine/afterwards.py", "missing = _missing(seen)", 'missing: Need | str = ""'),),
+            (("reboot/machine/verifying.py", "missing = _missing(inputs, state)", 'missing: Query | str = ""'),),
         ),
     ),
     "cordon": (
@@ -349,11 +361,8 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "reboot/machine/transitions.py",
-                    (
-                        "    if node is None or not state.cordoned or not node.unschedulable:\n        return False\n"
-                        "    return not is_foreign(seen)"
-                    ),
-                    "    return node is not None and node.unschedulable",
+                    "return node is not None and state.cordoned and node.unschedulable and not is_foreign(inputs)",
+                    "return node is not None and node.unschedulable",
                 ),
             ),
         ),
@@ -375,7 +384,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "a reboot command that failed counts as given",
             ("test_reboot.py::test_a_reboot_command_that_fails_is_rolled_back",),
-            (("reboot/machine/underway.py", "if seen.command is Command.REFUSED:", "if seen.command is None:"),),
+            (("reboot/machine/rebooting.py", "if inputs.command is Command.REFUSED:", "if inputs.command is None:"),),
         ),
     ),
     "lost": (
@@ -384,8 +393,8 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_reboot.py::test_a_node_that_does_not_come_back_holds_the_others",),
             (
                 (
-                    "reboot/machine/decide.py",
-                    "return given_up and seen.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
+                    "reboot/machine/pending.py",
+                    "return given_up and inputs.policy.lock.on_lost_holder is OnLostHolder.RELEASE",
                     "return given_up",
                 ),
                 ("reboot/lock/pools.py", "return Budget(len(unavailable) + 1 <= allowed,", "return Budget(True,"),
