@@ -105,7 +105,7 @@ def serve(
 def supervise(target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0) -> None:
     """Runs it to its end, and again after a growing delay when it ends in an exception.
 
-    A thread that dies unseen would leave a daemon that only looks alive, and a value that somebody forged must not end
+    A thread that dies unseen would leave a daemon that only seems alive, and a forged value must not end
     the other threads. Whatever a thread needs after a restart stands on the node or on API objects.
     """
     delay = first_seconds
@@ -113,7 +113,7 @@ def supervise(target: Callable[[], None], stop: threading.Event, *, first_second
         try:
             target()
             return
-        except Exception:  # noqa: BLE001 - whatever it is, the thread goes on
+        except Exception:  # noqa: BLE001 - whatever it is, the thread continues
             structlog.get_logger().exception("thread_crashed", again_seconds=delay)
         if stop.wait(delay):
             return

@@ -88,7 +88,7 @@ class NodeReporter:
         self._publisher.offer("reboot", shown)
 
     def writing(self) -> None:
-        """What was shown is about to be replaced by the coordinator's own write: the next tick says by what."""
+        """What was shown is about to be replaced by the coordinator's own write: the next tick knows by what."""
         self._shown = None
         self._publisher.withdraw("reboot")
 

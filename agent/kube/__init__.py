@@ -14,7 +14,7 @@ from agent.kube.access import find
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
 from agent.kube.credentials import Access, direct, in_cluster
 from agent.kube.eviction import Eviction, Outcome
-from agent.kube.request import ClientContext, RequestMetric, RetryPolicy
+from agent.kube.request import ClientContext, RequestMetric
 from agent.kube.resources import (
     ACCESS_REVIEWS,
     CONFIGMAPS,
@@ -30,6 +30,7 @@ from agent.kube.resources import (
     Resource,
     field_selector,
 )
+from agent.kube.retry import RetryPolicy
 from agent.kube.watch import Change, EventType, Informer, Listing, Watch
 
 __all__ = [

@@ -19,8 +19,9 @@ from agent.kube import eviction
 from agent.kube.credentials import Access
 from agent.kube.errors import Malformed, Operation, Refused
 from agent.kube.eviction import Eviction
-from agent.kube.request import JSON, Caller, ClientContext, Request, RetryPolicy
+from agent.kube.request import JSON, Caller, ClientContext, Request
 from agent.kube.resources import PODS, Resource
+from agent.kube.retry import RetryPolicy
 from agent.kube.watch import Informer, Listing, Watch
 
 FIELD_MANAGER = "node-hardening-agent"

@@ -21,7 +21,8 @@ from agent.errors import KubeError
 from agent.kube.client import Kube
 from agent.kube.credentials import Access, Trust
 from agent.kube.errors import Malformed, NoCredentials, Operation
-from agent.kube.request import ClientContext, Log, RetryPolicy
+from agent.kube.request import ClientContext, Log
+from agent.kube.retry import RetryPolicy
 
 PATH = "/configz"
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----[^-]{1,65536}-----END CERTIFICATE-----")

@@ -16,7 +16,8 @@ from agent.bounded_http import BODY_BYTES, parse_json
 from agent.errors import KubeError
 from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
 from agent.kube.network_errors import NETWORK, unreachable
-from agent.kube.request import Backoff, Caller, Request, RetryPolicy
+from agent.kube.request import Caller, Request
+from agent.kube.retry import Backoff, RetryPolicy
 from agent.kube.transport import Stream
 
 # Long, because each end costs a request of every node; drawn between half and the whole, so that nodes spread.

@@ -1,6 +1,6 @@
 """The coordinator's port to the API server: the few objects it reads and the two that it writes, as frozen values.
 
-Every write carries the resourceVersion that was seen, so that a change by anybody in between is a Conflict and a new
+Every write carries the resourceVersion that was seen, so that a change by others in between is a Conflict and a new
 decision. Reads may come from a watch; they are never older than this process's own last write. It refuses to offer a
 write without a version. The implementation is agent/reboot/kube/cluster.py.
 """
@@ -44,7 +44,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class NodePatch:
-    """What changes on the Node, all at once. None as a value removes the key; None as a part leaves it alone.
+    """What changes on the Node, in one request. None as a value removes the key; None as a part leaves it alone.
 
     A condition is only in a patch that leaves the spec alone: the API server takes those two apart.
     """
@@ -62,7 +62,7 @@ class NodePatch:
 
 
 class LeasePhase(StrEnum):
-    """What the holder is about. REBOOTING is never taken over only because nobody hears of the holder."""
+    """What the holder is doing. REBOOTING is never taken over only because the holder is silent."""
 
     NONE = ""
     HELD = "held"
@@ -76,7 +76,7 @@ class LeaseView:
     version: empty for a lease that does not exist yet. holder: `<node>/<uid>`, empty when free. renewed: as the holder
     wrote it; only ever compared with itself. cycle, boot: of the holder. taken_from: the holder that this one
     replaced. last_reboot: wall seconds of some node, 0 for never. pool_size: nodes that the last taker counted. waited:
-    seconds that the last taker had waited. stuck: who said first that the holder does not come back.
+    seconds that the last taker had waited. stuck: which node first reported that the holder does not come back.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Cluster(Protocol):
         """Whether RBAC lets this agent patch a Lease that may not exist yet. Raises KubeError."""
 
     def members(self) -> Iterable[Member]:
-        """Every node of the cluster, read page by page. Only who is about to take the lock asks."""
+        """Every node of the cluster, read page by page. Only a node about to acquire the lock reads it."""
 
     def count(self) -> int:
         """How many nodes the cluster has, about; one small request."""

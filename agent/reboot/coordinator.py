@@ -1,4 +1,4 @@
-"""One tick: observe everything, let the machine decide, do the one thing it says, and report the status.
+"""One tick: observe everything, let the machine decide, do the one thing it decides, and report the status.
 
 It refuses to do two things in one tick, to act on a Lease that others may have taken, and to give the reboot command
 in any other way than directly behind the fence. Whatever fails ends the tick; the next one observes again.
@@ -120,7 +120,7 @@ class Coordinator:
         return self._report(tick) if wait > 0 or is_written else tick
 
     def _observe_and_decide(self) -> tuple[Inputs, Decision]:
-        """Observes what is cheap, then what the machine asks for. Raises AgentError: nothing can be decided."""
+        """Observes what is cheap, then what the machine requests. Raises AgentError: nothing can be decided."""
         inputs = self._observer.observe()
         decision = self._decide(inputs)
         for _ in range(_FETCHES_LIMIT):
@@ -214,7 +214,7 @@ class Coordinator:
         if write.result is not None:
             self._deps.reporter.cycle_ended(write.result)
 
-    def _taints(self, inputs: Inputs, node: NodeView, wanted: str) -> tuple[dict[str, str], ...] | None:
+    def _taints(self, inputs: Inputs, node: NodeView, desired: str) -> tuple[dict[str, str], ...] | None:
         """spec.taints when our PreferNoSchedule taint has to come or go, also one of an earlier key; else None."""
         ours = {self._policy.prefer_no_schedule_taint} - {""}
         if isinstance(inputs.state, Pending) and inputs.state.taint:
@@ -224,14 +224,14 @@ class Coordinator:
             for taint in node.taints
             if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
         }
-        if there == ({wanted} if wanted else set()):
+        if there == ({desired} if desired else set()):
             return None
         others = tuple(
             dict(taint)
             for taint in node.taints
             if taint.get("key") not in there or taint.get("effect") != _PREFER_NO_SCHEDULE
         )
-        return (*others, {"key": wanted, "effect": _PREFER_NO_SCHEDULE}) if wanted else others
+        return (*others, {"key": desired, "effect": _PREFER_NO_SCHEDULE}) if desired else others
 
     def _drain(self, inputs: Inputs, step: StepDrain) -> float:
         name = inputs.mine.view.name if inputs.mine else ""

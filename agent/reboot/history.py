@@ -1,6 +1,6 @@
 """The last few reboots of a node, on the node: what `kubectl node-hardening history` shows.
 
-Bounded to five entries. A history that cannot be read is started again: it is for people, nothing depends on it.
+Bounded to five entries. A history that cannot be read is started again: it is for users, nothing depends on it.
 """
 
 from __future__ import annotations

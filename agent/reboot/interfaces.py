@@ -30,7 +30,7 @@ class Clock(Protocol):
         """Seconds; never goes back within one boot, starts from zero with each."""
 
     def wall(self) -> float:
-        """Seconds since the epoch; for people and windows, never for safety."""
+        """Seconds since the epoch; for display and windows, never for safety."""
 
 
 class Machine(Protocol):
@@ -46,12 +46,12 @@ class Machine(Protocol):
         """Whether the system is on its way down already. Raises HostError."""
 
 
-# -- what asks for a reboot --------------------------------------------------------------------------------------------
+# -- what requires a reboot --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SentinelReading:
-    """required: None when it cannot be told, `problem` then says why. reason: packages, for people.
+    """required: None when unknown, `problem` then names the cause. reason: packages, for users.
 
     stamp: another one whenever the request is a new one (file: inode and mtime and content's hash; command: a hash of
     its output). Compared only within one boot; empty while not required.
@@ -64,7 +64,7 @@ class SentinelReading:
 
 
 class Sentinel(Protocol):
-    """The file or command that asks for a reboot."""
+    """The file or command that requires a reboot."""
 
     def read(self) -> SentinelReading:
         """The state now. Cheap: a command runs at most once an interval, its last answer is given in between."""
@@ -75,7 +75,7 @@ class Sentinel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BlockerResult:
-    """blocked: also when it is unknown, which `unknown` says. by: who or what, as text; for unknown, why it is.
+    """blocked: also when it is unknown, as `unknown` shows. by: who or what, as text; for unknown, why it is.
 
     again_seconds: when it is worth another check, 0 when the blocker cannot say (a window knows its next opening).
     name, reason: the blocker's, filled in by whoever asked it.
@@ -176,10 +176,10 @@ class Progress:
 class Drain(Protocol):
     """Empties the node a step at a time. Remembers nothing that a new process could not find out by looking."""
 
-    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
-        """Evicts what may go now and returns at once; the next step is worth it after `wait_seconds`.
+    def step(self, mode: DrainMode, may_continue: Callable[[], bool]) -> Progress:
+        """Evicts what may go now and returns immediately; the next step is worth it after `wait_seconds`.
 
-        may_go_on: asked before each eviction; False means that the lock is no longer fresh and nothing more may be
+        may_continue: asked before each eviction; False means that the lock is no longer fresh and nothing more may be
         touched. A step lasts seconds, never minutes: the lease is renewed between steps. Raises AgentError.
         """
 
@@ -201,7 +201,7 @@ class HookStage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HookProgress:
-    """done: all of the stage's hooks ended well. error: one did not, and why. Neither: still running."""
+    """done: all of the stage's hooks succeeded. error: one did not, and why. Neither: still running."""
 
     done: bool
     error: str = ""
@@ -211,7 +211,7 @@ class Hooks(Protocol):
     """Commands around the reboot. They run beside the ticks, so that the lease is renewed while they take minutes."""
 
     def step(self, stage: HookStage, cycle: str) -> HookProgress:
-        """Starts the stage's hooks at the first call for this cycle, then says how they fare. Done when there are none.
+        """Starts the stage's hooks at the first call for this cycle, then reports progress. Done when there are none.
 
         A failed stage is tried again only after `reset`. A new process starts them again: hooks run at least once.
         """
@@ -221,13 +221,13 @@ class Hooks(Protocol):
 
 
 class Rebooter(Protocol):
-    """The one thing that cannot be taken back."""
+    """The one step that cannot be reverted."""
 
     def reboot(self) -> None:
         """Gives the command, or the signal, and returns.
 
         Raises AgentError when the node is certainly not going down: the command was not found, was refused or ended
-        badly. CommandTimeout says that it cannot be told; the coordinator then waits `rebootTimeout` as after a good
+        badly. CommandTimeout means that it is unknown; the coordinator then waits `rebootTimeout` as after a good
         answer. A command that a signal ended may well have worked: raise nothing.
         """
 
@@ -281,7 +281,7 @@ class Announcement:
 class Tick:
     """What one tick came to.
 
-    status: as the annotation reboot-status and the condition have it. sentence: the same for people. wait_seconds: when
+    status: as the annotation reboot-status and the condition have it. sentence: the same as text. wait_seconds: when
     to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
     required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
     which the lock was acquired that this node has or waits for, 0 for neither.

@@ -1,4 +1,4 @@
-"""Observes everything that a tick depends on: what is cheap always, what costs requests when the machine asks for it.
+"""Observes everything that a tick depends on: what is cheap always, what costs requests when the machine requests it.
 
 It refuses to act, and to turn what it could not read into anything but unknown or an error.
 """
@@ -189,9 +189,9 @@ class Observer:
         pool = pool_of(node.labels, self._policy.pool)
         names = lease_names(pool, usable_slots(self._policy, pool))
         own = state.lease if isinstance(state, Attempt) else getattr(state, "lease", "")
-        wanted = (*names, own) if own and own not in names else names
+        read = (*names, own) if own and own not in names else names
         try:
-            slots = self._lock.observe(wanted, self.identity, indexed=len(names), follow=may_want or not idle)
+            slots = self._lock.observe(read, self.identity, indexed=len(names), follow=may_want or not idle)
         except KubeError as error:
             if not isinstance(state, Attempt):
                 raise
@@ -337,7 +337,7 @@ class Observer:
         if inputs.mine is None:
             self._before_lock = (inputs.now.mono, inputs.blockers, found)
 
-    def _while_untaken(self, members: Iterable[Member], inputs: Inputs, wanted: Slot) -> Iterator[Member]:
+    def _while_untaken(self, members: Iterable[Member], inputs: Inputs, counted_for: Slot) -> Iterator[Member]:
         """The members, as long as no other node takes the Lease that they are counted for.
 
         In a big cluster many begin to count before the first is done. The Leases are watched by who waits: reading them
@@ -351,7 +351,7 @@ class Observer:
             if number % MEMBERS_A_PAGE or inputs.node is None:
                 continue
             slots, mine, spare = self._slots(inputs.node, inputs.state, may_want=True)
-            if wanted.view not in [slot.view for slot in slots]:
+            if counted_for.view not in [slot.view for slot in slots]:
                 inputs.slots, inputs.mine, inputs.spare = slots, mine, spare
                 inputs.attempt = self._attempt(inputs.node, slots, inputs.state, mine, inputs.now)
                 raise _Taken

@@ -112,7 +112,7 @@ REBOOTERS: Mapping[RebootMethod, Callable[[Reboot, Host], Rebooter]] = {
 
 
 def make_rebooter(policy: Reboot, host: Host) -> Rebooter:
-    """The way of rebooting that the policy asks for."""
+    """The reboot method of the policy."""
     return REBOOTERS[policy.method](policy, host)
 
 

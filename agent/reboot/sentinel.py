@@ -31,10 +31,10 @@ _NOT_RUN = {126: "could not be executed", 127: "was not found: is it installed?"
 
 
 class WatchedSentinel(Protocol):
-    """A sentinel with what its caller has to know to be woken in time."""
+    """A sentinel with what its caller needs to wake up in time."""
 
     def read(self) -> SentinelReading:
-        """The state now; see ports.Sentinel."""
+        """The state now; see interfaces.Sentinel."""
 
     def watched(self) -> tuple[str, ...]:
         """Paths of the node whose changes are news, for inotify; empty when there are none."""
@@ -46,7 +46,7 @@ class WatchedSentinel(Protocol):
 def make_sentinel(
     policy: SentinelPolicy, host: Host, clock: Clock, wake: Callable[[], None] = lambda: None
 ) -> WatchedSentinel:
-    """The sentinel that the policy asks for. wake: called when a command's new answer is there, from its thread."""
+    """The sentinel of the policy. wake: called when a command's new answer is there, from its thread."""
     if policy.command:
         return CommandSentinel(policy, host, clock, wake)
     return FileSentinel(policy.file, host)
@@ -121,7 +121,7 @@ class FileSentinel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _TimedReading:
     reading: SentinelReading
     at: float
 
@@ -140,7 +140,7 @@ class CommandSentinel:
         self._host = host
         self._clock = clock
         self._wake = wake
-        self._answer: _Answer | None = None
+        self._answer: _TimedReading | None = None
         self._started: float | None = None
         self._running: threading.Thread | None = None
 
@@ -182,7 +182,7 @@ class CommandSentinel:
             reading = SentinelReading(None, problem=f"{error}: is it installed?")
         except AgentError as error:
             reading = SentinelReading(None, problem=str(error))
-        self._answer = _Answer(reading, started)
+        self._answer = _TimedReading(reading, started)
         if before is None or before.reading != reading:
             self._wake()
 

@@ -226,7 +226,7 @@ def bounded(text: str) -> str:
 
 
 def decode(text: str) -> NodeState:
-    """Reads the annotation; an empty one is an idle node. Raises ValueError that says what is wrong."""
+    """Reads the annotation; an empty one is an idle node. Raises ValueError that names what is wrong."""
     if not text:
         return Idle()
     if len(text) > _ANNOTATION_LIMIT:

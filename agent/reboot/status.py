@@ -76,7 +76,7 @@ class BudgetRef:
 class DrainStatus:
     """How far the drain is. total: pods that have to go; left: of those, still there; pods: names of some of them.
 
-    refusals: what refuses evictions, as text for people.
+    refusals: what refuses evictions, as text.
     """
 
     total: int = 0
@@ -92,7 +92,7 @@ class RebootStatus:
 
     required: None when unknown. blocked_by: the blocker's name. holder: the node that holds the lock waited for. lock:
     the Lease held or waited for. since, until: epoch seconds, 0 for none: when the phase began (of an idle or pending
-    node: when the reboot was first required), and when it ends or is tried again. message: for people.
+    node: when the reboot was first required), and when it ends or is tried again. message: for users.
     """
 
     phase: Phase

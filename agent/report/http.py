@@ -32,7 +32,7 @@ Probe = Callable[[], tuple[bool, str]]
 
 
 @dataclass(slots=True)
-class _Exchange:
+class _ClientConnection:
     """One connection: the request as far as it has arrived, then what is left of the answer."""
 
     client: socket.socket
@@ -57,7 +57,7 @@ class StatusServer:
         self._registry = registry
         self._probes = {"/healthz": healthy, "/livez": healthy, "/readyz": ready}
         self._selector = selectors.DefaultSelector()
-        self._exchanges: dict[socket.socket, _Exchange] = {}  # in the order of their beginning
+        self._exchanges: dict[socket.socket, _ClientConnection] = {}  # in the order of their beginning
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="status-server", daemon=True)
 
@@ -88,8 +88,8 @@ class StatusServer:
                 for key, _ in self._selector.select(left):
                     if key.data is None:
                         self._accept()
-                    elif key.data.client in self._exchanges:  # not closed to make room meanwhile
-                        self._go_on(key.data)
+                    elif key.data.client in self._exchanges:  # not closed meanwhile to admit another
+                        self._continue(key.data)
                 self._expire()
             for exchange in list(self._exchanges.values()):
                 self._end(exchange)
@@ -102,10 +102,10 @@ class StatusServer:
         if len(self._exchanges) >= CONNECTIONS:
             self._end(next(iter(self._exchanges.values())))
         client.setblocking(False)
-        exchange = self._exchanges[client] = _Exchange(client, time.monotonic() + EXCHANGE_SECONDS)
+        exchange = self._exchanges[client] = _ClientConnection(client, time.monotonic() + EXCHANGE_SECONDS)
         self._selector.register(client, selectors.EVENT_READ, exchange)
 
-    def _go_on(self, exchange: _Exchange) -> None:
+    def _continue(self, exchange: _ClientConnection) -> None:
         try:
             if exchange.answer is None:
                 self._read(exchange)
@@ -118,7 +118,7 @@ class StatusServer:
         except OSError:  # the client has left: a scrape that timed out, for example
             self._end(exchange)
 
-    def _read(self, exchange: _Exchange) -> None:
+    def _read(self, exchange: _ClientConnection) -> None:
         part = exchange.client.recv(REQUEST_BYTES - len(exchange.request))
         exchange.request += part
         if b"\r\n\r\n" in exchange.request:
@@ -153,7 +153,7 @@ class StatusServer:
                 return
             self._end(exchange)
 
-    def _end(self, exchange: _Exchange) -> None:
+    def _end(self, exchange: _ClientConnection) -> None:
         del self._exchanges[exchange.client]
         self._selector.unregister(exchange.client)
         exchange.client.close()

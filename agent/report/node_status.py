@@ -189,11 +189,11 @@ def change_sentence(changes: Sequence[Change], when: str) -> str | None:
     return cut(f"{when}: {first}{more}", _SENTENCE_CHARACTERS)
 
 
-def condition_body(wanted: Condition, there: Mapping[str, str] | None, wall: float) -> dict[str, str]:
+def condition_body(desired: Condition, there: Mapping[str, str] | None, wall: float) -> dict[str, str]:
     """As the API server takes it. The transition time moves only with the status, as everybody else's does."""
     now = format_rfc3339(wall)
-    since = there.get("lastTransitionTime") if there and there.get("status") == wanted.status else None
-    return {**asdict(wanted), "lastHeartbeatTime": now, "lastTransitionTime": since or now}
+    since = there.get("lastTransitionTime") if there and there.get("status") == desired.status else None
+    return {**asdict(desired), "lastHeartbeatTime": now, "lastTransitionTime": since or now}
 
 
 def cut(text: str, characters: int) -> str:

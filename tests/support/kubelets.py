@@ -57,7 +57,7 @@ class StagedProber:
     def secure(self, _address: str, _port: int, /) -> ProbeResult:
         return self.to_secure
 
-    def plain(self, _address: str, _port: int, /) -> ProbeResult:
+    def http(self, _address: str, _port: int, /) -> ProbeResult:
         return self.to_plain
 
 

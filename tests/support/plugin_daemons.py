@@ -86,11 +86,11 @@ class DrainOf:
         self._machine = machine
         self._began: float | None = None
 
-    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
+    def step(self, mode: DrainMode, may_continue: Callable[[], bool]) -> Progress:
         """The machine's, with the slowest pod as the real one tells it."""
         machine = self._machine
         began = self._began = machine.world.now if self._began is None else self._began
-        found = machine.drain_step(mode, may_go_on) if machine.world.now >= began + _SLOWEST_SECONDS else None
+        found = machine.drain_step(mode, may_continue) if machine.world.now >= began + _SLOWEST_SECONDS else None
         if found is None or machine.world.now < machine.pdb_until:
             held = machine.drain_step(mode, lambda: False)
             budgets = (("shop", "web", "Deployment web"),) if machine.world.now < machine.pdb_until else ()

@@ -93,8 +93,8 @@ class BlockerOf:
 class DrainOf:
     machine: SimMachine
 
-    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
-        return replace(self.machine.drain_step(mode, may_go_on), mode=mode)
+    def step(self, mode: DrainMode, may_continue: Callable[[], bool]) -> Progress:
+        return replace(self.machine.drain_step(mode, may_continue), mode=mode)
 
     def has_changed(self) -> bool:
         return False

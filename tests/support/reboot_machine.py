@@ -376,9 +376,9 @@ class SimMachine:
 
     # -- the ports: drain, hooks, power, reporter ----------------------------------------------------------------------
 
-    def drain_step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
+    def drain_step(self, mode: DrainMode, may_continue: Callable[[], bool]) -> Progress:
         blocked = self.world.now < self.pdb_until
-        while self.pods_left and may_go_on() and (not blocked or mode is DrainMode.DELETE):
+        while self.pods_left and may_continue() and (not blocked or mode is DrainMode.DELETE):
             self.check_lock("evicts")
             self.call("evict", self._evict, write=True)
             if self.evicted_again:

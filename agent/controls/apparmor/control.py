@@ -138,7 +138,7 @@ class ApparmorControl:
                 continue
             key = (file.shown, digest(file.content), stamp)
             if key not in before and self._clock() > deadline:
-                late = f"not checked: one pass checks profiles for at most {_LINT_SECONDS:g} s; the next pass goes on"
+                late = f"not checked: a pass checks profiles for at most {_LINT_SECONDS:g} s; the next checks the rest"
                 refused.append(Refused(file.name, file.shown, (Problem(file.shown, 0, "", late),)))
                 continue
             linted = before.get(key) or parser.lint(file.content, file.shown)

@@ -38,7 +38,7 @@ class KubeletControl:
     """Observes and judges; plans nothing.
 
     configz: gives the running kubelet's own configuration (`GET /configz`) from its port and a word that names this one
-    run of it, where the layers above may ask for it; None when they may not. prober: what asks the kubelet's ports; the
+    run of it, where the layers above may read it; None when they may not. prober: requests the kubelet's ports; the
     real one when it is left out.
     """
 
@@ -62,7 +62,7 @@ class KubeletControl:
     def judge(self, seen: Observation) -> Sequence[Finding]:
         running = [one for one in seen.kubelets if not one.ended]
         settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
-        modes = [finding for group, looks in seen.looks for finding in files.judge(group, looks)]
+        modes = [finding for group, found_files in seen.files for finding in files.judge(group, found_files)]
         found = [_process(seen), *_worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
 
@@ -71,13 +71,13 @@ class KubeletControl:
         return ()
 
     def _skips(self) -> Mapping[str, str]:
-        return {f"{CONTROL}/{_plain(id_)}": reason for id_, reason in self._config.skip.items()}
+        return {f"{CONTROL}/{_without_prefix(id_)}": reason for id_, reason in self._config.skip.items()}
 
     def _misspelt(self) -> Iterable[Finding]:
         for id_ in self._config.skip:
-            if _plain(id_) in CHECK_IDS:
+            if _without_prefix(id_) in CHECK_IDS:
                 continue
-            close = difflib.get_close_matches(_plain(id_), CHECK_IDS, n=1)
+            close = difflib.get_close_matches(_without_prefix(id_), CHECK_IDS, n=1)
             meant = f"Did you mean {close[0]}?" if close else f"The ids are {', '.join(CHECK_IDS)}."
             row = Row(f"skip/{id_}", "Skipped checks are checks", Severity.LOW, "an id of a check")
             observed = f"{id_!r} is no check: nothing is skipped"
@@ -90,7 +90,7 @@ def _judge(one: Kubelet) -> list[Finding]:
     settings = [
         http_findings.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found
     ]
-    modes = [finding for group, looks in one.looks for finding in files.judge(group, looks)]
+    modes = [finding for group, found_files in one.files for finding in files.judge(group, found_files)]
     return [_configuration(one), *settings, *http_findings.judge(one.answers), _drift(one), *modes]
 
 
@@ -152,7 +152,7 @@ def _drift(one: Kubelet) -> Finding:
 
 
 def _named(one: Kubelet, finding: Finding, running: int) -> Finding:
-    """Says which kubelet is meant, where there are several."""
+    """Names the kubelet's pid where several kubelets run."""
     return replace(finding, observed=f"pid {one.launch.process.pid}: {finding.observed}") if running > 1 else finding
 
 
@@ -171,5 +171,5 @@ def _skipped(finding: Finding, skips: Mapping[str, str]) -> Finding:
     )
 
 
-def _plain(id_: str) -> str:
+def _without_prefix(id_: str) -> str:
     return id_.removeprefix(f"{CONTROL}/")

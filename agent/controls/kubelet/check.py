@@ -1,4 +1,4 @@
-"""What a check is and what it says: the row that does not change, and the answer for one kubelet.
+"""A check: the row that does not change, and the result for one kubelet.
 
 Findings are made here, so that every one names observed value, source, what was expected and the next step alike.
 """
@@ -94,7 +94,7 @@ def setting_check(
     fix: str,
     good: Callable[[object], bool],
 ) -> Check:
-    """A check of one setting: `good` says whether a value passes; `fix` is the YAML that would."""
+    """A check of one setting: `good`: whether a value passes; `fix`: the YAML that would pass."""
 
     def judge(facts: Facts) -> CheckResult:
         setting = facts.effective.get(field)

@@ -1,6 +1,6 @@
 """Which processes are kubelets, and with which arguments each was really started.
 
-A kubelet of its own (kubeadm, RKE2, k0s, EKS …) says so on its command line. K3s runs it inside `k3s server|agent`,
+A kubelet of its own (kubeadm, RKE2, k0s, EKS …) shows on its command line. K3s runs it inside `k3s server|agent`,
 which wipes its own arguments from /proc, and MicroK8s inside `kubelite`, which reads them from a file: there the
 arguments are put together as those programs do it. Where they cannot be read nothing is believed.
 https://github.com/k3s-io/k3s (pkg/daemons/agent, pkg/configfilearg, pkg/util/args.go), https://github.com/canonical/microk8s
@@ -43,8 +43,8 @@ class Launch:
 
     kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where its
     flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
-    proxy: the flags of a kube-proxy in the same process, None where there is none or proxy_problem says why they are
-    unknown. flag_files: files that hold its flags.
+    proxy: the flags of a kube-proxy in the same process, None where there is none or where proxy_problem names why
+    they are unknown. flag_files: files that hold its flags.
     """
 
     process: Process

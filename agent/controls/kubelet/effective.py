@@ -58,19 +58,19 @@ class Effective:
     doubt: str = ""
     configz: Tree | None = None
 
-    def get(self, wanted: Field) -> Setting:
+    def get(self, key: Field) -> Setting:
         """The value that counts: the running kubelet's own answer where there is one, else flags and files."""
-        return self._running(wanted) or self.configured(wanted)
+        return self._running(key) or self.configured(key)
 
-    def configured(self, wanted: Field) -> Setting:
+    def configured(self, key: Field) -> Setting:
         """The value by flags and files."""
         if self.doubt:
             return Setting(None, "", self.doubt)
-        if wanted is fields.SECCOMP:
-            return self._either(wanted)
-        if wanted is fields.GATES:
-            return self._gates(wanted)
-        return self._by_flag(wanted) or self._by_file(wanted)
+        if key is fields.SECCOMP:
+            return self._either(key)
+        if key is fields.GATES:
+            return self._gates(key)
+        return self._by_flag(key) or self._by_file(key)
 
     def gate(self, name: str) -> Setting:
         """One feature gate, with the place that decides it; None when it is not set."""
@@ -89,9 +89,9 @@ class Effective:
         below = found.data if found is not None and isinstance(found.data, Mapping) else {}
         return below[name].source if name in below else source
 
-    def path(self, wanted: Field) -> str:
+    def path(self, key: Field) -> str:
         """A setting that is a path, made absolute; empty when it is unset or unknown."""
-        setting = self.get(wanted)
+        setting = self.get(key)
         return self.absolute(setting.value, setting.folder) if setting.value and not setting.problem else ""
 
     def absolute(self, path: str, folder: str = "") -> str:
@@ -101,68 +101,68 @@ class Effective:
     def differences(self) -> tuple[str, ...]:
         """Where the running kubelet's own answer is not what its command line and files say."""
         found = []
-        for wanted in FIELDS if self.configz is not None else ():
-            running, set_ = self._running(wanted), self.configured(wanted)
-            if running is None or running.problem or set_.problem or _same(wanted, running.value, set_.value):
+        for key in FIELDS if self.configz is not None else ():
+            running, set_ = self._running(key), self.configured(key)
+            if running is None or running.problem or set_.problem or _same(key, running.value, set_.value):
                 continue
             by_files = f"{fields.spelled(set_.value)} by {set_.source}"
-            found.append(f"{wanted.path} is {fields.spelled(running.value)} in the running kubelet and {by_files}")
+            found.append(f"{key.path} is {fields.spelled(running.value)} in the running kubelet and {by_files}")
         return tuple(found)
 
     # -- the layers ------------------------------------------------------------------------------------------------
 
-    def _running(self, wanted: Field) -> Setting | None:
-        if self.configz is None or not wanted.path:
+    def _running(self, key: Field) -> Setting | None:
+        if self.configz is None or not key.path:
             return None
-        found = yaml_tree.find(self.configz, wanted.path)
+        found = yaml_tree.find(self.configz, key.path)
         if found is None:
             # omitempty leaves out what is zero; a field whose default is not zero would be there if it were known.
-            setting = None if wanted.default else Setting(_zero(wanted), CONFIGZ)
+            setting = None if key.default else Setting(_zero(key), CONFIGZ)
         else:
             try:
-                setting = Setting(fields.from_file(wanted, found), CONFIGZ)
+                setting = Setting(fields.from_file(key, found), CONFIGZ)
             except Wrong as error:
                 setting = Setting(None, CONFIGZ, f"configz: {error}")
-        if wanted is fields.SECCOMP and setting is not None and setting.value is False:
-            flag = self.configured(wanted)  # the flag is not in /configz: either of them is enough
+        if key is fields.SECCOMP and setting is not None and setting.value is False:
+            flag = self.configured(key)  # the flag is not in /configz: either of them is enough
             return flag if flag.problem or flag.source.startswith("flag") else setting
         return setting
 
-    def _by_flag(self, wanted: Field) -> Setting | None:
-        last = self.flags.last(wanted.flag) if wanted.flag else None
+    def _by_flag(self, key: Field) -> Setting | None:
+        last = self.flags.last(key.flag) if key.flag else None
         if last is None:
             return None
         try:
-            return Setting(fields.from_flags(wanted, self.flags), last.source)
+            return Setting(fields.from_flags(key, self.flags), last.source)
         except Wrong as error:
             return Setting(None, last.source, f"{last.source}: {error}; the kubelet refuses it")
 
-    def _by_file(self, wanted: Field) -> Setting:
-        if not wanted.path:
-            return Setting(wanted.default, UNSET)
+    def _by_file(self, key: Field) -> Setting:
+        if not key.path:
+            return Setting(key.default, UNSET)
         if self.trouble:
             return Setting(None, "", self.trouble)
-        found = yaml_tree.find(self.tree, wanted.path)
+        found = yaml_tree.find(self.tree, key.path)
         if found is not None:
-            value = fields.from_file(wanted, found)  # cannot be wrong: that would be trouble
-            if value or not wanted.zero_is_unset:
+            value = fields.from_file(key, found)  # cannot be wrong: that would be trouble
+            if value or not key.zero_is_unset:
                 return Setting(value, found.source, folder=found.folder)
         if self.config:
-            return Setting(wanted.default, WITH_CONFIG)
+            return Setting(key.default, WITH_CONFIG)
         # The legacy value stands in the tree; where it does not, a drop-in has taken it out and v1beta1 fills the gap.
-        return Setting(wanted.default, VERSIONED if wanted.legacy is not None else FLAGS_ONLY)
+        return Setting(key.default, VERSIONED if key.legacy is not None else FLAGS_ONLY)
 
-    def _either(self, wanted: Field) -> Setting:
-        """seccompDefault: the flag and the field are or-ed, so --seccomp-default=false takes nothing back."""
-        flag = self._by_flag(wanted)
+    def _either(self, key: Field) -> Setting:
+        """seccompDefault: the flag and the field are or-ed, so --seccomp-default=false never overrules the field."""
+        flag = self._by_flag(key)
         if flag is not None and (flag.problem or flag.value):
             return flag
-        by_file = self._by_file(wanted)
+        by_file = self._by_file(key)
         return flag if flag is not None and not by_file.problem and not by_file.value else by_file
 
-    def _gates(self, wanted: Field) -> Setting:
+    def _gates(self, key: Field) -> Setting:
         """Feature gates merge by key; a flag's key wins."""
-        flag, by_file = self._by_flag(wanted), self._by_file(wanted)
+        flag, by_file = self._by_flag(key), self._by_file(key)
         if flag is None or flag.problem:
             return flag or by_file
         if by_file.problem:
@@ -286,16 +286,16 @@ def _other_case(tree: Tree, path: str) -> Iterator[str]:
         tree = below.data
 
 
-def _same(wanted: Field, one: Any, other: Any) -> bool:
-    if wanted.kind is Kind.DURATION:
+def _same(key: Field, one: Any, other: Any) -> bool:
+    if key.kind is Kind.DURATION:
         return True  # 4h, 4h0m0s and 240m are one; the field has no effect anyway
-    if wanted.kind is Kind.LIST:
+    if key.kind is Kind.LIST:
         return sorted(one) == sorted(other)
     return bool(one == other)
 
 
-def _zero(wanted: Field) -> Any:
-    return {Kind.BOOLEAN: False, Kind.INT32: 0, Kind.INT64: 0, Kind.LIST: (), Kind.GATES: {}}.get(wanted.kind, "")
+def _zero(key: Field) -> Any:
+    return {Kind.BOOLEAN: False, Kind.INT32: 0, Kind.INT64: 0, Kind.LIST: (), Kind.GATES: {}}.get(key.kind, "")
 
 
 def _is_symlink(view: Host, path: str) -> bool:

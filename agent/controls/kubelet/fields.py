@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from agent.controls.kubelet import flags as kubelet_flags
-from agent.controls.kubelet.yaml_tree import Value, plain, shown
+from agent.controls.kubelet.yaml_tree import Value, shown, to_json
 
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 _CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
@@ -23,7 +23,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Kind(Enum):
-    """What a value is, said as in a message."""
+    """What kind of value it is, as a message names it."""
 
     BOOLEAN = "true or false"
     INT32 = "a whole number"
@@ -36,7 +36,7 @@ class Kind(Enum):
 
 
 class Wrong(ValueError):
-    """The kubelet refuses the value; the message says why, without naming the place."""
+    """The kubelet refuses the value; the message explains why, without naming the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ TYPED: tuple[Field, ...] = (
 
 def from_file(field: Field, value: Value) -> Any:
     """The value as the kubelet decodes it from JSON; lists become tuples. Raises Wrong."""
-    read = plain(value)
+    read = to_json(value)
     decoded = _DECODERS[field.kind](read)
     if decoded is None:
         raise Wrong(f"{field.path} is {shown(value)}, it has to be {field.kind.value}")

@@ -1,7 +1,7 @@
 """Modes and owners of the kubelet's files: CIS 4.1 and what it leaves out.
 
 A file that is not there is not applicable, never a failure. A mode that is too open does no harm below a folder that
-is closed to others, which the finding says.
+is closed to others; the finding names the folder.
 """
 
 from __future__ import annotations
@@ -123,32 +123,32 @@ def look(view: Host, group: Group) -> tuple[FoundFile, ...]:
     return tuple(_look(view, path) for path in dict.fromkeys(group.paths))
 
 
-def judge(group: Group, looks: Sequence[FoundFile]) -> tuple[Finding, ...]:
+def judge(group: Group, found_files: Sequence[FoundFile]) -> tuple[Finding, ...]:
     """One finding for the modes and one for the owners, or one for both. Pure."""
     if group.owner_id:
         return (
-            _finding(group, group.mode_id, looks, mode=True, owner=False),
-            _finding(group, group.owner_id, looks, mode=False, owner=True),
+            _finding(group, group.mode_id, found_files, mode=True, owner=False),
+            _finding(group, group.owner_id, found_files, mode=False, owner=True),
         )
-    return (_finding(group, group.mode_id, looks, mode=True, owner=True),)
+    return (_finding(group, group.mode_id, found_files, mode=True, owner=True),)
 
 
-def _finding(group: Group, id_: str, looks: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
+def _finding(group: Group, id_: str, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
     owned = "root" if group.any_group else "root:root"
     allowed = "not world-writable" if group.any_group else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
     what = " and ".join(["mode"] * mode + ["owner"] * owner)
     row = Row(id_, f"{group.title}: {what}", group.severity, expected)
-    return row.finding(_verdict(group, looks, mode=mode, owner=owner))
+    return row.finding(_verdict(group, found_files, mode=mode, owner=owner))
 
 
-def _verdict(group: Group, looks: Sequence[FoundFile], *, mode: bool, owner: bool) -> CheckResult:
+def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> CheckResult:
     wrong: list[str] = []
     closed: list[str] = []
     good: list[str] = []
     steps: list[str] = []
     problems = [group.trouble] if group.trouble else []
-    for one in looks:
+    for one in found_files:
         if one.stat is None:
             problems += [one.problem] if one.problem else []
             continue
@@ -170,7 +170,7 @@ def _verdict(group: Group, looks: Sequence[FoundFile], *, mode: bool, owner: boo
         return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or fix the cause.")
     if closed or good:
         return CheckResult(Status.PASS, _few([*closed, *good]), "stat")
-    missing = [one.path for one in looks if one.missing]
+    missing = [one.path for one in found_files if one.missing]
     return CheckResult(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
 
 

@@ -1,8 +1,8 @@
-"""What the running kubelet's answers mean, and what they say about 4.2.1.
+"""What the running kubelet's answers mean, for 4.2.1 among others.
 
-401 is anonymous off. 403 is anonymous on with only authorization in the way. 200 is every pod for everybody. Nothing
-else proves anything; a refused read-only port is good news only where the secure port was reached, because an agent in
-another network namespace would be refused everywhere.
+401 is anonymous off. 403 is anonymous on with only authorization in the way. 200 is every pod for everybody. No other
+answer decides anything; a refused read-only port is good news only where the secure port was reached, because an
+agent in another network namespace would be refused everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ_ONLY = Row("live-read-only", "Nothing answers on the read-only port", Sever
 
 @dataclass(frozen=True, slots=True)
 class ProbeResults:
-    """What both ports said. problem: why they were not asked."""
+    """The answers of both ports. problem: why no request was sent."""
 
     secure_url: str = ""
     secure: ProbeResult = field(default_factory=ProbeResult)
@@ -59,7 +59,7 @@ def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResu
         f"https://{host}:{ports[0]}{PATH}",
         prober.secure(str(ip), ports[0]),
         f"http://{host}:{ports[1]}{PATH}",
-        prober.plain(str(ip), ports[1]),
+        prober.http(str(ip), ports[1]),
     )
 
 

@@ -58,13 +58,13 @@ class Kubelet:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The node's kubelets, kube-proxies, and files. looks: of the usual places, when no kubelet runs."""
+    """The node's kubelets, kube-proxies, and files. files: those in the usual places, when no kubelet runs."""
 
     search: Search
     processes: int
     kubelets: tuple[Kubelet, ...]
     proxies: tuple[proxy.ProxyObservation, ...]
-    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
+    files: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
 
 
 def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
@@ -81,8 +81,8 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
-    looks = tuple((group, files.look(host, group)) for group in groups)
-    return Observation(search, table.total, kubelets, proxies, looks)
+    found_files = tuple((group, files.look(host, group)) for group in groups)
+    return Observation(search, table.total, kubelets, proxies, found_files)
 
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:

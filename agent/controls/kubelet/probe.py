@@ -41,7 +41,7 @@ class Prober(Protocol):
     def secure(self, address: str, port: int, /) -> ProbeResult:
         """Over TLS, as to port 10250. Never raises."""
 
-    def plain(self, address: str, port: int, /) -> ProbeResult:
+    def http(self, address: str, port: int, /) -> ProbeResult:
         """Over plain HTTP, as to port 10255. Never raises."""
 
 
@@ -57,7 +57,7 @@ class HttpProber:
         context.verify_mode = ssl.CERT_NONE
         return self._probe(address, port, context)
 
-    def plain(self, address: str, port: int) -> ProbeResult:
+    def http(self, address: str, port: int) -> ProbeResult:
         return self._probe(address, port, None)
 
     def _probe(self, address: str, port: int, context: ssl.SSLContext | None) -> ProbeResult:

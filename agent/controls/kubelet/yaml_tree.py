@@ -93,13 +93,13 @@ def _checked_json(text: str) -> str:
 
 
 def require_kind(tree: Tree, path: str, *, api_version: str = API_VERSION, kind: str = KIND) -> None:
-    """Raises DocumentRefused unless the document says that it is what is asked for."""
-    for key, wanted in (("apiVersion", api_version), ("kind", kind)):
+    """Raises DocumentRefused unless the document is of this API version and kind."""
+    for key, required in (("apiVersion", api_version), ("kind", kind)):
         found = tree.get(key)
         if found is None or found.data is None:
-            raise DocumentRefused(f"{path}: {key} is missing, it has to be {wanted}")
-        if found.data != wanted:
-            raise DocumentRefused(f"{_place(found)}: {key} is {shown(found)}, it has to be {wanted}")
+            raise DocumentRefused(f"{path}: {key} is missing, it must be {required}")
+        if found.data != required:
+            raise DocumentRefused(f"{_place(found)}: {key} is {shown(found)}, it must be {required}")
 
 
 def merge(base: Tree, patch: Tree) -> Tree:
@@ -130,12 +130,12 @@ def find(tree: Tree, path: str) -> Value | None:
     return value
 
 
-def plain(value: Value) -> Any:
+def to_json(value: Value) -> Any:
     """The value without places: what json.loads would have given."""
     if isinstance(value.data, Mapping):
-        return {key: plain(below) for key, below in value.data.items()}
+        return {key: to_json(below) for key, below in value.data.items()}
     if isinstance(value.data, tuple):
-        return [plain(below) for below in value.data]
+        return [to_json(below) for below in value.data]
     return value.data
 
 
@@ -150,7 +150,7 @@ def graft(document: Any, source: str) -> Value:
 
 def shown(value: Value) -> str:
     """A value in a message, on one line, cut where it is long; text in quotes so that "true" is not true."""
-    data = plain(value)
+    data = to_json(value)
     text = {True: "true", False: "false", None: "null"}[data] if isinstance(data, bool | None) else repr(data)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -224,7 +224,7 @@ class _Reader:
                 for below in value.data if isinstance(value.data, tuple) else (value,):
                     merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
             else:
-                # The line of the key is what a reader looks for; a block mapping's own mark is a line further.
+                # A reader searches for the line of the key; a block mapping's own mark is one line further.
                 pairs[event.value] = Value(value.data, f"{self._prefix}:{line}", self._folder)
         return {**merged, **pairs}
 

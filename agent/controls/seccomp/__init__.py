@@ -1,4 +1,4 @@
-"""Seccomp profiles for pods: validated, written for this node, installed where the kubelet looks."""
+"""Seccomp profiles for pods: validated, written for this node, installed where the kubelet reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps seccomp profiles in the folder where the kubelet looks, in the form that every runtime enforces.
+"""Keeps seccomp profiles in the folder that the kubelet reads, in the form that every runtime enforces.
 
 A profile that does not validate never replaces the one that is installed, and what is installed leaves only when its
 file leaves the configuration. It refuses to touch what others put into the same folder.
@@ -142,12 +142,12 @@ class SeccompControl:
 
     @staticmethod
     def _reason(item: Item, seen: Observation) -> str:
-        """Why the file is to be written; empty when it is as it should be, or when that cannot be told."""
+        """Why the file is to be written; empty when it is as it should be, or when that is unknown."""
         if item.present.error:
             return ""
         if difference := drift(item):
             return difference
-        # Somebody put the same bytes there before us: the manifest has to know, so that they leave with the policy.
+        # The same bytes were there before: the manifest has to record them, so that they are removed with the policy.
         return "not yet in the manifest" if not item.is_ours and not seen.manifest_error else ""
 
     def _install(self, item: Item, resolved: Resolved, directory: str) -> None:
@@ -168,7 +168,7 @@ class SeccompControl:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether anything is at the path. A folder that cannot be looked at is there, and its own error says the rest."""
+    """Whether anything is at the path. A folder that cannot be read counts as there; its own error explains why."""
     try:
         path.lstat()
     except FileNotFoundError:

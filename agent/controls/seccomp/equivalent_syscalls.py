@@ -1,7 +1,7 @@
 """Syscalls that do the same work as one that a profile denies, and so walk around it.
 
-Only for profiles that let through what they do not name: under a denying default a twin is denied already. It refuses
-to judge what a profile is for; it names the way around.
+Only for profiles that let through what they do not name: under a denying default an equivalent is denied already. It
+refuses to judge what a profile is for; it names the way around.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def families() -> tuple[Family, ...]:
 def gaps(resolved: Resolved) -> tuple[Gap, ...]:
     """The families of which the profile denies some and leaves others open on the node's architectures.
 
-    A rule that answers ENOSYS is not counted as a wish to deny: that is how programs are told to take the other way.
+    A rule that answers ENOSYS does not count as denying: it makes programs fall back to another syscall.
     """
     rules = denied(resolved)
     covered = set(_names(rules))

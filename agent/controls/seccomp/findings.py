@@ -1,7 +1,7 @@
 """Findings of the seccomp control: pure, and such that an SRE can act on them.
 
-A profile that is installed as the policy asks passes even where its author left a gap (an equivalent syscall that is
-not denied), because nothing on this node can fix that. The gap has a finding of its own, of high severity.
+A profile that is installed as the policy requires passes even where its author left a gap (an equivalent syscall that
+is not denied), because nothing on this node can fix that. The gap has a finding of its own, of high severity.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def _finding(thing: str, title: str, status: Status, severity: Severity, **field
 
 def _directory(seen: Observation) -> Finding:
     place = seen.place
-    title = "Profiles go where the kubelet looks for them"
+    title = "Profiles are where the kubelet reads them"
     if place.elsewhere:
         return _finding(
             "directory",
             title,
             Status.FAIL,
             Severity.HIGH,
-            observed=f"profiles go to {place.path}, the running kubelet looks in {place.elsewhere}",
+            observed=f"profiles go to {place.path}, the running kubelet reads {place.elsewhere}",
             expected=place.elsewhere,
             source=place.source,
-            remediation="Set seccomp.directory to auto, or to the directory in which the kubelet looks.",
+            remediation="Set seccomp.directory to auto, or to the directory that the kubelet reads.",
         )
     if place.problem:
         return _finding(
@@ -56,10 +56,10 @@ def _directory(seen: Observation) -> Finding:
             title,
             Status.UNKNOWN,
             Severity.HIGH,
-            observed=f"profiles are in {place.path}; where the kubelet looks is unknown: {place.problem}",
+            observed=f"profiles are in {place.path}; which directory the kubelet reads is unknown: {place.problem}",
             expected="<kubelet --root-dir>/seccomp",
             source=place.source,
-            remediation="Fix the cause, or set seccomp.directory to the directory in which the kubelet looks.",
+            remediation="Fix the cause, or set seccomp.directory to the directory that the kubelet reads.",
         )
     return _finding(
         "directory",
@@ -178,7 +178,7 @@ def _gaps(item: Item, seen: Observation) -> Iterable[Finding]:
         return
     if open_ways := gaps(item.resolved):
         yield _finding(
-            f"twins/{item.name}",
+            f"gaps/{item.name}",
             f"Seccomp profile {item.name} has no gaps",
             Status.INFO,
             Severity.HIGH,
@@ -195,9 +195,9 @@ def _gaps(item: Item, seen: Observation) -> Iterable[Finding]:
         needed = ".".join(map(str, max(young[name].libseccomp for name in unknown)))
         if seen.library:
             version, path = seen.library
-            said = ".".join(map(str, version))
+            reported = ".".join(map(str, version))
             # Debian's 2.5.4-1+deb12u1 knows what 2.5.5 does and still calls itself 2.5.4: so this is no failure.
-            observed = f"runc has libseccomp {said}, which does not know {names} and ignores the rule"
+            observed = f"runc has libseccomp {reported}, which does not know {names} and ignores the rule"
             source = f"{path} --version"
         else:
             observed, source = f"unknown whether the runtime's libseccomp knows {names}", "no runc found"

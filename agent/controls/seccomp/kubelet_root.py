@@ -28,8 +28,8 @@ Version = tuple[int, int, int]
 class Place:
     """The directory for profiles. source: how it is known. found: whether that is sure.
 
-    elsewhere: where the running kubelet looks, when that is not here. problem: why a kubelet that runs could not be
-    asked, empty when it could or none runs.
+    elsewhere: where the running kubelet reads profiles, when that is not here. problem: why a running
+    kubelet's root directory is unknown, empty when it is known or none runs.
     """
 
     path: str
@@ -53,7 +53,7 @@ def find(directory: str, host: Host, last_known: str) -> Place:
 
 
 def libseccomp_of(host: Host) -> tuple[Version, str] | None:
-    """The libseccomp that the node's runc was built with, and runc's path; None where that cannot be told."""
+    """The libseccomp that the node's runc was built with, and runc's path; None where that is unknown."""
     if host.how is HostExec.DIRECT and not host.is_running_system:
         return None  # a plain child would be this machine's runc, not the tree's
     try:

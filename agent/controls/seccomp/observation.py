@@ -11,12 +11,12 @@ from agent.controls.seccomp.profile_dir import Sources
 from agent.controls.seccomp.resolver import Platform, Resolved
 from agent.errors import Problem
 
-MODE: Final = 0o644  # runtimes read as root; people may look
+MODE: Final = 0o644  # runtimes read as root; users may read it too
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What stands at a path on the node. content None: nothing. error: why that cannot be told."""
+    """What stands at a path on the node. content None: nothing. error: why that is unknown."""
 
     content: bytes | None = None
     mode: int = MODE
@@ -27,7 +27,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One profile of the policy. resolved: as it should be installed, None when `problems` says why not."""
+    """One profile of the policy. resolved: as it should be installed, None when `problems` names why not."""
 
     name: str
     file: str
@@ -43,7 +43,7 @@ class Item:
 class Stale:
     """What was installed and is not used any more. there: whether our file still stands.
 
-    moved_to: the profile that takes its place where the kubelet looks now; None: it left the policy.
+    moved_to: the profile that takes its place where the kubelet reads now; None: it left the policy.
     """
 
     entry: Entry
@@ -80,5 +80,5 @@ def drift(item: Item) -> str:
     if item.present.content != item.resolved.content:
         if item.is_ours:
             return "another version is installed"
-        return "changed by somebody else" if item.entry else "a file of somebody else stands there; it is kept aside"
+        return "changed by another program or user" if item.entry else "a file of another owner; it is kept aside"
     return f"mode {item.present.mode:04o}" if item.present.mode != MODE else ""

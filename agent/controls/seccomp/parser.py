@@ -1,4 +1,4 @@
-"""Reads a profile in any of its three forms and says everything that is wrong with it, each with line and key.
+"""Reads a profile in any of its three forms and lists everything that is wrong with it, each with line and key.
 
 Read are the OCI form, the old one with `name` and Docker's (`archMap`, `includes`, `excludes`). Refused is what a
 runtime would drop without a word: an unknown key, a misspelt syscall, a comparison that is never true.
@@ -186,7 +186,7 @@ def _rule(shape: Shape, node: Node, key: str) -> tuple[Rule, bool] | None:
 def _names(shape: Shape, node: Node, found: dict[str, Member], key: str) -> tuple[str, ...]:
     before = len(shape.problems)
     written = shape.texts(found.get("names"), f"{key}.names")
-    # Old Docker wrote `"name": ""` beside `names`; the empty one says nothing.
+    # Old Docker wrote `"name": ""` beside `names`; the empty one means nothing.
     if (old := shape.text(found.get("name"), f"{key}.name")) and "name" in found:
         if written:
             shape.problem(found["name"].line, f"{key}.name", "stands beside names, which runtimes refuse: keep names")

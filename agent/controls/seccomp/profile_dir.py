@@ -23,7 +23,7 @@ _NOTES = (".md", ".txt", ".rst")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file. name: its path below the folder. file: as people find it. error: why content is not there."""
+    """One file. name: its path below the folder. file: the path shown to users. error: why content is not there."""
 
     name: str
     file: str

@@ -23,21 +23,21 @@ _RELEASE = re.compile(r"([0-9]+)\.([0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What a profile is resolved for. machine: uname's. kernel: (major, minor), None where it cannot be told."""
+    """What a profile is resolved for. machine: uname's. kernel: (major, minor), None where it is unknown."""
 
     machine: str
     kernel: tuple[int, int] | None
 
     @classmethod
     def of(cls, machine: str, kernel_release: str) -> Platform:
-        """From what uname says, e.g. `x86_64` and `6.1.0-18-amd64`."""
+        """From uname's fields, e.g. `x86_64` and `6.1.0-18-amd64`."""
         match = _RELEASE.match(kernel_release)
         return cls(machine, (int(match[1]), int(match[2])) if match else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A profile as it goes to the runtimes. notes: what was changed, each a few words that people read."""
+    """A profile as it goes to the runtimes. notes: what was changed, each a few words for users."""
 
     content: bytes
     default_action: str
@@ -72,7 +72,7 @@ def resolve(profile: Profile, platform: Platform, file: str) -> Resolved:
 
 
 def _architectures(profile: Profile, platform: Platform, notes: list[str]) -> tuple[str, ...]:
-    """This machine's architectures, as far as the profile asks for them; all of them where it asks for none.
+    """This machine's architectures, as far as the profile names them; all of them where it names none.
 
     A syscall of an architecture that is not listed kills the thread (libseccomp's default for bad architectures), and
     one of another byte order cannot even be added to the filter (libseccomp: EDOM).
@@ -81,18 +81,18 @@ def _architectures(profile: Profile, platform: Platform, notes: list[str]) -> tu
     if not family:
         notes.append(f"architectures left as they are: {platform.machine} is not known here")
         return profile.architectures
-    wanted = profile.architectures
+    named = profile.architectures
     if profile.arch_map:
-        wanted = next(((arch, *subs) for arch, subs in profile.arch_map if arch == family[0]), ())
+        named = next(((arch, *subs) for arch, subs in profile.arch_map if arch == family[0]), ())
         notes.append(f"archMap resolved for {platform.machine}")
-    elif not wanted:
+    elif not named:
         notes.append(f"architectures filled in for {platform.machine}: {', '.join(map(_short, family))}")
-    if not wanted:
+    if not named:
         return family
-    result = tuple(arch for arch in family if arch in wanted or arch == family[0])
-    if foreign := [arch for arch in dict.fromkeys(wanted) if arch not in family]:
+    result = tuple(arch for arch in family if arch in named or arch == family[0])
+    if foreign := [arch for arch in dict.fromkeys(named) if arch not in family]:
         notes.append(f"architectures of other machines left out: {', '.join(map(_short, foreign))}")
-    if family[0] not in wanted:
+    if family[0] not in named:
         notes.append(f"this machine's own architecture added: {_short(family[0])}")
     return result
 
@@ -130,7 +130,7 @@ def _kernel_allows(
     if gate.min_kernel is None:
         return True
     if platform.kernel is None:
-        notes.append("the kernel's version cannot be told: rules that ask for one taken the strict way")
+        notes.append("the kernel's version is unknown: rules with minKernel are read the strict way")
         return not loosens
     notes.append(f"minKernel resolved for Linux {platform.kernel[0]}.{platform.kernel[1]}")
     return (platform.kernel >= gate.min_kernel) is including
@@ -182,7 +182,7 @@ def _needs_capability(rule: Rule) -> bool:
 def _loadable(
     rules: Sequence[Rule], architectures: tuple[str, ...], profile: Profile, file: str, notes: list[str]
 ) -> tuple[tuple[str, ...], list[Problem]]:
-    """The architectures for which libseccomp takes the rules. One that the profile asks for is a problem instead."""
+    """The architectures for which libseccomp takes the rules. One that the profile names is a problem instead."""
     added = [rule for rule in rules if rule.effect != profile.effect]
     asked = {arch for one, subs in profile.arch_map for arch in (one, *subs)} | set(profile.architectures)
     kept = list(architectures)
@@ -246,7 +246,7 @@ def _merged(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     for group in groups.values():
         first = group[0]
         names = {name for rule in group for name in rule.names}
-        if first.args:  # what is unconditional anyway says nothing more with arguments
+        if first.args:  # what is unconditional anyway is no stricter with arguments
             names -= plain[first.effect]
         if names:
             merged.append(replace(first, names=tuple(sorted(names)), includes=None, excludes=None))

@@ -1,4 +1,4 @@
-"""Which syscalls there are, and on which architectures: so that a typo is told apart from a name of another machine.
+"""Which syscalls there are, and on which architectures: so that a typo differs from a name of another machine.
 
 The table is data (syscalls.txt, written by tools/make-syscalls); it refuses to ask libseccomp at run time, because the
 agent's image has none and the node's own may be older than its kernel.
@@ -60,7 +60,7 @@ _MIPS_LITTLE = {
     "mips64": ("SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64N32"),
 }
 
-# What people write in Docker's `arches`: Go's names, uname's and libseccomp's all mean the same machine.
+# What authors write in Docker's `arches`: Go's names, uname's and libseccomp's all mean the same machine.
 _SPELLINGS = {
     "amd64": "x86_64",
     "386": "x86",
@@ -141,7 +141,7 @@ def exists_on(name: str, architectures: tuple[str, ...]) -> bool:
 
 
 def family_of(machine: str) -> tuple[str, ...]:
-    """OCI's architectures of a machine (uname's name), its own first; empty for one that nobody knows."""
+    """OCI's architectures of a machine (uname's name), its own first; empty for an unknown one."""
     return (_FAMILIES | (_MIPS_LITTLE if sys.byteorder == "little" else _MIPS_BIG)).get(machine, ())
 
 

@@ -27,7 +27,7 @@ from agent.reboot.status import StatusReason
 
 __all__ = ["BLOCKERS", "BlockerContext", "BlockerSpec", "make_blockers", "reason_of"]
 
-# The coordinator asks while it holds the lock: an API server that is away must be known before the lease is old.
+# The coordinator checks while it holds the lock: an API server that is away must be known before the lease is old.
 _CALL_SECONDS = 8.0
 
 
@@ -123,7 +123,7 @@ def make_blockers(
     host: Host | None = None,
     sentinel: Sentinel | None = None,
 ) -> tuple[Blocker, ...]:
-    """The blockers that a policy asks for, in the order of BLOCKERS. namespace: the agent's own, with the pause."""
+    """The blockers of a policy, in the order of BLOCKERS. namespace: the agent's own, with the pause."""
     context = BlockerContext(policy, kube.within(_CALL_SECONDS), node, namespace, clock, host, sentinel)
     made = (spec.make(context) for spec in BLOCKERS)
     return tuple(blocker for blocker in made if blocker is not None)

@@ -23,7 +23,7 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 # `created` comes from another node's clock: an expiry by a hair is none yet.
 _SKEW_SECONDS = 30.0
-# A Node may be deleted and registered again under its name, by hand or by its cloud, while its machine reboots.
+# A Node may be deleted and registered again under its name, by a user or by its cloud, while its machine reboots.
 GONE_SECONDS = 30.0
 
 
@@ -36,7 +36,7 @@ class KuredHolder:
 
 
 class KuredBlocker:
-    """Looks for the annotation on every DaemonSet, or on the one that `lock.kuredDaemonset` names."""
+    """Searches for the annotation on every DaemonSet, or on the one that `lock.kuredDaemonset` names."""
 
     name = "kured"
     late = True
@@ -86,10 +86,10 @@ class KuredBlocker:
             return BlockerResult(blocked=True, by=f"kured's lock is not understood: {error}; see the {where}")
         there = [one for one in holders if self._exists(one.node)]
         if not there and holders:
-            return self._gone(holders[0].node)
+            return self._holder_without_node(holders[0].node)
         return judge(there, self._node, where)
 
-    def _gone(self, holder: str) -> BlockerResult:
+    def _holder_without_node(self, holder: str) -> BlockerResult:
         """Only holders without a Node are left: their lock counts for a while longer."""
         since = self._gone_since[holder]
         rest = GONE_SECONDS - (self._clock.monotonic() - since)

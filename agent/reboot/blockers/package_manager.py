@@ -1,6 +1,6 @@
 """A package manager that is at work on the node: dpkg, APT, unattended-upgrades, RPM, DNF, YUM, Zypper.
 
-A reboot in the middle of a transaction leaves packages half configured. Each of them marks its run with a lock on a
+A reboot during a transaction leaves packages half configured. Each of them marks its run with a lock on a
 file or with a file that holds its process number; only root can write either, so nothing that runs in a container
 counts. Locks are read from the kernel, none is taken. It refuses to take a mark that cannot be read for none.
 """

@@ -20,7 +20,7 @@ _LAST_MINUTE_SECONDS = 60.0
 
 
 class PauseBlocker:
-    """Asks for the ConfigMap: `data.until` (RFC 3339, empty: until it is deleted), `data.reason`, `data.by`."""
+    """Reads the ConfigMap: `data.until` (RFC 3339, empty: until it is deleted), `data.reason`, `data.by`."""
 
     name = "pause"
     late = True

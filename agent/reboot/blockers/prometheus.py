@@ -35,7 +35,7 @@ class PrometheusUnknown(AgentError):
 
 
 class PrometheusBlocker:
-    """Asks for alerts, or for a query's series; see config `reboot.blockers.prometheus`."""
+    """Queries alerts, or a query's series; see config `reboot.blockers.prometheus`."""
 
     name = "prometheus"
     late = True

@@ -84,8 +84,8 @@ def _intervals(window: Window, now: float) -> Iterator[tuple[float, float]]:
         day = today + timedelta(days=offset)
         if not _is_day_of(window, day):
             continue
-        opens = moment_of(day, start, where)
-        closes = moment_of(day + timedelta(days=1) if end <= start else day, end, where)
+        opens = first_occurrence(day, start, where)
+        closes = first_occurrence(day + timedelta(days=1) if end <= start else day, end, where)
         if opens < closes:
             yield opens, closes
 
@@ -120,7 +120,7 @@ def _after_blackouts(blackouts: Sequence[Blackout], now: float) -> float | None:
         holds = blackout_at(blackouts, moment)
         if holds is None:
             return moment
-        moment = moment_of(_day(moment, holds.timezone) + timedelta(days=1), time(), zone(holds.timezone))
+        moment = first_occurrence(_day(moment, holds.timezone) + timedelta(days=1), time(), zone(holds.timezone))
     return None
 
 
@@ -130,7 +130,7 @@ def _next_start(blackout: Blackout, now: float) -> float | None:
     for offset in range(1, 9):
         day = today + timedelta(days=offset)
         if _is_blacked_out(blackout, day):
-            return moment_of(day, time(), zone(blackout.timezone))
+            return first_occurrence(day, time(), zone(blackout.timezone))
     return None
 
 
@@ -141,15 +141,15 @@ def _is_blacked_out(blackout: Blackout, day: date) -> bool:
     return start <= shown <= end if start <= end else shown >= start or shown <= end
 
 
-def moment_of(day: date, at: time, where: tzinfo) -> float:
+def first_occurrence(day: date, at: time, where: tzinfo) -> float:
     """When the wall clock first shows this time of this day; a skipped one is the moment of the clock change."""
-    wanted = datetime.combine(day, at)
-    first = wanted.replace(tzinfo=where, fold=0).timestamp()
-    if datetime.fromtimestamp(first, where).replace(tzinfo=None) == wanted:
+    local = datetime.combine(day, at)
+    first = local.replace(tzinfo=where, fold=0).timestamp()
+    if datetime.fromtimestamp(first, where).replace(tzinfo=None) == local:
         return first
     # In a gap, fold=0 reckons with the offset before it and lands behind the change, fold=1 the other way round.
     # Source: PEP 495, "Invalid time". The change lies in between, on a whole second.
-    before, after = int(wanted.replace(tzinfo=where, fold=1).timestamp()), int(first)
+    before, after = int(local.replace(tzinfo=where, fold=1).timestamp()), int(first)
     old = datetime.fromtimestamp(before, where).utcoffset()
     while after - before > 1:
         middle = (before + after) // 2

@@ -1,7 +1,7 @@
 """Emptying a node: which pods have to go, their evictions, and who stands in the way.
 
     drain = NodeDrain(config.reboot.drain, kube, node="worker-1", clock=clock, chance=random.Random())
-    progress = drain.step(DrainMode.EVICT, may_go_on)
+    progress = drain.step(DrainMode.EVICT, may_continue)
 
 `preflight` reports, without touching anything, what a drain would meet.
 """

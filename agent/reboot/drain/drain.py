@@ -105,7 +105,7 @@ class NodeDrain:
         """See interfaces.Drain."""
         return self._has_changed
 
-    def step(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> Progress:
+    def step(self, mode: DrainMode, may_continue: Callable[[], bool]) -> Progress:
         """See interfaces.Drain. Raises KubeError, also while the API server is away."""
         self._has_changed = False
         pods = self._informer().items(_SYNC_SECONDS)
@@ -127,7 +127,7 @@ class NodeDrain:
         if unfinished:
             return self._waiting(unfinished)
         self._queue.refresh_budgets(self._budgets.current, self._clock.monotonic())
-        if not self._evict_due(mode, may_go_on):
+        if not self._evict_due(mode, may_continue):
             return self._progress(lines, wait_seconds=0.0)
         if not going and not refused:
             return self._detached(pods)
@@ -243,11 +243,11 @@ class NodeDrain:
 
     # -- acting ----------------------------------------------------------------------------------------------------
 
-    def _evict_due(self, mode: DrainMode, may_go_on: Callable[[], bool]) -> bool:
+    def _evict_due(self, mode: DrainMode, may_continue: Callable[[], bool]) -> bool:
         """Removes what is due; False when it stopped early, because the lock may be old or the step takes long."""
         started = self._clock.monotonic()
         while (entry := self._next(mode)) is not None:
-            if not may_go_on():
+            if not may_continue():
                 return False
             self._remove(entry, mode)
             if self._clock.monotonic() - started > _STEP_SECONDS:
@@ -261,7 +261,7 @@ class NodeDrain:
         return self._queue.next_to_evict(now)
 
     def _remove(self, entry: Entry, mode: DrainMode) -> None:
-        """One request about one pod; what it means is noted. Raises KubeError where it says nothing about the pod."""
+        """One request about one pod; what it means is noted. Raises KubeError where the answer is not about the pod."""
         queue, pod = self._queue, entry.pod
         entry.asked(self._clock.monotonic())
         grace = requested_grace(self._policy)

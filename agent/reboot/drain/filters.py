@@ -82,7 +82,7 @@ class DrainAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DrainDecision:
-    """What happens to a pod and why, in words for people."""
+    """What happens to a pod and why, as text for users."""
 
     action: DrainAction
     why: str = ""

@@ -26,7 +26,7 @@ class Expected(StrEnum):
     GOES = "goes"
     STAYS = "stays"  # a DaemonSet's, a static one: not the drain's business
     WAITS = "waits"  # its disruption budget allows nothing now
-    NEVER = "never"  # refused by the policy, by two budgets or by the API server: no waiting mends it
+    NEVER = "never"  # refused by the policy, by two budgets or by the API server: waiting does not help
     UNKNOWN = "unknown"
 
 
@@ -44,7 +44,7 @@ def preflight(kube: Kube, node: str, policy: DrainPolicy, *, ask: bool = True) -
     """Every pod of a node with what a drain would meet, by name. One LIST, one request a pod that would have to go.
 
     ask: without, no eviction is tried; one LIST of budgets a namespace. Raises KubeError when the pods cannot be
-    listed, or the API server goes away in the middle.
+    listed, or the API server becomes unreachable meanwhile.
     """
     budgets = Budgets(kube)
     estimate = Estimate(kube)

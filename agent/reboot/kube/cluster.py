@@ -1,6 +1,6 @@
 """The coordinator's port to the API server, on agent.kube: see agent/reboot/cluster.py for what is promised.
 
-The own Node is watched all the time, the pool's leases only while somebody looks at them again and again; an idle node
+The own Node is watched all the time, the pool's leases only while they are read again and again; an idle node
 makes no request. It refuses to send anything without the resourceVersion that was seen.
 """
 
@@ -22,7 +22,7 @@ from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, 
 Object = dict[str, Any]
 
 _CALL_SECONDS = 20.0  # a tick must not hang for longer than the lease lasts
-_LOOKS_BEFORE_LETTING_GO = 20
+_NODE_READS_BEFORE_UNWATCHING = 20
 _HEARTBEATS = "kube-node-lease"
 
 
@@ -45,7 +45,7 @@ class KubeCluster:
         self._nodes = nodes
         self._leases: FollowedObjects | None = None
         self._leases_names: tuple[str, ...] = ()
-        self._node_looks = 0
+        self._node_reads = 0
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +63,8 @@ class KubeCluster:
 
     def node(self) -> NodeView | None:
         """See cluster.Cluster."""
-        self._node_looks += 1
-        if self._node_looks > _LOOKS_BEFORE_LETTING_GO:
+        self._node_reads += 1
+        if self._node_reads > _NODE_READS_BEFORE_UNWATCHING:
             self._stop_watching()
         is_known, found = self._nodes.get(self._node)
         if not is_known:
@@ -103,7 +103,7 @@ class KubeCluster:
         return tuple(self._lease(name) for name in names)
 
     def _watch(self, names: tuple[str, ...]) -> None:
-        self._node_looks = 0
+        self._node_reads = 0
         if self._leases is not None and self._leases_names != names:
             self._stop_watching()
         if self._leases is None:
@@ -153,7 +153,7 @@ class KubeCluster:
         return (member(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
 
     def count(self) -> int:
-        """See cluster.Cluster. The server says how many a page of one leaves out."""
+        """See cluster.Cluster. The server reports how many a page of one leaves out."""
         answer = self._kube.get_raw(f"{NODES.path()}?limit=1")
         meta = answer.get("metadata") if isinstance(answer, dict) else None
         remaining = meta.get("remainingItemCount") if isinstance(meta, dict) else None

@@ -1,7 +1,7 @@
-"""A few objects kept up to date by a watch, so that looking at them costs no request.
+"""A few objects kept up to date by a watch, so that reading them costs no request.
 
 Never older than this process's own last write: what is written is put in, and an event of an older resourceVersion is
-passed over. After a write whose answer was lost nothing is known until it was read anew. Resource versions are compared
+passed over. After a write whose answer was lost nothing is known until the next read. Resource versions are compared
 as numbers (https://kep.k8s.io/5504); one that is no number is taken as newer.
 """
 
@@ -71,7 +71,7 @@ class ObjectCache:
             self._being_written = ""
 
     def forget(self, name: str) -> None:
-        """A write may have been done or not: it has to be read anew."""
+        """A write may have been done or not: it has to be read again."""
         with self._lock:
             self._unknown.add(name)
 
@@ -86,7 +86,7 @@ class ObjectCache:
             self._wake()
 
     def _take(self, seen: EventType, found: Object) -> bool:
-        """Whether somebody should look."""
+        """Whether to wake the coordinator."""
         with self._lock:
             if seen is EventType.LISTING:
                 self._listed = {}

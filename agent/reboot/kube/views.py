@@ -120,7 +120,7 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
         cycle=notes.get(keys.LOCK_CYCLE, ""),
         boot=notes.get(keys.LOCK_BOOT_ID, ""),
         taken_from=notes.get(keys.LOCK_TAKEN_FROM, ""),
-        last_reboot=_epoch(notes.get(keys.LOCK_LAST_REBOOT, "")),
+        last_reboot=_timestamp(notes.get(keys.LOCK_LAST_REBOOT, "")),
         pool_size=_number(notes.get(keys.LOCK_POOL_SIZE, ""), _LARGEST_POOL),
         waited=float(_number(notes.get(keys.LOCK_WAITED_SECONDS, ""), _LONGEST_WAIT_SECONDS)),
         stuck=notes.get(keys.LOCK_STUCK, ""),
@@ -128,7 +128,7 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
 
 
 def lease_body(lease: LeaseView, namespace: str) -> Object:
-    """The Lease to create, or a merge patch of it: what is empty is null, and other people's keys are left alone."""
+    """The Lease to create, or a merge patch of it: what is empty is null, and the keys of others are left alone."""
     notes: Object = {
         keys.LOCK_PHASE: lease.phase.value,
         keys.LOCK_CYCLE: lease.cycle,
@@ -176,7 +176,7 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _owner(meta: Mapping[str, Any]) -> str:
-    """Who set spec.unschedulable, by the server's own book; an entry of a subresource cannot have.
+    """Who set spec.unschedulable, by managedFields; an entry of a subresource cannot have.
 
     Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
@@ -213,7 +213,7 @@ def _number(text: str, most: int) -> int:
     return _whole(int(text), most) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
-def _epoch(text: str) -> float:
+def _timestamp(text: str) -> float:
     """Seconds; 0 for what is no time with a zone between 1970 and 2100."""
     try:
         found = parse_rfc3339(text)

@@ -1,6 +1,6 @@
 """When a waiting node tries to acquire the lock: soon after it is free, few at a time, and in the end every node.
 
-A free lock is seen by all waiters at once. Each draws a delay that is exponentially biased towards the end of a short
+All waiters see a free lock at the same time. Each draws a delay that is exponentially biased to the end of a short
 interval (feedback suppression as in RFC 4654, https://www.rfc-editor.org/rfc/rfc4654#section-2.5), so that the number
 of those who try before they see the winner's Lease is a small constant, however many wait and without knowing how many.
 Who has waited longer than the last winner had draws from the interval's early half. Only lengths of time are compared,

@@ -62,7 +62,7 @@ class Lock:
         name, at = self._renewed
         now = self._clock.monotonic()
         if name != slot.view.name:
-            # After the reboot: nobody takes a fenced Lease over because its holder is silent for a moment.
+            # After the reboot: no node takes a fenced Lease over because its holder is silent for a moment.
             at = now - slot.unseen_seconds if slot.fenced else float("-inf")
         return now >= self._not_before and now - at > self._duration / 3
 

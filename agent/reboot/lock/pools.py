@@ -44,10 +44,10 @@ def lease_names(pool: str, slots: int) -> tuple[str, ...]:
 
 
 def usable_slots(policy: Reboot, pool: str) -> int:
-    """Slots that can be used at all: more nodes at once than may be unavailable would only wait for each other.
+    """Slots that can be used at all: with more than may be unavailable, nodes would only wait for each other.
 
-    The control plane has its own number, 1 unless `pool.controlPlaneMaxUnavailable` says otherwise: what suits a fleet
-    of workers must not take etcd's quorum away.
+    The control plane has its own number, 1 unless `pool.controlPlaneMaxUnavailable` is set: what suits a fleet
+    of workers must not cost etcd its quorum.
     """
     if pool == CONTROL_PLANE:
         return policy.pool.control_plane_max_unavailable

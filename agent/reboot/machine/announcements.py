@@ -131,7 +131,7 @@ def _verifying(state: Verifying) -> tuple[Announcement, ...]:
     """The reboot, where the agent gave the command; RebootFailed once verification takes too long."""
     commanded = any(phase is Phase.REBOOTING for phase, _ in state.marks)
     events = (rebooting(state),) if commanded else ()
-    return (*events, _node(state, Reason.REBOOT_FAILED, state.error, "proof")) if state.error else events
+    return (*events, _node(state, Reason.REBOOT_FAILED, state.error, "verification")) if state.error else events
 
 
 def _uncordoned(state: Finished) -> tuple[Announcement, ...]:

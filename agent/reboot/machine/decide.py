@@ -31,7 +31,7 @@ from agent.reboot.state import (
 from agent.reboot.status import StatusReason
 
 _RETRY_SECONDS = 3.0
-_POLL_SECONDS = 300.0  # nothing to wait for but events; the daemon is woken by them
+_POLL_SECONDS = 300.0  # nothing to wait for but events; they wake the daemon
 
 
 def decide(inputs: Inputs) -> Decision:

@@ -14,7 +14,7 @@ from agent.reboot.status import StatusReason
 
 
 class Query(Enum):
-    """What costs requests and is fetched only when the machine asks for it."""
+    """What costs requests and is fetched only when the machine requests it."""
 
     BLOCKERS = auto()
     LATE_BLOCKERS = auto()
@@ -37,9 +37,9 @@ class Fetch:
 class Write:
     """One patch of the Node: the state, the status that goes with it, and what they describe.
 
-    cordon: True or False sets spec.unschedulable. labels, annotations: set, None removes. finished: the cycle ended
-    well: history is written and the request that it answered is removed. taint: the key of the PreferNoSchedule taint
-    that is to be there, empty for none.
+    cordon: True or False sets spec.unschedulable. labels, annotations: set, None removes. finished: the cycle
+    succeeded: history is written and the request that it answered is removed. taint: the key of the PreferNoSchedule
+    taint that is to be there, empty for none.
     """
 
     state: NodeState
@@ -115,7 +115,7 @@ Action = Fetch | Write | Acquire | Renew | Release | MarkStuck | StepDrain | Ste
 class Decision:
     """One action or none, and the status that explains it.
 
-    sentence: for people, without a time that passes: `until` (wall seconds, 0 for none) says when the phase ends or is
+    sentence: for users, without a time that passes: `until` (wall seconds, 0 for none) is when the phase ends or is
     tried again. wait_seconds: until the next tick when there is no action. announcements: Events that should have been
     sent by now; what was sent before is left out by the coordinator. postpone: this node had its turn at the lock and
     could not use it; postpone_seconds: when it is worth another try, 0 if unknown.

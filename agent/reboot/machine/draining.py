@@ -1,4 +1,4 @@
-"""Draining: empties the node, to the deadline and what the policy says then; after that the last checks. Pure.
+"""Draining: empties the node, to the deadline and what the policy requires then; after that the last checks. Pure.
 
 A check after the drain never counts what the drain itself caused: only what is new and not ours blocks, and a blocker
 that became unreachable keeps its answer of before the drain, for as long as the drain may take.
@@ -14,7 +14,8 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Fetch, Query, StepDrain, Write, duration
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.interruptions import hooks_of, hooks_seconds, interrupted, renewal_seconds
-from agent.reboot.machine.transitions import elapsed_in, enter, roll_back
+from agent.reboot.machine.rollback import roll_back
+from agent.reboot.machine.transitions import elapsed_in, enter
 from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Draining, Rebooting
 from agent.reboot.status import StatusReason

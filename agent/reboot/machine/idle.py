@@ -16,14 +16,14 @@ from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
 from agent.reboot.status import StatusReason
 from agent.text import format_rfc3339
 
-_STREAK_SECONDS = 3600.0  # required again within this after a reboot looks like a loop
+_STREAK_SECONDS = 3600.0  # required again within this after a reboot is probably a loop
 
 
 def idle(inputs: Inputs, state: NodeState) -> Decision:
     """Nothing of a cycle is left, or it is removed first."""
     node = inputs.node
     if node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER:
-        # By managedFields it is ours although no state says so: a user removed the state in mid-cycle.
+        # By managedFields it is ours although no state records it: a user removed the state in mid-cycle.
         text = "removing a leftover cordon of the agent"
         return Decision(Phase.IDLE, StatusReason.RELEASING, text, Write(reset(state), cordon=False))
     if inputs.mine is not None:

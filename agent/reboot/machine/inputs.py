@@ -86,7 +86,7 @@ class Command(Enum):
 class Inputs:
     """Everything that a decision depends on.
 
-    node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` says why.
+    node: None when the object is gone. state: None when its annotation cannot be read, `state_problem` is why.
     slots: the pool's Leases. mine: the one that this node holds, whichever pool it is of. spare: another one that
     it holds by mistake. lock_problem: why the Leases could not be read (they are those of the last time then, or none).
     renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
@@ -142,10 +142,10 @@ class Inputs:
 
     @property
     def required(self) -> bool:
-        """The sentinel or a user asks for a reboot."""
+        """The sentinel or a user requests a reboot."""
         return self.sentinel.required is True or bool(self.request)
 
     @property
     def not_required(self) -> bool:
-        """Neither asks for a reboot, and that is known."""
+        """Neither requests a reboot, and that is known."""
         return self.sentinel.required is False and not self.request

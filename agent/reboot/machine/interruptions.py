@@ -5,13 +5,13 @@ Deadlines come before anything that may be refused: whatever the API server forb
 
 from __future__ import annotations
 
-from agent.config.choices import Mode
 from agent.config.schema import Hook
 from agent.reboot.interfaces import HookStage
 from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, Renew, StepHooks, Write, duration
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import abort, drop_cordon_ownership, elapsed_in, enter, roll_back
+from agent.reboot.machine.rollback import roll_back, stopped_by
+from agent.reboot.machine.transitions import elapsed_in, enter
 from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Verifying
 from agent.reboot.status import StatusReason
@@ -39,21 +39,6 @@ def interrupted(
         reason = _CODES.get(state.phase, StatusReason.DRAINING)
         return Decision(state.phase, reason, "renewing the lock", Renew(inputs.mine))
     return None
-
-
-def stopped_by(inputs: Inputs, state: Attempt) -> Decision | None:
-    """What users, the policy or other nodes changed meanwhile."""
-    if inputs.is_lock_lost:
-        return roll_back(inputs, state, "the lock was lost", lost=True)
-    if inputs.node is not None and not inputs.node.unschedulable:
-        return roll_back(inputs, state, "the node was uncordoned by another user")
-    if inputs.skip:
-        return abort(inputs, state, f"opted out: {inputs.skip}")
-    if inputs.not_required:
-        return abort(inputs, state, "no longer required")
-    if inputs.policy.mode is not Mode.ENFORCE:
-        return abort(inputs, state, f"reboot.mode is {inputs.policy.mode.value}")
-    return drop_cordon_ownership(inputs, state)
 
 
 def came_back(inputs: Inputs, state: Attempt) -> Decision:

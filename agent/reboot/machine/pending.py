@@ -17,7 +17,7 @@ from agent.reboot.status import StatusReason
 
 
 def pending(inputs: Inputs, state: Pending) -> Decision:
-    """What is no longer wanted is taken back first; then the lock."""
+    """What is no longer required is reverted first; then the lock."""
     mine = inputs.mine
     if mine is not None and (mine.view.cycle != state.cycle or mine.fenced):
         text = "releasing a lock of another cycle"
@@ -59,9 +59,9 @@ def _with_lock(inputs: Inputs, state: Pending, mine: Slot) -> Decision:
     if blocker is not None:
         if isinstance(blocker.action, Fetch):
             return blocker
-        given_back = announcements.released_unused(state, mine.view, blocker.sentence)
+        released = announcements.released_unused(state, mine.view, blocker.sentence)
         return replace(
-            blocker, action=Release(mine, announcement=given_back), sentence=f"{blocker.sentence}; releasing the lock"
+            blocker, action=Release(mine, announcement=released), sentence=f"{blocker.sentence}; releasing the lock"
         )
     node = inputs.node
     foreign = node is not None and node.unschedulable
@@ -138,7 +138,7 @@ def _may_take_over(inputs: Inputs, slot: Slot) -> bool:
     """Of a Lease that this process has not seen change for its whole duration.
 
     A holder in phase held is fenced by its own compare-and-swap; one that may be rebooting is left alone unless its
-    Node is gone permanently, or the policy says to give it up after the timeouts.
+    Node is gone permanently, or the policy gives it up after the timeouts.
     """
     if inputs.holder_gone:
         return True

@@ -1,6 +1,6 @@
 """Rebooting: the fence and the command, then waiting for another boot id. Pure.
 
-Before the fence everything can be taken back; behind it only time or another boot id tell what became of the command.
+Before the fence everything can be reverted; behind it only time or another boot id show what became of the command.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.decisions import Decision, FenceAndReboot, Fetch, Query, Write, duration
 from agent.reboot.machine.draining import last_blocker, last_question
 from agent.reboot.machine.inputs import Command, Inputs, Slot
-from agent.reboot.machine.interruptions import came_back, stopped_by
-from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, elapsed_in, fence_seconds, roll_back
+from agent.reboot.machine.interruptions import came_back
+from agent.reboot.machine.rollback import roll_back, stopped_by
+from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, elapsed_in, fence_seconds
 from agent.reboot.phases import Phase
 from agent.reboot.state import Rebooting, Stamp
 from agent.reboot.status import StatusReason
@@ -27,7 +28,7 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
     if inputs.command is Command.REFUSED:
         return roll_back(inputs, state, f"the reboot command failed: {inputs.command_error}")
     mine = inputs.mine
-    # A Lease that could not be read now says nothing: the command may have been given since it was read last.
+    # A Lease that could not be read now decides nothing: the command may have been given since it was read last.
     is_unfenced = mine is not None and not mine.fenced and not inputs.lock_problem
     if is_unfenced or inputs.command is Command.NOT_GIVEN:
         return _before_fence(inputs, state, mine)

@@ -1,7 +1,7 @@
-"""The steps that several phases share: entering a phase, rolling back, aborting, succeeding. Pure.
+"""The steps that several phases share: entering a phase, succeeding, resetting. Pure.
 
-The one rule that lives here: a cordon is removed only when it is ours by our state and managedFields names nobody else
-as its owner.
+The one rule that lives here: a cordon is removed only when it is ours by our state and managedFields names no other
+owner.
 """
 
 from __future__ import annotations
@@ -80,44 +80,11 @@ def drop_cordon_ownership(inputs: Inputs, state: Attempt) -> Decision | None:
     return Decision(state.phase, StatusReason.CORDONED, text, Write(replace(state, cordoned=False)))
 
 
-def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False, cause: str = "") -> Decision:
-    """The cycle failed: our cordon off, the failure and the back-off written down, all in one patch.
-
-    cause: a stable word for what must not be tried again the same way: after a second time the drain is not repeated.
-    """
-    removes = owns_cordon(inputs, state)
-    rolled = RolledBack(
-        **_finished(inputs, state, Phase.ROLLED_BACK),
-        failures=state.failures + 1,
-        error=error,
-        uncordoned=removes,
-        lost=lost,
-        cause=cause,
-        repeated=cause not in ("", NOT_REBOOTED) and cause == state.last_cause,
-    )
-    write = _restore(inputs, Write(rolled, cordon=False if removes else None, result=_result(Outcome.FAILED, rolled)))
-    return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)
-
-
-def abort(inputs: Inputs, state: Attempt, why: str) -> Decision:
-    """Ended without anything having gone wrong."""
-    removes = owns_cordon(inputs, state)
-    rolled = Releasing(
-        **_finished(inputs, state, Phase.RELEASING),
-        failures=state.failures,
-        error=why,
-        uncordoned=removes,
-        outcome=Outcome.ABORTED,
-    )
-    write = _restore(inputs, Write(rolled, cordon=False if removes else None, result=_result(Outcome.ABORTED, rolled)))
-    return Decision(Phase.RELEASING, StatusReason.ABORTED, f"aborted: {why}", write)
-
-
 def succeed(inputs: Inputs, state: Attempt) -> Decision:
     """Verified: our cordon off, history and the loop guard written, all in one patch."""
     removes = owns_cordon(inputs, state)
     verified = Releasing(
-        **_finished(inputs, state, Phase.RELEASING),
+        **finished(inputs, state, Phase.RELEASING),
         uncordoned=removes,
         lost=inputs.is_lock_lost,
         guard=inputs.sentinel.stamp if inputs.sentinel.required else None,
@@ -126,13 +93,13 @@ def succeed(inputs: Inputs, state: Attempt) -> Decision:
         verified,
         cordon=False if removes else None,
         finished=True,
-        result=_result(Outcome.SUCCEEDED, verified),
+        result=result(Outcome.SUCCEEDED, verified),
     )
-    write = _restore(inputs, write, succeeded=True)
+    write = restore(inputs, write, succeeded=True)
     return Decision(Phase.VERIFYING, StatusReason.VERIFYING, "verified", write)
 
 
-def _restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
+def restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
     """What `before` put on the Node for the cycle goes; `after` joins it, or replaces it, when the cycle succeeded."""
     labels, notes = inputs.policy.node_labels, inputs.policy.node_annotations
     return replace(
@@ -142,7 +109,8 @@ def _restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
     )
 
 
-def _finished(inputs: Inputs, state: Attempt, phase: Phase) -> dict[str, Any]:
+def finished(inputs: Inputs, state: Attempt, phase: Phase) -> dict[str, Any]:
+    """What releasing and rolled back keep of the attempt."""
     keys = ("cycle", "packages", "requested", "since", "streak", "done", "lease", "kernel", "pods", "slowest")
     kept = {key: getattr(state, key) for key in keys}
     return {**kept, "entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, phase)}
@@ -175,7 +143,7 @@ def reset(state: NodeState, **changes: Any) -> Idle:
     return replace(Idle(guard=guard, streak=state.streak, done=state.done), **changes)
 
 
-def _result(outcome: Outcome, state: Releasing | RolledBack) -> CycleResult:
-    """Durations by wall clock: for metrics and people only."""
+def result(outcome: Outcome, state: Releasing | RolledBack) -> CycleResult:
+    """Durations by wall clock: for metrics and display only."""
     phases = tuple((name.value, max(0.0, after - at)) for (name, at), (_, after) in pairwise(state.marks))
     return CycleResult(outcome, sum(seconds for _, seconds in phases), phases)

@@ -1,7 +1,7 @@
 """Verifying: boot id on the Node, Ready, a fresh kubelet Lease, hardening, hooks; then the cordon goes. Pure.
 
 It fails closed: a node that is not verified keeps its cordon and its lock and keeps trying, because a late recovery
-should still end well. The hardening has to be no worse than before the reboot: what did not pass before is reported,
+should still succeed. The hardening has to be no worse than before the reboot: what did not pass before is reported,
 not held against the node.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import replace
 from agent.reboot.interfaces import HookStage
 from agent.reboot.machine.decisions import Decision, Fetch, Query, Renew, StepHooks, Write, duration
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import drop_cordon_ownership, roll_back, succeed
+from agent.reboot.machine.rollback import roll_back
+from agent.reboot.machine.transitions import drop_cordon_ownership, succeed
 from agent.reboot.phases import Phase
 from agent.reboot.state import Stamp, Verifying
 from agent.reboot.status import StatusReason

@@ -229,14 +229,14 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
     prober = HttpProber(timeout_seconds=0.2)
     listening, port = silent()
     with listening:
-        assert prober.plain("127.0.0.1", port) == ProbeResult(error="no answer in time")
+        assert prober.http("127.0.0.1", port) == ProbeResult(error="no answer in time")
         assert prober.secure("127.0.0.1", port) == ProbeResult(error="no answer in time")
     with answering(200, tls=False) as plain:
         assert prober.secure("127.0.0.1", plain).error.startswith("TLS: ")
     with answering(200, tls=True) as secure:
-        assert prober.plain("127.0.0.1", secure).status is None
-    assert prober.plain("127.0.0.1", free_port()).refused
-    assert prober.plain("127.0.0.1", 0).error  # no port at all: the kernel's own word
+        assert prober.http("127.0.0.1", secure).status is None
+    assert prober.http("127.0.0.1", free_port()).refused
+    assert prober.http("127.0.0.1", 0).error  # no port at all: the kernel's own word
     talking, port = silent()
     with talking:
 
@@ -247,7 +247,7 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
 
         speaker = threading.Thread(target=greet)
         speaker.start()
-        assert prober.plain("127.0.0.1", port).error.startswith("not HTTP")
+        assert prober.http("127.0.0.1", port).error.startswith("not HTTP")
         speaker.join()
 
 

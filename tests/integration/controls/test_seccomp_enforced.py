@@ -39,7 +39,7 @@ SEED = """{
 
 
 def install(tmp_path: Path, profiles: Path) -> tuple[Path, dict[str, Finding]]:
-    """One apply on an empty node; the folder in which the kubelet looks, and the findings by id."""
+    """One apply on an empty node; the folder that the kubelet reads, and the findings by id."""
     root = tmp_path / "node"
     root.mkdir()
     config = schema.Seccomp(profiles=str(profiles), directory=DIRECTORY)
@@ -75,11 +75,11 @@ def test_a_normal_program_runs_under_every_shipped_profile(tmp_path: Path, name:
     assert under(installed / name, tmp_path / "work", *NORMAL) == everywhere(NORMAL, "ok")
 
 
-def test_prevent_chmod_refuses_chmod_and_its_twins(tmp_path: Path) -> None:
+def test_prevent_chmod_refuses_chmod_and_its_equivalents(tmp_path: Path) -> None:
     """chmod, fchmod, fchmodat and fchmodat2 are refused under the shipped profile, and no twin is warned of."""
     installed, found = install(tmp_path, shipped_profiles("seccomp"))
     assert under(installed / "prevent-chmod.json", tmp_path / "work", *CHMODS) == everywhere(CHMODS, "EPERM")
-    assert "seccomp/twins/prevent-chmod.json" not in found
+    assert "seccomp/gaps/prevent-chmod.json" not in found
 
 
 def test_the_same_probes_succeed_without_the_profile(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_the_same_probes_succeed_without_the_profile(tmp_path: Path) -> None:
     assert under(installed / "audit.json", tmp_path / "work", *CHMODS) == everywhere(CHMODS, "ok")
 
 
-def test_the_old_form_is_enforced_and_its_twins_are_named(tmp_path: Path) -> None:
-    """The founding document's file refuses chmod once installed; its open twins stand in a finding, and do work."""
+def test_the_old_form_is_enforced_and_its_gaps_are_named(tmp_path: Path) -> None:
+    """The founding document's file refuses chmod once installed; its gaps are in a finding, and they are open."""
     profiles = tmp_path / "profiles"
     profiles.mkdir()
     (profiles / "prevent-chmod").write_text(SEED)
@@ -98,9 +98,9 @@ def test_the_old_form_is_enforced_and_its_twins_are_named(tmp_path: Path) -> Non
     assert answers == {"chmod": "EPERM"} | everywhere((*CHMODS[1:], *NORMAL), "ok")
     assert found["seccomp/profile/prevent-chmod"].status is Status.PASS
     assert "old `name` written as `names`" in found["seccomp/profile/prevent-chmod"].observed
-    twins = found["seccomp/twins/prevent-chmod"]
-    assert twins.status is Status.INFO
-    assert "denies chmod and not fchmod, fchmodat, fchmodat2" in twins.observed
+    gaps = found["seccomp/gaps/prevent-chmod"]
+    assert gaps.status is Status.INFO
+    assert "denies chmod and not fchmod, fchmodat, fchmodat2" in gaps.observed
 
 
 def test_hardened_refuses_what_pods_rarely_need(tmp_path: Path) -> None:

@@ -176,3 +176,13 @@ def test_users_cannot_be_told_without_procfs(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     with pytest.raises(HostError, match="procfs is not mounted"):
         users_of(Host(tmp_path), frozenset({"app"}))
+
+
+def test_a_label_is_read_up_to_64_kib(tmp_path: Path) -> None:
+    """Nested policy namespaces make labels long; what is longer still is unknown, never a process without a profile."""
+    limit = 64 << 10
+    host = tree(tmp_path, {"proc/1/attr/current": "app (enforce)".ljust(limit)})
+    assert users_of(host, frozenset({"app"})) == {"app": (1,)}
+    (tmp_path / "proc/1/attr/current").write_text("app (enforce)".ljust(limit + 1))
+    with pytest.raises(HostError, match="/proc/1/attr/current"):
+        users_of(host, frozenset({"app"}))

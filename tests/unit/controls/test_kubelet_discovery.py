@@ -129,6 +129,13 @@ def test_k3s_arguments_can_come_before_and_after_its_own(tmp_path: Path) -> None
     assert twice["4.2.8"].status is Status.FAIL
 
 
+def test_k3s_repeated_arguments_add_up(tmp_path: Path) -> None:
+    """Two gates in two arguments are both set; the second does not replace the first."""
+    gates = ("RotateKubeletServerCertificate=false", "NodeSwap=true")
+    found = audit(tmp_path, [k3s(*(f"--kubelet-arg=feature-gates={gate}" for gate in gates))])
+    assert found["4.2.11"].observed == "feature gate RotateKubeletServerCertificate: false"
+
+
 def test_newer_k3s_copies_config_into_its_own_folder(tmp_path: Path) -> None:
     """kubelet-arg=config=… is not a --config there: the copy counts, and so do the legacy defaults below it."""
     copy = f"{K3S_DROP_INS}/10-cli-config.conf"

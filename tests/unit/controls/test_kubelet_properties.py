@@ -111,7 +111,7 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
     tree.pop("<<", None)
     text = dumped(tree)
     try:
-        found = {key: yaml_tree.plain(value) for key, value in yaml_tree.load(text.encode(), "/f").items()}
+        found = {key: yaml_tree.to_json(value) for key, value in yaml_tree.load(text.encode(), "/f").items()}
     except DocumentRefused:
         assert "\\ud" in text.lower() or any(not char.isprintable() for char in text.replace("\n", "")) or "<<" in text
         return
@@ -160,4 +160,4 @@ def test_merging_is_rfc_7386(main: object, patch: object, merged: object) -> Non
     base, over = yaml_tree.graft(main, "x").data, yaml_tree.graft(patch, "y").data
     assert isinstance(base, dict)
     assert isinstance(over, dict)
-    assert {key: yaml_tree.plain(value) for key, value in yaml_tree.merge(base, over).items()} == merged
+    assert {key: yaml_tree.to_json(value) for key, value in yaml_tree.merge(base, over).items()} == merged

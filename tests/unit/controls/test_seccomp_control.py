@@ -94,13 +94,13 @@ def test_audit_and_dry_run_write_nothing(node: Node) -> None:
     assert list(node.root.iterdir()) == []
 
 
-def test_drift_is_seen_and_mended(node: Node) -> None:
+def test_drift_is_found_and_corrected(node: Node) -> None:
     """Content, mode, a symlink in its place, or nothing at all: each is named and put right."""
     node.apply()
     path = node.installed("p.json")
     good = path.read_bytes()
 
-    def by_hand() -> None:
+    def edited() -> None:
         path.write_text("{}")
 
     def by_mode() -> None:
@@ -111,7 +111,7 @@ def test_drift_is_seen_and_mended(node: Node) -> None:
         path.symlink_to("moved")
 
     for change, said in (
-        (by_hand, "changed by somebody else"),
+        (edited, "changed by another program or user"),
         (by_mode, "mode 0666"),
         (by_symlink, "a symlink stands in its place"),
         (path.unlink, "not installed"),
@@ -180,7 +180,7 @@ def test_a_foreign_file_of_the_same_name_is_kept_and_put_back(node: Node) -> Non
     """What stood there before comes back when the profile leaves."""
     node.installed("p.json").parent.mkdir(parents=True)
     node.installed("p.json").write_text("before")
-    assert "somebody else" in node.finding("profile/p.json").observed
+    assert "another owner" in node.finding("profile/p.json").observed
     node.apply()
     assert node.finding("profile/p.json").status is Status.PASS
     (node.profiles / "p.json").unlink()
@@ -280,14 +280,14 @@ def test_another_owner_is_a_failure_that_says_what_to_do(node: Node) -> None:
     assert found.remediation == f"chown root:root {DIRECTORY}/p.json"
 
 
-def test_twins_are_a_finding_of_their_own(node: Node) -> None:
+def test_gaps_are_a_finding_of_their_own(node: Node) -> None:
     """The profile is installed as it is written, so it passes; the way around it is said beside it, high."""
     node.apply()
     assert node.finding("profile/p.json").status is Status.PASS
-    twins = node.finding("twins/p.json")
-    assert (twins.status, twins.severity) == (Status.INFO, Severity.HIGH)
-    assert twins.observed == "changing a file's mode: denies chmod and not fchmod, fchmodat, fchmodat2"
-    assert twins.remediation.endswith("p.json: fchmod, fchmodat, fchmodat2.")
+    gaps = node.finding("gaps/p.json")
+    assert (gaps.status, gaps.severity) == (Status.INFO, Severity.HIGH)
+    assert gaps.observed == "changing a file's mode: denies chmod and not fchmod, fchmodat, fchmodat2"
+    assert gaps.remediation.endswith("p.json: fchmod, fchmodat, fchmodat2.")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_runtime_that_may_skip_a_rule_is_said(
 
 def test_ids_are_unique(node: Node) -> None:
     """Even for profiles that are called like other findings."""
-    for name in ("directory", "manifest.json", "profile/p.json", "twins/p.json"):
+    for name in ("directory", "manifest.json", "profile/p.json", "gaps/p.json"):
         node.write(name, CHMOD)
     ids = [finding.id for finding in node.apply().findings]
     assert len(ids) == len(set(ids))

@@ -191,7 +191,7 @@ def test_a_value_that_would_spoil_a_terminal_is_quoted() -> None:
     assert shown.isascii()
 
 
-def test_advice_names_the_twins() -> None:
+def test_advice_names_the_equivalent_syscalls() -> None:
     """What a right profile leaves open is advice, not a problem."""
     text = profile(rule("chmod"))
     assert lint(text, "p") == []

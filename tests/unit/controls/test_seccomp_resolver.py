@@ -129,7 +129,7 @@ def test_capability_gates_are_taken_the_strict_way(default: str, action: str, ga
 
 @pytest.mark.parametrize(("default", "action", "kept"), [(DENY, ALLOW, False), (ALLOW, DENY, True)])
 def test_an_unknown_kernel_is_taken_the_strict_way(default: str, action: str, kept: bool) -> None:
-    """Where the kernel's version cannot be told, minKernel never lets more through."""
+    """Where the kernel's version is unknown, minKernel never lets more through."""
     gated = {"names": ["ptrace"], "action": action, "includes": {"minKernel": "4.8"}}
     unknown = Platform.of("x86_64", "not a release")
     done = resolved({"names": ["read"], "action": "SCMP_ACT_LOG"}, gated, default=default, platform=unknown)
@@ -216,19 +216,19 @@ def test_what_is_written_is_read_back_the_same() -> None:
         ([{"names": ["chown", "fchown", "fchownat", "lchown"], "action": DENY}], {"chown32", "fchown32", "lchown32"}),
     ],
 )
-def test_twins_that_walk_around_a_rule_are_named(rules: list[dict[str, Any]], expected: set[str]) -> None:
+def test_equivalent_syscalls_that_walk_around_a_rule_are_named(rules: list[dict[str, Any]], expected: set[str]) -> None:
     """A rule that denies some of a family and leaves others open is told which; ENOSYS alone is no wish to deny."""
     found = gaps(resolved(*rules, {"names": ["read"], "action": "SCMP_ACT_LOG"}))
     assert {name for gap in found for name in gap.missing} == expected
 
 
-def test_twins_are_those_of_this_machine() -> None:
+def test_equivalent_syscalls_are_those_of_this_machine() -> None:
     """What the node's architectures do not have walks around nothing."""
     found = gaps(resolved({"names": ["fchmodat"], "action": DENY}, platform=Platform("riscv64", None)))
     assert [gap.missing for gap in found] == [("fchmod", "fchmodat2")]
 
 
-def test_a_denying_default_has_no_twins() -> None:
+def test_a_denying_default_has_no_gaps() -> None:
     """What is not allowed is denied, twin or not."""
     assert gaps(resolved({"names": ["chmod"], "action": "SCMP_ACT_KILL"}, default=DENY)) == ()
 

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kube.request import Backoff
+from agent.kube.retry import Backoff
 
 SECONDS = st.floats(min_value=0.01, max_value=100)
 

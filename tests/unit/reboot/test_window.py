@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.config.choices import Weekday, WeekOfMonth
 from agent.config.schema import Blackout, Window
-from agent.reboot.blockers.window import WindowBlocker, closes_at, is_open, moment_of, next_opening
+from agent.reboot.blockers.window import WindowBlocker, closes_at, first_occurrence, is_open, next_opening
 from tests.support.rooms import Clocks
 
 DAYS = tuple(Weekday)
@@ -101,7 +101,7 @@ def test_a_moment_is_when_the_wall_clock_first_shows_it(change: tuple[str, date]
     """Also where the clock shows it twice or leaps over it, in zones with odd changes."""
     name, near = change
     day = near + timedelta(days=offset)
-    assert moment_of(day, at, zoneinfo.ZoneInfo(name)) == first_shown(name, near, datetime.combine(day, at))
+    assert first_occurrence(day, at, zoneinfo.ZoneInfo(name)) == first_shown(name, near, datetime.combine(day, at))
 
 
 @given(near_changes, st.data())
