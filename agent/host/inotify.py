@@ -72,17 +72,17 @@ class FolderWatch:
             self._arm()
 
     def _poll(self, paths: Mapping[str, str]) -> None:
-        """Opens each file and reads what it says now, so that it is readable again when that changes."""
+        """Opens each file and reads its content, so that it is readable again when that changes."""
         for fd in self._revisions:
             os.close(fd)
         self._revisions = {}
         for path, name in paths.items():
-            with contextlib.suppress(OSError):  # no AppArmor, or no securityfs: a pass looks at it
+            with contextlib.suppress(OSError):  # no AppArmor, or no securityfs: a pass reports it
                 self._revisions[os.open(path, os.O_RDONLY | _CLOEXEC_NONBLOCK)] = name
         self._polled(self._revisions)
 
     def _polled(self, ready: Iterable[int]) -> frozenset[str]:
-        """Names of the files that said something else. One that cannot be read any more is polled no longer."""
+        """Names of the files whose content changed. One that cannot be read any more is polled no longer."""
         changed = set()
         for fd in tuple(ready):
             try:

@@ -127,7 +127,7 @@ class NodeMachine:
     def is_shutting_down(self) -> bool:
         """Whether systemd is stopping the system; False where there is no systemd to ask.
 
-        Raises HostError for no answer: a shutdown ends systemctl too, and what was ended has not said no.
+        Raises HostError for no answer: a shutdown ends systemctl too, and a command that was ended has not answered no.
 
         https://www.freedesktop.org/software/systemd/man/latest/systemctl.html#is-system-running
         """

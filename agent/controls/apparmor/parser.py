@@ -59,23 +59,23 @@ class Linted:
 class Chooser:
     """Chooses the node's parser; versions are asked for once for each program file."""
 
-    def __init__(self, host: Host, wanted: ParserChoice = ParserChoice.NEWEST) -> None:
+    def __init__(self, host: Host, choice: ParserChoice = ParserChoice.NEWEST) -> None:
         self._host = host
-        self._wanted = wanted
+        self._choice = choice
         self._versions: dict[tuple[str, HostExec, int, int], tuple[int, ...]] = {}
 
     def tool(self) -> Tool:
         """The parser to use. Raises CommandMissing, and HostError for one that does not run."""
         ways = [HostExec.DIRECT] if self._host.how is HostExec.DIRECT else [HostExec.DIRECT, HostExec.NSENTER]
-        if len(ways) > 1 and self._wanted is not ParserChoice.NEWEST:
-            ways = ways[:1] if self._wanted is ParserChoice.IMAGE else ways[1:]
+        if len(ways) > 1 and self._choice is not ParserChoice.NEWEST:
+            ways = ways[:1] if self._choice is ParserChoice.IMAGE else ways[1:]
         paths = ((self._host.find_tool("apparmor_parser", how=how), how) for how in ways)
         tools = [Tool(path, how) for path, how in paths if path is not None]
         if not tools:
             where = {ParserChoice.IMAGE: "beside the agent", ParserChoice.NODE: "on the node"}
             raise CommandMissing(
                 ("apparmor_parser",),
-                f"not found {where.get(self._wanted, 'beside the agent or on the node')}",
+                f"not found {where.get(self._choice, 'beside the agent or on the node')}",
             )
         return max(tools, key=self._version) if len(tools) > 1 else tools[0]
 

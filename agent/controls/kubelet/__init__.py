@@ -90,7 +90,7 @@ def _judge(one: Kubelet) -> list[Finding]:
     settings = [
         http_findings.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found
     ]
-    modes = [finding for group, found_files in one.files for finding in files.judge(group, found_files)]
+    modes = [finding for group, found_files in one.found_files for finding in files.judge(group, found_files)]
     return [_configuration(one), *settings, *http_findings.judge(one.answers), _drift(one), *modes]
 
 
@@ -141,7 +141,7 @@ def _drift(one: Kubelet) -> Finding:
     problem = one.facts.effective.doubt or one.facts.effective.trouble
     if one.changes.doubtful:
         paths = join_limited(one.changes.doubtful, characters=1000)
-        observed = f"{paths} changed after it started ({started}); unknown whether what it says is what runs"
+        observed = f"{paths} changed after it started ({started}); unknown whether its content is what runs"
         step = "Restart the kubelet, or let the agent read /configz (right nodes/configz), which compares the values."
         return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
     if one.changes.undated or problem:

@@ -1,7 +1,7 @@
 """The six kernel settings that the kubelet wants, and which of them the node would not have after a reboot.
 
 Without protectKernelDefaults the kubelet sets them itself; with it the kubelet does not start where one differs. What
-the kernel has now proves nothing, since the kubelet has set it: what counts is sysctl.d, else the kernel's default.
+the kernel has now is no evidence, since the kubelet has set it: what counts is sysctl.d, else the kernel's default.
 https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/cm/container_manager_linux.go (setupKernelTunables)
 """
 
@@ -38,7 +38,7 @@ def missing(host: Host) -> dict[str, str]:
             name, equals, value = line.strip().removeprefix("-").partition("=")
             if equals:
                 found[name.strip().replace("/", ".")] = value.strip()
-    return {name: wanted for name, (wanted, default) in _SETTINGS.items() if found.get(name, default) != wanted}
+    return {name: value for name, (value, default) in _SETTINGS.items() if found.get(name, default) != value}
 
 
 def advice(host: Host) -> str:

@@ -49,7 +49,7 @@ class Kubelet:
 
     launch: Launch
     facts: Facts
-    looks: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
+    found_files: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
     changes: Changes = field(default_factory=Changes)
     answers: http_findings.ProbeResults | None = None
     ended: bool = False
@@ -98,10 +98,10 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         kernel_defaults.advice(host),
     )
     groups = files.groups(host, view, launch, config)
-    looks = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
+    found_files = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
     changes = _changes(host, view, launch, config) if launch.runs else Changes()
     answers = http_findings.ask(config, prober, host.addresses()) if prober is not None and launch.runs else None
-    return Kubelet(launch, facts, looks, changes, answers, configz=refused)
+    return Kubelet(launch, facts, found_files, changes, answers, configz=refused)
 
 
 def _view(host: Host, launch: Launch) -> Host:
@@ -136,7 +136,7 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
 
 
 def _changes(host: Host, view: Host, launch: Launch, config: Effective) -> Changes:
-    """What changed since the kubelet started, by content: a newer file alone may say what it said before."""
+    """What changed since the kubelet started, by content: a newer file alone may have the same content."""
     own = [path for path in config.files if not any(name in path.split("/") for name in launch.generated)]
     newer, undated = _newer(view, own, launch, missing=True)
     flags, undated_flags = _newer(host, launch.flag_files, launch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-# The path of the file, and where to set what it says. {flag}: the flag that carries the field, {fix}: its YAML.
+# The path of the file, and where to set what it contains. {flag}: the flag that carries the field, {fix}: its YAML.
 _WRITTEN = (
     (r".*/agent/etc/kubelet\.conf\.d/(00-(k3s|rke2)-defaults\.conf|10-cli-config\.conf|20-cli-config-dir.*)",
      "`kubelet-arg: ['{flag}']` in /etc/rancher/{program}/config.yaml"),
@@ -22,7 +22,7 @@ _WRITTEN = (
 
 
 def instead(path: str, fix: str, flag: str) -> str:
-    """Where to set what a file that is written by the distribution says; empty for any other file.
+    """Where to set what a file that is written by the distribution contains; empty for any other file.
 
     fix: `readOnlyPort: 0`. flag: the name of the flag that carries it, empty when none does.
     """

@@ -1,7 +1,7 @@
 """Whether the initramfs may load a denied module before the agent's file counts: it carries its own modprobe.d.
 
 Read with the node's own tool (initramfs-tools' or dracut's), and only for a module that is loaded, because unpacking an
-image costs about a second. Not known is said as such, never "it stays out".
+image costs about a second. What is not known is reported as unknown, never "it stays out".
 """
 
 from __future__ import annotations

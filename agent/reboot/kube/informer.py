@@ -113,7 +113,7 @@ class ObjectCache:
             if known is not None and (_is_older(found, known) or _version(found) == _version(known)):
                 return False
             self._objects[name] = self._keep(found)
-            return name != self._being_written
+            return bool(name != self._being_written)
 
     def _settle(self, listed: dict[str, Object] | None) -> None:
         """A whole list replaces what was known, but for what was written meanwhile."""

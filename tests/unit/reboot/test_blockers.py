@@ -298,9 +298,11 @@ def test_a_query_that_always_gives_something_is_refused_with_advice(kind: str) -
 def test_what_prometheus_does_not_say_clearly_is_not_told(status: int, body: bytes, why: str) -> None:
     """Only a whole, successful answer counts: a part of Thanos that is away may hold the alert that fires."""
     with pytest.raises(PrometheusUnknown, match=why):
-        understood(status, body)
+        understood(status, bytearray(body))
 
 
 def test_a_whole_answer_is_understood() -> None:
     """Infos are no warnings."""
-    assert understood(200, b'{"status": "success", "infos": ["hm"], "data": {"alerts": []}}') == {"alerts": []}
+    assert understood(200, bytearray(b'{"status": "success", "infos": ["hm"], "data": {"alerts": []}}')) == {
+        "alerts": []
+    }
