@@ -28,7 +28,7 @@ _KEY_BELOW = re.compile(r"""\b([A-Za-z]\w*)["']?[ \t]*:""")
 _FLOW_TOKEN = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[{}\[\],]|(?<![\w./-])[\w./-]++(?=\s*:)""")
 _COLON = re.compile(r"\s*:")
 _MODE_WORD = re.compile(
-    rf"(?:^|:)[ \t]*[\"']?(?:{'|'.join({*Mode, *AuditMode} - {Mode.OFF})})[\"']?[ \t]*(?:[,}}#]|$)", re.MULTILINE
+    rf"(?:^|[:\[-])[ \t]*[\"']?(?:{'|'.join({*Mode, *AuditMode} - {Mode.OFF})})[\"']?[ \t]*(?:[],}}#]|$)", re.MULTILINE
 )
 
 

@@ -15,6 +15,8 @@ GOOD_SECCOMP = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["reboot"
 OLD_FORM = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"chmod","action":"SCMP_ACT_ERRNO"}]}'
 # Broken in their rules, recognized by what stands around them.
 APPARMOR = {
+    "no-rule": "profile x {\n  nonsense here\n}\n",
+    "comment": "# AppArmor policy for foo\n/usr/bin/foo {\n  nonsense\n}\n",
     "usual-header": "#include <tunables/global>\n\nprofile web flags=(attach_disconnected) {\n  nonsense\n}\n",
     "usr.bin.php": "abi <abi/3.0>,\ninclude <tunables/global>\n/usr/bin/php {\n  /etc/passwd r\n}\n",
     "misspelled.profile": "#include <tunables/global>\nprofle web flags=(complain) {\n  file,\n}\n",

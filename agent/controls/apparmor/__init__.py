@@ -36,6 +36,11 @@ _OWN_WORDS = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 _MODELINE = re.compile(r"^#\s*(?:vim|ex):.*apparmor", re.MULTILINE)
+# A comment with the name; a header of a profile in a file without assignments, which other languages would have.
+_NAMED = re.compile(
+    r"^#.*\bAppArmor\b|\A(?:\s|#.*\n)*profile[ \t][^\n]*\{[ \t]*\n(?![\s\S]*^[ \t]*\w+[ \t]*=)",
+    re.MULTILINE | re.IGNORECASE,
+)
 _BLOCK = re.compile(r"^[ \t]*(?:profile\b.*|.*\{|\})[ \t]*$", re.MULTILINE)
 
 
@@ -56,7 +61,10 @@ def _claim(content: str, path: str) -> Claim:
     if not any(map(_PREAMBLE.match, lines)):
         return Claim.NONE
     begins = _PREAMBLE.match(lines[0]) or _MODELINE.search(content)
-    certain = begins and _BLOCK.search(content) and _OWN_WORDS.search(content)
+    if not begins or not _BLOCK.search(content):
+        return Claim.POSSIBLE
+    in_place = Path(path).parent.name in ("apparmor", "apparmor.d")
+    certain = in_place or _OWN_WORDS.search(content) or _NAMED.search(content)
     return Claim.CERTAIN if certain else Claim.POSSIBLE
 
 
