@@ -12,7 +12,7 @@ from dataclasses import replace
 from agent import annotations as keys
 from agent.config.schema import Reboot
 from agent.errors import AgentError, CommandTimeout
-from agent.kube.errors import Conflict, Refused
+from agent.kube.errors import Conflict, Forbidden, Invalid, Refused
 from agent.reboot import history
 from agent.reboot.cluster import NodePatch, NodeView
 from agent.reboot.cycle_memory import AnnouncedKeys
@@ -106,6 +106,8 @@ class Coordinator:
             acted, wait, error_text = False, self._error_seconds(error), str(error)
             if isinstance(error, Refused) and isinstance(decision.action, Acquire | Renew | Release):
                 status = replace(status, reason=StatusReason.LOCK_FORBIDDEN)
+            if isinstance(error, Forbidden | Invalid) and isinstance(decision.action, Write):
+                self._observer.memory.cordon_refused = str(error)
         if decision.postpone:
             again = self._observer.postpone(decision)
             wait = again if decision.action is None else wait

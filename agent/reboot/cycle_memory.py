@@ -31,6 +31,7 @@ class CycleMemory:
     command_at: float | None = None
     fence_refused: bool = False
     first_heartbeat: str | None = None
+    cordon_refused: str = ""
     heartbeat_at: float = float("-inf")
 
 

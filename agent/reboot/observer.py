@@ -120,6 +120,7 @@ class Observer:
             drained_seconds=now.mono - memory.drained_at if memory.drained_at is not None else 0.0,
             hooks=memory.hooks,
             hooks_failed_seconds=now.mono - memory.hooks_failed_at,
+            cordon_refused=memory.cordon_refused,
             command=memory.command,
             command_error=memory.command_error,
             command_seconds=now.mono - memory.command_at if memory.command_at is not None else None,
@@ -143,6 +144,7 @@ class Observer:
 
     def postpone(self, decision: Decision) -> float:
         """This node's attempt at the lock came to nothing. Returns the wait."""
+        self.memory.cordon_refused = ""
         return self._contention.postpone(
             self._deps.clock.monotonic(),
             pool_size=self._pool_size,

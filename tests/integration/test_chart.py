@@ -284,13 +284,14 @@ def test_receivers_secrets_are_mounted(helm: Helm) -> None:
 
 
 def test_the_admission_policy_follows_the_policy(helm: Helm) -> None:
-    """Labels and the taint that the policy sets may be written, and each pool may have its locks."""
+    """Labels, annotations and the taint that the policy sets may be written, and each pool may have its locks."""
     values = """
 config:
   reboot:
     concurrency: 3
     preferNoScheduleTaint: example.com/soon
     nodeLabels: {before: {example.com/b: "1"}, after: {example.com/a: "1", example.com/b: "0"}}
+    nodeAnnotations: {before: {example.com/c: "true"}}
     pool: {label: example.com/pool}
 rbac: {pools: [gpu]}
 """
@@ -299,6 +300,7 @@ rbac: {pools: [gpu]}
     variables = {one["name"]: json.loads(one["expression"]) for one in spec["variables"] if one["expression"][0] == "["}
     assert variables == {
         "moreLabels": ["example.com/a", "example.com/b"],
+        "moreAnnotations": ["example.com/c"],
         "taints": ["node-hardening.io/not-hardened", "example.com/soon"],
     }
     quota = rendered["ResourceQuota", NAMESPACE, "node-hardening-locks"]

@@ -15,12 +15,9 @@ from typing import Any
 import pytest
 
 from agent.sandbox import builders
-from agent.sandbox.kubelet import running_pod
-from agent.sandbox.strategy import stamp
-from tests.support import apiservers
 from tests.support.agents import NAMESPACE
 from tests.support.hands import Hands
-from tests.support.sites import CYCLE, LEASES, LOCK, Site, emulated, kured_lock, pod_on, real
+from tests.support.sites import CYCLE, LEASES, LOCK, Site, emulated, kured_lock, one_site, pod_on
 
 PAUSE = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 MakeSite = Callable[..., Site]
@@ -39,23 +36,10 @@ def make(tmp_path: Path) -> Iterator[MakeSite]:
 
 
 @pytest.fixture(params=["emulator", "real"])
-def either(request: pytest.FixtureRequest, make: MakeSite, tmp_path: Path) -> Iterator[MakeSite]:
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSite]:
     """Makes one site, on an emulator and on a kube-apiserver of its own."""
-    if request.param == "emulator":
+    with one_site(request.param, tmp_path) as make:
         yield make
-        return
-    assets = apiservers.assets()
-    if assets is None:
-        pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name a folder with etcd and kube-apiserver")
-    with ExitStack() as stack:
-        folder = tmp_path / "control-plane"
-        folder.mkdir()
-        api = stack.enter_context(apiservers.control_plane(assets, folder))
-
-        def made(**reboot: Any) -> Site:
-            return stack.enter_context(real(api, tmp_path / "real", reboot))
-
-        yield made
 
 
 def _nodes(site: Site, count: int) -> list[str]:
@@ -80,18 +64,6 @@ def _node_without_agent(site: Site, name: str) -> None:
         site.surroundings.add_node(name)
     else:
         site.sandbox.add_node(name)
-
-
-def _create(site: Site, group: str, plural: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Over the API, as people do; on a bare API server a pod has to be made to run by hand."""
-    path = f"/{group}/namespaces/{body['metadata']['namespace']}/{plural}"
-    made = site.client.post(path, body)
-    assert made.status_code == 201, made.text
-    found: dict[str, Any] = made.json()
-    if plural == "pods" and isinstance(site.surroundings, Hands):
-        status = {"status": running_pod(found, stamp(datetime.now(UTC)))["status"]}
-        site.client.patch(f"{path}/{body['metadata']['name']}/status", status, "strategic")
-    return found
 
 
 def _held(site: Site, node: str, *, owner: str = "payments") -> None:
@@ -191,7 +163,7 @@ def test_kureds_lock_is_waited_for(either: MakeSite, several: bool) -> None:
     _nodes(site, 1)
     kured = builders.workload("DaemonSet", "kured", namespace="kube-system")
     kured["metadata"]["annotations"] = {"weave.works/kured-node-lock": kured_lock("elsewhere", several=several)}
-    _create(site, "apis/apps/v1", "daemonsets", kured)
+    site.create("apis/apps/v1", "daemonsets", kured)
     site.power_on()
     site.require()
     assert "held by elsewhere" in site.says("node-1", "kured's lock")
@@ -317,11 +289,11 @@ def test_two_budgets_on_a_pod_and_a_namesake_elsewhere(either: MakeSite) -> None
     _nodes(site, 1)
     _node_without_agent(site, "other")
     site.client.post("/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
-    _create(site, "api/v1", "pods", pod_on("node-1", "db-0", labels={"app": "db"}))
-    namesake = _create(site, "api/v1", "pods", pod_on("other", "db-0", namespace="elsewhere", labels={"app": "db"}))
+    site.create("api/v1", "pods", pod_on("node-1", "db-0", labels={"app": "db"}))
+    namesake = site.create("api/v1", "pods", pod_on("other", "db-0", namespace="elsewhere", labels={"app": "db"}))
     for budget in ("first", "second"):
         made = builders.budget(budget, {"app": "db"}, max_unavailable=1)
-        _create(site, "apis/policy/v1", "poddisruptionbudgets", made)
+        site.create("apis/policy/v1", "poddisruptionbudgets", made)
     site.start()
     site.require()
     site.says("node-1", "rolled back: the drain did not end within 8 s")

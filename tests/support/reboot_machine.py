@@ -20,7 +20,7 @@ from agent.reboot.interfaces import (
     Tick,
 )
 from agent.reboot.phases import Phase
-from tests.support.reboot_trouble import CommandFate, Crash, Violation, conflict, not_found
+from tests.support.reboot_trouble import CommandFate, Crash, Violation, conflict, not_found, refused
 
 if TYPE_CHECKING:
     from tests.support.reboot_world import World
@@ -290,6 +290,8 @@ class SimMachine:
             raise not_found("no such node")
         if view.version != version and self.world.trusts_versions:
             raise conflict()
+        if patch.unschedulable and self.name in self.world.forbidden_cordons:
+            raise refused(403)
         self.last_write = self.world.now
         annotations = dict(view.annotations)
         _merge(annotations, patch.annotations)

@@ -40,6 +40,7 @@ class World:
         self.log: list[str] | None = None
         self.trusts_versions = True  # False is a broken API server, to prove that we would notice
         self.forbidden_leases: set[str] = set()
+        self.forbidden_cordons: set[str] = set()
         self.gives_lost_holders_up = False  # the policy `onLostHolder: release`
         self._revision = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []

@@ -11,16 +11,20 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from agent.sandbox import builders
+from agent.sandbox.kubelet import running_pod
 from agent.sandbox.machines import Machine, MachineContext
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
-from tests.support import agents
+from agent.sandbox.strategy import stamp
+from tests.support import agents, apiservers
 from tests.support.agents import NAMESPACE, eventually
 from tests.support.apiservers import ApiServer, Client
 from tests.support.daemons import free_ports
@@ -269,6 +273,17 @@ class Site:
             thread.join()
         self.history.close()
 
+    def create(self, group: str, plural: str, body: Object) -> Object:
+        """Over the API, as users do; on a bare API server a pod has to be made to run manually."""
+        path = f"/{group}/namespaces/{body['metadata']['namespace']}/{plural}"
+        made = self.client.post(path, body)
+        assert made.status_code == 201, made.text
+        found: Object = made.json()
+        if plural == "pods" and isinstance(self.surroundings, Hands):
+            status = {"status": running_pod(found, stamp(datetime.now(UTC)))["status"]}
+            self.client.patch(f"{path}/{body['metadata']['name']}/status", status, "strategic")
+        return found
+
     # -- what people look at and do ----------------------------------------------------------------------------------
 
     def until(self, look: Callable[[], Any], what: str, seconds: float = LONG) -> Any:
@@ -397,6 +412,21 @@ def _site(
         sys.stderr.write(f"-- {machine.name}\n{machine.log.read_text()[-3000:] if machine.log.exists() else ''}\n")
     if isinstance(surroundings, Sandbox):
         assert site.refused() == [], "daemonset.yaml's RBAC does not suffice"
+
+
+@contextmanager
+def one_site(kind: str, folder: Path) -> Iterator[Callable[..., Site]]:
+    """Makes a site from keys of `reboot`. kind: `emulator`, or `real`: a kube-apiserver of its own, skipped without."""
+    with ExitStack() as stack:
+        if kind == "emulator":
+            yield lambda **reboot: stack.enter_context(emulated(folder / "site", reboot))
+            return
+        assets = apiservers.assets()
+        if assets is None:
+            pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name a folder with etcd and kube-apiserver")
+        (folder / "control-plane").mkdir()
+        api = stack.enter_context(apiservers.control_plane(assets, folder / "control-plane"))
+        yield lambda **reboot: stack.enter_context(real(api, folder / "real", reboot))
 
 
 def kured_lock(node: str, *, several: bool) -> str:

@@ -64,6 +64,13 @@ def forbidden(inputs: Inputs, slot: Slot) -> Decision | None:
     return None
 
 
+def refused_cordon(inputs: Inputs) -> Decision | None:
+    """A cordon that RBAC or admission refuses: the lock would be held without an end, and the pool would wait."""
+    if not inputs.cordon_refused:
+        return None
+    return _blocked("forbidden", StatusReason.BLOCKED, f"the cordon is refused: {inputs.cordon_refused}")
+
+
 def blocked_by(result: BlockerResult) -> Decision:
     """A blocker's answer as a decision."""
     return _blocked(result.name, result.reason, f"blocked by {result.by}", result.again_seconds)

@@ -91,9 +91,9 @@ class Inputs:
     it holds by mistake. lock_problem: why the Leases could not be read (they are those of the last time then, or none).
     renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
-    hooks, hooks_failed_seconds, command and how long ago: what this process did in this cycle. new_cycle: an id to
-    begin one with. What is None below was not fetched in this tick; lock_rights: the names of Leases that RBAC does
-    not let this node patch.
+    hooks, hooks_failed_seconds, cordon_refused (why), command and how long ago: what this process did in this cycle.
+    new_cycle: an id to begin one with. What is None below was not fetched in this tick; lock_rights: the names of
+    Leases that RBAC does not let this node patch.
     """
 
     policy: Reboot
@@ -116,6 +116,7 @@ class Inputs:
     drained_seconds: float = 0.0
     hooks: Mapping[HookStage, HookProgress] = field(default_factory=dict)
     hooks_failed_seconds: float = 0.0
+    cordon_refused: str = ""
     command: Command = Command.UNKNOWN
     command_error: str = ""
     command_seconds: float | None = None

@@ -7,7 +7,15 @@ from dataclasses import replace
 from agent.config.choices import Mode, OnLostHolder
 from agent.reboot.interfaces import Announcement
 from agent.reboot.machine import announcements
-from agent.reboot.machine.blocked import POLL_SECONDS, blocked_by, forbidden, held_back, known_blocker, over_budget
+from agent.reboot.machine.blocked import (
+    POLL_SECONDS,
+    blocked_by,
+    forbidden,
+    held_back,
+    known_blocker,
+    over_budget,
+    refused_cordon,
+)
 from agent.reboot.machine.decisions import Acquire, Decision, Fetch, MarkStuck, Query, Release, Renew, Write
 from agent.reboot.machine.inputs import Inputs, Slot
 from agent.reboot.machine.transitions import begin, reset
@@ -55,7 +63,7 @@ def _ended(inputs: Inputs, state: Pending) -> Decision | None:
 
 def _with_lock(inputs: Inputs, state: Pending, mine: Slot) -> Decision:
     """Everything is checked again, now that no other node can begin."""
-    blocker = held_back(inputs) or over_budget(inputs, mine)
+    blocker = refused_cordon(inputs) or held_back(inputs) or over_budget(inputs, mine)
     if blocker is not None:
         if isinstance(blocker.action, Fetch):
             return blocker

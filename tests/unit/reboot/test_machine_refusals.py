@@ -70,3 +70,22 @@ def test_no_cordon_outlives_a_refusal(kind: str, moment: Reason, restarts: bool,
     assert cordoned == [False]
     is_put_back(world)
     assert not world.machines["n0"].wanted
+
+
+def test_a_cordon_that_is_refused_does_not_hold_the_lock() -> None:
+    """By an admission policy that does not know the policy's labels, say: the pool continues, and it is reported."""
+
+    def act(world: World) -> None:
+        world.forbidden_cordons.add("n0")
+        world.machines["n1"].want("first")
+        world.at(5000.0, world.forbidden_cordons.clear)
+        world.at(4999.0, lambda: seen.append((world.machines["n1"].boots, world.nodes["n0"].unschedulable)))
+
+    seen: list[tuple[int, bool]] = []
+    world = play(Path("refused", POLICY, is_put_back, act=act, settle_seconds=20_000.0), Trouble())
+    is_put_back(world)
+    assert seen == [(1, False)]
+    assert world.machines["n0"].boots == 1
+    released = [said.message for said in world.books.events.values() if "released unused" in said.message]
+    assert released
+    assert all("the cordon is refused" in text and "403" in text for text in released)
