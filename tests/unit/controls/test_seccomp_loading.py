@@ -126,6 +126,7 @@ def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # a child for each profile, and 2 s for each on which libseccomp hangs
 @settings(max_examples=20_000)
 @given(profiles(), st.sampled_from((X86_64, AARCH64)))
 def test_what_is_written_loads_twenty_thousand_times(document: dict[str, Any], platform: Platform) -> None:
