@@ -205,7 +205,7 @@ class Tree:
             except OSError as error:
                 if error.errno != errno.EROFS or self.root == "/":
                     raise
-                why = f"read-only file system; mount the node's folder {node} writable at {place}"
+                why = f"{error.strerror}: mount the node's folder {node} writable at {place}, or choose another"
                 raise HostFileError(action, path, why) from error
             finally:
                 if writable is not None:

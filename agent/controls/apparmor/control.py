@@ -117,7 +117,9 @@ class ApparmorControl:
         )
 
     def _parser(self, include: Path | None = None) -> Parser:
-        return Parser(self._host, include=include, tool=self._tool or self._chooser.tool())
+        own_includes = include is not None and sources.has_folders(include)
+        tool = self._tool or self._chooser.tool(own_includes=own_includes)
+        return Parser(self._host, include=include, tool=tool)
 
     def _entries(self) -> tuple[Mapping[str, Entry] | None, str]:
         try:

@@ -64,8 +64,11 @@ class Chooser:
         self._choice = choice
         self._versions: dict[tuple[str, HostExec, int, int], tuple[int, ...]] = {}
 
-    def tool(self) -> Tool:
-        """The parser to use. Raises CommandMissing, and HostError for one that does not run."""
+    def tool(self, *, own_includes: bool = False) -> Tool:
+        """The parser to use. own_includes: the agent's folder has files to include, which the node's does not reach.
+
+        Raises CommandMissing.
+        """
         ways = [HostExec.DIRECT] if self._host.how is HostExec.DIRECT else [HostExec.DIRECT, HostExec.NSENTER]
         if len(ways) > 1 and self._choice is not ParserChoice.NEWEST:
             ways = ways[:1] if self._choice is ParserChoice.IMAGE else ways[1:]
@@ -77,7 +80,7 @@ class Chooser:
                 ("apparmor_parser",),
                 f"not found {where.get(self._choice, 'beside the agent or on the node')}",
             )
-        return max(tools, key=self._version) if len(tools) > 1 else tools[0]
+        return max(tools, key=self._version) if len(tools) > 1 and not own_includes else tools[0]
 
     def _version(self, tool: Tool) -> tuple[int, ...]:
         """`AppArmor parser version 4.0.1~beta3` is (4, 0, 1); empty, so oldest, for one that does not run."""

@@ -31,8 +31,8 @@ _TOLERANCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Files newer than the kubelet's process. certain: what they say is not what it was started with. doubtful: whether
-    they say something else is unknown. undated: files whose time is unknown."""
+    """Files newer than the kubelet's process. certain: it was started with something else. doubtful: whether
+    it was is unknown. undated: files whose time is unknown."""
 
     certain: tuple[str, ...] = ()
     doubtful: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
 """Whether libseccomp will take a list of rules, as runc adds them: one after the other, for each architecture.
 
 A rule becomes a chain of comparisons in a tree; two actions for one place in it are EEXIST, and no container starts.
-On 32-bit architectures only the low half of an argument is compared. On x86 the calls of sockets and System V IPC
-are one multiplexed call each, whose first argument is the number of the call. The image carries no libseccomp, so this
-is its rule-adding (src/db.c, src/arch-x86.c), compared with libseccomp itself by tests.
+On 32-bit architectures, x32 among them, only the low half of an argument is compared. On x86 the calls of sockets and
+System V IPC are one multiplexed call each, whose first argument is the number of the call. The image carries no
+libseccomp, so this is its rule-adding (src/db.c, src/arch-x86.c), compared with libseccomp itself by tests.
 https://github.com/seccomp/libseccomp
 """
 
@@ -15,7 +15,9 @@ from typing import Final
 from agent.controls.seccomp.profile import MASKED, Arg, Rule
 
 X86: Final = "SCMP_ARCH_X86"
-_NARROW: Final = frozenset((X86, "SCMP_ARCH_ARM", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_PPC"))
+# ARCH_SIZE_32 in src/arch-*.c: x32 and n32 among them, although their registers have 64 bits.
+_NARROW_NAMES: Final = "X86 X32 ARM MIPS MIPSEL MIPS64N32 MIPSEL64N32 PPC S390 PARISC M68K SH SHEB"
+_NARROW: Final = frozenset(f"SCMP_ARCH_{name}" for name in _NARROW_NAMES.split())
 _LOW: Final = 0xFFFFFFFF
 _SOCKETS: Final = """socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom
     shutdown setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg"""

@@ -176,6 +176,12 @@ def test_the_newer_parser_is_used_unless_one_is_chosen(
     assert Parser(host, tool=chooser.tool()).lint(b"profile a { }\n", "a").names == ("a",)
 
 
+def test_profiles_with_includes_of_their_own_are_linted_with_the_images_parser(tmp_path: Path) -> None:
+    """The node's does not reach the agent's folder, however new it is."""
+    host = TwoParsers(tmp_path, "3.0.8", "4.0.1")
+    assert Chooser(host).tool(own_includes=True).how is HostExec.DIRECT
+
+
 def test_a_parser_that_was_chosen_and_is_missing_is_named(tmp_path: Path) -> None:
     """The other one does not stand in for it."""
     host = TwoParsers(tmp_path, "3.0.8", "3.0.8")
