@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from agent.sandbox import listing, patches, status_errors, wire
-from agent.sandbox.apply import Applier
 from agent.sandbox.authn import User
 from agent.sandbox.catalog import Resource
 from agent.sandbox.discovery import Discovery
@@ -66,7 +65,6 @@ class Api:
         self._reviews = reviews
         self._kubelets = kubelets
         self._evictor = Evictor(registry, two_budgets_status)
-        self._applier = Applier(registry)
         self._discovery = Discovery(registry.catalog)
 
     @property
@@ -165,9 +163,6 @@ class Api:
     def _patch(self, call: Call, resource: Resource) -> Response:
         media = call.content_type.partition(";")[0].strip()
         target, options = self._target(call, resource), self._write_options(call)
-        if media == "application/apply-patch+yaml":
-            item, created = self._applier.apply(target, wire.parse_yaml(call.body), call.query, options)
-            return self._one(call, resource, item, 201 if created else 200)
         apply = _patcher(media, resource)
         patch = wire.parse_json(call.body)
         return self._one(call, resource, self._registry.patch(target, partial(apply, patch), options))

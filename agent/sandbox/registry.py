@@ -17,7 +17,6 @@ from typing import Any
 from agent.sandbox import status_errors
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
-from agent.sandbox.ownership import after_update
 from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.status_errors import ApiError, Cause, Object
@@ -49,15 +48,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``.
-
-    ``applied`` writes bring their own managedFields.
-    """
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``."""
 
     dry_run: bool = False
     validation: str = "Warn"
     warnings: tuple[list[str], ...] = ()
-    applied: bool = False
 
     def warn(self, text: str) -> None:
         """Hand a warning to whoever asked for them."""
@@ -240,8 +235,6 @@ class Registry:
         if revision and revision != existing.meta["resourceVersion"]:
             raise status_errors.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
-        if not options.applied:
-            after_update(obj, existing.obj, resource.api_version)
         causes = validate(obj, existing.obj, resource)
         if causes:
             raise status_errors.invalid(resource.who, name, causes)
@@ -249,7 +242,7 @@ class Registry:
 
     def _settle(self, resource: Resource, existing: Item, obj: Object, dry_run: bool) -> Item:
         meta = obj["metadata"]
-        if _without_revision(obj) == _without_revision(existing.obj) and _owners(obj) == _owners(existing.obj):
+        if _without_revision(obj) == _without_revision(existing.obj):
             return existing
         if "deletionTimestamp" in meta and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
             if not dry_run:
@@ -266,10 +259,6 @@ class Registry:
         if existing is None:
             return self.store.commit(resource, obj)
         return self._settle(resource, existing, obj, dry_run=False)
-
-    def own(self, resource: Resource, item: Item, entries: list[Object]) -> Item:
-        """Note who applied the fields of an object that was just created."""
-        return self.store.commit(resource, {**item.obj, "metadata": {**item.meta, "managedFields": entries}})
 
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
         """DELETE; the second value is whether the object is gone.
@@ -306,14 +295,8 @@ class Registry:
 
 
 def _without_revision(obj: Object) -> Object:
-    meta = {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "managedFields")}
+    meta = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
     return {**obj, "metadata": meta}
-
-
-def _owners(obj: Object) -> list[Object]:
-    """managedFields without their times: an apply that changes nothing is no write."""
-    entries = obj["metadata"].get("managedFields") or []
-    return [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
 
 
 def _check_name(meta: Object, name: str) -> None:

@@ -145,7 +145,7 @@ def test_describe_node_shows_conditions_annotations_and_events(kubectl: Kubectl,
 
 
 def test_apply_creates_and_changes(kubectl: Kubectl, client: Client, namespace: str) -> None:
-    """Client-side, server-side and as a dry run; what was applied before and is gone is taken out."""
+    """Client-side and as a dry run; what was applied before and is gone is taken out."""
 
     def document(name: str, field: str = "data", **data: str) -> str:
         meta = {"name": name, "namespace": namespace}
@@ -158,8 +158,6 @@ def test_apply_creates_and_changes(kubectl: Kubectl, client: Client, namespace: 
     assert "unchanged" in kubectl("apply", "-f", "-", stdin=document("a", x="v"))
     assert "server dry run" in kubectl("apply", "--dry-run=server", "-f", "-", stdin=document("a", x="other"))
     assert client.get(f"{path}/a").json()["data"] == {"x": "v"}
-    assert "serverside-applied" in kubectl("apply", "--server-side", "-f", "-", stdin=document("b", x="y"))
-    assert client.get(f"{path}/b").json()["data"] == {"x": "y"}
     done = kubectl.run("apply", "-f", "-", stdin=document("a", field="daata", x="y"))
     assert done.returncode == 1
     assert 'unknown field "daata"' in done.stderr

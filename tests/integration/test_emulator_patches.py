@@ -1,4 +1,4 @@
-"""The three patch types and server-side apply on a Node: what the agent's writes rely on."""
+"""The three patch types on a Node: what the agent's writes rely on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from tests.support.apiservers import Client
 
 def conditions(body: dict[str, Any]) -> dict[str, str]:
     return {item["type"]: item["status"] for item in body["status"].get("conditions", [])}
-
-
-def apply(client: Client, node: str, manager: str, body: dict[str, Any], sub: str = "", **query: Any) -> Any:
-    document = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": node}, **body}
-    document["metadata"] = {"name": node, **body.get("metadata", {})}
-    return client.patch(f"/api/v1/nodes/{node}{sub}", document, "apply", fieldManager=manager, **query)
 
 
 def test_merge_patch_deletes_with_null_and_replaces_lists(client: Client, node: str) -> None:
@@ -138,63 +132,8 @@ def test_a_patch_to_nonsense_is_invalid(client: Client, node: str) -> None:
 
 
 def test_a_patch_of_an_absent_object_is_not_found(client: Client, unique: str) -> None:
-    """404, except for apply."""
+    """404."""
     assert client.patch(f"/api/v1/nodes/{unique}", {}).status_code == 404
-
-
-def test_apply_owns_what_it_names_and_drops_what_it_no_longer_names(client: Client, node: str) -> None:
-    """Fields of the same manager that are left out go away; others stay."""
-    client.patch(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {"foreign": "x"}}})
-    first = apply(client, node, "agent", {"metadata": {"annotations": {"a": "1", "b": "2"}}})
-    assert first.status_code == 200
-    second = apply(client, node, "agent", {"metadata": {"annotations": {"a": "1"}}})
-    assert second.json()["metadata"]["annotations"] == {"foreign": "x", "a": "1"}
-
-
-def test_apply_of_the_same_costs_no_version(client: Client, node: str) -> None:
-    """An agent may apply on every pass."""
-    body = {"metadata": {"annotations": {"a": "1"}}}
-    first = apply(client, node, "agent", body).json()["metadata"]["resourceVersion"]
-    assert apply(client, node, "agent", body).json()["metadata"]["resourceVersion"] == first
-
-
-def test_apply_conflicts_with_another_owner_unless_forced(client: Client, node: str) -> None:
-    """409 names the field and the manager; sharing the same value is no conflict; force takes the field."""
-    apply(client, node, "agent", {"metadata": {"annotations": {"a": "1"}}})
-    assert apply(client, node, "other", {"metadata": {"annotations": {"a": "1"}}}).status_code == 200
-    answer = apply(client, node, "other", {"metadata": {"annotations": {"a": "2"}}})
-    assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
-    assert answer.json()["details"]["causes"] == [
-        {
-            "reason": "FieldManagerConflict",
-            "message": 'conflict with "agent"',
-            "field": ".metadata.annotations.a",
-        }
-    ]
-    forced = apply(client, node, "other", {"metadata": {"annotations": {"a": "2"}}}, force="true")
-    assert forced.json()["metadata"]["annotations"] == {"a": "2"}
-    dropped = apply(client, node, "agent", {})
-    assert dropped.json()["metadata"]["annotations"] == {"a": "2"}
-
-
-def test_apply_of_a_condition_leaves_the_others(client: Client, node: str) -> None:
-    """Conditions are owned one by one, and an emptied apply takes its own away."""
-    path = f"/api/v1/nodes/{node}/status"
-    client.patch(path, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "strategic")
-    mine = {"status": {"conditions": [{"type": "NodeHardened", "status": "True", "reason": "r"}]}}
-    answer = apply(client, node, "agent", mine, "/status")
-    assert conditions(answer.json()) == {"Ready": "True", "NodeHardened": "True"}
-    assert conditions(apply(client, node, "agent", {}, "/status").json()) == {"Ready": "True"}
-
-
-def test_apply_creates_and_needs_a_manager(client: Client, namespace: str) -> None:
-    """201 for an absent object; 422 without fieldManager; 400 without a kind."""
-    path = f"/api/v1/namespaces/{namespace}/configmaps/a"
-    document = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"}}
-    assert client.patch(path, document, "apply", fieldManager="agent").status_code == 201
-    assert client.patch(path, document, "apply").status_code == 422
-    del document["kind"]
-    assert client.patch(path, document, "apply", fieldManager="agent").status_code == 400
 
 
 @pytest.mark.parametrize("kind", ["merge", "strategic", "json"])

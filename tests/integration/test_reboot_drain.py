@@ -176,10 +176,10 @@ def test_everything_that_has_to_go_goes_and_nothing_else(world: Node) -> None:
 
 
 def test_an_empty_node_is_drained_at_once(world: Node) -> None:
-    """One list, one watch, nothing else."""
+    """One watch that begins with what there is, nothing else; a list before it where the server refuses that."""
     progress = world.until(world.drain(), lambda progress: progress.done)
     assert (progress.total, progress.evicted) == (0, 0)
-    assert [exchange.verb for exchange in world.sent if exchange.verb != "watch"] == ["list"]
+    assert [exchange.verb for exchange in world.sent if exchange.verb != "watch"] in ([], ["list"])
 
 
 def test_a_refusing_budget_is_named_with_its_owner_and_watched(world: Node) -> None:
@@ -212,7 +212,7 @@ def test_a_refusing_budget_is_named_with_its_owner_and_watched(world: Node) -> N
     assert world.until(drain, lambda progress: progress.done).blocked_by == ()
     assert world.evictions() == 5
     asked = [exchange.verb for exchange in world.sent if exchange.resource == "poddisruptionbudgets"]
-    assert asked == ["list", "watch"]
+    assert asked in (["watch"], ["list", "watch"])
 
 
 def test_two_budgets_on_a_pod_are_named_and_rarely_tried(world: Node) -> None:

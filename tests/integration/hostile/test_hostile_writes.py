@@ -190,7 +190,11 @@ def test_the_agents_own_writes_pass(stolen: Stolen) -> None:
     assert stolen.node({"metadata": {"labels": {f"{PREFIX}/hardened": None}}, "spec": {"unschedulable": None}}) == 200
     assert stolen.node({"spec": {"taints": taints[1:]}}) == 200
     ours = {"type": "NodeHardened", "status": "True", "reason": "R", "message": "m"}
-    assert stolen.node({"status": {"conditions": [ours]}}, sub="/status", kind="strategic") == 200
+    step = {"metadata": {"annotations": {f"{PREFIX}/reboot": "y"}}, "status": {"conditions": [ours]}}
+    assert stolen.node(step, sub="/status", kind="strategic") == 200
+    found = stolen.admin.get(f"/api/v1/nodes/{stolen.a}").json()
+    assert found["metadata"]["annotations"][f"{PREFIX}/reboot"] == "y"
+    assert "NodeHardened" in [one["type"] for one in found["status"]["conditions"]]
 
 
 @pytest.mark.parametrize(("body", "sub"), tried(NODE))
