@@ -50,7 +50,7 @@ def test_every_reason_is_explained() -> None:
 def test_every_annotation_and_condition_is_explained() -> None:
     """Those that the code writes."""
     written = (
-        keys.STATUS, keys.SUMMARY, keys.FINDINGS, keys.POLICY, keys.VERSION,
+        keys.STATUS, keys.SUMMARY, keys.FINDINGS, keys.CHECKS, keys.POLICY, keys.VERSION,
         keys.LAST_CHANGE, keys.CONFIG_PROBLEM,
         keys.REBOOT, keys.REBOOT_STATUS, keys.REBOOT_HISTORY, keys.REBOOT_STATE,
     )  # fmt: skip
