@@ -13,6 +13,7 @@ from agent.config.recognition import Claim, policy_claim
         ("reboot:\n  windows: []\n", Claim.CERTAIN),
         ("modprobe:\n  deny: [sctp]\nreboot:\n  mode: audit\n", Claim.CERTAIN),
         ("seccomp:\n  profiles: /x\n", Claim.CERTAIN),
+        ('{"reboot": {"windows": []}}', Claim.CERTAIN),
         ("seccomp:\n  type: RuntimeDefault\n", Claim.POSSIBLE),
         ("reboot: x\n", Claim.POSSIBLE),
         ("name: x\nother: 1\nreboot:\n  windows: []\n", Claim.POSSIBLE),
