@@ -140,3 +140,10 @@ def test_a_missing_key_is_reported_at_the_line_of_its_section() -> None:
         loads("notify:\n  - {type: slack, urlFile: /u}\n  - type: pagerduty\n    cluster: x\n", "f")
     (problem,) = caught.value.problems
     assert (problem.key, problem.line) == ("notify[1].keyFile", 3)
+
+
+def test_the_longest_month_has_31_days() -> None:
+    window = "reboot: {windows: [{daysOfMonth: [%d], start: '01:00', end: '02:00'}]}"
+    assert loads(window % 31, "c.yaml").reboot.windows[0].days_of_month == (31,)
+    with pytest.raises(ConfigError, match="32 is in no month: write days from 1 to 31"):
+        loads(window % 32, "c.yaml")

@@ -14,6 +14,7 @@ from agent.kube.errors import (
     Invalid,
     Malformed,
     NotFound,
+    Refused,
     ServerError,
     TooManyRequests,
     Unreachable,
@@ -138,6 +139,12 @@ def test_a_redirect_is_an_error(monkeypatch: pytest.MonkeyPatch, status: int) ->
     with offline(monkeypatch, away, OK) as server, pytest.raises(Malformed, match="redirect"):
         read(door(URL, "", seams=Seams()))
     assert len(server.requests) == 1
+
+
+def test_a_bad_request_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 is the first status that is no redirect."""
+    with offline(monkeypatch, refused(400)), pytest.raises(Refused, match="no"):
+        read(door(URL, "", seams=Seams()))
 
 
 @pytest.mark.parametrize("body", [b"not JSON", b"[1]", b""])
