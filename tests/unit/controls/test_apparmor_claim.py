@@ -17,9 +17,9 @@ RULES = "profile web {\n  deny /etc/shadow r,\n}\n"
         (RULES, Claim.CERTAIN),
         (f"# vim:ft=apparmor\nnot a preamble\n{RULES}", Claim.CERTAIN),
         (f"not a preamble\n{RULES}", Claim.POSSIBLE),
-        ("profile web {\n}\n", Claim.POSSIBLE),
+        ("profile web {\n}\n", Claim.CERTAIN),
         ("some text\n", Claim.NONE),
     ],
 )
-def test_a_profile_begins_with_a_preamble_and_has_words_of_its_own(content: str, expected: Claim) -> None:
+def test_a_profile_begins_with_a_preamble(content: str, expected: Claim) -> None:
     assert FILE_TYPE.claim(content, "web") is expected
