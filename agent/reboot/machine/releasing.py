@@ -18,7 +18,7 @@ def releasing(inputs: Inputs, state: Releasing) -> Decision:
     text = "rebooted and verified" if succeeded else f"aborted: {state.error}"
     mine = inputs.mine
     if mine is None:
-        kept = {} if succeeded else {"failures": state.failures, "aborted": True}
+        kept = {} if succeeded else {"failures": state.failures, "aborted": True, "last_cause": state.last_cause}
         write = Write(reset(state, done=Stamp.of(inputs.now), **kept))
         return Decision(Phase.RELEASING, reason, text, write, announcements=announcements.released(state))
     delay = inputs.policy.lock.release_delay

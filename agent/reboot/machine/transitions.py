@@ -111,7 +111,19 @@ def restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
 
 def finished(inputs: Inputs, state: Attempt, phase: Phase) -> dict[str, Any]:
     """What releasing and rolled back keep of the attempt."""
-    keys = ("cycle", "packages", "requested", "since", "streak", "done", "lease", "kernel", "pods", "slowest")
+    keys = (
+        "cycle",
+        "packages",
+        "requested",
+        "since",
+        "streak",
+        "done",
+        "lease",
+        "kernel",
+        "pods",
+        "slowest",
+        "last_cause",
+    )
     kept = {key: getattr(state, key) for key in keys}
     return {**kept, "entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, phase)}
 
