@@ -80,7 +80,7 @@ def test_it_stops_cleanly_and_comes_back_after_a_kill(served: Machine, api: Clus
 def test_a_module_that_was_loaded_before_the_first_pass(served: Machine, api: ClusterOfMachines) -> None:
     """It stays in the kernel: the agent is ready, the condition False with the reason. By default that alone keeps no
     startup taint; with keepTaintUntilReboot it does."""
-    served.sh(f"systemctl stop {UNIT}; rm -rf {DENY_FILE} /var/lib/node-hardening; modprobe sctp")
+    served.sh(f"systemctl stop {UNIT}; rm {DENY_FILE}; modprobe sctp")
     _taint(api)
     served.sh(f"systemctl start {UNIT}")
     eventually(lambda: _taints(api) == [], what="the taint removed")
