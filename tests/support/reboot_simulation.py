@@ -407,7 +407,7 @@ class Schedule:
                 raise Violation(f"{lease.name} is left fenced")
 
     def _check_repeated_drains(self, name: str) -> None:
-        """The same answer after the drain ends two drains in a row, and no third one within a day."""
+        """The same answer after the drain ends two drains in a row in one boot, and no third one within a day."""
         in_a_row: list[float] = []
         known: set[str] = set()
         for at, who, said in self.world.books.heard:
@@ -415,6 +415,8 @@ class Schedule:
                 continue
             known.add(said.key)
             in_a_row = [*in_a_row, at] if said.message.startswith("drained, but blocked by") else []
+            booted = any(who == name and in_a_row and in_a_row[0] < boot <= at for boot, who in self.world.books.boots)
+            in_a_row = in_a_row[-1:] if booted else in_a_row
             if len(in_a_row) > 2 and in_a_row[-1] - in_a_row[-2] < _DAY_SECONDS:
                 raise Violation(f"{name} was drained again for the same answer: {said.message}")
 
