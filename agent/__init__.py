@@ -1,3 +1,3 @@
 """The node hardening agent: one privileged daemon per Kubernetes node."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -35,7 +35,7 @@ def me(api: ApiServer) -> str:
 @pytest.fixture(autouse=True)
 def _agent_is_there(client: Client, node: str) -> Iterator[None]:
     """The node says what an agent would have it say."""
-    annotate(client, node, version="0.1.0", status="hardened", reboot_status=IDLE)
+    annotate(client, node, version="0.2.0", status="hardened", reboot_status=IDLE)
     conditions = [
         {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""},
         {"type": "RebootRequired", "status": "False", "reason": "NotRequired", "message": ""},

@@ -71,7 +71,7 @@ class Staff:
             assert client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", account).status_code == 201
         for one in documents():
             self._apply(one)
-        shown = {"node-hardening.io/status": "non-compliant", "node-hardening.io/version": "0.1.0"}
+        shown = {"node-hardening.io/status": "non-compliant", "node-hardening.io/version": "0.2.0"}
         patch = {"metadata": {"annotations": shown}}
         assert client.patch(f"/api/v1/nodes/{node}", patch).status_code == 200
         config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": ""}}
