@@ -167,7 +167,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         ),
         Cut(
             "files are not compared with the kubelet's start",
-            ("test_kubelet.py::test_a_file_that_is_newer_than_the_process_is_drift",),
+            ("test_kubelet.py::test_a_file_that_is_newer_than_the_process_is_unknown",),
             (
                 (
                     "controls/kubelet/observe.py",
