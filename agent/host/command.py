@@ -88,7 +88,7 @@ def run(
     try:
         out, err, cut = _pump(child, input_bytes or b"", time.monotonic() + timeout_seconds, limit_bytes, cancelled)
     except InterruptedError as error:
-        raise CommandError(argv, "ended: it is no longer required") from error
+        raise CommandError(argv, "cancelled") from error
     except TimeoutError as error:
         raise CommandTimeout(argv, f"killed after {timeout_seconds:g} s without an answer") from error
     finally:

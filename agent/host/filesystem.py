@@ -206,7 +206,7 @@ class Tree:
                 if error.errno != errno.EROFS or self.root == "/":
                     raise
                 why = f"{error.strerror}: mount the node's folder {node} writable at {place}, or choose another"
-                raise HostFileError(action, path, why) from error
+                raise HostFileError(action, path, OSError(error.errno, why)) from error
             finally:
                 if writable is not None:
                     os.close(writable)

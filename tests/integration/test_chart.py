@@ -435,7 +435,7 @@ def test_every_value_is_tried_here(helm: Helm) -> None:
         ({"config": {"reboot": {"pool": {"label": "p"}}}}, "rbac.pools has to list the values of that label"),
         (
             {"podMonitor": {"enabled": True}, "config": {"metrics": {"address": "127.0.0.1:9105"}}},
-            'config.metrics.address "127.0.0.1:9105" answers nobody outside of the node',
+            'config.metrics.address "127.0.0.1:9105" is reachable only from the node itself',
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_what_leaves_the_configuration_leaves_the_node(tree: Path, tmp_path: Pat
             '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["reboot"],"action":"SCMP_ACT_ERRNO"}]}'
         )
     base = f"kubelet: {{mode: off}}\napparmor: {{mode: off}}\nseccomp: {{profiles: {profiles}}}\n"
-    full = policy(tmp_path, base + "modprobe: {deny: [bridge]}\n")
+    full = policy(tmp_path, base + "modprobe: {force: [bridge]}\n")
     assert agent("apply", "--config", full, "--host-root", tree).returncode == 0
     assert not loads(dry(tree, "bridge"), "bridge")
     installed = tree / "var/lib/kubelet/seccomp"

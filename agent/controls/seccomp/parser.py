@@ -246,6 +246,9 @@ def _arg(shape: Shape, node: Node, key: str) -> Arg | None:
             f"{two:#x} has bits outside the mask {value:#x}, so it is never equal: value is the mask, valueTwo the bits"
         )
         shape.problem(found["valueTwo"].line, f"{key}.valueTwo", wrong)
+    if op == MASKED and not value:
+        wrong = "the mask 0 compares nothing: leave the comparison out"
+        shape.problem(found["value"].line, f"{key}.value", wrong)
     if (op, value) in (("SCMP_CMP_LT", 0), ("SCMP_CMP_GT", VALUE_LIMIT)):
         shape.problem(found["value"].line, f"{key}.value", f"no argument is {op} {value}: this rule would never apply")
     return Arg(index, op, value, two)

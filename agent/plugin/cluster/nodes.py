@@ -307,8 +307,16 @@ def _finding(entry: Mapping[str, Any]) -> FindingRow:
         sys.intern(values.text(entry.get("id"), 120)),
         _enum(Status, entry.get("status"), Status.UNKNOWN),
         _enum(Severity, entry.get("severity"), Severity.HIGH),
-        *(values.text(entry.get(key)) for key in ("observed", "expected", "remediation", "title")),
+        values.text(entry.get("observed")),
+        values.text(entry.get("expected")),
+        _remediation(values.text(entry.get("remediation"))),
+        values.text(entry.get("title")),
     )
+
+
+def _remediation(text: str) -> str:
+    """As it is on the Node; never in the form of our commands, because anyone who can write the Node wrote it."""
+    return f"the agent suggests: {text}" if text.startswith("kubectl") else text
 
 
 def _reboot(entry: Mapping[str, Any]) -> Reboot:

@@ -146,14 +146,8 @@ def _finding(context: NodeContext, finding: FindingRow) -> Advice:
     return Advice(
         f"finding:{finding.id}",
         f"{severity}{finding.label} {'failed' if failed else 'unknown'}: {finding.observed}{expected}",
-        (_remediation(finding) or command("diff", context.row.name),),
+        (finding.remediation or command("diff", context.row.name),),
     )
-
-
-def _remediation(finding: FindingRow) -> str:
-    """As it is on the Node; never in the form of our commands, because anyone who can write the Node wrote it."""
-    text = finding.remediation
-    return f"the agent suggests: {text}" if text.startswith("kubectl") else text
 
 
 def _logs(context: NodeContext) -> str:

@@ -254,7 +254,7 @@ AGENT_PODS = st.fixed_dictionaries({
 @given(LEASES, st.sampled_from(["node-hardening-reboot-workers-0", "other"]))
 def test_a_lock_is_read_and_can_be_taken(found: Object, name: str) -> None:
     """By agents, which write it again, and by the plugin, which shows it."""
-    found["metadata"]["name"] = name
+    found["metadata"] |= {"name": name, "resourceVersion": "7"}  # which the API server writes
     written = lease_body(lease_view(found), "ns")
     assert len(json.dumps(written)) < 4096
     assert lease_view(written) is not None
