@@ -135,7 +135,9 @@ def _json_hint(text: str, position: int) -> str:
     at = text[position : position + 2]
     if at.startswith("#") or at in ("//", "/*"):
         return '; JSON has no comments, use a "comment" key'
-    return "; JSON has no trailing commas" if at[:1] in ("}", "]") else ""
+    # Python 3.13 names the comma, earlier ones what is behind it.
+    ends = text[position:].removeprefix(",").lstrip()[:1] in ("}", "]")
+    return "; JSON has no trailing commas" if ends else ""
 
 
 class _JsonComposer:
