@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support.operator_view import Operator, operator
 from tests.vm.harness.cluster import UNIT, eventually
+from tests.vm.harness.machine import Machine
 from tests.vm.harness.pair import CYCLE_SECONDS, Pair
 from tests.vm.harness.watcher import Watcher
 
@@ -66,8 +67,7 @@ def test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node(pair: Pai
     node was cordoned by a user, and is cordoned afterwards."""
     machine, before = pair.machines["a"], {name: pair.boots(name) for name in pair.machines}
     pair.policy(rebootTimeout="1m")
-    machine.put("/etc/systemd/system/slow.service", _SLOW)
-    machine.sh("systemctl daemon-reload; systemctl start slow")
+    _stop_slowly(machine, 120)
     machine.put("/etc/systemd/logind.conf.d/delay.conf", "[Login]\nInhibitDelayMaxSec=60\n")
     machine.put("/usr/local/bin/inhibitor", _INHIBITOR, 0o755)
     machine.sh("rm -f /var/lib/was-asked /var/lib/had-its-time; systemctl restart systemd-logind")
@@ -89,22 +89,27 @@ def test_a_shutdown_of_two_minutes_passes_the_lock_on_to_no_other_node(pair: Pai
     )
     watcher.check()
     assert pair.boots("b") == before["b"]
-    assert machine.sh("test -e /var/lib/took-two-minutes", check=False).code == 0, "the shutdown was cut short"
+    assert machine.sh("test -e /var/lib/stopped-slowly", check=False).code == 0, "the shutdown was cut short"
     assert machine.sh("ls /var/lib/was-asked /var/lib/had-its-time", check=False).code == 0, "it was not waited for"
     assert pair.cordoned("a"), "somebody else's cordon was undone"
     assert [one["message"] for one in pair.api.events("a", "RebootFailed")] == []
     pair.api.client.patch("/api/v1/nodes/a", {"spec": {"unschedulable": None}})
 
 
-# Stopped before the agent's own service, as the pods of a node are before the kubelet's.
+def _stop_slowly(machine: Machine, seconds: int) -> None:
+    """A service that is stopped before the agent's own, as the pods of a node are before the kubelet's."""
+    machine.put("/etc/systemd/system/slow.service", _SLOW.replace("SECONDS", str(seconds)))
+    machine.sh("systemctl daemon-reload; systemctl start slow")
+
+
 _SLOW = f"""[Unit]
 After={UNIT}
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/rm -f /var/lib/took-two-minutes
-ExecStop=/bin/sh -c 'sleep 120; touch /var/lib/took-two-minutes; sync'
+ExecStart=/bin/rm -f /var/lib/stopped-slowly
+ExecStop=/bin/sh -c 'sleep SECONDS; touch /var/lib/stopped-slowly; sync'
 TimeoutStopSec=300
 """
 _INHIBITOR = """#!/bin/sh
@@ -149,6 +154,7 @@ def test_a_node_that_stays_down_is_rebooting_and_then_stuck(pair: Pair, watcher:
     ports = {name: one.metrics_port for name, one in pair.machines.items()}
     with operator(pair.api.api.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "prometheus", ports) as on_call:
         eventually(lambda: on_call.query('up{node="a"} == 1'), what="scrapes of a")
+        _stop_slowly(machine, 20)  # so that the phase is scraped, however busy this machine is
         pair.want("a")
         machine.await_off(CYCLE_SECONDS)
         _is_rebooting(pair, on_call)

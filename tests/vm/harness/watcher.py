@@ -26,7 +26,7 @@ class Watcher:
         """client: its own from here on."""
         self._client = client
         self._asking = threading.Lock()
-        self._people: set[str] = set()
+        self._people: dict[str, bool] = {}  # whether the cordon was seen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._cut: set[str] = set()
@@ -47,8 +47,8 @@ class Watcher:
         assert self.broken == [], "\n".join([*self.broken, "", "what was seen:", *self.seen[-60:]])
 
     def let_be(self, node: str) -> None:
-        """This node was cordoned by people: it has to stay so, and does not count as ours."""
-        self._people.add(node)
+        """This node was cordoned by a user: once seen so it has to stay so, and does not count as ours."""
+        self._people[node] = False
 
     def power_was_cut(self, node: str) -> None:
         """The next boot of that node is the test's doing, not the agent's."""
@@ -84,8 +84,10 @@ class Watcher:
             cordoned = bool(node["spec"].get("unschedulable"))
             if cordoned and name not in self._people:
                 ours.append(name)
-            if name in self._people and not cordoned:
+            if self._people.get(name) and not cordoned:
                 self._break(f"{name} was cordoned by people, and is not any more")
+            if name in self._people and cordoned:
+                self._people[name] = True  # what was read before the cordon may come after it was set
             lines.append(f"{name} {state.get('phase', 'idle')}{' cordoned' if cordoned else ''}")
         if len(ours) > 1:
             self._break(f"two nodes of one pool are cordoned at once: {', '.join(ours)}")
