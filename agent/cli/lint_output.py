@@ -32,7 +32,7 @@ def document(result: Result) -> dict[str, object]:
 
 
 def _status(result: Result) -> str:
-    return "fail" if result.problems else "unknown" if result.unchecked else "pass"
+    return "fail" if result.problems else "unknown" if result.unchecked or result.doubts else "pass"
 
 
 def _document(one: Problem) -> dict[str, object]:

@@ -182,9 +182,9 @@ class _Linter:
             return self._types[text.type]
         if text.name.lower().endswith(_PROSE):
             return None
-        kind = max(self._types.values(), key=lambda one: one.claim(text.content, text.name))
-        enough = Claim.POSSIBLE if text.is_named else Claim.CERTAIN
-        return kind if kind.claim(text.content, text.name) >= enough else None
+        claims = [(one.claim(text.content, text.name), one) for one in self._types.values()]
+        claim, kind = max(claims, key=lambda pair: pair[0])
+        return kind if claim >= (Claim.POSSIBLE if text.is_named else Claim.CERTAIN) else None
 
     def _lint(self, text: Text, kind: FileType) -> None:
         self._result.checked.append((text.file, kind.label))

@@ -29,6 +29,7 @@ from agent.sandbox.cluster import Cluster
 from agent.sandbox.settings import Settings
 from agent.sandbox.status_errors import Object
 
+_ACCEPTED_SECONDS = 0.05
 _START_SECONDS = 10.0
 
 
@@ -151,6 +152,15 @@ class Sandbox(Cluster):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        self._cut()
+        # What was accepted just before becomes a connection in one of the loop's next turns.
+        asyncio.get_running_loop().call_later(_ACCEPTED_SECONDS, self._cut_while_away)
+
+    def _cut_while_away(self) -> None:
+        if self._listener is None:
+            self._cut()
+
+    def _cut(self) -> None:
         for connection in list(self._web.connections) if self._web else []:
             if connection.transport is not None:
                 connection.transport.abort()

@@ -1,6 +1,6 @@
-"""What the door does when the API server throttles, fails, cuts connections, loses answers or is away.
+"""What the client does when the API server throttles, fails, cuts connections, loses answers or is away.
 
-Time passes only where the door waits, so that no test is slow and every delay can be read.
+Time passes only where the client waits, so that no test is slow and every delay can be read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from agent.sandbox import builders
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
-from tests.support.kube import Seams, answer, door, scripted
+from tests.support.kube import Seams, answer, kube_client, scripted
 
 pytestmark = pytest.mark.emulator_only
 
@@ -46,7 +46,7 @@ def seams() -> Seams:
 @pytest.fixture
 def kube(sandbox: Sandbox, seams: Seams) -> Kube:
     sandbox.add_node("worker-1")
-    return door(sandbox.url, sandbox.token, seams=seams)
+    return kube_client(sandbox.url, sandbox.token, seams=seams)
 
 
 def configmap(name: str) -> Object:
@@ -126,7 +126,7 @@ def test_there_is_one_deadline_for_the_whole_call(sandbox: Sandbox, kube: Kube, 
 
 
 def test_another_deadline_by_the_call(sandbox: Sandbox, kube: Kube, seams: Seams) -> None:
-    """within() leaves the door as it is and changes one call's patience."""
+    """within() leaves the client as it is and changes one call's patience."""
     sandbox.add_fault(Fault(FaultKind.STATUS, code=503))
     with pytest.raises(ServerError):
         kube.within(2).get(NODES, "worker-1")
@@ -192,7 +192,7 @@ def test_a_repeated_delete_finds_nothing_left(sandbox: Sandbox, kube: Kube) -> N
         kube.delete(CONFIGMAPS, "new", "default", uid=first["uid"])
     sandbox.add_fault(Fault(FaultKind.LOSE_ANSWER, verbs=frozenset({"delete"}), count=1))
     second = create(kube)["metadata"]
-    seen = door(sandbox.url, sandbox.token, seams=Seams())
+    seen = kube_client(sandbox.url, sandbox.token, seams=Seams())
 
     def successor() -> None:
         seen.create(CONFIGMAPS, configmap("new"), "default")
@@ -200,7 +200,7 @@ def test_a_repeated_delete_finds_nothing_left(sandbox: Sandbox, kube: Kube) -> N
     around = Seams()
     around.time.on_wait = successor
     with pytest.raises(Conflict):
-        door(sandbox.url, sandbox.token, seams=around).delete(CONFIGMAPS, "new", "default", uid=second["uid"])
+        kube_client(sandbox.url, sandbox.token, seams=around).delete(CONFIGMAPS, "new", "default", uid=second["uid"])
     assert kube.get(CONFIGMAPS, "new", "default")["metadata"]["uid"] != second["uid"]
 
 
@@ -238,7 +238,7 @@ def test_a_server_that_stays_away_is_named(sandbox: Sandbox, kube: Kube) -> None
 
 def test_a_silent_server_is_given_up_on(sandbox: Sandbox, seams: Seams) -> None:
     """A read timeout on every call; a silent create is ambiguous."""
-    kube = door(sandbox.url, sandbox.token, seams=seams, seconds=30, read_seconds=0.2)
+    kube = kube_client(sandbox.url, sandbox.token, seams=seams, seconds=30, read_seconds=0.2)
     sandbox.add_fault(Fault(FaultKind.LATENCY, seconds=5, count=2))
     with pytest.raises(Unreachable, match="no answer in time") as caught:
         create(kube)
@@ -297,7 +297,7 @@ def test_a_rotated_token_is_picked_up_on_a_401(sandbox: Sandbox, tmp_path: Path,
 def test_an_answer_that_is_not_understood_is_said_so(seams: Seams, body: bytes, words: str) -> None:
     """A portal, a proxy: Malformed, without what it said, and without a second try."""
     with scripted(lambda request: answer(request, body)) as server:
-        kube = door(server.url, "token", seams=seams)
+        kube = kube_client(server.url, "token", seams=seams)
         with pytest.raises(Malformed, match=words) as caught:
             kube.get(NODES, "worker-1")
         assert "log in" not in str(caught.value)
@@ -311,7 +311,7 @@ def test_an_answer_that_is_not_understood_is_said_so(seams: Seams, body: bytes, 
 def test_a_redirect_is_not_followed(seams: Seams) -> None:
     """It would carry the token to wherever it points."""
     with scripted(lambda request: answer(request, b"{}", 302, Location="http://127.0.0.1:1/elsewhere")) as server:
-        kube = door(server.url, "token", seams=seams)
+        kube = kube_client(server.url, "token", seams=seams)
         with pytest.raises(Malformed, match="a redirect"):
             kube.get(NODES, "worker-1")
         assert [path for _, path, _ in server.seen] == ["/api/v1/nodes/worker-1"]
@@ -321,7 +321,7 @@ def test_a_redirect_is_not_followed(seams: Seams) -> None:
 def test_an_answer_without_end_is_cut_off(seams: Seams) -> None:
     """Whatever is on the other side cannot fill the node's memory."""
     with scripted(lambda request: answer(request, b" " * (17 << 20))) as server:
-        kube = door(server.url, "token", seams=seams)
+        kube = kube_client(server.url, "token", seams=seams)
         with pytest.raises(Malformed, match="more than 8 MiB"):
             kube.get(NODES, "worker-1")
         kube.close()
@@ -339,7 +339,7 @@ def test_an_answer_that_trickles_does_not_outlast_the_deadline() -> None:
             threading.Event().wait(0.02)
 
     with scripted(trickle) as server:
-        kube = door(server.url, "token", seconds=0.3)
+        kube = kube_client(server.url, "token", seconds=0.3)
         with pytest.raises(Unreachable, match="no answer in time"):
             kube.get(NODES, "worker-1")
         kube.close()
@@ -348,7 +348,7 @@ def test_an_answer_that_trickles_does_not_outlast_the_deadline() -> None:
 def test_cookies_are_not_kept(seams: Seams) -> None:
     """A load balancer's stickiness would tie the agent to one API server."""
     with scripted(lambda request: answer(request, b"{}", Set_Cookie="a=b; Path=/")) as server:
-        kube = door(server.url, "token", seams=seams)
+        kube = kube_client(server.url, "token", seams=seams)
         kube.get(NODES, "a")
         kube.get(NODES, "b")
         assert "cookie" not in server.seen[1][2]
@@ -364,7 +364,7 @@ def test_connections_are_kept_for_the_next_call() -> None:
         answer(request, b"{}", 404 if request.path.endswith("nobody") else 200)
 
     with scripted(script) as server:
-        kube = door(server.url, "token")
+        kube = kube_client(server.url, "token")
         for name in ("a", "b", "nobody", "c"):
             with contextlib.suppress(NotFound):
                 kube.get(NODES, name)

@@ -1,5 +1,5 @@
 """How people and pods reach an API server in earnest: kubeconfigs, exec plugins as processes, service accounts; and
-what the door costs a process that only has it."""
+what the client costs a process that only has it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_exec_plugin_runs_through_the_hosts_door(api: ApiServer, tmp_path: Pa
 
 
 def test_a_daemon_in_its_pod_pays_for_nothing_that_people_need() -> None:
-    """Every megabyte is paid for on every node: no YAML, no log, no metrics, no HTTP server comes with the door."""
+    """Every megabyte is paid for on every node: no YAML, no log, no metrics, no HTTP server comes with the client."""
     code = "import sys; import agent.kube; print(*sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     loaded = set(ran.stdout.split())

@@ -1,4 +1,4 @@
-"""The door's calls against an API server: the emulator, and a real one where there is one."""
+"""The client's calls against an API server: the emulator, and a real one where there is one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from agent.errors import UsageError
 from agent.kube import CONFIGMAPS, LEASES, NAMESPACES, NODES, PDBS, PODS, Kube, Object, Outcome, Patch
 from agent.kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Stopped, Unauthorized
 from tests.support.apiservers import ApiServer
-from tests.support.kube import Seams, authority_of, door, door_of
+from tests.support.kube import Seams, authority_of, client_of, kube_client
 
 
 @pytest.fixture
 def kube(api: ApiServer) -> Iterator[Kube]:
-    made = door_of(api)
+    made = client_of(api)
     yield made
     made.close()
 
@@ -58,7 +58,7 @@ def test_the_agent_tells_who_it_is(api: ApiServer) -> None:
     """The API server's audit log shows agent, version and node of every request."""
     if api.sandbox is None:
         pytest.skip("a real API server keeps its audit log to itself")
-    kube = door_of(api)
+    kube = client_of(api)
     kube.get_raw("/version?from=agent-test")
     agents = {record.user_agent for record in api.sandbox.requests if "agent-test" in record.query}
     assert len(agents) == 1
@@ -260,7 +260,7 @@ def test_another_pod_of_that_name_is_left_alone(kube: Kube, namespace: str, node
 def test_a_wrong_token_is_unauthorized_after_one_request(api: ApiServer) -> None:
     """There is nothing to read again, so nothing is tried again."""
     seams = Seams()
-    kube = door(api.url, "wrong", authority_of(api), seams)
+    kube = kube_client(api.url, "wrong", authority_of(api), seams)
     with pytest.raises(Unauthorized):
         kube.get(NAMESPACES, "default")
     assert [exchange.outcome for exchange in seams.sent] == ["401"]
@@ -270,7 +270,7 @@ def test_a_wrong_token_is_unauthorized_after_one_request(api: ApiServer) -> None
 def test_every_request_is_counted_by_few_words(api: ApiServer, namespace: str) -> None:
     """Verb, resource, outcome: no names of objects, so that metrics stay bounded."""
     seams = Seams()
-    kube = door_of(api, seams)
+    kube = client_of(api, seams)
     kube.create(CONFIGMAPS, configmap("a"), namespace)
     list(kube.list(CONFIGMAPS, namespace))
     with pytest.raises(NotFound):
@@ -293,7 +293,7 @@ def test_every_request_is_counted_by_few_words(api: ApiServer, namespace: str) -
 def test_a_closed_door_sends_nothing(api: ApiServer) -> None:
     """After close, calls are refused by us; metrics do not count what was not sent."""
     seams = Seams()
-    kube = door_of(api, seams)
+    kube = client_of(api, seams)
     kube.close()
     with pytest.raises(Stopped, match="the agent is stopping"):
         kube.get(NAMESPACES, "default")
@@ -304,7 +304,7 @@ def test_a_closed_door_sends_nothing(api: ApiServer) -> None:
 
 def test_last_words_go_through_after_stop(api: ApiServer, namespace: str) -> None:
     """stop ends waiting and watching; a final write is still one request away."""
-    kube = door_of(api)
+    kube = client_of(api)
     kube.stop()
     assert list(kube.watch(NAMESPACES, resource_version="0")) == []
     assert kube.create(CONFIGMAPS, configmap("last-words"), namespace)["metadata"]["name"] == "last-words"

@@ -13,7 +13,7 @@ import pytest
 
 from agent.kube import NODES, EventType, Kube, Object, Watch
 from agent.kube.errors import Gone, Malformed, ServerError, Unreachable
-from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, door, scripted, told
+from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, kube_client, scripted, told
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def node(version: int) -> Object:
 
 def watched(url: str, seams: Seams) -> list[tuple[EventType, str]]:
     """What a watch tells until it is gone."""
-    kube = door(url, "token", seams=seams)
+    kube = kube_client(url, "token", seams=seams)
     changes: list[tuple[EventType, str]] = []
     with pytest.raises(Gone):
         collect(kube, changes)
@@ -91,7 +91,7 @@ def test_an_event_is_told_before_the_next_one_arrives(chunked: bool) -> None:
     """Sentinel to lock in a second: nothing is held back in a buffer. And a watch that waits is closed at once."""
     hold = threading.Event()
     with streaming([event("ADDED", node(2))], chunked=chunked, hold=hold) as url:
-        kube = door(url, "token")
+        kube = kube_client(url, "token")
         watch = kube.watch(NODES, resource_version="1")
         reader = Reader(watch)
         assert told(reader.next()) == (EventType.ADDED, "n2")
@@ -116,7 +116,7 @@ def test_an_event_is_told_before_the_next_one_arrives(chunked: bool) -> None:
 def test_what_is_no_event_ends_a_watch(seams: Seams, line: bytes, branch: type[Exception]) -> None:
     """A watch that does not understand must not pretend to see."""
     with streaming([event("ADDED", node(2)), line]) as url:
-        kube = door(url, "token", seams=seams)
+        kube = kube_client(url, "token", seams=seams)
         seen: list[tuple[EventType, str]] = []
         with pytest.raises(branch):
             collect(kube, seen)
@@ -128,7 +128,7 @@ def test_a_watch_that_lived_long_is_resumed_without_a_wait(seams: Seams) -> None
     """The server's own timeout is the normal end of a watch; after a cut the delays begin anew."""
     long, cut = [event("ADDED", node(2))], [event("ADDED", node(3)), b"half"]
     with streaming(long, cut, cut, cut, long) as url:
-        kube = door(url, "token", seams=seams)
+        kube = kube_client(url, "token", seams=seams)
         waited: list[int] = []
 
         def live(watch: Watch) -> None:
@@ -150,7 +150,7 @@ def test_a_watch_that_lived_long_is_resumed_without_a_wait(seams: Seams) -> None
 def test_a_reader_that_closes_its_watch_hears_no_more(seams: Seams) -> None:
     """Though more has arrived already; and it may go on from where it stopped."""
     with streaming([b"".join(event("ADDED", node(number)) for number in (2, 3, 4))]) as url:
-        kube = door(url, "token", seams=seams)
+        kube = kube_client(url, "token", seams=seams)
         watch = kube.watch(NODES, resource_version="1")
         seen = []
         for change in watch:
@@ -165,7 +165,7 @@ def test_a_reader_that_closes_its_watch_hears_no_more(seams: Seams) -> None:
 def test_an_event_without_end_is_cut_off(seams: Seams) -> None:
     """Whatever is on the other side cannot fill the node's memory."""
     with streaming([b" " * (1 << 20)] * 18) as url:
-        kube = door(url, "token", seams=seams)
+        kube = kube_client(url, "token", seams=seams)
         with pytest.raises(Malformed, match="an event of more than 8 MiB"):
             collect(kube, [])
         kube.close()
@@ -182,7 +182,7 @@ def test_stopping_before_the_first_answer_is_no_error(way: str) -> None:
         request.close_connection = True
 
     with scripted(silent) as server:
-        kube = door(server.url, "token", seconds=60, read_seconds=60)
+        kube = kube_client(server.url, "token", seconds=60, read_seconds=60)
         reader = Reader(kube.follow(NODES) if way == "follow" else kube.watch(NODES, resource_version="1"))
         assert asked.wait(PATIENCE_SECONDS)
         kube.stop()
@@ -208,7 +208,7 @@ def test_closing_ends_a_call_that_waits() -> None:
             errors.put(error)
 
     with scripted(silent) as server:
-        kube = door(server.url, "token", seconds=60, read_seconds=60)
+        kube = kube_client(server.url, "token", seconds=60, read_seconds=60)
         caller = threading.Thread(target=call, args=(kube,), daemon=True)
         caller.start()
         assert asked.wait(PATIENCE_SECONDS)

@@ -16,12 +16,12 @@ from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from tests.support.apiservers import ApiServer
-from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, door, door_of, told
+from tests.support.kube import PATIENCE_SECONDS, Reader, Seams, client_of, kube_client, told
 
 
 @pytest.fixture
 def kube(api: ApiServer) -> Iterator[Kube]:
-    made = door_of(api)
+    made = client_of(api)
     yield made
     made.close()
 
@@ -101,7 +101,7 @@ def test_a_version_that_is_too_old_is_gone(sandbox: Sandbox) -> None:
     version = sandbox.add_node("a")["metadata"]["resourceVersion"]
     sandbox.add_node("b")
     sandbox.compact()
-    kube = door(sandbox.url, sandbox.token)
+    kube = kube_client(sandbox.url, sandbox.token)
     with pytest.raises(Gone, match="watch nodes: 410"):
         list(kube.watch(NODES, resource_version=version))
     kube.close()
@@ -123,7 +123,7 @@ def seams() -> Seams:
 @contextmanager
 def following(sandbox: Sandbox, seams: Seams) -> Iterator[Reader]:
     """A follower of Nodes whose waits take no time."""
-    kube = door(sandbox.url, sandbox.token, seams=seams)
+    kube = kube_client(sandbox.url, sandbox.token, seams=seams)
     reader = Reader(kube.follow(NODES))
     try:
         yield reader
@@ -241,7 +241,7 @@ def test_an_api_server_without_streaming_lists_is_listed(quiet: Sandbox, seams: 
     """It is tried once; from then on a list and a watch do, for everything that is followed."""
     quiet.add_node("a")
     quiet.add_fault(Fault(FaultKind.STATUS, code=422, verbs=frozenset({"watch"}), count=1))
-    kube = door(quiet.url, quiet.token, seams=seams)
+    kube = kube_client(quiet.url, quiet.token, seams=seams)
     for count in (1, 2):
         reader = Reader(kube.follow(NODES))
         changes = [told(change) for change in reader.until(EventType.SYNCED)]
@@ -276,7 +276,7 @@ def test_an_api_server_that_throttles_watches_is_left_alone_for_so_long(quiet: S
 @pytest.mark.emulator_only
 def test_a_watch_that_cannot_be_resumed_raises(quiet: Sandbox, seams: Seams) -> None:
     """watch, unlike follow, gives up after the call's deadline."""
-    kube = door(quiet.url, quiet.token, seams=seams)
+    kube = kube_client(quiet.url, quiet.token, seams=seams)
     watch = kube.watch(NODES, resource_version="1")
     reader = Reader(watch)
     quiet.add_node("a")
@@ -292,7 +292,7 @@ def test_a_watch_that_cannot_be_resumed_raises(quiet: Sandbox, seams: Seams) -> 
 def test_a_token_that_ends_does_not_end_the_following(quiet: Sandbox, seams: Seams) -> None:
     """A 401 is AWAY until the token is good again."""
     quiet.add_token("mine", User("me", ("system:masters",)))
-    kube = door(quiet.url, "mine", seams=seams)
+    kube = kube_client(quiet.url, "mine", seams=seams)
     reader = Reader(kube.follow(NODES))
     reader.until(EventType.SYNCED)
     await_watch(quiet)
@@ -342,7 +342,7 @@ def test_following_that_went_well_for_long_begins_its_delays_anew(quiet: Sandbox
 def test_a_caller_that_breaks_off_leaves_nothing_behind(quiet: Sandbox) -> None:
     """`break` in a loop over a watch closes its connection."""
     quiet.add_node("a")
-    kube = door(quiet.url, quiet.token)
+    kube = kube_client(quiet.url, quiet.token)
     for change in kube.watch(NODES, resource_version="1"):
         assert told(change) == (EventType.ADDED, "a")
         break

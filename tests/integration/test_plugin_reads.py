@@ -26,7 +26,7 @@ from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
 from tests.support.apiservers import ApiServer, Client
-from tests.support.kube import door_of
+from tests.support.kube import client_of
 from tests.support.plugin_fleet import NAMESPACE, SCENES, Staged
 from tests.support.plugin_screen import Screen, emulator
 from tests.support.programs import needed
@@ -212,7 +212,7 @@ def test_why_on_both_api_servers(api: ApiServer, client: Client, namespace: str,
     staged.run(300)
     uids = _put(client, staged, namespace)
     waiting = next(name for name in staged.names if name != first)
-    kube = door_of(api)
+    kube = client_of(api)
     try:
         code, document = _document(kube, namespace, staged.now, "why", waiting)
         assert (code, document["reboot"]["phase"]) == (1, "waiting")

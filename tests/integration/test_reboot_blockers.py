@@ -20,8 +20,8 @@ from agent.reboot.interfaces import BlockerResult
 from agent.reboot.sentinel import make_sentinel
 from agent.text import format_rfc3339
 from tests.support.apiservers import ApiServer, Client
-from tests.support.bundled_profiles import agents_token, door_with, token_with
-from tests.support.kube import door, door_of
+from tests.support.bundled_profiles import agents_token, client_with, token_with
+from tests.support.kube import client_of, kube_client
 from tests.support.rooms import Clocks, node_tree
 
 KURED = "weave.works/kured-node-lock"
@@ -29,7 +29,7 @@ KURED = "weave.works/kured-node-lock"
 
 @pytest.fixture
 def admin(api: ApiServer) -> Iterator[Kube]:
-    made = door_of(api)
+    made = client_of(api)
     yield made
     made.close()
 
@@ -37,7 +37,7 @@ def admin(api: ApiServer) -> Iterator[Kube]:
 @pytest.fixture
 def kube(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
     """With the agent's own rights."""
-    made = door_with(api, agents_token(client, namespace))
+    made = client_with(api, agents_token(client, namespace))
     yield made
     made.close()
 
@@ -45,7 +45,7 @@ def kube(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
 @pytest.fixture
 def poor(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
     """With no rights at all."""
-    made = door_with(api, token_with(client, namespace, "poor", [], []))
+    made = client_with(api, token_with(client, namespace, "poor", [], []))
     yield made
     made.close()
 
@@ -53,7 +53,7 @@ def poor(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
 @pytest.fixture
 def away() -> Iterator[Kube]:
     """Where nobody listens."""
-    made = door("http://127.0.0.1:1", "", seconds=0.2)
+    made = kube_client("http://127.0.0.1:1", "", seconds=0.2)
     yield made
     made.close()
 

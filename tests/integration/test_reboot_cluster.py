@@ -20,8 +20,8 @@ from agent.reboot.kube.cluster import KubeCluster, without_ballast
 from agent.reboot.kube.informer import FollowedObjects
 from agent.reboot.lock.pools import lease_names
 from tests.support.apiservers import ApiServer, Client
-from tests.support.bundled_profiles import agents_token, door_with
-from tests.support.kube import door_of
+from tests.support.bundled_profiles import agents_token, client_with
+from tests.support.kube import client_of
 
 BOUND_SECONDS = 20.0  # for what should come at once; only a failing test waits so long
 NAME = lease_names("workers", 1)[0]
@@ -56,13 +56,13 @@ class Place:
 @pytest.fixture
 def place(api: ApiServer, client: Client) -> Iterator[Place]:
     unique = uuid.uuid4().hex[:8]
-    admin = door_of(api)
+    admin = client_of(api)
     namespace, name = f"reboot-{unique}", f"node-{unique}"
     client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
     labels = {"kubernetes.io/hostname": name}
     admin.create(NODES, {"metadata": {"name": name, "labels": labels, "annotations": {"example.com/theirs": "kept"}}})
     sent: list[RequestMetric] = []
-    kube = door_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
+    kube = client_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
     yield Place(name, namespace, admin, kube, sent)
     admin.delete(NODES, name)
     kube.close()

@@ -33,8 +33,8 @@ from agent.kube.errors import NotFound
 from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
 from agent.reboot.interfaces import DrainMode, Progress
 from tests.support.apiservers import ApiServer, Client
-from tests.support.bundled_profiles import agents_token, door_with, shipped_rules, token_with
-from tests.support.kube import door_of
+from tests.support.bundled_profiles import agents_token, client_with, shipped_rules, token_with
+from tests.support.kube import client_of
 from tests.support.rooms import Clocks
 
 LONG = 20.0  # a bound for what never happens, not a timing
@@ -138,8 +138,8 @@ class Node:
 @pytest.fixture
 def world(api: ApiServer, client: Client, namespace: str, node: str) -> Iterator[Node]:
     sent: list[RequestMetric] = []
-    admin = door_of(api)
-    kube = door_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
+    admin = client_of(api)
+    kube = client_with(api, agents_token(client, namespace), ClientContext(on_request=sent.append))
     made = Node(node, namespace, admin, kube, sent)
     yield made
     for drain in made.drains:
@@ -344,7 +344,7 @@ def test_budgets_that_may_not_be_read_are_named_as_far_as_they_are_known(
 ) -> None:
     """A drain without the right to read budgets still drains, and still says what it can."""
     rules = [rule for rule in shipped_rules("ClusterRole") if rule["apiGroups"] != ["policy"]]
-    kube = door_with(api, token_with(client, world.namespace, "poor", rules, []))
+    kube = client_with(api, token_with(client, world.namespace, "poor", rules, []))
     world.pod("held", labels={"app": "web"})
     world.pod("never", labels={"app": "two"})
     world.budget("none", 0, labels={"app": "shop"})
@@ -612,7 +612,7 @@ def test_attachments_that_may_not_be_listed_are_named_until_the_deadline(
 ) -> None:
     """Unknown is never none."""
     rules = [rule for rule in shipped_rules("ClusterRole") if rule["apiGroups"] != ["storage.k8s.io"]]
-    kube = door_with(api, token_with(client, world.namespace, "poor", rules, []))
+    kube = client_with(api, token_with(client, world.namespace, "poor", rules, []))
     drain = world.drain(kube, volume_timeout=300.0)
     progress = world.until(drain, lambda progress: bool(progress.misconfigured))
     assert "volume attachments unknown" in progress.misconfigured[0]
@@ -628,7 +628,7 @@ def test_a_missing_right_is_told_and_not_tried_for_ever(world: Node, api: ApiSer
     rules = [rule for rule in shipped_rules("ClusterRole") if rule["resources"] != ["pods/eviction"]]
     sent: list[RequestMetric] = []
     token = token_with(client, world.namespace, "poor", rules, [])
-    kube = door_with(api, token, ClientContext(on_request=sent.append))
+    kube = client_with(api, token, ClientContext(on_request=sent.append))
     world.pod("a")
     drain = world.drain(kube)
     progress = world.until(drain, lambda progress: bool(progress.misconfigured))

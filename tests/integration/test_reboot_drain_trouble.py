@@ -19,7 +19,7 @@ from agent.reboot.interfaces import DrainMode, Progress
 from agent.sandbox import builders
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
-from tests.support.kube import door
+from tests.support.kube import kube_client
 from tests.support.rooms import Clocks
 
 LONG = 30.0  # a bound for what never happens, not a timing
@@ -43,7 +43,7 @@ class RealTime:
 def kube(sandbox: Sandbox) -> Iterator[Kube]:
     for number in (1, 2, 3):
         sandbox.add_node(f"worker-{number}")
-    made = door(sandbox.url, sandbox.token)
+    made = kube_client(sandbox.url, sandbox.token)
     yield made
     made.close()
 

@@ -18,7 +18,7 @@ from tests.support import agents
 from tests.support.agents import NAMESPACE, SERVICE_ACCOUNT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
 from tests.support.daemons import free_ports
-from tests.support.kube import authority_of, door, door_of
+from tests.support.kube import authority_of, client_of, kube_client
 
 DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 
@@ -158,7 +158,7 @@ def _taints(agent: Agent) -> list[str]:
 
 
 class Scene:
-    """A recorder on a real door, at a time that a test moves."""
+    """A recorder on a real client, at a time that a test moves."""
 
     def __init__(self, kube: Kube, node: str) -> None:
         self.now, self.dropped, self.node = time.time(), 0, node
@@ -179,7 +179,7 @@ class Scene:
 
 @pytest.fixture
 def scene(api: ApiServer, node: str) -> Iterator[Scene]:
-    made = Scene(door_of(api), node)
+    made = Scene(client_of(api), node)
     yield made
     made.kube.close()
 
@@ -210,7 +210,7 @@ def test_events_without_the_right_to_write_them(api: ApiServer, client: Client, 
     assert client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "none"}}).ok
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
     token = client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/none/token", body).json()["status"]["token"]
-    scene = Scene(door(api.url, token, authority_of(api)), node)
+    scene = Scene(kube_client(api.url, token, authority_of(api)), node)
     try:
         assert scene.tell()
         assert (scene.dropped, scene.recorder.waiting) == (1, False)

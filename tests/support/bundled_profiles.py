@@ -60,7 +60,7 @@ def agents_token(client: Client, namespace: str) -> str:
     return token_with(client, namespace, "agent", shipped_rules("ClusterRole"), own)
 
 
-def door_with(server: ApiServer, token: str, around: ClientContext | None = None) -> Kube:
-    """A door with another token than the administrator's."""
+def client_with(server: ApiServer, token: str, around: ClientContext | None = None) -> Kube:
+    """A client with another token than the administrator's."""
     authority = server.ca.read_bytes() if server.ca else b""
     return Kube(direct(server.url, token=token, authority=authority), node="worker-1", around=around)

@@ -51,16 +51,16 @@ class Seams:
         return ClientContext(stop=self.stop, clock=self.time.clock, wait=self.time.wait, on_request=self.sent.append)
 
 
-def door(url: str, token: str, authority: bytes = b"", seams: Seams | None = None, **patience: float) -> Kube:
-    """A door onto a server; without seams it lives in real time."""
+def kube_client(url: str, token: str, authority: bytes = b"", seams: Seams | None = None, **patience: float) -> Kube:
+    """A client of a server; without seams it lives in real time."""
     access = direct(url, token=token, authority=authority)
     around = seams.around() if seams else None
     return Kube(access, node="worker-1", patience=RetryPolicy(**patience) if patience else None, around=around)  # type: ignore[arg-type]
 
 
-def door_of(server: ApiServer, seams: Seams | None = None) -> Kube:
-    """An administrator's door onto a test's API server."""
-    return door(server.url, server.token, authority_of(server), seams)
+def client_of(server: ApiServer, seams: Seams | None = None) -> Kube:
+    """An administrator's client of a test's API server."""
+    return kube_client(server.url, server.token, authority_of(server), seams)
 
 
 def authority_of(server: ApiServer) -> bytes:

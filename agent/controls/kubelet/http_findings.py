@@ -1,7 +1,7 @@
 """What the running kubelet's answers mean, for 4.2.1 among others.
 
-401 is anonymous off. 403 is anonymous on with only authorization in the way. 200 is every pod for everybody. No other
-answer decides anything; a refused read-only port is good news only where the secure port was reached, because an
+401 is anonymous off. 403 is anonymous on with only authorization in the way. 200 is every pod for anonymous clients. No
+other answer decides anything; a refused read-only port is good news only where the secure port was reached, because an
 agent in another network namespace would be refused everywhere.
 """
 

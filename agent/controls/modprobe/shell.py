@@ -59,7 +59,7 @@ def _redirect(text: str) -> bool:
 
 
 class _Shell:
-    """One command line. A result is the set of exit codes that are possible: 0, and 1 for every other one."""
+    """One command line. A result is the set of exit codes that are possible: 0, and 1 for any other."""
 
     def __init__(self, command: str) -> None:
         self._tokens: list[tuple[str, str]] = []

@@ -234,7 +234,7 @@ RDS_AND_TIPC = (
 
 
 def foreign(root: Path, text: str, deny: tuple[str, ...]) -> dict[str, Finding]:
-    """The findings on a tree whose modprobe.d is somebody else's alone."""
+    """The findings on a tree whose modprobe.d is another program's alone."""
     build(root, RDS_AND_TIPC)
     (root / "etc/modprobe.d").mkdir(parents=True)
     (root / "etc/modprobe.d/00-site.conf").write_text(text)
