@@ -56,11 +56,12 @@ def resolve(profile: Profile, platform: Platform, file: str) -> Resolved:
     architectures = _architectures(profile, platform, notes)
     kept = [rule for rule in profile.rules if _applies(rule, profile, platform, notes)]
     split = _first_wins([single for rule in kept for single in _split(rule, notes)], profile, notes)
-    problems = _contradictions(split, profile, file)
-    if not problems:
-        architectures, problems = _loadable(split, architectures, profile, file, notes)
     # A chain that is the beginning of another one goes first: libseccomp refuses the other order.
     rules = _merged(sorted(split, key=lambda rule: len(rule.args)))
+    problems = _contradictions(split, profile, file)
+    for order in (split, rules):  # as it was meant, and as it is written
+        if not problems:
+            architectures, problems = _loadable(order, architectures, profile, file, notes)
     has_effect = any(rule.effect != profile.effect for rule in rules)
     if profile.default_action == "SCMP_ACT_ALLOW" and not has_effect and not problems:
         message = "allows everything and no rule denies or logs anything on this node: this is no filter"

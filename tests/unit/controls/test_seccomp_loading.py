@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import multiprocessing
 import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.controls.seccomp import lint
@@ -52,23 +55,45 @@ def build(document: dict[str, Any]) -> None:
                 built.add_rule(action, name, *args)
 
 
-def loads(document: dict[str, Any]) -> bool | None:
-    """In a child, because libseccomp 2.5 can take for ever; None then."""
-    child = os.fork()
-    if not child:
-        code = 2
+class Builder:
+    """Another process for libseccomp, because 2.5 can take for ever: then it ends, and the next one is started."""
+
+    process: BaseProcess | None = None
+
+    def loads(self, document: dict[str, Any]) -> bool | None:
+        """Whether libseccomp takes it; None when it does not return."""
+        if self.process is None or not self.process.is_alive():
+            self.connection, other = FORK.Pipe()
+            self.process = FORK.Process(target=answer, args=(self.connection, other), daemon=True)
+            self.process.start()
+            other.close()
+        self.connection.send(document)
         try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a handler of Python's would wait for the call to end
-            signal.alarm(2)
-            build(document)
-            code = 0
-        except OSError:
-            code = 1
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code != 2, "build() itself failed"
-    return None if code < 0 else code == 0
+            return bool(self.connection.recv())
+        except EOFError:
+            self.process.join()
+            assert self.process.exitcode == -signal.SIGPROF, "build() itself failed"
+            return None
+
+
+def answer(parents: Connection, connection: Connection) -> None:
+    """What the builder's process does until its parent is gone: builds, with a second of processor time for each."""
+    parents.close()
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a handler of Python's would wait for the call to end
+    with contextlib.suppress(EOFError):
+        while True:
+            document = connection.recv()
+            signal.setitimer(signal.ITIMER_PROF, 1)
+            try:
+                build(document)
+            except OSError:
+                connection.send(False)
+            else:
+                connection.send(True)
+
+
+FORK = multiprocessing.get_context("fork")
+loads = Builder().loads
 
 
 def resolved(document: dict[str, Any], platform: Platform = X86_64) -> Resolved:
@@ -112,11 +137,8 @@ def check(document: dict[str, Any], platform: Platform) -> None:
     try:
         written = resolved(document, platform)
     except ConfigError:
-        assume(False)
-        raise AssertionError from None
-    result = loads(json.loads(written.content))
-    assume(result is not None)
-    assert result
+        return
+    assert loads(json.loads(written.content)) is not False
 
 
 # The same in the low halves, which is all that x86 and x32 compare.
@@ -129,8 +151,25 @@ LOW_HALVES_ALIKE = {
     ],
 }
 
+# As it stands it loads on x86, where the first rule compares no more than the number of the call; not the other way.
+SORTED_INTO_A_CLASH = {
+    "defaultAction": ALLOW,
+    "architectures": [],
+    "syscalls": [
+        {
+            "names": ["socket"], "action": KILL,
+            "args": [
+                {"index": 0, "op": "SCMP_CMP_NE", "value": 0},
+                {"index": 1, "op": "SCMP_CMP_MASKED_EQ", "value": 1 << 32, "valueTwo": 0},
+            ],
+        },
+        {"names": ["socket"], "action": DENY, "errnoRet": 1, "args": [{"index": 1, "op": "SCMP_CMP_NE", "value": 0}]},
+    ],
+}  # fmt: skip
+
 
 @given(profiles(), st.sampled_from((X86_64, AARCH64)))
+@example(SORTED_INTO_A_CLASH, X86_64)
 @example(LOW_HALVES_ALIKE, X86_64)
 def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> None:
     """Whatever the profile, for both machines and their sub-architectures."""
@@ -138,7 +177,7 @@ def test_what_is_written_loads(document: dict[str, Any], platform: Platform) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # a child for each profile, and 2 s for each on which libseccomp hangs
+@pytest.mark.timeout(3600)  # a second for each on which libseccomp hangs
 @settings(max_examples=20_000)
 @given(profiles(), st.sampled_from((X86_64, AARCH64)))
 def test_what_is_written_loads_twenty_thousand_times(document: dict[str, Any], platform: Platform) -> None:
