@@ -15,8 +15,9 @@ from agent.annotations import REBOOT_STATE
 from agent.config import schema
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
+from agent.reboot.machine.transitions import NOT_REBOOTED
 from agent.reboot.phases import Phase
-from agent.reboot.state import NodeState, decode
+from agent.reboot.state import NodeState, RolledBack, decode
 from agent.reboot.status import StatusReason
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
@@ -110,6 +111,25 @@ def test_the_back_off_begins_again_after_another_boot() -> None:
     assert _note(world).phase is Phase.ROLLED_BACK
     world.pass_time(600.0)
     assert len(world.books.cordons) == 2
+
+
+def test_a_reboot_that_comes_after_the_roll_back_is_recorded() -> None:
+    """The command was given and the machine stayed up too long: still a failure as long as it does, a reboot later."""
+    world = World()
+    machine = world.add_machine("n0")
+    Agents(replace(POLICY, reboot_timeout=60.0), random.Random(1)).on(machine)
+    machine.fate = CommandFate.NOTHING
+    machine.want("first")
+    world.pass_time(300.0)
+    state = _note(world)
+    assert isinstance(state, RolledBack)
+    assert state.cause == NOT_REBOOTED
+    machine.power_off()
+    world.pass_time(300.0)
+    after = _note(world)
+    assert after.phase is Phase.IDLE
+    assert after.done is not None
+    assert len(world.books.commands) == 1
 
 
 def test_a_sentinel_that_flickers_does_not_end_the_back_off() -> None:
