@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 from typing import Any
 
 import requests
@@ -22,9 +23,14 @@ from agent.bounded_socket import connect, with_deadline
 
 HEADER_BYTES = 64 << 10
 BODY_BYTES = 8 << 20
-# Of Python's objects: a list in a list takes 44 bytes for each byte of JSON, so a limit on the body is not enough.
-DOCUMENT_BYTES = 48 << 20
+# Of Python's objects: a list in a list takes 44 bytes for each byte of JSON, so a limit on the body is not enough. Of
+# all answers together, from the first byte until the document is dropped: every thread may read one.
+DOCUMENT_BYTES = 40 << 20
+# Below this an answer is not counted, so that the usual ones never wait for each other.
+SMALL_BYTES = 1 << 20
+_WAIT_SECONDS = 2.0
 _CHUNK = 1 << 16
+_LARGEST_TOP = 100
 # At most, with what it adds to the object around it; more where keys repeat and small numbers stand, never less.
 _COSTS = ((b"{", 184), (b"[", 88), (b":", 75), (b",", 75))
 
@@ -33,13 +39,59 @@ class TooLarge(ValueError):
     """An answer is larger than what is read or parsed; the message has the limit."""
 
 
-def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> bytearray:
+class _Claim:
+    """A part of DOCUMENT_BYTES, until it is dropped."""
+
+    _free = threading.Condition()  # re-entrant: the collector may drop a claim while its thread makes another
+    _taken = 0
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def grow(self, size: int) -> None:
+        """To so many bytes. Raises TooLarge where others do not drop theirs in time."""
+        if size <= SMALL_BYTES:
+            return
+        with self._free:
+            # The amount, not the order, decides: two that wait for each other both give up.
+            if not self._free.wait_for(lambda: _Claim._taken - self._bytes + size <= DOCUMENT_BYTES, _WAIT_SECONDS):
+                raise TooLarge(f"answers that could take more than {DOCUMENT_BYTES >> 20} MiB of memory together")
+            _Claim._taken += size - self._bytes
+            self._bytes = size
+
+    def __del__(self) -> None:
+        with self._free:
+            _Claim._taken -= self._bytes
+            self._free.notify_all()
+
+
+class Body(bytearray):
+    """The bytes of an answer."""
+
+    def __init__(self, limit_bytes: int = BODY_BYTES) -> None:
+        super().__init__()
+        self._limit = limit_bytes
+        self.claim = _Claim()
+
+    def add(self, chunk: bytes) -> None:
+        """More of it. Raises TooLarge."""
+        if len(self) + len(chunk) > self._limit:
+            raise TooLarge(f"an answer of more than {self._limit >> 20} MiB")
+        self.claim.grow(len(self) + len(chunk))
+        self += chunk
+
+
+class Document(dict[str, Any]):
+    """A JSON object, to be kept for as long as any part of it is used."""
+
+    claim: _Claim
+
+
+def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> Body:
     """The whole body of urllib3's response. Raises TooLarge, and what reading raises."""
-    body = bytearray()
+    body = Body(limit_bytes)
     while chunk := raw.read1(_CHUNK, decode_content=False):
-        body += chunk
-        if len(body) > limit_bytes:
-            raise TooLarge(f"an answer of more than {limit_bytes >> 20} MiB")
+        body.add(chunk)
     return body
 
 
@@ -52,12 +104,22 @@ def memory_of(body: bytes | bytearray) -> int:
 
 def parse_json(body: bytes | bytearray) -> Any:
     """The document. Raises TooLarge, before anything is parsed, for what could take too much memory; ValueError."""
-    if memory_of(body) > DOCUMENT_BYTES:
+    size = memory_of(body)
+    if size > DOCUMENT_BYTES:
         raise TooLarge(f"an answer that could take more than {DOCUMENT_BYTES >> 20} MiB of memory")
+    claim = body.claim if isinstance(body, Body) else _Claim()
+    claim.grow(size)
     try:
-        return json.loads(body)
+        document = json.loads(body)
     except RecursionError:
         raise ValueError("it nests too deep") from None
+    if size <= SMALL_BYTES:
+        return document
+    if not isinstance(document, dict) or len(document) > _LARGEST_TOP:
+        raise ValueError("it is large, and not an object of a few keys")
+    kept = Document(document)
+    kept.claim = claim
+    return kept
 
 
 class _HeaderReader:

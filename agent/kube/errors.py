@@ -27,11 +27,11 @@ Source of the Status object's fields: https://kubernetes.io/docs/reference/kuber
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.bounded_http import parse_json
 from agent.errors import KubeError
 
 _PLAIN_TEXT_LIMIT = 200
@@ -221,8 +221,8 @@ def _refused(
 
 def _status_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError too
+        document = parse_json(body)
+    except ValueError:  # a UnicodeDecodeError is one too
         return {}
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import requests
 
-from agent.bounded_http import BODY_BYTES, TooLarge, parse_json, read_body
+from agent.bounded_http import BODY_BYTES, Body, TooLarge, parse_json, read_body
 from agent.bounded_socket import deadline
 from agent.errors import KubeError
 from agent.kube.credentials import Access
@@ -238,7 +238,7 @@ class Caller:
         finally:
             response.close()
 
-    def _body(self, request: Request, response: requests.Response, limit: int) -> bytearray:
+    def _body(self, request: Request, response: requests.Response, limit: int) -> Body:
         """The whole body, of at most `limit` bytes."""
         try:
             return read_body(response.raw, limit)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from agent.bounded_http import BODY_BYTES, parse_json
+from agent.bounded_http import Body, TooLarge, parse_json
 from agent.errors import KubeError
 from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
 from agent.kube.network_errors import NETWORK, unreachable
@@ -32,6 +32,7 @@ _NEVER = float("inf")
 _NO_STREAMING = frozenset({400, 422, 500})  # an older API server; with an older etcd it is a 500
 # Whoever can make objects large hides none behind them: what is too large together is read in parts.
 _PAGE_DIVISOR = 4
+_NO_EVENT = "an event that is not an object with type and object"
 
 
 class EventType(StrEnum):
@@ -128,10 +129,11 @@ class Watch:
             self._answer = None
             answer.close()
 
-    def _changes(self, request: Request, lines: Iterable[bytes]) -> Iterator[Change]:
+    def _changes(self, request: Request, lines: Iterable[Body]) -> Iterator[Change]:
         is_begun = bool(self.resource_version)
         for line in lines:
-            kind, found = _event(request, line)
+            event = _event(request, line)  # kept while the object is used: what it takes is accounted
+            kind, found = event["type"], event["object"]
             if kind == "ERROR":
                 raise refusal_from(request.operation, found, write=False)
             if not is_begun:
@@ -266,9 +268,9 @@ class Listing:
             self.remaining = meta.get("remainingItemCount") if token else 0
             found = answer.get("items")
             items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-            # Released before the next page is requested, so that two are never held.
-            del answer, meta, found
             yield items
+            # Released before the next page is requested, so that two are never held.
+            del answer, meta, found, items
             if not token:
                 return
 
@@ -291,31 +293,31 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
+def _lines(request: Request, answer: Stream, server: str) -> Iterator[Body]:
     """The lines of a running answer, each as soon as it is there. Raises Unreachable, Malformed."""
-    parts: list[bytes] = []
+    line = Body()
     try:
         while chunk := answer.read():
-            *lines, rest = chunk.split(b"\n")
-            if lines:
-                lines[0] = b"".join([*parts, lines[0]])
-                parts.clear()
-            parts.append(rest)
-            yield from (line for line in lines if line)
-            if sum(map(len, parts)) > BODY_BYTES:
-                raise Malformed(request.operation, f"an event of more than {BODY_BYTES >> 20} MiB")
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                line.add(end)
+                if line:
+                    yield line
+                line = Body()
+            line.add(rest)
+    except TooLarge as error:
+        raise Malformed(request.operation, str(error)) from None
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
-    if any(parts):
+    if line:
         raise Unreachable(request.operation, f"{server}: the connection was cut during an event")
 
 
-def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:
+def _event(request: Request, line: Body) -> dict[str, Any]:
     try:
         event = parse_json(line)
-        kind, found = event["type"], event["object"]
-    except (ValueError, KeyError, TypeError):
-        kind, found = None, None
-    if not isinstance(kind, str) or not isinstance(found, dict):
-        raise Malformed(request.operation, "an event that is not an object with type and object")
-    return kind, found
+    except ValueError as error:
+        raise Malformed(request.operation, f"an event: {error}" if isinstance(error, TooLarge) else _NO_EVENT) from None
+    if isinstance(event, dict) and isinstance(event.get("type"), str) and isinstance(event.get("object"), dict):
+        return event
+    raise Malformed(request.operation, _NO_EVENT)

@@ -6,13 +6,14 @@ It holds no state of its own. Watches are opened here, not answered, since they 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 from agent.sandbox import listing, patches, status_errors, wire
 from agent.sandbox.authn import User
 from agent.sandbox.catalog import Resource
+from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.discovery import Discovery
 from agent.sandbox.eviction import Evictor, delete_options, read_eviction
 from agent.sandbox.registry import Registry, Target, WriteOptions
@@ -147,7 +148,7 @@ class Api:
             allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
             cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
             raise status_errors.invalid(_options(call.info.verb), "", [cause])
-        return WriteOptions(_dry_run(call), validation, (call.warnings,))
+        return WriteOptions(_dry_run(call), validation, (call.warnings,), call.user)
 
     def _create(self, call: Call, resource: Resource) -> Response:
         body = wire.parse_body(call.body, call.content_type)
@@ -179,9 +180,12 @@ class Api:
             values.setdefault("propagationPolicy", query["propagationPolicy"])
         return values
 
+    def _delete_options(self, call: Call) -> DeleteOptions:
+        return replace(delete_options(self._delete_body(call), dry_run=_dry_run(call)), user=call.user)
+
     def _delete(self, call: Call, resource: Resource) -> Response:
         target = self._target(call, resource)
-        options = delete_options(self._delete_body(call), dry_run=_dry_run(call))
+        options = self._delete_options(call)
         item, gone = self._registry.delete(resource, target.namespace, target.name, options)
         if gone and not resource.returns_deleted:
             return wire.document(status_errors.success(resource.who, target.name, item.meta["uid"]))
@@ -189,7 +193,7 @@ class Api:
 
     def _deletecollection(self, call: Call, resource: Resource) -> Response:
         options = listing.read_options(call.query, resource)
-        desired = delete_options(self._delete_body(call), dry_run=_dry_run(call))
+        desired = self._delete_options(call)
         namespace = call.info.namespace if resource.namespaced else ""
         page = listing.find(self._registry.store, resource, namespace, options)
         for item in page.items:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from agent.sandbox import status_errors
+from agent.sandbox.status_errors import Object
 
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
@@ -32,6 +33,12 @@ class User:
         if self.name == ANONYMOUS.name:
             return (UNAUTHENTICATED,)
         return (*self.groups, AUTHENTICATED)
+
+    def info(self) -> Object:
+        """The API's UserInfo, as reviews and admission policies have it."""
+        extra = {key: list(values) for key, values in self.extra.items()}
+        found = {"username": self.name, "uid": self.uid, "groups": list(self.all_groups), "extra": extra}
+        return {key: value for key, value in found.items() if value}
 
 
 ANONYMOUS = User("system:anonymous")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.sandbox.status_errors import Who
+from agent.sandbox.status_errors import Object, Who
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
@@ -37,6 +37,10 @@ class Resource:
     def api_version(self) -> str:
         """``v1`` or ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    def typed(self, obj: Object | None) -> Object | None:
+        """A stored object with its kind and apiVersion."""
+        return None if obj is None else {"kind": self.kind, "apiVersion": self.api_version, **obj}
 
     @property
     def who(self) -> Who:
@@ -131,13 +135,17 @@ def _groups() -> list[Resource]:
         Resource(RBAC_GROUP, "v1", "roles", "Role"),
         Resource(RBAC_GROUP, "v1", "rolebindings", "RoleBinding"),
         Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",)),
-        Resource(
-            admission, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False,
-            status=True, generation=True, unconditional_update=False,
-        ),
-        Resource(
-            admission, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", False,
-            generation=True, unconditional_update=False,
+        *(
+            Resource(
+                admission, "v1", plural, kind, False,
+                status=plural == "validatingadmissionpolicies", generation=True, unconditional_update=False,
+            )
+            for plural, kind in (
+                ("validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+                ("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+                ("mutatingadmissionpolicies", "MutatingAdmissionPolicy"),
+                ("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
+            )
         ),
     ]  # fmt: skip
 

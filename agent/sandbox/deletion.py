@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from agent.sandbox import status_errors
+from agent.sandbox.authn import User
 from agent.sandbox.catalog import Resource
 from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Item
@@ -17,13 +18,14 @@ from agent.sandbox.strategy import stamp
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """metav1.DeleteOptions; ``grace_seconds`` None is the object's own."""
+    """metav1.DeleteOptions, and the user when it is one; ``grace_seconds`` None is the object's own."""
 
     grace_seconds: int | None = None
     uid: str = ""
     resource_version: str = ""
     propagation: str = ""
     dry_run: bool = False
+    user: User | None = None
 
 
 def check_preconditions(resource: Resource, item: Item, options: DeleteOptions) -> None:

@@ -91,6 +91,7 @@ class Gateway:
             if late is not None or user is None:
                 raise late or RuntimeError("no user and no refusal")
             record.user = user.name
+            user = self._impersonated(user, request.headers)
             self._authorizer.check(user, info)
             accepted = wire.negotiate(request.headers.get("Accept", ""))
             call = Call(
@@ -119,6 +120,16 @@ class Gateway:
             return self._authenticator.authenticate(request.headers.get("Authorization")), None
         except ApiError as error:
             return None, error
+
+    def _impersonated(self, user: User, headers: Mapping[str, str]) -> User:
+        """The user that the headers name, where RBAC allows that."""
+        name = headers.get("Impersonate-User", "")
+        if not name:
+            return user
+        groups = tuple(value for key, value in headers.items() if key.lower() == "impersonate-group")
+        for resource, who in (("users", name), *(("groups", group) for group in groups)):
+            self._authorizer.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, who))
+        return User(name, groups)
 
     def _send_fault(self, fault: Fault, record: RequestRecord) -> web.StreamResponse:
         error = fault.error()

@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.sandbox import status_errors
+from agent.sandbox.admission import NOT_ENFORCED, Attempt, Policies, environment
+from agent.sandbox.authn import User
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
 from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
@@ -48,11 +50,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``."""
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``.
+
+    Without a ``user`` the cluster itself writes, and no admission policy is asked.
+    """
 
     dry_run: bool = False
     validation: str = "Warn"
     warnings: tuple[list[str], ...] = ()
+    user: User | None = None
 
     def warn(self, text: str) -> None:
         """Hand a warning to whoever asked for them."""
@@ -68,6 +74,7 @@ class Registry:
         self.store = store
         self.catalog = catalog
         self.clock = clock
+        self._policies = Policies(store, catalog)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Item:
         """The stored object.
@@ -124,11 +131,15 @@ class Registry:
             meta["name"] = meta["generateName"] + _suffix()
         if resource.plural == "nodes":
             obj = admit_node(obj)
-        obj = for_create(obj, resource, self.clock())
+        attempt = _attempt("CREATE", Target(resource, namespace, meta.get("name", "")), options)
+        obj = for_create(self._policies.mutate(attempt, obj, None), resource, self.clock())
         meta = obj["metadata"]
         causes = validate(obj, None, resource)
         if causes:
             raise status_errors.invalid(resource.who, meta.get("name", ""), causes)
+        self._policies.validate(attempt, obj, None)
+        if resource.kind.endswith("AdmissionPolicy") and environment() is None:
+            options.warn(NOT_ENFORCED)
         if meta.pop("resourceVersion", ""):
             message = "resourceVersion should not be set on objects to be created"
             raise ApiError(500, "", message, details=False)
@@ -223,6 +234,8 @@ class Registry:
 
     def _update(self, target: Target, existing: Item, obj: Object, options: WriteOptions) -> Item:
         resource, name = target.resource, target.name
+        attempt = _attempt("UPDATE", target, options)
+        obj = self._policies.mutate(attempt, obj, existing.obj)
         revision = obj["metadata"].pop("resourceVersion", "")
         if not revision and not resource.unconditional_update:
             cause = Cause("FieldValueInvalid", "Invalid value: 0x0: must be specified for an update",
@@ -238,6 +251,7 @@ class Registry:
         causes = validate(obj, existing.obj, resource)
         if causes:
             raise status_errors.invalid(resource.who, name, causes)
+        self._policies.validate(attempt, obj, existing.obj)
         return self._settle(resource, existing, obj, options.dry_run)
 
     def _settle(self, resource: Resource, existing: Item, obj: Object, dry_run: bool) -> Item:
@@ -273,6 +287,8 @@ class Registry:
         graceful = grace(resource, existing, options)
         if graceful is None:
             return existing, False
+        target = Target(resource, namespace, name)
+        self._policies.validate(_attempt("DELETE", target, options), None, existing.obj)
         meta = dict(existing.meta)
         meta["finalizers"] = finalizers(meta, options)
         # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
@@ -292,6 +308,14 @@ class Registry:
         if _without_revision(obj) == _without_revision(existing.obj):
             return existing, False
         return self._keep(resource, obj, options.dry_run), False
+
+
+def _attempt(operation: str, target: Target, options: WriteOptions | DeleteOptions) -> Attempt | None:
+    """What admission policies judge: a user's write."""
+    if options.user is None:
+        return None
+    resource, subresource = target.resource, target.subresource
+    return Attempt(options.user, operation, resource, target.namespace, target.name, subresource, options.dry_run)
 
 
 def _without_revision(obj: Object) -> Object:

@@ -47,7 +47,7 @@ class Reviews:
             return {**body, "status": self._access(asked, spec)}
         if resource == "tokenreviews":
             return {**body, "status": self._token_status(spec.get("token", ""))}
-        return {**body, "status": {"userInfo": _user_info(user)}}
+        return {**body, "status": {"userInfo": user.info()}}
 
     def _access(self, user: User, spec: Object) -> Object:
         if "nonResourceAttributes" in spec:
@@ -67,7 +67,7 @@ class Reviews:
             user = self._authenticator.authenticate(f"Bearer {token}")
         except ApiError as error:
             return {"authenticated": False, "error": error.message}
-        return {"authenticated": True, "user": _user_info(user)}
+        return {"authenticated": True, "user": user.info()}
 
     def issue(self, namespace: str, name: str, body: Any) -> Object:
         """A TokenRequest answered; a token bound to a pod also names the pod's node.
@@ -114,12 +114,3 @@ class Reviews:
         if node_name:
             extra[f"{prefix}node-name"] = (node_name,)
         return extra
-
-
-def _user_info(user: User) -> Object:
-    info: Object = {"username": user.name, "groups": list(user.all_groups)}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.extra:
-        info["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return info

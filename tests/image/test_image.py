@@ -219,9 +219,9 @@ def test_hostile_nodes_are_audited_within_the_memory(
 
 
 ANSWERS = r"""
-import json, os, sys
+import json, os, sys, threading
 import agent.daemon.main, agent.reboot.coordinator
-from agent.bounded_http import DOCUMENT_BYTES, memory_of, parse_json
+from agent.bounded_http import DOCUMENT_BYTES, TooLarge, memory_of, parse_json
 
 SHAPES = ('[' * 9 + ']' * 9, '{}', '{"a":1}', '"a\U0001f600"', '"\U0001f600' + 'a' * (1 << 20) + '"')
 if len(sys.argv) == 1:
@@ -233,14 +233,27 @@ if len(sys.argv) == 1:
     print(json.dumps(found))
 else:
     shape = SHAPES[int(sys.argv[1])].encode() + b','
-    parse_json(b'[' + shape * (DOCUMENT_BYTES // (memory_of(shape) + 1)) + b'0]')
+    body = b'{"items":[' + shape * ((DOCUMENT_BYTES - 1000) // (memory_of(shape) + 1)) + b'0]}'
+    taken, found = threading.Barrier(3), []
+    def take():
+        try:
+            kept = parse_json(body)
+        except TooLarge:
+            kept = None
+        found.append(kept is not None)
+        taken.wait()
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    sys.exit(found.count(True) != 1)
 """
 
 
 def test_hostile_answers_are_parsed_within_the_memory(
     image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """About the largest JSON of each costly shape that is not refused, beside everything that the daemon loads."""
+    """About the largest JSON of each costly shape that is not refused, three at the same time, beside everything that
+    the daemon loads."""
     code = tmp_path / "code.py"
     code.write_text(ANSWERS)
     done = image.run("/code.py", options=("--entrypoint", "/usr/bin/python3", *mounted((code, "/code.py"))))

@@ -28,8 +28,8 @@ class _Servers:
         self._factory = factory
         self._running: dict[str, ApiServer] = {}
 
-    def running(self, kind: str) -> ApiServer | None:
-        return self._running.get(kind)
+    def running(self) -> list[ApiServer]:
+        return [*self._running.values()]
 
     def get(self, kind: str) -> ApiServer:
         if kind not in self._running:
@@ -80,7 +80,7 @@ def api(request: pytest.FixtureRequest, _servers: _Servers, _no_policy_outlives_
 def _no_policy_outlives_its_file(_servers: _Servers) -> Iterator[None]:
     """Admission policies count in the whole server, for the agents of the next file too."""
     yield
-    if (server := _servers.running("real")) is not None:
+    for server in _servers.running():
         admin = server.client()
         agents.remove_admission(admin)
         admin.close()

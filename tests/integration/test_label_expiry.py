@@ -58,7 +58,6 @@ def _report(api: ApiServer, name: str, conditions: list[dict[str, str]]) -> dict
     return node
 
 
-@pytest.mark.real_only
 @pytest.mark.usefixtures("expiring")
 def test_the_label_of_a_silent_agent_expires(api: ApiServer, client: Client, unique: str) -> None:
     """With the condition, and no earlier; an agent that is back has both again."""
@@ -83,7 +82,6 @@ def test_the_label_of_a_silent_agent_expires(api: ApiServer, client: Client, uni
     assert [one["status"] for one in node["status"]["conditions"]] == ["True", "True"]
 
 
-@pytest.mark.real_only
 @pytest.mark.usefixtures("expiring")
 @pytest.mark.parametrize("conditions", [[], _conditions(0)[:1], [{"type": "NodeHardened", "status": "True"}]])
 def test_a_node_without_a_heartbeat_still_reports(

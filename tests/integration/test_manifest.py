@@ -281,7 +281,6 @@ def guarded(api: ApiServer, client: Client, unique: str) -> dict[str, Client]:
     return made
 
 
-@pytest.mark.real_only
 def test_an_agent_writes_its_own_node_and_no_other(guarded: dict[str, Client], client: Client, unique: str) -> None:
     """Metadata, spec and status; another node's is refused with a message that names both, a token without a node is
     refused everywhere, and nobody else notices."""
@@ -300,7 +299,6 @@ def test_an_agent_writes_its_own_node_and_no_other(guarded: dict[str, Client], c
             assert client.patch(path, body, kind).status_code == 200
 
 
-@pytest.mark.real_only
 def test_an_agent_deletes_pods_of_its_own_node_alone(
     guarded: dict[str, Client], client: Client, namespace: str, unique: str
 ) -> None:
@@ -320,7 +318,6 @@ def test_an_agent_deletes_pods_of_its_own_node_alone(
     assert client.delete(f"{path}/pending").status_code == 200
 
 
-@pytest.mark.real_only
 def test_the_agent_reports_with_the_policy_in_force(
     guarded: dict[str, Client], api: ApiServer, client: Client, unique: str, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_a_reboot_command_that_fails(either: MakeSite) -> None:
     site.start()
     site.require()
     site.says(name, "rolled back: the reboot command failed")
-    site.until(lambda: site.history.told(name, ("RebootFailed",)), "RebootFailed")
+    site.until(lambda: site.history.told(name, ("NodeUncordoned",)), "the last Event before the crash")
     for _ in range(2):
         before = len(site.machines[name].log.read_text())
         site.machines[name].crash()

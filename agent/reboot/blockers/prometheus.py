@@ -60,8 +60,9 @@ class PrometheusBlocker:
         policy = self._policy
         try:
             if policy.query:
+                found = self._ask("/api/v1/query", {"query": policy.query})
                 names = series(
-                    self._ask("/api/v1/query", {"query": policy.query}),
+                    found["data"],
                     lambda labels: drained is not None and caused_by_drain(drained, self._node, labels),
                 )
                 return BlockerResult(
@@ -69,12 +70,12 @@ class PrometheusBlocker:
                 )
             found = self._ask("/api/v1/alerts", {})
             names = alerts(
-                found,
+                found["data"],
                 firing_only=policy.firing_only,
                 counts=lambda labels, since: self._counts(labels) and not self._is_ours(drained, labels, since),
             )
             if drained is None:
-                self._pending = pending(found)
+                self._pending = pending(found["data"])
         except PrometheusUnknown as error:
             return BlockerResult(blocked=True, by=f"alerts unknown: Prometheus at {policy.url}: {error}", unknown=True)
         return BlockerResult(bool(names), f"alerts: {join_limited(names)}" if names else "")
@@ -160,7 +161,7 @@ def _header(value: bytes, path: str) -> str:
 
 
 def understood(status: int, body: bytearray) -> Mapping[str, Any]:
-    """The `data` of an answer. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
+    """An answer with `data`. Pure. Raises PrometheusUnknown, also for a partial answer: its rest may fire."""
     try:
         document = parse_json(body)
     except TooLarge:
@@ -181,10 +182,9 @@ def understood(status: int, body: bytearray) -> Mapping[str, Any]:
     if warnings:
         first = warnings[0] if isinstance(warnings, list) else warnings
         raise PrometheusUnknown(f"the answer carries a warning: {sanitize(str(first))}")
-    data = document.get("data")
-    if not isinstance(data, dict):
+    if not isinstance(document.get("data"), dict):
         raise PrometheusUnknown("an answer without data")
-    return data
+    return document
 
 
 def caused_by_drain(drained: Drained, node: str, labels: Mapping[str, str]) -> bool:

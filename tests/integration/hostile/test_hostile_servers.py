@@ -282,6 +282,81 @@ def test_what_a_document_takes_is_never_underestimated(
         tracemalloc.stop()
 
 
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Memory for one of these answers, not for two."""
+    body = json.dumps({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "n"}}] * 5000}).encode()
+    size = bounded_http.memory_of(body)
+    monkeypatch.setattr(bounded_http, "SMALL_BYTES", size // 10)
+    monkeypatch.setattr(bounded_http, "DOCUMENT_BYTES", size * 3 // 2)
+    monkeypatch.setattr(bounded_http, "_WAIT_SECONDS", 0.02)
+    return body
+
+
+def is_refused(body: bytes) -> bool:
+    try:
+        bounded_http.parse_json(body)
+    except TooLarge:
+        return True
+    return False
+
+
+def test_large_answers_share_one_limit_until_they_are_dropped(scarce: bytes) -> None:
+    """Small ones do not count, and a body of many bytes does before it is parsed."""
+    assert not is_refused(scarce)
+    kept = bounded_http.parse_json(scarce)
+    assert is_refused(scarce)
+    assert bounded_http.parse_json(b'{"a": 1}') == {"a": 1}
+    del kept
+    assert not is_refused(scarce)
+    body = bounded_http.Body()
+    body.add(b" " * bounded_http.DOCUMENT_BYTES)
+    assert is_refused(scarce)
+    del body
+    assert not is_refused(scarce)
+
+
+def test_a_large_answer_waits_for_another(scarce: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "_WAIT_SECONDS", FAR_TOO_LONG_SECONDS)
+    kept = [bounded_http.parse_json(scarce)]
+    found = list[bool]()
+    waiting = threading.Thread(target=lambda: found.append(is_refused(scarce)))
+    waiting.start()
+    waiting.join(0.1)
+    assert found == []
+    kept.clear()
+    waiting.join(FAR_TOO_LONG_SECONDS)
+    assert found == [False]
+
+
+def test_a_page_counts_while_it_is_read(scarce: bytes) -> None:
+    with hostile(whole(scarce)) as (url, _):
+        objects = iter(kube(url).list(NODES))
+        next(objects)
+        assert is_refused(scarce)
+        assert len(list(objects)) == 4999
+    assert not is_refused(scarce)
+
+
+def test_an_event_counts_while_it_is_read(scarce: bytes) -> None:
+    event = b'{"type": "ADDED", "object": %s}\n' % scarce
+    with hostile(whole(event)) as (url, _):
+        changes = iter(kube(url).watch(NODES, resource_version="1"))
+        next(changes)
+        assert is_refused(scarce)
+        changes.close()  # type: ignore[attr-defined]
+    assert not is_refused(scarce)
+
+
+def test_a_large_answer_is_an_object_of_a_few_keys(scarce: bytes) -> None:
+    for body in (
+        b"[%s]" % scarce,
+        json.dumps({f"k{number}": [number] for number in range(len(scarce) // 30)}).encode(),
+    ):
+        with pytest.raises(ValueError, match="not an object of a few keys"):
+            bounded_http.parse_json(body)
+
+
 def test_the_second_address_is_taken_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with hostile(once(OK + b"Content-Length: 2\r\n\r\n{}")) as (url, _):
         port = int(url.rpartition(":")[2])
