@@ -48,8 +48,8 @@ class Launch:
 
     kind: `kubelet`, `k3s`, `microshift` or `microk8s`. doubt: why the flags are not known, empty when they are. place:
     where its flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at
-    each start. proxy: the flags of a kube-proxy in the same process, None where there is none or where proxy_problem names why
-    they are unknown. flag_files: files that hold its flags.
+    each start. proxy: the flags of a kube-proxy in the same process, None where there is none or where proxy_problem
+    names why they are unknown. flag_files: files that hold its flags.
     """
 
     process: Process
