@@ -77,7 +77,7 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    result = validate(arguments.paths, Host("/"), arguments.type)
+    result = validate(arguments.paths, Host("/"), arguments.type, arguments.target)
     if arguments.output == "table":
         _out(lint_output.table(result, style_of(sys.stdout, os.environ), verbose=arguments.verbose))
     elif arguments.output in lint_output.FORMATS:

@@ -68,6 +68,11 @@ def _validate(validate: argparse.ArgumentParser) -> None:
     validate.add_argument(
         "--as", choices=[*file_types()], default="", dest="type", help="what the files are, if they do not say so"
     )
+    validate.add_argument(
+        "--target", action="append", default=[], metavar="ARCH[/KERNEL]",
+        help="the nodes that the files are for, with the oldest kernel, such as amd64/5.15; may be repeated "
+        "(default: amd64 and arm64, any kernel)",
+    )  # fmt: skip
     validate.add_argument("--strict", action="store_true", help="fail also on what may be ours and was not judged")
     validate.add_argument("-v", "--verbose", action="store_true", help="list what was skipped, and why")
 

@@ -40,9 +40,10 @@ def _lint_policy(content: str, path: str, _host: Host) -> Sequence[Problem]:
     return ()
 
 
-def file_types() -> Mapping[str, FileType]:
-    """Every type of file that is linted, by its word on the command line."""
-    controls = {spec.name: spec.file_type for spec in registry.CONTROLS if spec.file_type is not None}
+def file_types(targets: Sequence[str] = ()) -> Mapping[str, FileType]:
+    """Every type of file that is linted, by its word on the command line. targets: words of --target."""
+    found = {spec.name: spec.file_type for spec in registry.CONTROLS if spec.file_type is not None}
+    controls = {name: one.aimed(targets) if targets and one.aimed else one for name, one in found.items()}
     return controls | {POLICY: FileType("configuration", policy_claim, _lint_policy)}
 
 
@@ -73,13 +74,14 @@ class Result:
         return [f"{one.file}: {one.reason}" for one in self.skipped if one.in_doubt]
 
 
-def validate(paths: Sequence[str], host: Host, forced: str = "") -> Result:
-    """Lints every path, every file of a folder, and standard input for `-`. forced: the type of all of them.
+def validate(paths: Sequence[str], host: Host, forced: str = "", targets: Sequence[str] = ()) -> Result:
+    """Lints every path, every file of a folder, and standard input for `-`. forced: the type of all of them. targets:
+    the nodes that they are for, words of --target.
 
-    Raises UsageError for a path that does not exist, and for a folder without files.
+    Raises UsageError for a path that does not exist, a folder without files and a word that is no target.
     """
     result = Result()
-    linter = _Linter(host, result, file_types(), forced)
+    linter = _Linter(host, result, file_types(targets), forced)
     for given in paths:
         linter.path(given)
     result.problems.sort()

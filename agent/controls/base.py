@@ -55,13 +55,15 @@ class FileType:
     """The files that a control reads, as `validate` finds and lints them. Functions take content and the file's path.
 
     label: in outputs. claim: by content and name, the evidence that this is meant to be such a file, right or wrong.
-    lint: every problem; raises HostError when a tool is missing. advise: what a valid file leaves open.
+    lint: every problem; raises HostError when a tool is missing. advise: what a valid file leaves open. aimed: the type
+    for the nodes that `--target` names; None where every node takes the same files. It raises UsageError.
     """
 
     label: str
     claim: Callable[[str, str], Claim]
     lint: Callable[[str, str, Host], Sequence[Problem]]
     advise: Callable[[str, str], Sequence[Problem]] = lambda _content, _path: ()
+    aimed: Callable[[Sequence[str]], FileType] | None = None
 
 
 @dataclass(frozen=True, slots=True)

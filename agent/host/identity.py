@@ -44,6 +44,7 @@ class Program(StrEnum):
     KUBELET = "kubelet"
     KUBELITE = "kubelite"
     K3S = "k3s"
+    MICROSHIFT = "microshift"
     RKE2 = "rke2"
     KUBE_PROXY = "kube-proxy"
 

@@ -121,6 +121,23 @@ def test_a_broken_profile_leaves_the_old_one_enforcing(clean: Machine) -> None:
     assert (writes(clean, ONE, MINE), writes(clean, TWO, MINE)) == (False, True)
 
 
+def test_a_profile_of_a_newer_abi_loads_with_the_nodes_parser_or_is_refused_for_it(clean: Machine) -> None:
+    """Ubuntu 24.04's form: where the node's parser knows `abi <abi/4.0>` it is enforced, else refused with the parser's
+    reason, and what was loaded before stays."""
+    load(clean, profile(TWO))
+    newer = profile(ONE).replace("abi <abi/3.0>,", "abi <abi/4.0>,").replace("  unix,", "  unix,\n  userns,")
+    clean.put("/tmp/newer", newer)
+    parser = clean.run(["/usr/sbin/apparmor_parser", "-Q", "-K", "/tmp/newer"], check=False)
+    said = load(clean, newer)
+    if parser.code == 0:
+        assert said.status(f"apparmor/profile/{MINE}") == "pass"
+        assert (writes(clean, ONE, MINE), writes(clean, TWO, MINE)) == (True, False)
+        return
+    finding = said.finding("apparmor/file/mine")
+    assert (said.code != 0, finding["status"], "abi/4.0" in finding["observed"]) == (True, "fail", True), finding
+    assert (writes(clean, ONE, MINE), writes(clean, TWO, MINE)) == (False, True)
+
+
 def test_without_apparmor_in_the_kernel_it_is_not_applicable(boot: Boot) -> None:
     """apparmor=0 on the kernel's command line: no crash, no pass, the reason is said, and the rest is done."""
     machine = boot("no-apparmor", append="apparmor=0")

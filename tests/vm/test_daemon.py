@@ -57,6 +57,16 @@ def test_drift_is_corrected_while_it_runs(served: Machine, api: ClusterOfMachine
     assert served.run(["/sbin/modprobe", "sctp"], check=False).code != 0
 
 
+def test_a_profile_that_is_removed_is_loaded_again(served: Machine) -> None:
+    """Removed and replaced with the node's own parser: the kernel's count of changes wakes the agent, long before its
+    next full pass."""
+    loaded = f"grep -q '{DENY_WRITE} (enforce)' /sys/kernel/security/apparmor/profiles"
+    served.sh(f"echo 'profile {DENY_WRITE} {{ }}' | apparmor_parser -K -R")
+    served.eventually(loaded)
+    served.sh(f"echo 'profile {DENY_WRITE} flags=(complain) {{ }}' | apparmor_parser -K -r")
+    served.eventually(loaded)
+
+
 def test_a_module_that_gets_in_is_reported(served: Machine, api: ClusterOfMachines) -> None:
     """Loaded past every rule: the Node says drifted at the next pass, and hardened again when it is gone."""
     served.run(["/sbin/modprobe", "--ignore-install", "tipc"])

@@ -6,10 +6,13 @@ them out. So tests that let them in go through one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.vm.conftest import Boot
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import apply, audit, policy
 
@@ -139,3 +142,37 @@ def test_a_module_with_soft_dependencies_is_refused_too(clean: Machine) -> None:
     assert said.status("modprobe/ksmbd") == "pass"
     assert clean.run(["/sbin/modprobe", "ksmbd"], check=False).code != 0
     assert not loaded(clean, "ksmbd")
+
+
+def test_a_module_in_the_initramfs_stays_out_after_the_command_that_is_named(boot: Boot, tmp_path: Path) -> None:
+    """initramfs-tools loads sctp before the root file system is there, from a modprobe.d of its own: the agent's file
+    alone does not keep it out, a reboot alone does not either, and the advised command and a reboot do."""
+    machine = boot("initramfs")
+    machine.put("/etc/initramfs-tools/conf.d/small", "MODULES=list\nCOMPRESS=gzip\n")
+    machine.put("/etc/initramfs-tools/modules", "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\nsctp\n")
+    machine.sh("update-initramfs -c -k $(uname -r)", seconds=600)
+    boot_own_initramfs(machine, tmp_path)
+    assert loaded(machine, "sctp")
+    policy(machine, modprobe={})
+    said = apply(machine)
+    assert (said.code, said.status("modprobe/sctp"), said.status("modprobe/dccp")) == (1, "fail", "pass")
+    advice = said.finding("modprobe/sctp")["remediation"]
+    boot_own_initramfs(machine, tmp_path)
+    assert loaded(machine, "sctp"), "a reboot alone is enough on this system"
+    command = re.search(r"`(update-initramfs .+?)`", advice)
+    assert command is not None, advice
+    machine.sh(command[1], seconds=600)
+    after = audit(machine).finding("modprobe/sctp")
+    assert (after["status"], "update-initramfs" in after["remediation"]) == ("fail", False), after
+    boot_own_initramfs(machine, tmp_path)
+    assert not loaded(machine, "sctp")
+    assert audit(machine).status("modprobe/sctp") == "pass"
+
+
+def boot_own_initramfs(machine: Machine, folder: Path) -> None:
+    """A clean boot with the initramfs that the machine itself has made, as its boot loader would do it."""
+    initrd = folder / "initrd"
+    initrd.write_bytes(machine.get_bytes(f"/boot/initrd.img-{machine.sh('uname -r').out.strip()}"))
+    machine.sh("sync; systemctl poweroff")
+    machine.await_off()
+    machine.start(append="root=/dev/vda rw", initrd=initrd)

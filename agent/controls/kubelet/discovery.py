@@ -2,8 +2,10 @@
 
 A kubelet of its own (kubeadm, RKE2, k0s, EKS …) shows on its command line. K3s runs it inside `k3s server|agent`,
 which wipes its own arguments from /proc, and MicroK8s inside `kubelite`, which reads them from a file: there the
-arguments are put together as those programs do it. Where they cannot be read nothing is believed.
-https://github.com/k3s-io/k3s (pkg/daemons/agent, pkg/configfilearg, pkg/util/args.go), https://github.com/canonical/microk8s
+arguments are put together as those programs do it. MicroShift gives its own a file that it writes. Where they cannot be
+read nothing is believed.
+https://github.com/k3s-io/k3s (pkg/daemons/agent, pkg/configfilearg, pkg/util/args.go), https://github.com/canonical/microk8s,
+https://github.com/openshift/microshift (pkg/node/kubelet.go)
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ from agent.errors import HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import ARGUMENTS_BYTES, CONFIG_BYTES
 
-LOOKED_FOR = "kubelet, k3s server or agent, MicroK8s' kubelite"
+LOOKED_FOR = "kubelet, k3s server or agent, microshift run, MicroK8s' kubelite"
 K3S_DATA = "/var/lib/rancher/k3s"
 K3S_CONFIG = "/etc/rancher/k3s/config.yaml"
+MICROSHIFT_CONFIG = "/etc/microshift/config.yaml"
+MICROSHIFT_DATA = "/var/lib/microshift/resources/kubelet"
 MICROK8S_ARGS = "/var/snap/microk8s/current/args"
 
 _UNITS = {
     "kubelet.service": Program.KUBELET,
     "k3s.service": Program.K3S,
     "k3s-agent.service": Program.K3S,
+    "microshift.service": Program.MICROSHIFT,
     "snap.microk8s.daemon-kubelite.service": Program.KUBELITE,
 }
 _K3S_VALUED = frozenset(("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg"))
@@ -41,10 +46,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 class Launch:
     """One kubelet and how it was started.
 
-    kind: `kubelet`, `k3s` or `microk8s`. doubt: why the flags are not known, empty when they are. place: where its
-    flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at each start.
-    proxy: the flags of a kube-proxy in the same process, None where there is none or where proxy_problem names why
-    they are unknown. flag_files: files that hold its flags.
+    kind: `kubelet`, `k3s`, `microshift` or `microk8s`. doubt: why the flags are not known, empty when they are. place:
+    where its flags are set. unit: its systemd unit. generated: names of configuration files that it writes itself at
+    each start. proxy: the flags of a kube-proxy in the same process, None where there is none or where proxy_problem
+    names why they are unknown. flag_files: files that hold its flags.
     """
 
     process: Process
@@ -110,6 +115,12 @@ def _launch(host: Host, process: Process) -> Launch | None:
             return Launch(process, "kubelet", flags, f"the kubelet's command line ({unit})", unit)
         case Program.KUBELITE:
             return _microk8s(host, process, kubelet_flags.parse(kubelet_flags.arguments(process.argv[1:])))
+        case Program.MICROSHIFT if process.argv[1:2] == ("run",):
+            own = (f"--config={MICROSHIFT_DATA}/config/config.yaml", f"--kubeconfig={MICROSHIFT_DATA}/kubeconfig")
+            flags = kubelet_flags.parse(tuple(Argument(one, "set by MicroShift") for one in own))
+            unit = process.unit or "microshift.service"
+            place = f"`kubelet` in {MICROSHIFT_CONFIG}"
+            return Launch(process, "microshift", flags, place, unit, generated=("config.yaml",))
         case Program.K3S:
             return _k3s(host, process, process.argv[1], process.argv[2:])
         case _:

@@ -100,9 +100,9 @@ def _settings(host: Host, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _expanded(word: str, variables: Mapping[str, str]) -> Sequence[str]:
-    """`$X` as a word of its own is as many words as it has, `${X}` is put in."""
+    """`$X` as a word of its own is as many words as it has, with its quotes read, `${X}` is put in."""
     if whole := re.fullmatch(r"\$(\w+)", word):
-        return variables.get(whole[1], "").split()
+        return shlex.split(variables.get(whole[1], ""))
     return [re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), word)]
 
 

@@ -149,3 +149,11 @@ def arch_named(spelling: str) -> str | None:
     """libseccomp's name for any usual spelling (`amd64`, `x86_64`, `SCMP_ARCH_X86_64`), None for none of them."""
     name = ARCHITECTURES.get(spelling) or _SPELLINGS.get(spelling, spelling)
     return name if name in ARCHITECTURES.values() else None
+
+
+def machine_named(spelling: str) -> str | None:
+    """uname's name of a machine for any usual spelling of its architecture, None for none of them."""
+    if family_of(spelling):
+        return spelling
+    arch = arch_named(spelling)
+    return next((machine for machine in _FAMILIES if ARCHITECTURES[family_of(machine)[0]] == arch), None)

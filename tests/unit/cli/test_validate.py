@@ -15,6 +15,7 @@ import pytest
 
 from agent.cli import lint_output
 from agent.cli.validate import Result, validate
+from agent.errors import UsageError
 from agent.host import Host
 from agent.terminal import Style
 
@@ -266,3 +267,36 @@ def test_github_commands_escape_what_they_carry(tmp_path: Path) -> None:
     lines = lint_output.github(_mixed(tmp_path)).splitlines()
     assert lines[0].startswith(f"::error file={tmp_path}/bad%2C1%25.yaml,line=2::modprobe.mod: ")
     assert lines[1] == r"::error::not checked: z: apparmor_parser: not found\x1b"
+
+
+# Denies something only from Linux 5.4 on, and contradicts itself only on s390x.
+_SINCE = {"names": ["reboot"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": "5.4"}}
+_ON_S390X = {"names": ["reboot"], "action": "SCMP_ACT_KILL", "includes": {"arches": ["s390x"]}}
+_GATED = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [_SINCE, _ON_S390X]})
+
+
+@pytest.mark.parametrize(
+    ("targets", "problems"),
+    [
+        ([], 1), (["amd64/5.4"], 0), (["arm64/6.1", "amd64/5.15"], 0), (["x86_64/5.3"], 1), (["aarch64"], 1),
+        (["amd64/5.4", "s390x/5.4"], 1), (["amd64/5.4", "arm64/4.19"], 1), (["SCMP_ARCH_PPC64LE/6.1"], 0),
+    ],
+)  # fmt: skip
+def test_a_profile_is_linted_for_the_nodes_that_target_names(tmp_path: Path, targets: list[str], problems: int) -> None:
+    """Every kernel from the one named on, and no other; without a target any."""
+    (tmp_path / "p.json").write_text(_GATED)
+    assert len(validate([str(tmp_path)], Host("/"), targets=targets).problems) == problems
+
+
+def test_what_a_profile_leaves_open_is_judged_on_the_target(tmp_path: Path) -> None:
+    """iopl and ioperm are syscalls of x86 alone."""
+    (tmp_path / "p.json").write_text(SECCOMP.replace("reboot", "iopl"))
+    found = {one: len(validate([str(tmp_path)], Host("/"), targets=[one]).warnings) for one in ("amd64", "arm64")}
+    assert found == {"amd64": 1, "arm64": 0}
+
+
+@pytest.mark.parametrize("word", ["", "amd65", "amd64/", "amd64/new", "/5.4", "amd64/5"])
+def test_a_target_that_is_none_is_a_usage_error(word: str) -> None:
+    """With what would be right."""
+    with pytest.raises(UsageError, match=r"amd64/5\.15"):
+        validate([str(Path(__file__))], Host("/"), targets=[word])

@@ -55,8 +55,11 @@ class Machine:
 
     # -- power -----------------------------------------------------------------------------------------------------
 
-    def start(self, *, append: str = "", rtc: str = "", come_back: bool = True, wait: bool = True) -> None:
+    def start(
+        self, *, append: str = "", rtc: str = "", come_back: bool = True, wait: bool = True, initrd: Path | None = None
+    ) -> None:
         """Power on. append: more of a kernel command line. rtc: the clock's time at power-on, as QEMU writes it.
+        initrd: an initial file system of the machine's own instead of the image's.
 
         come_back False makes a reboot a power-off: the node that does not return. Call it from the main thread: the
         kernel ends QEMU with the thread that started it.
@@ -72,7 +75,7 @@ class Machine:
         argv = [
             "/usr/bin/setpriv", "--pdeathsig", "KILL",
             _QEMU, *self._accel, *self._size, "-nodefaults", "-no-user-config", "-display", "none",
-            "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", line,
+            "-kernel", str(self.image.kernel), "-initrd", str(initrd or self.image.initrd), "-append", line,
             "-drive", f"file={self._disk},format=qcow2,if=virtio,cache=writeback,discard=unmap",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.metrics_port}-:9105",
             "-device", "virtio-net-pci,netdev=net,romfile=",
@@ -175,7 +178,11 @@ class Machine:
 
     def get(self, path: str, *, seconds: float = 60.0) -> str:
         """Reads a file there."""
-        return base64.b64decode(self._talk().ask("get", seconds, path=path)["data"]).decode(errors="replace")
+        return self.get_bytes(path, seconds=seconds).decode(errors="replace")
+
+    def get_bytes(self, path: str, *, seconds: float = 60.0) -> bytes:
+        """Reads a file there that is no text."""
+        return base64.b64decode(self._talk().ask("get", seconds, path=path)["data"])
 
     def eventually(self, script: str, *, seconds: float = 60.0) -> Done:
         """The first time that a line of shell ends with 0; fails with its last words when that never comes."""
