@@ -118,7 +118,6 @@ class Sysctl:
     """Kernel settings: the running values and what the node's files set at boot."""
 
     mode: Mode = key(Mode.AUDIT, "enforce, audit (also reverts what enforce changed) or off")
-    file: Path = key("/etc/sysctl.d/99-node-hardening.conf", "the agent's file, in a folder sysctl.d")
     leave: tuple[Words, ...] = key((), "settings that are shown only and never set; wildcards such as kernel.perf_*")
     one_way: bool = key(False, "demand settings too that only a reboot undoes (kernel.kexec_load_disabled)")
 

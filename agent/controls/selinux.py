@@ -1,6 +1,6 @@
 """SELinux where it is the node's: its mode, who may make the kernel load modules, containers without a domain.
 
-Report only: `setsebool -P` rebuilds the policy, and daemons of the node rely on module_request. Nothing is said of a
+Report only: `setsebool -P` rebuilds the policy, and daemons of the node rely on module_request. Nothing is judged on a
 node without SELinux; there the modprobe control is the answer.
 """
 

@@ -1,6 +1,6 @@
 """The containers of the node, as the kernel shows them: one process of each, its network namespace and its label.
 
-Nothing that a container says of itself is read. A namespace without a process is no pod; PID 1's own is the node's.
+Nothing that a container claims of itself is read. A namespace without a process is no pod; PID 1's own is the node's.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _CLONE_NEWNET = 0x40000000
-_ANSWER_BYTES = 2048
+_REPLY_BYTES = 2048
 _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EACCES, errno.EPERM)
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -36,7 +36,7 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Connection:
     """result: of the connection. data: the first bytes that came back. error: for Result.ERROR."""
 
     result: Result
@@ -46,14 +46,14 @@ class Answer:
 
 def exchange(
     namespaces: Sequence[str], address: str, port: int, request: bytes, *, timeout_seconds: float
-) -> Mapping[str, Answer]:
+) -> Mapping[str, Connection]:
     """One connection from each namespace, all at the same time; an empty request only connects.
 
     namespaces: paths such as /proc/812/ns/net, which are the keys of the result. Never raises.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made: dict[str, socket.socket] = {}
-    found: dict[str, Answer] = {}
+    found: dict[str, Connection] = {}
     maker = threading.Thread(target=_make, args=(namespaces, family, made, found), name="netns", daemon=True)
     maker.start()
     maker.join()
@@ -65,7 +65,7 @@ def exchange(
     return found
 
 
-def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket], found: dict[str, Answer]) -> None:
+def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket], found: dict[str, Connection]) -> None:
     """In a thread of its own, which ends in the last namespace that it entered."""
     libc = ctypes.CDLL(None, use_errno=True)
     for path in namespaces:
@@ -84,7 +84,7 @@ def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket]
 
 def _run(
     made: Mapping[str, socket.socket],
-    found: dict[str, Answer],
+    found: dict[str, Connection],
     target: tuple[str, int],
     request: bytes,
     deadline: float,
@@ -109,36 +109,38 @@ def _run(
                     selector.unregister(one)
                     found[path] = answer
     for path in made:
-        late = Answer(Result.OPEN, bytes(got[path])) if path in got else Answer(Result.TIMEOUT)
+        late = Connection(Result.OPEN, bytes(got[path])) if path in got else Connection(Result.TIMEOUT)
         found.setdefault(path, late)
 
 
-def _connected(one: socket.socket, request: bytes) -> Answer | None:
+def _connected(one: socket.socket, request: bytes) -> Connection | None:
     """The answer where there is nothing to ask or the connection failed; None when the request is on its way."""
     number = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         return _failed(number)
     if not request:
-        return Answer(Result.OPEN)
+        return Connection(Result.OPEN)
     with contextlib.suppress(OSError):
         one.send(request)  # a few hundred bytes fit into an empty buffer; an error shows at the read
     return None
 
 
-def _read(one: socket.socket, data: bytearray) -> Answer | None:
+def _read(one: socket.socket, data: bytearray) -> Connection | None:
     try:
-        chunk = one.recv(_ANSWER_BYTES - len(data))
+        chunk = one.recv(_REPLY_BYTES - len(data))
     except BlockingIOError:
         return None
     except OSError:
-        return Answer(Result.OPEN, bytes(data))
+        return Connection(Result.OPEN, bytes(data))
     data += chunk
-    return None if chunk and len(data) < _ANSWER_BYTES and b"\r\n\r\n" not in data else Answer(Result.OPEN, bytes(data))
+    return (
+        None if chunk and len(data) < _REPLY_BYTES and b"\r\n\r\n" not in data else Connection(Result.OPEN, bytes(data))
+    )
 
 
-def _failed(number: int) -> Answer:
+def _failed(number: int) -> Connection:
     if number in _REFUSED:
-        return Answer(Result.REFUSED)
+        return Connection(Result.REFUSED)
     if number == errno.ETIMEDOUT:
-        return Answer(Result.TIMEOUT)
-    return Answer(Result.NO_ROUTE) if number in _NO_ROUTE else Answer(Result.ERROR, error=os.strerror(number))
+        return Connection(Result.TIMEOUT)
+    return Connection(Result.NO_ROUTE) if number in _NO_ROUTE else Connection(Result.ERROR, error=os.strerror(number))

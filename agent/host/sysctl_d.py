@@ -24,7 +24,7 @@ _FILE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Assignment:
     """One line of a file. key: with dots; `a.b/c` is a name with a dot in it. source: FILE:LINE. excluded:
     wildcards do not mean this key."""
 
@@ -37,16 +37,16 @@ class Line:
 class BootSettings:
     """What the files set, by key."""
 
-    def __init__(self, lines: Iterator[Line] | tuple[Line, ...]) -> None:
-        self._exact: dict[str, Line] = {}
-        self._patterns: list[Line] = []
+    def __init__(self, lines: Iterator[Assignment] | tuple[Assignment, ...]) -> None:
+        self._exact: dict[str, Assignment] = {}
+        self._patterns: list[Assignment] = []
         for line in lines:
             if any(sign in line.key for sign in "*?["):
                 self._patterns.append(line)
             else:
                 self._exact[line.key] = line
 
-    def get(self, key: str) -> Line | None:
+    def get(self, key: str) -> Assignment | None:
         """The line that decides about a key; None when no file sets it."""
         if (exact := self._exact.get(key)) is not None:
             return None if exact.excluded else exact
@@ -68,7 +68,7 @@ def read(host: Host) -> BootSettings:
     return BootSettings(tuple(line for path in paths for line in parse(_text(host, path), path)))
 
 
-def parse(text: str, path: str) -> Iterator[Line]:
+def parse(text: str, path: str) -> Iterator[Assignment]:
     """The assignments of one file; what is none is left out, as systemd does."""
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -77,9 +77,9 @@ def parse(text: str, path: str) -> Iterator[Line]:
         name, equals, value = line.partition("=")
         name = name.strip()
         if equals:
-            yield Line(_dotted(name.removeprefix("-")), " ".join(value.split()), f"{path}:{number}")
+            yield Assignment(_dotted(name.removeprefix("-")), " ".join(value.split()), f"{path}:{number}")
         elif name.startswith("-"):
-            yield Line(_dotted(name[1:]), "", f"{path}:{number}", excluded=True)
+            yield Assignment(_dotted(name[1:]), "", f"{path}:{number}", excluded=True)
 
 
 def _text(host: Host, path: str) -> str:

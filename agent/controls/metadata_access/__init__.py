@@ -68,7 +68,7 @@ class MetadataAccessControl:
         return ()
 
     def observe(self) -> Observation:
-        """The cloud, the table where one is wanted, and within the hour what pods reach. Raises HostError."""
+        """The cloud, the table where one is required, and within the hour what pods reach. Raises HostError."""
         if not self._is_recognised:
             self._cloud = recognise(self._host) if self._host.has_processes else None
             self._is_recognised = True
@@ -170,7 +170,7 @@ _SECTION = "K9"
 
 
 def _nftables() -> ModuleType:
-    """Loaded where a table is wanted or leaves."""
+    """Loaded where a table is required or leaves."""
     from agent.controls.metadata_access import nftables  # noqa: PLC0415
 
     return nftables

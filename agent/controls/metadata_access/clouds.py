@@ -80,5 +80,5 @@ def recognise(host: Host) -> Cloud | None:
 
 
 def _fits(row: Mapping[str, str], seen: Mapping[str, str]) -> bool:
-    values = ((seen.get(name, ""), wanted) for name, wanted in row.items())
+    values = ((seen.get(name, ""), required) for name, required in row.items())
     return all(text.endswith(want[1:]) if want[0] == "*" else text.startswith(want) for text, want in values)

@@ -68,16 +68,16 @@ def difference(host: Host, services: Sequence[Service]) -> str:
         raise HostError(f"nft's answer is not understood: {error}") from error
 
 
-def _difference(objects: list[dict[str, Any]], wanted: Sequence[Rule]) -> str:
+def _difference(objects: list[dict[str, Any]], required: Sequence[Rule]) -> str:
     chains = [one["chain"] for one in objects if "chain" in one]
     base = [(one.get("hook"), one.get("type"), one.get("prio")) for one in chains]
     if base != [("forward", "filter", _PRIORITY)]:
         return f"its chains are not one at the forward hook: {base}"
     rules = [_rule(one["rule"]["expr"]) for one in objects if "rule" in one]
-    if rules == list(wanted):
+    if rules == list(required):
         return ""
-    strange = sum(rule not in wanted for rule in rules)
-    missing = sum(rule not in rules for rule in wanted)
+    strange = sum(rule not in required for rule in rules)
+    missing = sum(rule not in rules for rule in required)
     return (
         f"{strange} rules are not the agent's, {missing} are missing"
         if strange or missing

@@ -1,7 +1,7 @@
 """What a pod gets from a metadata service: one connection, the header of one unauthenticated answer, no credentials.
 
-The body is thrown away, nothing is followed. A pod may put anything in the way of its own traffic; that says something
-of this pod alone, so the worst answer of all that were asked counts, and how many were.
+The body is thrown away, nothing is followed. A pod may put anything in the way of its own traffic; that concerns
+this pod alone, so the worst answer of all that were asked counts, and how many were.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from agent.controls.metadata_access import Reach
 from agent.controls.metadata_access.clouds import Cloud, Service
 from agent.errors import HostError
 from agent.host import Host, netns
-from agent.host.netns import Answer, Result
+from agent.host.netns import Connection, Result
 from agent.model import Severity, Status
 from agent.text import join_limited, sanitize
 
@@ -58,7 +58,7 @@ def _request(form: str, service: Service) -> bytes:
     return form.format(host=host).encode()
 
 
-def _judge(answer: Answer, judge: Callable[[bytes], Reach] | None) -> Reach:
+def _judge(answer: Connection, judge: Callable[[bytes], Reach] | None) -> Reach:
     match answer.result:
         case Result.OPEN:
             return judge(answer.data) if judge else _OPEN
@@ -78,7 +78,7 @@ def _aws(data: bytes) -> Reach:
     return Reach(Status.FAIL, f"IMDSv1 answers {code} without a token", Severity.CRITICAL)
 
 
-def _token(answer: Answer) -> Reach:
+def _token(answer: Connection) -> Reach:
     if answer.result is Result.OPEN and answer.data:
         return Reach(Status.FAIL, "IMDSv2 gives pods tokens (hop limit above 1)", Severity.HIGH)
     return Reach(Status.PASS, "IMDSv2 alone, and its hop limit keeps tokens from pods")

@@ -2,7 +2,7 @@
 
 In mode enforce one file in sysctl.d is written and the running values are set by the node's `sysctl`; what stood before
 is kept in the manifest and restored in mode audit. It refuses to change other files, and to write what only a reboot
-undoes unless `oneWay` asks for it.
+undoes unless `oneWay` is true.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from agent.model import Change, Finding, Severity, Status
 from agent.text import join_limited, sanitize
 
 CONTROL = "sysctl"
+FILE = "/etc/sysctl.d/99-node-hardening.conf"
 _PROC = "/proc/sys"
 _VALUE_BYTES = 4096
 _MODE = 0o644
@@ -34,11 +35,11 @@ _HEAD = "# Written by node-hardening-agent; what it sets and why: docs/controls/
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What runs. text: None where the kernel has no such setting. interfaces: those whose own value does not pass."""
+    """What runs. text: None where the kernel has no such setting. interfaces: keys whose value does not pass."""
 
     text: str | None = None
     problem: str = ""
-    interfaces: tuple[str, ...] = ()
+    interfaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,13 @@ class SysctlControl:
     def plan(self, seen: Observation) -> Sequence[Step]:
         """What is no longer demanded gets its old value, then the file, then what runs. Audit reverts all of it."""
         enforced = self._config.mode is Mode.ENFORCE
-        wanted = [one for one in SETTINGS if self._is_ours(one)] if enforced else []
-        kept = {one.key for one in wanted}
+        required = [one for one in SETTINGS if self._is_ours(one)] if enforced else []
+        kept = {one.key for one in required}
         return (
             *(step for entry in seen.installed.values() for step in self._restore(seen, entry, kept)),
-            *self._write(seen, wanted),
-            *(self._remove(path) for path in seen.installed if not wanted or path != self._config.file),
-            *self._set(seen, wanted),
+            *self._write(seen, required),
+            *((self._remove(),) if FILE in seen.installed and not required else ()),
+            *self._set(seen, required),
         )
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -106,25 +107,26 @@ class SysctlControl:
     def _value(self, one: Setting) -> Value:
         try:
             text = self._read(one.key)
-            folder, _, name = one.key.replace(".", "/").rpartition("/all/")
+            folder, _, _ = one.key.replace(".", "/").rpartition("/all/")
             names = self._host.names(f"{_PROC}/{folder}") if one.interfaces else ()
-            interfaces = [n for n in names if n not in ("all", "default")]
-            bad = [n for n in interfaces if self._interface(f"{_PROC}/{folder}/{n}/{name}") not in one.accepted]
+            keys = [one.key.replace(".all.", f".{n.replace('.', '/')}.") for n in names if n not in ("all", "default")]
+            own = {key: value for key in keys if (value := self._read_or(key, "0")) not in one.accepted}
         except HostFileMissing:
             return Value()
         except HostFileError as error:
             return Value(problem=str(error))
-        return Value(text, interfaces=tuple(bad))
+        return Value(text, interfaces=own)
 
     def _read(self, key: str) -> str:
-        return _squeezed(self._host.read_text(f"{_PROC}/{key.replace('.', '/')}", limit_bytes=_VALUE_BYTES))
+        path = key.translate(str.maketrans("./", "/."))
+        return " ".join(self._host.read_text(f"{_PROC}/{path}", limit_bytes=_VALUE_BYTES).split())
 
-    def _interface(self, path: str) -> str:
-        """An interface that has gone since it was listed has no value; that passes everywhere as 0 does."""
+    def _read_or(self, key: str, otherwise: str) -> str:
+        """An interface that has gone since it was listed has no value."""
         try:
-            return _squeezed(self._host.read_text(path, limit_bytes=_VALUE_BYTES))
+            return self._read(key)
         except HostFileMissing:
-            return "0"
+            return otherwise
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class SysctlControl:
         return self._at_boot(value.text, one, line, seen, running)
 
     def _at_boot(
-        self, text: str, one: Setting, line: sysctl_d.Line | None, seen: Observation, running: str
+        self, text: str, one: Setting, line: sysctl_d.Assignment | None, seen: Observation, running: str
     ) -> tuple[Status, str, str, str]:
         """The running value passes; the next boot may change that."""
         if seen.boot is None:
@@ -174,7 +176,7 @@ class SysctlControl:
             return Status.INFO, observed, line.source, step
         return Status.FAIL, observed, line.source, f"Change the line to {one.key} = {one.accepted[0]}."
 
-    def _step(self, one: Setting, line: sysctl_d.Line | None) -> str:
+    def _step(self, one: Setting, line: sysctl_d.Assignment | None) -> str:
         if self._config.mode is Mode.ENFORCE:
             return correction(CONTROL, self._config.mode)
         if line is not None and line.value in one.accepted:
@@ -200,46 +202,63 @@ class SysctlControl:
 
     # -- changing --------------------------------------------------------------------------------------------------
 
-    def _write(self, seen: Observation, wanted: Sequence[Setting]) -> Iterator[Step]:
+    def _write(self, seen: Observation, required: Sequence[Setting]) -> Iterator[Step]:
         """The file; the values that ran before the agent's are noted with it, and never noted again."""
-        path, entry = self._config.file, seen.installed.get(self._config.file)
-        if not wanted:
+        path, entry = FILE, seen.installed.get(FILE)
+        if not required:
             return
-        content = (_HEAD + "".join(f"{one.key} = {one.accepted[0]}\n" for one in wanted)).encode()
+        content = (_HEAD + "".join(f"{one.key} = {self._best(one, seen)}\n" for one in required)).encode()
         old = dict(entry.notes) if entry else {}
-        ran = {one.key: old.get(one.key, seen.values.get(one.key, Value()).text) for one in wanted}
-        notes = {key: text for key, text in ran.items() if text is not None}
+        values = {one.key: seen.values.get(one.key, Value()) for one in required}
+        notes = {key: value.text for key, value in values.items() if value.text is not None}
+        for value in values.values():
+            notes |= value.interfaces
+        kept = [one for one in required if one.interfaces]
+        notes |= {key: text for key, text in old.items() if key in values or any(_is_of(key, one) for one in kept)}
         try:
             same = self._host.read_bytes(path) == content and self._host.stat(path).mode == _MODE
         except HostFileError:
             same = False  # missing; or install reports what is wrong with it
         recorded = entry is not None and self._installed.is_ours(entry, content) and notes == old
         if not same or not (recorded or seen.manifest_problem):
-            reason = "in place already; recorded" if same else f"sets {len(wanted)} kernel settings"
+            reason = "in place already; recorded" if same else f"sets {len(required)} kernel settings"
             install = partial(self._installed.install, path, content, mode=_MODE, notes=notes)
             yield Step(Change(CONTROL, "remember" if same else "write", path, reason), install)
 
-    def _remove(self, path: str) -> Step:
+    def _remove(self) -> Step:
         def remove() -> None:
-            self._installed.uninstall(path)
+            self._installed.uninstall(FILE)
 
-        return Step(Change(CONTROL, "remove", path, "no longer in the configuration"), remove)
+        return Step(Change(CONTROL, "remove", FILE, "no longer in the configuration"), remove)
 
-    def _set(self, seen: Observation, wanted: Sequence[Setting]) -> Iterator[Step]:
-        for one in wanted if self._may_run() else ():
+    def _set(self, seen: Observation, required: Sequence[Setting]) -> Iterator[Step]:
+        for one in required if self._may_run() else ():
             value = seen.values.get(one.key, Value())
             if value.text is not None and value.text not in one.accepted:
                 yield self._assign("set", one.key, one.accepted[0], f"was {value.text}")
-            for name in value.interfaces:
-                key = one.key.replace(".all.", f".{name.replace('.', '/')}.")
+            for key in value.interfaces:
                 yield self._assign("set", key, one.accepted[0], "counts together with all")
 
     def _restore(self, seen: Observation, entry: Entry, kept: AbstractSet[str]) -> Iterator[Step]:
         """What the agent had set gets the value from before, where nothing else has changed it since."""
-        ours = {one.key: one.accepted[0] for one in SETTINGS if not (one.one_way or one.shown) and one.key not in kept}
-        for key, before in entry.notes.items() if self._may_run() else ():
-            if seen.values.get(key, Value()).text == ours.get(key, before) != before:
+        try:
+            text = self._host.read_text(FILE)
+        except HostFileError:
+            text = ""
+        written = {line.key: line.value for line in sysctl_d.parse(text, FILE)}
+        for key, before in entry.notes.items() if self._may_run() and seen.values else ():
+            one = next((one for one in SETTINGS if one.key == key or _is_of(key, one)), None)
+            if one is None or one.key in kept or one.one_way:
+                continue
+            if self._read_or(key, before) == written.get(key, one.accepted[0]) != before:
                 yield self._assign("restore", key, before, "as it was before the agent set it")
+
+    @staticmethod
+    def _best(one: Setting, seen: Observation) -> str:
+        """What passes already stays: a stricter value must not become less strict at the next boot."""
+        line = seen.boot.get(one.key) if seen.boot is not None else None
+        known = (seen.values.get(one.key, Value()).text, line.value if line else None)
+        return next((text for text in known if text in one.accepted), None) or one.accepted[0]
 
     def _may_run(self) -> bool:
         """A tree has no kernel of its own: what `sysctl` would set is this machine's."""
@@ -258,5 +277,6 @@ class SysctlControl:
 _ONE_WAY = "not demanded: only a reboot undoes it; sysctl.oneWay demands it"
 
 
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())
+def _is_of(key: str, one: Setting) -> bool:
+    """Whether a key is an interface's own value of a setting."""
+    return one.interfaces and fnmatch.fnmatchcase(key, one.key.replace(".all.", ".*."))

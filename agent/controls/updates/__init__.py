@@ -255,7 +255,7 @@ class UpdatesControl:
         if kernels.rank(seen.newest) <= kernels.rank(seen.running):
             return _finding("kernel", Status.PASS, f"{seen.running} runs")
         observed = f"{seen.running} runs, {seen.newest} is installed"
-        step = "Reboot the node; the agent does when the reboot sentinel asks for it."
+        step = "Reboot the node; the agent does when the reboot sentinel requires it."
         return _finding("kernel", Status.FAIL, observed, remediation=step, needs_reboot=True)
 
 

@@ -37,8 +37,9 @@ class Reading:
 class System:
     """One way to update. present: whether the node has it. automatic, reboots: `good` is what the node should have.
 
-    stamp: files whose newest mtime is the last run. service: its result. lists: files whose newest mtime is the age of
-    the package lists, empty where there are none. pending: the command that counts, and what it says a line.
+    stamps: files whose newest mtime is the last run. service: its result. lists: a folder, the files in it whose newest
+    mtime is the age of the package lists, and one that has to be there (repositories of DNF without advisories count
+    none). pending: the command that counts, and its format.
     """
 
     name: str
@@ -48,7 +49,7 @@ class System:
     stamps: tuple[str, ...] = ()
     service: str = ""
     log: str = ""
-    lists: tuple[str, str] | None = None
+    lists: tuple[str, str, str] | None = None
     pending: tuple[tuple[str, ...], str] | None = None
 
 
@@ -109,9 +110,9 @@ def _apt_automatic(host: Host) -> Reading:
     if settings.get("apt::periodic::enable", "1") == "0":
         off.append("APT::Periodic::Enable is 0")
     for key in ("Update-Package-Lists", "Unattended-Upgrade"):
-        value = settings.get(f"apt::periodic::{key.lower()}", "0")
-        if value.strip() in ("", "0"):
-            off.append(f"APT::Periodic::{key} is {'0' if value else 'not set'}")
+        value = settings.get(f"apt::periodic::{key.lower()}", "").strip()
+        if value in ("", "0"):
+            off.append(f"APT::Periodic::{key} is {value or 'not set'}")
     if host.find_tool("unattended-upgrade") is None:
         off.append("unattended-upgrades is not installed")
     off += [why for name in ("apt-daily.timer", "apt-daily-upgrade.timer") if (why := timer(host, name))]
@@ -189,7 +190,7 @@ def _zypper_automatic(host: Host) -> Reading:
 
 
 def _suse_reboots(host: Host) -> Reading:
-    """transactional-update asks rebootmgr by default; with REBOOT_METHOD=systemd it reboots by itself."""
+    """transactional-update leaves it to rebootmgr by default; with REBOOT_METHOD=systemd it reboots by itself."""
     settings, path = _first(host, ("/etc/transactional-update.conf", "/usr/etc/transactional-update.conf"))
     method = settings.get("REBOOT_METHOD", "auto")
     fix = "Set REBOOT_METHOD=kured in /etc/transactional-update.conf: the agent sees /run/reboot-required."
@@ -279,14 +280,14 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "dnf", _has("dnf", "dnf5"), _dnf_automatic, _dnf_reboots, service="dnf-automatic-install.service",
         stamps=tuple(f"{_STAMPS}/stamp-{name}" for name in (_DNF_INSTALLS, *_DNF_TIMERS)),
-        lists=("/var/cache/dnf", r".*\.solv|.*\.solvx|expired_repos\.json"),
+        lists=("/var/cache/dnf", r".*\.solvx?|expired_repos\.json", r".*-updateinfo\.solvx"),
         pending=(("dnf", "-C", "-q", "updateinfo", "list", "--security"), "dnf"),
     ),
     System(
         "APT", _has("apt-get"), _apt_automatic, _apt_reboots,
         stamps=(f"{_APT}/periodic/upgrade-stamp", f"{_STAMPS}/stamp-apt-daily-upgrade.timer"),
         log="/var/log/unattended-upgrades/unattended-upgrades.log",
-        lists=(f"{_APT}/lists", ".*InRelease|.*_Release"),
+        lists=(f"{_APT}/lists", ".*_(InRelease|Release)", ".*_(InRelease|Release)"),
         pending=(("apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"), "apt"),
     ),
 )  # fmt: skip
@@ -313,9 +314,11 @@ def lists_age(host: Host, system: System) -> float | None:
     """When the package lists were made, in seconds since the epoch; None where there are none. Raises HostFileError."""
     times = [_mtime(host, f"{_APT}/periodic/update-success-stamp")] if system.name == "APT" else []
     if system.lists is not None:
-        folder, names = system.lists
-        with_names = host.names(folder) if host.exists(folder) else ()
-        times += [_mtime(host, posixpath.join(folder, name)) for name in with_names if re.fullmatch(names, name)]
+        folder, names, needed = system.lists
+        there = host.names(folder) if host.exists(folder) else ()
+        if not any(re.fullmatch(needed, name) for name in there):
+            return None
+        times += [_mtime(host, posixpath.join(folder, name)) for name in there if re.fullmatch(names, name)]
     return max((at for at in times if at is not None), default=None)
 
 

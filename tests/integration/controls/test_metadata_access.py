@@ -97,7 +97,7 @@ class Net:
         self.ip("node", "route", "add", f"{IMDS}/32", "via", "10.0.1.2")
         self.inside("node", lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
         self.cgroups: list[Path] = []
-        stack.callback(lambda: [remove_cgroup(folder) for folder in self.cgroups])  # after PID 1 has ended all
+        stack.callback(lambda: list(map(remove_cgroup, self.cgroups)))  # after PID 1 has ended all
         self.boot()
 
     def boot(self) -> None:

@@ -68,7 +68,9 @@ def test_each_setting_has_one_finding_and_what_runs_passes(root: Path) -> None:
     found = audit(root)
     assert tuple(found) == KEYS
     assert {one.status for one in found.values()} == {Status.PASS, Status.INFO}
-    assert [one.key for one in SETTINGS if one.shown] == [k for k, f in found.items() if f.status is Status.INFO]
+    assert [one.key for one in SETTINGS if one.shown or one.one_way] == [
+        k for k, f in found.items() if f.status is Status.INFO
+    ]
     assert found["vm.overcommit_memory"].cis == ("4.2.6",)
 
 
@@ -145,6 +147,17 @@ def test_an_interface_counts_together_with_all(root: Path) -> None:
     done = apply(root)
     assert "net.ipv4.conf.eth0/100.send_redirects=0" in [change.target for change in done.changes]
     assert audit(root)["net.ipv4.conf.all.send_redirects"].status is Status.PASS
+    changes = apply(root, Mode.AUDIT).changes
+    assert "restore net.ipv4.conf.eth0/100.send_redirects=1" in [f"{one.action} {one.target}" for one in changes]
+
+
+def test_a_stricter_value_stays(root: Path) -> None:
+    """The agent's file must not weaken at the next boot what is stricter now."""
+    put(root, "kernel.kptr_restrict", "2")
+    write(root, "etc/sysctl.d/10-strict.conf", "kernel.kptr_restrict = 2\n")
+    apply(root)
+    assert "kernel.kptr_restrict = 2\n" in (root / OURS.lstrip("/")).read_text()
+    assert [one.target for one in apply(root, Mode.AUDIT).changes] == [OURS]
 
 
 def test_enforce_writes_what_is_missing_and_a_second_pass_nothing(root: Path) -> None:
