@@ -143,7 +143,7 @@ def test_a_tree_without_a_kernel_is_one_line(tmp_path: Path) -> None:
 def test_an_interface_counts_together_with_all(root: Path) -> None:
     put(root, "net.ipv4.conf.eth0/100.send_redirects", "1")
     found = audit(root)["net.ipv4.conf.all.send_redirects"]
-    assert (found.status, found.observed) == (Status.FAIL, "0, but not for eth0.100")
+    assert (found.status, found.observed) == (Status.FAIL, "0, but not for net.ipv4.conf.eth0/100.send_redirects")
     done = apply(root)
     assert "net.ipv4.conf.eth0/100.send_redirects=0" in [change.target for change in done.changes]
     assert audit(root)["net.ipv4.conf.all.send_redirects"].status is Status.PASS
