@@ -20,6 +20,7 @@ CONTROL = "selinux"
 _FS = "/sys/fs/selinux"
 # domain_kernel_load_modules lets every domain ask; on by default in Fedora's policy since 2022-09, so in RHEL 9.
 _BOOLEAN = f"{_FS}/booleans/domain_kernel_load_modules"
+_COLONS = 3  # user:role:domain:level
 _UNCONFINED = ("unconfined_t", "container_runtime_t", "unconfined_service_t", "kernel_t", "init_t")
 
 
@@ -108,6 +109,11 @@ def _containers(seen: Observation) -> Finding:
     if not seen.labels:
         return _finding("containers", Status.NOT_APPLICABLE, "no container runs")
     loose = [label for label in seen.labels if label.split(":")[2:3] and label.split(":")[2] in _UNCONFINED]
+    strange = sum(label.count(":") < _COLONS for label in seen.labels)
+    if not loose and strange:
+        return _finding(
+            "containers", Status.UNKNOWN, f"{strange} of {len(seen.labels)} containers have no SELinux label"
+        )
     if not loose:
         return _finding("containers", Status.PASS, f"{len(seen.labels)} containers, each in a domain of its own")
     observed = f"{len(loose)} of {len(seen.labels)} containers run as {join_limited(sorted(set(loose)))}"
