@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from agent.config.choices import Mode
-from agent.config.schema import Sysctl
-from agent.controls import base
+from agent.config.schema import Config, Sysctl
+from agent.controls import base, registry
 from agent.controls.sysctl import SysctlControl
 from agent.controls.sysctl.settings import KEYS, SETTINGS
 from agent.host import Completed, Host, HostExec, sysctl_d
 from agent.model import Finding, Outcome, Status
+from agent.report import node_status
 
 OURS = "/etc/sysctl.d/99-node-hardening.conf"
 
@@ -250,3 +251,12 @@ def test_a_tree_gets_the_file_and_this_machine_keeps_its_values(root: Path) -> N
 
 def test_a_misspelt_key_is_named(root: Path) -> None:
     assert audit(root, leave=("kernel.kptr",))["leave/kernel.kptr"].status is Status.UNKNOWN
+
+
+def test_what_is_only_audited_keeps_no_taint(root: Path) -> None:
+    """A node that was hardened before these settings were audited stays free of its start-up taint, and reboots."""
+    put(root, "kernel.kptr_restrict", "0")
+    config = Config()
+    report = registry.run("node-1", [SysctlControl(config.sysctl, Host(root))], registry.Act.APPLY)
+    assert report.status is Status.FAIL
+    assert node_status.failing(report, registry.enforced(config)) == 0
