@@ -7,6 +7,7 @@ iterates over CONTROLS; nothing else names them. One control's failure never hid
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -40,7 +41,7 @@ class ControlSpec:
 
     def section(self, config: Config) -> Any:
         """The control's section of the policy."""
-        return getattr(config, self.name)
+        return getattr(config, self.name.replace("-", "_"))
 
     def mode(self, config: Config) -> Mode | AuditMode:
         """The control's mode; an AuditMode of a control that never changes the node."""
@@ -52,11 +53,25 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
+def _lazy(name: str, attribute: str) -> Callable[[Any, Host, Configz | None], AnyControl]:
+    """A control whose module is imported only where its mode is not off."""
+
+    def make(section: Any, host: Host, _configz: Configz | None) -> AnyControl:
+        control: AnyControl = getattr(importlib.import_module(f"agent.controls.{name}"), attribute)(section, host)
+        return control
+
+    return make
+
+
 CONTROLS: tuple[ControlSpec, ...] = (
     ControlSpec("modprobe", lambda section, host, _: modprobe.ModprobeControl(section, host), modprobe.FILE_TYPE),
     ControlSpec("apparmor", lambda section, host, _: apparmor.ApparmorControl(section, host), apparmor.FILE_TYPE),
     ControlSpec("seccomp", lambda section, host, _: seccomp.SeccompControl(section, host), seccomp.FILE_TYPE),
     ControlSpec("kubelet", lambda section, host, configz: KubeletControl(section, host, configz=configz)),
+    ControlSpec("sysctl", _lazy("sysctl", "SysctlControl")),
+    ControlSpec("updates", _lazy("updates", "UpdatesControl")),
+    ControlSpec("selinux", _lazy("selinux", "SelinuxControl")),
+    ControlSpec("metadata-access", _lazy("metadata_access", "MetadataAccessControl")),
 )
 
 

@@ -172,14 +172,14 @@ def _is_candidate(procfs: str, pid: int) -> bool:
 def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
     """The rule of this module. Raises OSError, ValueError, HostError where the kernel does not answer."""
     cgroups = entry.cgroups()
-    if entry.uids() != _ROOT_ONLY or _in_container(cgroups, init.cgroups) or entry.root() != init.root:
+    if entry.uids() != _ROOT_ONLY or in_container(cgroups, init.cgroups) or entry.root() != init.root:
         return False
     if not _is_file_of_node(host, entry.executable()):
         return False
     return entry.mount_namespace() == init.mount_namespace or _is_named_by_systemd(host, cgroups, init.cgroups)
 
 
-def _in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
+def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether any hierarchy has the process in a container, or outside of what PID 1 governs.
 
     Paths are relative to the reader's cgroup namespace: from inside a pod, the node's own begin with PID 1's `/../..`,
