@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from agent import __version__
-from agent.cli import common, lint_output, options, table
+from agent.cli import common, lint_output, options
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
@@ -24,6 +24,7 @@ from agent.daemon.config_store import fingerprint
 from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
+from agent.report import table
 from agent.terminal import style_of
 from agent.text import format_rfc3339, sanitize
 
@@ -59,7 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
-    report = registry.run(arguments.node_name, registry.controls_of(config, host), Act.AUDIT)
+    controls = registry.controls_of(config, host)
+    report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions)
     _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
     return OK if report.status is Status.PASS else NOT_COMPLIANT
 
@@ -69,7 +71,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     controls = registry.controls_of(config, host)
     act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
     with contextlib.nullcontext() if arguments.dry_run else registry.apply_lock(host):
-        report = registry.run(arguments.node_name, controls, act)
+        report = registry.run(arguments.node_name, controls, act, config.exceptions)
     _show(report, arguments.output, act, _evidence(config, host))
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT

@@ -117,7 +117,7 @@ class Watch:
         self._answer = answer
         try:
             if not self._closed:
-                yield from self._changes(request, _lines(request, answer, self._caller.server))
+                yield from self._changes(request, lines_of(request, answer, self._caller.server))
         except Unreachable as error:
             if not self._is_over():
                 self._around.log.debug("kube_watch_cut", error=str(error))
@@ -291,7 +291,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
+def lines_of(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
     """The lines of a running answer, each as soon as it is there. Raises Unreachable, Malformed."""
     parts: list[bytes] = []
     try:
@@ -303,11 +303,11 @@ def _lines(request: Request, answer: Stream, server: str) -> Iterator[bytes]:
             parts.append(rest)
             yield from (line for line in lines if line)
             if sum(map(len, parts)) > BODY_BYTES:
-                raise Malformed(request.operation, f"an event of more than {BODY_BYTES >> 20} MiB")
+                raise Malformed(request.operation, f"a line of more than {BODY_BYTES >> 20} MiB")
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
     if any(parts):
-        raise Unreachable(request.operation, f"{server}: the connection was cut during an event")
+        raise Unreachable(request.operation, f"{server}: the connection was cut within a line")
 
 
 def _event(request: Request, line: bytes) -> tuple[str, dict[str, Any]]:

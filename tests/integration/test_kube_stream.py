@@ -166,7 +166,7 @@ def test_an_event_without_end_is_cut_off(seams: Seams) -> None:
     """Whatever is on the other side cannot fill the node's memory."""
     with streaming([b" " * (1 << 20)] * 18) as url:
         kube = kube_client(url, "token", seams=seams)
-        with pytest.raises(Malformed, match="an event of more than 8 MiB"):
+        with pytest.raises(Malformed, match="a line of more than 8 MiB"):
             collect(kube, [])
         kube.close()
 
