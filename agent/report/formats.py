@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import yaml
@@ -20,12 +21,9 @@ from agent.terminal import printable
 from agent.text import format_rfc3339
 
 _TOOL = "node-hardening"
-_KUBE_BENCH = {
-    Status.PASS: "PASS", Status.FAIL: "FAIL", Status.UNKNOWN: "WARN", Status.INFO: "INFO", Status.NOT_APPLICABLE: "INFO",
-}  # fmt: skip
-_POLICY_REPORT = {
-    Status.PASS: "pass", Status.FAIL: "fail", Status.UNKNOWN: "error", Status.INFO: "skip", Status.NOT_APPLICABLE: "skip",
-}  # fmt: skip
+# In the order of Status.
+_KUBE_BENCH = dict(zip(Status, ("PASS", "FAIL", "WARN", "INFO", "INFO"), strict=True))
+_POLICY_REPORT = dict(zip(Status, ("pass", "fail", "error", "skip", "skip"), strict=True))
 _MESSAGE_CHARACTERS = 1000
 
 
@@ -44,7 +42,7 @@ def _suite(report: Report, control: str, moment: float) -> str:
     counts = Counter(finding.status for finding in found)
     skipped = counts[Status.INFO] + counts[Status.NOT_APPLICABLE]
     head = (
-        f'<testsuite name={_attribute(f"{report.node}/{control}")} hostname={_attribute(report.node)}'
+        f"<testsuite name={_attribute(f'{report.node}/{control}')} hostname={_attribute(report.node)}"
         f' timestamp="{format_rfc3339(moment)}" tests="{len(found)}" failures="{counts[Status.FAIL]}"'
         f' errors="{counts[Status.UNKNOWN]}" skipped="{skipped}">'
     )
@@ -85,7 +83,7 @@ def kube_bench(reports: Sequence[Report], moment: float) -> str:
     return json.dumps({"Controls": chapters, "Totals": totals}, indent=2) + "\n"
 
 
-def _chapters(report: Report) -> list[dict[str, object]]:
+def _chapters(report: Report) -> list[dict[str, Any]]:
     by_number = benchmark.by_number(report.findings)
     made = []
     for number, (title, kind) in benchmark.CHAPTERS.items():
@@ -95,17 +93,15 @@ def _chapters(report: Report) -> list[dict[str, object]]:
     return [*made, _chapter(report.node, "agent", "Checks beyond the benchmark", "node", own)] if own else made
 
 
-def _chapter(
-    node: str, number: str, title: str, kind: str, rows: Sequence[tuple[str, Finding]]
-) -> dict[str, object]:
+def _chapter(node: str, number: str, title: str, kind: str, rows: Sequence[tuple[str, Finding]]) -> dict[str, object]:
     sections: dict[str, list[dict[str, object]]] = {}
     for name, finding in rows:
         section = ".".join(name.split(".")[:2]) if finding.cis else finding.control
         sections.setdefault(section, []).append(_result(name, finding))
     tests = [
-        {"section": name, "type": "", **_counts(results), "desc": benchmark.SECTIONS.get(name, name), "results": results}
-        for name, results in sections.items()
-    ]  # fmt: skip
+        {"section": name, "type": "", **_counts(some), "desc": benchmark.SECTIONS.get(name, name), "results": some}
+        for name, some in sections.items()
+    ]
     everything = [result for results in sections.values() for result in results]
     totals = {f"total_{key}": value for key, value in _counts(everything).items()}
     return {
@@ -156,7 +152,8 @@ def _policy_result(finding: Finding, moment: float) -> dict[str, object]:
     message = " ".join(filter(None, (f"{finding.title}: {finding.observed}".rstrip(": "), finding.remediation)))
     properties = {"cis": ", ".join(finding.cis), "section": finding.section, "source": finding.source}
     return {
-        "source": _TOOL, "policy": finding.control, "rule": finding.id, "category": "CIS" if finding.cis else "Hardening",
+        "source": _TOOL, "policy": finding.control, "rule": finding.id,
+        "category": "CIS" if finding.cis else "Hardening",
         "result": _POLICY_REPORT[finding.status], "severity": finding.severity.value, "scored": True,
         "message": printable(message)[:_MESSAGE_CHARACTERS], "timestamp": {"seconds": int(moment), "nanos": 0},
         "properties": {key: printable(value)[:_MESSAGE_CHARACTERS] for key, value in properties.items() if value},

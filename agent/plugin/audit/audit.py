@@ -27,7 +27,7 @@ class ClusterAudit:
     report: Report = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "report", Report(self.name, tuple(one.finding for one in self.results)))
+        object.__setattr__(self, "report", Report(self.name, tuple(one.finding for one in self.results), is_node=False))
 
     def document(self) -> dict[str, object]:
         """For programs."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.config.schema import AuditException
 from agent.controls import exceptions
 from agent.model import Finding, Severity, Status
-from agent.plugin.audit.view import View, of_scope
+from agent.plugin.audit.view import View
 from agent.text import join_limited, sanitize
 
 CONTROL = "cluster"
@@ -52,7 +52,7 @@ Judge = Callable[[View], Iterable[Affected] | Answer]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. needs: kinds without which it is unknown; the first ones are what its evidence counts.
+    """One check. needs: kinds without which it is unknown; the first is what its evidence counts.
 
     status: what an affected object makes of it. section: of the two documents.
     """
@@ -76,10 +76,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A finding, and the objects behind it: the first KEPT of `total`; `excepted` with the sentence of their exception.
-
-    counted: how many were judged, in words.
-    """
+    """A finding, and the objects behind it: the first KEPT of `total`; `excepted` with the sentence of theirs."""
 
     finding: Finding
     affected: tuple[Affected, ...] = ()
@@ -108,15 +105,14 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
     problems = [view.problems[name] for name in check.needs if name in view.problems]
     if problems:
         step = "Ask for the rights of docs/cluster-audit.md, or for the cause named."
-        return CheckResult(_finding(check, Status.UNKNOWN, "; ".join(problems), view, step))
+        return CheckResult(_finding(check, Status.UNKNOWN, "; ".join(problems), step))
     answer = check.judge(view)
     if isinstance(answer, Answer):
-        return _answered(check, view, answer, accepted, day)
+        return _answered(check, answer, accepted, day)
     found = _sorted_out(check, answer, accepted, day)
-    count = of_scope(view, check.needs)
+    count = view.judged(check.needs[0])
     if found.total:
-        kind = "object" if found.total == 1 else "objects"
-        observed = f"{found.total:,} {kind} of {count}: {join_limited(map(str, found.affected), _SHOWN, _CHARACTERS)}"
+        observed = f"{found.total:,} of {count}: {join_limited(map(str, found.affected), _SHOWN, _CHARACTERS)}"
         if found.total > len(found.affected):
             observed += f"; {found.total - len(found.affected):,} not listed"
         status = check.status
@@ -126,13 +122,11 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
         notes = join_limited((note for _, note in found.excepted), _SHOWN, 200)
         observed += f"; {len(found.excepted):,} {notes}"
     step = check.remediation if found.total else ""
-    finding = _finding(check, status, observed, view, step)
+    finding = _finding(check, status, observed, step)
     return CheckResult(finding, tuple(found.affected), found.total, tuple(found.excepted))
 
 
-def _answered(
-    check: Check, view: View, answer: Answer, accepted: Sequence[AuditException], day: dt.date
-) -> CheckResult:
+def _answered(check: Check, answer: Answer, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
     status, observed = answer.status, answer.observed
     if status is Status.FAIL:
         active, ended = exceptions.find(accepted, check.id, {}, day)
@@ -141,7 +135,7 @@ def _answered(
         elif ended is not None:
             observed += exceptions.ending(ended)
     step = check.remediation if status in (Status.FAIL, Status.UNKNOWN) else ""
-    return CheckResult(_finding(check, status, observed, view, step))
+    return CheckResult(_finding(check, status, observed, step))
 
 
 def _sorted_out(check: Check, affected: Iterable[Affected], accepted: Sequence[AuditException], day: dt.date) -> _Found:
@@ -161,10 +155,10 @@ def _sorted_out(check: Check, affected: Iterable[Affected], accepted: Sequence[A
     return found
 
 
-def _finding(check: Check, status: Status, observed: str, view: View, step: str) -> Finding:
+def _finding(check: Check, status: Status, observed: str, step: str) -> Finding:
     return Finding(
         check.id, CONTROL, check.title, status, check.severity, observed, check.expected,
-        f"namespace {view.scope}" if view.scope else "API server", step, cis=check.cis, section=check.section,
+        check.needs[0], step, cis=check.cis, section=check.section,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,18 @@ class View:
         """Those outside of Kubernetes' own namespaces."""
         return [one for one in self.workloads.values() if not one.is_system]
 
+    def judged(self, kind: str) -> str:
+        """How many of a kind were judged, as evidence."""
+        match kind:
+            case "pods":
+                return f"{len(self.user_workloads):,} workloads outside kube-* ({self.counts[kind]:,} pods)"
+            case "namespaces":
+                return f"{len(self.user_namespaces):,} namespaces outside kube-*"
+            case "clusterrolebindings":
+                return f"{self.counts[kind] + self.counts['rolebindings']:,} bindings"
+            case _:
+                return f"{self.counts[kind]:,} {kind}"
+
     def uncovered(self, workload: Workload) -> list[str]:
         """The directions, Ingress and Egress, in which some of its pods are selected by no NetworkPolicy."""
         policies = self.policies.get(workload.namespace, [])
@@ -170,8 +182,3 @@ def _within(cidr: object) -> bool:
         return isinstance(cidr, str) and _METADATA in ipaddress.ip_network(cidr, strict=False)
     except ValueError:
         return False
-
-
-def of_scope(view: View, names: Iterable[str]) -> str:
-    """What evidence says of counts: `512 workloads, 40 namespaces`; kinds that were not read are left out."""
-    return ", ".join(f"{view.counts[name]:,} {name}" for name in names if name in view.counts)

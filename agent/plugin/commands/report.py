@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,6 @@ exit codes:
   2  usage or configuration error
   3  failed
 """
-_CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 _TITLE_CHARACTERS = 120
 
 
@@ -91,16 +89,10 @@ def read(session: Session, *, selector: str = "", title: str = _TITLE) -> Snapsh
     pause = locks.pause(kube, namespace, now)
     seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=namespace, now=now, locks_problem=problem)
     heading = Heading(
-        values.text(title, _TITLE_CHARACTERS), _context(session), _version(session), _author(session),
+        values.text(title, _TITLE_CHARACTERS), session.context, _version(session), _author(session),
         values.text(selector), now,
     )  # fmt: skip
     return aggregator.snapshot(heading, seen)
-
-
-def _context(session: Session) -> str:
-    """What the kubeconfig calls the cluster; not its address, which does not belong on a page that is mailed."""
-    match = _CONTEXT.fullmatch(session.kube.source)
-    return values.text(match["name"]) if match else ""
 
 
 def _version(session: Session) -> str:
