@@ -1,7 +1,7 @@
 """Exceptions: failing findings that are accepted for a time. Pure.
 
 An exception makes a failure information with its reason, owner and last day, and nothing else: it never touches what is
-unknown, and after its last day the failure is back, with that said.
+unknown, and after its last day the failure is back, naming it.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class _Namespace(argparse.Action):
         words.namespace = words.scope = value
 
 
-def _common(*, given: bool, forms: Sequence[Form] = Form.plain()) -> argparse.ArgumentParser:
+def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.ArgumentParser:
     """given: with defaults; without, an option that is not there keeps what came before the command."""
 
     def default(value: str) -> str:

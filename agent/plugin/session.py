@@ -38,7 +38,7 @@ class Form(StrEnum):
     POLICY_REPORT = "policyreport"
 
     @classmethod
-    def plain(cls) -> tuple[Form, ...]:
+    def common(cls) -> tuple[Form, ...]:
         """Those of every command; the others are for findings."""
         return cls.TABLE, cls.WIDE, cls.JSON, cls.YAML
 
@@ -118,7 +118,7 @@ class Command:
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
-    forms: tuple[Form, ...] = Form.plain()
+    forms: tuple[Form, ...] = Form.common()
 
 
 def add_node(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

@@ -40,14 +40,14 @@ class Affected:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PlainResult:
     """The result of a check that is not about single objects."""
 
     status: Status
     observed: str
 
 
-Judge = Callable[[View], Iterable[Affected] | Answer]
+Judge = Callable[[View], Iterable[Affected] | PlainResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
         step = "Ask for the rights of docs/cluster-audit.md, or for the cause named."
         return CheckResult(_finding(check, Status.UNKNOWN, "; ".join(problems), step))
     answer = check.judge(view)
-    if isinstance(answer, Answer):
+    if isinstance(answer, PlainResult):
         return _answered(check, answer, accepted, day)
     found = _sorted_out(check, answer, accepted, day)
     count = view.judged(check.needs[0])
@@ -126,7 +126,7 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
     return CheckResult(finding, tuple(found.affected), found.total, tuple(found.excepted))
 
 
-def _answered(check: Check, answer: Answer, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
+def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
     status, observed = answer.status, answer.observed
     if status is Status.FAIL:
         active, ended = exceptions.find(accepted, check.id, {}, day)

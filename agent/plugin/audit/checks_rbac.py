@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from agent.model import Severity, Status
 from agent.plugin.audit import rbac
-from agent.plugin.audit.check import Affected, Answer, Check
+from agent.plugin.audit.check import Affected, Check, PlainResult
 from agent.plugin.audit.pods import is_system
 from agent.plugin.audit.rbac import Grant
 from agent.plugin.audit.view import View
@@ -49,7 +49,7 @@ def _reaches_privileged(view: View, grant: Grant) -> bool:
     return _reaches_system(view, grant) or (one is not None and one.enforce == "privileged")
 
 
-def _person(_view: View, grant: Grant) -> bool:
+def _user_or_group(_view: View, grant: Grant) -> bool:
     return not grant.scope and not grant.subject.is_account
 
 
@@ -77,11 +77,13 @@ def _users(view: View) -> Iterator[Affected]:
             yield _affected(grant)
 
 
-def _masters(view: View) -> Answer:
+def _masters(view: View) -> PlainResult:
     more = [str(_affected(grant)) for grant in view.grants
             if grant.subject.name == "system:masters" and grant.role != "ClusterRole/cluster-admin"]  # fmt: skip
     bound = f"; bound besides cluster-admin: {', '.join(more[:3])}" if more else ""
-    return Answer(Status.INFO, f"certificates of system:masters pass every authorizer and are not visible here{bound}")
+    return PlainResult(
+        Status.INFO, f"certificates of system:masters pass every authorizer and are not visible here{bound}"
+    )
 
 
 def _dangling(view: View) -> Iterator[Affected]:
@@ -166,7 +168,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "exec", "No user or group runs commands in every pod", Severity.MEDIUM, "K3", (), _NEEDS,
-        _having(rbac.EXEC, where=_person), "no pods/exec, attach, portforward, ephemeralcontainers", _LEAST,
+        _having(rbac.EXEC, where=_user_or_group), "no pods/exec, attach, portforward, ephemeralcontainers", _LEAST,
     ),
     Check(
         "kube-pods", "Pods are created in system and privileged namespaces by Kubernetes alone", Severity.HIGH, "K15",

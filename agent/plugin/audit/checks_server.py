@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from agent.model import Severity, Status
-from agent.plugin.audit.check import Affected, Answer, Check
+from agent.plugin.audit.check import Affected, Check, PlainResult
 from agent.plugin.audit.view import Token, View
 
 _DAY = 86400.0
@@ -37,31 +37,31 @@ def _days(view: View, moment: float) -> int:
     return int(max(0.0, view.now - moment) // _DAY)
 
 
-def _webhooks(view: View) -> Iterator[Affected] | Answer:
+def _webhooks(view: View) -> Iterator[Affected] | PlainResult:
     """Mutating ones are left out: an injector of side-cars that is down must not stop every pod."""
     if not any(one.validates for one in view.webhooks):
-        return Answer(Status.NOT_APPLICABLE, "no validating webhooks")
+        return PlainResult(Status.NOT_APPLICABLE, "no validating webhooks")
     return (Affected("ValidatingWebhookConfiguration", "", one.configuration, f"{one.name}: failurePolicy: Ignore")
             for one in view.webhooks if one.validates and one.ignores_failure)  # fmt: skip
 
 
-def _admission(view: View) -> Iterator[Affected] | Answer:
+def _admission(view: View) -> Iterator[Affected] | PlainResult:
     if not view.admission:
-        return Answer(Status.NOT_APPLICABLE, "no ValidatingAdmissionPolicy")
+        return PlainResult(Status.NOT_APPLICABLE, "no ValidatingAdmissionPolicy")
     return (Affected("ValidatingAdmissionPolicy", "", name, "no binding denies")
             for name, denies in view.admission.items() if not denies)  # fmt: skip
 
 
-def _alpha(view: View) -> Iterator[Affected] | Answer:
+def _alpha(view: View) -> Iterator[Affected] | PlainResult:
     on = [labels.get("name", "") for labels, value in view.metrics.get("kubernetes_feature_enabled", [])
           if labels.get("stage") == "ALPHA" and value]  # fmt: skip
     served = [name for name in view.groups if _CORE.match(name) and "alpha" in name.rpartition("/")[2]]
     if "kubernetes_feature_enabled" not in view.metrics and not served:
-        return Answer(Status.UNKNOWN, "the API server does not publish kubernetes_feature_enabled")
+        return PlainResult(Status.UNKNOWN, "the API server does not publish kubernetes_feature_enabled")
     return (Affected(kind, "", name) for kind, names in (("feature gate", on), ("API", served)) for name in names)
 
 
-def _at_rest(view: View) -> Answer:
+def _at_rest(view: View) -> PlainResult:
     samples = view.metrics.get(_TRANSFORMED, [])
     prefixes = sorted({
         labels.get("transformer_prefix", "") for labels, value in samples
@@ -69,33 +69,37 @@ def _at_rest(view: View) -> Answer:
         and labels.get("resource", "secrets") == "secrets"
     })  # fmt: skip
     if _MANAGED.search(view.version):
-        return Answer(Status.UNKNOWN, f"{view.version} is managed: whether etcd is encrypted is in the cloud's own API")
+        return PlainResult(
+            Status.UNKNOWN, f"{view.version} is managed: whether etcd is encrypted is in the cloud's own API"
+        )
     if not samples:
-        return Answer(Status.FAIL, "the API server has transformed nothing: no encryption is configured")
+        return PlainResult(Status.FAIL, "the API server has transformed nothing: no encryption is configured")
     if not prefixes:
-        return Answer(Status.UNKNOWN, "no Secret was written since the API server started")
+        return PlainResult(Status.UNKNOWN, "no Secret was written since the API server started")
     bare = [prefix for prefix in prefixes if not prefix.startswith(_ENCRYPTED)]
     if bare:
-        return Answer(Status.FAIL, "the API server has written in clear (identity)")
-    return Answer(Status.PASS, f"written with {', '.join(prefixes)}; older values may still be in clear")
+        return PlainResult(Status.FAIL, "the API server has written in clear (identity)")
+    return PlainResult(Status.PASS, f"written with {', '.join(prefixes)}; older values may still be in clear")
 
 
-def _audit(view: View) -> Answer:
+def _audit(view: View) -> PlainResult:
     samples = view.metrics.get("apiserver_audit_event_total")
     if samples is None:
-        return Answer(Status.UNKNOWN, "the API server does not publish apiserver_audit_event_total")
+        return PlainResult(Status.UNKNOWN, "the API server does not publish apiserver_audit_event_total")
     total = sum(value for _, value in samples)
     if not total:
-        return Answer(Status.FAIL, "no audit event since the API server started")
-    return Answer(Status.PASS, f"{total:,.0f} events were made; whether they are stored is not visible here")
+        return PlainResult(Status.FAIL, "no audit event since the API server started")
+    return PlainResult(Status.PASS, f"{total:,.0f} events were made; whether they are stored is not visible here")
 
 
-def _static_users(view: View) -> Answer:
+def _static_users(view: View) -> PlainResult:
     samples = view.metrics.get("authenticated_user_requests")
     if samples is None:
-        return Answer(Status.UNKNOWN, "the API server does not publish authenticated_user_requests")
+        return PlainResult(Status.UNKNOWN, "the API server does not publish authenticated_user_requests")
     named = sorted({labels.get("username", "") for labels, _ in samples} - {"other", ""})
-    return Answer(Status.INFO, f"requests were made as {', '.join(named)}" if named else "no well-known name was used")
+    return PlainResult(
+        Status.INFO, f"requests were made as {', '.join(named)}" if named else "no well-known name was used"
+    )
 
 
 CHECKS: tuple[Check, ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from agent.model import Severity, Status
-from agent.plugin.audit.check import Affected, Answer, Check
+from agent.plugin.audit.check import Affected, Check, PlainResult
 from agent.plugin.audit.pods import Workload
 from agent.plugin.audit.view import View
 
@@ -34,45 +34,47 @@ def _flagged(flag: str) -> Callable[[View], Iterator[Affected]]:
     return judge
 
 
-def _pod_security(view: View) -> Iterator[Affected] | Answer:
+def _pod_security(view: View) -> Iterator[Affected] | PlainResult:
     bare = [one for one in view.user_namespaces if one.enforce not in ("baseline", "restricted")]
     engines = sorted({one.configuration for one in view.webhooks if one.validates and any(
         name in one.configuration.lower() for name in _ENGINES)})  # fmt: skip
     engines += sorted(name for name, denies in view.admission.items() if denies)
     if bare and engines:
         names = ", ".join(engines[:3])
-        return Answer(Status.UNKNOWN, f"{len(bare):,} of {len(view.user_namespaces):,} namespaces have no enforce label"
-                      f" (first {bare[0].name}); what {names} lets in there is not evaluated")  # fmt: skip
+        observed = f"{len(bare):,} of {view.judged('namespaces')} have no enforce label (first {bare[0].name})"
+        return PlainResult(Status.UNKNOWN, f"{observed}; what {names} admits there is not evaluated")
     return (
         Affected("Namespace", "", one.name, f"enforce: {one.enforce}" if one.enforce else "no enforce label")
         for one in bare
     )
 
 
-def _network_policies(view: View) -> Iterator[Affected] | Answer:
+def _network_policies(view: View) -> Iterator[Affected] | PlainResult:
     missing = [(one, ways) for one in view.user_workloads if one.label_sets and (ways := view.uncovered(one))]
     if missing and view.other_policies:
         others = ", ".join(f"{number} {kind}" for kind, number in sorted(view.other_policies.items()))
         first = f"{missing[0][0].kind} {missing[0][0].namespace}/{missing[0][0].name}"
-        return Answer(Status.UNKNOWN, f"{len(missing):,} workloads are in no NetworkPolicy (first {first}); {others}"
-                      " may select them and are not evaluated")  # fmt: skip
+        observed = f"{len(missing):,} workloads are in no NetworkPolicy (first {first})"
+        return PlainResult(Status.UNKNOWN, f"{observed}; {others} may select them and are not evaluated")
     return (_of(one, f"no policy for {' and '.join(ways)}") for one, ways in missing)
 
 
-def _network_engine(view: View) -> Answer:
+def _network_engine(view: View) -> PlainResult:
     names = {one.name for one in view.workloads.values() if one.kind == "DaemonSet"}
     if found := sorted(name for name in names if name in _NETWORK_ENGINES):
-        return Answer(Status.PASS, f"DaemonSet {found[0]} enforces them")
+        return PlainResult(Status.PASS, f"DaemonSet {found[0]} enforces them")
     if without := sorted(name for name in names if name in _WITHOUT):
-        return Answer(Status.FAIL, f"DaemonSet {without[0]} alone does not enforce them")
-    return Answer(Status.UNKNOWN, "no known network plugin runs as a DaemonSet; k3s and some clouds have it built in")
+        return PlainResult(Status.FAIL, f"DaemonSet {without[0]} alone does not enforce them")
+    return PlainResult(
+        Status.UNKNOWN, "no known network plugin runs as a DaemonSet; k3s and some clouds have it built in"
+    )
 
 
-def _metadata(view: View) -> Answer:
+def _metadata(view: View) -> PlainResult:
     some = [one for one in view.user_workloads if one.label_sets]
     denied = sum(map(view.denies_metadata, some))
-    return Answer(Status.INFO, f"NetworkPolicies deny 169.254.169.254 to {denied:,} of {len(some):,} workloads; what a"
-                  " pod reaches is checked on the nodes (metadata-access)")  # fmt: skip
+    observed = f"NetworkPolicies deny 169.254.169.254 to {denied:,} of {len(some):,} workloads"
+    return PlainResult(Status.INFO, f"{observed}; what a pod reaches is checked on the nodes (metadata-access)")
 
 
 def _quotas(resources: tuple[tuple[str, ...], ...]) -> Callable[[View], Iterator[Affected]]:
@@ -95,12 +97,12 @@ def _default_namespace(view: View) -> Iterator[Affected]:
     return (_of(one, "") for one in view.workloads.values() if one.namespace == "default")
 
 
-def _control_plane(view: View) -> Iterator[Affected] | Answer:
+def _control_plane(view: View) -> Iterator[Affected] | PlainResult:
     control = [one for one in view.nodes.values() if one.is_control_plane]
     if not control:
-        return Answer(Status.NOT_APPLICABLE, "no node of the control plane is a Node here")
+        return PlainResult(Status.NOT_APPLICABLE, "no node of the control plane is a Node here")
     if len(control) == len(view.nodes):
-        return Answer(Status.NOT_APPLICABLE, "every node is of the control plane")
+        return PlainResult(Status.NOT_APPLICABLE, "every node is of the control plane")
     return (Affected("Node", "", one.name, "no NoSchedule taint") for one in control if not one.is_tainted)
 
 
@@ -109,10 +111,9 @@ def _tolerations(view: View) -> Iterator[Affected]:
             if one.kind != "DaemonSet" and "tolerates-all" in one.flags)  # fmt: skip
 
 
-def _selectors(view: View) -> Answer:
+def _selectors(view: View) -> PlainResult:
     held = [one.name for one in view.user_namespaces if one.node_selector]
-    return Answer(Status.INFO, f"{len(held):,} of {len(view.user_namespaces):,} namespaces hold their pods to nodes by"
-                  " PodNodeSelector's annotation")  # fmt: skip
+    return PlainResult(Status.INFO, f"{len(held):,} of {view.judged('namespaces')} have PodNodeSelector's annotation")
 
 
 _ADMIT = "Then let Pod Security keep it so: label the namespace pod-security.kubernetes.io/enforce."

@@ -1,6 +1,6 @@
 """The nodes' own findings, as their agents left them on the Node objects, as reports of findings again. Pure.
 
-What did not fit on a Node is not there, which is said; a node without an agent is unknown, never a pass.
+What did not fit on a Node is missing, and counted; a node without an agent is unknown, never a pass.
 """
 
 from __future__ import annotations

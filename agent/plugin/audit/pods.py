@@ -85,7 +85,7 @@ def owner(pod: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def add(workload: Workload, pod: Mapping[str, Any], *, seccomp_default: bool) -> None:
-    """One more pod of the workload. seccomp_default: its node's kubelet gives RuntimeDefault to who asks for none."""
+    """One more pod of the workload. seccomp_default: its node's kubelet gives pods without a profile RuntimeDefault."""
     spec = values.part(pod, "spec")
     workload.pods += 1
     workload.account = sys.intern(values.text(spec.get("serviceAccountName"), 253) or "default")

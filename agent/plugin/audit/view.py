@@ -150,15 +150,15 @@ class View:
 
 def selector(found: Mapping[str, Any]) -> Selector:
     """A LabelSelector object. One that cannot be read selects nothing."""
-    wanted = [Requirement(values.text(key, 317), Operator.IN, frozenset([values.text(value, 63)]))
+    requirements = [Requirement(values.text(key, 317), Operator.IN, frozenset([values.text(value, 63)]))
               for key, value in values.part(found, "matchLabels").items()]  # fmt: skip
     for one in found.get("matchExpressions") or ():
         try:
             some = frozenset(values.texts(one.get("values")))
-            wanted.append(Requirement(values.text(one["key"], 317), _OPERATORS[one["operator"]], some))
+            requirements.append(Requirement(values.text(one["key"], 317), _OPERATORS[one["operator"]], some))
         except (AttributeError, KeyError, TypeError):
-            wanted.append(Requirement("", Operator.EXISTS))
-    return Selector(tuple(wanted))
+            requirements.append(Requirement("", Operator.EXISTS))
+    return Selector(tuple(requirements))
 
 
 def policy(found: Mapping[str, Any]) -> NetworkPolicy:

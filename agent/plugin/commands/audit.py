@@ -137,5 +137,5 @@ def _heading(finding: Finding) -> str:
 
 COMMAND = Command(
     "audit", "what the agents found on the nodes, or with --cluster what RBAC, pods and namespaces allow", _configure,
-    _run, forms=(*Form.plain(), *(Form(name) for name in FORMATS)),
+    _run, forms=(*Form.common(), *(Form(name) for name in FORMATS)),
 )  # fmt: skip
