@@ -79,13 +79,14 @@ def collect(kube: Kube, view: View, progress: Progress) -> None:
 def _noting(view: View, name: str, read: Callable[[], None]) -> None:
     try:
         read()
-    except (Unreachable, Unauthorized, NoCredentials):
-        raise
     except Forbidden:
         view.problems[name] = f"{name} may not be read with these rights"
     except NotFound:
         view.problems[name] = f"{name} are not served by this cluster"
     except KubeError as error:
+        # A server that is away fails every further request too; at the metrics, which are last, the rest is there.
+        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name != "metrics":
+            raise
         view.problems[name] = f"{name}: {values.text(str(error), 200)}"
 
 

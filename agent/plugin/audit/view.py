@@ -125,6 +125,9 @@ class View:
                 return f"{len(self.user_namespaces):,} namespaces outside kube-*"
             case "clusterrolebindings":
                 return f"{self.counts[kind] + self.counts['rolebindings']:,} bindings"
+            case "metrics":
+                gates = self.metrics.get("kubernetes_feature_enabled", [])
+                return f"{len(gates):,} feature gates and {len(self.groups):,} API versions"
             case _:
                 return f"{self.counts[kind]:,} {kind}"
 
