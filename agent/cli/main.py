@@ -24,7 +24,8 @@ from agent.daemon.config_store import fingerprint
 from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
-from agent.report import table
+from agent.report import benchmark, table
+from agent.report.formats import FORMATS
 from agent.terminal import style_of
 from agent.text import format_rfc3339, sanitize
 
@@ -62,8 +63,22 @@ def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
     controls = registry.controls_of(config, host)
     report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions)
-    _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
+    if arguments.benchmark:
+        _show_benchmark(report, arguments.output, _evidence(config, host))
+    elif arguments.output in FORMATS:
+        _out(FORMATS[arguments.output]([report], time.time()))
+    else:
+        _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
     return OK if report.status is Status.PASS else NOT_COMPLIANT
+
+
+def _show_benchmark(report: Report, output: str, evidence: Mapping[str, object]) -> None:
+    if output == "table":
+        _out(benchmark.table(report.findings))
+    elif output in FORMATS:
+        raise UsageError(f"--benchmark is a table or a document: -o {output} has the numbers already")
+    else:
+        _document({**evidence, **benchmark.document(report)}, output)
 
 
 def _apply(arguments: argparse.Namespace) -> int:

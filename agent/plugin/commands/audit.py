@@ -111,8 +111,7 @@ def _evidence(session: Session) -> dict[str, object]:
 
 def _show_benchmark(session: Session, report: Report) -> None:
     if session.form.is_document:
-        rows = [row.document() for row in benchmark.rows(report.findings)]
-        session.document({**_evidence(session), "benchmark": benchmark.VERSION, "recommendations": rows})
+        session.document({**_evidence(session), **benchmark.document(report)})
     elif session.form in (Form.TABLE, Form.WIDE):
         session.write(benchmark.table(report.findings))
     else:
