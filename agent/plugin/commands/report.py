@@ -13,6 +13,7 @@ from agent.plugin import mutations
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.commands.audit import run_cluster
 from agent.plugin.page import output
 from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
 from agent.plugin.page.json_export import export
@@ -38,11 +39,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("-O", "--output-file", default="", metavar="FILE", help="write it there; - for standard output")
     parser.add_argument("--title", default=_TITLE, metavar="TEXT", help=f"above the page (default: {_TITLE})")
+    parser.add_argument("--cluster", action="store_true", help="with a section about the cluster, as audit --cluster")
     add_selector(parser)
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     shot = read(session, selector=options.selector, title=options.title or _TITLE)
+    if options.cluster:
+        shot = replace(shot, cluster=run_cluster(session))
     pieces = _pieces(shot, session)
     target = options.output_file
     if not target and not session.form.is_document and session.out.isatty():

@@ -73,6 +73,9 @@ def test_an_id_that_is_no_check_of_this_node_is_information() -> None:
 _WHOLE = "{id: kubelet/4.2.6, selector: {node: '*'}, reason: r, owner: o, expires: DAY}"
 
 
+_TEXTS = ("reason", "owner", "expires")
+
+
 def _in_days(days: int) -> str:
     return str(exceptions.today() + dt.timedelta(days))
 
@@ -87,7 +90,7 @@ def test_the_policy_takes_a_whole_exception() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "message"),
     [
-        *((f"{name}: ", f"x{name}: ", f"exceptions[0].{name}", "is missing") for name in ("reason", "owner", "expires")),
+        *((f"{name}: ", f"x{name}: ", f"exceptions[0].{name}", "is missing") for name in _TEXTS),
         ("id: kubelet/4.2.6, ", "", "exceptions[0].id", "is missing"),
         ("{node: '*'}", "{}", "exceptions[0].selector", "is missing"),
         ("kubelet/4.2.6", "kubelet", "exceptions[0].id", "is no check"),
