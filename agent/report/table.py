@@ -115,7 +115,7 @@ def _text(finding: Finding) -> str:
     """The title with what was observed and, for a failure, what was expected."""
     numbers = ", ".join(number for number in finding.cis if not finding.id.endswith(f"/{number}"))
     title = f"{finding.title} (CIS {numbers})" if numbers else finding.title
-    text = f"{title}: {finding.observed}" if printable(finding.observed) else title
+    text = ": ".join(filter(None, (title, finding.observed if printable(finding.observed) else "")))
     if finding.expected and finding.status is Status.FAIL:
         text += f" (expected {finding.expected})"
     return f"{text}  [{finding.source}]" if finding.source else text

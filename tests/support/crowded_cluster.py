@@ -74,3 +74,66 @@ def _pod(number: int, workload: int, namespace: str) -> Object:
         "spec": {"containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}], "serviceAccountName": "app"},
         "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}] * 5},
     }  # fmt: skip
+
+
+def put_shop(sandbox: Sandbox) -> None:
+    """A small cluster with a finding of every sort, for docs/cluster-audit.md; the nodes are there already."""
+    for plural, objects in _SHOP.items():
+        for one in objects:
+            sandbox.call(lambda plural=plural, one=one: sandbox._seed(plural, one))  # type: ignore[misc]
+
+
+def _of(kind: str, name: str, namespace: str, pod: str, labels: Object, spec: Object) -> Object:
+    owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": f"uid-{name}", "controller": True}
+    meta = {"name": pod, "namespace": namespace, "labels": labels, "ownerReferences": [owner]}
+    return {"metadata": meta, "spec": {"automountServiceAccountToken": False, **spec}}
+
+
+def _binding(name: str, role: str, kind: str, subject: str, namespace: str = "") -> Object:
+    group = {"namespace": namespace} if namespace else {"apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
+    return {"metadata": {"name": name}, "subjects": [{"kind": kind, "name": subject, **group}], "roleRef": reference}
+
+
+_GOOD: Object = {
+    "allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}  # fmt: skip
+_EXPORTER: Object = {
+    "hostPID": True, "hostNetwork": True, "serviceAccountName": "node-exporter",
+    "containers": [{"name": "exporter", "image": "exporter:1", "securityContext": _GOOD,
+                    "volumeMounts": [{"name": "root", "mountPath": "/host", "readOnly": True}]}],
+    "volumes": [{"name": "root", "hostPath": {"path": "/"}}],
+}  # fmt: skip
+_SHOP: dict[str, list[Object]] = {
+    "namespaces": [
+        {"metadata": {"name": "shop", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+        {"metadata": {"name": "monitoring"}},
+    ],
+    "serviceaccounts": [
+        {"metadata": {"name": name, "namespace": namespace, "labels": labels}, "automountServiceAccountToken": False}
+        for namespace, name, labels in (
+            ("shop", "web", {}), ("monitoring", "node-exporter", {}),
+            ("monitoring", "dashboard", {"helm.sh/chart": "dashboard-7.3.0"}),
+        )
+    ],
+    "pods": [
+        *(_of("ReplicaSet", "web-6c9f", "shop", f"web-6c9f-{number}", {"app": "web", "pod-template-hash": "6c9f"},
+              {"containers": [{"name": "web", "image": "web:1", "securityContext": _GOOD}], "serviceAccountName": "web"})
+          for number in range(2)),
+        *(_of("DaemonSet", "node-exporter", "monitoring", f"node-exporter-{number}", {"app": "node-exporter"}, _EXPORTER)
+          for number in range(3)),
+    ],
+    "networkpolicies": [_in("shop", "all", spec={"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})],
+    "resourcequotas": [_in("shop", "all", spec={"hard": {"cpu": "8", "memory": "16Gi", "pods": "40",
+                                                         "services.nodeports": "0", "services.loadbalancers": "1"}})],
+    "clusterroles": [
+        {"metadata": {"name": "dashboard"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}],
+    "clusterrolebindings": [
+        _binding("ops", "cluster-admin", "User", "alice@example.org"),
+        _binding("dashboard", "dashboard", "ServiceAccount", "dashboard", "monitoring"),
+    ],
+    "secrets": [{"metadata": {"name": "ci-token", "namespace": "shop", "creationTimestamp": "2025-01-01T00:00:00Z",
+                              "annotations": {"kubernetes.io/service-account.name": "web"}},
+                 "type": "kubernetes.io/service-account-token"}],
+}  # fmt: skip

@@ -46,21 +46,23 @@ def _unknown(observed: str, severity: Severity) -> Finding:
 
 def merged(reports: Sequence[Report]) -> Report:
     """All nodes in one report: a finding for each check and status, with the nodes that have it."""
+    # What passed has no title on a Node; where it failed it has.
+    titles = {finding.id: finding.title for report in reports for finding in report.findings if finding.title}
     by_result: dict[tuple[str, Status], list[tuple[str, Finding]]] = {}
     for report in reports:
         for finding in report.findings:
             by_result.setdefault((finding.id, finding.status), []).append((report.node, finding))
-    findings = [_merged(some, len(reports)) for some in by_result.values()]
+    findings = [_merged(some, titles.get(some[0][1].id, ""), len(reports)) for some in by_result.values()]
     return Report(f"fleet of {count(len(reports), 'node')}", worst_first(findings), is_node=False)
 
 
-def _merged(some: Sequence[tuple[str, Finding]], nodes: int) -> Finding:
+def _merged(some: Sequence[tuple[str, Finding]], title: str, nodes: int) -> Finding:
     first = some[0][1]
     names = join_limited((name for name, _ in some), _NAMES_SHOWN)
     where = f"{len(some):,} of {count(nodes, 'node')}" + (f": {names}" if len(some) < nodes else "")
     observed = join_limited((finding.observed for _, finding in some), 2, 200)
     text = f"{observed} ({where})" if observed else where
     return Finding(
-        first.id, first.control, first.title, first.status, first.severity, text, first.expected, "",
+        first.id, first.control, title, first.status, first.severity, text, first.expected, "",
         first.remediation, cis=first.cis, section=first.section,
     )  # fmt: skip
