@@ -102,11 +102,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One pass over one node: every finding, and every change that the pass planned or made."""
+    """One pass over one node: every finding, and every change that the pass planned or made.
+
+    is_node: False for what is about the cluster, or several nodes together; `node` then names that.
+    """
 
     node: str
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...] = ()
+    is_node: bool = True
     counts: Mapping[Status, int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from bench.figure import Figure
 
 # In the order of the table; every module has figures().
-NAMES = ("audit", "resident", "idle", "reactions", "reboots", "fleet")
+NAMES = ("audit", "resident", "idle", "reactions", "reboots", "fleet", "cluster_audit")
 MORE = ("kured", "savings", "soak")  # only on request; kured by its variable, too
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from agent import __version__
-from agent.cli import common, lint_output, options, table
+from agent.cli import common, lint_output, options
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import validate
 from agent.config import Config, load_or_default
@@ -24,6 +24,8 @@ from agent.daemon.config_store import fingerprint
 from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
+from agent.report import benchmark, table
+from agent.report.formats import FORMATS
 from agent.terminal import style_of
 from agent.text import format_rfc3339, sanitize
 
@@ -59,9 +61,24 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _audit(arguments: argparse.Namespace) -> int:
     config, host = _node(arguments)
-    report = registry.run(arguments.node_name, registry.controls_of(config, host), Act.AUDIT)
-    _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
+    controls = registry.controls_of(config, host)
+    report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions)
+    if arguments.benchmark:
+        _show_benchmark(report, arguments.output, _evidence(config, host))
+    elif arguments.output in FORMATS:
+        _out(FORMATS[arguments.output]([report], time.time()))
+    else:
+        _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
     return OK if report.status is Status.PASS else NOT_COMPLIANT
+
+
+def _show_benchmark(report: Report, output: str, evidence: Mapping[str, object]) -> None:
+    if output == "table":
+        _out(benchmark.table(report.findings))
+    elif output in FORMATS:
+        raise UsageError(f"--benchmark is a table or a document: -o {output} has the numbers already")
+    else:
+        _document({**evidence, **benchmark.document(report)}, output)
 
 
 def _apply(arguments: argparse.Namespace) -> int:
@@ -69,7 +86,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     controls = registry.controls_of(config, host)
     act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
     with contextlib.nullcontext() if arguments.dry_run else registry.apply_lock(host):
-        report = registry.run(arguments.node_name, controls, act)
+        report = registry.run(arguments.node_name, controls, act, config.exceptions)
     _show(report, arguments.output, act, _evidence(config, host))
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT

@@ -14,6 +14,9 @@ from agent.cli.validate import file_types
 from agent.config.choices import LogFormat, LogLevel
 from agent.host import HostExec
 
+# Of agent.report.formats and benchmark, which the daemon, whose command line is parsed here too, never loads.
+FINDING_FORMATS = ("junit", "kube-bench", "policyreport")
+BENCHMARK = "cis-1.12"
 DEFAULT_CONFIG = "/etc/node-hardening/config.yaml"
 
 _EPILOG = """exit codes:
@@ -47,7 +50,12 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         )
 
     command("run", "the daemon: what the DaemonSet starts")
-    command("audit", "report what does not comply on this node; changes nothing, needs no cluster")
+    audit = command(
+        "audit", "report what does not comply on this node; changes nothing, needs no cluster", FINDING_FORMATS
+    )
+    audit.add_argument(
+        "--benchmark", choices=[BENCHMARK], default="", help="by number: what is checked, by what, what is not"
+    )
     apply = command("apply", "one pass over this node: apply the policy, verify, report")
     apply.add_argument("--dry-run", action="store_true", help="stop after the plan; changes nothing")
     validate = command("validate", "lint configuration and profiles, for the CI of a platform team", FORMATS)

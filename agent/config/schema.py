@@ -370,6 +370,19 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditException:
+    """A finding that is accepted for a time: shown as information with this reason until the date, then back."""
+
+    id: str = key("", "the check's id, such as kubelet/4.2.6 or cluster/privileged")
+    selector: Mapping[Words, Words] = section(
+        dict, "what it holds for, with * and ?: node, or for cluster/… any of namespace, kind, name, subject"
+    )
+    reason: str = key("", "why it is accepted; shown with the finding")
+    owner: str = key("", "who answers for it")
+    expires: DateOrNone = key("", "its last day, such as 2027-06-30; at most a year ahead")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole policy."""
 
@@ -382,6 +395,7 @@ class Config:
     updates: Updates = section(Updates, "the operating system's updates")
     selinux: Selinux = section(Selinux, "SELinux")
     metadata_access: MetadataAccess = section(MetadataAccess, "what pods reach of the cloud's metadata service")
+    exceptions: tuple[AuditException, ...] = key((), "findings that are accepted for a time; all keys are required")
     reboot: Reboot = section(Reboot, "reboots, one node at a time")
     notify: tuple[Notify, ...] = key((), "receivers of events")
     status: NodeStatus = section(NodeStatus, "what the Node shows")

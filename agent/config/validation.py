@@ -5,6 +5,7 @@ A contradiction is refused even where one key could simply win: whoever wrote bo
 
 from __future__ import annotations
 
+import datetime as dt
 import posixpath
 import re
 from collections.abc import Iterator
@@ -12,13 +13,29 @@ from collections.abc import Set as AbstractSet
 
 from agent.config.choices import RebootMethod, Required
 from agent.config.essential_modules import ESSENTIAL_MODULES
-from agent.config.schema import Blackout, Config, Hooks, Modprobe, Notify, Prometheus, Reboot, Sentinel, Window
+from agent.config.schema import (
+    AuditException,
+    Blackout,
+    Config,
+    Hooks,
+    Modprobe,
+    Notify,
+    Prometheus,
+    Reboot,
+    Sentinel,
+    Window,
+)
 from agent.config.schema_tree import keys
 
 # Set by the request itself, or they would change its meaning.
 _OUR_HEADERS = frozenset({"authorization", "accept", "accept-encoding", "host", "content-length", "connection"})
 
 _LONGEST_MONTH = 31
+
+# An exception that outlives its author is a hole without an owner.
+_LONGEST_EXCEPTION_DAYS = 366
+_CLUSTER = "cluster"
+_SELECTS = {False: ("node",), True: ("namespace", "kind", "name", "subject")}
 
 Broken = Iterator[tuple[str, str]]  # (key path, message)
 _SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
@@ -55,6 +72,10 @@ def _all(config: Config, given: AbstractSet[str]) -> Broken:
             yield f"reboot.blockers.pods[{index}]", "is empty: every pod would block every reboot"
     yield from _reboot(config.reboot, given)
     yield from _hooks(config.reboot.hooks)
+    sections = (key for key in keys(Config).values() if hasattr(key.default, "mode"))
+    controls = [key.attribute.replace("_", "-") for key in sections if key.attribute != "reboot"]
+    for index, exception in enumerate(config.exceptions):
+        yield from _exception(exception, f"exceptions[{index}]", (*controls, _CLUSTER))
     for index, receiver in enumerate(config.notify):
         yield from _notify(receiver, f"notify[{index}]")
 
@@ -107,6 +128,28 @@ def _blackout(blackout: Blackout, here: str) -> Broken:
         yield f"{here}.end", f"{end} and start {start} are not of one form: give both with a year, or none"
     elif end and end < start and len(start) == len("2026-12-24"):
         yield f"{here}.end", f"{end} is before start {start}"
+
+
+def _exception(exception: AuditException, here: str, controls: tuple[str, ...]) -> Broken:
+    for name, key in keys(AuditException).items():
+        if not getattr(exception, key.attribute):
+            yield f"{here}.{name}", f"is missing: {key.about}"
+    control, slash, check = exception.id.partition("/")
+    if exception.id and not (slash and check and exception.id.isprintable() and control in controls):
+        yield f"{here}.id", f"{exception.id!r} is no check: write control/check with one of {', '.join(controls)}"
+    known = _SELECTS[control == _CLUSTER]
+    for name in exception.selector:
+        if name not in known:
+            yield f"{here}.selector.{name}", f"is not known for {exception.id}: write {', '.join(known)}"
+    if exception.expires:
+        try:
+            last = dt.date.fromisoformat(exception.expires)
+        except ValueError:
+            yield f"{here}.expires", f"{exception.expires} has no year: write it as 2027-06-30"
+            return
+        latest = dt.datetime.now(dt.UTC).date() + dt.timedelta(_LONGEST_EXCEPTION_DAYS)
+        if last > latest:
+            yield f"{here}.expires", f"{exception.expires} is more than a year ahead: at most {latest}"
 
 
 def _prometheus(prometheus: Prometheus) -> Broken:

@@ -14,8 +14,8 @@ from enum import Enum
 from typing import Any
 
 from agent.config.choices import AuditMode, Mode
-from agent.config.schema import Config
-from agent.controls import apparmor, base, modprobe, seccomp
+from agent.config.schema import AuditException, Config
+from agent.controls import apparmor, base, exceptions, modprobe, seccomp
 from agent.controls.kubelet import KubeletControl
 from agent.controls.manifest import STATE_FOLDER
 from agent.errors import HostFileError
@@ -120,13 +120,18 @@ def apply_lock(host: Host) -> Iterator[None]:
         yield
 
 
-def run(node: str, controls: Sequence[AnyControl], act: Act) -> Report:
-    """One pass. A node on which every control is off is reported as unknown, with that as the reason."""
+def run(node: str, controls: Sequence[AnyControl], act: Act, accepted: Sequence[AuditException] = ()) -> Report:
+    """One pass. A node on which every control is off is reported as unknown, with that as the reason.
+
+    accepted: the policy's exceptions; they change what is reported, never what is applied.
+    """
     runner = {Act.AUDIT: base.audit, Act.DRY_RUN: base.dry_run, Act.APPLY: base.apply}[act]
     passes = [runner(control) for control in controls]
     if not passes:
         return Report(node, (_all_off(),))
     findings = tuple(finding for one in passes for finding in one.findings)
+    if accepted:
+        findings = exceptions.applied(findings, accepted, node, exceptions.today())
     return Report(node, findings, tuple(change for one in passes for change in one.changes))
 
 

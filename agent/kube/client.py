@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -22,10 +22,14 @@ from agent.kube.eviction import Eviction
 from agent.kube.request import JSON, Caller, ClientContext, Request
 from agent.kube.resources import PODS, Resource
 from agent.kube.retry import RetryPolicy
-from agent.kube.watch import Informer, Listing, Watch
+from agent.kube.watch import Informer, Listing, Watch, lines_of
 
 FIELD_MANAGER = "node-hardening-agent"
 _PAGE_SIZE = 100
+_SILENCE_SECONDS = 20.0
+# Names, labels and annotations without spec and data: of a Secret, nothing secret.
+# Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+_METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 Object = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
@@ -87,6 +91,15 @@ class Kube:
         """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
         return self._caller.call(Request(Operation("GET", "get", "nonresource", path, path)), self._patience)
 
+    def get_lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole."""
+        request = Request(Operation("GET", "get", "nonresource", path, path), accept="text/plain")
+        answer = self._caller.open(request, self._patience, _SILENCE_SECONDS)
+        try:
+            yield from lines_of(request, answer, self._caller.server)
+        finally:
+            answer.close()
+
     def list(
         self,
         resource: Resource,
@@ -95,13 +108,15 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
         page_size: int = _PAGE_SIZE,
+        metadata_only: bool = False,
     ) -> Listing:
         """The objects of a collection, requested page by page while they are iterated; all namespaces without one.
 
-        page_size: of the first request; smaller where the objects are too large together.
+        page_size: of the first request; smaller where the objects are too large together. metadata_only: objects have
+        nothing but `metadata`, and nothing else leaves the server.
         """
         selected = _selected(label_selector, field_selector)
-        return self._list(resource, namespace, selected, page_size)
+        return self._list(resource, namespace, selected, page_size, accept=_METADATA if metadata_only else JSON)
 
     def watch(
         self,
@@ -220,12 +235,13 @@ class Kube:
         page_size: int = _PAGE_SIZE,
         *,
         background: bool = False,
+        accept: str = JSON,
     ) -> Listing:
         operation = _operation("GET", "list", resource, "", namespace)
 
         def page(token: str, size: int) -> Object:
             query = (*_query(limit=str(size), **{"continue": token}), *selected)
-            return self._object(Request(operation, query, background=background))
+            return self._object(Request(operation, query, background=background, accept=accept))
 
         return Listing(page, page_size)
 

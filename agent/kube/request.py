@@ -86,6 +86,7 @@ class Request:
     """What is sent.
 
     repeatable: idempotent. patient: a 429 is retried here. background: it belongs to a watch and ends with it.
+    accept: the form of the answer.
     """
 
     operation: Operation
@@ -95,6 +96,7 @@ class Request:
     repeatable: bool = True
     patient: bool = True
     background: bool = False
+    accept: str = JSON
 
     @property
     def is_write(self) -> bool:
@@ -213,7 +215,7 @@ class Caller:
         operation = request.operation
         if line.lifeline.is_cut:
             raise Stopped(operation, "the agent is stopping")
-        headers = dict(self._access.credentials.headers())
+        headers = {**self._access.credentials.headers(), "Accept": request.accept}
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         target = f"{operation.path}?{urlencode(request.query)}" if request.query else operation.path

@@ -118,7 +118,7 @@ class Watch:
         self._answer = answer
         try:
             if not self._closed:
-                yield from self._changes(request, _lines(request, answer, self._caller.server))
+                yield from self._changes(request, lines_of(request, answer, self._caller.server))
         except Unreachable as error:
             if not self._is_over():
                 self._around.log.debug("kube_watch_cut", error=str(error))
@@ -293,7 +293,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _lines(request: Request, answer: Stream, server: str) -> Iterator[Body]:
+def lines_of(request: Request, answer: Stream, server: str) -> Iterator[Body]:
     """The lines of a running answer, each as soon as it is there. Raises Unreachable, Malformed."""
     line = Body()
     try:
@@ -310,7 +310,7 @@ def _lines(request: Request, answer: Stream, server: str) -> Iterator[Body]:
     except NETWORK as error:
         raise unreachable(request.operation, server, error, write=False) from error
     if line:
-        raise Unreachable(request.operation, f"{server}: the connection was cut during an event")
+        raise Unreachable(request.operation, f"{server}: the connection was cut within a line")
 
 
 def _event(request: Request, line: Body) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from agent.plugin.session import NAMESPACE
 _NO_FILES, _FILES = ":4", ":0"
 _PATIENCE = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_seconds=3.0)
 _NODES_OFFERED = 2000
-_FILE_OPTIONS = frozenset({"--kubeconfig", "-O", "--output-file"})
+_FILE_OPTIONS = frozenset({"--kubeconfig", "-O", "--output-file", "--exceptions"})
 
 Names = Callable[[str], Iterable[str]]  # from a metavar such as NODE to its possible values
 

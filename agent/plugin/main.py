@@ -114,14 +114,21 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
             description=command.help[0].upper() + command.help[1:] + ".",
             epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[_common(given=False)],
+            parents=[_common(given=False, forms=command.forms)],
         )
         command.configure(sub)
         sub.set_defaults(command=command)
     return top
 
 
-def _common(*, given: bool) -> argparse.ArgumentParser:
+class _Namespace(argparse.Action):
+    """Sets `scope` too, which is there only where a namespace was named: `namespace` has a default."""
+
+    def __call__(self, _parser: object, words: argparse.Namespace, value: object, _option: object = None) -> None:
+        words.namespace = words.scope = value
+
+
+def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.ArgumentParser:
     """given: with defaults; without, an option that is not there keeps what came before the command."""
 
     def default(value: str) -> str:
@@ -132,10 +139,19 @@ def _common(*, given: bool) -> argparse.ArgumentParser:
     shared.add_argument("--kubeconfig", metavar="FILE", default=default(""), help="default: KUBECONFIG, ~/.kube/config")
     shared.add_argument("--context", metavar="NAME", default=default(""), help="of the kubeconfig (default: current)")
     shared.add_argument(
-        "-n", "--namespace", metavar="NAME", default=default(NAMESPACE), help=f"the agent's (default {NAMESPACE})"
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        action=_Namespace,
+        default=default(NAMESPACE),
+        help=f"the agent's (default {NAMESPACE})",
     )
     shared.add_argument(
-        "-o", "--output", choices=[form.value for form in Form], default=default(Form.TABLE.value), help="default table"
+        "-o",
+        "--output",
+        choices=[form.value for form in forms],
+        default=default(Form.TABLE.value),
+        help="default table",
     )
     return common
 

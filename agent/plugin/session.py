@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,10 +18,12 @@ import yaml
 
 from agent.errors import UsageError
 from agent.kube import Kube
+from agent.plugin.cluster import values
 from agent.terminal import Style
 
 OK, NOT_WELL, USAGE, COULD_NOT = 0, 1, 2, 3
 NAMESPACE = "node-hardening"
+_CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 
 
 class Form(StrEnum):
@@ -30,6 +33,14 @@ class Form(StrEnum):
     WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
+    JUNIT = "junit"
+    KUBE_BENCH = "kube-bench"
+    POLICY_REPORT = "policyreport"
+
+    @classmethod
+    def common(cls) -> tuple[Form, ...]:
+        """Those of every command; the others are for findings."""
+        return cls.TABLE, cls.WIDE, cls.JSON, cls.YAML
 
     @property
     def is_document(self) -> bool:
@@ -63,6 +74,12 @@ class Session:
         """The API server. Raises ConfigError for a kubeconfig that does not hold."""
         return self.connect()
 
+    @property
+    def context(self) -> str:
+        """What the kubeconfig calls the cluster; not its address, which does not belong on what is mailed."""
+        match = _CONTEXT.fullmatch(self.kube.source)
+        return values.text(match["name"]) if match else ""
+
     def write(self, text: str) -> None:
         """One part of the result, with a newline behind it unless it has one or is empty."""
         self.out.write(text if not text or text.endswith("\n") else f"{text}\n")
@@ -92,6 +109,8 @@ class Session:
 class Command:
     """One command. help: one line. configure: adds its own arguments. run: does it and returns the exit code.
 
+    forms: what -o may be.
+
     `run` raises AgentError for what cannot be done; agent/plugin/main.py turns that into a message and a code.
     """
 
@@ -99,6 +118,7 @@ class Command:
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
+    forms: tuple[Form, ...] = Form.common()
 
 
 def add_node(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

@@ -97,6 +97,7 @@ def _core() -> list[Resource]:
             status=True, returns_deleted=True, categories=("all",),
         ),
         Resource("", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), status=True),
+        Resource("", "v1", "limitranges", "LimitRange", True, ("limits",)),
         Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), returns_deleted=True),
     ]  # fmt: skip
 
@@ -147,6 +148,12 @@ def _groups() -> list[Resource]:
                 ("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
             )
         ),
+        *(
+            Resource(admission, "v1", f"{kind.lower()}webhookconfigurations", f"{kind}WebhookConfiguration", False,
+                     generation=True)
+            for kind in ("Validating", "Mutating")
+        ),
+        Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",), generation=True),
     ]  # fmt: skip
 
 

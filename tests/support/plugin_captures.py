@@ -1,8 +1,9 @@
-"""The captures in docs/plugin.md: each block behind a marker is what the plugin prints against a staged fleet.
+"""The captures in docs/plugin.md and docs/cluster-audit.md: each block behind a marker is what the plugin prints against a staged fleet.
 
     <!-- capture SCENE: LINE [| ANSWER] -->   above a block of ```console
     python -m tests.support.plugin_captures docs/plugin.md   writes them again
 
+The scene `shop` is the calm fleet with a cluster to audit.
 The fleet's time is its own, so that the only thing that differs from day to day is the agent's version.
 """
 
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from agent import __version__
 from agent.sandbox.server import Sandbox
+from tests.support.crowded_cluster import put_shop
 from tests.support.plugin_fleet import SCENES
 from tests.support.plugin_screen import Screen, emulator
 
 WIDTH = 100
+SHOP = "shop"
 _BLOCK = re.compile(
     r"<!-- capture (?P<scene>[a-z-]+): (?P<line>[^|\n]+?)(?: \| (?P<typed>[^\n]*?))? -->\n```console\n.*?```\n",
     re.DOTALL,
@@ -43,8 +46,10 @@ def normal(text: str) -> str:
 
 
 def _captured(block: re.Match[str], sandbox: Sandbox) -> str:
-    staged = SCENES[block["scene"]]()
+    staged = SCENES.get(block["scene"], SCENES["calm"])()
     staged.put_on(sandbox)
+    if block["scene"] == SHOP and sandbox.get("namespaces", "shop") is None:
+        put_shop(sandbox)
     typed = [block["typed"]] if block["typed"] else []
     shown = Screen(sandbox, staged, WIDTH, typed, together=True).type(block["line"])
     marker = block[0].partition("\n")[0]

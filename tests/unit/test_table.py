@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.table import render, verdict
 from agent.controls.registry import Act
 from agent.model import Change, Finding, Outcome, Report, Severity, Status
+from agent.report.table import render, verdict
 from agent.terminal import Style, printable
 
 BROAD = Style()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.plugin.commands import (
+    audit,
     completion,
     diff,
     forecast,
@@ -30,6 +31,7 @@ COMMANDS: tuple[Command, ...] = (
     reboot.COMMAND,
     unlock.COMMAND,
     diff.COMMAND,
+    audit.COMMAND,
     report.COMMAND,
     completion.COMMAND,
 )  # fmt: skip

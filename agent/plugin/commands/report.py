@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from agent.plugin import mutations
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import Keep, NodeRow
+from agent.plugin.commands.audit import run_cluster
 from agent.plugin.page import output
 from agent.plugin.page.aggregate import Aggregator, Heading, Snapshot
 from agent.plugin.page.json_export import export
@@ -32,7 +32,6 @@ exit codes:
   2  usage or configuration error
   3  failed
 """
-_CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 _TITLE_CHARACTERS = 120
 
 
@@ -40,11 +39,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("-O", "--output-file", default="", metavar="FILE", help="write it there; - for standard output")
     parser.add_argument("--title", default=_TITLE, metavar="TEXT", help=f"above the page (default: {_TITLE})")
+    parser.add_argument("--cluster", action="store_true", help="with a section about the cluster, as audit --cluster")
     add_selector(parser)
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     shot = read(session, selector=options.selector, title=options.title or _TITLE)
+    if options.cluster:
+        shot = replace(shot, cluster=run_cluster(session))
     pieces = _pieces(shot, session)
     target = options.output_file
     if not target and not session.form.is_document and session.out.isatty():
@@ -91,16 +93,10 @@ def read(session: Session, *, selector: str = "", title: str = _TITLE) -> Snapsh
     pause = locks.pause(kube, namespace, now)
     seen = fleet.fleet(rows, held, pause=pause, rules=rules, namespace=namespace, now=now, locks_problem=problem)
     heading = Heading(
-        values.text(title, _TITLE_CHARACTERS), _context(session), _version(session), _author(session),
+        values.text(title, _TITLE_CHARACTERS), session.context, _version(session), _author(session),
         values.text(selector), now,
     )  # fmt: skip
     return aggregator.snapshot(heading, seen)
-
-
-def _context(session: Session) -> str:
-    """What the kubeconfig calls the cluster; not its address, which does not belong on a page that is mailed."""
-    match = _CONTEXT.fullmatch(session.kube.source)
-    return values.text(match["name"]) if match else ""
 
 
 def _version(session: Session) -> str:

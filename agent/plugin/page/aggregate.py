@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from agent.model import Severity, Status
+from agent.plugin.audit.audit import ClusterAudit
 from agent.plugin.cluster.nodes import FindingRow, NodeRow, Reboot
 from agent.plugin.views.fleet import Fleet
 
@@ -99,7 +100,7 @@ class Snapshot:
     """Everything that the page shows. fleet: rows without findings and history; those are here, for all nodes.
 
     groups_left: groups that were not kept; unlisted: findings that did not fit on their Nodes. checks: what passed, and
-    what was not judged.
+    what was not judged. cluster: the cluster's own audit, None where it was not requested.
     """
 
     heading: Heading
@@ -110,6 +111,7 @@ class Snapshot:
     mixes: tuple[Mix, ...] = ()
     past: Past = field(default_factory=Past)
     checks: tuple[Group, ...] = ()
+    cluster: ClusterAudit | None = None
 
 
 class _NameList:

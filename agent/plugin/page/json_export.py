@@ -38,6 +38,7 @@ def export(shot: Snapshot) -> dict[str, object]:
         "locks": whole["locks"] if not seen.locks_problem else None,
         "pause": whole["pause"],
         **_lists(shot),
+        "cluster": shot.cluster.document() if shot.cluster else None,
         "nodes": [fleet.node(row) for row in rows],
     }
 

@@ -159,6 +159,7 @@ def _points(shot: Snapshot) -> Iterator[Point]:
         elif seen.is_stuck(lock):
             yield _stuck(lock, seen)
     yield from _hardening(shot)
+    yield from _cluster(shot)
     yield from _silent(seen)
     yield from _agents(seen)
     yield from _rebooting(seen)
@@ -185,6 +186,14 @@ def _hardening(shot: Snapshot) -> Iterator[Point]:
         has = "has" if len(unknown) == 1 else "have"
         text = f"{count(len(unknown), 'node')} {has} unknown status."
         yield Point(Tone.WARN, text, command("why", unknown[0].name), "findings")
+
+
+def _cluster(shot: Snapshot) -> Iterator[Point]:
+    failing = [one for one in shot.cluster.report.findings if one.status is Status.FAIL] if shot.cluster else []
+    if failing:
+        worst = f"Worst: {failing[0].severity.value} {failing[0].id}."
+        text = f"{count(len(failing), 'check')} of the cluster failed. {worst}"
+        yield Point(Tone.BAD, text, command("audit", "--cluster"), "cluster")
 
 
 def _worst(group: Group) -> str:
@@ -252,6 +261,9 @@ def _unknown(shot: Snapshot) -> Iterator[str]:
         yield f"{count(shot.unlisted, 'finding')} that did not fit on the Nodes: only in the agents' logs."
     if shot.groups_left:
         yield f"At least {count(shot.groups_left, 'finding')} of other kinds than fit on the page."
+    unread = shot.cluster.report.counts[Status.UNKNOWN] if shot.cluster else 0
+    if unread:
+        yield f"{count(unread, 'check')} of the cluster: what they need could not be read."
     unsure = [row for row in seen.rows if row.phase is Phase.UNKNOWN]
     if unsure:
         yield f"Whether {count(len(unsure), 'node')} {_need(len(unsure))} a reboot (first {unsure[0].name})."

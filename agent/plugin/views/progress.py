@@ -17,6 +17,11 @@ class Progress:
         self._err, self._live, self._noun = err, live, noun
         self._shown = False
 
+    def of(self, noun: str, done: int, total: int | None) -> None:
+        """The same for one of several things that are read."""
+        self._noun = noun
+        self(done, total)
+
     def __call__(self, done: int, total: int | None) -> None:
         """Shown from the second page on: what is read in one needs no bar."""
         if not self._live or (total is not None and done >= total and not self._shown):

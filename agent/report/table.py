@@ -113,7 +113,9 @@ def _findings(findings: Sequence[Finding], style: Style) -> Iterator[str]:
 
 def _text(finding: Finding) -> str:
     """The title with what was observed and, for a failure, what was expected."""
-    text = f"{finding.title}: {finding.observed}" if printable(finding.observed) else finding.title
+    numbers = ", ".join(number for number in finding.cis if not finding.id.endswith(f"/{number}"))
+    title = f"{finding.title} (CIS {numbers})" if numbers else finding.title
+    text = ": ".join(filter(None, (title, finding.observed if printable(finding.observed) else "")))
     if finding.expected and finding.status is Status.FAIL:
         text += f" (expected {finding.expected})"
     return f"{text}  [{finding.source}]" if finding.source else text

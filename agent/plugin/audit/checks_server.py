@@ -1,0 +1,143 @@
+"""Credentials, admission, and what only the API server's metrics show. Absent is unknown here, never a pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from agent.model import Severity, Status
+from agent.plugin.audit.check import Affected, Check, PlainResult
+from agent.plugin.audit.view import Token, View
+
+_DAY = 86400.0
+_BOOTSTRAP_DAYS = 1  # kubeadm's own: 24 hours
+_MANAGED = re.compile(r"-eks-|-gke\.|-aks|-aliyun|-tke")
+_CORE = re.compile(r"[a-z]+(/|$)|[a-z.]+\.k8s\.io/")
+_ENCRYPTED = "k8s:enc:"
+_TRANSFORMED = "apiserver_storage_transformation_operations_total"
+
+
+def _legacy_tokens(view: View) -> Iterator[Affected]:
+    for one in view.tokens:
+        used = f"last used {_days(view, one.last_used)} days ago" if one.last_used else "no use recorded"
+        yield Affected("Secret", one.namespace, one.name, f"of {one.account}, {_age(view, one)}, {used}")
+
+
+def _bootstrap(view: View) -> Iterator[Affected]:
+    for one in view.bootstrap:
+        if not one.created or view.now - one.created > _BOOTSTRAP_DAYS * _DAY:
+            yield Affected("Secret", one.namespace, one.name, _age(view, one))
+
+
+def _age(view: View, token: Token) -> str:
+    return f"{_days(view, token.created)} days old" if token.created else "of unknown age"
+
+
+def _days(view: View, moment: float) -> int:
+    return int(max(0.0, view.now - moment) // _DAY)
+
+
+def _webhooks(view: View) -> Iterator[Affected] | PlainResult:
+    """Mutating ones are left out: an injector of side-cars that is down must not stop every pod."""
+    if not any(one.validates for one in view.webhooks):
+        return PlainResult(Status.NOT_APPLICABLE, "no validating webhooks")
+    return (Affected("ValidatingWebhookConfiguration", "", one.configuration, f"{one.name}: failurePolicy: Ignore")
+            for one in view.webhooks if one.validates and one.ignores_failure)  # fmt: skip
+
+
+def _admission(view: View) -> Iterator[Affected] | PlainResult:
+    if not view.admission:
+        return PlainResult(Status.NOT_APPLICABLE, "no ValidatingAdmissionPolicy")
+    return (Affected("ValidatingAdmissionPolicy", "", name, "no binding denies")
+            for name, denies in view.admission.items() if not denies)  # fmt: skip
+
+
+def _alpha(view: View) -> Iterator[Affected] | PlainResult:
+    on = [labels.get("name", "") for labels, value in view.metrics.get("kubernetes_feature_enabled", [])
+          if labels.get("stage") == "ALPHA" and value]  # fmt: skip
+    served = [name for name in view.groups if _CORE.match(name) and "alpha" in name.rpartition("/")[2]]
+    if "kubernetes_feature_enabled" not in view.metrics and not served:
+        return PlainResult(Status.UNKNOWN, "the API server does not publish kubernetes_feature_enabled")
+    return (Affected(kind, "", name) for kind, names in (("feature gate", on), ("API", served)) for name in names)
+
+
+def _at_rest(view: View) -> PlainResult:
+    samples = view.metrics.get(_TRANSFORMED, [])
+    prefixes = sorted({
+        labels.get("transformer_prefix", "") for labels, value in samples
+        if value and labels.get("transformation_type") == "to_storage" and labels.get("status", "OK") == "OK"
+        and labels.get("resource", "secrets") == "secrets"
+    })  # fmt: skip
+    if _MANAGED.search(view.version):
+        return PlainResult(
+            Status.UNKNOWN, f"{view.version} is managed: whether etcd is encrypted is in the cloud's own API"
+        )
+    if not samples:
+        return PlainResult(Status.FAIL, "the API server has transformed nothing: no encryption is configured")
+    if not prefixes:
+        return PlainResult(Status.UNKNOWN, "no Secret was written since the API server started")
+    bare = [prefix for prefix in prefixes if not prefix.startswith(_ENCRYPTED)]
+    if bare:
+        return PlainResult(Status.FAIL, "the API server has written in clear (identity)")
+    return PlainResult(Status.PASS, f"written with {', '.join(prefixes)}; older values may still be in clear")
+
+
+def _audit(view: View) -> PlainResult:
+    samples = view.metrics.get("apiserver_audit_event_total")
+    if samples is None:
+        return PlainResult(Status.UNKNOWN, "the API server does not publish apiserver_audit_event_total")
+    total = sum(value for _, value in samples)
+    if not total:
+        return PlainResult(Status.FAIL, "no audit event since the API server started")
+    return PlainResult(Status.PASS, f"{total:,.0f} events were made; whether they are stored is not visible here")
+
+
+def _static_users(view: View) -> PlainResult:
+    samples = view.metrics.get("authenticated_user_requests")
+    if samples is None:
+        return PlainResult(Status.UNKNOWN, "the API server does not publish authenticated_user_requests")
+    named = sorted({labels.get("username", "") for labels, _ in samples} - {"other", ""})
+    return PlainResult(
+        Status.INFO, f"requests were made as {', '.join(named)}" if named else "no well-known name was used"
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "service-account-tokens", "No service account token is a Secret", Severity.HIGH, "K14", ("3.1.2",), ("tokens",),
+        _legacy_tokens, "tokens with an expiry", "Such a token never expires. Use the TokenRequest API (kubectl create "
+        "token, projected volumes), then delete the Secret.",
+    ),
+    Check(
+        "bootstrap-tokens", "No bootstrap token outlives the day", Severity.MEDIUM, "K14", ("3.1.3",),
+        ("bootstraptokens",), _bootstrap, "none older than 24 hours",
+        "kubeadm token delete ID: whoever has it can join a node. Its expiry is in its data, which is not read.",
+    ),
+    Check(
+        "webhook-failures", "Validating webhooks refuse when they fail", Severity.MEDIUM, "K15", (),
+        ("validatingwebhooks",), _webhooks, "failurePolicy: Fail",
+        "Set failurePolicy: Fail, with enough replicas and kube-system excluded: else taking it down switches it off.",
+    ),
+    Check(
+        "admission-policies", "Every ValidatingAdmissionPolicy denies", Severity.INFO, "K6", (),
+        ("admissionpolicies", "admissionbindings"), _admission, "a binding with Deny",
+        "Bind it with validationActions: [Deny], or remove it.", Status.INFO,
+    ),
+    Check(
+        "alpha-features", "No alpha feature or API is on", Severity.LOW, "K13", (), ("metrics", "groups"), _alpha,
+        "none", "Switch off what is not used: alpha features have no security support.",
+    ),
+    Check(
+        "encryption-at-rest", "Secrets are encrypted in etcd", Severity.MEDIUM, "K16", ("1.2.27", "1.2.28"),
+        ("metrics", "version"), _at_rest, "no identity provider first",
+        "Set --encryption-provider-config with a KMS, then write every Secret again.",
+    ),
+    Check(
+        "audit-events", "The API server makes audit events", Severity.MEDIUM, "K12", ("3.2.1",), ("metrics",), _audit,
+        "more than none", "Set an audit policy and a log path or webhook: one alone logs nothing.",
+    ),
+    Check(
+        "static-users", "Well-known user names", Severity.INFO, "K2", ("3.1.1",), ("metrics",), _static_users,
+        "none", "",
+    ),
+)  # fmt: skip

@@ -1,0 +1,288 @@
+"""Reads the cluster page by page into the view. A kind that may not be read is noted, and the rest is read anyway.
+
+About forty requests for five thousand pods: lists of 500, each page dropped before the next. Secrets are requested as
+metadata alone, so that no value ever leaves the API server.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.annotations import CHECKS
+from agent.errors import KubeError
+from agent.kube import NAMESPACES, NODES, PODS, Kube, Resource
+from agent.kube.errors import Forbidden, NoCredentials, NotFound, Unauthorized, Unreachable
+from agent.model import Status
+from agent.plugin.audit import pods, rbac
+from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
+from agent.plugin.cluster import values
+from agent.plugin.cluster.nodes import PAGE_SIZE, checks
+from agent.text import sanitize
+
+_RBAC = "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
+_SECRETS = Resource("", "v1", "secrets", "Secret")
+_SECCOMP = "kubelet/4.2.14"
+_CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_KEEPS_AWAY = ("NoSchedule", "NoExecute")
+# A view of more than this is not kept: the check is unknown, with the number as the reason.
+LIMIT = 100_000
+_METRICS_BYTES = 64 << 20
+_METRICS = frozenset({
+    "apiserver_audit_event_total", "apiserver_storage_transformation_operations_total", "kubernetes_feature_enabled",
+    "authenticated_user_requests", "apiserver_request_total",
+})  # fmt: skip
+_SAMPLE = re.compile(rb"([a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)")
+_LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
+_OTHER_POLICIES = (
+    Resource("policy.networking.k8s.io", "v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", namespaced=False),
+    Resource("policy.networking.k8s.io", "v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy",
+             namespaced=False),
+    Resource("cilium.io", "v2", "ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicy", namespaced=False),
+    Resource("cilium.io", "v2", "ciliumnetworkpolicies", "CiliumNetworkPolicy"),
+    Resource("crd.projectcalico.org", "v1", "globalnetworkpolicies", "GlobalNetworkPolicy", namespaced=False),
+    Resource("crd.projectcalico.org", "v1", "networkpolicies", "calico NetworkPolicy"),
+)  # fmt: skip
+Object = Mapping[str, Any]
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is listed, in this order, and how an object enters the view."""
+
+    name: str
+    resource: Resource
+    keep: Callable[[View, Object], None]
+    field_selector: str = ""
+    namespace: str = ""
+    metadata_only: bool = False
+
+
+def collect(kube: Kube, view: View, progress: Progress) -> None:
+    """Fills the view; its `scope` decides which namespace. Raises what would fail every further request too."""
+    for name, read in (("version", _version), ("groups", _groups)):
+        _noting(view, name, lambda read=read: read(kube, view))  # type: ignore[misc]
+    for kind in KINDS:
+        _noting(view, kind.name, lambda kind=kind: _list(kube, view, kind, progress))  # type: ignore[misc]
+    for resource in _OTHER_POLICIES:
+        if resource.api_version in view.groups:
+            other = Kind(resource.kind, resource, _other_policy)
+            _noting(view, "other policies", lambda other=other: _list(kube, view, other, progress))  # type: ignore[misc]
+    _noting(view, "metrics", lambda: _metrics(kube, view))
+
+
+def _noting(view: View, name: str, read: Callable[[], None]) -> None:
+    try:
+        read()
+    except Forbidden:
+        view.problems[name] = f"{name} may not be read with these rights"
+    except NotFound:
+        view.problems[name] = f"{name} are not served by this cluster"
+    except KubeError as error:
+        # A server that is away fails every further request too; at the metrics, which are last, the rest is there.
+        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name != "metrics":
+            raise
+        view.problems[name] = f"{name}: {values.text(str(error), 200)}"
+
+
+def _list(kube: Kube, view: View, kind: Kind, progress: Progress) -> None:
+    if view.scope and kind.name == "namespaces":
+        # Whoever works in one namespace may rarely list all of them.
+        kind.keep(view, kube.get(NAMESPACES, view.scope))
+        view.counts[kind.name] = 1
+        return
+    namespace = kind.namespace or (view.scope if kind.resource.namespaced else "")
+    listing = kube.list(
+        kind.resource, namespace, field_selector=kind.field_selector, page_size=PAGE_SIZE,
+        metadata_only=kind.metadata_only,
+    )  # fmt: skip
+    done = 0
+    for page in listing.pages():
+        done += len(page)
+        progress(kind.name, done, None if listing.remaining is None else done + listing.remaining)
+        if done > LIMIT:
+            view.problems[kind.name] = f"more than {LIMIT:,} {kind.name}; audit one namespace at a time: -n NAME"
+            return
+        page.reverse()
+        while page:
+            kind.keep(view, page.pop())
+    view.counts[kind.name] = view.counts.get(kind.name, 0) + done
+
+
+def _version(kube: Kube, view: View) -> None:
+    found = kube.get_raw("/version")
+    view.version = values.text(found.get("gitVersion"), 60) if isinstance(found, dict) else ""
+
+
+def _groups(kube: Kube, view: View) -> None:
+    found = kube.get_raw("/apis")
+    groups = found.get("groups") if isinstance(found, dict) else None
+    view.groups = tuple(
+        values.text(version.get("groupVersion"), 120)
+        for group in groups or () if isinstance(group, dict)
+        for version in group.get("versions") or () if isinstance(version, dict)
+    )  # fmt: skip
+
+
+def _metrics(kube: Kube, view: View) -> None:
+    """The few that are needed, from a text of any size: it is read line by line and dropped."""
+    size = 0
+    for line in kube.get_lines("/metrics"):
+        size += len(line)
+        if size > _METRICS_BYTES:
+            view.problems["metrics"] = f"metrics are more than {_METRICS_BYTES >> 20} MiB"
+            return
+        if (found := _SAMPLE.match(line)) and (name := found[1].decode()) in _METRICS:
+            labels = dict(_LABEL.findall((found[2] or b"").decode(errors="replace")))
+            kept = view.metrics.setdefault(name, [])
+            if len(kept) < (1 if name == "apiserver_request_total" else 5000):
+                kept.append((labels, float(found[3])))
+    if "apiserver_request_total" not in view.metrics:
+        view.problems["metrics"] = "metrics are not an API server's"
+
+
+# -- one object of each kind -------------------------------------------------------------------------------------------
+
+
+def _meta(found: Object, key: str, characters: int = 253) -> str:
+    return sys.intern(values.text(values.part(found, "metadata").get(key), characters))
+
+
+def _label(found: Object, key: str, part: str = "labels") -> str:
+    return values.text(values.part(values.part(found, "metadata"), part).get(key), 120)
+
+
+def _namespace(view: View, found: Object) -> None:
+    name = _meta(found, "name")
+    enforce = _label(found, "pod-security.kubernetes.io/enforce")
+    selector = _label(found, "scheduler.alpha.kubernetes.io/node-selector", "annotations")
+    view.namespaces[name] = Namespace(name, enforce, selector)
+
+
+def _node(view: View, found: Object) -> None:
+    name, labels = _meta(found, "name"), values.part(values.part(found, "metadata"), "labels")
+    taints = values.part(found, "spec").get("taints") or ()
+    is_tainted = any(isinstance(one, dict) and one.get("key") in _CONTROL_PLANE and one.get("effect") in _KEEPS_AWAY
+                     for one in taints)  # fmt: skip
+    notes = values.part(values.part(found, "metadata"), "annotations")
+    passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
+    is_control_plane = any(key in labels for key in _CONTROL_PLANE)
+    view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed)
+
+
+def _pod(view: View, found: Object) -> None:
+    key = pods.owner(found)
+    workload = view.workloads.setdefault(key, pods.Workload(*key))
+    node = view.nodes.get(values.text(values.part(found, "spec").get("nodeName"), 253))
+    pods.add(workload, found, seccomp_default=node is not None and node.seccomp_default)
+
+
+def _role(view: View, found: Object) -> None:
+    one = rbac.role(found)
+    view.roles[_meta(found, "namespace"), one.name] = one
+
+
+def _binding(view: View, found: Object) -> None:
+    view.grants += rbac.grants(found, view.roles)
+
+
+def _account(view: View, found: Object) -> None:
+    automount = found.get("automountServiceAccountToken")
+    chart = _label(found, "helm.sh/chart") or _label(found, "app.kubernetes.io/name")
+    owner = chart or _label(found, "meta.helm.sh/release-name", "annotations")
+    key = (_meta(found, "namespace"), _meta(found, "name"))
+    view.accounts[key] = Account(automount if isinstance(automount, bool) else None, sys.intern(owner))
+
+
+def _policy(view: View, found: Object) -> None:
+    view.policies.setdefault(_meta(found, "namespace"), []).append(policy(found))
+
+
+def _other_policy(view: View, found: Object) -> None:
+    kind = values.text(found.get("kind"), 80) or "policy of another API"
+    view.other_policies[kind] = view.other_policies.get(kind, 0) + 1
+
+
+def _quota(view: View, found: Object) -> None:
+    spec = values.part(found, "spec")
+    if not spec.get("scopes") and not spec.get("scopeSelector"):  # a scoped one leaves other pods unlimited
+        kept = view.quotas.setdefault(_meta(found, "namespace"), set())
+        kept.update(sys.intern(values.text(key, 120)) for key in values.part(spec, "hard"))
+
+
+def _limits(view: View, found: Object) -> None:
+    for one in values.part(found, "spec").get("limits") or ():
+        if isinstance(one, dict) and one.get("type") == "Container" and "memory" in values.part(one, "default"):
+            view.memory_defaults.add(_meta(found, "namespace"))
+
+
+def _webhook(view: View, found: Object, *, validates: bool) -> None:
+    for one in found.get("webhooks") or ():
+        if isinstance(one, dict):
+            name = values.text(one.get("name"), 253)
+            view.webhooks.append(Webhook(name, _meta(found, "name"), validates, one.get("failurePolicy") == "Ignore"))
+
+
+def _admission_policy(view: View, found: Object) -> None:
+    view.admission.setdefault(_meta(found, "name"), False)
+
+
+def _admission_binding(view: View, found: Object) -> None:
+    spec = values.part(found, "spec")
+    name = values.text(spec.get("policyName"), 253)
+    if name in view.admission and "Deny" in values.texts(spec.get("validationActions")):
+        view.admission[name] = True
+
+
+def _token(kept: list[Token], found: Object) -> None:
+    # A date alone: the day on which it was last used.
+    used = _label(found, "kubernetes.io/legacy-token-last-used")
+    kept.append(Token(
+        _meta(found, "namespace"), _meta(found, "name"),
+        sanitize(_label(found, "kubernetes.io/service-account.name", "annotations"), 80),
+        values.timestamp(_meta(found, "creationTimestamp")), values.timestamp(f"{used}T00:00:00Z" if used else 0),
+    ))  # fmt: skip
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("namespaces", NAMESPACES, _namespace),
+    Kind("nodes", NODES, _node),  # before pods: a pod's seccomp default is its node's
+    Kind("pods", PODS, _pod),
+    Kind("clusterroles", Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False), _role),
+    Kind("roles", Resource(_RBAC, "v1", "roles", "Role"), _role),
+    Kind("clusterrolebindings", Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+         _binding),
+    Kind("rolebindings", Resource(_RBAC, "v1", "rolebindings", "RoleBinding"), _binding),
+    Kind("serviceaccounts", Resource("", "v1", "serviceaccounts", "ServiceAccount"), _account),
+    Kind("networkpolicies", Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"), _policy),
+    Kind("resourcequotas", Resource("", "v1", "resourcequotas", "ResourceQuota"), _quota),
+    Kind("limitranges", Resource("", "v1", "limitranges", "LimitRange"), _limits),
+    Kind("validatingwebhooks",
+         Resource(_ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
+                  namespaced=False),
+         lambda view, found: _webhook(view, found, validates=True)),
+    Kind("mutatingwebhooks",
+         Resource(_ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False),
+         lambda view, found: _webhook(view, found, validates=False)),
+    Kind("admissionpolicies",
+         Resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False),
+         _admission_policy),
+    Kind("admissionbindings",
+         Resource(_ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
+                  namespaced=False),
+         _admission_binding),
+    Kind("tokens", _SECRETS, lambda view, found: _token(view.tokens, found),
+         "type=kubernetes.io/service-account-token", metadata_only=True),
+    Kind("bootstraptokens", _SECRETS, lambda view, found: _token(view.bootstrap, found),
+         "type=bootstrap.kubernetes.io/token", "kube-system", metadata_only=True),
+)  # fmt: skip
+
+
+def kinds() -> Iterable[str]:
+    """The names that a check may need."""
+    return [*(kind.name for kind in KINDS), "version", "groups", "metrics", "other policies"]

@@ -1,0 +1,202 @@
+"""RBAC reduced to what matters: which powers a role has, and who is bound to it where. Pure.
+
+A role is judged once, by its rules as the API server's own evaluation reads them, and its rules are dropped.
+Source: kubernetes pkg/apis/rbac/v1/evaluation_helpers.go.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.plugin.cluster import values
+
+ADMIN, WILDCARD, SECRETS, WORKLOADS, ESCALATE = "admin", "wildcard", "secrets", "workloads", "escalate"
+NODE_PROXY, VOLUMES, APPROVE, WEBHOOKS, TOKENS, EXEC = "node-proxy", "volumes", "approve", "webhooks", "tokens", "exec"
+PUBLIC, DISCOVERY = "public", "discovery"  # of a role: no rule lets more than that
+_SERVICE_ACCOUNT = "ServiceAccount"
+
+# Each power: any of these (API group, resource, verbs) is enough.
+_POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    SECRETS: (("", "secrets", "get list watch"),),
+    WORKLOADS: (
+        ("", "pods", "create"), ("", "replicationcontrollers", "create"), ("apps", "deployments", "create"),
+        ("apps", "daemonsets", "create"), ("apps", "statefulsets", "create"), ("apps", "replicasets", "create"),
+        ("batch", "jobs", "create"), ("batch", "cronjobs", "create"),
+    ),
+    ESCALATE: (
+        ("rbac.authorization.k8s.io", "roles", "bind escalate"),
+        ("rbac.authorization.k8s.io", "clusterroles", "bind escalate"),
+        ("", "users", "impersonate"), ("", "groups", "impersonate"), ("", "serviceaccounts", "impersonate"),
+        ("authentication.k8s.io", "uids", "impersonate"), ("authentication.k8s.io", "userextras", "impersonate"),
+    ),
+    NODE_PROXY: (("", "nodes/proxy", "get create update patch delete"),),
+    VOLUMES: (("", "persistentvolumes", "create"),),
+    APPROVE: (("certificates.k8s.io", "certificatesigningrequests/approval", "update patch"),),
+    WEBHOOKS: tuple(
+        ("admissionregistration.k8s.io", f"{kind}webhookconfigurations", "create update patch delete")
+        for kind in ("mutating", "validating")
+    ),
+    TOKENS: (("", "serviceaccounts/token", "create"),),
+    EXEC: (
+        ("", "pods/exec", "get create"), ("", "pods/attach", "get create"), ("", "pods/portforward", "get create"),
+        ("", "pods/ephemeralcontainers", "update patch"),
+    ),
+}  # fmt: skip
+_HEALTH = ("/healthz", "/livez", "/readyz", "/version")
+_KEYS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+_BROWSE = (*_HEALTH, *_KEYS, "/api", "/apis", "/openapi")
+_REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role lets: its powers, and PUBLIC or DISCOVERY where it lets no more than a cluster's defaults do."""
+
+    name: str
+    powers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is bound. namespace: of a service account."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+    @property
+    def is_account(self) -> bool:
+        """A service account."""
+        return self.kind == _SERVICE_ACCOUNT
+
+    @property
+    def is_system(self) -> bool:
+        """Kubernetes' own, by a name that no one else can authenticate as without being it."""
+        return not self.is_account and self.name.startswith("system:") and self.name not in EVERYONE
+
+
+EVERYONE = ("system:anonymous", "system:unauthenticated", "system:authenticated")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One subject of one binding. scope: the namespace that it holds in, empty for the whole cluster.
+
+    role: as bound, `ClusterRole/NAME`. powers: None where there is no such role.
+    """
+
+    subject: Subject
+    binding: str
+    scope: str
+    role: str
+    powers: frozenset[str] | None
+
+    def has(self, power: str) -> bool:
+        """Whether the role has it."""
+        return self.powers is not None and power in self.powers
+
+    @property
+    def binding_kind(self) -> str:
+        """As kubectl names it."""
+        return "RoleBinding" if self.scope else "ClusterRoleBinding"
+
+    @property
+    def is_default(self) -> bool:
+        """Kubernetes' own subjects, and kubeadm's group of administrators under its own binding."""
+        if self.subject.is_account:
+            # The controllers' accounts, each bound to the role of its own name.
+            return self.subject.namespace == "kube-system" and self.role.startswith("ClusterRole/system:controller:")
+        kubeadm = (self.subject.name, self.binding, self.role)
+        return self.subject.is_system or kubeadm == (*["kubeadm:cluster-admins"] * 2, "ClusterRole/cluster-admin")
+
+
+def role(found: Mapping[str, Any]) -> Role:
+    """A Role or ClusterRole, reduced."""
+    rules = [one for one in found.get("rules") or () if isinstance(one, dict)]
+    powers = {power for power, needs in _POWERS.items() if any(_lets(rule, *need) for rule in rules for need in needs)}
+    powers |= {name for name, holds in _WHOLE.items() if any(map(holds, rules))}
+    powers |= {name for name, holds in _AT_MOST.items() if all(map(holds, rules))}
+    return Role(sys.intern(values.text(_meta(found).get("name"), 253)), frozenset(powers))
+
+
+def grants(found: Mapping[str, Any], roles: Mapping[tuple[str, str], Role]) -> Iterable[Grant]:
+    """The subjects of a RoleBinding or ClusterRoleBinding. roles: by namespace (empty: ClusterRole) and name."""
+    scope, name = (values.text(_meta(found).get(key), 253) for key in ("namespace", "name"))
+    reference = values.part(found, "roleRef")
+    kind, bound = (values.text(reference.get(key), 253) for key in ("kind", "name"))
+    role = roles.get((scope if kind == "Role" else "", bound))
+    for one in found.get("subjects") or ():
+        if isinstance(one, dict):
+            of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
+            namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
+            subject = _account(Subject(of, who, namespace))
+            yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
+
+
+def _account(subject: Subject) -> Subject:
+    """A service account that is named as the user that it authenticates as is that service account."""
+    parts = subject.name.split(":")
+    if subject.kind == "User" and subject.name.startswith("system:serviceaccount:") and len(parts) == 4:
+        return Subject(_SERVICE_ACCOUNT, parts[3], parts[2])
+    return subject
+
+
+def _lets(rule: Mapping[str, Any], group: str, resource: str, verbs: str) -> bool:
+    """Whether the rule lets one of the verbs on all objects of a resource; of named ones alone it does not."""
+    if rule.get("resourceNames") or not {group, "*"}.intersection(values.texts(rule.get("apiGroups"))):
+        return False
+    main, _, sub = resource.partition("/")
+    matching = {resource, "*", *([f"*/{sub}"] if sub else [])}
+    if main == "userextras":
+        matching |= {one for one in values.texts(rule.get("resources")) if one.startswith("userextras/")}
+    return bool(matching.intersection(values.texts(rule.get("resources")))) and any(
+        verb in ("*", *verbs.split()) or (verb.startswith("impersonate:") and "impersonate" in verbs)
+        for verb in values.texts(rule.get("verbs"))
+    )
+
+
+def _is_everything(rule: Mapping[str, Any]) -> bool:
+    return not rule.get("resourceNames") and all(
+        "*" in values.texts(rule.get(key)) for key in ("apiGroups", "resources", "verbs")
+    )
+
+
+def _has_wildcard(rule: Mapping[str, Any]) -> bool:
+    return any("*" in values.texts(rule.get(key)) for key in ("apiGroups", "resources", "verbs", "nonResourceURLs"))
+
+
+_WHOLE = {ADMIN: _is_everything, WILDCARD: _has_wildcard}
+
+
+def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _HEALTH) -> bool:
+    """Health and version; and the one ConfigMap that a node reads before it joins."""
+    urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
+    if resources == ["configmaps"]:
+        return values.texts(rule.get("resourceNames")) == ["cluster-info"] and not urls
+    only_get = set(values.texts(rule.get("verbs"))) <= {"get"}
+    return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(_under(paths)) for one in urls)
+
+
+def _under(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{path}/" for path in paths)
+
+
+def _is_discovery(rule: Mapping[str, Any]) -> bool:
+    """What every authenticated client may do: browse the API, and ask what it may do itself."""
+    groups, resources = values.texts(rule.get("apiGroups")), values.texts(rule.get("resources"))
+    if resources and all(one.startswith("selfsubject") for one in resources):
+        return all(group in _REVIEWS for group in groups)
+    return _is_public(rule, _BROWSE)
+
+
+_AT_MOST = {PUBLIC: _is_public, DISCOVERY: _is_discovery}
+
+
+def _meta(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return values.part(found, "metadata")

@@ -1,0 +1,187 @@
+"""What the audit knows of a cluster, reduced while it is read: no object is kept whole."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.config.selector import Operator, Requirement, Selector
+from agent.plugin.audit.pods import Labels, Workload, is_system
+from agent.plugin.audit.rbac import Grant, Role
+from agent.plugin.cluster import values
+
+_METADATA = ipaddress.ip_address("169.254.169.254")
+_OPERATORS = {
+    "In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """enforce: the level of Pod Security, empty without the label. node_selector: PodNodeSelector's annotation."""
+
+    name: str
+    enforce: str
+    node_selector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node: whether it is of the control plane and keeps other pods away, and the kubelet's seccomp default."""
+
+    name: str
+    is_control_plane: bool
+    is_tainted: bool
+    seccomp_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """A policy's pods and directions. metadata: its egress rules let the cloud's metadata address through."""
+
+    selector: Selector
+    types: frozenset[str]
+    metadata: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A service account. automount: as written, None: not. owner: the chart or application that it belongs to."""
+
+    automount: bool | None
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One webhook of an admission configuration."""
+
+    name: str
+    configuration: str
+    validates: bool
+    ignores_failure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A Secret that is a token, by its metadata alone. created, last_used: epoch seconds, 0 if unknown or never."""
+
+    namespace: str
+    name: str
+    account: str
+    created: float
+    last_used: float
+
+
+@dataclass(slots=True)
+class View:
+    """The cluster. scope: the one namespace that was read, empty for all. problems: why a kind could not be read.
+
+    counts: how many objects of each kind were read. metrics: of the API server, by name the samples' labels and value.
+    """
+
+    scope: str = ""
+    now: float = 0.0
+    problems: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    version: str = ""
+    groups: tuple[str, ...] = ()
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
+    nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    workloads: dict[tuple[str, str, str], Workload] = field(default_factory=dict)
+    roles: dict[tuple[str, str], Role] = field(default_factory=dict)
+    grants: list[Grant] = field(default_factory=list)
+    accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+    policies: dict[str, list[NetworkPolicy]] = field(default_factory=dict)
+    other_policies: dict[str, int] = field(default_factory=dict)
+    quotas: dict[str, set[str]] = field(default_factory=dict)
+    memory_defaults: set[str] = field(default_factory=set)
+    webhooks: list[Webhook] = field(default_factory=list)
+    admission: dict[str, bool] = field(default_factory=dict)  # ValidatingAdmissionPolicy: a binding denies
+    tokens: list[Token] = field(default_factory=list)
+    bootstrap: list[Token] = field(default_factory=list)
+    metrics: dict[str, list[tuple[Mapping[str, str], float]]] = field(default_factory=dict)
+
+    @property
+    def user_namespaces(self) -> list[Namespace]:
+        """Those for workloads; `default` only where something runs in it."""
+        used = {workload.namespace for workload in self.workloads.values()}
+        return [one for one in self.namespaces.values()
+                if not is_system(one.name) and (one.name != "default" or one.name in used)]  # fmt: skip
+
+    @property
+    def user_workloads(self) -> list[Workload]:
+        """Those outside of Kubernetes' own namespaces."""
+        return [one for one in self.workloads.values() if not one.is_system]
+
+    def judged(self, kind: str) -> str:
+        """How many of a kind were judged, as evidence."""
+        match kind:
+            case "pods":
+                return f"{len(self.user_workloads):,} workloads outside kube-* ({self.counts[kind]:,} pods)"
+            case "namespaces":
+                return f"{len(self.user_namespaces):,} namespaces outside kube-*"
+            case "clusterrolebindings":
+                return f"{self.counts[kind] + self.counts['rolebindings']:,} bindings"
+            case "metrics":
+                gates = self.metrics.get("kubernetes_feature_enabled", [])
+                return f"{len(gates):,} feature gates and {len(self.groups):,} API versions"
+            case _:
+                return f"{self.counts[kind]:,} {kind}"
+
+    def uncovered(self, workload: Workload) -> list[str]:
+        """The directions, Ingress and Egress, in which some of its pods are selected by no NetworkPolicy."""
+        policies = self.policies.get(workload.namespace, [])
+        return [
+            way for way in ("Ingress", "Egress") if not all(
+                any(way in one.types and one.selector.matches(dict(labels)) for one in policies)
+                for labels in workload.label_sets
+            )
+        ]  # fmt: skip
+
+    def denies_metadata(self, workload: Workload) -> bool:
+        """Whether NetworkPolicies keep all of its pods from the cloud's metadata address."""
+        return bool(workload.label_sets) and all(self._denies(workload.namespace, one) for one in workload.label_sets)
+
+    def _denies(self, namespace: str, labels: Labels) -> bool:
+        chosen = [one for one in self.policies.get(namespace, [])
+                  if "Egress" in one.types and one.selector.matches(dict(labels))]  # fmt: skip
+        return bool(chosen) and not any(one.metadata for one in chosen)
+
+
+def selector(found: Mapping[str, Any]) -> Selector:
+    """A LabelSelector object. One that cannot be read selects nothing."""
+    requirements = [Requirement(values.text(key, 317), Operator.IN, frozenset([values.text(value, 63)]))
+              for key, value in values.part(found, "matchLabels").items()]  # fmt: skip
+    for one in found.get("matchExpressions") or ():
+        try:
+            some = frozenset(values.texts(one.get("values")))
+            requirements.append(Requirement(values.text(one["key"], 317), _OPERATORS[one["operator"]], some))
+        except (AttributeError, KeyError, TypeError):
+            requirements.append(Requirement("", Operator.EXISTS))
+    return Selector(tuple(requirements))
+
+
+def policy(found: Mapping[str, Any]) -> NetworkPolicy:
+    """A NetworkPolicy object. Source of the types' default: kubernetes pkg/apis/networking/v1/defaults.go."""
+    spec = values.part(found, "spec")
+    egress = [one for one in spec.get("egress") or () if isinstance(one, dict)]
+    default = {"Ingress", "Egress"} if egress else {"Ingress"}
+    types = frozenset(values.texts(spec.get("policyTypes")) or default)
+    peers = [one.get("to") for one in egress]
+    reaches = any(not to or any(map(_holds_metadata, to)) for to in peers if to is None or isinstance(to, list))
+    return NetworkPolicy(selector(values.part(spec, "podSelector")), types, reaches)
+
+
+def _holds_metadata(peer: object) -> bool:
+    block = values.part(peer, "ipBlock") if isinstance(peer, dict) else {}
+    return _within(block.get("cidr")) and not any(map(_within, values.texts(block.get("except"))))
+
+
+def _within(cidr: object) -> bool:
+    try:
+        return isinstance(cidr, str) and _METADATA in ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        return False

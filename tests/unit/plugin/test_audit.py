@@ -1,0 +1,283 @@
+"""The audit's pure parts: RBAC as the API server evaluates it, owners, selectors, and checks over a made-up view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.config.schema import Pool
+from agent.model import Report, Severity, Status
+from agent.plugin.audit import collect, pods, rbac, view
+from agent.plugin.audit.audit import CHECKS, judged
+from agent.plugin.audit.check import KEPT
+from agent.plugin.audit.node_reports import merged, report_of
+from agent.plugin.audit.pods import Workload
+from agent.plugin.audit.view import Token, View, Webhook
+from agent.plugin.cluster.nodes import Keep, row
+from agent.report import benchmark
+from tests.support.plugin_fleet import SCENES
+
+Object = dict[str, Any]
+NOW = 1_800_000_000.0
+
+
+def whole(**changes: Any) -> View:
+    """A view in which everything was read, and nothing is there."""
+    counts = dict.fromkeys(collect.kinds(), 0)
+    metrics = {"kubernetes_feature_enabled": [({"name": "A", "stage": ""}, 1.0)]}
+    return View(now=NOW, counts=counts, **{"version": "v1.36.2", "metrics": metrics, **changes})
+
+
+def result(name: str, of: View) -> tuple[Status, str]:
+    (found,) = [one.finding for one in judged(of, "c", ()).results if one.finding.id == f"cluster/{name}"]
+    return found.status, found.observed
+
+
+# -- RBAC --------------------------------------------------------------------------------------------------------------
+
+
+def role(**rule: Any) -> frozenset[str]:
+    return rbac.role({"metadata": {"name": "r"}, "rules": [rule]}).powers
+
+
+@pytest.mark.parametrize(
+    ("rule", "power", "has"),
+    [
+        ({"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}, rbac.SECRETS, True),
+        ({"apiGroups": ["*"], "resources": ["secrets"], "verbs": ["watch"]}, rbac.SECRETS, True),
+        ({"apiGroups": ["apps"], "resources": ["secrets"], "verbs": ["*"]}, rbac.SECRETS, False),
+        ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}, rbac.SECRETS, False),
+        ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": ["a"]}, rbac.SECRETS, False),
+        ({"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}, rbac.NODE_PROXY, True),
+        ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["*"]}, rbac.NODE_PROXY, False),
+        ({"apiGroups": [""], "resources": ["nodes/*"], "verbs": ["*"]}, rbac.NODE_PROXY, False),
+        ({"apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scopes"], "verbs": ["impersonate"]},
+         rbac.ESCALATE, True),
+        ({"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate:user-info"]},
+         rbac.ESCALATE, True),
+        ({"apiGroups": [""], "resources": ["users"], "verbs": ["*"]}, rbac.ESCALATE, True),
+        ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}, rbac.ADMIN, False),
+        ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, rbac.ADMIN, True),
+        ({"nonResourceURLs": ["/healthz/*", "/version"], "verbs": ["get"]}, rbac.PUBLIC, True),
+        ({"nonResourceURLs": ["/*"], "verbs": ["get"]}, rbac.PUBLIC, False),
+        ({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}, rbac.DISCOVERY, False),
+        ({"nonResourceURLs": ["/healthz"], "verbs": ["*"]}, rbac.PUBLIC, False),
+        ({"nonResourceURLs": ["/apis/*"], "verbs": ["get"]}, rbac.DISCOVERY, True),
+        ({"nonResourceURLs": ["/apis/*"], "verbs": ["get"]}, rbac.PUBLIC, False),
+        ({"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"], "verbs": ["create"]},
+         rbac.DISCOVERY, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["get"]},
+         rbac.PUBLIC, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}, rbac.PUBLIC, False),
+        ({"resources": "secrets", "verbs": 7, "apiGroups": None}, rbac.SECRETS, False),
+    ],
+)  # fmt: skip
+def test_a_rule_lets_what_the_api_server_says_it_lets(rule: Object, power: str, has: bool) -> None:
+    """Source: kubernetes pkg/apis/rbac/v1/evaluation_helpers.go."""
+    assert (power in role(**rule)) is has
+
+
+def test_one_harmless_rule_does_not_make_a_role_harmless() -> None:
+    """PUBLIC and DISCOVERY are about all rules of a role."""
+    rules = [{"nonResourceURLs": ["/version"], "verbs": ["get"]}, {"nonResourceURLs": ["/debug/*"], "verbs": ["get"]}]
+    assert rbac.PUBLIC not in rbac.role({"metadata": {"name": "r"}, "rules": rules}).powers
+
+
+def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_else() -> None:
+    """A subject is Kubernetes' own, or kubeadm's group in kubeadm's binding; the name of a binding is nothing."""
+    roles = {("", "cluster-admin"): rbac.Role("cluster-admin", frozenset({rbac.ADMIN}))}
+
+    def bound(name: str, kind: str, who: str) -> list[rbac.Grant]:
+        reference = {"kind": "ClusterRole", "name": "cluster-admin"}
+        subject = {"kind": kind, "name": who, "namespace": "kube-system"}
+        return list(rbac.grants({"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}, roles))
+
+    of = whole(grants=[
+        *bound("cluster-admin", "Group", "system:masters"), *bound("kubeadm:cluster-admins", "Group",
+                                                                  "kubeadm:cluster-admins"),
+        *bound("system:evil", "User", "eve"), *bound("kubeadm:cluster-admins", "User", "kubeadm:other"),
+        *bound("tiller", "ServiceAccount", "tiller"), *bound("x", "User", "system:authenticated"),
+    ])  # fmt: skip
+    found = {one.finding.id: one for one in judged(of, "c", ()).results}["cluster/cluster-admin"]
+    assert {one.subject for one in found.affected} == {
+        "User eve", "User kubeadm:other", "ServiceAccount kube-system/tiller", "User system:authenticated",
+    }  # fmt: skip
+
+
+# -- pods --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "expected"),
+    [
+        ({"kind": "ReplicaSet", "name": "web-7d"}, {"pod-template-hash": "7d"}, ("Deployment", "web")),
+        ({"kind": "ReplicaSet", "name": "web-7d"}, {}, ("ReplicaSet", "web-7d")),
+        ({"kind": "Job", "name": "nightly-28900000"}, {}, ("CronJob", "nightly")),
+        ({"kind": "Job", "name": "import-2"}, {}, ("Job", "import-2")),
+        ({"kind": "Node", "name": "cp-1"}, {}, ("static Pod", "kube-apiserver")),
+        ({"kind": "DaemonSet", "name": "agent"}, {}, ("DaemonSet", "agent")),
+        ({}, {}, ("Pod", "kube-apiserver-cp-1")),
+    ],
+)
+def test_a_pod_belongs_to_what_made_it(owner: Object, labels: Object, expected: tuple[str, str]) -> None:
+    """Without a request for the ReplicaSet or the Job."""
+    owners = [{**owner, "controller": True}] if owner else []
+    meta = {"namespace": "n", "name": "kube-apiserver-cp-1", "labels": labels, "ownerReferences": owners}
+    assert pods.owner({"metadata": meta}) == ("n", *expected)
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_a_pod_without_a_profile_has_its_kubelets_default(default: bool) -> None:
+    """What the agent of its node verified; without an agent there is none."""
+    one = Workload("n", "Pod", "p")
+    pods.add(one, {"spec": {"containers": [{"name": "c"}]}}, seccomp_default=default)
+    assert ("seccomp" in one.flags) is not default
+
+
+def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names() -> None:
+    """Whatever a cluster is like, a check keeps so many objects and counts the others."""
+    loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", 1, {"hostPID": ("x",)})
+             for number in range(KEPT + 500)}  # fmt: skip
+    found = {one.finding.id: one for one in judged(whole(workloads=loads), "c", ()).results}["cluster/host-pid"]
+    assert (len(found.affected), found.total) == (KEPT, KEPT + 500)
+    assert "500 not listed" in found.finding.observed
+
+
+@pytest.mark.parametrize(
+    ("found", "labels", "matches"),
+    [
+        ({}, {}, True),
+        ({"matchLabels": {"a": "b"}}, {"a": "b", "c": "d"}, True),
+        ({"matchLabels": {"a": "b"}}, {}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, {"a": "b"}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "Near"}]}, {"a": "b"}, False),
+        ({"matchExpressions": [7]}, {"a": "b"}, False),
+    ],
+)
+def test_a_selector_selects_as_kubernetes_does(found: Object, labels: dict[str, str], matches: bool) -> None:
+    """One that cannot be read selects nothing: a pod is never called covered by mistake."""
+    assert view.selector(found).matches(labels) is matches
+
+
+@pytest.mark.parametrize(
+    ("egress", "reaches"),
+    [
+        ([], False),
+        ([{}], True),
+        ([{"to": []}], True),
+        ([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}], True),
+        ([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}], False),
+        ([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {}}]}], False),
+    ],
+)
+def test_a_policy_lets_the_metadata_address_through_or_not(egress: list[Object], reaches: bool) -> None:
+    """By its address blocks; pods and namespaces are not it."""
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": egress}
+    assert view.policy({"spec": spec}).metadata is reaches
+
+
+# -- what only some clusters show --------------------------------------------------------------------------------------
+
+_WRITTEN = "apiserver_storage_transformation_operations_total"
+
+
+def written(*prefixes: str) -> Object:
+    label = {"transformation_type": "to_storage", "status": "OK"}
+    return {_WRITTEN: [({**label, "transformer_prefix": prefix}, 3.0) for prefix in prefixes]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status"),
+    [
+        ({"metrics": {}}, "encryption-at-rest", Status.FAIL),
+        ({"metrics": written("k8s:enc:aescbc:v1:")}, "encryption-at-rest", Status.PASS),
+        ({"metrics": written("k8s:enc:aescbc:v1:", "")}, "encryption-at-rest", Status.FAIL),
+        ({"metrics": {_WRITTEN: [({"transformation_type": "from_storage"}, 1.0)]}}, "encryption-at-rest",
+         Status.UNKNOWN),
+        ({"metrics": {}, "version": "v1.35.1-gke.100"}, "encryption-at-rest", Status.UNKNOWN),
+        ({"problems": {"metrics": "no"}}, "encryption-at-rest", Status.UNKNOWN),
+        ({"metrics": {}}, "audit-events", Status.UNKNOWN),
+        ({"metrics": {"apiserver_audit_event_total": [({}, 0.0)]}}, "audit-events", Status.FAIL),
+        ({"metrics": {"apiserver_audit_event_total": [({}, 9.0)]}}, "audit-events", Status.PASS),
+        ({"metrics": {}}, "alpha-features", Status.UNKNOWN),
+        ({"metrics": {"kubernetes_feature_enabled": [({"name": "A", "stage": "ALPHA"}, 1.0)]}}, "alpha-features",
+         Status.FAIL),
+        ({"groups": ("apps/v1", "crd.example/v1alpha1")}, "alpha-features", Status.PASS),
+        ({"groups": ("resource.k8s.io/v1alpha3",)}, "alpha-features", Status.FAIL),
+        ({"metrics": {"authenticated_user_requests": [({"username": "admin"}, 2.0)]}}, "static-users", Status.INFO),
+        ({}, "network-engine", Status.UNKNOWN),
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium")}}, "network-engine",
+         Status.PASS),
+        ({"workloads": {("k", "DaemonSet", "kube-flannel-ds"): Workload("k", "DaemonSet", "kube-flannel-ds")}},
+         "network-engine", Status.FAIL),
+        ({}, "webhook-failures", Status.NOT_APPLICABLE),
+        ({"webhooks": [Webhook("a", "a", False, True), Webhook("b", "b", True, False)]}, "webhook-failures",
+         Status.PASS),
+        ({"webhooks": [Webhook("b", "b", True, True)]}, "webhook-failures", Status.FAIL),
+        ({}, "admission-policies", Status.NOT_APPLICABLE),
+        ({"admission": {"a": False}}, "admission-policies", Status.INFO),
+        ({"bootstrap": [Token("kube-system", "t", "", NOW - 3600, 0)]}, "bootstrap-tokens", Status.PASS),
+        ({"bootstrap": [Token("kube-system", "t", "", NOW - 90000, 0)]}, "bootstrap-tokens", Status.FAIL),
+        ({"bootstrap": [Token("kube-system", "t", "", 0, 0)]}, "bootstrap-tokens", Status.FAIL),
+        ({"namespaces": {"a": view.Namespace("a", "")}}, "pod-security", Status.FAIL),
+        ({"namespaces": {"a": view.Namespace("a", "")}, "admission": {"p": True}}, "pod-security", Status.UNKNOWN),
+        ({"namespaces": {"a": view.Namespace("a", "restricted")}}, "pod-security", Status.PASS),
+        ({"nodes": {"a": view.NodeFacts("a", True, False, False)}}, "control-plane-taint", Status.NOT_APPLICABLE),
+        ({"nodes": {"a": view.NodeFacts("a", True, False, False), "b": view.NodeFacts("b", False, False, False)}},
+         "control-plane-taint", Status.FAIL),
+        ({"other_policies": {"GlobalNetworkPolicy": 2},
+          "workloads": {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}}, "network-policies",
+         Status.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_absent_is_unknown_and_never_a_pass(changes: Object, check: str, status: Status) -> None:
+    """Passing, failing, unknown and not applicable, each with something observed."""
+    found, observed = result(check, whole(**changes))
+    assert found is status, observed
+    assert observed
+
+
+@pytest.mark.parametrize("kind", collect.kinds())
+def test_whatever_cannot_be_read_makes_what_needs_it_unknown(kind: str) -> None:
+    """Every check, by its own row."""
+    found = {one.finding.id: one.finding for one in judged(whole(problems={kind: f"no {kind}"}), "c", ()).results}
+    for check in CHECKS:
+        if kind in check.needs:
+            assert (found[check.id].status, found[check.id].observed) == (Status.UNKNOWN, f"no {kind}")
+
+
+def test_rows_are_sound() -> None:
+    """Ids once, known kinds, numbers of the benchmark, sections of the documents, a step for what fails."""
+    names = [one.id for one in CHECKS]
+    assert len(names) == len(set(names))
+    sections = {f"K{number}" for number in range(1, 18)} | {f"A{number}" for number in range(1, 5)}
+    for one in CHECKS:
+        assert set(one.needs) <= set(collect.kinds())
+        assert one.section in sections
+        assert one.cis == tuple(sorted(benchmark.numbers_of(one.id), key=one.cis.index)), one.id
+        assert bool(one.remediation) or one.severity is Severity.INFO
+
+
+# -- the nodes' own findings -------------------------------------------------------------------------------------------
+
+
+def reports(scene: str) -> list[Report]:
+    keep = Keep(findings=True, checks=True)
+    return [report_of(row(node, Pool(), keep)) for node in SCENES[scene]().nodes()]
+
+
+def test_the_nodes_findings_are_grouped_with_the_nodes_that_have_them() -> None:
+    """A check that passes here and fails there is both."""
+    found = {(one.id, one.status): one for one in merged(reports("non-compliant")).findings}
+    assert "1 of 3 nodes: node-2" in found["kubelet/4.2.1", Status.FAIL].observed
+    assert "2 of 3 nodes: node-1, node-3" in found["kubelet/4.2.1", Status.PASS].observed
+    assert found["kubelet/4.2.1", Status.PASS].cis == ("4.2.1",)
+
+
+def test_a_node_without_an_agent_is_unknown() -> None:
+    """And so is one whose report is old: never a pass."""
+    found = reports("without-agent")
+    assert all(one.status is not Status.PASS for one in found if not any(f.control == "kubelet" for f in one.findings))
+    assert any(one.id == "agent/report" for report in found for one in report.findings)
