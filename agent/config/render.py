@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
-from agent.config.groups import REMOVED, Override
+from agent.config.groups import REMOVED, Override, Rollout
 from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Leaf, Many, Nullable, Overlay, Section, Table, keys
@@ -68,3 +69,22 @@ def fingerprint(config: Config) -> str:
     """A short stable hash of the effective configuration: equal for files that ask for the same."""
     text = json.dumps(document(config), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_LENGTH]
+
+
+def revision(config: Config) -> str:
+    """A short hash of what a policy asks for beside the defaults: equal on every node, and for agents of two versions.
+
+    How it is rolled out is no part of it.
+    """
+    asked = _asked(replace(config, rollout=Rollout()))
+    text = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_LENGTH]
+
+
+def _asked(section: Any) -> dict[str, Any]:
+    found = {}
+    for name, key in keys(type(section)).items():
+        value = getattr(section, key.attribute)
+        if value != key.default:
+            found[name] = _asked(value) if isinstance(key.form, Section) else spelled(key.form, value)
+    return found
