@@ -40,6 +40,8 @@ class Override:
 class Rollout:
     """A changed policy reaches some nodes first, and the others once it has worked there."""
 
-    canary: LabelSelector = key(Selector(), "nodes that take a changed policy first; empty: all nodes take it immediately")
+    canary: LabelSelector = key(
+        Selector(), "nodes that take a changed policy first; empty: all nodes take it immediately"
+    )
     soak: Seconds = key(1800.0, "how long it must have worked on every canary before the other nodes take it")
     urgent: bool = key(False, "this policy does not wait for the canaries")

@@ -31,22 +31,30 @@ _BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_dura
 def load_or_default(path: str | Path, *, explicit: bool) -> Config:
     """The configuration in the file; the default one when the file is not explicit and does not exist.
 
+    Raises ConfigError.
+    """
+    return loads(text_of(path, explicit=explicit), str(path))
+
+
+def text_of(path: str | Path, *, explicit: bool) -> str:
+    """The file's text; an empty one when the file is not explicit and does not exist.
+
     A dangling symlink is an error: a ConfigMap's mount that lost its key. Raises ConfigError.
     """
     if not explicit:
         try:
             os.lstat(path)
         except FileNotFoundError:
-            return Config()
+            return ""
         except OSError:
-            pass  # permissions, a file in place of a folder: load reports what is wrong
-    return load(path)
+            pass  # permissions, a file in place of a folder: reading reports what is wrong
+    file = str(path)
+    return decode(read_content(file, MAX_BYTES), file)
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
-    file = str(path)
-    return loads(decode(read_content(file, MAX_BYTES), file), file)
+    return load_or_default(path, explicit=True)
 
 
 def read_content(file: str, limit_bytes: int) -> bytes:

@@ -73,9 +73,21 @@ def names() -> tuple[str, ...]:
     return tuple(spec.name for spec in CONTROLS)
 
 
-def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
-    """The controls that are not off. configz: reads the configuration of the running kubelet."""
-    return tuple(spec.make(spec.section(config), host, configz) for spec in CONTROLS if spec.mode(config) != "off")
+def controls_of(
+    config: Config, host: Host, *, configz: Configz | None = None, kept: Mapping[str, AnyControl] | None = None
+) -> tuple[AnyControl, ...]:
+    """The controls that are not off. configz: reads the configuration of the running kubelet. kept: used again."""
+    kept = kept or {}
+    return tuple(
+        kept.get(spec.name) or spec.make(spec.section(config), host, configz)
+        for spec in CONTROLS
+        if spec.mode(config) != "off"
+    )
+
+
+def is_unchanged(name: str, before: Config | None, after: Config) -> bool:
+    """Whether a control's section is the same in two policies."""
+    return before is not None and getattr(before, name) == getattr(after, name)
 
 
 def enforced(config: Config) -> list[str]:

@@ -55,7 +55,7 @@ def canary(node: Mapping[str, Any], selector: Selector) -> Canary | None:
     if not selector.matches(labels) or not isinstance(meta.get("name"), str):
         return None
     listed = status.get("conditions")
-    ready = next((one for one in listed if _is_ready(one)), {}) if isinstance(listed, list) else {}
+    ready: Mapping[str, Any] = next((one for one in listed if _is_ready(one)), {}) if isinstance(listed, list) else {}
     found = report(node)
     since = _time(ready.get("lastTransitionTime"))
     return Canary(meta["name"], found.revision, found.verdict, found.since, max(since, 1.0) if ready else 0.0)
