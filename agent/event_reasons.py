@@ -47,6 +47,11 @@ class Reason(StrEnum):
         Urgency.ON_CALL,
         "A changed policy fails checks on this canary; other nodes keep the last one",
     )
+    POLICY_ACCEPTED = (
+        "PolicyAccepted",
+        Urgency.NORMAL,
+        "The rollout of a policy ended on this canary: the policy in force is the one for all nodes",
+    )
     POLICY_ROLLOUT_STUCK = (
         "PolicyRolloutStuck",
         Urgency.WARNING,

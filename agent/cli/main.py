@@ -16,7 +16,7 @@ import yaml
 from agent import __version__
 from agent.cli import common, lint_output, options, table
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
-from agent.cli.validate import validate
+from agent.cli.validate import labels_of, validate
 from agent.config import Config, load_or_default
 from agent.controls import registry
 from agent.controls.registry import Act
@@ -77,7 +77,8 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    result = validate(arguments.paths, Host("/"), arguments.type)
+    labels = labels_of(arguments.labels) if arguments.labels is not None else None
+    result = validate(arguments.paths, Host("/"), arguments.type, labels)
     if arguments.output == "table":
         _out(lint_output.table(result, style_of(sys.stdout, os.environ), verbose=arguments.verbose))
     elif arguments.output in lint_output.FORMATS:

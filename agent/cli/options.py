@@ -68,6 +68,9 @@ def _validate(validate: argparse.ArgumentParser) -> None:
     validate.add_argument(
         "--as", choices=[*file_types()], default="", dest="type", help="what the files are, if they do not say so"
     )
+    validate.add_argument(
+        "--labels", metavar="A=B,…", help="show the policy of a node with these labels, and where each value comes from"
+    )
     validate.add_argument("--strict", action="store_true", help="fail also on what may be ours and was not judged")
     validate.add_argument("-v", "--verbose", action="store_true", help="list what was skipped, and why")
 

@@ -52,6 +52,12 @@ class Origin:
     override: str
     line: int
 
+    @property
+    def source(self) -> str:
+        """For people: `override gpu, line 12`, `line 3` or `default`."""
+        where = f"line {self.line}" if self.line else "default"
+        return f"override {self.override}, {where}" if self.override else where
+
 
 def matching(config: Config, labels: Mapping[str, str]) -> list[Override]:
     """The overrides for a node with these labels, in order."""

@@ -50,16 +50,16 @@ class Daemon:
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
         configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
         on_pass: Callable[[int], None] | None = None, on_pending: Callable[[], None] | None = None,
-        on_refused: Callable[[Reason, str], None] | None = None,
+        announce: Callable[[Reason, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """on_config: gets each configuration that comes into force. on_pass: gets how many enforced
-        checks a pass found failing. on_pending: a configuration was read, and may be held back. on_refused: gets the
-        Event of a canary that a policy fails on. clock: monotonic seconds. wall: epoch seconds.
+        checks a pass found failing. on_pending: a configuration was read, and may be held back. announce: sends
+        an Event of a canary, also to on-call. clock: monotonic seconds. wall: epoch seconds.
         """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
         self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
-        self._on_pending, self._on_refused = on_pending, on_refused or sink.event
+        self._on_pending, self._announce = on_pending, announce or sink.event
         self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
         self._stop = threading.Event()
@@ -138,6 +138,8 @@ class Daemon:
         self._store.staging.show(self._sink.offer)
         if self._on_pending is not None:
             self._on_pending()
+        if self._store.staging.ended():
+            self._announce(Reason.POLICY_ACCEPTED, "the policy of all nodes is in force on this canary")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
         self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
         if config is None or config == before.config:
@@ -215,7 +217,7 @@ class Daemon:
         if staging.judge(failed=failed, unknown=unknown):
             names = join_limited(failed, characters=200)
             message = f"this canary fails checks that passed before: {names}; other nodes keep the last policy"
-            self._on_refused(Reason.POLICY_FAILED_ON_CANARY, message)
+            self._announce(Reason.POLICY_FAILED_ON_CANARY, message)
         staging.show(self._sink.offer)
 
     def _report_failure(self, error: Exception) -> None:

@@ -68,7 +68,7 @@ def serve(
         on_config=reboots.configure,
         on_pass=reboots.on_pass,
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads
-        on_refused=reboots.announce,
+        announce=reboots.announce,
     )
     rollouts = Rollouts(kube, store.staging, publisher, namespace=namespace, reload=daemon.reload, stop=stop)
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None

@@ -57,6 +57,7 @@ class Staging:
         self._own = Judgement()
         self._running = ""
         self._is_canary = False
+        self._ended = False
         self._kept = ""  # what the state's file holds
 
     @property
@@ -82,6 +83,7 @@ class Staging:
         """The policy to use, of the one that was just read and the last accepted one."""
         with self._lock:
             self._load()
+            was_pending = self._pending is not None
             before, self._rollout = self._accepted, newest.config.rollout
             accepted = before.revision if before else None
             self._promoted = self._promoted if newest.revision == self._promoted else ""
@@ -92,12 +94,19 @@ class Staging:
             self._is_canary = bool(self._rollout.canary) and self._rollout.canary.matches(labels)
             chosen = newest
             if self._pending is None:
+                self._ended = self._ended or (was_pending and self._is_canary)
                 self._accept(newest)
             elif before is not None and not decision.runs_pending(self._pending, is_canary=self._is_canary):
                 chosen = before
             self._running = chosen.revision
             self._keep()
             return chosen
+
+    def ended(self) -> bool:
+        """Whether a rollout ended on this canary since this was last called."""
+        with self._lock:
+            ended, self._ended = self._ended, False
+            return ended
 
     def judge(self, *, failed: Collection[str], unknown: Collection[str]) -> bool:
         """Takes the result of a pass; whether the policy that is being tried has just been found to fail here."""

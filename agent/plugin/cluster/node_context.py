@@ -62,9 +62,10 @@ class NodeContext:
 def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
     """Raises UsageError when there is no such node, KubeError when it cannot be read."""
     found = nodes.get(kube, name)
-    rules = policy.read(kube, namespace)
+    seen = node_view(found)
+    rules = policy.read(kube, namespace).of_node(seen.labels)
     row = nodes.row(found, rules.pool, _EVERYTHING)
-    notes = node_view(found).annotations
+    notes = seen.annotations
     mine: tuple[Lock, ...] = ()
     problem = ""
     try:
