@@ -47,11 +47,8 @@ def _dangers(made: Config) -> Danger:
         return
     if reboot.drain.on_timeout is OnTimeout.FORCE and reboot.drain.timeout < _SHORT_SECONDS:
         short, longer = spell_duration(reboot.drain.timeout), spell_duration(_SHORT_SECONDS)
-        yield (
-            "reboot.drain.onTimeout",
-            f"force reboots after {short} with pods still running, disruption budgets or not: "
-            f"write a drain.timeout of {longer} or more, or abort",
-        )
+        why = f"force reboots after {short} with pods still running, disruption budgets or not"
+        yield "reboot.drain.onTimeout", f"{why}: write abort, or a drain.timeout of {longer} or more"
     if reboot.max_unavailable == "100%":
         yield "reboot.maxUnavailable", "100% lets a node reboot while all others of its pool are down"
 
