@@ -54,7 +54,7 @@ class Origin:
 
     @property
     def source(self) -> str:
-        """For people: `override gpu, line 12`, `line 3` or `default`."""
+        """For users: `override gpu, line 12`, `line 3` or `default`."""
         where = f"line {self.line}" if self.line else "default"
         return f"override {self.override}, {where}" if self.override else where
 

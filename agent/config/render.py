@@ -72,7 +72,7 @@ def fingerprint(config: Config) -> str:
 
 
 def revision(config: Config) -> str:
-    """A short hash of what a policy asks for beside the defaults: equal on every node, and for agents of two versions.
+    """A short hash of what a policy sets beside the defaults: equal on every node, and for agents of two versions.
 
     How it is rolled out is no part of it.
     """

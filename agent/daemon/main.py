@@ -1,7 +1,7 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
 Five threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
-changes of the Node to the others, the coordinator reboots, and one looks at the canaries of a changed policy. It ends
+changes of the Node to the others, the coordinator reboots, and one polls the canaries of a changed policy. It ends
 within five seconds: every write is atomic, so interrupting one is safe.
 """
 

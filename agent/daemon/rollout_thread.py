@@ -1,6 +1,6 @@
-"""The thread that looks at the canaries while a changed policy is held back, and makes no request otherwise.
+"""The thread that polls the canaries while a changed policy is held back, and makes no request otherwise.
 
-A look is one list of Nodes and one ConfigMap. Looks come with back-off, spread over the nodes; while the soak time
+A poll is one list of Nodes and one ConfigMap. Polls come with back-off, spread over the nodes; while the soak time
 runs, the next one is when it ends. Everything that is decided is in agent/rollout/decision.py.
 """
 
@@ -46,13 +46,13 @@ class Rollouts:
         self._log = structlog.get_logger()
 
     def wake(self) -> None:
-        """What is held back may be another policy now. Looks at the same one keep their time."""
+        """What is held back may be another policy now. Polls for the same one keep their time."""
         pending = self._staging.pending
         if (pending[0].target if pending else "") != self._target or self._stop.is_set():
             self._wake.set()
 
     def run(self) -> None:
-        """Looks until stopped."""
+        """Polls until stopped."""
         while not self._stop.is_set():
             self._wake.clear()
             pending = self._staging.pending
@@ -68,7 +68,7 @@ class Rollouts:
         backoff = Backoff(first, _LONGEST_SECONDS, self._chance)
         wait_seconds = backoff.next()
         while not self._wake.wait(wait_seconds):
-            step = self._staging.observe(target, self._look(target, selector))
+            step = self._staging.observe(target, self._poll(target, selector))
             if step is None or step.take:
                 self._reload()
                 return
@@ -83,7 +83,7 @@ class Rollouts:
         if step.pending.phase is Phase.ABORTED and self._staging.runs_aborted:
             self._reload()
 
-    def _look(self, target: str, selector: Selector) -> Observation | None:
+    def _poll(self, target: str, selector: Selector) -> Observation | None:
         """None when the API server did not answer. Nothing but what is compared is kept of a Node."""
         try:
             listed = self._kube.list(NODES, label_selector=str(selector), page_size=MOST_CANARIES + 1)

@@ -21,7 +21,7 @@ from agent.errors import ConfigError, HostError, HostFileMissing
 from agent.host import Host
 from agent.report.node_status import NodeView
 from agent.rollout import decision, reports
-from agent.rollout.decision import Judgement, Observation, Pending, Phase, Step, Verdict
+from agent.rollout.decision import Assessment, Observation, Pending, Phase, Step, Verdict
 
 LAST_GOOD = f"{STATE_FOLDER}/config.last-good.yaml"
 STATE = f"{STATE_FOLDER}/rollout.json"
@@ -29,7 +29,7 @@ STATE = f"{STATE_FOLDER}/rollout.json"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A valid policy, before any override. revision: of what it asks for."""
+    """A valid policy, before any override. revision: of what it sets."""
 
     text: str
     config: Config
@@ -43,7 +43,7 @@ class Document:
 
 
 class Staging:
-    """Safe for several threads: the loop reads policies, another thread looks at the canaries."""
+    """Safe for several threads: the loop reads policies, another thread polls the canaries."""
 
     def __init__(self, host: Host, wall: Callable[[], float] = time.time) -> None:
         self._host, self._wall = host, wall
@@ -54,7 +54,7 @@ class Staging:
         self._rollout = Rollout()
         self._pending: Pending | None = None
         self._promoted = ""  # the revision that may be accepted when it is read the next time
-        self._own = Judgement()
+        self._own = Assessment()
         self._running = ""
         self._is_canary = False
         self._ended = False
@@ -123,7 +123,7 @@ class Staging:
             return tried and self._is_canary and self._own.verdict is Verdict.FAILED and not was_failed
 
     def observe(self, target: str, seen: Observation | None) -> Step | None:
-        """Takes a look at the canaries of a policy; None: it is held back no more, and the look says nothing."""
+        """Takes a poll of the canaries of a policy; None: it is held back no more, and the poll has no effect."""
         with self._lock:
             if self._pending is None or self._pending.target != target:
                 return None
@@ -149,7 +149,7 @@ class Staging:
 
     def _keep(self) -> None:
         text = reports.written(self._pending, self._own)
-        if text != self._kept and (self._pending is not None or self._own != Judgement() or self._kept):
+        if text != self._kept and (self._pending is not None or self._own != Assessment() or self._kept):
             self._kept = text
             self._write(STATE, text)
 

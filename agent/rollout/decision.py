@@ -46,7 +46,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Assessment:
     """A node's own verdict. revision: of the policy that it is about. since: epoch seconds of the verdict.
 
     failing: what did not pass in the last pass under an accepted policy; baseline: what did not when this one came.
@@ -89,7 +89,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look. more: there are canaries beside those listed. order: what a user decided about the pending policy."""
+    """One poll. more: there are canaries beside those listed. order: what a user decided about the pending policy."""
 
     canaries: tuple[Canary, ...]
     more: bool = False
@@ -98,7 +98,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows. take: the pending policy is accepted. wait_seconds: until the next look; None: with back-off.
+    """What follows. take: the pending policy is accepted. wait_seconds: until the next poll; None: with back-off.
 
     waits_for: canaries that are not well. announce: this node is stuck, for an Event.
     """
@@ -125,8 +125,8 @@ def runs_pending(pending: Pending, *, is_canary: bool) -> bool:
 
 
 def judge(
-    before: Judgement, revision: str, *, failed: Collection[str], unknown: Collection[str], tried: bool, now: float
-) -> Judgement:
+    before: Assessment, revision: str, *, failed: Collection[str], unknown: Collection[str], tried: bool, now: float
+) -> Assessment:
     """The verdict after a pass under a policy: what failed under the last accepted one is not its fault.
 
     tried: it is not accepted yet, and a failure stays one until the policy changes. Something unknown is neither
@@ -140,11 +140,11 @@ def judge(
         verdict = Verdict.FAILED
     since = before.since if is_same and verdict is before.verdict else now
     failing = before.failing if tried else tuple(sorted({*failed, *unknown})[:_BASELINE_LIMIT])
-    return Judgement(revision, verdict, since, failing, baseline)
+    return Assessment(revision, verdict, since, failing, baseline)
 
 
 def decide(pending: Pending, soak_seconds: float, seen: Observation | None, now: float) -> Step:
-    """What follows from a look at the canaries; None: the API server did not answer, and nothing changes."""
+    """What follows from a poll of the canaries; None: the API server did not answer, and nothing changes."""
     if seen is None:
         return Step(pending)
     if seen.order is Order.PROMOTE:

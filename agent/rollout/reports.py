@@ -16,7 +16,7 @@ from agent import annotations as keys
 from agent.config.selector import Selector
 from agent.model import Condition
 from agent.report.node_status import NodeView
-from agent.rollout.decision import MOST_CANARIES, Canary, Judgement, Observation, Order, Pending, Phase, Verdict
+from agent.rollout.decision import MOST_CANARIES, Assessment, Canary, Observation, Order, Pending, Phase, Verdict
 from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 
 ORDERS = "node-hardening-rollout"  # the ConfigMap that only users write
@@ -28,7 +28,7 @@ _LATEST_SECONDS = 4102444800.0  # the year 2100
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a Node's annotation says. revision: of the policy in use. target: one that is held back, or empty."""
+    """What a Node's annotation holds. revision: of the policy in use. target: one that is held back, or empty."""
 
     revision: str = ""
     target: str = ""
@@ -64,7 +64,7 @@ def canary(node: Mapping[str, Any], selector: Selector) -> Canary | None:
 def observation(
     nodes: Iterable[Mapping[str, Any]], selector: Selector, orders: Mapping[str, Any], target: str
 ) -> Observation:
-    """One look. nodes: at most one more than there may be canaries. orders: the ConfigMap, empty for none."""
+    """One poll. nodes: at most one more than there may be canaries. orders: the ConfigMap, empty for none."""
     found = [one for one in (canary(node, selector) for node in nodes) if one is not None]
     return Observation(tuple(found[:MOST_CANARIES]), len(found) > MOST_CANARIES, order(orders, target))
 
@@ -77,7 +77,7 @@ def order(orders: Mapping[str, Any], target: str) -> Order | None:
     return next((one for one in Order if one == data.get("decision")), None)
 
 
-def view(running: str, pending: Pending | None, own: Judgement, *, is_canary: bool, uses_canaries: bool) -> NodeView:
+def view(running: str, pending: Pending | None, own: Assessment, *, is_canary: bool, uses_canaries: bool) -> NodeView:
     """What the Node shows. running: the revision in use. Nothing where no policy names canaries."""
     if not uses_canaries:
         return NodeView({keys.ROLLOUT: None})
@@ -93,7 +93,7 @@ def view(running: str, pending: Pending | None, own: Judgement, *, is_canary: bo
 
 
 def sentence(running: str, pending: Pending | None) -> str:
-    """For people; nothing parses it. It changes with the phase alone, not with every look."""
+    """For users; nothing parses it. It changes with the phase alone, not with every look."""
     return f"policy {running} is in force" + (f"; {_held(pending)}" if pending is not None else "")
 
 
@@ -115,17 +115,17 @@ def _held(pending: Pending) -> str:
     return f"policy {pending.target} {why[pending.phase]}"
 
 
-def written(pending: Pending | None, own: Judgement) -> str:
+def written(pending: Pending | None, own: Assessment) -> str:
     """What a node remembers, for its disk."""
-    return json.dumps({"v": 1, "pending": asdict(pending) if pending else None, "judgement": asdict(own)})
+    return json.dumps({"v": 1, "pending": asdict(pending) if pending else None, "assessment": asdict(own)})
 
 
-def remembered(text: str) -> tuple[Pending | None, Judgement]:
+def remembered(text: str) -> tuple[Pending | None, Assessment]:
     """What a node remembered. Raises ValueError for anything else than what `written` writes."""
     try:
         data = json.loads(text)
-        pending, own = data["pending"], data["judgement"]
-        own = Judgement(**own | {key: tuple(map(str, own[key])) for key in ("failing", "baseline")})
+        pending, own = data["pending"], data["assessment"]
+        own = Assessment(**own | {key: tuple(map(str, own[key])) for key in ("failing", "baseline")})
         own = _checked(own, verdict=Verdict(own.verdict))
         if pending is not None:
             pending = Pending(**pending | {"seen": tuple(map(str, pending["seen"]))})

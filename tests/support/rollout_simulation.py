@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from agent.config.groups import Rollout
@@ -19,8 +19,8 @@ from agent.kube.retry import Backoff
 from agent.rollout import reports
 from agent.rollout.decision import (
     STUCK_SECONDS,
+    Assessment,
     Canary,
-    Judgement,
     Observation,
     Order,
     Pending,
@@ -36,6 +36,7 @@ SOAK = 1800.0
 _DAY = 86400.0
 _LONGEST_LOOK = 600.0
 _PASS = 300.0
+_TROUBLES = ("away", "vanish", "vanish", "heal", "relabel", "restart", "promote", "abort", "none")
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Node:
     is_canary: bool
     accepted: str | None = None
     pending: Pending | None = None
-    own: Judgement = field(default_factory=Judgement)
+    own: Assessment = field(default_factory=Assessment)
     running: str = ""
     mounted: str = ""
     events: list[tuple[float, str]] = field(default_factory=list)
@@ -126,10 +127,13 @@ class World:
     def run(self, seconds: float) -> None:
         """Until so much later; the invariants are checked with each step."""
         ends = self.now + seconds
+        steps: dict[str, Callable[[Node, int], None]] = {
+            "read": self.read, "pass": self.passed, "look": self.look,
+        }  # fmt: skip
         while self.events and self.events[0][0] <= ends:
             self.now, _, what, name, token = heapq.heappop(self.events)
             if (node := self.nodes.get(name)) is not None:
-                {"read": self.read, "pass": self.passed, "look": self.look}[what](node, token)
+                steps[what](node, token)
         self.now = ends
 
     # -- what an agent does ----------------------------------------------------------------------------------------

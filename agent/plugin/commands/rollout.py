@@ -1,7 +1,7 @@
 """`rollout status|promote|abort`: how far a changed policy is, and a user's decision about it.
 
-A decision is a ConfigMap that agents read and only users write. It names the policy's revision, so that it says nothing
-about the next change.
+A decision is a ConfigMap that agents read and only users write. It names the policy's revision, so that it does not
+count for the next change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agent.rollout.reports import ORDERS
 _COLOURS = {Verdict.VERIFIED: GOOD, Verdict.FAILED: BAD, Verdict.UNKNOWN: WARN}
 _SHOWN = 100
 _EFFECTS = {
-    Order.PROMOTE: "every node takes it with its next look, within ten minutes, whatever the canaries report",
+    Order.PROMOTE: "every node takes it with its next poll, within ten minutes, whatever the canaries report",
     Order.ABORT: "every node keeps its last policy, and the canaries return to theirs within ten minutes",
 }
 _DONE = {Order.PROMOTE: "promoted", Order.ABORT: "aborted"}
@@ -37,12 +37,16 @@ _AUDITS = {Order.PROMOTE: AuditReason.ROLLOUT_PROMOTED, Order.ABORT: AuditReason
 
 @dataclass(slots=True)
 class _Fleet:
-    """What the Nodes show. running: nodes by revision; pending: by phase, of the newest policy."""
+    """What the Nodes show. running: nodes by revision. pending: those that hold the newest policy back, by phase.
+
+    undecided: pending ones, and canaries that try it.
+    """
 
     running: Counter[str] = field(default_factory=Counter)
     pending: Counter[Phase] = field(default_factory=Counter)
     canaries: list[Canary] = field(default_factory=list)
     silent: int = 0
+    undecided: int = 0
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +85,8 @@ def _fleet(session: Session, config: Config, newest: str) -> _Fleet:
             found.silent += not report.revision
             found.running[report.revision] += bool(report.revision)
             if report.target == newest and report.phase is not None:
-                found.pending[report.phase] += 1
+                found.undecided += 1
+                found.pending[report.phase] += report.revision != newest
             canary = reports.canary(node, config.rollout.canary) if config.rollout.canary else None
             found.canaries += [canary] if canary is not None else []
     return found
@@ -140,8 +145,8 @@ def _decide(
     held = sum(fleet.pending.values())
     if reports.order(orders, newest) is order:
         return _done(session, newest, order, f"policy {newest} is {_DONE[order]} already", changed=False)
-    if not held:
-        raise UsageError(f"no node holds policy {newest} back: there is nothing to {order.value}; nothing was changed")
+    if not fleet.undecided:
+        raise UsageError(f"policy {newest} is not being rolled out: nothing to {order.value}; nothing was changed")
     who = mutations.user_name(session.kube)
     data = {"decision": order.value, "revision": newest, "reason": reason, "by": who}
     lines = (f"configmap/{ORDERS} in {session.namespace}: {order.value} policy {newest}",

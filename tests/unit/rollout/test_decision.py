@@ -10,8 +10,8 @@ from agent.config.groups import Rollout
 from agent.config.selector import Selector, parse
 from agent.rollout.decision import (
     STUCK_SECONDS,
+    Assessment,
     Canary,
-    Judgement,
     Observation,
     Order,
     Pending,
@@ -149,12 +149,12 @@ def test_a_forged_time_neither_shortens_nor_postpones_the_soak_time_forever() ->
 # -- the verdict -------------------------------------------------------------------------------------------------------
 
 
-def verdict(before: Judgement, failed: set[str], unknown: set[str] = frozenset(), *, tried: bool = True) -> Judgement:  # type: ignore[assignment]
+def verdict(before: Assessment, failed: set[str], unknown: set[str] = frozenset(), *, tried: bool = True) -> Assessment:  # type: ignore[assignment]
     return judge(before, NEW, failed=failed, unknown=unknown, tried=tried, now=50.0)
 
 
 def test_what_failed_before_is_not_the_new_policys_fault() -> None:
-    before = judge(Judgement(), OLD, failed={"x"}, unknown={"y"}, tried=False, now=1.0)
+    before = judge(Assessment(), OLD, failed={"x"}, unknown={"y"}, tried=False, now=1.0)
     assert before.verdict is Verdict.FAILED
     assert verdict(before, {"x"}, {"y"}).verdict is Verdict.VERIFIED
     assert verdict(before, {"x", "z"}).verdict is Verdict.FAILED
@@ -162,7 +162,7 @@ def test_what_failed_before_is_not_the_new_policys_fault() -> None:
 
 
 def test_a_failure_stays_one_while_the_policy_is_tried() -> None:
-    failed = verdict(Judgement(), {"x"})
+    failed = verdict(Assessment(), {"x"})
     assert verdict(failed, set()).verdict is Verdict.FAILED
     assert verdict(failed, set(), tried=False).verdict is Verdict.VERIFIED
     assert judge(failed, OLD, failed=set(), unknown=set(), tried=True, now=60.0).verdict is Verdict.VERIFIED
@@ -170,12 +170,12 @@ def test_a_failure_stays_one_while_the_policy_is_tried() -> None:
 
 def test_what_a_refused_policy_broke_is_the_fault_of_the_next_one_too() -> None:
     """A correction that does not correct must not pass because the mistake was there before it."""
-    before = judge(Judgement(), OLD, failed=set(), unknown=set(), tried=False, now=1.0)
+    before = judge(Assessment(), OLD, failed=set(), unknown=set(), tried=False, now=1.0)
     refused = verdict(before, {"x"})
     assert judge(refused, "c" * 12, failed={"x"}, unknown=set(), tried=True, now=60.0).verdict is Verdict.FAILED
 
 
 def test_the_time_of_a_verdict_is_when_it_became_so() -> None:
-    first = verdict(Judgement(), set())
+    first = verdict(Assessment(), set())
     assert judge(first, NEW, failed=set(), unknown=set(), tried=True, now=90.0).since == 50.0
     assert judge(first, NEW, failed={"x"}, unknown=set(), tried=True, now=90.0).since == 90.0
