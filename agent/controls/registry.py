@@ -7,7 +7,7 @@ iterates over CONTROLS; nothing else names them. One control's failure never hid
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -85,9 +85,9 @@ def controls_of(
     )
 
 
-def is_unchanged(name: str, before: Config | None, after: Config) -> bool:
-    """Whether a control's section is the same in two policies."""
-    return before is not None and getattr(before, name) == getattr(after, name)
+def unchanged(before: Config | None, after: Config) -> Collection[str]:
+    """The controls whose section is the same in two policies."""
+    return [spec.name for spec in CONTROLS if before is not None and spec.section(before) == spec.section(after)]
 
 
 def enforced(config: Config) -> list[str]:

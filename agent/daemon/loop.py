@@ -146,7 +146,8 @@ class Daemon:
             return
         self._rate.interval_seconds = config.interval
         # Kept from pass to pass, and where its section is the same: a control may cache what has not changed.
-        same = {one.name: one for one in self._controls if registry.is_unchanged(one.name, before.config, config)}
+        names = registry.unchanged(before.config, config)
+        same = {one.name: one for one in self._controls if one.name in names}
         self._controls = registry.controls_of(config, self._host, configz=self._configz, kept=same)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))

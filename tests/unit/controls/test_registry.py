@@ -141,3 +141,14 @@ def test_nothing_above_the_registry_names_a_control() -> None:
     listed = re.compile(rf'"(?:{names})"[^\n]*"(?:{names})"|config\.(?:{names})\b')
     above = [path for folder in ("daemon", "cli", "report") for path in (ROOT / "agent" / folder).rglob("*.py")]
     assert [path.name for path in above if listed.search(path.read_text())] == []
+
+
+def test_a_control_whose_section_is_the_same_is_used_again(tmp_path: Path) -> None:
+    """With other labels or another policy, only what differs is made again: a control may cache."""
+    host, before = Host(tmp_path), schema.Config()
+    after = schema.Config(modprobe=schema.Modprobe(deny=("hfs",)))
+    controls = registry.controls_of(before, host)
+    kept = {one.name: one for one in controls if one.name in registry.unchanged(before, after)}
+    made = registry.controls_of(after, host, kept=kept)
+    assert [one.name for one in made if one not in controls] == ["modprobe"]
+    assert list(registry.unchanged(None, after)) == []
