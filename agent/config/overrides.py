@@ -18,11 +18,14 @@ from agent.config.schema_tree import Section, Table, keys
 MOST = 32
 _POOL = "is counted over a pool: nodes that count differently would go down together"
 _LOCK = "every node of a pool has to judge a lock alike"
+_MOUNTS = "the DaemonSet mounts the folders that the policy of the whole cluster names"
 _WRITES = "the agents' admission policy is made from the policy of the whole cluster"
 # What an override must not set, and why. Anything else may differ from node to node.
 CLUSTER_WIDE: Mapping[str, str] = {
     "overrides": "an override has no overrides of its own",
     "rollout": "every node has to know the same canaries",
+    "modprobe.file": _MOUNTS,
+    "seccomp.directory": _MOUNTS,
     "reboot.pool": "nodes that see different pools would take different locks",
     "reboot.concurrency": _POOL,
     "reboot.maxUnavailable": _POOL,
