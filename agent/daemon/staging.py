@@ -112,7 +112,7 @@ class Staging:
         """Takes the result of a pass; whether the policy that is being tried has just been found to fail here."""
         with self._lock:
             tried = self._pending is not None and self._running == self._pending.target
-            if not self._rollout.canary or not self._running:
+            if not self._running:
                 return False
             before, self._own = (
                 self._own,

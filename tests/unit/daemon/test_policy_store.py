@@ -158,6 +158,18 @@ def test_a_canary_tries_it_at_once_and_an_abort_brings_it_back(site: Site) -> No
     assert not site.store.staging.ended()
 
 
+def test_what_failed_before_the_first_rollout_is_not_its_fault(site: Site) -> None:
+    """Canaries and the first change for them may come together."""
+    site.store.take_labels({"metadata": {"labels": {"canary": "true"}}})
+    site.write(interval="1m")
+    site.store.load()
+    site.store.staging.judge(failed=["old"], unknown=[])
+    site.write(interval="2m", rollout=ROLLOUT)
+    assert site.interval() == 120.0
+    assert not site.store.staging.judge(failed=["old"], unknown=[])
+    assert site.store.staging.judge(failed=["old", "new"], unknown=[])
+
+
 def test_a_poll_of_what_is_held_back_no_more_has_no_effect(site: Site) -> None:
     site.write(interval="1m", rollout=ROLLOUT)
     site.store.load()
