@@ -57,7 +57,7 @@ class AuditReason(StrEnum):
     REBOOT_SKIP_SET = "RebootSkipSet", False, "A user opted the node out of reboots; who and why"
     REBOOT_SKIP_REMOVED = "RebootSkipRemoved", False, "A user removed the node's opt-out"
     REBOOT_REQUESTED = "RebootRequested", False, "A user requested a reboot of the node; who and why"
-    ROLLOUT_PROMOTED = "RolloutPromoted", True, "A user let all nodes take a policy without its canaries; who and why"
+    ROLLOUT_PROMOTED = "RolloutPromoted", True, "A user promoted a policy to all nodes; who and why"
     ROLLOUT_ABORTED = "RolloutAborted", False, "A user stopped the rollout of a policy; who and why"
     REBOOT_LOCK_FORCE_RELEASED = (
         "RebootLockForceReleased", True, "A user took the reboot lock from its holder; who, from whom and why",
