@@ -18,9 +18,11 @@ from agent.cli import common, lint_output, options, table
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import labels_of, validate
 from agent.config import Config, load_or_default
+from agent.config.overrides import merge
 from agent.controls import registry
 from agent.controls.registry import Act
 from agent.daemon.config_store import fingerprint
+from agent.daemon.node_labels import NodeLabels
 from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
@@ -108,11 +110,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
-    """The policy and the node that the arguments name; sets up the log."""
+    """The policy, merged for the last known labels of the node, and the node; sets up the log."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
     common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
-    return config, common.node_host(arguments.host_root, arguments.host_exec)
+    host = common.node_host(arguments.host_root, arguments.host_exec)
+    return merge(config, NodeLabels(host).known), host
 
 
 def _evidence(config: Config, host: Host) -> dict[str, object]:
