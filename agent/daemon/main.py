@@ -1,8 +1,8 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
-Five threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
-changes of the Node to the others, the coordinator reboots, and one polls the canaries of a changed policy. It ends
-within five seconds: every write is atomic, so interrupting one is safe.
+Four threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
+changes of the Node to the others, and the coordinator reboots. One more polls the canaries while a changed policy is
+held back. It ends within five seconds: every write is atomic, so interrupting one is safe.
 """
 
 from __future__ import annotations
@@ -70,16 +70,18 @@ def serve(
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads
         announce=reboots.announce,
     )
-    rollouts = Rollouts(kube, store.staging, publisher, namespace=namespace, reload=daemon.reload, stop=stop)
+    rollouts = Rollouts(
+        kube, store.staging, publisher, namespace=namespace, reload=daemon.reload, stop=stop,
+        spawn=lambda run: _thread("rollouts", run, stop).start(),
+    )  # fmt: skip
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
     threads = [
-        threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
+        _thread(name, target, stop)
         for name, target in (
             ("loop", daemon.run),
             ("publisher", publisher.run),
             ("reboots", reboots.run),
-            ("rollouts", rollouts.run),
             ("node-watch", lambda: _follow(kube, node, publisher, reboots.nodes, daemon)),
         )
     ]
@@ -106,6 +108,10 @@ def serve(
     late = [thread.name for thread in threads if thread.is_alive()]
     log.info("stopped", cut_off=late)
     return 0
+
+
+def _thread(name: str, target: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    return threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
 
 
 def supervise(target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The thread that polls the canaries while a changed policy is held back, and makes no request otherwise.
+"""Polls the canaries while a changed policy is held back, and makes no request otherwise.
 
 A poll is one list of Nodes and one ConfigMap. Polls come with back-off, spread over the nodes; while the soak time
 runs, the next one is when it ends. Everything that is decided is in agent/rollout/decision.py.
@@ -31,36 +31,44 @@ _SPREAD = 0.1  # of the soak time, so that not all nodes change in the same seco
 
 
 class Rollouts:
-    """`run` returns after `stop` is set and `wake` was called."""
+    """Has a thread only while something is held back, for most nodes never."""
 
     def __init__(
         self, kube: Kube, staging: Staging, sink: Sink, *, namespace: str, reload: Callable[[], None],
-        stop: threading.Event, chance: random.Random | None = None,
+        stop: threading.Event, spawn: Callable[[Callable[[], None]], None], chance: random.Random | None = None,
     ) -> None:  # fmt: skip
-        """namespace: the agent's own. reload: makes the loop read the policy again."""
+        """namespace: the agent's own. reload: makes the loop read the policy again. spawn: runs it in a thread."""
         self._kube, self._staging, self._sink, self._namespace = kube, staging, sink, namespace
-        self._reload, self._stop = reload, stop
+        self._reload, self._stop, self._spawn = reload, stop, spawn
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._wake = threading.Event()
+        self._lock = threading.Lock()
         self._target = ""
+        self._is_running = False
         self._log = structlog.get_logger()
 
     def wake(self) -> None:
         """What is held back may be another policy now. Polls for the same one keep their time."""
-        pending = self._staging.pending
-        if (pending[0].target if pending else "") != self._target or self._stop.is_set():
+        with self._lock:
+            pending = self._staging.pending
+            if (pending[0].target if pending else "") == self._target and not self._stop.is_set():
+                return
             self._wake.set()
+            if pending and not self._is_running:
+                self._is_running = True
+                self._spawn(self.run)
 
     def run(self) -> None:
-        """Polls until stopped."""
-        while not self._stop.is_set():
-            self._wake.clear()
-            pending = self._staging.pending
-            self._target = pending[0].target if pending else ""
-            if pending is None:
-                self._wake.wait()
-            else:
-                self._follow(pending[0].target, pending[1].canary, pending[1].soak)
+        """Polls until nothing is held back, or `stop` is set and `wake` was called."""
+        while True:
+            with self._lock:
+                self._wake.clear()
+                pending = self._staging.pending
+                self._target = pending[0].target if pending else ""
+                if pending is None or self._stop.is_set():
+                    self._is_running = False
+                    return
+            self._follow(pending[0].target, pending[1].canary, pending[1].soak)
 
     def _follow(self, target: str, selector: Selector, soak_seconds: float) -> None:
         """Until it is decided, or something else is pending."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,11 @@ class Site:
         self.events: list[Reason] = []
         self.views: list[NodeView] = []
         self.reloads = 0
+        self.spawned: list[Callable[[], None]] = []
         server: Any = self.server
         self.rollouts = Rollouts(
             server, self.store.staging, self, namespace="ns", reload=self.reload, stop=self.stop,
-            chance=random.Random(1),
+            spawn=self.spawned.append, chance=random.Random(1),
         )  # fmt: skip
         for interval in ("1m", "2m"):
             rollout = {"canary": "canary=true", "soak": "0s"}
@@ -131,13 +133,18 @@ def test_an_api_server_that_is_away_changes_nothing(site: Site) -> None:
     assert site.events == []
 
 
-def test_nothing_is_requested_while_nothing_is_held_back(site: Site) -> None:
-    site.store.staging.observe(site.target, None)
-    site.file.write_text(json.dumps({"interval": "1m", "rollout": {"canary": "canary=true"}}))
+def test_there_is_a_thread_only_while_something_is_held_back(site: Site) -> None:
+    """And one alone, however often the policy is read."""
+    for _ in range(3):
+        site.rollouts.wake()
+    assert len(site.spawned) == 1
+    site.canary("verified")
+    site.spawned[0]()
+    site.stop.clear()
+    site.rollouts.wake()
+    assert len(site.spawned) == 1
+    assert len(site.server.requests) == 2
+    site.file.write_text(json.dumps({"interval": "3m", "rollout": {"canary": "canary=true"}}))
     site.store.load()
-    thread = threading.Thread(target=site.rollouts.run)
-    thread.start()
-    site.end()
-    thread.join(10)
-    assert not thread.is_alive()
-    assert site.server.requests == []
+    site.rollouts.wake()
+    assert len(site.spawned) == 2
