@@ -14,6 +14,7 @@ POLICY = f"{PREFIX}policy"
 VERSION = f"{PREFIX}version"
 LAST_CHANGE = f"{PREFIX}last-change"
 CONFIG_PROBLEM = f"{PREFIX}config-problem"
+ROLLOUT = f"{PREFIX}rollout"
 
 # Annotations of a Node about its reboots; the last two are written by users.
 REBOOT = f"{PREFIX}reboot"
@@ -28,6 +29,7 @@ LABEL = f"{PREFIX}hardened"
 TAINT = f"{PREFIX}not-hardened"
 CONDITION_HARDENED = "NodeHardened"
 CONDITION_REBOOT = "RebootRequired"
+CONDITION_POLICY = "PolicyCurrent"
 
 # Annotations of a reboot lock's Lease.
 LOCK_PHASE = f"{PREFIX}phase"

@@ -42,6 +42,21 @@ class Reason(StrEnum):
         Urgency.ON_CALL,
         "A changed configuration does not validate; the last valid one is used",
     )
+    POLICY_FAILED_ON_CANARY = (
+        "PolicyFailedOnCanary",
+        Urgency.ON_CALL,
+        "A changed policy fails checks on this canary; other nodes keep the last one",
+    )
+    POLICY_ACCEPTED = (
+        "PolicyAccepted",
+        Urgency.NORMAL,
+        "The rollout of a policy ended on this canary: the policy in force is the one for all nodes",
+    )
+    POLICY_ROLLOUT_STUCK = (
+        "PolicyRolloutStuck",
+        Urgency.WARNING,
+        "A changed policy has waited for its canaries for an hour; names them",
+    )
 
     REBOOT_REQUIRED = "RebootRequired", Urgency.NORMAL, "The sentinel requests a reboot; names the packages"
     REBOOT_BLOCKED = "RebootBlocked", Urgency.NORMAL, "The reboot waits; names by whom or by what"

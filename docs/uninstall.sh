@@ -57,7 +57,7 @@ cut -d' ' -f1 "$work/nodes" | sort -u | while read -r node; do
     if grep " annotations ${PREFIX}reboot-state " "$work/node" | grep '"cordoned":true' | grep -qv '"uncordoned":true'; then
         "$KUBECTL" uncordon "$node"
     fi
-    for condition in NodeHardened RebootRequired; do
+    for condition in NodeHardened RebootRequired PolicyCurrent; do
         if grep -q " condition $condition\$" "$work/node"; then
             "$KUBECTL" patch node "$node" --subresource=status --type=strategic \
                 -p "{\"status\":{\"conditions\":[{\"type\":\"$condition\",\"\$patch\":\"delete\"}]}}"

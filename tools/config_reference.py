@@ -126,6 +126,15 @@ notify:
   - type: pagerduty
     keyFile: /etc/node-hardening/secrets/pagerduty
     template: "{cluster}: {node} {event}: {message}"
+overrides:                                              # docs/policies.md
+  - name: gpu
+    nodeSelector: node.example.com/pool=gpu
+    modprobe: {allow: [udf]}                            # lists are replaced
+    kubelet: {skip: {"4.3.1": null}}                    # mappings are merged; null removes an entry
+    reboot: {drain: {timeout: 2h}}
+rollout:
+  canary: node.example.com/canary=true
+  soak: 1h
 """
 
 

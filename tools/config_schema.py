@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.config import scalar_types, selector, units
+from agent.config.overrides import CLUSTER_WIDE
 from agent.config.render import spelled
 from agent.config.scalar_types import Kind
 from agent.config.schema import API_VERSION, KIND, Config
-from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Overlay, Section, Table, keys
 
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
@@ -113,6 +114,10 @@ def _key(key: Key) -> dict[str, Any]:
 
 def _form(form: Form) -> dict[str, Any]:
     match form:
+        case Overlay(make):
+            own = _section(make)
+            rest = {name: _key(key) for name, key in keys(Config).items() if name not in CLUSTER_WIDE}
+            return {**own, "properties": {**own["properties"], **_changeable(rest, "")}}
         case Section(make):
             return _section(make)
         case Nullable(inner):
@@ -126,6 +131,21 @@ def _form(form: Form) -> dict[str, Any]:
             return {"enum": [*form.words, *([False] if "off" in form.words else [])]}
         case Leaf(kind):
             return dict(SCALARS[kind])
+
+
+def _changeable(described: Mapping[str, dict[str, Any]], above: str) -> dict[str, Any]:
+    """The keys that an override may set, without defaults; null removes an entry of a mapping."""
+    found = {}
+    for name, one in described.items():
+        if (path := f"{above}{name}") in CLUSTER_WIDE:
+            continue
+        changed = {key: value for key, value in one.items() if key != "default"}
+        if "properties" in one:
+            changed["properties"] = _changeable(one["properties"], f"{path}.")
+        elif isinstance(one.get("additionalProperties"), dict):
+            changed["additionalProperties"] = _or_null(one["additionalProperties"])
+        found[name] = changed
+    return found
 
 
 def _names(of_key: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ https://docs.github.com/actions/reference/workflows-and-actions/workflow-command
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 from agent import __version__
 from agent.cli.validate import Result
+from agent.config.overrides import Origin
 from agent.errors import Problem
 from agent.terminal import Style, printable
 
@@ -27,8 +28,19 @@ def document(result: Result) -> dict[str, object]:
         "problems": [_document(one) for one in result.problems],
         "warnings": [_document(one) for one in result.warnings],
         "unchecked": result.unchecked,
+        **({"policies": [_merged(file, found) for file, found in result.policies]} if result.policies else {}),
         "skipped": [{"file": one.file, "reason": one.reason, "inDoubt": one.in_doubt} for one in result.skipped],
     }
+
+
+def _merged(file: str, found: Sequence[Origin]) -> dict[str, object]:
+    """A policy for the labels that were given: what is no default."""
+    values = [
+        {"key": one.key, "value": one.value, "override": one.override or None, "line": one.line}
+        for one in found
+        if one.line
+    ]
+    return {"file": file, "values": values}
 
 
 def _status(result: Result) -> str:
@@ -51,6 +63,11 @@ def table(result: Result, style: Style, *, verbose: bool) -> str:
     for one in result.skipped if verbose else ():
         mark = style.paint("not judged", "33") if one.in_doubt else "skipped"
         lines.append(f"{mark}  {printable(one.file)}  ({printable(one.reason)})")
+    for file, found in result.policies:
+        lines.append(
+            style.paint(f"{printable(file)}, merged for these labels; what is not listed is the default:", "1")
+        )
+        lines += [printable(f"  {one.key}: {json.dumps(one.value)}  # {one.source}") for one in found if one.line]
     colour = "31;1" if result.problems else "33;1" if result.unchecked else "32"
     return "\n".join([*lines, style.paint(_verdict(result, len(bad)), colour)]) + "\n"
 

@@ -16,11 +16,13 @@ import yaml
 from agent import __version__
 from agent.cli import common, lint_output, options
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
-from agent.cli.validate import validate
+from agent.cli.validate import labels_of, validate
 from agent.config import Config, load_or_default
+from agent.config.overrides import merge
 from agent.controls import registry
 from agent.controls.registry import Act
 from agent.daemon.config_store import fingerprint
+from agent.daemon.node_labels import NodeLabels
 from agent.errors import AgentError, HostError, UsageError
 from agent.host import Host
 from agent.model import Outcome, Report, Status
@@ -94,7 +96,8 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    result = validate(arguments.paths, Host("/"), arguments.type, arguments.target)
+    labels = labels_of(arguments.labels) if arguments.labels is not None else None
+    result = validate(arguments.paths, Host("/"), arguments.type, arguments.target, labels)
     if arguments.output == "table":
         _out(lint_output.table(result, style_of(sys.stdout, os.environ), verbose=arguments.verbose))
     elif arguments.output in lint_output.FORMATS:
@@ -124,11 +127,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
-    """The policy and the node that the arguments name; sets up the log."""
+    """The policy, merged for the last known labels of the node, and the node; sets up the log."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
     common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
-    return config, common.node_host(arguments.host_root, arguments.host_exec)
+    host = common.node_host(arguments.host_root, arguments.host_exec)
+    return merge(config, NodeLabels(host).known), host
 
 
 def _evidence(config: Config, host: Host) -> dict[str, object]:

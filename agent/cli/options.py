@@ -81,6 +81,9 @@ def _validate(validate: argparse.ArgumentParser) -> None:
         help="the nodes that the files are for, with the oldest kernel, such as amd64/5.15; may be repeated "
         "(default: amd64 and arm64, any kernel)",
     )  # fmt: skip
+    validate.add_argument(
+        "--labels", metavar="A=B,…", help="show the policy of a node with these labels, and where each value comes from"
+    )
     validate.add_argument("--strict", action="store_true", help="fail also on what may be ours and was not judged")
     validate.add_argument("-v", "--verbose", action="store_true", help="list what was skipped, and why")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agent import config
+from agent.cli.dangers import advise
 from agent.cli.manifests import POLICY, Text, is_object, names_our_map, texts
 from agent.config.loader import decode, read_content
+from agent.config.overrides import Origin, matching, origins
 from agent.config.recognition import Claim, policy_claim
+from agent.config.selector import KEY, VALUE
+from agent.config.validation import refused
 from agent.controls import registry
 from agent.controls.base import FileType
 from agent.errors import ConfigError, HostError, Problem, UsageError
@@ -40,11 +45,22 @@ def _lint_policy(content: str, path: str, _host: Host) -> Sequence[Problem]:
     return ()
 
 
+def labels_of(text: str) -> dict[str, str]:
+    """`a=b,c=d` as labels. Raises UsageError."""
+    labels = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if not (re.fullmatch(KEY, name) and re.fullmatch(VALUE, value)):
+            raise UsageError(f"--labels: {part!r} is not a label: write key=value, several with commas")
+        labels[name] = value
+    return labels
+
+
 def file_types(targets: Sequence[str] = ()) -> Mapping[str, FileType]:
     """Every type of file that is linted, by its word on the command line. targets: words of --target."""
     found = {spec.name: spec.file_type for spec in registry.CONTROLS if spec.file_type is not None}
     controls = {name: one.aimed(targets) if targets and one.aimed else one for name, one in found.items()}
-    return controls | {POLICY: FileType("configuration", policy_claim, _lint_policy)}
+    return controls | {POLICY: FileType("configuration", policy_claim, _lint_policy, advise)}
 
 
 class Skipped(NamedTuple):
@@ -59,6 +75,7 @@ class Skipped(NamedTuple):
 class Result:
     """What was linted (file and kind) and what is wrong.
 
+    policies: each valid one, merged for the labels that were given.
     unchecked: texts of ours that could not be linted, with the reason. warnings: what valid profiles leave open.
     """
 
@@ -66,6 +83,7 @@ class Result:
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    policies: list[tuple[str, list[Origin]]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     @property
@@ -74,14 +92,20 @@ class Result:
         return [f"{one.file}: {one.reason}" for one in self.skipped if one.in_doubt]
 
 
-def validate(paths: Sequence[str], host: Host, forced: str = "", targets: Sequence[str] = ()) -> Result:
+def validate(
+    paths: Sequence[str],
+    host: Host,
+    forced: str = "",
+    targets: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Result:
     """Lints every path, every file of a folder, and standard input for `-`. forced: the type of all of them. targets:
-    the nodes that they are for, words of --target.
+    the nodes that they are for, words of --target. labels: of a node whose policy is to be shown.
 
     Raises UsageError for a path that does not exist, a folder without files and a word that is no target.
     """
     result = Result()
-    linter = _Linter(host, result, file_types(targets), forced)
+    linter = _Linter(host, result, file_types(targets), forced, labels)
     for given in paths:
         linter.path(given)
     result.problems.sort()
@@ -90,8 +114,11 @@ def validate(paths: Sequence[str], host: Host, forced: str = "", targets: Sequen
 
 
 class _Linter:
-    def __init__(self, host: Host, result: Result, types: Mapping[str, FileType], forced: str) -> None:
+    def __init__(
+        self, host: Host, result: Result, types: Mapping[str, FileType], forced: str, labels: Mapping[str, str] | None
+    ) -> None:
         self._host, self._result, self._types, self._forced = host, result, types, forced
+        self._labels = labels
 
     def path(self, given: str) -> None:
         if given == STDIN:
@@ -198,6 +225,18 @@ class _Linter:
         self._result.problems += _shifted(problems, text)
         if not problems:
             self._result.warnings += _shifted(kind.advise(text.content, text.file), text)
+            if self._labels is not None and kind is self._types[POLICY]:
+                self._merge(text, self._labels)
+
+    def _merge(self, text: Text, labels: Mapping[str, str]) -> None:
+        """Rules that only overrides together break are found for these labels."""
+        made, lines = config.read(text.content, text.file)
+        broken = refused(made, matching(made, labels))
+        self._result.problems += [
+            Problem(text.file, 0, key, f"{message} (with these labels)") for key, message in broken
+        ]
+        shifted = [replace(one, line=one.line and one.line + text.first_line) for one in origins(made, lines, labels)]
+        self._result.policies.append((text.file, shifted))
 
     def _wrong(self, file: str, problems: Sequence[Problem]) -> None:
         self._result.checked.append((file, "unknown"))

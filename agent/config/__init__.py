@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.config.loader import load, load_or_default, loads
-from agent.config.render import fingerprint
+from agent.config.loader import load, load_or_default, loads, read, text_of
+from agent.config.render import fingerprint, revision
 from agent.config.schema import Config
 
-__all__ = ["Config", "fingerprint", "load", "load_or_default", "loads"]
+__all__ = ["Config", "fingerprint", "load", "load_or_default", "loads", "read", "revision", "text_of"]

@@ -10,13 +10,16 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.config import suggestions, units, validation
+from agent.config.groups import REMOVED, Assignment, Override
+from agent.config.overrides import CLUSTER_WIDE
 from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import API_VERSION, KIND, Config
-from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Section, Table, keys
+from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Overlay, Section, Table, keys
 from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
 from agent.errors import ConfigError, Problem
 
@@ -28,22 +31,30 @@ _BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_dura
 def load_or_default(path: str | Path, *, explicit: bool) -> Config:
     """The configuration in the file; the default one when the file is not explicit and does not exist.
 
+    Raises ConfigError.
+    """
+    return loads(text_of(path, explicit=explicit), str(path))
+
+
+def text_of(path: str | Path, *, explicit: bool) -> str:
+    """The file's text; an empty one when the file is not explicit and does not exist.
+
     A dangling symlink is an error: a ConfigMap's mount that lost its key. Raises ConfigError.
     """
     if not explicit:
         try:
             os.lstat(path)
         except FileNotFoundError:
-            return Config()
+            return ""
         except OSError:
-            pass  # permissions, a file in place of a folder: load reports what is wrong
-    return load(path)
+            pass  # permissions, a file in place of a folder: reading reports what is wrong
+    file = str(path)
+    return decode(read_content(file, MAX_BYTES), file)
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
-    file = str(path)
-    return loads(decode(read_content(file, MAX_BYTES), file), file)
+    return load_or_default(path, explicit=True)
 
 
 def read_content(file: str, limit_bytes: int) -> bytes:
@@ -77,15 +88,20 @@ def _whole_file(file: str, message: str) -> ConfigError:
 
 def loads(text: str, file: str) -> Config:
     """The configuration in the text; `file` is its name in problems. Raises ConfigError with every problem."""
+    return read(text, file)[0]
+
+
+def read(text: str, file: str) -> tuple[Config, Mapping[str, int]]:
+    """The configuration in the text, and the line of each key in it by its path. Raises ConfigError."""
     if len(text) > MAX_BYTES:
         raise _whole_file(file, f"is larger than {units.spell_size(MAX_BYTES)}")
     reader = _Reader(file)
     config = reader.config(compose(text, file))
-    for key, message in validation.broken(config, reader.given, reader.wrong):
+    for key, message in validation.broken(config, reader.lines.keys(), reader.wrong):
         reader.report(reader.line(key), key, message)
     if reader.problems:
         raise ConfigError(reader.problems)
-    return config
+    return config, reader.lines
 
 
 class _Wrong(Exception):
@@ -95,20 +111,15 @@ class _Wrong(Exception):
 class _Reader:
     def __init__(self, file: str) -> None:
         self._file = file
-        self._lines: dict[str, int] = {}
+        self.lines: dict[str, int] = {}
         self.problems: list[Problem] = []
         self.wrong: set[str] = set()
 
-    @property
-    def given(self) -> frozenset[str]:
-        """Paths of the keys in the file."""
-        return frozenset(self._lines)
-
     def line(self, key: str) -> int:
         """The key's line, or that of the nearest section around it in the file; 0 for none."""
-        while key and key not in self._lines:
+        while key and key not in self.lines:
             key = key[: max(key.rfind("."), key.rfind("["), 0)]
-        return self._lines.get(key, 0)
+        return self.lines.get(key, 0)
 
     def report(self, line: int, key: str, message: str) -> None:
         """One more problem."""
@@ -130,7 +141,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for name, value in self._pairs(node, path):
             here = _below(path, name.text)
-            self._lines[here] = name.line
+            self.lines[here] = name.line
             if header and name.text in header:
                 self._header(value, here, header[name.text])
             elif name.text not in known:
@@ -141,6 +152,47 @@ class _Reader:
                 except _Wrong:
                     continue
         return make(**values)
+
+    def _override(self, node: Node, path: str) -> Override:
+        """Its own keys, and those of the policy that it changes."""
+        pairs = tuple(self._pairs(node, path))
+        own, rest = (
+            Pairs(node.line, tuple(pair for pair in pairs if (pair[0].text in keys(Override)) is mine), node.size)
+            for mine in (True, False)
+        )
+        made: Override = self._section(Override, own, path)
+        return replace(made, changes=tuple(self._changes(Config, rest, path, ())))
+
+    def _changes(self, make: type[Any], node: Node, path: str, above: tuple[str, ...]) -> Iterator[Assignment]:
+        known = keys(make)
+        for name, value in self._pairs(node, path):
+            here, place = _below(path, name.text), (*above, name.text)
+            self.lines[here] = name.line
+            if why := CLUSTER_WIDE.get(".".join(place)):
+                self.report(name.line, here, f"cannot differ from node to node: {why}")
+            elif name.text not in known:
+                also = () if above else tuple(keys(Override))
+                self.report(name.line, here, suggestions.unknown_key(name.text, make, ".".join(above), also))
+            else:
+                try:
+                    yield from self._change(known[name.text], value, here, place)
+                except _Wrong:
+                    continue
+
+    def _change(self, key: Key, node: Node, path: str, place: tuple[str, ...]) -> Iterator[Assignment]:
+        match key.form:
+            case Section(make):
+                if not (isinstance(node, Scalar) and node.is_null):
+                    yield from self._changes(make, node, path, place)
+            case Table(name, item):
+                for entry, value in self._pairs(node, path):
+                    here = _below(path, entry.text)
+                    self.lines[here] = entry.line
+                    gone = isinstance(value, Scalar) and value.is_null
+                    found = REMOVED if gone else self._value(item, value, here)
+                    yield Assignment((*place, self._read(name.kind, entry, here)), found, entry.line)
+            case _:
+                yield Assignment(place, self._key(key, node, path), node.line)
 
     def _header(self, node: Node, path: str, right: str) -> None:
         if not isinstance(node, Scalar) or node.text != right:
@@ -172,6 +224,8 @@ class _Reader:
 
     def _value(self, form: Form, node: Node, path: str) -> Any:
         match form:
+            case Overlay():
+                return self._override(node, path)
             case Section(make):
                 return self._section(make, node, path)
             case Nullable(inner):
@@ -194,7 +248,7 @@ class _Reader:
         values = []
         for index, item in enumerate(node.items):
             here = f"{path}[{index}]"
-            self._lines[here] = item.line
+            self.lines[here] = item.line
             try:
                 values.append(self._value(form, item, here))
             except _Wrong:
@@ -218,7 +272,7 @@ class _Reader:
         table: dict[Any, Any] = {}
         for name, value in self._pairs(node, path):
             here = _below(path, name.text)
-            self._lines[here] = name.line
+            self.lines[here] = name.line
             try:
                 table[self._read(form.key.kind, name, here)] = self._value(form.value, value, here)
             except _Wrong:

@@ -6,9 +6,8 @@ The empty file is a sensible policy. Nothing here reads files or validates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from agent.annotations import LABEL, PREFIX, TAINT
 from agent.config.choices import (
@@ -26,6 +25,8 @@ from agent.config.choices import (
     Weekday,
     WeekOfMonth,
 )
+from agent.config.fields import key, section
+from agent.config.groups import Override, Rollout
 from agent.config.scalar_types import (
     Address,
     Bytes,
@@ -59,16 +60,6 @@ from agent.event_reasons import Reason
 
 API_VERSION = f"{PREFIX}v1alpha1"
 KIND = "AgentConfig"
-
-
-def key(default: Any, about: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field of a section: its default, the line that the reference shows, and bounds for numbers and durations."""
-    return field(default=default, metadata={"about": about, "least": least, "most": most})
-
-
-def section(make: Callable[[], Any], about: str) -> Any:
-    """A field that is a section or a mapping of its own."""
-    return field(default_factory=make, metadata={"about": about, "least": None, "most": None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,3 +392,5 @@ class Config:
     status: NodeStatus = section(NodeStatus, "what the Node shows")
     metrics: Metrics = section(Metrics, "the agent's own HTTP port")
     log: Log = section(Log, "the agent's log")
+    overrides: tuple[Override, ...] = key((), "what differs on some nodes, merged in order over the rest")
+    rollout: Rollout = section(Rollout, "which nodes take a changed policy first")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from agent.config.groups import Override
 from agent.config.scalar_types import Kind
 from agent.config.schema import Config
 
@@ -65,6 +66,11 @@ class Section:
     make: type[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Overlay(Section):
+    """A section whose file also holds keys of the whole policy, where they may differ: an override."""
+
+
 Form = Leaf | Choice | Nullable | Many | Table | Section
 
 
@@ -100,7 +106,7 @@ def keys(section: type[Any]) -> Mapping[str, Key]:
 @functools.cache  # reading type hints costs, and a file may hold a thousand sections of one kind
 def _keys(section: type[Any]) -> Mapping[str, Key]:
     hints = get_type_hints(section, include_extras=True)
-    found = (_key(field, hints[field.name]) for field in dataclasses.fields(section))
+    found = (_key(field, hints[field.name]) for field in dataclasses.fields(section) if field.metadata)
     return types.MappingProxyType({key.name: key for key in found})
 
 
@@ -146,7 +152,7 @@ def _form(hint: Any) -> Form:
         return Table(key, _form(arguments[1]))
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)  # noqa: S101 - the same
-        return Section(hint)
+        return Overlay(hint) if hint is Override else Section(hint)
     if issubclass(hint, StrEnum):
         return Choice(hint)
     return Leaf({bool: Kind.FLAG, str: Kind.TEXT}[hint])

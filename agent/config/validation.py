@@ -8,11 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
+from agent.annotations import LABEL
 from agent.config.choices import RebootMethod, Required
 from agent.config.essential_modules import ESSENTIAL_MODULES
+from agent.config.groups import Override
+from agent.config.overrides import MOST, merged
 from agent.config.schema import (
     AuditException,
     Blackout,
@@ -47,7 +50,8 @@ def broken(config: Config, given: AbstractSet[str], wrong: AbstractSet[str]) -> 
     A key with a problem of its own holds its default here, and no rule reports more about it.
     """
     touched = {around for key in wrong for around in _around(key)}
-    for key, message in _all(config, given):
+    alone = list(_all(config, given))
+    for key, message in (*alone, *_groups(config, set(alone))):
         if key not in touched:
             yield key, message
 
@@ -214,3 +218,31 @@ def _notify(receiver: Notify, here: str) -> Broken:
         yield f"{here}.{secret}", f"is missing: {kind} needs the file with its {_SECRETS[secret]}"
     if receiver.key_file and secret != "keyFile":
         yield f"{here}.keyFile", f"is not used by {kind}: leave it out"
+
+
+def _groups(config: Config, known: AbstractSet[tuple[str, str]]) -> Broken:
+    """Overrides and canaries. known: what is wrong with the policy without any override."""
+    written = {LABEL, *config.reboot.node_labels.before, *config.reboot.node_labels.after}
+    selectors = {f"overrides[{index}].nodeSelector": one.node_selector for index, one in enumerate(config.overrides)}
+    for here, selector in (*selectors.items(), ("rollout.canary", config.rollout.canary)):
+        for key in (one.key for one in selector.requirements if one.key in written):
+            yield here, f"{key} is written by the agent itself: its policy would change with every change of the label"
+    if len(config.overrides) > MOST:
+        yield "overrides", f"has {len(config.overrides)} entries: at most {MOST}"
+    names: set[str] = set()
+    for index, override in enumerate(config.overrides[:MOST]):
+        here = f"overrides[{index}]"
+        if not override.name or override.name in names:
+            yield f"{here}.name", f"{override.name} is another override's" if override.name else "is missing"
+        names.add(override.name)
+        if not override.node_selector:
+            yield f"{here}.nodeSelector", "is missing or empty, which matches every node: change the policy itself"
+        for key, message in refused(config, [override]):
+            if (key, message) not in known:
+                yield f"{here}.{key}", message
+
+
+def refused(config: Config, chosen: Sequence[Override]) -> Broken:
+    """Broken rules of the policy that these overrides make; they win over what contradicts them in the rest."""
+    given = {".".join(map(str, change.path)) for override in chosen for change in override.changes}
+    yield from _all(merged(config, chosen), given)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -88,9 +88,21 @@ def names() -> tuple[str, ...]:
     return tuple(spec.name for spec in CONTROLS)
 
 
-def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
-    """The controls that are not off. configz: reads the configuration of the running kubelet."""
-    return tuple(spec.make(spec.section(config), host, configz) for spec in CONTROLS if spec.mode(config) != "off")
+def controls_of(
+    config: Config, host: Host, *, configz: Configz | None = None, kept: Mapping[str, AnyControl] | None = None
+) -> tuple[AnyControl, ...]:
+    """The controls that are not off. configz: reads the configuration of the running kubelet. kept: used again."""
+    kept = kept or {}
+    return tuple(
+        kept.get(spec.name) or spec.make(spec.section(config), host, configz)
+        for spec in CONTROLS
+        if spec.mode(config) != "off"
+    )
+
+
+def unchanged(before: Config | None, after: Config) -> Collection[str]:
+    """The controls whose section is the same in two policies."""
+    return [spec.name for spec in CONTROLS if before is not None and spec.section(before) == spec.section(after)]
 
 
 def enforced(config: Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""The policy in force: the last valid configuration, also across restarts.
+"""The policy in force: the last valid configuration, also across restarts, merged for the labels of this node.
 
 A configuration that does not validate is refused whole and the last valid one stays in force. A copy is kept on the
 node, so that a pod that starts with a broken ConfigMap hardens its node as before.
@@ -7,41 +7,54 @@ node, so that a pod that starts with a broken ConfigMap hardens its node as befo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from agent import config as configuration
 from agent.config import Config
+from agent.config.overrides import matching, merged
+from agent.config.selector import Selector
+from agent.config.validation import refused
 from agent.controls import registry
-from agent.controls.manifest import STATE_FOLDER
-from agent.errors import ConfigError, HostError, HostFileMissing, Problem
+from agent.daemon.node_labels import NodeLabels
+from agent.daemon.staging import LAST_GOOD, Document, Staging
+from agent.errors import ConfigError, Problem
 from agent.host import Host
 
-LAST_GOOD = f"{STATE_FOLDER}/config.last-good.yaml"
 _PROFILE_LIMIT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is in force. config None: no valid one yet. problem: why the newest was refused, or empty."""
+    """What is in force on this node. config None: no valid one yet. problem: why the newest was refused, or empty.
+
+    clashes: overrides that match this node contradict each other, and what was valid before is in force.
+    """
 
     config: Config | None
     problem: str = ""
+    clashes: bool = False
 
 
 class PolicyStore:
-    """Reads the configuration file and keeps the last valid one, in memory and on the node."""
+    """Reads the configuration file, and answers what this node makes of it: by its labels, and when its turn is."""
 
-    def __init__(self, path: Path, host: Host, *, explicit: bool) -> None:
+    def __init__(self, path: Path, host: Host, *, explicit: bool, wall: Callable[[], float] = time.time) -> None:
         """explicit: the user named the file, so that it has to exist."""
         self._path = path
         self._explicit = explicit
-        self._host = host
+        self._labels = NodeLabels(host)
+        self.staging = Staging(host, wall)
+        self._chosen: Document | None = None
         self._good: Config | None = None
-        self._refused: tuple[Problem, ...] = ()
+        self._selectors: tuple[Selector, ...] = ()
+        self._in_use: tuple[Selector, ...] = ()
+        self._reported: tuple[str, ...] = ()
         self._log = structlog.get_logger()
 
     @property
@@ -51,37 +64,55 @@ class PolicyStore:
 
     def load(self) -> Policy:
         """The current policy. Never raises: errors are in `problem`."""
+        problems: tuple[Problem, ...] = ()
         try:
-            config = configuration.load_or_default(self._path, explicit=self._explicit)
+            newest = Document.of(configuration.text_of(self._path, explicit=self._explicit), str(self._path))
         except ConfigError as error:
-            if error.problems != self._refused:
-                self._refused = error.problems
-                self._log.error("config_rejected", problems=[str(problem) for problem in error.problems])
-            return Policy(self._good or self._last_good_on_node(), _summary(error))
-        self._refused = ()
-        if config != self._good:
-            self._good = config
-            self._keep()
-        return Policy(config)
+            problems = error.problems
+            self._chosen = self._chosen or self._last_good()
+        else:
+            self._chosen = self.staging.choose(newest, self._labels.known)
+            self._selectors = (newest.config.rollout.canary, *_selectors(newest.config))
+        clash = self._merge(self._chosen.config) if self._chosen is not None else ()
+        problems = problems or clash
+        self._report(problems)
+        return Policy(self._good, _summary(problems), clashes=bool(clash))
 
-    def _keep(self) -> None:
-        try:
-            text = self._path.read_bytes() if self._path.exists() else b""
-            self._host.write(LAST_GOOD, text, mode=0o600)
-        except (OSError, HostError) as error:
-            # Only a restart with a broken file needs the copy.
-            self._log.warning("last_good_config_not_kept", error=str(error))
+    def _merge(self, config: Config) -> tuple[Problem, ...]:
+        """Merges for the labels of this node; answers why that cannot be, with what was valid before in force."""
+        chosen = matching(config, self._labels.known)
+        self._in_use = tuple(_selectors(config))
+        names = ", ".join(one.name for one in chosen)
+        wrong = tuple(
+            Problem(str(self._path), 0, key, f"{message} (overrides {names} together, on this node)")
+            for key, message in refused(config, chosen)
+        )
+        self._good = (self._good or merged(config, ())) if wrong else merged(config, chosen)
+        return wrong
 
-    def _last_good_on_node(self) -> Config | None:
-        try:
-            self._good = configuration.loads(self._host.read_text(LAST_GOOD), LAST_GOOD)
-        except HostFileMissing:
-            return None
-        except (ConfigError, HostError) as error:
-            self._log.warning("last_good_config_unreadable", error=str(error))
-            return None
-        self._log.warning("last_good_config_restored", path=LAST_GOOD)
-        return self._good
+    def take_labels(self, node: Mapping[str, Any]) -> bool:
+        """Takes the labels of the own Node; whether they select something else, so that it has to be loaded again."""
+        before = self._matches()
+        return self._labels.take(node) and self._matches() != before
+
+    def _matches(self) -> list[bool]:
+        return [selector.matches(self._labels.known) for selector in (*self._selectors, *self._in_use)]
+
+    def _last_good(self) -> Document | None:
+        found = self.staging.accepted()
+        if found is not None:
+            self._log.warning("last_good_config_restored", path=LAST_GOOD)
+        return found
+
+    def _report(self, problems: tuple[Problem, ...]) -> None:
+        shown = tuple(str(problem) for problem in problems)
+        if shown and shown != self._reported:
+            self._log.error("config_rejected", problems=list(shown))
+        self._reported = shown
+
+
+def _selectors(config: Config) -> Iterator[Selector]:
+    return (one.node_selector for one in config.overrides)
 
 
 def fingerprint(config: Config) -> str:
@@ -113,7 +144,8 @@ def _profiles(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield entry.name, b"unreadable"
 
 
-def _summary(error: ConfigError) -> str:
-    first = str(error.problems[0])
-    more = len(error.problems) - 1
+def _summary(problems: tuple[Problem, ...]) -> str:
+    if not problems:
+        return ""
+    first, more = str(problems[0]), len(problems) - 1
     return f"{first} (and {more} more)" if more else first

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -49,14 +49,17 @@ class Daemon:
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
         configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
-        on_pass: Callable[[int], None] | None = None,
+        on_pass: Callable[[int], None] | None = None, on_pending: Callable[[], None] | None = None,
+        announce: Callable[[Reason, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """on_config: gets each configuration that comes into force. on_pass: gets how many enforced
-        checks a pass found failing. clock: monotonic seconds. wall: epoch seconds.
+        checks a pass found failing. on_pending: a configuration was read, and may be held back. announce: sends
+        an Event of a canary, also to on-call. clock: monotonic seconds. wall: epoch seconds.
         """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
         self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
+        self._on_pending, self._announce = on_pending, announce or sink.event
         self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
         self._stop = threading.Event()
@@ -85,6 +88,11 @@ class Daemon:
         """Reads the configuration again and makes a full pass. May be called from a signal handler."""
         self._reload.set()
         self._watch.wake()
+
+    def on_node(self, node: Mapping[str, Any]) -> None:
+        """Takes the own Node as a watch shows it: with other labels another policy may be in force."""
+        if self._store.take_labels(node):
+            self.reload()
 
     def healthy(self) -> tuple[bool, str]:
         """Whether the loop is alive."""
@@ -127,13 +135,20 @@ class Daemon:
         if self._policy.problem and self._policy.problem != before.problem:
             kept = "the last valid one stays in force" if config else "there is no valid one to use instead"
             self._sink.event(Reason.CONFIG_REJECTED, f"configuration rejected, {kept}: {self._policy.problem}")
+        self._store.staging.show(self._sink.offer)
+        if self._on_pending is not None:
+            self._on_pending()
+        if self._store.staging.ended():
+            self._announce(Reason.POLICY_ACCEPTED, "the policy of all nodes is in force on this canary")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
         self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
         if config is None or config == before.config:
             return
         self._rate.interval_seconds = config.interval
-        # Kept from pass to pass: a control may cache what has not changed.
-        self._controls = registry.controls_of(config, self._host, configz=self._configz)
+        # Kept from pass to pass, and where its section is the same: a control may cache what has not changed.
+        names = registry.unchanged(before.config, config)
+        same = {one.name: one for one in self._controls if one.name in names}
+        self._controls = registry.controls_of(config, self._host, configz=self._configz, kept=same)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")
@@ -184,6 +199,7 @@ class Daemon:
         )  # fmt: skip
         if self._on_pass is not None:
             self._on_pass(failing)
+        self._judge(report, enforced)
         lift = config is not None and config.status.startup_taint
         if config is not None and lift:
             lift = not node_status.failing(report, enforced, after_reboot=not config.status.keep_taint_until_reboot)
@@ -191,6 +207,19 @@ class Daemon:
         self._log.info(
             "reconcile_completed", status=report.status.value, changes=len(report.changes), verified=not failing
         )
+
+    def _judge(self, report: Report, enforced: list[str]) -> None:
+        """Takes the pass as evidence for or against a policy that is tried here first."""
+        found: dict[Status, list[str]] = {Status.FAIL: ["policy/config"] if self._policy.clashes else []}
+        for one in node_status.unmet(report, enforced, after_reboot=True):
+            found.setdefault(one.status, []).append(one.id)
+        failed, unknown = found[Status.FAIL], found.get(Status.UNKNOWN, [])
+        staging = self._store.staging
+        if staging.judge(failed=failed, unknown=unknown):
+            names = join_limited(failed, characters=200)
+            message = f"this canary fails checks that passed before: {names}; other nodes keep the last policy"
+            self._announce(Reason.POLICY_FAILED_ON_CANARY, message)
+        staging.show(self._sink.offer)
 
     def _report_failure(self, error: Exception) -> None:
         """Reports a pass that raised; the next one comes soon."""

@@ -1,8 +1,8 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
 Four threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
-changes of the Node to the publisher, and the coordinator reboots. It ends within five seconds: every write is atomic,
-so interrupting one is safe.
+changes of the Node to the others, and the coordinator reboots. One more polls the canaries while a changed policy is
+held back. It ends within five seconds: every write is atomic, so interrupting one is safe.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from agent.daemon.config_store import PolicyStore
 from agent.daemon.delivery_log import DeliveryLog
 from agent.daemon.loop import Daemon
 from agent.daemon.reboot_thread import Reboots
+from agent.daemon.rollout_thread import Rollouts
 from agent.daemon.signals import Signals
 from agent.host import Host
 from agent.kube import ClientContext, EventType, Kube, RequestMetric
@@ -66,16 +67,22 @@ def serve(
         configz=configz,
         on_config=reboots.configure,
         on_pass=reboots.on_pass,
+        on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads
+        announce=reboots.announce,
     )
+    rollouts = Rollouts(
+        kube, store.staging, publisher, namespace=namespace, reload=daemon.reload, stop=stop,
+        spawn=lambda run: _thread("rollouts", run, stop).start(),
+    )  # fmt: skip
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
     threads = [
-        threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
+        _thread(name, target, stop)
         for name, target in (
             ("loop", daemon.run),
             ("publisher", publisher.run),
             ("reboots", reboots.run),
-            ("node-watch", lambda: _follow(kube, node, publisher, reboots.nodes, daemon.api_reached)),
+            ("node-watch", lambda: _follow(kube, node, publisher, reboots.nodes, daemon)),
         )
     ]
     with signals:
@@ -90,6 +97,7 @@ def serve(
         daemon.stop()
         publisher.stop()
         reboots.wake()
+        rollouts.wake()
         kube.stop()
         deadline = time.monotonic() + _END_WITHIN_SECONDS
         for thread in threads:
@@ -100,6 +108,10 @@ def serve(
     late = [thread.name for thread in threads if thread.is_alive()]
     log.info("stopped", cut_off=late)
     return 0
+
+
+def _thread(name: str, target: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    return threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
 
 
 def supervise(target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0) -> None:
@@ -120,10 +132,8 @@ def supervise(target: Callable[[], None], stop: threading.Event, *, first_second
         delay = min(delay * 2, _LONGEST_RESTART_SECONDS)
 
 
-def _follow(
-    kube: Kube, node: str, publisher: NodePublisher, nodes: ObjectCache, reached: Callable[[str], None]
-) -> None:
-    """Shows every change of the own Node to the coordinator and the publisher, and whether it exists or is unknown."""
+def _follow(kube: Kube, node: str, publisher: NodePublisher, nodes: ObjectCache, daemon: Daemon) -> None:
+    """Shows every change of the own Node to all who use it, and whether it exists or is unknown."""
     there = whole = False
     for change in kube.follow(NODES, field_selector=f"metadata.name={node}"):
         nodes.take(change)
@@ -132,16 +142,17 @@ def _follow(
                 there = whole = False
             case EventType.ADDED | EventType.MODIFIED:
                 there = True
+                daemon.on_node(change.object)
                 publisher.on_node_event(change.object, listed=not whole)
             case EventType.DELETED:
                 publisher.on_node_deleted()
             case EventType.SYNCED:
                 whole = True
-                reached("")
+                daemon.api_reached("")
                 if not there:
                     publisher.on_node_deleted()
             case EventType.AWAY:
-                reached(str(change.error))
+                daemon.api_reached(str(change.error))
                 publisher.invalidate()
 
 

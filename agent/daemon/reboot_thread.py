@@ -18,6 +18,7 @@ import structlog
 from agent.config.choices import Mode
 from agent.config.schema import Config, Reboot
 from agent.errors import HostError
+from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
 from agent.model import Condition
@@ -167,6 +168,11 @@ class Reboots:
         self._policy = config.reboot
         self._changed.set()
         self.wake()
+
+    def announce(self, reason: Reason, message: str) -> None:
+        """An Event about this node that on-call may have to see."""
+        self._publisher.event(reason, message)
+        self._notifier.send(Notification(reason, message, self._node, key=f"{reason}/{message}"))
 
     def wake(self) -> None:
         """Something happened that the coordinator should observe."""

@@ -19,8 +19,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 from agent.errors import AgentError, KubeError, UsageError
-from agent.kube import EVENTS, NODES, Kube, Resource
-from agent.kube.errors import Conflict
+from agent.kube import CONFIGMAPS, EVENTS, NODES, Kube, Resource
+from agent.kube.errors import AlreadyExists, Conflict, NotFound
 from agent.plugin.cluster import values
 from agent.plugin.session import NOT_WELL, OK, Session
 from agent.reboot.kube.views import node_view
@@ -34,6 +34,7 @@ _MESSAGE_CHARACTERS = 1024
 _NAME_CHARACTERS = 253
 _WHO_CHARACTERS = 80
 _SWAPS = 5
+_LABELS = {"app.kubernetes.io/name": "node-hardening-agent"}
 _REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
 
 
@@ -56,6 +57,8 @@ class AuditReason(StrEnum):
     REBOOT_SKIP_SET = "RebootSkipSet", False, "A user opted the node out of reboots; who and why"
     REBOOT_SKIP_REMOVED = "RebootSkipRemoved", False, "A user removed the node's opt-out"
     REBOOT_REQUESTED = "RebootRequested", False, "A user requested a reboot of the node; who and why"
+    ROLLOUT_PROMOTED = "RolloutPromoted", True, "A user promoted a policy to all nodes; who and why"
+    ROLLOUT_ABORTED = "RolloutAborted", False, "A user stopped the rollout of a policy; who and why"
     REBOOT_LOCK_FORCE_RELEASED = (
         "RebootLockForceReleased", True, "A user took the reboot lock from its holder; who, from whom and why",
     )  # fmt: skip
@@ -173,6 +176,35 @@ def swap_node(
             if node_view(newest).uid != shown.uid or matters(newest) != matters(found):
                 break
     raise ChangedMeanwhile(f"node {shown.name} was changed by another writer meanwhile; nothing was done: check again")
+
+
+def put_config_map(
+    session: Session, name: str, data: Mapping[str, str], version: str, *, what: str, dry_run: bool
+) -> dict[str, Any]:
+    """Creates a ConfigMap in the agent's namespace, or replaces the data of exactly the version that was shown.
+
+    what: it is about, for messages. Raises ChangedMeanwhile, AgentError.
+    """
+    meta: dict[str, Any] = {"name": name, "namespace": session.namespace, "labels": _LABELS}
+    try:
+        if not version:
+            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": dict(data)}
+            return session.kube.create(CONFIGMAPS, body, dry_run=dry_run)
+        meta["resourceVersion"] = version
+        body = {"metadata": meta, "data": dict(data)}
+        return session.kube.patch(CONFIGMAPS, name, body, session.namespace, manager=MANAGER, dry_run=dry_run)
+    except (AlreadyExists, Conflict) as error:
+        raise meanwhile(what) from error
+    except NotFound as error:
+        if version:
+            raise meanwhile(what) from error
+        text = f"there is no namespace {session.namespace}: pass the agent's with --namespace"
+        raise AgentError(text) from error
+
+
+def meanwhile(what: str) -> ChangedMeanwhile:
+    """Another user was faster."""
+    return ChangedMeanwhile(f"another user changed {what} meanwhile; nothing was done: check again")
 
 
 def record(session: Session, audit: AuditEvent, *, who: str, dry_run: bool = False) -> None:

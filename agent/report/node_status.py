@@ -100,10 +100,15 @@ def failing(report: Report, enforced: Iterable[str], *, after_reboot: bool = Fal
     The startup taint depends on this and not on the kubelet's audit: a node must not stay empty permanently because of
     a setting that the agent may only report. after_reboot: what another boot alone corrects is left out.
     """
+    left = len(unmet(report, enforced, after_reboot=after_reboot))
+    return left + sum(change.outcome is Outcome.FAILED for change in report.changes)
+
+
+def unmet(report: Report, enforced: Iterable[str], *, after_reboot: bool = False) -> list[Finding]:
+    """The checks of the enforced controls that do not pass. after_reboot: without what another boot alone corrects."""
     names = set(enforced)
     checks = [one for one in report.findings if one.control in names and one.status in (Status.FAIL, Status.UNKNOWN)]
-    left = sum(not (after_reboot and one.needs_reboot) for one in checks)
-    return left + sum(change.outcome is Outcome.FAILED for change in report.changes)
+    return [one for one in checks if not (after_reboot and one.needs_reboot)]
 
 
 def summary(report: Report) -> str:

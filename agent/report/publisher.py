@@ -73,7 +73,7 @@ class NodeSnapshot:
     def of(cls, node: Mapping[str, Any]) -> NodeSnapshot:
         """Our parts of a Node object; a Node carries much more, which is not kept."""
         metadata = node.get("metadata") or {}
-        ours = (keys.CONDITION_HARDENED, keys.CONDITION_REBOOT)
+        ours = (keys.CONDITION_HARDENED, keys.CONDITION_REBOOT, keys.CONDITION_POLICY)
         return cls(
             annotations=_ours(metadata.get("annotations")),
             labels=_ours(metadata.get("labels")),

@@ -14,7 +14,7 @@ from agent.annotations import PREFIX, REBOOT_HISTORY
 Object = Mapping[str, Any]
 
 _HIDDEN = ("reboot-state", "reboot-history")
-_CONDITIONS = ("Ready", "NodeHardened", "RebootRequired")
+_CONDITIONS = ("Ready", "NodeHardened", "PolicyCurrent", "RebootRequired")
 _LONGEST = 96
 
 

@@ -117,6 +117,17 @@ def test_a_second_apply_changes_nothing_and_says_so(tree: Path, modules: Path) -
     assert files(tree) == before
 
 
+def test_it_applies_the_policy_of_the_labels_that_the_daemon_knew(tree: Path, tmp_path: Path) -> None:
+    """A manual apply must not undo what an override set."""
+    labels = tree / "var/lib/node-hardening/labels.json"
+    labels.parent.mkdir(parents=True)
+    labels.write_text('{"pool": "gpu"}')
+    override = "overrides: [{name: gpu, nodeSelector: pool=gpu, modprobe: {deny: [cramfs]}}]\n"
+    config = policy(tmp_path, f"kubelet: {{mode: off}}\napparmor: {{mode: off}}\n{override}")
+    agent("apply", "--config", config, "--host-root", tree)
+    assert "cramfs" in (tree / FILE).read_text()
+
+
 @needs_kmod
 def test_a_dry_run_writes_nothing_at_all(tree: Path, modules: Path) -> None:
     """It says what apply would do, and the tree is byte for byte, name for name as it was."""

@@ -51,13 +51,13 @@ def test_every_annotation_and_condition_is_explained() -> None:
     """Those that the code writes."""
     written = (
         keys.STATUS, keys.SUMMARY, keys.FINDINGS, keys.CHECKS, keys.POLICY, keys.VERSION,
-        keys.LAST_CHANGE, keys.CONFIG_PROBLEM,
+        keys.LAST_CHANGE, keys.CONFIG_PROBLEM, keys.ROLLOUT,
         keys.REBOOT, keys.REBOOT_STATUS, keys.REBOOT_HISTORY, keys.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}
     assert told == {key.removeprefix(keys.PREFIX) for key in written}
     conditions = {cells[0].strip("` ") for cells in rows(OPERATIONS, "condition")}
-    assert conditions == {keys.CONDITION_HARDENED, keys.CONDITION_REBOOT}
+    assert conditions == {keys.CONDITION_HARDENED, keys.CONDITION_REBOOT, keys.CONDITION_POLICY}
     assert keys.LABEL in OPERATIONS
     assert keys.TAINT in OPERATIONS
 

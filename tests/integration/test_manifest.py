@@ -197,13 +197,13 @@ def test_every_right_has_a_reason() -> None:
 
 
 def test_names_are_restricted_where_rbac_can() -> None:
-    """The locks of the default policy, by the names that the code gives them, and the pause."""
+    """The locks of the default policy, by the names that the code gives them, the pause and the rollout."""
     named = {(right[2], right[3]): names for right, names in granted() if names}
     locks = sorted([*lease_names(WORKERS, 1), *lease_names(CONTROL_PLANE, 1)])
     assert {key: sorted(names) for key, names in named.items()} == {
         ("leases", "get"): locks,
         ("leases", "patch"): locks,
-        ("configmaps", "get"): ["node-hardening-pause"],
+        ("configmaps", "get"): ["node-hardening-pause", "node-hardening-rollout"],
     }
 
 

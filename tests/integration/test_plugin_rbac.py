@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.config import Config, revision
 from agent.plugin.commands import COMMANDS
 from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
@@ -71,7 +72,11 @@ class Staff:
             assert client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", account).status_code == 201
         for one in documents():
             self._apply(one)
-        shown = {"node-hardening.io/status": "non-compliant", "node-hardening.io/version": "0.2.0"}
+        held = json.dumps({"v": 1, "revision": "0" * 12, "target": revision(Config()), "phase": "CanaryFailed"})
+        shown = {
+            "node-hardening.io/status": "non-compliant", "node-hardening.io/version": "0.2.0",
+            "node-hardening.io/rollout": held,
+        }  # fmt: skip
         patch = {"metadata": {"annotations": shown}}
         assert client.patch(f"/api/v1/nodes/{node}", patch).status_code == 200
         config = {"metadata": {"name": "node-hardening-config"}, "data": {"config.yaml": ""}}
@@ -144,7 +149,12 @@ def staff(api: ApiServer, client: Client, namespace: str, node: str) -> Iterator
     made = Staff(api, client, namespace, node)
     made.busy_pod("busy")
     yield made
-    for path in (f"{CONFIGMAPS}/node-hardening-pause", f"{CONFIGMAPS}/node-hardening-config", f"{LEASES}/{LOCK}"):
+    for path in (
+        f"{CONFIGMAPS}/node-hardening-pause",
+        f"{CONFIGMAPS}/node-hardening-rollout",
+        f"{CONFIGMAPS}/node-hardening-config",
+        f"{LEASES}/{LOCK}",
+    ):
         client.delete(path)
     client.delete(f"/api/v1/nodes/{node}")
 
@@ -154,7 +164,7 @@ def reads(node: str) -> list[list[str]]:
     return [
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
-        ["report", "-O", "-"],
+        ["report", "-O", "-"], ["policy", node], ["rollout"], ["rollout", "status"],
     ]  # fmt: skip
 
 
@@ -163,6 +173,7 @@ def changes(node: str) -> list[list[str]]:
     return [
         ["pause", "--yes"], ["pause", "--yes", "--reason", "again"], ["resume", "--yes"], ["skip", node, "--yes"],
         ["skip", node, "--off", "--yes"], ["reboot", node, "--yes"], ["unlock", "--yes", "--watch", "0.1"],
+        ["rollout", "abort", "--yes"], ["rollout", "promote", "--yes", "--reason", "known"],
     ]  # fmt: skip
 
 
@@ -291,7 +302,7 @@ def test_names_are_restricted_where_rbac_can() -> None:
         if resource == "leases":
             assert (role, names) == (OPERATOR, locks)
         else:
-            assert names in (["node-hardening-pause"], ["node-hardening-config"])
+            assert set(names) <= {"node-hardening-pause", "node-hardening-rollout", "node-hardening-config"}
     bare = {(right[3], right[4]) for right, names in granted() if right[1] == NAMESPACE and not names}
     assert bare == {("leases", "list"), ("leases", "watch"), ("configmaps", "create"), ("events", "create")}
     assert "*" not in MANIFEST.read_text().replace("# ", "")

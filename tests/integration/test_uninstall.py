@@ -76,10 +76,12 @@ def test_nothing_of_the_agent_is_left(cluster: ApiServer, admin: Client, tmp_pat
     with running(agent):
         eventually(lambda: agent.condition("NodeHardened"), what="report")
     # What a reboot leaves, and a node whose agent never came to lift the taint.
-    note = {"node-hardening.io/reboot": "not required", "node-hardening.io/reboot-history": "[]"}
+    left = {"reboot": "not required", "reboot-history": "[]", "rollout": "{}"}
+    note = {f"node-hardening.io/{name}": value for name, value in left.items()}
     admin.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"annotations": note}})
-    wanted = {"type": "RebootRequired", "status": "False", "reason": "NotRequired", "message": "m"}
-    admin.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [wanted]}}, "strategic")
+    for kind in ("RebootRequired", "PolicyCurrent"):
+        wanted = {"type": kind, "status": "False", "reason": "NotRequired", "message": "m"}
+        admin.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [wanted]}}, "strategic")
     taints = [{"key": "gpu", "effect": "NoSchedule"}, {"key": "node-hardening.io/not-hardened", "effect": "NoSchedule"}]
     admin.patch(f"/api/v1/nodes/{OTHER}", {"spec": {"taints": taints, "unschedulable": True}})
     assert ours(shown(admin, NODE))

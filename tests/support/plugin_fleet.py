@@ -15,7 +15,7 @@ from typing import Any
 
 from agent import __version__
 from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP
-from agent.config import Config, loads
+from agent.config import Config, loads, revision
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
@@ -25,6 +25,8 @@ from agent.reboot.kube.views import lease_body, without_nulls
 from agent.reboot.phases import Phase
 from agent.report import node_status
 from agent.report.node_status import NodeView
+from agent.rollout import decision, reports
+from agent.rollout.decision import Assessment, Pending, Verdict
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support import plugin_emulated as emulated
@@ -84,6 +86,7 @@ class Staged:
         self.reports: dict[str, Report] = {}
         self.absent: set[str] = set()
         self.crashing: set[str] = set()
+        self.rollouts: dict[str, NodeView] = {}
         self.spoken: dict[str, Spoken] = {}
         self._rng = random.Random(self.seed)
         for name in self.names:
@@ -227,6 +230,7 @@ class Staged:
             label=True,
             last_change=node_status.change_sentence(self.reports[name].changes, "2026-11-10T22:13:25Z"),
         )
+        checked = self.rollouts.get(name, NodeView()).over(checked)
         return self.spoken[name].captured.parts.get("reboot", NodeView()).over(checked)
 
 
@@ -237,6 +241,38 @@ reboot:
   windows:
     - {days: [mon, tue, wed, thu], start: "22:00", end: "04:00", timezone: Europe/Berlin}
 """
+
+
+ROLLOUT = """\
+modprobe:
+  deny: [rxrpc]
+overrides:
+  - name: gpu
+    nodeSelector: pool=gpu
+    modprobe:
+      allow: [udf]
+    reboot:
+      drain: {timeout: 2h}
+rollout:
+  canary: canary=true
+  soak: 30m
+"""
+
+
+def canary_failed() -> Staged:
+    """A changed policy fails on the canary, node-1, and the other nodes keep the last one."""
+    fleet = Staged(policy=ROLLOUT)
+    fleet.run(60)
+    target, last = revision(fleet.config), revision(Config())
+    own = Assessment(target, Verdict.FAILED, fleet.now - 240, ())
+    pending = Pending(target, fleet.now - 300, decision.Phase.FAILED, refused_by="node-1")
+    for name in fleet.names:
+        is_canary = name == "node-1"
+        labels = {"canary": "true"} if is_canary else {"pool": "gpu"}
+        fleet.world.nodes[name] = replace(fleet.world.nodes[name], labels={**fleet.world.nodes[name].labels, **labels})
+        running = target if is_canary else last
+        fleet.rollouts[name] = reports.view(running, pending, own, is_canary=is_canary, uses_canaries=True)
+    return fleet
 
 
 def calm() -> Staged:
@@ -411,5 +447,6 @@ SCENES: Mapping[str, Callable[[], Staged]] = {
     for make in (
         calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
         failed, stuck, done, rolling, looping, sentinel_unknown,
+        canary_failed,
     )
 }  # fmt: skip

@@ -33,6 +33,7 @@ def test_on_call_is_told_of_what_needs_a_person() -> None:
     assert urgent == {
         Reason.HARDENING_FAILED,
         Reason.CONFIG_REJECTED,
+        Reason.POLICY_FAILED_ON_CANARY,
         Reason.REBOOT_LOCK_STUCK,
         Reason.REBOOT_FAILED,
     }

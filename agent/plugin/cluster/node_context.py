@@ -18,6 +18,8 @@ from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
 from agent.reboot.kube.views import node_view
+from agent.rollout import reports
+from agent.rollout.reports import Report
 
 _APP = "app.kubernetes.io/name=node-hardening-agent"
 _EVERYTHING = Keep(findings=True, history=True)
@@ -39,7 +41,10 @@ class AgentPod:
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """One node and what is around it. locks: of its pool. holders: rows of the nodes that hold them, if they exist."""
+    """One node and what is around it. locks: of its pool. holders: rows of the nodes that hold them, if they exist.
+
+    rollout: what it reports about a policy that is held back.
+    """
 
     row: NodeRow
     summary: str
@@ -52,6 +57,7 @@ class NodeContext:
     pause: Pause = field(default_factory=lambda: Pause(active=False))
     now: float = 0.0
     namespace: str = ""
+    rollout: Report = field(default_factory=Report)
 
     @property
     def own_lock(self) -> Lock | None:
@@ -62,9 +68,10 @@ class NodeContext:
 def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
     """Raises UsageError when there is no such node, KubeError when it cannot be read."""
     found = nodes.get(kube, name)
-    rules = policy.read(kube, namespace)
+    seen = node_view(found)
+    rules = policy.read(kube, namespace).of_node(seen.labels)
     row = nodes.row(found, rules.pool, _EVERYTHING)
-    notes = node_view(found).annotations
+    notes = seen.annotations
     mine: tuple[Lock, ...] = ()
     problem = ""
     try:
@@ -83,6 +90,7 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
         locks.pause(kube, namespace, now),
         now,
         namespace,
+        reports.report(found),
     )
 
 

@@ -7,10 +7,12 @@ config-problem). It refuses to take a configuration that cannot be read for the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.config import Config, loads
+from agent.config import Config
+from agent.config.loader import read as loaded
+from agent.config.overrides import merge
 from agent.config.schema import Pool, Reboot
 from agent.errors import ConfigError, KubeError
 from agent.kube import CONFIGMAPS, DAEMONSETS, Kube
@@ -28,6 +30,7 @@ _CONFIG_CHARACTERS = 256 * 1024
 class Policy:
     """config: None when it is unknown, `problem` then has the reason. source: where it was read.
 
+    lines: of each key in the file, by its path.
     agents: how many of the DaemonSet's pods are ready, and how many there should be; None when that is unknown.
     """
 
@@ -35,6 +38,11 @@ class Policy:
     source: str
     problem: str = ""
     agents: tuple[int, int] | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def of_node(self, labels: Mapping[str, str]) -> Policy:
+        """The policy of a node with these labels."""
+        return self if self.config is None else replace(self, config=merge(self.config, labels))
 
     @property
     def reboot(self) -> Reboot:
@@ -81,7 +89,8 @@ def of(found: Mapping[str, Any], source: str) -> Policy:
     if not isinstance(text, str) or len(text) > _CONFIG_CHARACTERS:
         return Policy(None, source, f"{source} has no key {KEY} of at most 256 KiB")
     try:
-        return Policy(loads(text, source), source)
+        config, lines = loaded(text, source)
+        return Policy(config, source, lines=lines)
     except ConfigError as error:
         return Policy(None, source, f"does not validate: {values.text(str(error.problems[0]))}")
 

@@ -10,20 +10,18 @@ import argparse
 from typing import Any
 
 from agent.config import units
-from agent.errors import AgentError, UsageError
+from agent.errors import UsageError
 from agent.kube import CONFIGMAPS
-from agent.kube.errors import AlreadyExists, Conflict, NotFound
+from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
 from agent.plugin.cluster import locks, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.diagnosis.advice import command
-from agent.plugin.mutations import AuditEvent, AuditReason, Change, ChangedMeanwhile
+from agent.plugin.mutations import AuditEvent, AuditReason, Change
 from agent.plugin.session import Command, Session
 from agent.plugin.views.table import age
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
-
-_LABELS = {"app.kubernetes.io/name": "node-hardening-agent"}
 
 
 def _configure_pause(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +79,7 @@ def _resume(options: argparse.Namespace, session: Session) -> int:
             CONFIGMAPS, PAUSE, session.namespace, resource_version=before.version, dry_run=options.dry_run
         )
     except Conflict as error:
-        raise _meanwhile() from error
+        raise mutations.meanwhile("the pause") from error
     except NotFound:
         return _done(session, Pause(active=False), "another user has ended it meanwhile", changed=False)
     message = f"{who} ended the pause ({spelled})" + (f": {reason}" if reason else "")
@@ -116,27 +114,8 @@ def _current(session: Session) -> Pause | None:
 def _write(session: Session, pause: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
     """Creates it, or replaces exactly what was shown."""
     data = {"until": pause.until, "reason": pause.reason, "by": pause.by}
-    meta: dict[str, Any] = {"name": PAUSE, "namespace": session.namespace, "labels": _LABELS}
-    try:
-        if before is None:
-            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
-            return session.kube.create(CONFIGMAPS, body, dry_run=dry_run)
-        meta["resourceVersion"] = before.version
-        return session.kube.patch(
-            CONFIGMAPS, PAUSE, {"metadata": meta, "data": data}, session.namespace,
-            manager=mutations.MANAGER, dry_run=dry_run,
-        )  # fmt: skip
-    except (AlreadyExists, Conflict) as error:
-        raise _meanwhile() from error
-    except NotFound as error:
-        if before is not None:
-            raise _meanwhile() from error
-        text = f"there is no namespace {session.namespace}: pass the agent's with --namespace"
-        raise AgentError(text) from error
-
-
-def _meanwhile() -> ChangedMeanwhile:
-    return ChangedMeanwhile("another user changed the pause meanwhile; nothing was done: check again")
+    version = before.version if before else ""
+    return mutations.put_config_map(session, PAUSE, data, version, what="the pause", dry_run=dry_run)
 
 
 def _held(lock: Lock) -> str:

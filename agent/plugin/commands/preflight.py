@@ -20,6 +20,7 @@ from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node,
 from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, table
 from agent.reboot.drain import Expected, Preflight, preflight
+from agent.reboot.kube.views import node_view
 
 _REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
@@ -60,7 +61,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     rules = policy.read(session.kube, session.namespace)
-    drain = drain_of(rules)
     if rules.config is None:
         session.note(f"the agents' drain settings are unknown ({rules.problem}): the defaults are assumed")
     if options.node:
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     answers = []
     with Progress(session.err, live=session.live) as progress:
         for number, name in enumerate(names, start=1):
-            answers.append(look(session, name, drain, ask=ask))
+            answers.append(look(session, name, _drain(session, rules, name), ask=ask))
             progress(number, len(names))
     _show(session, answers, one=bool(options.node), asked=ask)
     return NOT_WELL if any(answer.held for answer in answers) or rules.config is None else OK
@@ -83,6 +83,13 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 def drain_of(rules: Policy) -> Drain:
     """The agents' settings; the defaults where they are unknown."""
     return rules.config.reboot.drain if rules.config is not None else Drain()
+
+
+def _drain(session: Session, rules: Policy, node: str) -> Drain:
+    """The settings on one node, which overrides may change."""
+    if rules.config is None or not rules.config.overrides:
+        return drain_of(rules)
+    return drain_of(rules.of_node(node_view(nodes.get(session.kube, node)).labels))
 
 
 def look(session: Session, node: str, drain: Drain, *, ask: bool) -> NodePreflight:

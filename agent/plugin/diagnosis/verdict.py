@@ -21,8 +21,13 @@ from agent.plugin.views import table
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
 from agent.report.node_status import ComplianceStatus
+from agent.rollout import decision
 
 _FINDINGS_SHOWN = 8
+# A rollout that only a user gets further.
+_STOPPED = frozenset(
+    {decision.Phase.FAILED, decision.Phase.NONE, decision.Phase.MANY, decision.Phase.ABORTED},
+)
 _IN_PHASE = {
     Phase.LOCKED: "it holds the lock for its reboot",
     Phase.CORDONED: "it is cordoned for its reboot",
@@ -99,6 +104,13 @@ def _trust(context: NodeContext) -> Iterator[Advice]:
                 kubectl("-n", context.namespace, "edit", context.rules.object),
                 "node-hardening-agent validate FILE lists every problem",
             ),
+        )
+    held = context.rollout
+    if held.target != held.revision and held.phase in _STOPPED:
+        yield Advice(
+            "PolicyHeldBack",
+            f"policy {held.revision} is in force, and the changed policy {held.target} held back: {held.phase}",
+            (command("rollout", "status"),),
         )
     if row.compliance is ComplianceStatus.FAILED:
         yield Advice(

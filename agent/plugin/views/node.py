@@ -49,6 +49,10 @@ def _hardening(context: NodeContext, style: Style) -> Iterator[str]:
     if row.config_problem:
         text = f"rejected, last valid configuration in use: {row.config_problem}"
         yield from _field("Config", text, style, table.WARN)
+    held = context.rollout
+    if held.phase and held.target != held.revision:
+        text = f"changed policy {held.target} is held back: {held.phase}; {command('rollout', 'status')}"
+        yield from _field("Policy", text, style, table.WARN)
     for sentence in context.summary.split(". "):
         if sentence:
             yield from _field("", f"{sentence.rstrip('.')}.", style)

@@ -24,6 +24,7 @@ ENDS: Mapping[Reason, tuple[Reason, ...]] = {
     Reason.NODE_HARDENED: (Reason.NODE_NON_COMPLIANT, Reason.HARDENING_FAILED),
     Reason.DRIFT_CORRECTED: (Reason.NODE_NON_COMPLIANT,),
     Reason.CONFIG_RELOADED: (Reason.CONFIG_REJECTED,),
+    Reason.POLICY_ACCEPTED: (Reason.POLICY_FAILED_ON_CANARY,),
     # The lock is free or has another holder: then its last holder blocks no other node.
     Reason.REBOOT_LOCK_ACQUIRED: (Reason.REBOOT_BLOCKED, Reason.REBOOT_LOCK_STUCK),
     Reason.REBOOT_LOCK_TAKEN_OVER: (Reason.REBOOT_BLOCKED, Reason.REBOOT_LOCK_STUCK),

@@ -87,6 +87,8 @@ def _consistent(policy: dict[str, Any]) -> dict[str, Any]:
     denied = {module.replace("-", "_") for key in ("deny", "force") for module in modprobe.get(key, ())}
     if "allow" in modprobe:
         modprobe["allow"] = [one for one in modprobe["allow"] if one.replace("-", "_") not in denied]
+    for number, override in enumerate(policy.get("overrides", ())):
+        override |= {"name": f"override-{number}", "nodeSelector": override.get("nodeSelector") or "pool=a"}
     if "reboot" in policy:
         _consistent_reboot(policy["reboot"])
     for receiver in policy.get("notify", ()):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.validate import validate
-from agent.config import choices, schema
+from agent.config import choices, fields, schema
 from agent.config.recognition import Claim
 from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import camel, keys
@@ -32,15 +32,15 @@ ROOT = Path(__file__).parents[3]
 class Lamp:
     """A section of the policy."""
 
-    mode: choices.Mode = schema.key(choices.Mode.ENFORCE, "enforce, audit or off")
-    profiles: NodePath = schema.key("/etc/lamps", "folder of lamps")
+    mode: choices.Mode = fields.key(choices.Mode.ENFORCE, "enforce, audit or off")
+    profiles: NodePath = fields.key("/etc/lamps", "folder of lamps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(schema.Config):
     """The policy with one more section."""
 
-    lamp: Lamp = schema.section(Lamp, "lamps")
+    lamp: Lamp = fields.section(Lamp, "lamps")
 
 
 class LampControl:
@@ -141,3 +141,14 @@ def test_nothing_above_the_registry_names_a_control() -> None:
     listed = re.compile(rf'"(?:{names})"[^\n]*"(?:{names})"|config\.(?:{names})\b')
     above = [path for folder in ("daemon", "cli", "report") for path in (ROOT / "agent" / folder).rglob("*.py")]
     assert [path.name for path in above if listed.search(path.read_text())] == []
+
+
+def test_a_control_whose_section_is_the_same_is_used_again(tmp_path: Path) -> None:
+    """With other labels or another policy, only what differs is made again: a control may cache."""
+    host, before = Host(tmp_path), schema.Config()
+    after = schema.Config(modprobe=schema.Modprobe(deny=("hfs",)))
+    controls = registry.controls_of(before, host)
+    kept = {one.name: one for one in controls if one.name in registry.unchanged(before, after)}
+    made = registry.controls_of(after, host, kept=kept)
+    assert [one.name for one in made if one not in controls] == ["modprobe"]
+    assert list(registry.unchanged(None, after)) == []

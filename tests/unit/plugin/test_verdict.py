@@ -16,6 +16,7 @@ from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
 from agent.report.node_status import ComplianceStatus
+from agent.rollout import reports
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
 from tests.support.plugin_rows import a_lock
 
@@ -39,6 +40,7 @@ def context(staged: Staged, name: str, **more: object) -> NodeContext:
         pause=locks.pause_of(staged.pause, staged.now) if staged.pause else locks.Pause(active=False),
         now=staged.now,
         namespace=NAMESPACE,
+        rollout=reports.report(found),
     )
     return replace(known, **more)  # type: ignore[arg-type]
 
@@ -351,6 +353,15 @@ def test_a_rejected_configuration_comes_before_the_findings() -> None:
     found = verdict(replace(known, row=row))
     assert codes(found)[0][0] == "ConfigRejected"
     assert found.hardening[0].next[0] == "kubectl -n node-hardening edit configmap/node-hardening-config"
+
+
+def test_a_policy_that_is_held_back_is_named_with_what_decides_it() -> None:
+    """The findings are of the policy in force. The canary itself works by the changed one."""
+    staged = SCENES["canary-failed"]()
+    found = verdict(context(staged, "node-2"))
+    assert codes(found)[0] == ["PolicyHeldBack"]
+    assert found.hardening[0].next == ("kubectl node-hardening rollout status",)
+    assert codes(verdict(context(staged, "node-1")))[0] == []
 
 
 def test_many_findings_are_counted_below_the_worst() -> None:

@@ -1,0 +1,65 @@
+"""The labels of this node as the API server last showed them, kept on the node: a restart without it changes nothing.
+
+The agent's own labels follow from the policy and are none that the policy may depend on, so they are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from agent.annotations import PREFIX
+from agent.controls.manifest import STATE_FOLDER
+from agent.errors import HostError, HostFileMissing
+from agent.host import Host
+
+PATH = f"{STATE_FOLDER}/labels.json"
+_LIMIT_BYTES = 2 << 20  # the largest object that etcd takes, and some
+
+
+class NodeLabels:
+    """Read from the disk when first used; replaced by what a watch shows."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._log = structlog.get_logger()
+        self._known: Mapping[str, str] | None = None
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """The last known labels; empty when none ever were."""
+        if self._known is None:
+            self._known = self._read()
+        return self._known
+
+    def take(self, node: Mapping[str, Any]) -> bool:
+        """Takes the labels of a Node object; whether they differ from those known."""
+        meta = node.get("metadata")
+        found = meta.get("labels") if isinstance(meta, dict) else None
+        labels = _texts(found)
+        if labels == self.known:
+            return False
+        self._known = labels
+        try:
+            self._host.write(PATH, json.dumps(labels, sort_keys=True).encode(), mode=0o600)
+        except HostError as error:
+            self._log.warning("labels_not_kept", path=PATH, error=str(error))
+        return True
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return _texts(json.loads(self._host.read_text(PATH, limit_bytes=_LIMIT_BYTES)))
+        except HostFileMissing:
+            return {}
+        except (HostError, ValueError, RecursionError) as error:
+            self._log.warning("labels_unreadable", path=PATH, error=str(error))
+            return {}
+
+
+def _texts(found: object) -> dict[str, str]:
+    if not isinstance(found, dict):
+        return {}
+    return {key: text for key, text in found.items() if isinstance(text, str) and not key.startswith(PREFIX)}

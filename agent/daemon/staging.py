@@ -1,0 +1,174 @@
+"""Which policy this node uses while a changed one is rolled out, and what of that outlives the process.
+
+On the node's disk: the last policy that was accepted, and how far the next one is. Without them the node is one that
+has no last policy, and takes what there is. The decisions are agent/rollout's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from agent import config as configuration
+from agent.config import Config
+from agent.config.groups import Rollout
+from agent.controls.manifest import STATE_FOLDER
+from agent.errors import ConfigError, HostError, HostFileMissing
+from agent.host import Host
+from agent.report.node_status import NodeView
+from agent.rollout import decision, reports
+from agent.rollout.decision import Assessment, Observation, Pending, Phase, Step, Verdict
+
+LAST_GOOD = f"{STATE_FOLDER}/config.last-good.yaml"
+STATE = f"{STATE_FOLDER}/rollout.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A valid policy, before any override. revision: of what it sets."""
+
+    text: str
+    config: Config
+    revision: str
+
+    @classmethod
+    def of(cls, text: str, file: str) -> Document:
+        """Raises ConfigError."""
+        config = configuration.loads(text, file)
+        return cls(text, config, configuration.revision(config))
+
+
+class Staging:
+    """Safe for several threads: the loop reads policies, another thread polls the canaries."""
+
+    def __init__(self, host: Host, wall: Callable[[], float] = time.time) -> None:
+        self._host, self._wall = host, wall
+        self._log = structlog.get_logger()
+        self._lock = threading.RLock()
+        self._accepted: Document | None = None
+        self._is_loaded = False
+        self._rollout = Rollout()
+        self._pending: Pending | None = None
+        self._promoted = ""  # the revision that may be accepted when it is read the next time
+        self._own = Assessment()
+        self._running = ""
+        self._is_canary = False
+        self._ended = False
+        self._kept = ""  # what the state's file holds
+
+    @property
+    def pending(self) -> tuple[Pending, Rollout] | None:
+        """What is held back, and how it is rolled out."""
+        with self._lock:
+            return None if self._pending is None else (self._pending, self._rollout)
+
+    @property
+    def runs_aborted(self) -> bool:
+        """Whether this node still runs a policy that a user aborted."""
+        with self._lock:
+            pending = self._pending
+            return pending is not None and pending.phase is Phase.ABORTED and self._running == pending.target
+
+    def accepted(self) -> Document | None:
+        """The last policy that was accepted on this node."""
+        with self._lock:
+            self._load()
+            return self._accepted
+
+    def choose(self, newest: Document, labels: Mapping[str, str]) -> Document:
+        """The policy to use, of the one that was just read and the last accepted one."""
+        with self._lock:
+            self._load()
+            was_pending = self._pending is not None
+            before, self._rollout = self._accepted, newest.config.rollout
+            accepted = before.revision if before else None
+            self._promoted = self._promoted if newest.revision == self._promoted else ""
+            accepted = self._promoted or accepted
+            self._pending = decision.stage(
+                self._pending, newest=newest.revision, accepted=accepted, rollout=self._rollout, now=self._wall()
+            )
+            self._is_canary = bool(self._rollout.canary) and self._rollout.canary.matches(labels)
+            chosen = newest
+            if self._pending is None:
+                self._ended = self._ended or (was_pending and self._is_canary)
+                self._accept(newest)
+            elif before is not None and not decision.runs_pending(self._pending, is_canary=self._is_canary):
+                chosen = before
+            self._running = chosen.revision
+            self._keep()
+            return chosen
+
+    def ended(self) -> bool:
+        """Whether a rollout ended on this canary since this was last called."""
+        with self._lock:
+            ended, self._ended = self._ended, False
+            return ended
+
+    def judge(self, *, failed: Collection[str], unknown: Collection[str]) -> bool:
+        """Takes the result of a pass; whether the policy that is being tried has just been found to fail here."""
+        with self._lock:
+            tried = self._pending is not None and self._running == self._pending.target
+            if not self._running:
+                return False
+            before, self._own = (
+                self._own,
+                decision.judge(self._own, self._running, failed=failed, unknown=unknown, tried=tried, now=self._wall()),
+            )
+            self._keep()
+            was_failed = before.verdict is Verdict.FAILED and before.revision == self._running
+            return tried and self._is_canary and self._own.verdict is Verdict.FAILED and not was_failed
+
+    def observe(self, target: str, seen: Observation | None) -> Step | None:
+        """Takes a poll of the canaries of a policy; None: it is held back no more, and the poll has no effect."""
+        with self._lock:
+            if self._pending is None or self._pending.target != target:
+                return None
+            step = decision.decide(self._pending, self._rollout.soak, seen, self._wall())
+            self._pending = step.pending
+            if step.take:
+                self._promoted = target
+            self._keep()
+            return step
+
+    def show(self, offer: Callable[[str, NodeView], None]) -> None:
+        """Offers what the Node should show of it; offers of two threads come in the order of what they are about."""
+        with self._lock:
+            uses = bool(self._rollout.canary)
+            offer("rollout", reports.view(
+                self._running, self._pending, self._own, is_canary=self._is_canary, uses_canaries=uses,
+            ))  # fmt: skip
+
+    def _accept(self, newest: Document) -> None:
+        before, self._accepted, self._promoted = self._accepted, newest, ""
+        if before is None or before.config != newest.config:
+            self._write(LAST_GOOD, newest.text)
+
+    def _keep(self) -> None:
+        text = reports.written(self._pending, self._own)
+        if text != self._kept and (self._pending is not None or self._own != Assessment() or self._kept):
+            self._kept = text
+            self._write(STATE, text)
+
+    def _write(self, path: str, text: str) -> None:
+        try:
+            self._host.write(path, text.encode(), mode=0o600)
+        except (OSError, HostError) as error:
+            # Only a restart needs it.
+            self._log.warning("policy_state_not_kept", path=path, error=str(error))
+
+    def _load(self) -> None:
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        try:
+            self._accepted = Document.of(self._host.read_text(LAST_GOOD), LAST_GOOD)
+            self._kept = self._host.read_text(STATE, limit_bytes=reports.STATE_LIMIT_BYTES)
+            self._pending, self._own = reports.remembered(self._kept)
+        except HostFileMissing:
+            return
+        except (ConfigError, HostError, ValueError) as error:
+            self._log.warning("policy_state_unreadable", error=str(error))

@@ -1,0 +1,178 @@
+"""`rollout status|promote|abort`: how far a changed policy is, and a user's decision about it.
+
+A decision is a ConfigMap that agents read and only users write. It names the policy's revision, so that it does not
+count for the next change.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.config import Config, revision, units
+from agent.errors import AgentError, UsageError
+from agent.kube import CONFIGMAPS, NODES
+from agent.kube.errors import NotFound
+from agent.plugin import mutations
+from agent.plugin.cluster import nodes, policy, values
+from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.session import NOT_WELL, OK, Command, Session
+from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, since, table
+from agent.rollout import reports
+from agent.rollout.decision import Canary, Order, Phase, Verdict
+from agent.rollout.reports import ORDERS
+
+_COLOURS = {Verdict.VERIFIED: GOOD, Verdict.FAILED: BAD, Verdict.UNKNOWN: WARN}
+_SHOWN = 100
+_EFFECTS = {
+    Order.PROMOTE: "every node takes it with its next poll, within ten minutes, whatever the canaries report",
+    Order.ABORT: "every node keeps its last policy, and the canaries return to theirs within ten minutes",
+}
+_DONE = {Order.PROMOTE: "promoted", Order.ABORT: "aborted"}
+_AUDITS = {Order.PROMOTE: AuditReason.ROLLOUT_PROMOTED, Order.ABORT: AuditReason.ROLLOUT_ABORTED}
+
+
+@dataclass(slots=True)
+class _Fleet:
+    """What the Nodes show. running: nodes by revision. pending: those that hold the newest policy back, by phase.
+
+    undecided: pending ones, and canaries that try it.
+    """
+
+    running: Counter[str] = field(default_factory=Counter)
+    pending: Counter[Phase] = field(default_factory=Counter)
+    canaries: list[Canary] = field(default_factory=list)
+    silent: int = 0
+    undecided: int = 0
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    actions = ["status", *(order.value for order in Order)]
+    parser.add_argument("action", nargs="?", choices=actions, default="status", help="default: status")
+    mutations.configure(parser, reason="why; kept in the ConfigMap and the Event")
+
+
+def _run(options: argparse.Namespace, session: Session) -> int:
+    rules = policy.read(session.kube, session.namespace)
+    if rules.config is None:
+        raise AgentError(f"the policy is unknown: {rules.problem}")
+    newest = revision(rules.config)
+    orders = _orders(session)
+    fleet = _fleet(session, rules.config, newest)
+    if options.action == "status":
+        return _status(session, rules.config, newest, fleet, orders)
+    return _decide(options, session, newest, fleet, orders)
+
+
+def _orders(session: Session) -> Mapping[str, Any]:
+    try:
+        return session.kube.get(CONFIGMAPS, ORDERS, session.namespace)
+    except NotFound as error:
+        if not error.names_object:
+            raise
+        return {}
+
+
+def _fleet(session: Session, config: Config, newest: str) -> _Fleet:
+    found = _Fleet()
+    for page in session.kube.list(NODES, page_size=nodes.PAGE_SIZE).pages():
+        while page:
+            node = page.pop(0)
+            report = reports.report(node)
+            found.silent += not report.revision
+            found.running[report.revision] += bool(report.revision)
+            if report.target == newest and report.phase is not None:
+                found.undecided += 1
+                found.pending[report.phase] += report.revision != newest
+            canary = reports.canary(node, config.rollout.canary) if config.rollout.canary else None
+            found.canaries += [canary] if canary is not None else []
+    return found
+
+
+def _status(session: Session, config: Config, newest: str, fleet: _Fleet, orders: Mapping[str, Any]) -> int:
+    order, held = reports.order(orders, newest), sum(fleet.pending.values())
+    if session.form.is_document:
+        canaries = [
+            {"node": values.name(one.name), "revision": one.revision or None, "verdict": one.verdict.value,
+             "ready": one.ready_since > 0, "since": one.since or None}
+            for one in fleet.canaries
+        ]  # fmt: skip
+        session.document(
+            {"revision": newest, "canary": str(config.rollout.canary), "soakSeconds": config.rollout.soak,
+             "urgent": config.rollout.urgent, "order": order.value if order else None, "canaries": canaries,
+             "pending": {phase.value: number for phase, number in fleet.pending.items()},
+             "nodes": {name: number for name, number in fleet.running.items() if name}, "noReport": fleet.silent}
+        )  # fmt: skip
+        return NOT_WELL if held else OK
+    if not config.rollout.canary:
+        session.write(f"policy {newest} has no rollout.canary: every node takes a change immediately")
+        return OK
+    urgent = ", urgent: it does not wait" if config.rollout.urgent else ""
+    soak = units.spell_duration(config.rollout.soak)
+    session.write(f"policy {newest}: canaries {values.text(str(config.rollout.canary))}, soak {soak}{urgent}")
+    if order is not None:
+        session.write(f"{_DONE[order]} {_signed(orders)}")
+    session.write(_canaries(session, fleet, newest) if fleet.canaries else "no node matches rollout.canary")
+    for name, number in sorted(fleet.running.items()):
+        if name:
+            session.write(f"{count(number, 'node')} on policy {name}{' (this one)' if name == newest else ''}")
+    if fleet.silent:
+        session.write(f"{count(fleet.silent, 'node')} without a report")
+    for phase, number in sorted(fleet.pending.items()):
+        session.write(session.style.paint(f"pending on {count(number, 'node')}: {phase.value}", WARN))
+    return NOT_WELL if held else OK
+
+
+def _canaries(session: Session, fleet: _Fleet, newest: str) -> str:
+    now = session.now()
+    columns = [Column("CANARY", elastic=True), Column("POLICY"), Column("VERDICT"), Column("SINCE"), Column("READY")]
+    rows = [
+        [values.name(one.name), one.revision + (" (this one)" if one.revision == newest else "") or "-",
+         Cell(one.verdict.value, _COLOURS[one.verdict]), since(one.since, now), "yes" if one.ready_since else "no"]
+        for one in sorted(fleet.canaries, key=lambda one: one.name)[:_SHOWN]
+    ]  # fmt: skip
+    more = len(fleet.canaries) - _SHOWN
+    return table(columns, rows, session.style) + (f"and {more} more\n" if more > 0 else "")
+
+
+def _decide(
+    options: argparse.Namespace, session: Session, newest: str, fleet: _Fleet, orders: Mapping[str, Any]
+) -> int:
+    reason, order = mutations.reason_of(options), Order(options.action)
+    held = sum(fleet.pending.values())
+    if reports.order(orders, newest) is order:
+        return _done(session, newest, order, f"policy {newest} is {_DONE[order]} already", changed=False)
+    if not fleet.undecided:
+        raise UsageError(f"policy {newest} is not being rolled out: nothing to {order.value}; nothing was changed")
+    who = mutations.user_name(session.kube)
+    data = {"decision": order.value, "revision": newest, "reason": reason, "by": who}
+    lines = (f"configmap/{ORDERS} in {session.namespace}: {order.value} policy {newest}",
+             f"{count(held, 'node holds', 'nodes hold')} it back: {_EFFECTS[order]}")  # fmt: skip
+    change = Change(f"{order.value} policy {newest}", lines)
+    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+        return mutations.declined(session)
+    version = values.text(values.part(orders, "metadata").get("resourceVersion"))
+    made = mutations.put_config_map(session, ORDERS, data, version, what="the rollout", dry_run=options.dry_run)
+    message = f"{who} {_DONE[order]} policy {newest}" + (f": {reason}" if reason else "")
+    uid = values.text(values.part(made, "metadata").get("uid"))
+    audit = AuditEvent(_AUDITS[order], message, CONFIGMAPS, ORDERS, session.namespace, uid)
+    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    text = f"policy {newest} is {_DONE[order]}: {_EFFECTS[order]}"
+    return _done(session, newest, order, text, changed=True, dry_run=options.dry_run)
+
+
+def _done(session: Session, newest: str, order: Order, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
+    document = {"revision": newest, "decision": order.value}
+    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
+
+
+def _signed(orders: Mapping[str, Any]) -> str:
+    data = values.part(orders, "data")
+    who, why = values.text(data.get("by"), 80), values.text(data.get("reason"))
+    return f"by {who or mutations.UNKNOWN}" + (f": {why}" if why else "")
+
+
+COMMAND = Command("rollout", "how far a changed policy is rolled out; promote or abort it", _configure, _run)

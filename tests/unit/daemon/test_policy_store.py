@@ -1,0 +1,211 @@
+"""The policy in force on one node: its labels, what is held back, and what a restart and a bad disk leave of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.daemon.config_store import PolicyStore
+from agent.daemon.node_labels import PATH as LABELS
+from agent.daemon.staging import LAST_GOOD, STATE
+from agent.host import Host
+from agent.rollout.decision import Canary, Observation, Order, Phase, Verdict
+
+GPU = {"metadata": {"labels": {"pool": "gpu", "node-hardening.io/hardened": "true"}}}
+ROLLOUT: dict[str, Any] = {"canary": "canary=true", "soak": "10m"}
+
+
+class Site:
+    """A node's disk and its ConfigMap; `store` is the agent's process, which may be started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.root, self.now = folder / "config.yaml", folder / "root", 1000.0
+        self.root.mkdir()
+        self.restart()
+
+    def restart(self) -> None:
+        self.store = PolicyStore(self.file, Host(self.root), explicit=True, wall=lambda: self.now)
+
+    def write(self, **policy: Any) -> None:
+        self.file.write_text(json.dumps(policy))
+
+    def interval(self) -> float | None:
+        config = self.store.load().config
+        return config.interval if config else None
+
+    @property
+    def target(self) -> str:
+        pending = self.store.staging.pending
+        return pending[0].target if pending else ""
+
+    def poll(self, *canaries: Canary, order: Order | None = None) -> None:
+        assert self.store.staging.observe(self.target, Observation(canaries, order=order)) is not None
+
+    def at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_node_without_labels_uses_the_policy_and_then_its_own(site: Site) -> None:
+    site.write(overrides=[{"name": "gpu", "nodeSelector": "pool=gpu", "interval": "1m"}])
+    assert site.interval() == 300.0
+    assert site.store.take_labels(GPU)
+    assert site.interval() == 60.0
+
+
+def test_the_last_labels_outlive_the_process_and_the_agents_own_are_none_of_them(site: Site) -> None:
+    site.write(overrides=[{"name": "gpu", "nodeSelector": "pool=gpu", "interval": "1m"}])
+    site.store.take_labels(GPU)
+    site.restart()
+    assert site.interval() == 60.0
+    assert json.loads(site.at(LABELS).read_text()) == {"pool": "gpu"}
+    assert not site.store.take_labels(GPU)
+
+
+def test_labels_that_select_nothing_else_reload_nothing(site: Site) -> None:
+    site.write(overrides=[{"name": "gpu", "nodeSelector": "pool=gpu", "interval": "1m"}], rollout=ROLLOUT)
+    site.store.take_labels(GPU)
+    site.store.load()
+    labels = {**GPU["metadata"]["labels"], "zone": "a"}
+    assert not site.store.take_labels({"metadata": {"labels": labels}})
+    assert site.store.take_labels({"metadata": {"labels": {**labels, "canary": "true"}}})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"pool": 3}', "\0"])
+def test_labels_that_cannot_be_read_are_none(site: Site, content: str) -> None:
+    site.at(LABELS).parent.mkdir(parents=True)
+    site.at(LABELS).write_text(content)
+    site.write(overrides=[{"name": "gpu", "nodeSelector": "pool", "interval": "1m"}])
+    assert site.interval() == 300.0
+
+
+def test_overrides_that_contradict_each_other_leave_the_last_valid_policy_in_force(site: Site) -> None:
+    site.write(interval="2m")
+    assert site.interval() == 120.0
+    overrides = [
+        {"name": "a", "nodeSelector": "pool", "modprobe": {"deny": ["udf"]}},
+        {"name": "b", "nodeSelector": "pool=gpu", "modprobe": {"allow": ["udf"]}},
+    ]
+    site.write(overrides=overrides)
+    assert site.interval() == 300.0  # without labels nothing contradicts
+    site.store.take_labels(GPU)
+    policy = site.store.load()
+    assert policy.clashes
+    assert "overrides a, b together" in policy.problem
+    assert policy.config is not None
+    assert policy.config.modprobe.deny == ()
+    site.restart()
+    assert site.store.load().config is not None  # the policy without overrides: hardened rather than not
+
+
+def test_a_changed_policy_is_held_back_also_across_a_restart_and_by_a_broken_file(site: Site) -> None:
+    site.write(interval="1m", rollout=ROLLOUT)
+    assert (site.interval(), site.target) == (60.0, "")
+    site.write(interval="2m", rollout=ROLLOUT)
+    assert site.interval() == 60.0
+    since = site.store.staging.pending
+    site.now += 500
+    site.restart()
+    assert site.interval() == 60.0
+    assert site.store.staging.pending == since
+    site.file.write_text("interval: 7")
+    assert site.interval() == 60.0
+    site.restart()
+    assert site.interval() == 60.0
+
+
+def test_it_is_taken_when_the_canaries_have_verified_it_and_not_again_without_them(site: Site) -> None:
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    site.write(interval="2m", rollout=ROLLOUT)
+    site.store.load()
+    site.now += 700
+    target = site.target
+    site.poll(Canary("c", target, Verdict.VERIFIED, 1000.0, 1.0))
+    assert site.interval() == 120.0
+    assert site.target == ""
+    assert site.at(LAST_GOOD).read_text() == site.file.read_text()
+    site.write(interval="1m", rollout=ROLLOUT)
+    assert site.interval() == 120.0  # a policy of before is a change like any other
+    site.write(interval="2m", rollout=ROLLOUT)
+    assert (site.interval(), site.target) == (120.0, "")
+
+
+def test_a_canary_tries_it_at_once_and_an_abort_brings_it_back(site: Site) -> None:
+    site.store.take_labels({"metadata": {"labels": {"canary": "true"}}})
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    assert not site.store.staging.judge(failed=[], unknown=[])
+    site.write(interval="2m", rollout=ROLLOUT)
+    assert site.interval() == 120.0
+    assert site.store.staging.judge(failed=["x"], unknown=[])
+    assert not site.store.staging.judge(failed=["x"], unknown=[])  # one Event
+    site.restart()
+    assert site.interval() == 120.0
+    assert not site.store.staging.judge(failed=[], unknown=[])
+    site.poll(order=Order.ABORT)
+    assert [site.store.staging.runs_aborted, site.interval(), site.store.staging.runs_aborted] == [True, 60.0, False]
+    site.write(interval="1m", rollout=ROLLOUT)
+    assert site.interval() == 60.0
+    assert site.store.staging.ended()
+    assert not site.store.staging.ended()
+
+
+def test_what_failed_before_the_first_rollout_is_not_its_fault(site: Site) -> None:
+    """Canaries and the first change for them may come together."""
+    site.store.take_labels({"metadata": {"labels": {"canary": "true"}}})
+    site.write(interval="1m")
+    site.store.load()
+    site.store.staging.judge(failed=["old"], unknown=[])
+    site.write(interval="2m", rollout=ROLLOUT)
+    assert site.interval() == 120.0
+    assert not site.store.staging.judge(failed=["old"], unknown=[])
+    assert site.store.staging.judge(failed=["old", "new"], unknown=[])
+
+
+def test_a_poll_of_what_is_held_back_no_more_has_no_effect(site: Site) -> None:
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    assert site.store.staging.observe("b" * 12, Observation((), order=Order.PROMOTE)) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pending": {}, "assessment": {}}', '{"pending": 1}'])
+def test_a_state_that_cannot_be_read_begins_the_wait_again(site: Site, content: str) -> None:
+    """It never lets the policy pass: the last accepted one is in a file of its own."""
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    site.write(interval="2m", rollout=ROLLOUT)
+    site.store.load()
+    site.at(STATE).write_text(content)
+    site.restart()
+    assert site.interval() == 60.0
+    pending = site.store.staging.pending
+    assert pending is not None
+    assert pending[0].phase is Phase.WAITING
+
+
+def test_without_a_last_policy_there_is_nothing_to_hold_back(site: Site) -> None:
+    """A new node, or one whose disk lost it, is hardened first."""
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    site.write(interval="2m", rollout=ROLLOUT)
+    site.store.load()
+    for path in (LAST_GOOD, STATE):
+        site.at(path).unlink(missing_ok=True)
+    site.restart()
+    assert site.interval() == 120.0
+
+
+def test_how_it_is_rolled_out_is_no_change_that_is_rolled_out(site: Site) -> None:
+    site.write(interval="1m", rollout=ROLLOUT)
+    site.store.load()
+    site.write(interval="1m", rollout={**ROLLOUT, "soak": "1h"})
+    site.store.load()
+    assert site.target == ""
