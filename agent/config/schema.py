@@ -13,6 +13,7 @@ from typing import Any
 from agent.annotations import LABEL, PREFIX, TAINT
 from agent.config.choices import (
     AuditMode,
+    DenialsMode,
     Kured,
     LogFormat,
     LogLevel,
@@ -111,6 +112,14 @@ class Kubelet:
     mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
     probe: bool = key(True, "check what the running kubelet serves without credentials")
     skip: Mapping[Words, Words] = section(dict, "check's id: reason; shown as skipped, never as pass")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denials:
+    """What profiles refuse containers, from the kernel's audit records; and recordings for new profiles."""
+
+    mode: DenialsMode = key(DenialsMode.OFF, "observe or off")
+    file_names: bool = key(False, "show the first two components of a refused file's path, on the Node only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +355,7 @@ class Config:
     apparmor: Apparmor = section(Apparmor, "AppArmor profiles")
     seccomp: Seccomp = section(Seccomp, "seccomp profiles")
     kubelet: Kubelet = section(Kubelet, "the kubelet's configuration")
+    denials: Denials = section(Denials, "what profiles refuse")
     reboot: Reboot = section(Reboot, "reboots, one node at a time")
     notify: tuple[Notify, ...] = key((), "receivers of events")
     status: NodeStatus = section(NodeStatus, "what the Node shows")

@@ -1,8 +1,8 @@
 """One process of `run`: its threads, its signals, and how it ends.
 
 Four threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
-changes of the Node to the publisher, and the coordinator reboots. It ends within five seconds: every write is atomic,
-so interrupting one is safe.
+changes of the Node to the publisher, and the coordinator reboots. With `denials` a fifth reads audit records. It ends
+within five seconds: every write is atomic, so interrupting one is safe.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.config.schema import Config
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.delivery_log import DeliveryLog
+from agent.daemon.denials_thread import DenialsThread
 from agent.daemon.loop import Daemon
 from agent.daemon.reboot_thread import Reboots
 from agent.daemon.signals import Signals
@@ -57,16 +59,17 @@ def serve(
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
-    daemon = Daemon(
-        host,
-        node,
-        store,
-        publisher,
-        metrics,
-        configz=configz,
-        on_config=reboots.configure,
-        on_pass=reboots.on_pass,
-    )
+    denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop))
+
+    def on_config(config: Config) -> None:
+        reboots.configure(config)
+        denials.configure(config)
+
+    def on_pass(failing: int) -> None:
+        reboots.on_pass(failing)
+        denials.check()
+
+    daemon = Daemon(host, node, store, publisher, metrics, configz=configz, on_config=on_config, on_pass=on_pass)
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
     threads = [
@@ -88,6 +91,7 @@ def serve(
         log.info("stopping")
         stop.set()
         daemon.stop()
+        denials.stop()
         publisher.stop()
         reboots.wake()
         kube.stop()
