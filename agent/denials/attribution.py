@@ -21,10 +21,10 @@ from agent.host import Host
 K = TypeVar("K")
 V = TypeVar("V")
 
-_CGROUP_BYTES = 4096
+_CGROUP_BYTES = 8192
 # `kubepods-burstable-podUID.slice/cri-containerd-ID.scope`, `/kubepods/besteffort/podUID/ID`; from a cgroup namespace
-# of a container's own `/../..` stands for what is above it. Searched, not anchored: kind and --cgroup-root put more in
-# front. The first pod of a path is the kubelet's; a container may make cgroups of any name below its own.
+# of a container's own `/../..` stands for what is above it. Searched, not anchored: kind and --cgroup-root put more
+# before it. The first pod of a path is the kubelet's; a container may make cgroups of any name below its own.
 # https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/cm/cgroup_manager_linux.go
 _CONTAINER = re.compile(
     rb"(?:kubepods|/\.\./)[^\n]*?pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?/"

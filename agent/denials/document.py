@@ -21,7 +21,7 @@ FIELDS: Final = (
 
 
 class State(StrEnum):
-    """SEEING: the agent's own record arrived, so none means none. BLIND: it did not; `reason` says why."""
+    """SEEING: the agent's own record arrived, so none means none. BLIND: it did not; `reason` is why."""
 
     STARTING = "starting"
     SEEING = "seeing"
@@ -59,7 +59,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Summary:
     """The counts and the rows of one agent, since it started to read. since: RFC 3339."""
 
     state: State
@@ -74,7 +74,7 @@ class Seen:
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
-def encode(seen: Seen, rows: Iterable[Sequence[str | int]], limit: int = LIMIT_BYTES) -> str:
+def encode(seen: Summary, rows: Iterable[Sequence[str | int]], limit: int = LIMIT_BYTES) -> str:
     """The annotation's text, with as many of the rows (each in the order of FIELDS) as fit into `limit` bytes."""
     head: dict[str, Any] = {"v": VERSION, "state": seen.state.value, "reason": seen.reason and seen.reason.value,
         "since": seen.since, "notes": [note.value for note in seen.notes], "received": seen.received,

@@ -54,12 +54,12 @@ class AuditUnavailable(HostError):
 class AuditSocket:
     """Every audit record from now on. Beside auditd and journald, which get theirs all the same."""
 
-    def __init__(self) -> None:
-        """Raises AuditUnavailable."""
+    def __init__(self, receive_bytes: int = RECEIVE_BYTES) -> None:
+        """receive_bytes: of the kernel's queue for this socket. Raises AuditUnavailable."""
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _AUDIT)
             with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_bytes)
             self._socket.bind((0, _READLOG))
         except OSError as error:
             raise AuditUnavailable(error) from error
@@ -171,7 +171,7 @@ class ProcessEvents:
                 yield EXEC, two, 0
 
     def close(self) -> None:
-        """Ends the subscription, which older kernels count until somebody does, then the socket."""
+        """Ends the subscription, which older kernels count until it is ended, then the socket."""
         with contextlib.suppress(OSError):
             self._send(_IGNORE)
         self._socket.close()

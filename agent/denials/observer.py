@@ -24,7 +24,7 @@ from agent.config.schema import Denials
 from agent.denials import records, syscall_names
 from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Place, Processes
 from agent.denials.canary import Canary
-from agent.denials.document import Reason, Seen, State, encode
+from agent.denials.document import Reason, State, Summary, encode
 from agent.denials.netlink import AuditSocket, AuditState, AuditUnavailable, ProcessEvents, audit_state
 from agent.denials.recording import Recorder
 from agent.denials.records import Kind, Outcome, Record
@@ -34,10 +34,10 @@ from agent.errors import HostError
 from agent.host import Host
 from agent.text import format_rfc3339
 
-_AT_A_TIME = 1000  # records between two looks at the clock
+_AT_A_TIME = 1000  # records, then the clock is read
 _CANARY_SECONDS, _CANARY_EVERY_SECONDS = 1.0, 3600.0
 _NEW_SECONDS, _SPACED_SECONDS, _COUNTS_SECONDS = 1.0, 15.0, 300.0
-_QUIET_SECONDS = 60.0
+_QUIET_SECONDS, _SETTLED_SECONDS = 60.0, 1.0
 _METRIC_NAMES = 64
 _FILE_PARTS = 3  # of `/etc/ssl/…` split at `/`
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
@@ -45,7 +45,7 @@ _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
 
 
 class Output(Protocol):
-    """Where an observer reports. Every call returns at once and never raises."""
+    """Where an observer reports. Every call returns immediately and never raises."""
 
     def show(self, denials: str, recordings: str) -> None:
         """The texts of the two annotations; empty for none."""
@@ -89,11 +89,11 @@ class Observer:
         self._names = ContainerNames(host, clock)
         self._table = DenialTable()
         self._recorder = Recorder(host)
-        self._seen = Seen(State.STARTING, since=format_rfc3339(wall()))
+        self._seen = Summary(State.STARTING, since=format_rfc3339(wall()))
         self._counted: Counter[tuple[str, str, str]] = Counter()
         self._metric_names: set[tuple[str, str, str]] = set()
         self._received = self._lost_reported = self._missed_reported = 0
-        self._check_wanted, self._checked_at, self._deadline = True, 0.0, 0.0
+        self._check_due, self._checked_at, self._deadline = True, 0.0, 0.0
         self._arrived_since = self._overflowed = False
         self._last_record = self._shown_at = 0.0
         self._show_at: float | None = None
@@ -104,7 +104,7 @@ class Observer:
         """Verifies that records still arrive, once an hour at most; at any time while they do not."""
         blind = self._seen.state is State.BLIND
         if blind or self._clock() - self._checked_at >= _CANARY_EVERY_SECONDS:
-            self._check_wanted = True
+            self._check_due = True
             os.eventfd_write(self._waker, 1)
 
     def stop(self) -> None:
@@ -128,15 +128,20 @@ class Observer:
 
     def turn(self) -> None:
         """One round: waits for a record or for what is due, and does it."""
-        if self._check_wanted:
+        if self._check_due:
             self._send_canary()
         self._wait()
         self._read()
         now = self._clock()
         if self._deadline and now >= self._deadline:
             self._canary_missing()
+        if self._overflowed and now >= self._last_record + _SETTLED_SECONDS:
+            # What was lost last shows only in the number of the next record.
+            self._overflowed, self._check_due = False, True
         if self._processes.fileno() is not None and now - self._last_record >= _QUIET_SECONDS:
             self._processes.unfollow()
+        if self._serials.lost > self._lost_reported:
+            self._due(_NEW_SECONDS)
         if self._show_at is not None and now >= self._show_at:
             self._show()
 
@@ -146,6 +151,8 @@ class Observer:
         if self._audit is not None:
             poll.register(self._audit.fileno(), select.POLLIN)
         due = [one for one in (self._deadline or None, self._show_at) if one is not None]
+        if self._overflowed:
+            due.append(self._last_record + _SETTLED_SECONDS)
         following = self._processes.fileno()
         if following is not None:
             poll.register(following, select.POLLIN)
@@ -165,8 +172,6 @@ class Observer:
                 self._overflowed = True
                 continue
             if found is None:
-                if self._overflowed:  # what was lost last shows only in the number of the next record
-                    self._overflowed, self._check_wanted = False, True
                 break
             self.take(*found)
         self._processes.drain()
@@ -179,7 +184,7 @@ class Observer:
         head = records.header(text)
         if head is None:
             return
-        self._serials.saw(head[1])
+        self._serials.observe(head[1])
         if number not in (records.SECCOMP, records.APPARMOR):
             return
         record = records.parse(number, text, head[0])
@@ -213,7 +218,7 @@ class Observer:
     # -- whether records arrive ------------------------------------------------------------------------------------
 
     def _send_canary(self) -> None:
-        self._check_wanted, self._checked_at, self._arrived_since = False, self._clock(), False
+        self._check_due, self._checked_at, self._arrived_since = False, self._clock(), False
         if self._audit is None:
             try:
                 self._audit = self._sources.audit()
@@ -236,7 +241,7 @@ class Observer:
     def _canary_missing(self) -> None:
         self._deadline = 0.0
         if self._arrived_since and self._serials.lost > self._lost_reported:
-            self._check_wanted = True  # one of those that were lost
+            self._check_due = True  # one of those that were lost
             return
         self._become(State.BLIND, self._why())
 

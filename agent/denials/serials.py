@@ -19,7 +19,7 @@ class Serials:
         self._newest: int | None = None
         self._missing: dict[int, None] = {}
 
-    def saw(self, serial: int) -> None:
+    def observe(self, serial: int) -> None:
         """One record's number. The first one is where counting begins."""
         newest = self._newest
         if newest is None or abs(serial - newest) >= _LATEST:

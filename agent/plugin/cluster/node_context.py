@@ -14,6 +14,7 @@ from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
 from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster.denials import NodeDenials, denials_of
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
@@ -52,6 +53,7 @@ class NodeContext:
     pause: Pause = field(default_factory=lambda: Pause(active=False))
     now: float = 0.0
     namespace: str = ""
+    denials: NodeDenials | None = None
 
     @property
     def own_lock(self) -> Lock | None:
@@ -83,6 +85,7 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
         locks.pause(kube, namespace, now),
         now,
         namespace,
+        denials_of(found),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.plugin.commands import (
     completion,
+    denials,
     diff,
     forecast,
     history,
@@ -30,6 +31,7 @@ COMMANDS: tuple[Command, ...] = (
     reboot.COMMAND,
     unlock.COMMAND,
     diff.COMMAND,
+    denials.COMMAND,
     report.COMMAND,
     completion.COMMAND,
 )  # fmt: skip
