@@ -187,7 +187,7 @@ class Observer:
         self._serials.observe(head[1])
         if number not in (records.SECCOMP, records.APPARMOR):
             return
-        record = records.parse(number, text, head[0])
+        record = records.parse(number, text)
         if record is None:
             return
         self._arrived_since = True
@@ -198,17 +198,17 @@ class Observer:
         self._received += 1
         if record.outcome is Outcome.LOGGED:
             self._processes.follow()
-        self._add(record, self._processes.of(record.pid) if record.pid else UNKNOWN)
+        self._add(record, self._processes.of(record.pid) if record.pid else UNKNOWN, head[0])
 
-    def _add(self, record: Record, place: Place) -> None:
+    def _add(self, record: Record, place: Place, at: float) -> None:
         names = self._names.of(place) if place.container_id else None
         if record.kind is Kind.SECCOMP and record.outcome is Outcome.LOGGED and names is not None:
-            self._due(_NEW_SECONDS if self._recorder.add(place, names, record) else _COUNTS_SECONDS)
+            self._due(_NEW_SECONDS if self._recorder.add(place, names, record, at) else _COUNTS_SECONDS)
             return
         operation = record.operation or syscall_names.name_of(record.arch, record.number)
         file = "/".join(record.target.split("/")[:_FILE_PARTS]) if self._policy.file_names else ""
         key = Key(place, record.profile, record.kind, operation, record.mask, record.outcome, file)
-        self._due(_NEW_SECONDS if self._table.add(key, record.at) else _COUNTS_SECONDS)
+        self._due(_NEW_SECONDS if self._table.add(key, at) else _COUNTS_SECONDS)
         label = (record.kind.value, record.profile, names.namespace if names is not None else "")
         if label not in self._metric_names and len(self._metric_names) >= _METRIC_NAMES:
             label = (record.kind.value, "other", "other")

@@ -55,21 +55,21 @@ class Recorder:
         self._log = structlog.get_logger()
         self._load()
 
-    def add(self, place: Place, names: Names, record: Record) -> bool:
-        """One call; whether it was the first of its name in this container."""
+    def add(self, place: Place, names: Names, record: Record, at: float) -> bool:
+        """One call, at epoch seconds; whether it was the first of its name in this container."""
         number = record.number & ~_X32_BIT
         if number > _HIGHEST:
             return False
         key = (Place(place.uid, place.container_id[:_ID_CHARACTERS]), record.arch)
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = Recording(0, 0, 0, record.at, record.at, names)
+            found = self._found[key] = Recording(0, 0, 0, at, at, names)
             if len(self._found) > _CONTAINERS:
                 del self._found[min(self._found, key=lambda one: self._found[one].last)]
         if names.pod:
             found.names = names
         found.calls += 1
-        found.last = max(found.last, record.at)
+        found.last = max(found.last, at)
         before, found.syscalls = found.syscalls, found.syscalls | 1 << number
         return before != found.syscalls
 

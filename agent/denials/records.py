@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 SECCOMP: Final = 1326
@@ -38,14 +39,13 @@ class Outcome(StrEnum):
 
 
 class Record(NamedTuple):
-    """One record. at: epoch seconds. pid: the process, in the reader's PID namespace; 0 when it was cut off.
+    """One record. pid: the process, in the initial PID namespace; 0 when it was cut off.
 
     operation: AppArmor's word, empty for seccomp, whose call is `arch` (AUDIT_ARCH_*) and `number`. mask: what of it:
     `w`, `sys_time`, `inet raw`. target: the file or the like, as the container names it.
     """
 
     kind: Kind
-    at: float
     pid: int
     comm: str
     profile: str
@@ -60,10 +60,10 @@ class Record(NamedTuple):
 _HEADER = re.compile(rb"audit\((\d{1,12})\.(\d{3}):(\d{1,10})\):")
 _STRING = rb'(?:"([^"]*)"|([0-9A-F]*)|\(null\))'
 _SECCOMP = re.compile(
-    rb" auid=\d+ uid=\d+ gid=\d+ ses=\d+(?: subj=(.*?))? pid=(\d{1,10}) comm=" + _STRING + rb" exe=" + _STRING + rb" "
+    rb"auid=\d+ uid=\d+ gid=\d+ ses=\d+(?: subj=(.*?))? pid=(\d{1,10}) comm=" + _STRING + rb" exe=" + _STRING + rb" "
     rb"sig=\d+ arch=([0-9a-f]{1,8}) syscall=(\d{1,10}) compat=\d+ ip=0x[0-9a-f]+ code=0x([0-9a-f]{1,8})"
 )
-_FIELD = re.compile(rb' ([a-z_]+)=(?:"([^"]*)"|([^ "]+))')
+_FIELD = re.compile(rb'(?:^| )([a-z_]+)=(?:"([^"]*)"|([^ "]+))')
 _MODE = re.compile(r" \((?:enforce|complain|kill|unconfined|user|mixed)\)$")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 # SECCOMP_RET_ACTION_FULL of the code: include/uapi/linux/seccomp.h.
@@ -82,27 +82,29 @@ def header(text: bytes) -> tuple[float, int] | None:
     return (int(found[1]) + int(found[2]) / 1000, int(found[3])) if found else None
 
 
-def parse(number: int, text: bytes, at: float) -> Record | None:
+def parse(number: int, text: bytes) -> Record | None:
     """A record of one of the two types; None for a profile's load, for SELinux, and for what is malformed."""
-    return _seccomp(text, at) if number == SECCOMP else _apparmor(text, at) if number == APPARMOR else None
+    return _parsed(number, text.partition(b"): ")[2])
 
 
-def _seccomp(text: bytes, at: float) -> Record | None:
+@lru_cache(maxsize=256)  # whoever is refused tries again, and only the header is another one
+def _parsed(number: int, body: bytes) -> Record | None:
+    return _seccomp(body) if number == SECCOMP else _apparmor(body) if number == APPARMOR else None
+
+
+def _seccomp(text: bytes) -> Record | None:
     found = _SECCOMP.search(text)
     outcome = _ACTIONS.get(int(found[9], 16) & 0xFFFF0000) if found else None
     if found is None or outcome is None:
         return None
     profile, pid, quoted, coded = found[1], int(found[2]), found[3], found[4]
     label = "" if profile is None else label_of(profile.decode(errors="replace"))
-    return Record(
-        Kind.SECCOMP, at, pid, _text(quoted, coded), label, "", "", outcome, "", int(found[7], 16), int(found[8])
-    )
+    return Record(Kind.SECCOMP, pid, _text(quoted, coded), label, "", "", outcome, "", int(found[7], 16), int(found[8]))
 
 
-def _apparmor(text: bytes, at: float) -> Record | None:
-    fields: dict[bytes, tuple[bytes, bytes]] = {}
-    for name, quoted, bare in _FIELD.findall(text):
-        fields.setdefault(name, (quoted, bare))  # the first one: what follows cannot replace it
+def _apparmor(text: bytes) -> Record | None:
+    # Reversed, so that the first of a name wins: what follows cannot replace it.
+    fields = {name: (quoted, bare) for name, quoted, bare in reversed(_FIELD.findall(text))}
     outcome = _APPARMOR.get(fields.get(b"apparmor", (b"", b""))[0])
     if outcome is None or b"profile" not in fields:
         return None
@@ -114,7 +116,7 @@ def _apparmor(text: bytes, at: float) -> Record | None:
     words = [_clean((fields[name][0] or fields[name][1]).decode(errors="replace")) for name in names]
     pid = fields.get(b"pid", (b"", b""))[1]
     return Record(
-        Kind.APPARMOR, at, int(pid) if pid.isdigit() and len(pid) <= 10 else 0, string(b"comm"),
+        Kind.APPARMOR, int(pid) if pid.isdigit() and len(pid) <= 10 else 0, string(b"comm"),
         label_of(string(b"profile")), string(b"operation"), " ".join(words)[:_TEXT_CHARACTERS], outcome,
         string(b"name"),
     )  # fmt: skip

@@ -18,7 +18,7 @@ ROWS_OF_A_POD: Final = 32
 
 
 class Key(NamedTuple):
-    """What makes a row. place: UNKNOWN for a process that ended unknown. file: empty unless the policy has fileNames."""
+    """What makes a row. place: UNKNOWN where that is so. file: empty unless the policy has fileNames."""
 
     place: Place
     profile: str

@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
-from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP
+from agent.annotations import DENIALS, REBOOT_REQUEST, REBOOT_SKIP
 from agent.config import Config, loads
+from agent.denials.document import Reason as Blindness
+from agent.denials.document import State, Summary, encode
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
@@ -27,6 +29,7 @@ from agent.report import node_status
 from agent.report.node_status import NodeView
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
+from agent.text import format_rfc3339
 from tests.support import plugin_emulated as emulated
 from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
 from tests.support.plugin_findings import ANONYMOUS, NO_KUBELET, SCTP, report
@@ -398,6 +401,26 @@ def sentinel_unknown() -> Staged:
     return fleet
 
 
+def refused() -> Staged:
+    """Profiles refuse calls on one node, none on the second, and the third cannot see."""
+    fleet = calm()
+    at = round(fleet.now)
+    uid, web = "0f4c1a52-7a3e-4d0b-9a55-3c2d8f1e6b70", "k8s-web-service"
+    rows: list[list[str | int]] = [
+        ["shop", "web-5d9c7", uid, "nginx", web, "apparmor", "exec", "x", "refused", "", 3, at - 900, at - 40],
+        ["shop", "web-5d9c7", uid, "nginx", "", "seccomp", "chmod", "", "refused", "", 12, at - 700, at - 95],
+        ["jobs", "report-1", "5f1d", "job", "k8s-hardened-default", "apparmor", "capable", "sys_time", "refused", "", 1,
+         at - 600, at - 600],
+    ]  # fmt: skip
+    since = format_rfc3339(fleet.began)
+    seeing = Summary(State.SEEING, since=since)
+    busy = replace(seeing, notes=(Blindness.AUDITD,), received=16, lost=4, unattributed=2)
+    blind = Summary(State.BLIND, Blindness.NETWORK_NAMESPACE, since)
+    for name, found, listed in (("node-1", busy, rows), ("node-2", seeing, []), ("node-3", blind, [])):
+        fleet.world.annotate(name, DENIALS, encode(found, listed))
+    return fleet
+
+
 def _is_busy(fleet: Staged, name: str) -> bool:
     return fleet.world.phase_of(name) is not Phase.IDLE
 
@@ -410,6 +433,6 @@ SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
         calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, rolling, looping, sentinel_unknown,
+        failed, stuck, done, rolling, looping, sentinel_unknown, refused,
     )
 }  # fmt: skip

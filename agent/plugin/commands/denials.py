@@ -23,12 +23,13 @@ from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style
 
 _PAGE_SIZE = 500
+_SUGGESTED = 20
 # A rule of AppArmor for the operation; everything else is a rule about a file.
 _RULES = {
     "capable": "capability {mask},", "create": "network {mask},", "signal": "signal ({mask}),",
     "ptrace": "ptrace ({mask}),", "mount": "mount fstype={mask},", "umount": "umount,", "userns_create": "userns,",
 }  # fmt: skip
-_FILE_WORDS = {"c": "w", "d": "w"}
+_FILE_WORDS = {"c": "w", "d": "w", "x": "ix"}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -144,9 +145,9 @@ def text(shown: Sequence[NodeDenials], notes: Sequence[str], style: Style, now: 
     quiet = [one for one in shown if not one.rows and one.state is State.SEEING and not one.lost]
     if quiet:
         since = table.since(max(one.since for one in quiet), now)
-        lines.append(f"No denial on {table.count(len(quiet), 'node')} for at least {since}.")
-    lines += [line for one in shown for line in _not_visible(one)]
-    return "\n".join([*lines, *notes])
+        lines.append(f"No denial on {table.count(len(quiet), 'node')} in the last {since}.")
+    below = [line for one in shown for line in _not_visible(one)]
+    return "\n".join([*lines, *(line for one in (*below, *notes) for line in style.wrap(one))])
 
 
 def _table(rows: Sequence[tuple[str, DenialRow]], style: Style, now: float, *, named: bool) -> str:
@@ -154,19 +155,26 @@ def _table(rows: Sequence[tuple[str, DenialRow]], style: Style, now: float, *, n
     columns += [
         Column("POD", elastic=True, least=12), Column("CONTAINER", elastic=True), Column("PROFILE", elastic=True),
         Column("OPERATION"), Column("OUTCOME"), Column("COUNT"), Column("LAST"),
-        Column("TO ALLOW IT", elastic=True, least=14),
     ]  # fmt: skip
-    return table.table(columns, [[*([node] if named else []), *_cells(row, now)] for node, row in rows], style)
+    above = table.table(columns, [[*([node] if named else []), *_cells(row, now)] for node, row in rows], style)
+    found = dict.fromkeys(f"  {_profile(row)}: {suggestion(row)}" for _, row in rows if row.is_refused)
+    more = [f"  and {len(found) - _SUGGESTED} more"] if len(found) > _SUGGESTED else []
+    allow = "To allow it, in the profile (a deny rule has to go first):"
+    return "\n".join([above, *([allow, *list(found)[:_SUGGESTED], *more, ""] if found else [])])
+
+
+def _profile(row: DenialRow) -> str:
+    """Records of seccomp do not name its profile; the pod does."""
+    return row.profile if row.kind is Kind.APPARMOR else f"the seccomp profile of {row.container or 'the container'}"
 
 
 def _cells(row: DenialRow, now: float) -> list[Cell | str]:
     pod = f"{row.namespace}/{row.pod}" if row.namespace else (row.uid and f"uid {row.uid}") or row.pod or "(unknown)"
     outcome = Cell(row.outcome.value, table.BAD if row.is_refused else table.FAINT)
     operation = f"{row.operation} {row.mask}".strip()
-    profile = row.profile or row.kind.value
+    profile = row.profile if row.kind is Kind.APPARMOR else row.kind.value
     return [
-        pod, row.container or "-", profile, operation, outcome, f"{row.count:,}", table.since(row.last, now),
-        suggestion(row),
+        pod, row.container or "-", profile, operation, outcome, f"{row.count:,}", table.since(row.last, now)
     ]  # fmt: skip
 
 

@@ -381,9 +381,9 @@ def test_metric_labels_are_bounded(node: Path, clock: Clock) -> None:
 # -- recordings --------------------------------------------------------------------------------------------------------
 
 
-def call(number: int, at: float = 1.0) -> Record:
+def call(number: int) -> Record:
     """One that was logged."""
-    return Record(Kind.SECCOMP, at, 9, "sh", "", "", "", Outcome.LOGGED, "", 0xC000003E, number)
+    return Record(Kind.SECCOMP, 9, "sh", "", "", "", Outcome.LOGGED, "", 0xC000003E, number)
 
 
 def test_a_logged_call_is_recorded_and_no_denial(node: Path, clock: Clock) -> None:
@@ -399,11 +399,11 @@ def test_a_logged_call_is_recorded_and_no_denial(node: Path, clock: Clock) -> No
 def test_a_checkpoint_is_continued_after_a_restart(node: Path) -> None:
     """SIGKILL loses no name that was written."""
     first = Recorder(Host(node))
-    first.add(PLACE, Names("shop", "web-0", "nginx"), call(59))
+    first.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1.0)
     first.save()
     again = Recorder(Host(node))
-    assert not again.add(PLACE, Names("shop", "web-0", "nginx"), call(59))
-    assert again.add(PLACE, Names("shop", "web-0", "nginx"), call(60))
+    assert not again.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1.0)
+    assert again.add(PLACE, Names("shop", "web-0", "nginx"), call(60), 1.0)
     (row,) = json.loads(again.document())["recordings"]
     assert (int(row[6], 16), row[7]) == (1 << 59 | 1 << 60, 3)
 
@@ -419,8 +419,8 @@ def test_recordings_are_bounded(node: Path) -> None:
     """The oldest goes; numbers that no table has are left out."""
     recorder = Recorder(Host(node))
     for number in range(500):
-        recorder.add(Place(UID, f"{number:064x}"[::-1]), Names(), call(1, float(number)))
+        recorder.add(Place(UID, f"{number:064x}"[::-1]), Names(), call(1), float(number))
     document = json.loads(recorder.document())
     assert document["more"] + len(document["recordings"]) == 64
     assert document["recordings"][0][-1] == 499
-    assert not recorder.add(PLACE, Names(), call(16383))
+    assert not recorder.add(PLACE, Names(), call(16383), 1.0)

@@ -17,7 +17,7 @@ from tests.unit.denials import samples
 
 def parsed(text: bytes) -> records.Record:
     """The record, of the type that its text is of."""
-    found = parse(APPARMOR if b"apparmor=" in text else SECCOMP, text, 1.0)
+    found = parse(APPARMOR if b"apparmor=" in text else SECCOMP, text)
     assert found is not None
     return found
 
@@ -54,13 +54,13 @@ def test_complain_mode_and_a_name_in_hex() -> None:
 
 @pytest.mark.parametrize("text", [samples.LOADED, samples.SELINUX])
 def test_what_is_no_denial_of_a_profile_is_none(text: bytes) -> None:
-    assert parse(APPARMOR, text, 1.0) is None
+    assert parse(APPARMOR, text) is None
 
 
 @pytest.mark.parametrize("number", [1300, 1302, 1307, 1327, 1112])
 def test_other_types_are_never_parsed(number: int) -> None:
     """Whatever their text: they hold arguments and command lines."""
-    assert parse(number, samples.FILE, 1.0) is None
+    assert parse(number, samples.FILE) is None
 
 
 def test_a_process_cannot_forge_a_field() -> None:
@@ -85,7 +85,7 @@ def test_a_cut_or_broken_record_is_none_or_bounded(text: bytes, at: int, noise: 
     """Cut anywhere, with any bytes in the middle: no exception, nothing long, nothing unprintable."""
     for broken in (text[:at], text[:at] + noise + text[at:], text[:at] + noise + text[at + len(noise) :]):
         header(broken)
-        found = parse(number, broken, 1.0)
+        found = parse(number, broken)
         if found is not None:
             words = (found.comm, found.profile, found.operation, found.mask, found.target)
             assert all(len(one) <= 160 and one.isprintable() for one in words), found
@@ -95,8 +95,8 @@ def test_a_cut_or_broken_record_is_none_or_bounded(text: bytes, at: int, noise: 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_survived(text: bytes) -> None:
     header(text)
-    assert parse(SECCOMP, text, 1.0) is None
-    parse(APPARMOR, text, 1.0)
+    assert parse(SECCOMP, text) is None
+    parse(APPARMOR, text)
 
 
 @given(st.integers(0, 1 << 32), st.integers(1, 500), st.integers(0, 80), st.integers(0, 9999))
