@@ -7,6 +7,7 @@ written by hand here.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
-from agent.annotations import DENIALS, REBOOT_REQUEST, REBOOT_SKIP
+from agent.annotations import DENIALS, REBOOT_REQUEST, REBOOT_SKIP, RECORDINGS
 from agent.config import Config, loads
 from agent.denials.document import Reason as Blindness
 from agent.denials.document import State, Summary, encode
@@ -421,6 +422,22 @@ def refused() -> Staged:
     return fleet
 
 
+def recorded() -> Staged:
+    """Two replicas under the logging profile, on two nodes; a profile in complain mode beside them."""
+    fleet = refused()
+    at = round(fleet.now)
+    numbers = (0, 1, 2, 3, 9, 41, 42, 49, 50, 59, 63, 72, 231, 257)
+    for place, more, lost in (("1", (90,), 0), ("2", (288, 232), 0)):
+        bitmap = sum(1 << number for number in (*numbers, *more))
+        row = ["shop", f"web-5d9c7-{place}", f"uid-{place}", "nginx", "9c" * 6, "c000003e", f"{bitmap:x}", 4711, lost,
+               at - 3600, at - 30]  # fmt: skip
+        fleet.world.annotate(f"node-{place}", RECORDINGS, json.dumps({"v": 1, "more": 0, "recordings": [row]}))
+    rule: list[str | int] = ["shop", "api", "u", "api", "team-api", "apparmor", "open", "wc", "allowed"]
+    rows = [[*rule, file, 2, at - 90, at - 9] for file in ("/var/cache", "/tmp/tmp8x_k2q1z")]
+    fleet.world.annotate("node-3", DENIALS, encode(Summary(State.SEEING, since=format_rfc3339(fleet.began)), rows))
+    return fleet
+
+
 def _is_busy(fleet: Staged, name: str) -> bool:
     return fleet.world.phase_of(name) is not Phase.IDLE
 
@@ -433,6 +450,6 @@ SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
         calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, rolling, looping, sentinel_unknown, refused,
+        failed, stuck, done, rolling, looping, sentinel_unknown, refused, recorded,
     )
 }  # fmt: skip

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent import annotations as keys
+from agent.plugin.record.profile import RUNTIME, make
+from agent.plugin.record.recordings import recordings_of
+from tests.vm.conftest import Boot
 from tests.vm.harness import container
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import apply, policy
@@ -165,6 +169,48 @@ def test_short_processes_are_attributed(pods: Machine, events: str) -> None:
     assert (unattributed == 0) == (events == "yes"), seen
     (recording,) = [one for one in seen["recordings"]["recordings"] if one[2] == UID]
     assert int(recording[6], 16) >> 59 & 1, "execve"
+
+
+WORK = """
+import os, subprocess, sys
+open("/tmp/f", "w").close()
+subprocess.run(["/bin/true"], check=True)
+if len(sys.argv) > 1:
+    try: os.chmod("/tmp/f", 0o600)
+    except PermissionError: print("EPERM")
+"""
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True])
+def test_a_recorded_profile_is_enforced_and_refuses_what_was_not_recorded(pods: Machine, no_new_privs: bool) -> None:
+    """Record under the shipped logging profile, export, enforce: it works, chmod is EPERM, and without what the
+    runtime needs the container does not start."""
+    argv = ["/usr/bin/python3", "-I", "-c", WORK]
+
+    def works(profile: dict[str, Any], *more: str) -> Any:
+        handed = container.as_containerd(profile)
+        cgroup = f"/kubepods/besteffort/pod{UID}/{ID}"
+        return container.run(pods, [*argv, *more], seccomp=handed, cgroup=cgroup, no_new_privs=no_new_privs)
+
+    with observed(pods) as seen:
+        assert works(json.loads(pods.get("/var/lib/kubelet/seccomp/audit.json"))).code == 0
+    notes = {keys.RECORDINGS: json.dumps(seen["recordings"])}
+    rows = list(recordings_of({"metadata": {"name": "node", "annotations": notes}}))
+    assert [(row.pod, row.container) for row in rows] == [("web-0", "nginx")]
+    made = json.loads(make(rows, default="SCMP_ACT_ERRNO", existing=None, by="test").text)
+    done = works(made, "chmod")
+    assert (done.code, done.out) == (0, "EPERM\n"), done.text
+    application = {**made, "syscalls": [{**made["syscalls"][0], "names": sorted(rows[0].syscalls - RUNTIME)}]}
+    assert works(application).code != 0
+
+
+def test_a_kernel_without_audit_is_named(boot: Boot) -> None:
+    """audit=0: the socket does not open, and no record exists."""
+    machine = boot("no-audit", append="audit=0")
+    machine.put("/run/observe.py", OBSERVE)
+    done = machine.run([_PYTHON, "/run/observe.py", "/", "state", "0", "yes"])
+    seen = json.loads(done.out.splitlines()[-1])["denials"]
+    assert (seen["state"], seen["reason"]) == ("blind", "audit-off")
 
 
 def test_each_reason_for_seeing_nothing_is_named(pods: Machine) -> None:

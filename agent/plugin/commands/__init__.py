@@ -11,6 +11,7 @@ from agent.plugin.commands import (
     pause,
     preflight,
     reboot,
+    record,
     report,
     skip,
     status,
@@ -32,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     unlock.COMMAND,
     diff.COMMAND,
     denials.COMMAND,
+    record.COMMAND,
     report.COMMAND,
     completion.COMMAND,
 )  # fmt: skip

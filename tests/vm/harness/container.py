@@ -33,6 +33,7 @@ def run(
     capabilities: Sequence[str] = (),
     network: bool = True,
     cgroup: str = "",
+    no_new_privs: bool = False,
     seconds: float = 180.0,
 ) -> Done:
     """Runs argv in a container over the machine's own files, with a /tmp of its own; its output and exit code.
@@ -50,7 +51,7 @@ def run(
     try:
         spec = json.loads(machine.get(f"{bundle}/config.json"))
         spec["root"] = {"path": "rootfs", "readonly": False}
-        spec["process"].update(terminal=False, args=list(argv), noNewPrivileges=False)
+        spec["process"].update(terminal=False, args=list(argv), noNewPrivileges=no_new_privs)
         spec["mounts"] = [*spec["mounts"], {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}, *mounts]
         if seccomp is not None:
             spec["linux"]["seccomp"] = dict(seccomp)
