@@ -84,4 +84,6 @@ class DenialsThread:
         if self._observer is not None and self._thread is not None:
             self._observer.stop()
             self._thread.join(_END_SECONDS)
+            if not self._thread.is_alive():
+                self._observer.close()
         self._observer = self._thread = None

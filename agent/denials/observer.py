@@ -112,19 +112,28 @@ class Observer:
         self._stopping.set()
         os.eventfd_write(self._waker, 1)
 
+    def close(self) -> None:
+        """After `run` has ended: nothing may be called any more."""
+        os.close(self._waker)
+
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Reads until stopped."""
+        """Reads until stopped. After a crash it may run again."""
+        self._check_due = True
         try:
             while not self._stopping.is_set():
                 self.turn()
         finally:
-            self._processes.unfollow()
-            self._recorder.save()
-            if self._audit is not None:
-                self._audit.close()
-                self._audit = None
+            self.end()
+
+    def end(self) -> None:
+        """Closes the sockets and writes the checkpoint."""
+        self._processes.unfollow()
+        self._recorder.save()
+        if self._audit is not None:
+            self._audit.close()
+            self._audit = None
 
     def turn(self) -> None:
         """One round: waits for a record or for what is due, and does it."""

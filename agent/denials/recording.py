@@ -53,6 +53,7 @@ class Recorder:
         self._host = host
         self._found: dict[tuple[Place, int], Recording] = {}
         self._log = structlog.get_logger()
+        self._is_saved = True
         self._load()
 
     def add(self, place: Place, names: Names, record: Record, at: float) -> bool:
@@ -70,6 +71,7 @@ class Recorder:
             found.names = names
         found.calls += 1
         found.last = max(found.last, at)
+        self._is_saved = False
         before, found.syscalls = found.syscalls, found.syscalls | 1 << number
         return before != found.syscalls
 
@@ -81,6 +83,9 @@ class Recorder:
 
     def save(self) -> None:
         """The checkpoint; one that cannot be written costs what came since the last one, after a restart."""
+        if self._is_saved:
+            return
+        self._is_saved = True
         try:
             self._host.write(PATH, json.dumps({"v": VERSION, "recordings": self._rows()}), mode=0o600)
         except HostError as error:
