@@ -48,7 +48,7 @@ def agent(api: ApiServer, client: Client, node: str, tmp_path: Path) -> Iterator
 
 def test_the_node_shows_whether_denials_are_visible(agent: Agent) -> None:
     """Seeing or blind, as this machine's kernel has it, never just no rows; off removes it again."""
-    shown = json.loads(eventually(lambda: agent.annotation("denials"), what="denials"))
+    shown = json.loads(str(eventually(lambda: agent.annotation("denials"), what="denials")))
     assert (shown["state"], shown["reason"]) == ("seeing", None) or shown["state"] == "blind"
     metrics = requests.get(f"http://127.0.0.1:{agent.port}/metrics", timeout=10).text
     assert f"node_hardening_denials_visible {float(shown['state'] == 'seeing')}" in metrics
