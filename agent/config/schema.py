@@ -119,6 +119,7 @@ class Denials:
     """What profiles refuse containers, from the kernel's audit records; and recordings for new profiles."""
 
     mode: DenialsMode = key(DenialsMode.OFF, "observe or off")
+    visible: bool = key(False, "make what the shipped profiles refuse leave a record, where the runtime allows it")
     file_names: bool = key(False, "show the first two components of a refused file's path, on the Node only")
 
 

@@ -171,6 +171,11 @@ def test_short_processes_are_attributed(pods: Machine, events: str) -> None:
     assert int(recording[6], 16) >> 59 & 1, "execve"
 
 
+SHELL = """
+import subprocess
+try: subprocess.run(["/bin/sh", "-c", ":"])
+except PermissionError: print("refused")
+"""
 WORK = """
 import os, subprocess, sys
 open("/tmp/f", "w").close()
@@ -231,3 +236,24 @@ def test_each_reason_for_seeing_nothing_is_named(pods: Machine) -> None:
         assert (seen["state"], seen["reason"]) == ("blind", "actions-logged")
     finally:
         pods.sh(f"echo {before} > /proc/sys/kernel/seccomp/actions_logged")
+
+
+@pytest.mark.parametrize("visible", [False, True])
+def test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible(pods: Machine, visible: bool) -> None:
+    """`deny` is silent, `audit deny` is not. runc 1.1 takes no flags: none is written, and the container starts."""
+    policy(pods, apparmor={}, seccomp={}, denials={"visible": visible})
+    said = apply(pods)
+    assert said.code == 0
+    pods.put("/run/shell.py", SHELL)
+    with observed(pods) as seen:
+        confined = "aa-exec -p k8s-web-service -- /usr/bin/python3 -I /run/shell.py"
+        assert pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec {confined}").out == "refused\n"
+    rows = [
+        row for row in seen["denials"]["rows"] if (row[4], row[6], row[8]) == ("k8s-web-service", "exec", "refused")
+    ]
+    assert [row[1] for row in rows] == (["web-0"] if visible else [])
+    installed = json.loads(pods.get("/var/lib/kubelet/seccomp/prevent-chmod.json"))
+    assert not installed.get("flags")
+    assert container.run(pods, ["/bin/true"], seccomp=container.as_containerd(installed)).code == 0
+    if visible:
+        assert said.finding("seccomp/visible")["observed"].startswith("not visible on this runtime: /usr/sbin/runc")
