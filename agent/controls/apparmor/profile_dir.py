@@ -91,7 +91,7 @@ def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
 
 
 def _audited(file: SourceFile) -> SourceFile:
-    """The kernel records a refusal by a `deny` rule only where the rule says audit: apparmor.d(5)."""
+    """The kernel records a refusal by a `deny` rule only where the rule has `audit`: apparmor.d(5)."""
     try:
         is_ours = file.content == (shipped_profiles("apparmor") / file.name).read_bytes()
     except (AgentError, OSError):

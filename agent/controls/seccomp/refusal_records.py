@@ -31,14 +31,14 @@ _FEATURES_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Whether refusals leave a record. problem: why not; empty when they do. runtimes: paths that were asked."""
+    """Whether refusals leave a record. problem: why not; empty when they do. runtimes: their paths."""
 
     problem: str
     runtimes: tuple[str, ...] = ()
 
 
 class RuntimeFlags:
-    """Asks the node's runtimes; once for each version of their files."""
+    """What the node's runtimes list as supported; each is run once for a version of its file."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
