@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from agent.annotations import DENIALS, RECORDINGS
 from agent.config.choices import DenialsMode
 from agent.config.schema import Config, Denials
+from agent.event_reasons import Reason
 from agent.host import Host
+from agent.report.events import Regarding
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.publisher import NodePublisher
 
 if TYPE_CHECKING:
+    from agent.denials.attribution import Names
     from agent.denials.observer import Observer
 
 _PART = "denials"
@@ -43,6 +46,11 @@ class DenialReporter:
     def visible(self, seeing: bool) -> None:
         """See Output."""
         self._metrics.denials_visible.set(1 if seeing else 0)
+
+    def announce(self, uid: str, names: Names, message: str) -> None:
+        """See Output."""
+        pod = Regarding("Pod", names.pod, uid, names.namespace)
+        self._publisher.event(Reason.PROFILE_DENIED, message, pod)
 
 
 class DenialsThread:

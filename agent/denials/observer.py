@@ -22,12 +22,13 @@ import structlog
 
 from agent.config.schema import Denials
 from agent.denials import records, syscall_names
-from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Place, Processes
+from agent.denials.announcer import Announcer
+from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Names, Place, Processes
 from agent.denials.canary import Canary
 from agent.denials.document import Reason, State, Summary, encode
 from agent.denials.netlink import AuditSocket, AuditState, AuditUnavailable, ProcessEvents, audit_state
 from agent.denials.recording import Recorder
-from agent.denials.records import Kind, Outcome, Record
+from agent.denials.records import HARMLESS, Kind, Outcome, Record
 from agent.denials.serials import Serials
 from agent.denials.table import DenialTable, Key, Row
 from agent.errors import HostError
@@ -59,6 +60,9 @@ class Output(Protocol):
     def visible(self, seeing: bool) -> None:
         """Whether records arrive."""
 
+    def announce(self, uid: str, names: Names, message: str) -> None:
+        """An Event about a pod."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -88,6 +92,7 @@ class Observer:
         self._processes = Processes(host.procfs, clock, sources.events)
         self._names = ContainerNames(host, clock)
         self._table = DenialTable()
+        self._announcer = Announcer()
         self._recorder = Recorder(host)
         self._seen = Summary(State.STARTING, since=format_rfc3339(wall()))
         self._counted: Counter[tuple[str, str, str]] = Counter()
@@ -218,11 +223,20 @@ class Observer:
         file = "/".join(record.target.split("/")[:_FILE_PARTS]) if self._policy.file_names else ""
         key = Key(place, record.profile, record.kind, operation, record.mask, record.outcome, file)
         self._due(_NEW_SECONDS if self._table.add(key, at) else _COUNTS_SECONDS)
+        if self._policy.events and names is not None and names.pod and record.outcome not in HARMLESS:
+            self._announce(key, names)
         label = (record.kind.value, record.profile, names.namespace if names is not None else "")
         if label not in self._metric_names and len(self._metric_names) >= _METRIC_NAMES:
             label = (record.kind.value, "other", "other")
         self._metric_names.add(label)
         self._counted[label] += 1
+
+    def _announce(self, key: Key, names: Names) -> None:
+        if self._announcer.is_due(key, self._clock()):
+            who = f"container {names.container}" if names.container else "a container"
+            by = f"profile {key.profile}" if key.kind is Kind.APPARMOR else "its seccomp profile"
+            what = f"{key.operation} {key.mask}".strip()
+            self._output.announce(key.place.uid, names, f"{key.outcome.value} by {by}: {what} of {who}")
 
     # -- whether records arrive ------------------------------------------------------------------------------------
 

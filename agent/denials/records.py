@@ -38,6 +38,10 @@ class Outcome(StrEnum):
     AUDITED = "audited"
 
 
+# The call went through.
+HARMLESS: Final = (Outcome.LOGGED, Outcome.ALLOWED, Outcome.AUDITED)
+
+
 class Record(NamedTuple):
     """One record. pid: the process, in the initial PID namespace; 0 when it was cut off.
 

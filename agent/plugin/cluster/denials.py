@@ -8,14 +8,13 @@ from typing import Any
 
 from agent import annotations as keys
 from agent.denials.document import FIELDS, VERSION, Reason, State
-from agent.denials.records import Kind, Outcome
+from agent.denials.records import HARMLESS, Kind, Outcome
 from agent.plugin.cluster import values
 from agent.reboot.kube.views import node_view
 
 _ROWS_KEPT = 300
 _WORD_CHARACTERS = 128
 _NUMBERS = ("received", "lost", "unattributed", "other", "more")
-_HARMLESS = (Outcome.LOGGED, Outcome.ALLOWED, Outcome.AUDITED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class DenialRow:
     @property
     def is_refused(self) -> bool:
         """Whether the call did not go through."""
-        return self.outcome not in _HARMLESS
+        return self.outcome not in HARMLESS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 from agent.config.choices import DenialsMode
 from agent.config.schema import Denials
 from agent.denials import document
+from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, ContainerNames, Names, Place, Processes, place_of
 from agent.denials.document import LIMIT_BYTES, Reason
 from agent.denials.netlink import EXEC, FORK, AuditSocket, AuditState, AuditUnavailable, ProcessEvents
@@ -230,6 +231,7 @@ class Shown:
         self.counts: dict[tuple[str, str, str], int] = {}
         self.lost = self.unattributed = 0
         self.seeing: bool | None = None
+        self.events: list[tuple[str, Names, str]] = []
 
     def show(self, denials: str, recordings: str) -> None:
         """As the Node would."""
@@ -250,6 +252,10 @@ class Shown:
         """As metrics would."""
         self.seeing = seeing
 
+    def announce(self, uid: str, names: Names, message: str) -> None:
+        """As an Event would."""
+        self.events.append((uid, names, message))
+
 
 class Scene:
     """An observer on a node, one turn at a time; time moves by itself where it would wait."""
@@ -258,7 +264,7 @@ class Scene:
         self.audit, self.shown, self.clock, self.node = Audit(), Shown(), clock, node
         self.canaries = 0
         self.observer = Observer(
-            Host(node), Denials(mode=DenialsMode.OBSERVE, file_names=policy.get("file_names", False)), self.shown,
+            Host(node), Denials(mode=DenialsMode.OBSERVE, **policy), self.shown,
             sources=Sources(lambda: self.audit, Events, lambda: state), clock=clock, wall=lambda: 1e9,
         )  # fmt: skip
         self.observer._canary.send = self._send  # type: ignore[method-assign]
@@ -376,6 +382,25 @@ def test_metric_labels_are_bounded(node: Path, clock: Clock) -> None:
         scene.turns((APPARMOR, samples.FILE.replace(b"k8s-deny", b"k8s-%d" % number)), seconds=0.0)
     assert len(scene.shown.counts) == 65
     assert scene.shown.counts["apparmor", "other", "other"] == 236
+
+
+def test_an_event_for_the_first_of_a_row_then_every_ten_minutes(node: Path, clock: Clock) -> None:
+    """Of the pod, with what was refused; none in complain mode, and none unless the policy has them."""
+    scene = Scene(node, clock, events=True)
+    for _ in range(100):
+        scene.turns((APPARMOR, samples.FILE), (APPARMOR, samples.COMPLAIN), seconds=9.0)
+    message = "refused by profile k8s-deny: mknod c of container nginx"
+    assert scene.shown.events == [(UID, Names("shop", "web-0", "nginx"), message)] * 2
+    quiet = Scene(node, clock)
+    quiet.turns((APPARMOR, samples.FILE))
+    assert quiet.shown.events == []
+
+
+def test_events_of_a_node_are_bounded() -> None:
+    """Sixty an hour, whatever there is."""
+    announcer = Announcer()
+    due = [announcer.is_due(key(second, second), float(second)) for second in range(7200)]
+    assert (sum(due[:3600]), sum(due)) == (60, 120)
 
 
 # -- recordings --------------------------------------------------------------------------------------------------------
