@@ -70,7 +70,10 @@ class DenialsThread:
         """The policy that is in force from now on."""
         if config.denials == self._policy:
             return
+        before, thread = self._observer, self._thread
         self.stop()
+        if before is not None and thread is not None and not thread.is_alive():
+            before.close()
         self._policy = config.denials
         if config.denials.mode is DenialsMode.OFF:
             self._reporter.show("", "")
@@ -92,6 +95,4 @@ class DenialsThread:
         if self._observer is not None and self._thread is not None:
             self._observer.stop()
             self._thread.join(_END_SECONDS)
-            if not self._thread.is_alive():
-                self._observer.close()
         self._observer = self._thread = None

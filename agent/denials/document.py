@@ -7,8 +7,8 @@ in the order of FIELDS, the newest first; `other` counts records without a row, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
@@ -55,12 +55,11 @@ class Reason(StrEnum):
     EXCLUDED_APPARMOR = "excluded-apparmor", "an audit rule of the node drops AppArmor's records: auditctl -l shows it"
     RATE_LIMIT = "rate-limit", "the node's audit rate limit may drop records (auditctl -s); dropped ones count as lost"
     AUDITD = "auditd", "auditd runs: a container that floods it with records is slowed down by the kernel"
-    NO_PROCESS_EVENTS = "no-process-events", "the kernel does not report processes: short ones stay unattributed"
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts and the rows of one agent, since it started to read. since: RFC 3339."""
+    """What one agent saw since it started to read, without the rows. since: RFC 3339."""
 
     state: State
     reason: Reason | None = None
@@ -70,8 +69,6 @@ class Summary:
     lost: int = 0
     unattributed: int = 0
     other: int = 0
-    more: int = 0
-    rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
 def encode(seen: Summary, rows: Iterable[Sequence[str | int]], limit: int = LIMIT_BYTES) -> str:

@@ -44,10 +44,10 @@ EXEC: Final = 2
 
 
 class AuditUnavailable(HostError):
-    """The socket cannot be opened. is_off: the kernel was started with audit=0, or has no audit."""
+    """The socket cannot be opened. number: of errno."""
 
     def __init__(self, error: OSError) -> None:
-        self.is_off = not isinstance(error, PermissionError)
+        self.number = error.errno or 0
         super().__init__(f"audit records cannot be read: {error.strerror}")
 
 
@@ -56,13 +56,16 @@ class AuditSocket:
 
     def __init__(self, receive_bytes: int = RECEIVE_BYTES) -> None:
         """receive_bytes: of the kernel's queue for this socket. Raises AuditUnavailable."""
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _AUDIT)
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_bytes)
-            self._socket.bind((0, _READLOG))
-        except OSError as error:
-            raise AuditUnavailable(error) from error
+        with contextlib.ExitStack() as opened:
+            try:
+                kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+                self._socket = opened.enter_context(socket.socket(socket.AF_NETLINK, kind, _AUDIT))
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_bytes)
+                self._socket.bind((0, _READLOG))
+            except OSError as error:
+                raise AuditUnavailable(error) from error
+            opened.pop_all()
 
     def fileno(self) -> int:
         """For poll."""
@@ -87,10 +90,8 @@ class AuditSocket:
 class AuditState:
     """What the kernel reports. auditd: its daemon's process, 0 for none. excluded: record types that a rule drops."""
 
-    enabled: bool
     auditd: int
     rate_limit: int
-    lost: int
     excluded: frozenset[int] = frozenset()
 
 
@@ -105,8 +106,8 @@ def audit_state() -> AuditState | None:
             rules = [body for kind, body in _answers(asked, _LIST_RULES) if kind == _LIST_RULES]
     except OSError:
         return None
-    _, enabled, _, pid, rate, _, lost, _ = _STATUS.unpack_from(status)
-    return AuditState(bool(enabled), pid, rate, lost, frozenset(one for rule in rules for one in _excluded(rule)))
+    _, _, _, pid, rate, _, _, _ = _STATUS.unpack_from(status)
+    return AuditState(pid, rate, frozenset(one for rule in rules for one in _excluded(rule)))
 
 
 def _answers(asked: socket.socket, kind: int) -> Iterator[tuple[int, bytes]]:

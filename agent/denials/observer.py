@@ -41,6 +41,11 @@ _NEW_SECONDS, _SPACED_SECONDS, _COUNTS_SECONDS = 1.0, 15.0, 300.0
 _QUIET_SECONDS, _SETTLED_SECONDS = 60.0, 1.0
 _METRIC_NAMES = 64
 _FILE_PARTS = 3  # of `/etc/ssl/…` split at `/`
+# audit=0 on the kernel's command line, no audit in the kernel, no CAP_AUDIT_READ.
+_UNAVAILABLE = {
+    errno.EPROTONOSUPPORT: Reason.AUDIT_OFF, errno.EAFNOSUPPORT: Reason.AUDIT_OFF,
+    errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED,
+}  # fmt: skip
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
 _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
 
@@ -246,7 +251,7 @@ class Observer:
             try:
                 self._audit = self._sources.audit()
             except AuditUnavailable as error:
-                self._become(State.BLIND, Reason.AUDIT_OFF if error.is_off else Reason.NOT_PERMITTED)
+                self._become(State.BLIND, _UNAVAILABLE.get(error.number, Reason.NO_RECORD))
                 return
         self._deadline = self._clock() + _CANARY_SECONDS
         self._canary.send()

@@ -169,7 +169,9 @@ def _profile(row: DenialRow) -> str:
 
 
 def _cells(row: DenialRow, now: float) -> list[Cell | str]:
-    pod = f"{row.namespace}/{row.pod}" if row.namespace else (row.uid and f"uid {row.uid}") or row.pod or "(unknown)"
+    pod = f"{row.namespace}/{row.pod}"
+    if not row.namespace:
+        pod = "(the node itself)" if row.pod else f"uid {row.uid}" if row.uid else "(unknown)"
     outcome = Cell(row.outcome.value, table.BAD if row.is_refused else table.FAINT)
     operation = f"{row.operation} {row.mask}".strip()
     profile = row.profile if row.kind is Kind.APPARMOR else row.kind.value

@@ -313,7 +313,7 @@ def test_without_its_own_record_it_does_not_say_none(node: Path, clock: Clock) -
     ("actions", "state", "reason"),
     [
         ("errno trap\n", None, Reason.ACTIONS_LOGGED),
-        ("log\n", AuditState(False, 0, 0, 0, frozenset({SECCOMP})), Reason.EXCLUDED),
+        ("log\n", AuditState(0, 0, frozenset({SECCOMP})), Reason.EXCLUDED),
         ("log\n", None, Reason.NO_RECORD),
     ],
 )
@@ -331,7 +331,10 @@ def test_another_network_namespace_is_named(node: Path, clock: Clock) -> None:
     assert Scene(node, clock).turns()["reason"] == "network-namespace"
 
 
-@pytest.mark.parametrize(("error", "reason"), [(errno.EPROTONOSUPPORT, "audit-off"), (errno.EPERM, "not-permitted")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(errno.EPROTONOSUPPORT, "audit-off"), (errno.EPERM, "not-permitted"), (errno.EMFILE, "no-record")],
+)
 def test_a_socket_that_does_not_open_is_named(node: Path, clock: Clock, error: int, reason: str) -> None:
     """audit=0 on the kernel's command line, and a missing capability."""
 
@@ -345,7 +348,7 @@ def test_a_socket_that_does_not_open_is_named(node: Path, clock: Clock, error: i
 
 def test_what_limits_it_is_noted(node: Path, clock: Clock) -> None:
     """auditd, a rate limit, a rule for AppArmor's records alone."""
-    scene = Scene(node, clock, AuditState(True, 400, 10, 0, frozenset({APPARMOR})))
+    scene = Scene(node, clock, AuditState(400, 10, frozenset({APPARMOR})))
     assert scene.turns(scene.canary(1))["notes"] == ["auditd", "rate-limit", "excluded-apparmor"]
 
 
