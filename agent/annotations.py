@@ -16,6 +16,10 @@ LAST_CHANGE = f"{PREFIX}last-change"
 CONFIG_PROBLEM = f"{PREFIX}config-problem"
 ROLLOUT = f"{PREFIX}rollout"
 
+# Annotations of a Node about what its containers are refused, and what they call.
+DENIALS = f"{PREFIX}denials"
+RECORDINGS = f"{PREFIX}recordings"
+
 # Annotations of a Node about its reboots; the last two are written by users.
 REBOOT = f"{PREFIX}reboot"
 REBOOT_STATUS = f"{PREFIX}reboot-status"

@@ -58,6 +58,12 @@ class Reason(StrEnum):
         "A changed policy has waited for its canaries for an hour; names them",
     )
 
+    PROFILE_DENIED = (
+        "ProfileDenied",
+        Urgency.WARNING,
+        "A profile refused a call of this pod; names both",
+    )
+
     REBOOT_REQUIRED = "RebootRequired", Urgency.NORMAL, "The sentinel requests a reboot; names the packages"
     REBOOT_BLOCKED = "RebootBlocked", Urgency.NORMAL, "The reboot waits; names by whom or by what"
     REBOOT_LOCK_ACQUIRED = "RebootLockAcquired", Urgency.NORMAL, "This node is the one to reboot now"

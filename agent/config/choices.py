@@ -29,6 +29,13 @@ class AuditMode(StrEnum):
     OFF = "off"
 
 
+class DenialsMode(StrEnum):
+    """observe: read the kernel's records of what profiles refuse. off: load nothing of it."""
+
+    OBSERVE = "observe"
+    OFF = "off"
+
+
 class Required(StrEnum):
     """What an exit code of the sentinel command means."""
 

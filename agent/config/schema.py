@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from agent.annotations import LABEL, PREFIX, TAINT
 from agent.config.choices import (
     AuditMode,
+    DenialsMode,
     Kured,
     LogFormat,
     LogLevel,
@@ -134,6 +135,16 @@ class MetadataAccess:
 
     mode: Mode = key(Mode.AUDIT, "enforce (an own nftables table), audit (also removes that table) or off")
     probe: bool = key(True, "try one short connection from pods' network namespaces")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denials:
+    """What profiles refuse containers, from the kernel's audit records; and recordings for new profiles."""
+
+    mode: DenialsMode = key(DenialsMode.OFF, "observe or off")
+    visible: bool = key(False, "make what the shipped profiles refuse leave a record, where the runtime allows it")
+    events: bool = key(False, "Events on the pods that are refused something; needs docs/denial-events.yaml")
+    file_names: bool = key(False, "show the first two components of a refused file's path, on the Node only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +398,7 @@ class Config:
     selinux: Selinux = section(Selinux, "SELinux")
     metadata_access: MetadataAccess = section(MetadataAccess, "what pods reach of the cloud's metadata service")
     exceptions: tuple[AuditException, ...] = key((), "findings that are accepted for a time; all keys are required")
+    denials: Denials = section(Denials, "what profiles refuse")
     reboot: Reboot = section(Reboot, "reboots, one node at a time")
     notify: tuple[Notify, ...] = key((), "receivers of events")
     status: NodeStatus = section(NodeStatus, "what the Node shows")

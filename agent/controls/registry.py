@@ -33,15 +33,23 @@ class ControlSpec:
 
     make: the control for a section of the policy; the third argument reads the running kubelet's /configz.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
+    make_visible: the control for `denials.visible`, where what its profiles refuse would leave no record otherwise.
     """
 
     name: str
     make: Callable[[Any, Host, Configz | None], AnyControl]
     file_type: base.FileType | None = None
+    make_visible: Callable[[Any, Host], AnyControl] | None = None
 
     def section(self, config: Config) -> Any:
         """The control's section of the policy."""
         return getattr(config, self.name.replace("-", "_"))
+
+    def control(self, config: Config, host: Host, configz: Configz | None) -> AnyControl:
+        """The control as the policy has it."""
+        if config.denials.visible and self.make_visible is not None:
+            return self.make_visible(self.section(config), host)
+        return self.make(self.section(config), host, configz)
 
     def mode(self, config: Config) -> Mode | AuditMode:
         """The control's mode; an AuditMode of a control that never changes the node."""
@@ -65,8 +73,18 @@ def _lazy(name: str, attribute: str) -> Callable[[Any, Host, Configz | None], An
 
 CONTROLS: tuple[ControlSpec, ...] = (
     ControlSpec("modprobe", lambda section, host, _: modprobe.ModprobeControl(section, host), modprobe.FILE_TYPE),
-    ControlSpec("apparmor", lambda section, host, _: apparmor.ApparmorControl(section, host), apparmor.FILE_TYPE),
-    ControlSpec("seccomp", lambda section, host, _: seccomp.SeccompControl(section, host), seccomp.FILE_TYPE),
+    ControlSpec(
+        "apparmor",
+        lambda section, host, _: apparmor.ApparmorControl(section, host),
+        apparmor.FILE_TYPE,
+        lambda section, host: apparmor.ApparmorControl(section, host, visible=True),
+    ),
+    ControlSpec(
+        "seccomp",
+        lambda section, host, _: seccomp.SeccompControl(section, host),
+        seccomp.FILE_TYPE,
+        lambda section, host: seccomp.SeccompControl(section, host, visible=True),
+    ),
     ControlSpec("kubelet", lambda section, host, configz: KubeletControl(section, host, configz=configz)),
     ControlSpec("sysctl", _lazy("sysctl", "SysctlControl")),
     ControlSpec("updates", _lazy("updates", "UpdatesControl")),
@@ -94,7 +112,7 @@ def controls_of(
     """The controls that are not off. configz: reads the configuration of the running kubelet. kept: used again."""
     kept = kept or {}
     return tuple(
-        kept.get(spec.name) or spec.make(spec.section(config), host, configz)
+        kept.get(spec.name) or spec.control(config, host, configz)
         for spec in CONTROLS
         if spec.mode(config) != "off"
     )
@@ -102,7 +120,13 @@ def controls_of(
 
 def unchanged(before: Config | None, after: Config) -> Collection[str]:
     """The controls whose section is the same in two policies."""
-    return [spec.name for spec in CONTROLS if before is not None and spec.section(before) == spec.section(after)]
+    return [
+        spec.name
+        for spec in CONTROLS
+        if before is not None
+        and spec.section(before) == spec.section(after)
+        and (spec.make_visible is None or before.denials.visible == after.denials.visible)
+    ]
 
 
 def enforced(config: Config) -> list[str]:

@@ -2,7 +2,8 @@
 
 Four threads never wait for each other: the loop hardens the node, the publisher writes to the Node, a watch passes
 changes of the Node to the others, and the coordinator reboots. One more polls the canaries while a changed policy is
-held back. It ends within five seconds: every write is atomic, so interrupting one is safe.
+held back, and with `denials` one reads audit records. It ends within five seconds: every write is atomic, so
+interrupting one is safe.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.config.schema import Config
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.delivery_log import DeliveryLog
+from agent.daemon.denials_thread import DenialsThread
 from agent.daemon.loop import Daemon
 from agent.daemon.reboot_thread import Reboots
 from agent.daemon.rollout_thread import Rollouts
@@ -58,6 +61,16 @@ def serve(
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
+    denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop))
+
+    def on_config(config: Config) -> None:
+        reboots.configure(config)
+        denials.configure(config)
+
+    def on_pass(failing: int) -> None:
+        reboots.on_pass(failing)
+        denials.check()
+
     daemon = Daemon(
         host,
         node,
@@ -65,8 +78,8 @@ def serve(
         publisher,
         metrics,
         configz=configz,
-        on_config=reboots.configure,
-        on_pass=reboots.on_pass,
+        on_config=on_config,
+        on_pass=on_pass,
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads
         announce=reboots.announce,
     )
@@ -95,6 +108,7 @@ def serve(
         log.info("stopping")
         stop.set()
         daemon.stop()
+        denials.stop()
         publisher.stop()
         reboots.wake()
         rollouts.wake()

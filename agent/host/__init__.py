@@ -234,7 +234,8 @@ class Host:
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
-    def _proc(self) -> str:
+    @property
+    def procfs(self) -> str:
         """The procfs that describes this node: the tree's own where it has one, else this machine's."""
         own = f"{self.root.rstrip('/')}/proc"
         return own if os.path.exists(f"{own}/sys/kernel") or os.path.exists(f"{own}/self") else "/proc"
@@ -242,7 +243,7 @@ class Host:
     def boot_id(self) -> str:
         """The kernel's boot id (a UUID), another one after each boot. Raises HostFileError."""
         try:
-            text = self.read_text(_BOOT_ID) if self._proc() != "/proc" else Tree("/").read_bytes(_BOOT_ID, 64).decode()
+            text = self.read_text(_BOOT_ID) if self.procfs != "/proc" else Tree("/").read_bytes(_BOOT_ID, 64).decode()
         except UnicodeDecodeError as error:
             raise HostFileError("read", _BOOT_ID, "not text") from error
         if not _UUID.fullmatch(text.strip()):
@@ -265,16 +266,16 @@ class Host:
 
         A tree without a /proc has none.
         """
-        return identity.survey(self, self._proc(), self._budget or Budget()) if self.has_processes else ProcessTable()
+        return identity.survey(self, self.procfs, self._budget or Budget()) if self.has_processes else ProcessTable()
 
     @property
     def has_processes(self) -> bool:
         """Whether a kernel runs on this tree: one without a /proc has no processes, whatever runs on this machine."""
-        return self.is_running_system or self._proc() != "/proc"
+        return self.is_running_system or self.procfs != "/proc"
 
     def still_running(self, started: Iterable[Process]) -> tuple[Process, ...]:
         """Those of the processes that still run."""
-        return tuple(process for process in started if identity.is_running(self._proc(), process))
+        return tuple(process for process in started if identity.is_running(self.procfs, process))
 
     def containers(self) -> tuple[containers.Container, ...]:
         """The containers that run on the node, by one process of each. Raises HostError."""
@@ -286,7 +287,7 @@ class Host:
         Raises HostError.
         """
         try:
-            return processes.listening(self._proc(), port) if self.has_processes else ()
+            return processes.listening(self.procfs, port) if self.has_processes else ()
         except OSError as error:
             raise HostFileError.of("read", "/proc/1/net/tcp", error) from error
 
@@ -300,5 +301,5 @@ class Host:
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
-        view = Host(f"{self._proc()}/{process.pid}/root", how=self.how, owner=self._tree.owner)
+        view = Host(f"{self.procfs}/{process.pid}/root", how=self.how, owner=self._tree.owner)
         return view if self._budget is None else view.within(self._budget)

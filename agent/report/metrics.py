@@ -60,6 +60,17 @@ class Metrics:
             "1 while the newest configuration does not validate and the last valid one is in force.",
         )
         self.events_dropped = counter("events_dropped", "Kubernetes Events that were given up.")
+        self.denials = counter(
+            "denials", "Calls that profiles refused or logged, by kind, profile and namespace.",
+            "kind", "profile", "namespace",
+        )  # fmt: skip
+        self.denials_lost = counter("denials_lost", "Audit records that the kernel made and the agent did not get.")
+        self.denials_unattributed = counter(
+            "denials_unattributed", "Denials of processes that ended before it was known where they ran."
+        )
+        self.denials_visible = gauge(
+            "denials_visible", "1 while the agent's own audit record arrives, 0 while it does not or denials are off."
+        )
         self._reboot = _RebootMetrics(gauge, counter)
         self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=self.registry)

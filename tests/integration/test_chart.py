@@ -401,6 +401,15 @@ def test_rights_for_people_are_those_of_docs(helm: Helm) -> None:
     assert sorted(locks) == sorted(lease_names(WORKERS, 1) + lease_names(CONTROL_PLANE, 1) + lease_names("gpu", 1))
 
 
+def test_events_on_pods_need_a_right_of_their_own(helm: Helm) -> None:
+    """Off until asked for; then docs/denial-events.yaml."""
+    plain = objects((ROOT / "docs/denial-events.yaml").read_text())
+    without = helm.objects()
+    assert not set(plain) & set(without)
+    rendered = helm.objects({"rbac": {"denialEvents": True}})
+    assert {key: normalised(item) for key, item in rendered.items() if key not in without} == plain
+
+
 def test_every_value_is_tried_here(helm: Helm) -> None:
     """One that is offered and never set in a test of this file could say anything."""
     text = Path(__file__).read_text()

@@ -52,7 +52,7 @@ def test_every_annotation_and_condition_is_explained() -> None:
     written = (
         keys.STATUS, keys.SUMMARY, keys.FINDINGS, keys.CHECKS, keys.POLICY, keys.VERSION,
         keys.LAST_CHANGE, keys.CONFIG_PROBLEM, keys.ROLLOUT,
-        keys.REBOOT, keys.REBOOT_STATUS, keys.REBOOT_HISTORY, keys.REBOOT_STATE,
+        keys.DENIALS, keys.RECORDINGS, keys.REBOOT, keys.REBOOT_STATUS, keys.REBOOT_HISTORY, keys.REBOOT_STATE,
     )  # fmt: skip
     told = {cells[0].strip("` ") for cells in rows(OPERATIONS, "annotation")}
     assert told == {key.removeprefix(keys.PREFIX) for key in written}

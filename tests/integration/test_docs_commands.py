@@ -51,6 +51,7 @@ NEEDS = {
     "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
+    "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",
     "kubectl node-hardening unlock": "needs a holder that does not come back: test_plugin_unlock.py",
 }
 # Within sentences: commands' names, without what they need to run.

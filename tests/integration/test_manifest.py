@@ -328,6 +328,35 @@ def test_the_agent_reports_with_the_policy_in_force(
         eventually(lambda: agent.events("NodeHardened"), what="event")
 
 
+@pytest.mark.real_only
+def test_events_on_pods_are_opt_in_and_of_one_reason(
+    guarded: dict[str, Client], client: Client, namespace: str, unique: str
+) -> None:
+    """Without docs/denial-events.yaml RBAC refuses them; with it the policy refuses every other reason."""
+    path = f"/api/v1/namespaces/{namespace}/events"
+    ours = {"component": "node-hardening-agent", "host": f"{unique}-a"}
+
+    def event(reason: str) -> dict[str, Any]:
+        about = {"apiVersion": "v1", "kind": "Pod", "name": "web-0", "namespace": namespace}
+        return {
+            "metadata": {"generateName": "web-0."}, "involvedObject": about, "reason": reason, "message": "m",
+            "type": "Warning", "source": ours, "reportingComponent": ours["component"],
+            "reportingInstance": ours["host"],
+        }  # fmt: skip
+
+    assert guarded["a"].post(path, event("ProfileDenied")).status_code == 403
+    role, binding = yaml.safe_load_all((ROOT / "docs/denial-events.yaml").read_text())
+    made = {"clusterroles": role, "clusterrolebindings": binding}
+    for plural, body in made.items():
+        assert client.post(f"/apis/rbac.authorization.k8s.io/v1/{plural}", body).status_code == 201
+    try:
+        eventually(lambda: guarded["a"].post(path, event("ProfileDenied")).status_code == 201, what="the right")
+        assert "may only write Events" in guarded["a"].post(path, event("Rebooting")).text
+    finally:
+        for plural, body in made.items():
+            client.delete(f"/apis/rbac.authorization.k8s.io/v1/{plural}/{body['metadata']['name']}")
+
+
 # -- kustomize ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ written by hand here.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
-from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP
+from agent.annotations import DENIALS, REBOOT_REQUEST, REBOOT_SKIP, RECORDINGS
 from agent.config import Config, loads, revision
+from agent.denials.document import Reason as Blindness
+from agent.denials.document import State, Summary, encode
 from agent.model import Report
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.blockers.window import WindowBlocker
@@ -29,6 +32,7 @@ from agent.rollout import decision, reports
 from agent.rollout.decision import Assessment, Pending, Verdict
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
+from agent.text import format_rfc3339
 from tests.support import plugin_emulated as emulated
 from tests.support.plugin_daemons import NAMESPACE, DrainOf, KernelOf, SentinelOf, Spoken, kernel_of
 from tests.support.plugin_findings import ANONYMOUS, NO_KUBELET, SCTP, report
@@ -434,6 +438,42 @@ def sentinel_unknown() -> Staged:
     return fleet
 
 
+def refused() -> Staged:
+    """Profiles refuse calls on one node, none on the second, and the third cannot see."""
+    fleet = calm()
+    at = round(fleet.now)
+    uid, web = "0f4c1a52-7a3e-4d0b-9a55-3c2d8f1e6b70", "k8s-web-service"
+    rows: list[list[str | int]] = [
+        ["shop", "web-5d9c7", uid, "nginx", web, "apparmor", "exec", "x", "refused", "", 3, at - 900, at - 40],
+        ["shop", "web-5d9c7", uid, "nginx", "", "seccomp", "chmod", "", "refused", "", 12, at - 700, at - 95],
+        ["jobs", "report-1", "5f1d", "job", "k8s-hardened-default", "apparmor", "capable", "sys_time", "refused", "", 1,
+         at - 600, at - 600],
+    ]  # fmt: skip
+    since = format_rfc3339(fleet.began)
+    seeing = Summary(State.SEEING, since=since)
+    busy = replace(seeing, notes=(Blindness.AUDITD,), received=16, lost=4, unattributed=2)
+    blind = Summary(State.BLIND, Blindness.NETWORK_NAMESPACE, since)
+    for name, found, listed in (("node-1", busy, rows), ("node-2", seeing, []), ("node-3", blind, [])):
+        fleet.world.annotate(name, DENIALS, encode(found, listed))
+    return fleet
+
+
+def recorded() -> Staged:
+    """Two replicas under the logging profile, on two nodes; a profile in complain mode beside them."""
+    fleet = refused()
+    at = round(fleet.now)
+    numbers = (0, 1, 2, 3, 9, 41, 42, 49, 50, 59, 63, 72, 231, 257)
+    for place, more, lost in (("1", (90,), 0), ("2", (288, 232), 0)):
+        bitmap = sum(1 << number for number in (*numbers, *more))
+        row = ["shop", f"web-5d9c7-{place}", f"uid-{place}", "nginx", "9c" * 6, "c000003e", f"{bitmap:x}", 4711, lost,
+               at - 3600, at - 30]  # fmt: skip
+        fleet.world.annotate(f"node-{place}", RECORDINGS, json.dumps({"v": 1, "more": 0, "recordings": [row]}))
+    rule: list[str | int] = ["shop", "api", "u", "api", "team-api", "apparmor", "open", "wc", "allowed"]
+    rows = [[*rule, file, 2, at - 90, at - 9] for file in ("/var/cache", "/tmp/tmp8x_k2q1z")]
+    fleet.world.annotate("node-3", DENIALS, encode(Summary(State.SEEING, since=format_rfc3339(fleet.began)), rows))
+    return fleet
+
+
 def _is_busy(fleet: Staged, name: str) -> bool:
     return fleet.world.phase_of(name) is not Phase.IDLE
 
@@ -446,7 +486,6 @@ SCENES: Mapping[str, Callable[[], Staged]] = {
     make.__name__.replace("_", "-"): make
     for make in (
         calm, non_compliant, without_agent, outside_window, paused, skipped, waiting, draining, rebooting, verifying,
-        failed, stuck, done, rolling, looping, sentinel_unknown,
-        canary_failed,
+        failed, stuck, done, rolling, looping, sentinel_unknown, canary_failed, refused, recorded,
     )
 }  # fmt: skip

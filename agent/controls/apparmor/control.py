@@ -50,9 +50,11 @@ class ApparmorControl:
     name = CONTROL
 
     def __init__(
-        self, config: Apparmor, host: Host, *, tool: Tool | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._clock = clock
+        self, config: Apparmor, host: Host, *, tool: Tool | None = None, visible: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """visible: what the shipped profiles refuse by a `deny` rule leaves a record."""
+        self._clock, self._visible = clock, visible
         self._config = config
         self._host = host
         self._tool = tool
@@ -79,7 +81,7 @@ class ApparmorControl:
         kernel = kernels.read_kernel(self._host)
         entries, manifest_error = self._entries()
         try:
-            source = sources.read(self._config.profiles)
+            source = sources.read(self._config.profiles, audited=self._visible)
         except AgentError as error:
             return Observation(kernel, blocked=str(error), entries=entries, manifest_error=manifest_error)
         try:

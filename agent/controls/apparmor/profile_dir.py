@@ -7,16 +7,18 @@ hold, and to take a folder that cannot be read for an empty one.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.bundled_profiles import shipped_profiles
-from agent.errors import HostFileError, Problem
+from agent.errors import AgentError, HostFileError, Problem
 
 FILES_LIMIT = 256
 BYTES_LIMIT = 512 << 10
+_DENY = re.compile(rb"^([ \t]*)deny ", re.MULTILINE)
 # What apparmor_parser itself skips in a folder (aa_parser's man page), and prose.
 _SKIPPED_ENDINGS = (
     ".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-bak", ".dpkg-remove",
@@ -43,8 +45,10 @@ class Source:
     files: tuple[SourceFile, ...]
 
 
-def read(configured: str) -> Source:
+def read(configured: str, *, audited: bool = False) -> Source:
     """Every profile file, by name. A folder that is not there means the shipped profiles; an empty one means none.
+
+    audited: the `deny` rules of shipped profiles, wherever they stand unchanged, become `audit deny`.
 
     Names with a leading dot are skipped, `..data` of a ConfigMap's mount among them; so are folders, which hold what
     profiles include. Raises HostFileError when the folder cannot be read, AgentError when the shipped ones are lost.
@@ -59,7 +63,8 @@ def read(configured: str) -> Source:
         raise HostFileError("list", str(folder), error) from error
     if len(names) > FILES_LIMIT:
         raise HostFileError("list", str(folder), f"holds {len(names)} files; no more than {FILES_LIMIT} are read")
-    return Source(folder, shipped, tuple(_read(folder / name) for name in names))
+    files = tuple(_read(folder / name) for name in names)
+    return Source(folder, shipped, tuple(map(_audited, files)) if audited else files)
 
 
 def has_folders(folder: Path) -> bool:
@@ -83,6 +88,15 @@ def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
                     continue
                 found.append((path, seen.st_size, seen.st_mtime_ns))
     return tuple(sorted(found))
+
+
+def _audited(file: SourceFile) -> SourceFile:
+    """The kernel records a refusal by a `deny` rule only where the rule has `audit`: apparmor.d(5)."""
+    try:
+        is_ours = file.content == (shipped_profiles("apparmor") / file.name).read_bytes()
+    except (AgentError, OSError):
+        is_ours = False
+    return replace(file, content=_DENY.sub(rb"\1audit deny ", file.content)) if is_ours else file
 
 
 def _is_there(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from agent.controls.seccomp.equivalent_syscalls import unknown_to
 from agent.controls.seccomp.findings import findings
 from agent.controls.seccomp.observation import MODE, Item, Observation, Present, Stale, drift
 from agent.controls.seccomp.parser import read
+from agent.controls.seccomp.refusal_records import RuntimeFlags, with_flags
 from agent.controls.seccomp.resolver import Platform, Resolved, resolve
 from agent.errors import ConfigError, HostError, HostFileError, HostFileMissing, Problem
 from agent.host import Host
@@ -34,10 +35,12 @@ class SeccompControl:
 
     name = "seccomp"
 
-    def __init__(self, config: schema.Seccomp, host: Host) -> None:
+    def __init__(self, config: schema.Seccomp, host: Host, *, visible: bool = False) -> None:
+        """visible: what the shipped profiles refuse leaves a record, where the node's runtimes take the flag for it."""
         self._config = config
         self._host = host
         self._installed = Installed(host, self.name)
+        self._flags = RuntimeFlags(host) if visible else None
 
     def watched(self) -> Sequence[str]:
         """The kubelet's directory of profiles."""
@@ -55,11 +58,14 @@ class SeccompControl:
         found = profile_dir.sources(given if _is_there(given) else shipped_profiles(self.name))
         where = kubelet_root.find(self._config.directory, self._host, self._last_directory(entries))
         platform = Platform.of(self._host.machine(), self._host.kernel_release())
-        items = tuple(self._item(source, where, platform, entries) for source in found.files)
+        visibility = self._flags.visibility() if self._flags is not None else None
+        logged = visibility is not None and not visibility.problem
+        files = [with_flags(source) if logged else source for source in found.files]
+        items = tuple(self._item(source, where, platform, entries) for source in files)
         stale = () if found.error else self._stale(entries, items, where)
         young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
         library = kubelet_root.libseccomp_of(self._host) if young else None
-        return Observation(where, found, items, stale, platform, manifest_error, library)
+        return Observation(where, found, items, stale, platform, manifest_error, library, visibility)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         """A finding for the folder, one a profile, and one for each that can be walked around."""

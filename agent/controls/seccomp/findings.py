@@ -12,6 +12,7 @@ from typing import Any, Final
 from agent.controls.seccomp import syscalls
 from agent.controls.seccomp.equivalent_syscalls import gaps, unknown_to
 from agent.controls.seccomp.observation import MODE, Item, Observation, Stale, drift
+from agent.controls.seccomp.refusal_records import Visibility
 from agent.model import Finding, Severity, Status
 
 _CONTROL: Final = "seccomp"
@@ -25,6 +26,8 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
         found.append(_manifest(seen))
     if seen.sources.error or seen.sources.skipped or not seen.items:
         found.append(_sources(seen))
+    if seen.visibility is not None:
+        found.append(_visible(seen.visibility))
     for item in seen.items:
         found.append(_profile(item))
         found.extend(_gaps(item, seen))
@@ -110,6 +113,20 @@ def _sources(seen: Observation) -> Finding:
         expected="names ending in .json, or without an ending",
         source=sources.folder,
         remediation="Rename files that are profiles; remove the others.",
+    )
+
+
+def _visible(visibility: Visibility) -> Finding:
+    return _finding(
+        "visible",
+        "What the shipped seccomp profiles refuse leaves a record",
+        Status.INFO if visibility.problem else Status.PASS,
+        Severity.LOW,
+        observed=f"not visible on this runtime: {visibility.problem}" if visibility.problem else "with the log flag",
+        expected="runtimes that take SECCOMP_FILTER_FLAG_LOG: runc 1.2, crun",
+        source=", ".join(f"{path} features" for path in visibility.runtimes) or "no runtime",
+        remediation="Update the runtime; until then their refusals are EPERM without a record."
+        * bool(visibility.problem),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from agent.controls.manifest import Entry
 from agent.controls.seccomp.kubelet_root import Place, Version
 from agent.controls.seccomp.profile_dir import Sources
+from agent.controls.seccomp.refusal_records import Visibility
 from agent.controls.seccomp.resolver import Platform, Resolved
 from agent.errors import Problem
 
@@ -67,6 +68,7 @@ class Observation:
     platform: Platform
     manifest_error: str = ""
     library: tuple[Version, str] | None = None
+    visibility: Visibility | None = None
 
 
 def drift(item: Item) -> str:

@@ -14,6 +14,7 @@ from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
 from agent.kube.errors import NotFound
 from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster.denials import NodeDenials, denials_of
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
@@ -58,6 +59,7 @@ class NodeContext:
     now: float = 0.0
     namespace: str = ""
     rollout: Report = field(default_factory=Report)
+    denials: NodeDenials | None = None
 
     @property
     def own_lock(self) -> Lock | None:
@@ -91,6 +93,7 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
         now,
         namespace,
         reports.report(found),
+        denials_of(found),
     )
 
 

@@ -21,6 +21,7 @@ from agent.kube import NODES, Kube
 from agent.kube.errors import NotFound
 from agent.model import Severity, Status
 from agent.plugin.cluster import values
+from agent.plugin.cluster.denials import denials_of
 from agent.plugin.cluster.locks import Lock
 from agent.reboot import status as reboot_status
 from agent.reboot.kube.views import node_view
@@ -84,7 +85,8 @@ class NodeRow:
     reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
     the lock, when the reboot was first required). phase is None while reboots are off or no agent reports.
     is_outdated: the agent is too old for that annotation: only phase and message are known. required: None when
-    unknown. findings, history: empty unless requested.
+    unknown. denials: kinds of call that profiles refuse its containers. These, findings and history: empty unless
+    requested.
     """
 
     name: str
@@ -117,6 +119,7 @@ class NodeRow:
     checks: tuple[FindingRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
     history: tuple[Reboot, ...] = ()
+    denials: int = 0
 
     @property
     def is_well(self) -> bool:
@@ -141,6 +144,7 @@ class Keep:
     findings: bool = False
     history: bool = False
     checks: bool = False
+    denials: bool = False
 
 
 def rows(
@@ -206,6 +210,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         checks=checks(notes.get(keys.CHECKS, "")) if keep.checks else (),
         findings=listed if keep.findings else (),
         history=history(notes.get(keys.REBOOT_HISTORY, "")) if keep.history else (),
+        denials=seen.refused if keep.denials and (seen := denials_of(found)) else 0,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.plugin.commands import (
     audit,
     completion,
+    denials,
     diff,
     forecast,
     history,
@@ -12,6 +13,7 @@ from agent.plugin.commands import (
     policy,
     preflight,
     reboot,
+    record,
     report,
     rollout,
     skip,
@@ -36,6 +38,8 @@ COMMANDS: tuple[Command, ...] = (
     audit.COMMAND,
     policy.COMMAND,
     rollout.COMMAND,
+    denials.COMMAND,
+    record.COMMAND,
     report.COMMAND,
     completion.COMMAND,
 )  # fmt: skip

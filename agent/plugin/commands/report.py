@@ -79,7 +79,7 @@ def read(session: Session, *, selector: str = "", title: str = _TITLE) -> Snapsh
     kube, namespace = session.kube, session.namespace
     rules = policy.read(kube, namespace)
     aggregator = Aggregator()
-    keep = Keep(findings=True, history=True, checks=True)
+    keep = Keep(findings=True, history=True, checks=True, denials=True)
     with Progress(session.err, live=session.live) as progress:
         found = nodes.rows(kube, rules.pool, selector=selector, keep=keep, progress=progress)
         rows: list[NodeRow] = [aggregator.add(row) for row in found]

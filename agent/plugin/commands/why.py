@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from agent.denials.document import State
 from agent.plugin.cluster import node_context
+from agent.plugin.cluster.denials import NodeDenials
 from agent.plugin.cluster.node_context import NodeContext
-from agent.plugin.diagnosis.advice import Advice
+from agent.plugin.diagnosis.advice import Advice, command
 from agent.plugin.diagnosis.verdict import Verdict, verdict
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
 from agent.plugin.views import fleet, table
@@ -34,7 +36,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
     """The verdict for programs. `code` is stable; `until` is RFC 3339 or absent."""
-    row = context.row
+    row, seen = context.row, context.denials
     return {
         "node": row.name,
         "well": found.well,
@@ -44,6 +46,7 @@ def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
             "reasons": [_advice(one) for one in found.hardening],
         },
         "reboot": {**fleet.reboot_document(row), "reasons": [_advice(one) for one in found.reboot]},
+        "denials": {"state": seen.state.value, "refusedRows": seen.refused} if seen else None,
     }
 
 
@@ -63,7 +66,16 @@ def text(context: NodeContext, found: Verdict, session: Session) -> str:
     if found.reboot:
         lines += ["", *(style.paint(line, table.BOLD) for line in style.wrap(_title(context), indent=_INDENT))]
         lines += _list(found.reboot, session)
+    seen = context.denials
+    if seen is not None and (seen.refused or seen.state is State.BLIND):
+        lines += ["", *style.wrap(f"{_denials(seen)}: {command('denials', context.row.name)}")]
     return "\n".join(lines)
+
+
+def _denials(seen: NodeDenials) -> str:
+    if seen.state is State.BLIND:
+        return "What profiles refuse its containers is not visible"
+    return f"Profiles refuse its containers {table.count(seen.refused, 'kind')} of call"
 
 
 def _title(context: NodeContext) -> str:

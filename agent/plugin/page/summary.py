@@ -163,6 +163,10 @@ def _points(shot: Snapshot) -> Iterator[Point]:
     yield from _silent(seen)
     yield from _agents(seen)
     yield from _rebooting(seen)
+    refused = [row for row in seen.rows if row.denials]
+    if refused:
+        text = f"Profiles refuse calls of containers on {count(len(refused), 'node')}."
+        yield Point(Tone.HELD, text, command("denials"))
 
 
 def _stuck(lock: Lock, seen: Fleet) -> Point:

@@ -31,12 +31,16 @@ def run(
     before: str = "",
     privileged: bool = False,
     capabilities: Sequence[str] = (),
+    network: bool = True,
+    cgroup: str = "",
+    no_new_privs: bool = False,
     seconds: float = 180.0,
 ) -> Done:
     """Runs argv in a container over the machine's own files, with a /tmp of its own; its output and exit code.
 
     privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities:
-    these alone and the same namespaces, with what a runtime masks and makes read-only. before: a line of shell that
+    these alone and the same namespaces, with what a runtime masks and makes read-only. network: the node's, for these
+    two. cgroup: the container's path, as a kubelet would give it. before: a line of shell that
     runs when the root file system is there.
     """
     bundle = "/run/container"
@@ -47,7 +51,7 @@ def run(
     try:
         spec = json.loads(machine.get(f"{bundle}/config.json"))
         spec["root"] = {"path": "rootfs", "readonly": False}
-        spec["process"].update(terminal=False, args=list(argv), noNewPrivileges=False)
+        spec["process"].update(terminal=False, args=list(argv), noNewPrivileges=no_new_privs)
         spec["mounts"] = [*spec["mounts"], {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}, *mounts]
         if seccomp is not None:
             spec["linux"]["seccomp"] = dict(seccomp)
@@ -55,6 +59,10 @@ def run(
             _privileged(spec, machine)
         elif capabilities:
             _on_the_node(spec, capabilities)
+        if not network:
+            spec["linux"]["namespaces"].append({"type": "network"})
+        if cgroup:
+            spec["linux"]["cgroupsPath"] = cgroup
         machine.put(f"{bundle}/config.json", json.dumps(spec))
         return machine.sh(f"cd {bundle} && exec runc run agent", check=False, seconds=seconds)
     finally:

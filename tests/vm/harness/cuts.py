@@ -423,4 +423,40 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (("reboot/blockers/package_manager.py", "        if not busy:\n", "        if True:\n"),),
         ),
     ),
+    "denials": (
+        Cut(
+            "the cgroup of a process is not read",
+            ("test_denials.py::test_a_refused_write_names_pod_profile_and_operation",),
+            (
+                (
+                    "denials/attribution.py",
+                    'return Place(found[1].decode().replace("_", "-"), found[2].decode()) if found else NODE',
+                    "return NODE",
+                ),
+            ),
+        ),
+        Cut(
+            "a test record that does not arrive counts as one that did",
+            (
+                "test_denials.py::test_in_its_own_network_namespace_it_cannot_see",
+                "test_denials.py::test_each_reason_for_seeing_nothing_is_named",
+            ),
+            (("denials/observer.py", "self._become(State.BLIND, self._why())", "self._become(State.SEEING, None)"),),
+        ),
+        Cut(
+            "gaps in the serial numbers are not counted",
+            ("test_denials.py::test_a_flood_is_received_or_counted_as_lost[small]",),
+            (("denials/serials.py", "self.lost += serial - newest - 1", "self.lost += 0"),),
+        ),
+        Cut(
+            "deny rules of shipped profiles stay silent",
+            ("test_denials.py::test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible[True]",),
+            (("controls/apparmor/profile_dir.py", '_DENY.sub(rb"\\1audit deny ", file.content)', "file.content"),),
+        ),
+        Cut(
+            "processes are not followed",
+            ("test_denials.py::test_short_processes_are_attributed[yes]",),
+            (("denials/attribution.py", "self._events = self._open_events()", "self._events = None"),),
+        ),
+    ),
 }

@@ -1,0 +1,94 @@
+"""Records of what the shipped profiles refuse: `denials.visible`, where every runtime of the node takes the flag.
+
+Without SECCOMP_FILTER_FLAG_LOG the kernel records no refusal. runc before 1.2 does not start a container whose profile
+has flags, so it refuses to set them before each runtime that is found has listed both among those that it supports.
+https://github.com/opencontainers/runtime-spec/blob/v1.2.0/features-linux.md#seccomp
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from agent.bundled_profiles import shipped_profiles
+from agent.controls.seccomp.profile_dir import Source
+from agent.errors import AgentError, HostError
+from agent.host import Host
+
+# Flags replace runc's default, which is SPEC_ALLOW: without it a container would be slower.
+FLAGS: Final = ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
+_RUNTIMES = ("runc", "crun")
+_BUNDLED = (
+    "/var/lib/rancher/k3s/data/current/bin/runc",
+    "/var/lib/rancher/rke2/bin/runc",
+    "/snap/microk8s/current/bin/runc",
+)
+_SECONDS = 10.0
+_FEATURES_BYTES = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Whether refusals leave a record. problem: why not; empty when they do. runtimes: their paths."""
+
+    problem: str
+    runtimes: tuple[str, ...] = ()
+
+
+class RuntimeFlags:
+    """What the node's runtimes list as supported; each is run once for a version of its file."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def visibility(self) -> Visibility:
+        """Over every runtime of the node: one that does not take the flags is enough for "not visible"."""
+        paths = tuple(self._paths())
+        if not paths:
+            return Visibility("no container runtime is found in the node's usual folders")
+        problems = [problem for path in paths if (problem := self._problem(path))]
+        return Visibility("; ".join(problems), paths)
+
+    def _paths(self) -> Iterator[str]:
+        found = (self._host.find_tool(name) for name in _RUNTIMES)
+        yield from (path for path in found if path is not None)
+        yield from (path for path in _BUNDLED if self._host.is_file(path))
+
+    def _problem(self, path: str) -> str:
+        try:
+            stat = self._host.stat(path)
+            key = (path, stat.inode, stat.mtime_ns)
+            if key not in self._known:
+                self._known = {one: text for one, text in self._known.items() if one[0] != path}
+                done = self._host.run([path, "features"], timeout_seconds=_SECONDS, limit_bytes=_FEATURES_BYTES)
+                self._known[key] = "" if takes_flags(done.stdout) else f"{path} does not list these flags as supported"
+            return self._known[key]
+        except HostError as error:
+            return str(error)
+
+
+def takes_flags(features: str) -> bool:
+    """Whether a runtime's `features` lists both flags. Pure."""
+    try:
+        document = json.loads(features)
+        supported = document["linux"]["seccomp"]["supportedFlags"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return False
+    return isinstance(supported, list) and set(FLAGS) <= {one for one in supported if isinstance(one, str)}
+
+
+def with_flags(source: Source) -> Source:
+    """A shipped profile as it is, with the flags; any other file, and one that refuses nothing, unchanged."""
+    try:
+        if source.content != (shipped_profiles("seccomp") / source.name).read_bytes():
+            return source
+        document: dict[str, Any] = json.loads(source.content)
+    except (AgentError, OSError, ValueError):
+        return source
+    actions = {document.get("defaultAction"), *(rule.get("action") for rule in document.get("syscalls", []))}
+    if "SCMP_ACT_ERRNO" not in actions:
+        return source
+    return replace(source, content=json.dumps({**document, "flags": list(FLAGS)}, indent=2).encode())

@@ -1,0 +1,98 @@
+"""`denials` of the policy in force: a thread that observes, or nothing of it in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agent.annotations import DENIALS, RECORDINGS
+from agent.config.choices import DenialsMode
+from agent.config.schema import Config, Denials
+from agent.event_reasons import Reason
+from agent.host import Host
+from agent.report.events import Regarding
+from agent.report.metrics import Metrics
+from agent.report.node_status import NodeView
+from agent.report.publisher import NodePublisher
+
+if TYPE_CHECKING:
+    from agent.denials.attribution import Names
+    from agent.denials.observer import Observer
+
+_PART = "denials"
+_END_SECONDS = 3.0
+
+
+class DenialReporter:
+    """Where an observer reports: the Node and metrics."""
+
+    def __init__(self, publisher: NodePublisher, metrics: Metrics) -> None:
+        self._publisher, self._metrics = publisher, metrics
+
+    def show(self, denials: str, recordings: str) -> None:
+        """See agent.denials.observer.Output."""
+        self._publisher.offer(_PART, NodeView({DENIALS: denials or None, RECORDINGS: recordings or None}))
+
+    def count(self, kind: str, profile: str, namespace: str, number: int) -> None:
+        """See Output."""
+        self._metrics.denials.labels(kind, profile, namespace).inc(number)
+
+    def uncounted(self, *, lost: int, unattributed: int) -> None:
+        """See Output."""
+        self._metrics.denials_lost.inc(lost)
+        self._metrics.denials_unattributed.inc(unattributed)
+
+    def visible(self, seeing: bool) -> None:
+        """See Output."""
+        self._metrics.denials_visible.set(1 if seeing else 0)
+
+    def announce(self, uid: str, names: Names, message: str) -> None:
+        """See Output."""
+        pod = Regarding("Pod", names.pod, uid, names.namespace)
+        self._publisher.event(Reason.PROFILE_DENIED, message, pod)
+
+
+class DenialsThread:
+    """Starts and ends the observer as the policy has it. `configure` and `check` are called by the loop's thread."""
+
+    def __init__(
+        self, host: Host, publisher: NodePublisher, metrics: Metrics, supervise: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """supervise: runs a target to its end, and again when it crashes."""
+        self._host, self._supervise = host, supervise
+        self._reporter = DenialReporter(publisher, metrics)
+        self._policy: Denials | None = None
+        self._observer: Observer | None = None
+        self._thread: threading.Thread | None = None
+
+    def configure(self, config: Config) -> None:
+        """The policy that is in force from now on."""
+        if config.denials == self._policy:
+            return
+        before, thread = self._observer, self._thread
+        self.stop()
+        if before is not None and thread is not None and not thread.is_alive():
+            before.close()
+        self._policy = config.denials
+        if config.denials.mode is DenialsMode.OFF:
+            self._reporter.show("", "")
+            self._reporter.visible(seeing=False)
+            return
+        from agent.denials.observer import Observer  # noqa: PLC0415 - nodes without it do not pay for it
+
+        self._observer = Observer(self._host, config.denials, self._reporter)
+        self._thread = threading.Thread(target=self._supervise, args=(self._observer.run,), name=_PART, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """After each pass: verifies that records still arrive, when that is due."""
+        if self._observer is not None:
+            self._observer.check()
+
+    def stop(self) -> None:
+        """Ends the observer, with its last checkpoint written."""
+        if self._observer is not None and self._thread is not None:
+            self._observer.stop()
+            self._thread.join(_END_SECONDS)
+        self._observer = self._thread = None

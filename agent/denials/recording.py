@@ -1,0 +1,128 @@
+"""Which syscalls containers under a logging profile made: one bitmap for each container and architecture.
+
+A checkpoint on the node keeps them over a restart. Nothing is recorded of arguments, files or times of single calls.
+`agent.plugin.record` makes a profile of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from agent.controls.manifest import STATE_FOLDER
+from agent.denials.attribution import Names, Place
+from agent.denials.records import Record
+from agent.errors import HostError, HostFileMissing
+from agent.host import Host
+from agent.text import sanitize
+
+PATH: Final = f"{STATE_FOLDER}/recordings.json"
+VERSION: Final = 1
+LIMIT_BYTES: Final = 16 << 10  # of the annotation
+_FILE_BYTES = 256 << 10
+_CONTAINERS = 64
+_HIGHEST = 1023
+_ID_CHARACTERS = 12
+_X32_BIT = 0x40000000
+FIELDS: Final = (
+    "namespace", "pod", "uid", "container", "id", "arch", "syscalls", "calls", "lost", "first", "last",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Recording:
+    """One container on one architecture (AUDIT_ARCH_*). syscalls: a bit for each number. lost: records of the node that
+    were lost meanwhile, whoever made them. first, last: epoch seconds."""
+
+    syscalls: int
+    calls: int
+    lost: int
+    first: float
+    last: float
+    names: Names
+
+
+class Recorder:
+    """Bitmaps in memory, bounded, with their checkpoint. One thread uses it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._found: dict[tuple[Place, int], Recording] = {}
+        self._log = structlog.get_logger()
+        self._is_saved = True
+        self._load()
+
+    def add(self, place: Place, names: Names, record: Record, at: float) -> bool:
+        """One call, at epoch seconds; whether it was the first of its name in this container."""
+        number = record.number & ~_X32_BIT
+        if number > _HIGHEST:
+            return False
+        key = (Place(place.uid, place.container_id[:_ID_CHARACTERS]), record.arch)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = Recording(0, 0, 0, at, at, names)
+            if len(self._found) > _CONTAINERS:
+                del self._found[min(self._found, key=lambda one: self._found[one].last)]
+        if names.pod:
+            found.names = names
+        found.calls += 1
+        found.last = max(found.last, at)
+        self._is_saved = False
+        before, found.syscalls = found.syscalls, found.syscalls | 1 << number
+        return before != found.syscalls
+
+    def lost(self, number: int, since: float) -> None:
+        """Records were lost: whatever was recorded since then may be incomplete."""
+        for found in self._found.values():
+            if found.last >= since:
+                found.lost += number
+
+    def save(self) -> None:
+        """The checkpoint; one that cannot be written costs what came since the last one, after a restart."""
+        if self._is_saved:
+            return
+        self._is_saved = True
+        try:
+            self._host.write(PATH, json.dumps({"v": VERSION, "recordings": self._rows()}), mode=0o600)
+        except HostError as error:
+            self._log.warning("recordings_not_written", path=PATH, error=str(error))
+
+    def document(self) -> str:
+        """The annotation's text, the newest first, as many as fit; empty when nothing was recorded."""
+        if not self._found:
+            return ""
+        shown: list[list[Any]] = []
+        size = 60
+        for row in sorted(self._rows(), key=lambda one: -one[-1]):
+            size += len(json.dumps(row, separators=(",", ":"))) + 1
+            if size <= LIMIT_BYTES:
+                shown.append(row)
+        more = len(self._found) - len(shown)
+        return json.dumps({"v": VERSION, "more": more, "recordings": shown}, separators=(",", ":"))
+
+    def _rows(self) -> list[list[Any]]:
+        return [
+            [*one.names[:2], place.uid, one.names.container, place.container_id, f"{arch:x}",
+             f"{one.syscalls:x}", one.calls, one.lost, round(one.first), round(one.last)]
+            for (place, arch), one in self._found.items()
+        ]  # fmt: skip
+
+    def _load(self) -> None:
+        try:
+            document = json.loads(self._host.read_text(PATH, limit_bytes=_FILE_BYTES))
+            for row in document["recordings"][:_CONTAINERS]:
+                self._restore(dict(zip(FIELDS, row, strict=True)))
+        except HostFileMissing:
+            pass
+        except (HostError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self._log.warning("recordings_not_read", path=PATH, error=sanitize(str(error)))
+
+    def _restore(self, row: Mapping[str, Any]) -> None:
+        names = Names(str(row["namespace"]), str(row["pod"]), str(row["container"]))
+        key = (Place(str(row["uid"]), str(row["id"])), int(row["arch"], 16))
+        calls, lost, first, last = (int(row[name]) for name in FIELDS[-4:])
+        self._found[key] = Recording(int(row["syscalls"], 16), calls, lost, first, last, names)

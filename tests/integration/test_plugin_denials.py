@@ -1,0 +1,187 @@
+"""`denials` and `record` over HTTP, against staged Nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import annotations as keys
+from agent.controls.seccomp.linting import lint
+from agent.plugin.record.loading import ProfileRefused, load
+from agent.sandbox import builders
+from agent.sandbox.server import Sandbox
+from tests.support.plugin_fleet import SCENES, Staged
+from tests.support.plugin_screen import Screen, emulator
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Sandbox]:
+    """One emulator for all tests."""
+    with emulator() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def refused(still: Sandbox) -> Staged:
+    """Denials on one node, none on the second, the third cannot see."""
+    staged = SCENES["refused"]()
+    staged.put_on(still)
+    return staged
+
+
+def test_one_node_that_sees_and_has_none_is_well(still: Sandbox, refused: Staged) -> None:
+    """The others are not: one has denials, one cannot see."""
+    screen = Screen(still, refused)
+    assert [screen.type(f"denials node-{number}").code for number in (1, 2, 3)] == [1, 0, 1]
+    assert "No denial" not in screen.type("denials node-3").out
+
+
+def test_rows_of_a_namespace_and_of_a_pod(still: Sandbox, refused: Staged) -> None:
+    """-n is the pods' namespace here; a name that no node has is a pod's."""
+    screen = Screen(still, refused)
+    for line in ("denials -n jobs -o json", "denials report-1 -o json"):
+        assert {row["pod"] for row in json.loads(screen.type(line).out)["denials"]} == {"report-1"}
+    document = json.loads(screen.type("denials -o json").out)
+    assert [(one["node"], one["state"], one["reason"]) for one in document["nodes"]] == [
+        ("node-1", "seeing", None), ("node-2", "seeing", None), ("node-3", "blind", "network-namespace")
+    ]  # fmt: skip
+    assert document["denials"][0]["suggestion"] == "FILE ix,"
+
+
+def test_a_privileged_container_is_named(still: Sandbox, refused: Staged) -> None:
+    """No profile confines it, so that no denial of it is none."""
+    pod = builders.pod("report-1", namespace="jobs", node="node-1")
+    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    for namespace in ("jobs",):
+        if still.get("namespaces", namespace) is None:
+            still.create("namespaces", {"metadata": {"name": namespace}})
+    still.create("pods", pod, "jobs")
+    try:
+        shown = Screen(still, refused, 200).type("denials report-1").out
+        assert "is privileged: no denial of it is visible" in shown
+    finally:
+        still.delete("pods", "report-1", "jobs")
+
+
+def test_without_an_observer_it_says_how_to_begin(still: Sandbox) -> None:
+    staged = SCENES["calm"]()
+    staged.put_on(still)
+    shown = Screen(still, staged).type("denials")
+    assert (shown.code, "denials.mode: observe" in shown.out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"v":1}', '{"v":2,"state":"seeing"}', '{"v":1,"state":"seeing","rows":[1,[2],[]]}',
+        '{"v":1,"state":"seeing","rows":[["\\u001b[31m","p","u","c","p","seccomp","o","m","refused","",1e400,-1,"x"]]}',
+        '{"v":1,"state":"seeing","rows":7,"notes":[7],"lost":"many"}',
+    ],
+)  # fmt: skip
+def test_a_forged_annotation_is_survived(still: Sandbox, refused: Staged, text: str) -> None:
+    """No control character, no traceback, and what is malformed is not "none"."""
+    still.update("nodes", "node-2", lambda node: node["metadata"]["annotations"].update({keys.DENIALS: text}))
+    shown = Screen(still, refused).type("denials node-2")
+    assert (shown.err, "\x1b" in shown.out) == ("", False)
+    assert json.loads(Screen(still, refused).type("denials node-2 -o json").out)["nodes"]
+    if '"v":1,"state":"seeing"' not in text:
+        assert shown.code == 1
+
+
+# -- record ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(still: Sandbox) -> Staged:
+    """Two replicas on two nodes."""
+    staged = SCENES["recorded"]()
+    staged.put_on(still)
+    return staged
+
+
+def profile_of(text: str) -> dict[str, set[str]]:
+    """The names of each action."""
+    found: dict[str, set[str]] = {}
+    for rule in json.loads(text)["syscalls"]:
+        found.setdefault(rule["action"], set()).update(rule["names"])
+    return found
+
+
+def test_the_union_of_replicas_is_exported_with_what_the_runtime_needs(still: Sandbox, recorded: Staged) -> None:
+    """chmod was called by one replica only; capset by neither, and no container starts without."""
+    shown = Screen(still, recorded).type("record export web -n shop")
+    assert (shown.code, shown.err) == (0, "")
+    allowed = profile_of(shown.out)["SCMP_ACT_ALLOW"]
+    assert {"chmod", "accept4", "capset", "openat2"} <= allowed
+    assert "ptrace" not in allowed
+    assert json.loads(shown.out)["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert lint(shown.out, "web.json") == []
+
+
+def test_an_existing_profile_is_kept(still: Sandbox, recorded: Staged, tmp_path: Path) -> None:
+    """What it refuses stays refused although it was recorded; what it allows under a condition is not widened."""
+    rules = [
+        {"names": ["chmod"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["read", "ptrace"], "action": "SCMP_ACT_ALLOW"},
+    ]
+    file = tmp_path / "web.json"
+    file.write_text(json.dumps({"defaultAction": "SCMP_ACT_LOG", "syscalls": rules}))
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {file}")
+    document = json.loads(shown.out)
+    assert document["defaultAction"] == "SCMP_ACT_LOG"
+    assert document["syscalls"][:2] == rules
+    added = {name for rule in document["syscalls"][2:] for name in rule["names"]}
+    assert "write" in added
+    assert not added & {"chmod", "read", "ptrace"}
+    assert any("chmod" in line for line in document["comment"])
+
+
+def test_lost_records_make_it_incomplete(still: Sandbox, recorded: Staged) -> None:
+    """In the comment, on standard error, and in the exit code."""
+
+    def lose(node: dict[str, Any]) -> None:
+        notes = node["metadata"]["annotations"]
+        document = json.loads(notes[keys.RECORDINGS])
+        document["recordings"][0][8] = 12
+        notes[keys.RECORDINGS] = json.dumps(document)
+
+    still.update("nodes", "node-1", lose)
+    shown = Screen(still, recorded).type("record export web -n shop")
+    assert (shown.code, "incomplete" in shown.err) == (1, True)
+    assert any(line.startswith("INCOMPLETE: 12") for line in json.loads(shown.out)["comment"])
+
+
+@pytest.mark.parametrize("line", ["record export other", "record start web", "record start pod/web", "record stop a b"])
+def test_what_cannot_be_done_is_a_usage_error(still: Sandbox, recorded: Staged, line: str) -> None:
+    shown = Screen(still, recorded).type(line)
+    assert (shown.code, shown.out) == (2, "")
+
+
+def test_start_and_stop_print_a_patch_that_undo_each_other(still: Sandbox, recorded: Staged) -> None:
+    """For a container of its own too, and for a CronJob's template."""
+    screen = Screen(still, recorded)
+    start = json.loads(screen.type("record start cronjob/report -n jobs -o json").out)["patch"]
+    spec = start["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "Localhost", "localhostProfile": "audit.json"}
+    stop = json.loads(screen.type("record stop deployment/web -c nginx -o json").out)["patch"]
+    (container,) = stop["spec"]["template"]["spec"]["containers"]
+    assert container == {"name": "nginx", "securityContext": {"seccompProfile": None}}
+
+
+@pytest.mark.parametrize("row", [[], [1] * 11, ["n", "p", "u", "c", "i", "zz", "ff", 1, 1, 1, 1],
+                                 ["n", "p", "u", "c", "i", "c000003e", "f" * 9999, 1, 1, 1, 1]])  # fmt: skip
+def test_a_forged_recording_is_left_out(still: Sandbox, recorded: Staged, row: list[Any]) -> None:
+    text = json.dumps({"v": 1, "recordings": [row]})
+    still.update("nodes", "node-1", lambda node: node["metadata"]["annotations"].update({keys.RECORDINGS: text}))
+    document = json.loads(Screen(still, recorded).type("record status -o json").out)
+    assert [one["node"] for one in document["recordings"]] == ["node-2"]
+
+
+def test_a_filter_that_libseccomp_refuses_is_not_printed() -> None:
+    with pytest.raises(ProfileRefused, match="no_such_call"):
+        load(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["no_such_call"], "action": "SCMP_ACT_ALLOW"}]}))  # fmt: skip

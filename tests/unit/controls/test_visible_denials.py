@@ -1,0 +1,99 @@
+"""`denials.visible`: refusals of shipped profiles leave a record, no others', and only where the runtime allows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.bundled_profiles import shipped_profiles
+from agent.config import loads, schema
+from agent.controls import base, registry
+from agent.controls.apparmor import profile_dir
+from agent.controls.seccomp import SeccompControl
+from agent.controls.seccomp.refusal_records import FLAGS, RuntimeFlags, takes_flags
+from agent.host import Host
+from agent.host.command import Completed
+from agent.model import Status
+
+SHIPPED = shipped_profiles("apparmor")
+TAKES = json.dumps({"linux": {"seccomp": {"enabled": True, "supportedFlags": list(FLAGS)}}})
+OLD = json.dumps({"linux": {"seccomp": {"enabled": True, "actions": ["SCMP_ACT_LOG"]}}})
+
+
+def test_deny_rules_of_shipped_profiles_are_audited_and_nobody_elses(tmp_path: Path) -> None:
+    """Unchanged ones, wherever they stand; a profile of the user's own may be quiet on purpose."""
+    (tmp_path / "web-service").write_bytes((SHIPPED / "web-service").read_bytes())
+    (tmp_path / "mine").write_text("profile mine {\n  deny /x w,\n}\n")
+    (tmp_path / "hardened-default").write_bytes((SHIPPED / "hardened-default").read_bytes() + b"# ours\n")
+    found = {one.name: one.content for one in profile_dir.read(str(tmp_path), audited=True).files}
+    assert b"\n  audit deny mount,\n" in found["web-service"]
+    assert b"\n  deny " not in found["web-service"]
+    assert b"audit deny" not in found["mine"] + found["hardened-default"]
+    assert all(b"audit deny" not in one.content for one in profile_dir.read(str(tmp_path)).files)
+
+
+class RuntimeHost(Host):
+    """A node whose runtimes are files, with what `features` answers in them."""
+
+    def __init__(self, root: Path, **runtimes: str) -> None:
+        super().__init__(root)
+        self.ran: list[str] = []
+        (root / "usr/sbin").mkdir(parents=True, exist_ok=True)
+        for name, features in runtimes.items():
+            (root / "usr/sbin" / name).write_text(features)
+
+    def find_tool(self, name: str, **_: Any) -> str | None:
+        """Of the tree rather than of this machine."""
+        return f"/usr/sbin/{name}" if self.is_file(f"/usr/sbin/{name}") else None
+
+    def run(self, argv: Any, **_: Any) -> Completed:
+        """The file's content."""
+        self.ran.append(argv[0])
+        return Completed(tuple(argv), 0, self.read_text(argv[0]), "")
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "visible"),
+    [({}, False), ({"runc": OLD}, False), ({"runc": TAKES}, True), ({"runc": TAKES, "crun": OLD}, False),
+     ({"runc": "unknown command features"}, False)],
+)  # fmt: skip
+def test_flags_are_written_only_where_every_runtime_takes_them(
+    tmp_path: Path, runtimes: dict[str, str], visible: bool
+) -> None:
+    """Else the container would not start: the finding says "not visible on this runtime"."""
+    host = RuntimeHost(tmp_path, **runtimes)
+    config = schema.Seccomp(profiles=str(tmp_path / "none"), directory="/var/lib/kubelet/seccomp")
+    done = base.apply(SeccompControl(config, host, visible=True))
+    finding = {one.id: one for one in done.findings}["seccomp/visible"]
+    assert finding.status is (Status.PASS if visible else Status.INFO)
+    assert finding.observed.startswith("not visible on this runtime") is not visible
+    installed = json.loads((tmp_path / "var/lib/kubelet/seccomp/prevent-chmod.json").read_text())
+    assert installed.get("flags", []) == (list(FLAGS) if visible else [])
+    assert "flags" not in json.loads((tmp_path / "var/lib/kubelet/seccomp/audit.json").read_text())
+
+
+def test_a_runtime_is_asked_once_for_each_version(tmp_path: Path) -> None:
+    host = RuntimeHost(tmp_path, runc=OLD)
+    flags = RuntimeFlags(host)
+    assert flags.visibility().problem == flags.visibility().problem != ""
+    (tmp_path / "usr/sbin/runc").unlink()
+    (tmp_path / "usr/sbin/runc").write_text(f"{TAKES} ")
+    assert (flags.visibility().problem, len(host.ran)) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"linux": {"seccomp": null}}', '{"linux": {"seccomp": {"supportedFlags": 1}}}']
+)
+def test_an_answer_of_another_form_is_no(text: str) -> None:
+    assert not takes_flags(text)
+
+
+def test_the_policy_turns_it_on(tmp_path: Path) -> None:
+    """Both controls of profiles, and no other."""
+    for text, visible in (("{}", False), ("denials: {visible: true}", True)):
+        made = {one.name: one for one in registry.controls_of(loads(text, "c"), Host(tmp_path))}
+        assert bool(vars(made["apparmor"])["_visible"]) is visible
+        assert (vars(made["seccomp"])["_flags"] is not None) is visible

@@ -1,0 +1,276 @@
+"""Denials: what a real kernel records of AppArmor and seccomp, who is named, and what is said when none arrives."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from agent import annotations as keys
+from agent.plugin.record.profile import RUNTIME, make
+from agent.plugin.record.recordings import recordings_of
+from tests.vm.conftest import Boot
+from tests.vm.harness import container
+from tests.vm.harness.machine import Machine
+from tests.vm.harness.node import apply, policy
+from tests.vm.test_in_container import MOUNTS
+
+_PYTHON = "/opt/node-hardening/bin/python"
+DENY_WRITE = "k8s-apparmor-example-deny-write"
+UID = "11111111-2222-3333-4444-555555555555"
+ID = "ab" * 32
+LINK = f"/var/log/containers/web-0_shop_nginx-{ID}.log"
+CGROUP = f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID.replace('-', '_')}.slice"
+SCOPE = f"/sys/fs/cgroup{CGROUP}/cri-containerd-{ID}.scope"
+# Observes until a file appears, or a row (`first`); prints the last annotation and the counts.
+OBSERVE = """
+import json, os, sys, threading, time
+from agent.config.choices import DenialsMode
+from agent.config.schema import Denials
+from agent.denials import observer
+from agent.denials.netlink import AuditSocket
+from agent.host import Host
+root, until, buffer, events = sys.argv[1:5]
+class Output:
+    text = recordings = ""
+    def show(self, denials, recordings): self.text, self.recordings = denials, recordings
+    def count(self, *_): pass
+    def uncounted(self, **_): pass
+    def visible(self, seeing): pass
+def no_events(): raise OSError("taken away")
+out = Output()
+more = {"events": no_events} if events == "no" else {}
+sources = observer.Sources(audit=lambda: AuditSocket(int(buffer) or 4 << 20), **more)
+one = observer.Observer(Host(root), Denials(mode=DenialsMode.OBSERVE), out, sources=sources)
+thread = threading.Thread(target=one.run)
+thread.start()
+def done():
+    seen = json.loads(out.text or "{}")
+    if until == "first": return bool(seen.get("rows")) or seen.get("state") == "blind"
+    if until == "state": return seen.get("state") in ("seeing", "blind")
+    if seen.get("state"): open("/run/observing", "w").write(seen["state"])
+    return os.path.exists("/run/observe-end")
+end = time.monotonic() + 150
+while time.monotonic() < end and not done(): time.sleep(0.2)
+before = None
+while before != (before := (one._received, one._serials.lost)): time.sleep(4)
+one.stop()
+thread.join()
+one._show()
+print(json.dumps({"denials": json.loads(out.text), "recordings": json.loads(out.recordings or "{}")}))
+"""
+LOGGED = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+program = b"".join(struct.pack("HBBI", *one) for one in [(32, 0, 0, 0), (21, 0, 1, 110), (6, 0, 0, 0x7ffc0000),
+                                                        (6, 0, 0, 0x7fff0000)])
+held = ctypes.create_string_buffer(program, len(program))
+assert libc.prctl(22, 2, struct.pack("HP", 4, ctypes.addressof(held)), 0, 0) == 0
+for _ in range(int(sys.argv[1])): libc.syscall(110)
+"""
+# AUDIT_ADD_RULE and AUDIT_SET, as auditctl sends them; the agent never does.
+AUDITCTL = """
+import socket, struct, sys
+kind, body = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9) as s:
+    s.sendto(struct.pack("IHHII", 16 + len(body), kind, 5, 1, 0) + body, (0, 0))
+    print(struct.unpack_from("i", s.recv(9000), 16)[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def pods(node: Machine) -> Machine:
+    """The shipped profiles in the kernel, and a cgroup like a container's, which the kubelet's link names."""
+    policy(node, apparmor={}, seccomp={})
+    assert apply(node).code == 0
+    node.sh(f"mkdir -p {SCOPE} /var/log/containers && ln -sf /nowhere {LINK}")
+    return node
+
+
+@pytest.fixture
+def refused(pods: Machine) -> Iterator[Machine]:
+    """A container's process that is refused a write every half second."""
+    pods.sh("rm -f /run/refused.pid")
+    pods.sh(
+        f"nohup sh -c 'echo $$ > {SCOPE}/cgroup.procs; echo $$ > /run/refused.pid; exec aa-exec -p {DENY_WRITE} -- "
+        'sh -c "while :; do echo x > /tmp/refused; sleep 0.5; done"\' >/dev/null 2>&1 &'
+    )
+    pods.eventually("test -s /run/refused.pid")
+    yield pods
+    pods.sh("kill $(cat /run/refused.pid)")
+
+
+def contained(machine: Machine, until: str, **more: Any) -> dict[str, Any]:
+    """What the observer shows from a container as daemonset.yaml's."""
+    argv = [_PYTHON, "-c", OBSERVE, "/host", until, "0", "yes"]
+    done = container.run(machine, argv, mounts=MOUNTS, privileged=True, **more)
+    assert done.code == 0, done.text
+    found: dict[str, Any] = json.loads(done.out.splitlines()[-1])["denials"]
+    return found
+
+
+@contextmanager
+def observed(machine: Machine, *, buffer: int = 0, events: str = "yes") -> Iterator[dict[str, Any]]:
+    """The observer on the node while the block runs; what it shows is in the dictionary afterwards."""
+    machine.put("/run/observe.py", OBSERVE)
+    machine.sh("rm -f /run/observe-end /run/observing /run/observed /var/lib/node-hardening/recordings.json")
+    machine.sh(f"nohup {_PYTHON} /run/observe.py / end {buffer} {events} >/run/observed 2>/run/observed.err & true")
+    machine.eventually("test -s /run/observing")
+    found: dict[str, Any] = {}
+    yield found
+    machine.sh("touch /run/observe-end")
+    machine.eventually("tail -n 1 /run/observed | grep '^{' || { cat /run/observed.err; false; }")
+    found.update(json.loads(machine.get("/run/observed").splitlines()[-1]))
+
+
+def test_a_refused_write_names_pod_profile_and_operation(refused: Machine) -> None:
+    """From the agent's container: UID by the cgroup, names by the kubelet's link, and nothing of the file."""
+    seen = contained(refused, "first")
+    assert seen["state"] == "seeing"
+    row = next(one for one in seen["rows"] if one[2] == UID)
+    assert row[:10] == ["shop", "web-0", UID, "nginx", DENY_WRITE, "apparmor", row[6], row[7], "refused", ""]
+    assert (row[6], row[7][0]) in (("mknod", "c"), ("open", "w"))
+    assert "refused" not in json.dumps([[word for word in one if word != "refused"] for one in seen["rows"]])
+
+
+def test_in_its_own_network_namespace_it_cannot_see(refused: Machine) -> None:
+    """`bind` succeeds there and nothing ever arrives: that is not "no denials"."""
+    seen = contained(refused, "state", network=False)
+    assert (seen["state"], seen["reason"], seen["rows"]) == ("blind", "network-namespace", [])
+
+
+@pytest.mark.parametrize("buffer", [0, 4096], ids=["default", "small"])
+def test_a_flood_is_received_or_counted_as_lost(pods: Machine, buffer: int) -> None:
+    """20,000 records: what came and what is counted as lost add up, with the agent's own queue and with a small one."""
+    with observed(pods, buffer=buffer) as seen:
+        pods.put("/run/logged.py", LOGGED)
+        pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 20000", seconds=240)
+    found = seen["denials"]
+    assert found["received"] + found["lost"] == 20000
+    assert found["lost"] > 0 or not buffer
+
+
+@pytest.mark.parametrize("events", ["yes", "no"])
+def test_short_processes_are_attributed(pods: Machine, events: str) -> None:
+    """`sh -c` 200 times under LOG: with the kernel's process events all of it is the container's; without, some is
+    not, and is counted."""
+    with observed(pods, events=events) as seen:
+        loop = "i=0; while [ $i -lt 200 ]; do sh -c :; i=$((i+1)); done"
+        logging = {"defaultAction": "SCMP_ACT_ALLOW",
+                   "syscalls": [{"names": ["execve", "getuid"], "action": "SCMP_ACT_LOG"}]}  # fmt: skip
+        cgroup = f"/kubepods/besteffort/pod{UID}/{ID}"
+        done = container.run(pods, ["/bin/sh", "-c", loop], seccomp=logging, cgroup=cgroup)
+        assert done.code == 0, done.text
+    unattributed = seen["denials"]["unattributed"]
+    assert (unattributed == 0) == (events == "yes"), seen
+    (recording,) = [one for one in seen["recordings"]["recordings"] if one[2] == UID]
+    assert int(recording[6], 16) >> 59 & 1, "execve"
+
+
+def test_a_secret_on_a_command_line_is_read_by_nothing(pods: Machine) -> None:
+    """With auditing enabled the kernel adds records with the whole command line; no output and no state file has it."""
+    pods.put("/run/auditctl.py", AUDITCTL)
+    enable, disable = (struct.pack("=11I", 1, value, *[0] * 9).hex() for value in (1, 0))
+    assert pods.sh(f"python3 -I /run/auditctl.py 1001 {enable}").out.strip() == "0"
+    try:
+        with observed(pods) as seen:
+            writes = f"aa-exec -p {DENY_WRITE} -- /bin/sh -c 'echo x > /tmp/refused # hunter2'"
+            pods.sh(f"sh -c 'echo $$ > {SCOPE}/cgroup.procs; exec \"$@\"' - {writes}", check=False)
+    finally:
+        pods.sh(f"python3 -I /run/auditctl.py 1001 {disable}")
+    assert "web-0" in {row[1] for row in seen["denials"]["rows"]}
+    assert b"hunter2".hex().upper() in pods.sh("dmesg").out.upper(), "the kernel did not record it either"
+    shown = pods.sh("cat /run/observed /var/lib/node-hardening/*", check=False).out + json.dumps(seen)
+    assert "hunter2" not in shown
+
+
+SHELL = """
+import subprocess
+try: subprocess.run(["/bin/sh", "-c", ":"])
+except PermissionError: print("refused")
+"""
+WORK = """
+import os, subprocess, sys
+open("/tmp/f", "w").close()
+subprocess.run(["/bin/true"], check=True)
+if len(sys.argv) > 1:
+    try: os.chmod("/tmp/f", 0o600)
+    except PermissionError: print("EPERM")
+"""
+
+
+@pytest.mark.parametrize("no_new_privs", [False, True])
+def test_a_recorded_profile_is_enforced_and_refuses_what_was_not_recorded(pods: Machine, no_new_privs: bool) -> None:
+    """Record under the shipped logging profile, export, enforce: it works, chmod is EPERM, and without what the
+    runtime needs the container does not start."""
+    argv = ["/usr/bin/python3", "-I", "-c", WORK]
+
+    def works(profile: dict[str, Any], *more: str) -> Any:
+        handed = container.as_containerd(profile)
+        cgroup = f"/kubepods/besteffort/pod{UID}/{ID}"
+        return container.run(pods, [*argv, *more], seccomp=handed, cgroup=cgroup, no_new_privs=no_new_privs)
+
+    with observed(pods) as seen:
+        assert works(json.loads(pods.get("/var/lib/kubelet/seccomp/audit.json"))).code == 0
+    notes = {keys.RECORDINGS: json.dumps(seen["recordings"])}
+    rows = list(recordings_of({"metadata": {"name": "node", "annotations": notes}}))
+    assert [(row.pod, row.container) for row in rows] == [("web-0", "nginx")]
+    made = json.loads(make(rows, default="SCMP_ACT_ERRNO", existing=None, by="test").text)
+    done = works(made, "chmod")
+    assert (done.code, done.out) == (0, "EPERM\n"), done.text
+    application = {**made, "syscalls": [{**made["syscalls"][0], "names": sorted(rows[0].syscalls - RUNTIME)}]}
+    assert works(application).code != 0
+
+
+def test_a_kernel_without_audit_is_named(boot: Boot) -> None:
+    """audit=0: the socket does not open, and no record exists."""
+    machine = boot("no-audit", append="audit=0")
+    machine.put("/run/observe.py", OBSERVE)
+    done = machine.run([_PYTHON, "/run/observe.py", "/", "state", "0", "yes"])
+    seen = json.loads(done.out.splitlines()[-1])["denials"]
+    assert (seen["state"], seen["reason"]) == ("blind", "audit-off")
+
+
+def test_each_reason_for_seeing_nothing_is_named(pods: Machine) -> None:
+    """An exclude rule, and actions_logged without log; each undone."""
+    values = (5, 2, 1, *[0xFFFFFFFF] * 64, 12, *[0] * 63, 1326, *[0] * 63, 0x40000000, *[0] * 63, 0)
+    rule = struct.pack("=260I", *values).hex()
+    pods.put("/run/auditctl.py", AUDITCTL)
+    assert pods.sh(f"python3 -I /run/auditctl.py 1011 {rule}").out.strip() == "0"
+    try:
+        seen = contained(pods, "state")
+        assert (seen["state"], seen["reason"]) == ("blind", "excluded")
+    finally:
+        pods.sh(f"python3 -I /run/auditctl.py 1012 {rule}")
+    before = pods.get("/proc/sys/kernel/seccomp/actions_logged").strip()
+    pods.sh("echo errno trap > /proc/sys/kernel/seccomp/actions_logged")
+    try:
+        seen = contained(pods, "state")
+        assert (seen["state"], seen["reason"]) == ("blind", "actions-logged")
+    finally:
+        pods.sh(f"echo {before} > /proc/sys/kernel/seccomp/actions_logged")
+
+
+@pytest.mark.parametrize("visible", [False, True])
+def test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible(pods: Machine, visible: bool) -> None:
+    """`deny` is silent, `audit deny` is not. runc 1.1 takes no flags: none is written, and the container starts."""
+    policy(pods, apparmor={}, seccomp={}, denials={"visible": visible})
+    said = apply(pods)
+    assert said.code == 0
+    pods.put("/run/shell.py", SHELL)
+    with observed(pods) as seen:
+        confined = "aa-exec -p k8s-web-service -- /usr/bin/python3 -I /run/shell.py"
+        assert pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec {confined}").out == "refused\n"
+    rows = [
+        row for row in seen["denials"]["rows"] if (row[4], row[6], row[8]) == ("k8s-web-service", "exec", "refused")
+    ]
+    assert [row[1] for row in rows] == (["web-0"] if visible else [])
+    installed = json.loads(pods.get("/var/lib/kubelet/seccomp/prevent-chmod.json"))
+    assert not installed.get("flags")
+    assert container.run(pods, ["/bin/true"], seccomp=container.as_containerd(installed)).code == 0
+    if visible:
+        assert said.finding("seccomp/visible")["observed"].startswith("not visible on this runtime: /usr/sbin/runc")
