@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from agent import __version__
 from agent.config import Config, load
+from agent.config.choices import Mode
 from agent.config.schema import Pool
 from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names, pool_of
 from tests.support import agents
@@ -82,6 +84,13 @@ def config(rendered: Objects, folder: Path) -> Config:
     """The rendered policy as the agent reads it."""
     path = folder / "config.yaml"
     path.write_text(rendered[POLICY]["data"]["config.yaml"])
+    return load(path)
+
+
+def load_text(text: str, folder: Path) -> Config:
+    """A policy as a user wrote it."""
+    path = folder / "written.yaml"
+    path.write_text(text)
     return load(path)
 
 
@@ -154,9 +163,7 @@ def test_another_namespace_is_followed_everywhere(helm: Helm) -> None:
 def test_the_policy_is_rendered_as_it_is(helm: Helm, tmp_path: Path) -> None:
     """What helm makes of off, hours and numbers is the same policy to the agent, and `validate` finds no fault."""
     rendered = helm.objects(PEOPLE)
-    written = tmp_path / "written.yaml"
-    written.write_text(PEOPLES_POLICY)
-    assert config(rendered, tmp_path) == load(written) != Config()
+    assert config(rendered, tmp_path) == load_text(PEOPLES_POLICY, tmp_path) != Config()
     manifest = tmp_path / "rendered.yaml"
     manifest.write_text(helm.template(PEOPLE))
     done = command_line("validate", manifest, "-o", "json")
@@ -223,6 +230,16 @@ def test_without_an_address_nothing_is_asked(helm: Helm) -> None:
     rendered = helm.objects({"config": {"metrics": {"address": ""}}})
     assert not {"ports", "startupProbe", "livenessProbe", "readinessProbe"} & set(container(rendered))
     assert "prometheus.io/scrape" not in rendered[DAEMONSET]["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_audit_only_reports(helm: Helm, tmp_path: Path) -> None:
+    """Every section that could act, whatever the policy sets; what is off stays off, all else is the policy's."""
+    given = load_text(PEOPLES_POLICY, tmp_path)
+    audited = config(helm.objects(PEOPLE, "--set", "audit=true"), tmp_path)
+    assert (audited.modprobe.mode, audited.seccomp.mode, audited.reboot.mode) == (Mode.AUDIT,) * 3
+    assert audited.apparmor.mode is Mode.OFF is given.apparmor.mode
+    assert audited.reboot == replace(given.reboot, mode=Mode.AUDIT)
+    assert config(helm.objects({"audit": True}), tmp_path) == load(ROOT / "docs/audit/config.yaml")
 
 
 # -- every other value -------------------------------------------------------------------------------------------------

@@ -48,7 +48,6 @@ NEEDS = {
     "cosign ": "needs a published release",
     "podman push": "needs a registry; the image itself is tests/image's",
     "helm ": "test_install.py and test_chart.py run helm; nothing is released here",
-    "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
     "kubectl node-hardening unlock": "needs a holder that does not come back: test_plugin_unlock.py",
