@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import ConfigError, Problem
-from agent.kube.credentials import SERVICE_ACCOUNT, Access, Impersonation, Runner, in_cluster, is_in_cluster
+from agent.kube.credentials import AS_ONESELF, SERVICE_ACCOUNT, Access, Impersonation, Runner, in_cluster, is_in_cluster
 
 
 def find(
@@ -17,7 +17,7 @@ def find(
     context: str = "",
     cluster: str = "",
     user: str = "",
-    impersonation: Impersonation = Impersonation(),
+    impersonation: Impersonation = AS_ONESELF,
     runner: Runner | None = None,
     folder: Path = SERVICE_ACCOUNT,
 ) -> Access:
@@ -35,7 +35,5 @@ def find(
         return replace(in_cluster(environment, folder), impersonation=impersonation)
     from agent.kube import kubeconfig as files  # noqa: PLC0415 - the daemon in its pod never pays for it
 
-    access = files.load(
-        environment, kubeconfig=kubeconfig, context=context, cluster=cluster, user=user, runner=runner
-    )
+    access = files.load(environment, kubeconfig=kubeconfig, context=context, cluster=cluster, user=user, runner=runner)
     return replace(access, impersonation=impersonation) if impersonation.user else access

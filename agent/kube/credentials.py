@@ -189,6 +189,9 @@ class Impersonation:
         return "" if all(text.isprintable() for text in texts) and all(self.groups) else "has to be one printable line"
 
 
+AS_ONESELF = Impersonation()
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Everything that a connection needs.
@@ -204,7 +207,7 @@ class Access:
     proxy: str = ""
     source: str = "given"
     user: str = ""
-    impersonation: Impersonation = Impersonation()
+    impersonation: Impersonation = AS_ONESELF
 
 
 def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:

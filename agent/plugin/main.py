@@ -19,6 +19,7 @@ from agent.errors import AgentError, ConfigError, UsageError
 from agent.kube import Kube, RetryPolicy, find
 from agent.kube.credentials import CommandResult, Impersonation
 from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
+from agent.kube.kubeconfig import contexts
 from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
@@ -103,6 +104,8 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         yes=getattr(options, "yes", False),
         live=sys.stderr.isatty(),
         environment=environment,
+        contexts=lambda: contexts(environment, options.kubeconfig),
+        connect_to=connect,
     )
 
 
@@ -146,7 +149,11 @@ def _common(*, given: bool) -> argparse.ArgumentParser:
     shared.add_argument("--as", metavar="USER", dest="impersonate", default=default(""), help="impersonate this user")
     shared.add_argument(
         # A subcommand's own list: argparse would replace what came before it.
-        "--as-group", metavar="GROUP", dest="groups" if given else "more_groups", action="append", default=[],
+        "--as-group",
+        metavar="GROUP",
+        dest="groups" if given else "more_groups",
+        action="append",
+        default=[],
         help="and this group; may be repeated",
     )
     shared.add_argument(

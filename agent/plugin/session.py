@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -43,7 +43,7 @@ class Session:
 
     connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
     `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
-    yes: confirmed on the command line.
+    yes: confirmed on the command line. contexts: those of the kubeconfig; connect_to: makes the client of one of them.
     """
 
     connect: Callable[[], Kube]
@@ -57,11 +57,18 @@ class Session:
     yes: bool = False
     live: bool = False  # `err` is a terminal: progress may be shown there
     environment: Mapping[str, str] = field(default_factory=dict)
+    contexts: Callable[[], Sequence[str]] = tuple
+    connect_to: Callable[[str], Kube] = field(default_factory=lambda: _no_context)
 
     @cached_property
     def kube(self) -> Kube:
         """The API server. Raises ConfigError for a kubeconfig that does not hold."""
         return self.connect()
+
+    def close(self) -> None:
+        """Ends its connections, from any thread, where there are any."""
+        if "kube" in self.__dict__:
+            self.kube.close()
 
     def write(self, text: str) -> None:
         """One part of the result, with a newline behind it unless it has one or is empty."""
@@ -99,6 +106,18 @@ class Command:
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
+
+
+def _no_context(name: str) -> Kube:
+    raise UsageError(f"there is no context {name}")
+
+
+def add_contexts(parser: argparse.ArgumentParser) -> None:
+    """The option --contexts: `options.contexts`, None for one cluster."""
+    parser.add_argument(
+        "--contexts", action="append", metavar="GLOB",
+        help="all clusters whose context matches, such as 'prod-*'; may be repeated",
+    )  # fmt: skip
 
 
 def add_node(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
