@@ -170,12 +170,12 @@ class _Merged:
     def part(self, kind: str, name: str, context: _Part, chosen: str) -> _Part | None:
         """The cluster or user that is chosen, or else the context's; None, and blamed, where it is not there."""
         parts = self.clusters if kind == "cluster" else self.users
-        wanted = chosen or name
-        if wanted not in parts and (wanted or kind == "cluster"):
+        key = chosen or name
+        if key not in parts and (key or kind == "cluster"):
             known = f"; there are: {', '.join(sorted(parts)) or 'none'}" if chosen else ""
-            context.blame(kind, f"there is no {kind} {wanted!r}{known}")
+            context.blame(kind, f"there is no {kind} {key!r}{known}")
             return None
-        return parts.get(wanted) or _Part(context.file, f"{kind}s", {}, context.problems)
+        return parts.get(key) or _Part(context.file, f"{kind}s", {}, context.problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from agent.plugin.views.fleet import Fleet
 from agent.plugin.views.progress import Progress
 from agent.text import join_limited
 
-_AT_ONCE = 6
+_PARALLEL = 6
 _ERROR_CHARACTERS = 300
 _KEEP_LITTLE = Keep()
 
@@ -52,7 +52,7 @@ def read_all(
     rows = []
     with (
         Progress(session.err, live=session.live, noun="clusters") as progress,
-        ThreadPoolExecutor(_AT_ONCE, "cluster") as threads,
+        ThreadPoolExecutor(_PARALLEL, "cluster") as threads,
     ):
         try:
             for found in threads.map(one, names):

@@ -77,8 +77,8 @@ class Authorizer:
         """
         if not name and groups:
             raise ApiError(500, "InternalError", "requested [] without impersonating a user")
-        for resource, wanted in [("users", name), *(("groups", group) for group in groups)] if name else []:
-            self.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, wanted))
+        for resource, target in [("users", name), *(("groups", group) for group in groups)] if name else []:
+            self.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, target))
         return User(name, groups) if name else user
 
     def check(self, user: User, info: RequestInfo) -> None:

@@ -75,7 +75,7 @@ def test_status_shows_clusters_in_one_table_worst_first(
     assert [line.split()[0] for line in lines[:4]] == ["CONTEXT", "prod-c", "prod-b", "prod-a"]
     assert "127.0.0.1:1" in lines[1]
     assert lines[2].split()[1] == "30"
-    assert lines[5].startswith("3 clusters: 1 not readable, 1 needs attention, 1 well; 33 nodes: ")
+    assert lines[5].startswith("3 clusters: 1 not readable, 1 needs attention, 1 healthy; 33 nodes: ")
     assert "  -> kubectl node-hardening status --context prod-b" in lines
 
 

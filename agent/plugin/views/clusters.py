@@ -44,7 +44,7 @@ class ClusterRow:
         """Tone and words."""
         if self.error:
             return "warn", "not readable"
-        return ("good", "well") if self.is_well else ("bad", "needs attention")
+        return ("good", "healthy") if self.is_well else ("bad", "needs attention")
 
     @property
     def step(self) -> str:
@@ -87,7 +87,7 @@ def worst_first(rows: Sequence[ClusterRow]) -> list[ClusterRow]:
 
 
 def headline(rows: Sequence[ClusterRow]) -> str:
-    """`3 clusters: 1 well, 1 needs attention, 1 not readable; 40 nodes: 38 hardened, 2 failed`."""
+    """`3 clusters: 1 healthy, 1 needs attention, 1 not readable; 40 nodes: 38 hardened, 2 failed`."""
     words = Counter(one.status[1] for one in rows)
     nodes: Counter[str] = Counter()
     for one in rows:
