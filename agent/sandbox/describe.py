@@ -35,7 +35,7 @@ def _lines(node: Object, events: Sequence[Object], now: datetime) -> Iterator[st
     yield from _field("Labels", [f"{key}={labels[key]}" for key in sorted(labels)] or ["<none>"])
     shown = [line for key in sorted(notes) if key != _HIDDEN for line in _annotation(key, notes[key])]
     yield from _field("Annotations", shown or ["<none>"])
-    yield from _field("CreationTimestamp", [_moment(meta["creationTimestamp"])])
+    yield from _field("CreationTimestamp", [_date(meta["creationTimestamp"])])
     taints = [_taint(taint) for taint in spec.get("taints") or []]
     yield from _field("Taints", taints or ["<none>"])
     yield from _field("Unschedulable", [str(spec.get("unschedulable", False)).lower()])
@@ -44,7 +44,7 @@ def _lines(node: Object, events: Sequence[Object], now: datetime) -> Iterator[st
         ("Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"),
         (
             (
-                one["type"], one["status"], _moment(one["lastHeartbeatTime"]), _moment(one["lastTransitionTime"]),
+                one["type"], one["status"], _date(one["lastHeartbeatTime"]), _date(one["lastTransitionTime"]),
                 one["reason"], one["message"],
             )
             for one in node["status"]["conditions"]
@@ -75,7 +75,7 @@ def _taint(taint: Object) -> str:
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def _moment(text: str) -> str:
+def _date(text: str) -> str:
     return f"{datetime.fromisoformat(text):%a, %d %b %Y %H:%M:%S %z}"
 
 
