@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -136,6 +137,14 @@ def test_it_is_this_version() -> None:
     """Chart, application and package go together."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+def test_the_icon_is_the_charts_own() -> None:
+    """A picture, and no request to another server."""
+    icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
+    head, _, data = icon.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert base64.b64decode(data) == (CHART / "icon.svg").read_bytes()
 
 
 def test_it_passes_lint_and_is_the_same_as_an_archive(helm: Helm, tmp_path: Path) -> None:
