@@ -112,9 +112,7 @@ def controls_of(
     """The controls that are not off. configz: reads the configuration of the running kubelet. kept: used again."""
     kept = kept or {}
     return tuple(
-        kept.get(spec.name) or spec.control(config, host, configz)
-        for spec in CONTROLS
-        if spec.mode(config) != "off"
+        kept.get(spec.name) or spec.control(config, host, configz) for spec in CONTROLS if spec.mode(config) != "off"
     )
 
 

@@ -167,6 +167,32 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
+class Impersonation:
+    """Whom the API server takes the client for, where the client's own user may do that.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+    """
+
+    user: str = ""
+    groups: tuple[str, ...] = ()
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Lines of every request; a group has a line of its own. As http.client sends UTF-8."""
+        lines = (("Impersonate-User", self.user), *(("Impersonate-Group", group) for group in self.groups))
+        return tuple((name, text.encode().decode("latin-1")) for name, text in lines if self.user)
+
+    def problem(self) -> str:
+        """Why it cannot be sent; empty when it can."""
+        if self.groups and not self.user:
+            return "a group is impersonated beside a user only: name the user with --as, or `as`"
+        texts = (self.user, *self.groups)
+        return "" if all(text.isprintable() for text in texts) and all(self.groups) else "has to be one printable line"
+
+
+AS_ONESELF = Impersonation()
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """Everything that a connection needs.
 
@@ -181,6 +207,7 @@ class Access:
     proxy: str = ""
     source: str = "given"
     user: str = ""
+    impersonation: Impersonation = AS_ONESELF
 
 
 def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:

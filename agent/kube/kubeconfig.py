@@ -27,6 +27,7 @@ from agent.kube.credentials import (
     Credentials,
     FileText,
     Fixed,
+    Impersonation,
     Runner,
     StoredCredentials,
     Text,
@@ -40,7 +41,8 @@ _REFUSED = {
     "username": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
     "password": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
     "auth-provider": "auth providers left Kubernetes with 1.26; use an exec plugin",
-    "as": "impersonation is not supported here; use that user's credentials",
+    "as-uid": "only `as` and `as-groups` are supported",
+    "as-user-extra": "only `as` and `as-groups` are supported",
 }
 
 
@@ -165,6 +167,25 @@ class _Merged:
     current: str
     first: Path
 
+    def part(self, kind: str, name: str, context: _Part, chosen: str) -> _Part | None:
+        """The cluster or user that is chosen, or else the context's; None, and blamed, where it is not there."""
+        parts = self.clusters if kind == "cluster" else self.users
+        key = chosen or name
+        if key not in parts and (key or kind == "cluster"):
+            known = f"; there are: {', '.join(sorted(parts)) or 'none'}" if chosen else ""
+            context.blame(kind, f"there is no {kind} {key!r}{known}")
+            return None
+        return parts.get(key) or _Part(context.file, f"{kind}s", {}, context.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Names that go before those of the kubeconfig; empty: the kubeconfig's."""
+
+    context: str
+    cluster: str
+    user: str
+
 
 @dataclass(frozen=True, slots=True)
 class _Plugins:
@@ -180,15 +201,32 @@ def load(
     *,
     kubeconfig: str = "",
     context: str = "",
+    cluster: str = "",
+    user: str = "",
     runner: Runner | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Access:
     """The access of a kubeconfig's context.
 
-    kubeconfig: one file; else the list in KUBECONFIG, else ~/.kube/config. context: else `current-context`. runner:
-    starts exec plugins. Raises ConfigError with every problem of what that context uses.
+    kubeconfig: one file; else the list in KUBECONFIG, else ~/.kube/config. context: else `current-context`. cluster,
+    user: else the context's. runner: starts exec plugins. Raises ConfigError with every problem of what they use.
     """
     problems: list[Problem] = []
+    merged = _merged(environment, kubeconfig, problems)
+    chosen = _Chosen(context or merged.current, cluster, user)
+    access = _access(merged, chosen, _Plugins(environment, runner, now), problems)
+    if problems or access is None:
+        raise ConfigError(problems)
+    return access
+
+
+def contexts(environment: Mapping[str, str], kubeconfig: str = "") -> tuple[str, ...]:
+    """The names of all contexts, sorted. Raises ConfigError."""
+    return tuple(sorted(_merged(environment, kubeconfig, []).contexts))
+
+
+def _merged(environment: Mapping[str, str], kubeconfig: str, problems: list[Problem]) -> _Merged:
+    """All files as one. Raises ConfigError with what is wrong with them so far, or where there is none."""
     paths, must_exist = _paths(environment, kubeconfig)
     merged = _merge([part for path in paths if (part := _read(path, must_exist, problems))], paths[0])
     if not problems and not merged.contexts and not merged.clusters:
@@ -196,10 +234,7 @@ def load(
         problems.append(Problem(listed, 0, "", "there is no kubeconfig; set KUBECONFIG, or run inside a cluster"))
     if problems:
         raise ConfigError(problems)
-    access = _access(merged, context or merged.current, _Plugins(environment, runner, now), problems)
-    if problems or access is None:
-        raise ConfigError(problems)
-    return access
+    return merged
 
 
 def _paths(environment: Mapping[str, str], kubeconfig: str) -> tuple[list[Path], bool]:
@@ -252,22 +287,23 @@ def _merge(parts: list[_Part], first: Path) -> _Merged:
     return merged
 
 
-def _access(merged: _Merged, name: str, plugins: _Plugins, problems: list[Problem]) -> Access | None:
+def _access(merged: _Merged, chosen: _Chosen, plugins: _Plugins, problems: list[Problem]) -> Access | None:
+    name = chosen.context
     context = merged.contexts.get(name)
+    if context is None and not name and chosen.cluster:
+        context = _Part(merged.first, "", {}, problems)
     if context is None:
         known = ", ".join(sorted(merged.contexts)) or "none"
         what = f"context {name!r} is not there" if name else "is not set"
         problems.append(Problem(str(merged.first), 0, "current-context", f"{what}; there are: {known}"))
         return None
-    cluster, user = merged.clusters.get(context.text("cluster")), merged.users.get(context.text("user"))
-    if cluster is None:
-        context.blame("cluster", f"there is no cluster {context.text('cluster')!r}")
+    cluster = merged.part("cluster", context.text("cluster"), context, chosen.cluster)
+    user = merged.part("user", context.text("user"), context, chosen.user)
+    if cluster is None or user is None:
         return None
-    if user is None:
-        if context.text("user"):
-            context.blame("user", f"there is no user {context.text('user')!r}")
-            return None
-        user = _Part(context.file, "users", {}, problems)
+    impersonation = Impersonation(user.text("as"), tuple(user.texts("as-groups")))
+    if unsound := impersonation.problem():
+        user.blame("as", unsound)
     credentials = _credentials(user, cluster, plugins)
     server = cluster.text("server")
     wrong = server_problem(server, has_secret=user.values != {}) if server else "is missing; write https://host:port"
@@ -280,7 +316,8 @@ def _access(merged: _Merged, name: str, plugins: _Plugins, problems: list[Proble
         context.text("namespace") or "default",
         _proxy(cluster),
         f"context {name} of {cluster.file}",
-        context.text("user"),
+        chosen.user or context.text("user"),
+        impersonation,
     )
 
 

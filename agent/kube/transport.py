@@ -164,8 +164,12 @@ class HttpSession:
         """
         self._follow_tls()
         request = requests.Request(method, self._access.server + path, headers=dict(headers), data=body)
+        prepared = self._session.prepare_request(request)
+        if impersonated := self._access.impersonation.headers():
+            # requests' own dictionary holds each name once, and a user may have several groups.
+            prepared.headers = urllib3.HTTPHeaderDict([*prepared.headers.items(), *impersonated])  # type: ignore[assignment]
         return self._session.send(
-            self._session.prepare_request(request),
+            prepared,
             stream=True,
             timeout=(connect_seconds, read_seconds),
             allow_redirects=False,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.errors import AgentError
 from agent.kube import NODES, Kube, RetryPolicy, find
+from agent.kube.credentials import Impersonation
 from agent.plugin.cluster import locks, values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
@@ -101,7 +102,15 @@ def _read(what: str, words: Sequence[str], environment: Mapping[str, str]) -> li
     if "NODE" not in what and "SLOT" not in what:
         return []
     try:
-        access = find(environment, kubeconfig=_value(words, "--kubeconfig"), context=_value(words, "--context"))
+        group = _value(words, "--as-group")
+        access = find(
+            environment,
+            kubeconfig=_value(words, "--kubeconfig"),
+            context=_value(words, "--context"),
+            cluster=_value(words, "--cluster"),
+            user=_value(words, "--user"),
+            impersonation=Impersonation(_value(words, "--as"), (group,) if group else ()),
+        )
         kube = Kube(access, node="kubectl-completion", patience=_PATIENCE)
         found: list[str] = []
         if "SLOT" in what:

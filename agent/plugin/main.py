@@ -11,12 +11,15 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agent import __version__
+from agent.config.units import duration
 from agent.errors import AgentError, ConfigError, UsageError
 from agent.kube import Kube, RetryPolicy, find
-from agent.kube.credentials import CommandResult
+from agent.kube.credentials import CommandResult, Impersonation
 from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachable
+from agent.kube.kubeconfig import contexts
 from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
@@ -71,9 +74,17 @@ def run(options: argparse.Namespace, given: Session) -> int:
 def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Session:
     """The session of a real terminal."""
 
-    def connect() -> Kube:
-        access = find(environment, kubeconfig=options.kubeconfig, context=options.context, runner=_run)
-        return Kube(access, node="kubectl-plugin", patience=_PATIENCE)
+    def connect(context: str = "") -> Kube:
+        access = find(
+            environment,
+            kubeconfig=options.kubeconfig,
+            context=context or options.context,
+            cluster=options.cluster,
+            user=options.user,
+            impersonation=Impersonation(options.impersonate, (*options.groups, *options.more_groups)),
+            runner=_run,
+        )
+        return Kube(access, node="kubectl-plugin", patience=_patience(options.request_timeout))
 
     def ask(question: str) -> str:
         sys.stderr.write(question)
@@ -93,6 +104,8 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         yes=getattr(options, "yes", False),
         live=sys.stderr.isatty(),
         environment=environment,
+        contexts=lambda: contexts(environment, options.kubeconfig),
+        connect_to=connect,
     )
 
 
@@ -115,6 +128,7 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
             epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[_common(given=False, forms=command.forms)],
+            conflict_handler="resolve",  # a command's own --cluster; kubectl's may then stand before the command
         )
         command.configure(sub)
         sub.set_defaults(command=command)
@@ -138,6 +152,22 @@ def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.A
     shared = common.add_argument_group("common options")
     shared.add_argument("--kubeconfig", metavar="FILE", default=default(""), help="default: KUBECONFIG, ~/.kube/config")
     shared.add_argument("--context", metavar="NAME", default=default(""), help="of the kubeconfig (default: current)")
+    shared.add_argument("--cluster", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
+    shared.add_argument("--user", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
+    shared.add_argument("--as", metavar="USER", dest="impersonate", default=default(""), help="impersonate this user")
+    shared.add_argument(
+        # A subcommand's own list: argparse would replace what came before it.
+        "--as-group",
+        metavar="GROUP",
+        dest="groups" if given else "more_groups",
+        action="append",
+        default=[],
+        help="and this group; may be repeated",
+    )
+    shared.add_argument(
+        "--request-timeout", metavar="TIME", default=default("0"), type=_timeout,
+        help="of one request: 30s, 2m (default 20s)",
+    )  # fmt: skip
     shared.add_argument(
         "-n",
         "--namespace",
@@ -154,6 +184,22 @@ def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.A
         help="default table",
     )
     return common
+
+
+def _timeout(text: str) -> str:
+    """As kubectl takes it: a number is in seconds, 0 is the default. Raises ArgumentTypeError."""
+    try:
+        duration(f"{text}s" if text.isdecimal() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return f"{text}s" if text.isdecimal() else text
+
+
+def _patience(timeout: str) -> RetryPolicy:
+    seconds = duration(timeout)
+    if not seconds:
+        return _PATIENCE
+    return replace(_PATIENCE, seconds=seconds, connect_seconds=seconds, read_seconds=seconds)
 
 
 def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> CommandResult:

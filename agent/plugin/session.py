@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -54,7 +54,7 @@ class Session:
 
     connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
     `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
-    yes: confirmed on the command line.
+    yes: confirmed on the command line. contexts: those of the kubeconfig; connect_to: makes the client of one of them.
     """
 
     connect: Callable[[], Kube]
@@ -68,6 +68,8 @@ class Session:
     yes: bool = False
     live: bool = False  # `err` is a terminal: progress may be shown there
     environment: Mapping[str, str] = field(default_factory=dict)
+    contexts: Callable[[], Sequence[str]] = tuple
+    connect_to: Callable[[str], Kube] = field(default_factory=lambda: _no_context)
 
     @cached_property
     def kube(self) -> Kube:
@@ -79,6 +81,11 @@ class Session:
         """What the kubeconfig calls the cluster; not its address, which does not belong on what is mailed."""
         match = _CONTEXT.fullmatch(self.kube.source)
         return values.text(match["name"]) if match else ""
+
+    def close(self) -> None:
+        """Ends its connections, from any thread, where there are any."""
+        if "kube" in self.__dict__:
+            self.kube.close()
 
     def write(self, text: str) -> None:
         """One part of the result, with a newline behind it unless it has one or is empty."""
@@ -119,6 +126,18 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
     forms: tuple[Form, ...] = Form.common()
+
+
+def _no_context(name: str) -> Kube:
+    raise UsageError(f"there is no context {name}")
+
+
+def add_contexts(parser: argparse.ArgumentParser) -> None:
+    """The option --contexts: `options.contexts`, None for one cluster."""
+    parser.add_argument(
+        "--contexts", action="append", metavar="GLOB",
+        help="all clusters whose context matches, such as 'prod-*'; may be repeated",
+    )  # fmt: skip
 
 
 def add_node(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

@@ -69,6 +69,18 @@ class Authorizer:
             return True
         return any(_covers(rule, info) for rule in self._rules(user, info.namespace))
 
+    def impersonate(self, user: User, name: str, groups: tuple[str, ...]) -> User:
+        """Whom a request is made as: the user itself without a name, else the one named, where that is allowed.
+
+        Raises:
+            ApiError: 403.
+        """
+        if not name and groups:
+            raise ApiError(500, "InternalError", "requested [] without impersonating a user")
+        for resource, target in [("users", name), *(("groups", group) for group in groups)] if name else []:
+            self.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, target))
+        return User(name, groups) if name else user
+
     def check(self, user: User, info: RequestInfo) -> None:
         """Nothing, or the real server's 403.
 

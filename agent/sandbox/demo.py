@@ -11,9 +11,11 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +25,7 @@ from agent.config.schema import Kubelet
 from agent.controls import registry
 from agent.controls.registry import Act
 from agent.host import Host
-from agent.model import Outcome, Report, Status
+from agent.model import Finding, Outcome, Report, Status
 from agent.sandbox.describe import describe
 from agent.sandbox.live_table import Screen
 from agent.sandbox.noderoot import NodeRoot
@@ -71,7 +73,9 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
 
     story.say(f"1. A fresh node, and the default policy: node-hardening-agent apply --host-root {root.path}")
     report = run(Act.APPLY)
-    story.say(story.render(report, Act.APPLY, False))
+    story.say(story.render(report, Act.APPLY, True))
+    for control, found in _by_control(report).items():
+        story.say(f"   {control:<10}{found}")
     story.claim(
         bool(report.changes) and all(change.outcome is Outcome.DONE for change in report.changes),
         f"{len(report.changes)} changes made, and looked at again afterwards",
@@ -152,9 +156,7 @@ def rolling(
         seconds = time.monotonic() - began
         name = roll.busiest()
         story.say(f"\n7. What on-call sees afterwards: kubectl describe node {name}")
-        lease = roll.lease()
-        if lease is not None:
-            story.say(describe(roll.node(name), lease, roll.events(name)))
+        story.say(describe(roll.node(name), roll.events(name), datetime.now(UTC)))
         story.say("8. What has to be true of it, asked of the API server and the machines")
         for holds, text in roll.claims():
             story.claim(holds, text)
@@ -229,6 +231,22 @@ def _undisturbed() -> Iterator[None]:
 
 def _last_line(text: str) -> str:
     return text.rstrip("\n").rpartition("\n")[2]
+
+
+def _by_control(report: Report) -> dict[str, str]:
+    """How many checks of each control passed; of one that has none to do here, why."""
+    found: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        found.setdefault(finding.control, []).append(finding)
+    return {control: _counts(some) for control, some in found.items()}
+
+
+def _counts(found: list[Finding]) -> str:
+    counts = Counter(finding.status for finding in found)
+    judged = counts[Status.PASS] + counts[Status.FAIL] + counts[Status.UNKNOWN]
+    parts = [f"{counts[Status.PASS]}/{judged} passed"] if judged else []
+    parts += [f"{counts[status]} {status.value}" for status in (Status.FAIL, Status.UNKNOWN) if counts[status]]
+    return ", ".join(parts) or f"not applicable: {found[0].observed}"
 
 
 def _failing(report: Report) -> set[str]:

@@ -1,73 +1,93 @@
-"""One node as on-call sees it: what `kubectl describe node` shows of it, shortened to what the agent has to do with.
+"""One node as on-call sees it: `kubectl describe node` in kubectl's form, without the sections on capacity and pods.
 
 Pure: objects in, text out. It does not show the agent's internal state (`reboot-state`).
+Source: kubernetes/kubectl pkg/describe/describe.go, describeNode, printAnnotationsMultiline and DescribeEvents.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from agent.annotations import PREFIX, REBOOT_HISTORY
+from agent.annotations import PREFIX
+from agent.text import parse_rfc3339
 
 Object = Mapping[str, Any]
 
-_HIDDEN = ("reboot-state", "reboot-history")
-_CONDITIONS = ("Ready", "NodeHardened", "PolicyCurrent", "RebootRequired")
-_LONGEST = 96
+_HIDDEN = f"{PREFIX}reboot-state"
+_COLUMN = 20
+_ANNOTATION = 140
+_ROLE = "node-role.kubernetes.io/"
 
 
-def describe(node: Object, lease: Object, events: Sequence[Object]) -> str:
-    """The node, its last reboots, the Events about it and about the lock (those that it sent), oldest first."""
-    return "".join(f"   {line}\n" for line in _lines(node, lease, events))
+def describe(node: Object, events: Sequence[Object], now: datetime) -> str:
+    """The node and the Events about it, oldest first, indented as a part of the demo."""
+    return "".join(f"   {line}\n" for line in _lines(node, events, now))
 
 
-def _lines(node: Object, lease: Object, events: Sequence[Object]) -> Iterator[str]:
-    meta, info = node["metadata"], node["status"]["nodeInfo"]
-    labels = [f"{key}={text}" for key, text in meta["labels"].items() if key.startswith(PREFIX)]
-    notes = {key: text for key, text in meta["annotations"].items() if key.startswith(PREFIX)}
-    yield f"Name:           {meta['name']}"
-    yield f"Labels:         {', '.join(labels)}"
-    lead = "Annotations:"
-    for key, text in sorted(notes.items()):
-        if key.removeprefix(PREFIX) not in _HIDDEN:
-            yield f"{lead:<14}  {_cut(f'{key}: {text}')}"
-            lead = ""
-    yield f"Unschedulable:  {str(node['spec'].get('unschedulable', False)).lower()}"
-    yield f"Kernel:         {info['kernelVersion']}, boot {info['bootID']}"
+def _lines(node: Object, events: Sequence[Object], now: datetime) -> Iterator[str]:
+    meta, spec = node["metadata"], node["spec"]
+    labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
+    roles = sorted(key.removeprefix(_ROLE) for key in labels if key.startswith(_ROLE))
+    yield from _field("Name", [meta["name"]])
+    yield from _field("Roles", [",".join(roles) or "<none>"])
+    yield from _field("Labels", [f"{key}={labels[key]}" for key in sorted(labels)] or ["<none>"])
+    shown = [line for key in sorted(notes) if key != _HIDDEN for line in _annotation(key, notes[key])]
+    yield from _field("Annotations", shown or ["<none>"])
+    yield from _field("CreationTimestamp", [_date(meta["creationTimestamp"])])
+    taints = [_taint(taint) for taint in spec.get("taints") or []]
+    yield from _field("Taints", taints or ["<none>"])
+    yield from _field("Unschedulable", [str(spec.get("unschedulable", False)).lower()])
     yield "Conditions:"
-    known = {condition["type"]: condition for condition in node["status"]["conditions"]}
-    rows = [
-        (kind, known[kind]["status"], known[kind]["reason"], known[kind]["message"])
-        for kind in _CONDITIONS
-        if kind in known
-    ]
-    yield from _table(("Type", "Status", "Reason", "Message"), rows)
-    yield "Reboots:"
     yield from _table(
-        ("At", "Took", "Kernel", "Why", "Drain"), map(_reboot, json.loads(notes.get(REBOOT_HISTORY, "[]")))
+        ("Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"),
+        (
+            (
+                one["type"], one["status"], _date(one["lastHeartbeatTime"]), _date(one["lastTransitionTime"]),
+                one["reason"], one["message"],
+            )
+            for one in node["status"]["conditions"]
+        ),
+    )  # fmt: skip
+    yield "Events:"
+    yield from _table(
+        ("Type", "Reason", "Age", "From", "Message"),
+        ((one["type"], one["reason"], _age(one, now), one["source"]["component"], one["message"]) for one in events),
     )
-    yield f"Lock:           {lease['metadata']['name']}: {lease['spec'].get('holderIdentity') or 'free'}"
-    yield "Events, and those of the lock:"
-    about = [(event["type"], event["reason"], event["message"]) for event in events]
-    yield from _table(("Type", "Reason", "Message"), about)
 
 
-def _reboot(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    kernels = f"{entry['kernelBefore']} -> {entry['kernelAfter']}"
-    drain = f"{entry['pods']} pods" + (f", slowest {entry['slowestPod']}" if "slowestPod" in entry else "")
-    return entry["at"], f"{entry['seconds']} s", kernels, entry["reason"], drain
+def _field(title: str, lines: Sequence[str]) -> Iterator[str]:
+    yield f"{title + ':':<{_COLUMN}}{lines[0]}"
+    yield from (f"{'':{_COLUMN}}{line}" for line in lines[1:])
+
+
+def _annotation(key: str, value: str) -> list[str]:
+    """Long ones are on a line of their own, and cut."""
+    if len(value) < _ANNOTATION - 2 - len(key) and "\n" not in value:
+        return [f"{key}: {value}"]
+    most = _ANNOTATION - len("  ")
+    return [f"{key}:", f"  {value if len(value) <= most else value[:most] + '...'}"]
+
+
+def _taint(taint: Object) -> str:
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{value}:{taint['effect']}"
+
+
+def _date(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%a, %d %b %Y %H:%M:%S %z}"
+
+
+def _age(event: Object, now: datetime) -> str:
+    seconds = max(int(now.timestamp() - parse_rfc3339(event["lastTimestamp"])), 0)
+    return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The last column is as wide as it has to be."""
-    lines = [head, *rows]
+    """kubectl's, with a rule below the head; the last column is as wide as it has to be."""
+    lines = [head, ["-" * len(title) for title in head], *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     for line in lines:
         cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)]
-        yield "  " + "  ".join([*cells, _cut(line[-1])])
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        yield "  " + "  ".join([*cells, line[-1]])

@@ -90,6 +90,9 @@ class Gateway:
                 return self._send_fault(fault, record)
             if late is not None or user is None:
                 raise late or RuntimeError("no user and no refusal")
+            headers = request.headers
+            groups = tuple(headers.getall("Impersonate-Group", ()))
+            user = self._authorizer.impersonate(user, headers.get("Impersonate-User", ""), groups)
             record.user = user.name
             user = self._impersonated(user, request.headers)
             self._authorizer.check(user, info)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -14,6 +16,7 @@ import yaml
 
 from agent import __version__
 from agent.config import Config, load
+from agent.config.choices import Mode
 from agent.config.schema import Pool
 from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names, pool_of
 from tests.support import agents
@@ -85,6 +88,13 @@ def config(rendered: Objects, folder: Path) -> Config:
     return load(path)
 
 
+def load_text(text: str, folder: Path) -> Config:
+    """A policy as a user wrote it."""
+    path = folder / "written.yaml"
+    path.write_text(text)
+    return load(path)
+
+
 # -- nothing set -------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +139,14 @@ def test_it_is_this_version() -> None:
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
+def test_the_icon_is_the_charts_own() -> None:
+    """A picture, and no request to another server."""
+    icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
+    head, _, data = icon.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert base64.b64decode(data) == (CHART / "icon.svg").read_bytes()
+
+
 def test_it_passes_lint_and_is_the_same_as_an_archive(helm: Helm, tmp_path: Path) -> None:
     """`helm lint --strict` finds nothing, with either set of values; the packed chart renders what the folder does."""
     given: tuple[dict[str, Any] | str, ...] = ({}, PEOPLE)
@@ -154,9 +172,7 @@ def test_another_namespace_is_followed_everywhere(helm: Helm) -> None:
 def test_the_policy_is_rendered_as_it_is(helm: Helm, tmp_path: Path) -> None:
     """What helm makes of off, hours and numbers is the same policy to the agent, and `validate` finds no fault."""
     rendered = helm.objects(PEOPLE)
-    written = tmp_path / "written.yaml"
-    written.write_text(PEOPLES_POLICY)
-    assert config(rendered, tmp_path) == load(written) != Config()
+    assert config(rendered, tmp_path) == load_text(PEOPLES_POLICY, tmp_path) != Config()
     manifest = tmp_path / "rendered.yaml"
     manifest.write_text(helm.template(PEOPLE))
     done = command_line("validate", manifest, "-o", "json")
@@ -223,6 +239,16 @@ def test_without_an_address_nothing_is_asked(helm: Helm) -> None:
     rendered = helm.objects({"config": {"metrics": {"address": ""}}})
     assert not {"ports", "startupProbe", "livenessProbe", "readinessProbe"} & set(container(rendered))
     assert "prometheus.io/scrape" not in rendered[DAEMONSET]["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_audit_only_reports(helm: Helm, tmp_path: Path) -> None:
+    """Every section that could act, whatever the policy sets; what is off stays off, all else is the policy's."""
+    given = load_text(PEOPLES_POLICY, tmp_path)
+    audited = config(helm.objects(PEOPLE, "--set", "audit=true"), tmp_path)
+    assert (audited.modprobe.mode, audited.seccomp.mode, audited.reboot.mode) == (Mode.AUDIT,) * 3
+    assert audited.apparmor.mode is Mode.OFF is given.apparmor.mode
+    assert audited.reboot == replace(given.reboot, mode=Mode.AUDIT)
+    assert config(helm.objects({"audit": True}), tmp_path) == load(ROOT / "docs/audit/config.yaml")
 
 
 # -- every other value -------------------------------------------------------------------------------------------------

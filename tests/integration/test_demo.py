@@ -12,13 +12,18 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agent.sandbox.demo import Story, rolling
+from agent.sandbox.describe import describe
 from agent.sandbox.live_table import Screen
+from tests.support import apiservers
+from tests.support.plugin_fleet import Staged
+from tests.support.programs import needed
 
 ARGV = [sys.executable, "-m", "agent", "demo", "--nodes", "2"]
 VERDICT = "Everything above held."
@@ -75,6 +80,8 @@ def test_the_whole_story_holds_in_a_pipe(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert VERDICT in done.stdout
     assert "NOT SO" not in done.stdout
+    first, _, _ = done.stdout.partition("\n2. ")
+    assert len(first.splitlines()) <= 20, "the first screen is a summary"
     assert "\x1b" not in done.stdout
     assert re.search(r"^ +[0-9.]+ s +node-[12] +yes +no ", done.stdout, re.MULTILINE), "no line shows a cordoned node"
     found = re.search(r"^The sandbox is left in (.+)$", done.stdout, re.MULTILINE)
@@ -126,3 +133,27 @@ def test_a_claim_that_does_not_hold_is_told(tmp_path: Path) -> None:
     claim = next(line for line in said if "never two nodes cordoned together" in line)
     assert claim.split(":")[0].strip() == "NOT SO"
     assert not story.held
+
+
+def test_describe_is_what_kubectl_prints(tmp_path: Path) -> None:
+    """Line by line, as far as it goes, for a node in the middle of a reboot."""
+    staged = Staged()
+    staged.want("node-1")
+    staged.until(lambda: staged.world.nodes["node-1"].unschedulable)
+    with apiservers.emulator(tmp_path) as api:
+        sandbox = api.sandbox
+        assert sandbox is not None
+        staged.put_on(sandbox)
+        node = next(one for one in sandbox.list("nodes") if one["metadata"]["name"] == "node-1")
+        argv = [needed("kubectl"), "describe", "node", "node-1"]
+        environment = {"TZ": "UTC", "HOME": str(tmp_path), "KUBECONFIG": str(api.kubeconfig(tmp_path / "config"))}
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert "Unschedulable:      true" in printed
+    ours = [line.removeprefix("   ") for line in describe(node, (), datetime.now(UTC)).splitlines()]
+    ours = ours[: ours.index("Events:")]
+    squeezed = {" ".join(line.split()) for line in printed if "reboot-state" not in line}
+    assert [line for line in ours if " ".join(line.split()) not in squeezed] == []
+    fields = [line for line in ours if not line.startswith("  ")]
+    assert [line for line in fields if line not in printed] == []

@@ -46,9 +46,10 @@ NEEDS = {
     "ln -s kubectl-node_hardening": "test_release.py completes under that name",
     "sha256sum --check": "needs a published release",
     "cosign ": "needs a published release",
+    "pip install": "the tests' own environment is installed so; test_release.py runs the plugin's one file",
+    "kubectl apply -k ../hardening": "test_install.py does it, in a copy of the checkout",
     "podman push": "needs a registry; the image itself is tests/image's",
     "helm ": "test_install.py and test_chart.py run helm; nothing is released here",
-    "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
     "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",
@@ -69,7 +70,7 @@ LAST = "kubectl delete node"  # after everything that is said about that node
 # Words that stand for something, and what they stand for on the sandboxed cluster.
 STAND_INS = {
     "NODE": "node-1", "HOLDER": "node-3", "worker-2": "node-2", "NAMESPACE": "default", "NAME": "web",
-    "PATH…": "profiles", "FILE": "daemonset.yaml", "FOLDER": "profiles/seccomp", "…": "reasons",
+    "prod-": "", "PATH…": "profiles", "FILE": "daemonset.yaml", "FOLDER": "profiles/seccomp", "…": "reasons",
 }  # fmt: skip
 CHANGES = ("pause", "resume", "skip", "reboot")
 SECONDS = 180.0  # at most, for what the cluster needs a moment for

@@ -14,12 +14,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import Config, load
+from agent.config.choices import Mode
 from tests.support import apiservers
 from tests.support.agents import NAMESPACE, ROOT
 from tests.support.apiservers import ApiServer
@@ -42,8 +44,8 @@ def blocks() -> list[list[str]]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What the page is about, in a folder of its own called as the overlay calls it, with the values of the page."""
-    folder = tmp_path / "node-hardening-agent"
+    """What the page is about, in a folder of any name, with the values of the page."""
+    folder = tmp_path / "checkout"
     folder.mkdir()
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -114,7 +116,9 @@ def with_a_cluster(*, helm: bool) -> list[str]:
 
 def test_the_ways_of_kubectl_work_on_a_cluster(cluster: ApiServer, checkout: Path) -> None:
     """apply, apply -k over it, the registry's Secret, people's rights, upgrade, uninstall: in the page's order."""
-    shutil.copytree(checkout / "docs/overlay", checkout.parent / "overlay")
+    for overlay, name in (("docs/audit", "hardening"), ("docs/overlay", "overlay")):
+        shutil.copytree(checkout / overlay, checkout.parent / name)
+        shutil.copy(checkout / "daemonset.yaml", checkout.parent / name)
     lines = with_a_cluster(helm=False)
     words = " ".join(lines)
     for command in ("apply -f daemonset.yaml", "apply -k", "create secret", "docs/rbac.yaml", "docs/uninstall.sh"):
@@ -157,12 +161,47 @@ def test_helm_takes_over_what_kubectl_applied(cluster: ApiServer, checkout: Path
 # -- the overlay -------------------------------------------------------------------------------------------------------
 
 
+def overlay(name: str, checkout: Path) -> Objects:
+    """What kustomize makes of a copy of an overlay with the manifest in it."""
+    copy = shutil.copytree(checkout / name, checkout.parent / "copy")
+    shutil.copy(checkout / "daemonset.yaml", copy)
+    done = run("kubectl kustomize ../copy", checkout)
+    assert done.returncode == 0, done.stderr
+    return objects(done.stdout)
+
+
+def acting(config: Config) -> list[str]:
+    """The sections that could change a node."""
+    return [
+        field.name for field in fields(config) if getattr(getattr(config, field.name), "mode", None) is Mode.ENFORCE
+    ]
+
+
+def test_the_audit_overlay_only_reports(checkout: Path, tmp_path: Path) -> None:
+    """No section is left that could act; all else is the manifest with an image of one's own."""
+    built, plain = overlay("docs/audit", checkout), objects((ROOT / "daemonset.yaml").read_text())
+    policy, daemonset = (
+        ("ConfigMap", NAMESPACE, "node-hardening-config"),
+        ("DaemonSet", NAMESPACE, "node-hardening-agent"),
+    )
+    written = tmp_path / "config.yaml"
+    written.write_text(built[policy]["data"]["config.yaml"])
+    assert (acting(load(written)), len(acting(Config())) >= 4) == ([], True)
+    same = set(plain) - {policy, daemonset}
+    assert set(built) == set(plain)
+    assert {key: built[key] for key in same} == {key: plain[key] for key in same}
+
+
+def test_what_a_newcomer_copies_first_breaks_no_cloud() -> None:
+    """The benchmark's list stops cloud-init on Azure, snaps and USB disks: nothing to begin with."""
+    first = ("README.md", "docs/install.md", "docs/quickstart.md", "docs/overlay/config.yaml", "docs/audit/config.yaml")
+    named = {name: re.findall(r"lists: *\[[^]]*\]", (ROOT / name).read_text()) for name in first}
+    assert {name: found for name, found in named.items() if "cis" in "".join(found)} == {}
+
+
 def test_the_example_overlay_is_what_it_says(checkout: Path, tmp_path: Path) -> None:
     """The image, the registry's Secret, the policy, and profiles beside the shipped ones; nothing else differs."""
-    shutil.copytree(checkout / "docs/overlay", tmp_path / "overlay")
-    done = run("kubectl kustomize ../overlay", checkout)
-    assert done.returncode == 0, done.stderr
-    built: Objects = objects(done.stdout)
+    built = overlay("docs/overlay", checkout)
     plain = objects((ROOT / "daemonset.yaml").read_text())
     assert set(built) == set(plain)
     spec: dict[str, Any] = built["DaemonSet", NAMESPACE, "node-hardening-agent"]["spec"]["template"]["spec"]

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import ConfigError
 from agent.host import Host
-from agent.kube import NAMESPACES, Kube, find, in_cluster
-from agent.kube.errors import NoCredentials
+from agent.kube import NAMESPACES, Kube, Resource, find, in_cluster
+from agent.kube.credentials import Impersonation
+from agent.kube.errors import Forbidden, NoCredentials
 from tests.support.apiservers import ApiServer
 from tests.support.kube import authority_of
 
@@ -32,6 +34,25 @@ def test_a_kubeconfig_opens_the_door(api: ApiServer, tmp_path: Path) -> None:
     assert kube.get(NAMESPACES, "default")["metadata"]["name"] == "default"
     assert kube.source == f"context c of {tmp_path / 'config'}"
     kube.close()
+
+
+def test_a_user_and_groups_are_impersonated(api: ApiServer, tmp_path: Path) -> None:
+    """Each group arrives, so does a name beyond ASCII; one who may not impersonate is refused."""
+    review = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    config = str(api.kubeconfig(tmp_path / "config"))
+    kube = Kube(
+        find({}, kubeconfig=config, impersonation=Impersonation("zo\u00eb", ("one", "system:masters"))), node="worker-1"
+    )
+    seen = kube.create(review, dict(body))["status"]["userInfo"]
+    assert (seen["username"], {"one", "system:masters"} <= set(seen["groups"])) == ("zo\u00eb", True)
+    kube.close()
+    kube = Kube(find({}, kubeconfig=config, impersonation=Impersonation("ada")), node="worker-1")
+    with pytest.raises(Forbidden, match="ada"):
+        kube.get(NAMESPACES, "default")
+    kube.close()
+    with pytest.raises(ConfigError, match="--as"):
+        find({}, kubeconfig=config, impersonation=Impersonation("", ("one",)))
 
 
 def test_a_service_account_opens_the_door(api: ApiServer, tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_node(parser, optional=True)
     add_selector(parser)
-    parser.add_argument("--cluster", action="store_true", help="check the cluster instead of the nodes")
+    parser.add_argument(
+        "--cluster", dest="of_cluster", action="store_true", help="check the cluster instead of the nodes"
+    )
     parser.add_argument(
         "--exceptions", default="", metavar="FILE", help="with --cluster: a file with the key exceptions, as the policy"
     )
@@ -56,11 +58,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    if options.cluster and (options.node or options.selector):
+    if options.of_cluster and (options.node or options.selector):
         raise UsageError("--cluster is about no single nodes: leave out NODE and -l")
-    if not options.cluster and (options.exceptions or options.all):
+    if not options.of_cluster and (options.exceptions or options.all):
         raise UsageError("--exceptions and --all are for --cluster; the nodes' exceptions are in their policy")
-    if options.cluster:
+    if options.of_cluster:
         found = run_cluster(session, scope=getattr(options, "scope", ""), exceptions=options.exceptions)
         reports = [found.report]
         document = found.document()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from agent.errors import KubeError, UsageError
-from agent.plugin.cluster import locks, node_context, nodes, policy, values
-from agent.plugin.cluster.locks import Lock
+from agent.errors import UsageError
+from agent.plugin import clusters
+from agent.plugin.cluster import node_context
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.verdict import verdict
-from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_contexts, add_node, add_selector
+from agent.plugin.views import clusters as views
 from agent.plugin.views import fleet, node, table, watch
 from agent.plugin.views.fleet import Fleet
-from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import Cell, Column
 from agent.terminal import Style
 
@@ -26,6 +26,7 @@ _BROAD = 110
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_node(parser, optional=True)
     add_selector(parser)
+    add_contexts(parser)
     parser.add_argument("-w", "--watch", action="store_true", help="update it as it changes, until Ctrl-C")
     parser.add_argument("-a", "--all", action="store_true", help="also list hardened nodes with nothing to do")
 
@@ -33,6 +34,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, session: Session) -> int:
     if options.node and options.selector:
         raise UsageError("name a node or give a selector, not both")
+    if options.contexts:
+        return _clusters(options, session)
     if options.watch:
         if session.form.is_document:
             raise UsageError(
@@ -41,7 +44,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         return watch.watch(session, node=options.node, selector=options.selector, draw=_drawing(options))
     if options.node:
         return _one(options.node, session)
-    seen = read(session, options.selector)
+    seen = clusters.read_fleet(session, options.selector)
     if session.form.is_document:
         session.document(fleet.document(seen))
     else:
@@ -60,22 +63,15 @@ def _one(name: str, session: Session) -> int:
     return NOT_WELL if fleet.is_trouble(context.row) or verdict(context).hardening else OK
 
 
-def read(session: Session, selector: str) -> Fleet:
-    """The fleet now. Raises KubeError when the nodes cannot be listed."""
-    rules = policy.read(session.kube, session.namespace)
-    with Progress(session.err, live=session.live) as progress:
-        rows = list(nodes.rows(session.kube, rules.pool, selector=selector, progress=progress))
-    held: tuple[Lock, ...] = ()
-    problem = ""
-    try:
-        held = locks.read(session.kube, session.namespace)
-    except KubeError as error:
-        problem = values.text(str(error))
-    now = session.now()
-    pause = locks.pause(session.kube, session.namespace, now)
-    return fleet.fleet(
-        rows, held, pause=pause, rules=rules, namespace=session.namespace, now=now, locks_problem=problem
-    )
+def _clusters(options: argparse.Namespace, session: Session) -> int:
+    if options.node or options.watch:
+        raise UsageError("--contexts shows clusters: name one with --context for a node or for --watch")
+    rows, code = clusters.read_all(options, session, lambda _, one: clusters.read_fleet(one, options.selector))
+    if session.form.is_document:
+        session.document({"clusters": [views.document(row) for row in rows], "well": code == OK})
+    else:
+        session.write(views.text(rows, session.style))
+    return code
 
 
 def _everything(options: argparse.Namespace, session: Session) -> bool:

@@ -26,6 +26,7 @@ from agent.plugin.page.output import GENERATOR
 from agent.plugin.page.summary import Tone, compliance
 from agent.plugin.page.waiting_table import waiting_table
 from agent.plugin.views import fleet, history, table
+from agent.plugin.views.clusters import ClusterRow, diff_of
 from agent.reboot.phases import Phase
 
 _ANCHORED = 2000
@@ -48,10 +49,23 @@ _GLOBALS: Mapping[str, Any] = {
 
 def pieces(shot: Snapshot) -> Iterator[str]:
     """The page, ASCII throughout: no guess at an encoding can turn it into something else."""
-    template = _environment().get_template("report.html")
+    return _pieces("report.html", _context(shot))
+
+
+def pieces_of_clusters(shot: Snapshot, rows: Sequence[ClusterRow], headline: str) -> Iterator[str]:
+    """The page of several clusters. shot: their findings and reboots together; a node is CONTEXT/NODE in it."""
+    well = all(row.is_well for row in rows)
+    page = {
+        **_findings(shot), "headline": headline, "tone": Tone.GOOD if well else Tone.BAD, "clusters": rows,
+        "anchors": {}, "no_findings": "No agent reported a problem.", "diff": diff_of,
+    }  # fmt: skip
+    return _pieces("clusters.html", page)
+
+
+def _pieces(name: str, page: Mapping[str, Any]) -> Iterator[str]:
     kept: list[str] = []
     size = 0
-    for piece in template.generate(_context(shot)):
+    for piece in _environment().get_template(name).generate(page):
         kept.append(piece)
         size += len(piece)
         if size >= _PIECE_CHARACTERS:
@@ -91,23 +105,19 @@ def _resource(name: str) -> Markup:
 def _context(shot: Snapshot) -> dict[str, Any]:
     seen = shot.fleet
     rows, quiet = summary.listed(seen)
-    script = _resource("page.js")
     waits, waits_left = waiting_table(seen)
     versions = sorted({mix.version or "unknown" for mix in shot.mixes})
-    shown = shot.groups[:_GROUPS_SHOWN]
     by_status = summary.by_compliance(seen.rows)
     return {
-        "shot": shot, "heading": shot.heading, "fleet": seen, "summary": summary.summarize(shot),
-        "generator": f"{GENERATOR} {__version__}", "program": f"kubectl node-hardening {__version__}",
-        "script": script, "style": _resource("page.css"),
-        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **_findings(shot), "fleet": seen, "summary": summary.summarize(shot),
+        "diff": lambda name: command("diff", name),
         "versions": ", ".join(versions[:3]) + (f" and {len(versions) - 3} more" if len(versions) > 3 else ""),
         "anchors": {row.name: f"node-{number}" for number, row in enumerate(rows[:_ANCHORED])},
         "bar": list(_bar(by_status)),
         "tiles": [*by_status, (Tone.QUIET, "reboot pending or running", sum(row.wants_reboot for row in seen.rows))],
         "phases": ", ".join(f"{number:,} {phase}" for phase, number in fleet.phases(seen.rows).items()),
         "pools": _pools(seen.rows),
-        "controls": by_control(shown), "checks": by_control(shot.checks), "groups_left": len(shot.groups) - len(shown),
+        "checks": by_control(shot.checks),
         "no_findings": _no_findings(seen.rows),
         "stuck": {lock.holder_uid for lock in seen.stuck},
         "rows": rows, "rows_left": len(seen.rows) - len(rows) - len(quiet),
@@ -117,6 +127,19 @@ def _context(shot: Snapshot) -> dict[str, Any]:
         "waits": waits, "waits_left": waits_left,
         "mixes": shot.mixes, "no_agent": names_of(row for row in seen.rows if row.compliance is None),
         "rejected": _rejected(seen.rows),
+    }  # fmt: skip
+
+
+def _findings(shot: Snapshot) -> dict[str, Any]:
+    """What every page has: its frame, the findings, past reboots."""
+    script = _resource("page.js")
+    shown = shot.groups[:_GROUPS_SHOWN]
+    return {
+        "shot": shot, "heading": shot.heading,
+        "generator": f"{GENERATOR} {__version__}", "program": f"kubectl node-hardening {__version__}",
+        "script": script, "style": _resource("page.css"),
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "controls": by_control(shown), "groups_left": len(shot.groups) - len(shown),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ from agent.plugin.page import summary
 from agent.plugin.page.aggregate import NodeNames, Snapshot
 from agent.plugin.page.output import GENERATOR
 from agent.plugin.page.waiting_table import waiting_table
-from agent.plugin.views import fleet, history, table
+from agent.plugin.views import clusters, fleet, history, table
+from agent.plugin.views.clusters import ClusterRow
 
 
 def export(shot: Snapshot) -> dict[str, object]:
@@ -40,6 +42,19 @@ def export(shot: Snapshot) -> dict[str, object]:
         **_lists(shot),
         "cluster": shot.cluster.document() if shot.cluster else None,
         "nodes": [fleet.node(row) for row in rows],
+    }
+
+
+def export_clusters(shot: Snapshot, rows: Sequence[ClusterRow]) -> dict[str, object]:
+    """Several clusters; a node in a list of names is CONTEXT/NODE."""
+    lists = _lists(shot)
+    return {
+        "generator": f"{GENERATOR} {__version__}",
+        "title": shot.heading.title,
+        "selector": shot.heading.selector,
+        "at": table.rfc3339(shot.heading.moment),
+        "clusters": [clusters.document(row) for row in rows],
+        **{key: lists[key] for key in ("findings", "findingsNotListed", "history", "historyTotal", "policies")},
     }
 
 

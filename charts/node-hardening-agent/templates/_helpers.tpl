@@ -95,3 +95,17 @@ httpGet:
 {{- define "agent.secret" -}}
 {{- if .Values.secrets.existing }}{{ .Values.secrets.existing }}{{ else if .Values.secrets.create }}node-hardening-secrets{{ end -}}
 {{- end }}
+
+{{/* The policy: config, with every section that could act in mode audit where `audit` is set. JSON. */}}
+{{- define "agent.policy" -}}
+{{- $policy := omit (deepCopy (.Values.config | default dict)) "apiVersion" "kind" -}}
+{{- if .Values.audit -}}
+  {{- range $section, $audit := omit (.Files.Get "files/audit.yaml" | fromYaml) "apiVersion" "kind" -}}
+    {{- $given := get $policy $section | default dict -}}
+    {{- if not (has (toString (get $given "mode")) (list "off" "false")) -}}
+      {{- $_ := set $policy $section (merge (deepCopy $audit) $given) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $policy | toJson -}}
+{{- end }}

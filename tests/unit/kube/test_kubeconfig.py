@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.kube.credentials import Access, Fixed
-from agent.kube.kubeconfig import load
+from agent.kube.credentials import Access, Fixed, Impersonation
+from agent.kube.kubeconfig import contexts, load
 
 PEM = base64.b64encode(b"PEM").decode()
 
@@ -170,7 +170,9 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ({"user": {"tokenFile": "t"}}, "users[0].user.tokenFile", "cannot read"),
         ({"user": {"client-key-data": PEM}}, "users[0].user.client-certificate", "go together"),
         ({"user": {"auth-provider": {"name": "gcp"}}}, "users[0].user.auth-provider", "use an exec plugin"),
-        ({"user": {"token": "t", "as": "root"}}, "users[0].user.as", "impersonation is not supported"),
+        ({"user": {"token": "t", "as-groups": ["g"]}}, "users[0].user.as", "beside a user only"),
+        ({"user": {"token": "t", "as": "a\nb"}}, "users[0].user.as", "one printable line"),
+        ({"user": {"token": "t", "as-uid": "7"}}, "users[0].user.as-uid", "only `as` and `as-groups`"),
         ({"user": {"exec": []}}, "users[0].user.exec", "has to be a mapping"),
         ({"user": {"exec": {"command": "x"}, "token": "t"}}, "users[0].user.exec", "keep one of them"),
     ],
@@ -231,3 +233,28 @@ def test_an_exec_plugin_without_a_runner_is_refused(tmp_path: Path) -> None:
     assert found == [
         ("users[0].user.exec.command", "exec plugins cannot run here; use a token or a client certificate")
     ]
+
+
+def test_cluster_and_user_go_before_the_contexts(tmp_path: Path) -> None:
+    """kubectl's flags of these names; what is not there is named with what is."""
+    both = document()
+    both["clusters"].append({"name": "d", "cluster": {"server": "https://other"}})
+    both["users"].append({"name": "v", "user": {"token": "s", "as": "ada", "as-groups": ["a", "b"]}})
+    path = write(tmp_path / "config", both)
+    access = load({}, kubeconfig=path, cluster="d", user="v")
+    assert (access.server, access.user) == ("https://other", "v")
+    assert access.credentials.headers() == {"Authorization": "Bearer s"}
+    assert access.impersonation == Impersonation("ada", ("a", "b"))
+    with pytest.raises(ConfigError, match=r"no cluster 'e'; there are: c, d") as caught:
+        load({}, kubeconfig=path, cluster="e", user="w")
+    assert "no user 'w'; there are: u, v" in str(caught.value.problems[1])
+    without = {**both, "current-context": ""}
+    assert load({}, kubeconfig=write(tmp_path / "bare", without), cluster="d", user="u").server == "https://other"
+
+
+def test_contexts_are_those_of_all_files(tmp_path: Path) -> None:
+    """Sorted, each once."""
+    other = document()
+    other["contexts"] = [{"name": "b", "context": {}}, {"name": "x", "context": {}}]
+    paths = [write(tmp_path / "one", document()), write(tmp_path / "two", other)]
+    assert contexts({"KUBECONFIG": ":".join(paths)}) == ("b", "x")
