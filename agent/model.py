@@ -43,7 +43,8 @@ class Finding:
     id: stable, unique within a report, e.g. `modprobe/sctp`, `kubelet/4.2.1`. title: what is checked, in one line.
     observed, expected: values as in a file. source: where the observed value comes from (file:line, flag, process).
     remediation: the next step, empty when there is none. needs_reboot: the node is configured as it should be, and the
-    running kernel is not until it is booted again.
+    running kernel is not until it is booted again. cis: its ids in the CIS Kubernetes Benchmark 1.12. section: of the
+    two documents that the project follows (docs/coverage.md), K1 to K17 or A1 to A4.
     """
 
     id: str
@@ -56,10 +57,13 @@ class Finding:
     source: str = ""
     remediation: str = ""
     needs_reboot: bool = False
+    cis: tuple[str, ...] = ()
+    section: str = ""
 
-    def document(self) -> dict[str, str]:
+    def document(self) -> dict[str, object]:
         """The finding in `-o json`."""
-        return {part.name: str(getattr(self, part.name)) for part in fields(self) if part.name != "needs_reboot"}
+        texts = (part.name for part in fields(self) if part.name not in ("needs_reboot", "cis"))
+        return {name: str(getattr(self, name)) for name in texts} | {"cis": list(self.cis)}
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -40,7 +40,7 @@ class ControlSpec:
 
     def section(self, config: Config) -> Any:
         """The control's section of the policy."""
-        return getattr(config, self.name)
+        return getattr(config, self.name.replace("-", "_"))
 
     def mode(self, config: Config) -> Mode | AuditMode:
         """The control's mode; an AuditMode of a control that never changes the node."""

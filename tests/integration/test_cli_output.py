@@ -19,7 +19,19 @@ from agent.text import parse_rfc3339
 from tests.support.cli import agent, document, on_terminal, policy, shell
 
 EVIDENCE = ["time", "agentVersion", "os", "kernel", "policy"]
-KEYS = ["id", "control", "title", "status", "severity", "observed", "expected", "source", "remediation"]
+KEYS = [
+    "id",
+    "control",
+    "title",
+    "status",
+    "severity",
+    "observed",
+    "expected",
+    "source",
+    "remediation",
+    "section",
+    "cis",
+]
 
 
 @pytest.fixture

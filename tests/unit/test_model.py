@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -91,5 +92,14 @@ def test_a_findings_document_has_the_keys_that_are_promised() -> None:
         "expected",
         "source",
         "remediation",
+        "section",
+        "cis",
     ]
     assert finding(Status.NOT_APPLICABLE).document()["status"] == "not-applicable"
+
+
+def test_a_finding_names_its_benchmark_ids_and_its_section() -> None:
+    """CIS ids are the key by which other tools and dashboards join findings."""
+    shown = replace(finding(Status.FAIL), cis=("1.2.6", "1.2.7"), section="K3").document()
+    assert (shown["cis"], shown["section"]) == (["1.2.6", "1.2.7"], "K3")
+    assert (finding(Status.FAIL).document()["cis"], finding(Status.FAIL).document()["section"]) == ([], "")

@@ -193,4 +193,5 @@ def _finding(
     thing: str, title: str, status: Status, severity: Severity = Severity.HIGH, *,
     observed: str, source: str, expected: str = "", remediation: str = "",
 ) -> Finding:  # fmt: skip
-    return Finding(f"{CONTROL}/{thing}", CONTROL, title, status, severity, observed, expected, source, remediation)
+    id_ = f"{CONTROL}/{thing}"
+    return Finding(id_, CONTROL, title, status, severity, observed, expected, source, remediation, section="A2")

@@ -6,7 +6,7 @@ Findings are made here, so that every one names observed value, source, what was
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from agent.controls.kubelet import platforms
 from agent.controls.kubelet.effective import Effective, Setting
@@ -55,18 +55,25 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What does not change about a check. id: without the control's name."""
+    """What does not change about a check. id: without the control's name; one such as 4.2.1 is CIS's own.
+
+    section: of the document.
+    """
 
     id: str
     title: str
     severity: Severity
     expected: str
+    _: KW_ONLY
+    control: str = CONTROL
+    cis: tuple[str, ...] = ()
+    section: str = "K4"
 
     def finding(self, verdict: CheckResult) -> Finding:
         """The result as a finding."""
         return Finding(
-            id=f"{CONTROL}/{self.id}",
-            control=CONTROL,
+            id=f"{self.control}/{self.id}",
+            control=self.control,
             title=self.title,
             status=verdict.status,
             severity=verdict.severity or self.severity,
@@ -74,6 +81,8 @@ class Row:
             expected=self.expected,
             source=sanitize(verdict.source, _LONGEST),
             remediation=sanitize(verdict.remediation, _LONGEST),
+            cis=self.cis or ((self.id,) if self.id[0].isdecimal() else ()),
+            section=self.section,
         )
 
 

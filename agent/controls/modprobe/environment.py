@@ -17,6 +17,7 @@ from agent.controls.modprobe.policy import render
 from agent.model import Finding, Severity, Status
 
 CONTROL = "modprobe"
+SECTION = "K7"  # of the document: docs/coverage.md
 _MODPROBE_NAMES = ("modprobe", "kmod")
 
 
@@ -52,6 +53,7 @@ def _finding(
         expected,
         source=source,
         remediation=remediation,
+        section=SECTION,
     )
 
 

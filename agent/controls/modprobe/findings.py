@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.config.schema import Modprobe
 from agent.controls.base import correction
-from agent.controls.modprobe.environment import CONTROL, environment_findings
+from agent.controls.modprobe.environment import CONTROL, SECTION, environment_findings
 from agent.controls.modprobe.modprobe_d import ConfigLine
 from agent.controls.modprobe.observe import Kernel, Observation
 from agent.controls.modprobe.policy import Denied, render
@@ -56,6 +56,7 @@ def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
         source=answer.source or _install_place(seen, one.name) or config.file,
         remediation=answer.remediation,
         needs_reboot=answer.needs_reboot,
+        section=SECTION,
     )
 
 

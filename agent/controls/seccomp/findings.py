@@ -33,7 +33,7 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
 
 
 def _finding(thing: str, title: str, status: Status, severity: Severity, **fields: Any) -> Finding:
-    return Finding(id=f"{_CONTROL}/{thing}", control=_CONTROL, title=title, status=status, severity=severity, **fields)
+    return Finding(f"{_CONTROL}/{thing}", _CONTROL, title, status, severity, section="A2", **fields)
 
 
 def _directory(seen: Observation) -> Finding:
