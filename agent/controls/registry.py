@@ -23,6 +23,22 @@ from agent.model import Finding, Report, Severity, Status
 
 LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a manual apply and the daemon never overlap
 Configz = Callable[[int, str, bytes], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What controls may ask beyond the node's own files and processes; None where they may not.
+
+    configz: reads the running kubelet's configuration. allows_anything: whether the API server allows a made-up verb.
+    versions: `gitVersion` of the API server and of this node's kubelet. The last two raise AgentError.
+    """
+
+    configz: Configz | None = None
+    allows_anything: Callable[[], bool | None] | None = None
+    versions: Callable[[], tuple[str, str]] | None = None
+
+
+NOTHING_LIVE = Live()
 AnyControl = base.Control[Any]
 
 
@@ -30,12 +46,12 @@ AnyControl = base.Control[Any]
 class ControlSpec:
     """One control. name: in findings, metrics and as the section of the policy, which has a `mode`.
 
-    make: the control for a section of the policy; the third argument reads the running kubelet's /configz.
+    make: the control for a section of the policy; what a node without its subject does not need is imported there.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
     """
 
     name: str
-    make: Callable[[Any, Host, Configz | None], AnyControl]
+    make: Callable[[Any, Host, Live], AnyControl]
     file_type: base.FileType | None = None
 
     def section(self, config: Config) -> Any:
@@ -52,11 +68,32 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
+def _control_plane(section: Any, host: Host, live: Live) -> AnyControl:
+    from agent.controls.control_plane import ControlPlaneControl  # noqa: PLC0415 - not where it is off
+
+    return ControlPlaneControl(section, host, allows_anything=live.allows_anything)
+
+
+def _certificates(section: Any, host: Host, _live: Live) -> AnyControl:
+    from agent.controls.certificates import CertificatesControl  # noqa: PLC0415 - not where it is off
+
+    return CertificatesControl(section, host)
+
+
+def _version(section: Any, host: Host, live: Live) -> AnyControl:
+    from agent.controls.version import VersionControl  # noqa: PLC0415 - not where it is off
+
+    return VersionControl(section, host, versions=live.versions)
+
+
 CONTROLS: tuple[ControlSpec, ...] = (
     ControlSpec("modprobe", lambda section, host, _: modprobe.ModprobeControl(section, host), modprobe.FILE_TYPE),
     ControlSpec("apparmor", lambda section, host, _: apparmor.ApparmorControl(section, host), apparmor.FILE_TYPE),
     ControlSpec("seccomp", lambda section, host, _: seccomp.SeccompControl(section, host), seccomp.FILE_TYPE),
-    ControlSpec("kubelet", lambda section, host, configz: KubeletControl(section, host, configz=configz)),
+    ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
+    ControlSpec("control-plane", _control_plane),
+    ControlSpec("certificates", _certificates),
+    ControlSpec("version", _version),
 )
 
 
@@ -73,9 +110,9 @@ def names() -> tuple[str, ...]:
     return tuple(spec.name for spec in CONTROLS)
 
 
-def controls_of(config: Config, host: Host, *, configz: Configz | None = None) -> tuple[AnyControl, ...]:
-    """The controls that are not off. configz: reads the configuration of the running kubelet."""
-    return tuple(spec.make(spec.section(config), host, configz) for spec in CONTROLS if spec.mode(config) != "off")
+def controls_of(config: Config, host: Host, live: Live = NOTHING_LIVE) -> tuple[AnyControl, ...]:
+    """The controls that are not off. live: what they may ask beyond the node's own files."""
+    return tuple(spec.make(spec.section(config), host, live) for spec in CONTROLS if spec.mode(config) != "off")
 
 
 def enforced(config: Config) -> list[str]:

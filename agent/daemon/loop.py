@@ -48,7 +48,7 @@ class Daemon:
 
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
-        configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
+        live: registry.Live = registry.NOTHING_LIVE, on_config: Callable[[Config], None] | None = None,
         on_pass: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
@@ -56,7 +56,7 @@ class Daemon:
         checks a pass found failing. clock: monotonic seconds. wall: epoch seconds.
         """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
-        self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
+        self._live, self._on_config, self._on_pass = live, on_config, on_pass
         self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
         self._stop = threading.Event()
@@ -133,7 +133,7 @@ class Daemon:
             return
         self._rate.interval_seconds = config.interval
         # Kept from pass to pass: a control may cache what has not changed.
-        self._controls = registry.controls_of(config, self._host, configz=self._configz)
+        self._controls = registry.controls_of(config, self._host, self._live)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")

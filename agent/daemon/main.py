@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.controls import registry
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.delivery_log import DeliveryLog
 from agent.daemon.loop import Daemon
@@ -23,6 +24,7 @@ from agent.host import Host
 from agent.kube import ClientContext, EventType, Kube, RequestMetric
 from agent.kube.credentials import Access
 from agent.kube.kubelet import KubeletConfigz
+from agent.kube.questions import Questions
 from agent.kube.resources import NODES
 from agent.reboot.kube.informer import ObjectCache
 from agent.report.api import KubeReport
@@ -56,6 +58,7 @@ def serve(
         alive=lambda: daemon.healthy()[0], on_heartbeat=metrics.heartbeat.set,
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
+    questions = Questions(kube, node, clock=time.monotonic)
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
     daemon = Daemon(
         host,
@@ -63,7 +66,7 @@ def serve(
         store,
         publisher,
         metrics,
-        configz=configz,
+        live=registry.Live(configz, questions.allows_anything, questions.versions),
         on_config=reboots.configure,
         on_pass=reboots.on_pass,
     )

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import Observation, Seen
 from agent.controls.kubelet import yaml_tree
 from agent.controls.kubelet.check import CheckResult, Row
-from agent.controls.kubelet.effective import Setting
 from agent.controls.kubelet.fields import spelled
 from agent.controls.x509 import Certificate, NotACertificate, certificates
 from agent.errors import AgentError, HostFileMissing
@@ -21,7 +21,6 @@ from agent.host import Program
 from agent.host.budget import CERTIFICATE_BYTES, CONFIG_BYTES
 from agent.model import Severity, Status
 
-CONTROL = "control-plane"
 _AGAIN = "Fix the cause; the next pass checks again."
 
 
@@ -116,15 +115,18 @@ class Check(Row):
             return CheckResult(Status.UNKNOWN, str(error), facts.component.called, _AGAIN)
 
 
-def check(
-    program: Program, id_: str, title: str, severity: Severity, expected: str, judge: Judge, *, section: str,
-    cis: str = "",
-) -> Check:  # fmt: skip
-    """A row of the table. cis: ids, separated by blanks."""
-    short = {Program.API_SERVER: "apiserver", Program.CONTROLLER_MANAGER: "controller-manager",
-             Program.SCHEDULER: "scheduler", Program.ETCD: "etcd"}[program]  # fmt: skip
-    return Check(f"{short}/{id_}", title, severity, expected, program, judge, control=CONTROL,
-                 cis=tuple(cis.split()), section=section)  # fmt: skip
+# Of a row in a table: id, CIS ids separated by blanks, section, severity, title, what passes, how it is judged.
+Line = tuple[str, str, str, Severity, str, str, Judge]
+
+
+def table(program: Program, *lines: Line) -> tuple[Check, ...]:
+    """The checks of one program."""
+    short = program.value.removeprefix("kube-")
+    return tuple(
+        Check(f"{short}/{id_}", title, severity, expected, program, judge, control=CONTROL, cis=tuple(cis.split()),
+              section=section)
+        for id_, cis, section, severity, title, expected, judge in lines
+    )  # fmt: skip
 
 
 def shown(name: str, value: Any) -> str:
@@ -160,8 +162,3 @@ def is_set(*names: str, fix: str) -> Judge:
 def noted(name: str) -> Judge:
     """A flag that is shown and not judged."""
     return lambda facts: facts.info(shown(name, facts.value(name)), name)
-
-
-def describe(setting: Setting) -> str:
-    """A setting's value, or why it is not known."""
-    return setting.problem or str(setting.value)

@@ -201,6 +201,8 @@ def _spelled(data: Any) -> str:
 
 def _microk8s(host: Host, process: Process) -> Iterator[Component]:
     own = kubelet_flags.parse(kubelet_flags.arguments(process.argv[1:]))
+    if kubelet_flags.boolean(own.text("start-control-plane", default="true")) is False:
+        return
     for program, (flag, file) in _MICROK8S.items():
         path = own.text(flag, default=f"{discovery.MICROK8S_ARGS}/{file}")
         try:

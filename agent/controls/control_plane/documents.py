@@ -68,7 +68,7 @@ def secrets_provider(facts: Facts) -> str:
         one = mapping(entry, f"{path}: resources")
         names = [str(name) for name in sequence(one.get("resources"), path)]
         if any(name in ("secrets", "*.", "*.*", "secrets.") for name in names):
-            first = next(iter(sequence(one.get("providers"), path)), {})
+            first: Any = next(iter(sequence(one.get("providers"), path)), {})
             return next(iter(mapping(first, f"{path}: providers")), "")
     return ""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.controls.control_plane import components, probe
+from agent.controls.control_plane import MANIFESTS, components, probe
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.probe import Answer
 from agent.controls.kubelet import yaml_tree
@@ -20,7 +20,6 @@ from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES
 
-MANIFESTS = ("/etc/kubernetes/manifests", "/var/lib/rancher/rke2/agent/pod-manifests", "/etc/kubernetes/static-pods")
 # Whether the API server allows what no rule can allow: a verb that nobody has made up before.
 AllowsAnything = Callable[[], bool | None]
 
@@ -121,20 +120,21 @@ def own_network() -> str:
 
 
 def _ask(program: Program, address: str, port: int) -> Socket:
-    target = _target(address)
+    place = target(address)
     first, *others = _PATHS[program]
-    plain = probe.get(target, port, first, tls=False)
+    plain = probe.get(place, port, first, tls=False)
     tls: dict[str, Answer] = {}
     if plain.status in (None, 400):
-        tls[first] = probe.get(target, port, first, tls=True)
+        tls[first] = probe.get(place, port, first, tls=True)
         speaks = tls[first].status is not None
-        tls |= {path: probe.get(target, port, path, tls=True) for path in others if speaks}
+        tls |= {path: probe.get(place, port, path, tls=True) for path in others if speaks}
         return Socket(address, port, tls, {first: plain} if plain.status is None else {})
-    more = {path: probe.get(target, port, path, tls=False) for path in others}
+    more = {path: probe.get(place, port, path, tls=False) for path in others}
     return Socket(address, port, {}, {first: plain, **more})
 
 
-def _target(address: str) -> str:
+def target(address: str) -> str:
+    """Where to reach what listens on that address."""
     ip = ipaddress.ip_address(address)
     return ("127.0.0.1" if ip.version == 4 else "::1") if ip.is_unspecified else address
 
@@ -145,7 +145,7 @@ def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
         if not any(answer.status == 200 for path, answer in one.tls.items() if path in ("/metrics", "/api/v1/nodes")):
             continue  # it would be refused: /flagz is for system:monitoring
         for accept in _FLAGZ:
-            answer = probe.get(_target(one.address), one.port, "/flagz", tls=True, accept=accept)
+            answer = probe.get(target(one.address), one.port, "/flagz", tls=True, accept=accept)
             flags = answer.json().get("flags") if answer.status == 200 else None
             if isinstance(flags, dict):
                 return {str(name).removeprefix("--"): str(value) for name, value in flags.items()}
@@ -178,12 +178,23 @@ def _manifests(host: Host) -> Iterable[tuple[Program, str]]:
                 yield known, f"{folder}/{name}"
 
 
+def command_of(host: Host, path: str) -> tuple[str, ...]:
+    """The command line that a manifest asks for; empty when that is not known."""
+    first = _container(host, path)
+    words = [word for key in ("command", "args") if isinstance(given := first.get(key), list) for word in given]
+    return tuple(str(word) for word in words)
+
+
 def _image(host: Host, path: str) -> str:
+    return str(_container(host, path).get("image", ""))
+
+
+def _container(host: Host, path: str) -> Mapping[str, Any]:
     document = _document(host, path) if path else {}
     spec = document.get("spec")
     containers = spec.get("containers") if isinstance(spec, dict) else None
     first = containers[0] if isinstance(containers, list) and containers else None
-    return str(first.get("image", "")) if isinstance(first, dict) else ""
+    return first if isinstance(first, dict) else {}
 
 
 def _document(host: Host, path: str) -> Mapping[str, Any]:

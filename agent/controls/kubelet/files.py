@@ -113,7 +113,8 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
-        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble),
+        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble,
+              cis=("1.1.9", "1.1.10"), section="K8"),
         Group("file/socket", "", "The runtime's sockets", high, 0o775, sockets, any_group=True),
     )
 
