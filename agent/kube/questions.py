@@ -17,7 +17,7 @@ _SECONDS = 6 * 3600.0
 _ACCESS_SECONDS = 3600.0
 _AFTER_FAILURE_SECONDS = 600.0
 # No role can name it: only an authorizer that allows everything, or `*` for every verb and group, allows it.
-_MADE_UP = {"verb": "prove", "group": "nonexistent.node-hardening.io", "resource": "alwaysallow"}
+_MADE_UP = {"verb": "imagine", "group": "nonexistent.node-hardening.io", "resource": "alwaysallow"}
 
 
 class _Kept(Generic[_Answer]):

@@ -20,7 +20,8 @@ from tests.support.kubelets import plant
 from tests.support.node_tree import NodeTree
 
 HASH = "0123456789abcdef0123456789abcdef"
-STATIC_POD = f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{HASH}.slice/cri-containerd-{'a' * 64}.scope\n"
+_POD = f"kubepods-burstable-pod{HASH}.slice/cri-containerd-{'a' * 64}.scope"
+STATIC_POD = f"0::/kubepods.slice/kubepods-burstable.slice/{_POD}\n"
 API_POD = STATIC_POD.replace(HASH, "01234567_89ab_4cde_8123_456789abcdef")
 PKI = "/etc/kubernetes/pki"
 
@@ -103,7 +104,9 @@ class ControlPlane:
         self, *, probe: bool = True, allows_anything: Callable[[], bool | None] | None = None
     ) -> dict[str, Finding]:
         """The control's findings by id, without its name."""
-        control = ControlPlaneControl(schema.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything)
+        control = ControlPlaneControl(
+            schema.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything
+        )
         found = base.audit(control).findings
         assert len({finding.id for finding in found}) == len(found)
         for finding in found:

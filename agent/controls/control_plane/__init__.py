@@ -44,7 +44,7 @@ class ControlPlaneControl:
         """What runs here; the one finding of a node on which no part of a control plane runs."""
         host = self._host.within(Budget())
         table = host.processes(CONTROL_PLANE_PROGRAMS)
-        # `k3s agent` and a kubelite that is a worker's are told apart by what they start, not here.
+        # What `k3s agent` and a worker's kubelite start is found out later, if need be.
         if not any(_may_have_one(one.program, one.argv) for one in table.processes) and not _manifests(host):
             if table.unverified:
                 return _line(Status.UNKNOWN, f"some processes could not be verified: {table.unverified}")

@@ -13,7 +13,7 @@ from agent.host import Program
 from agent.model import Severity, Status
 
 CRITICAL, HIGH, MEDIUM, LOW, INFO = Severity
-# On unless they are disabled; only those that a check looks at.
+# On unless they are disabled; only those that a check reads.
 _DEFAULT_PLUGINS = frozenset(("ServiceAccount", "NamespaceLifecycle", "PodSecurity"))
 _SAFE_ANONYMOUS = (
     "an AuthenticationConfiguration with anonymous.enabled: true and conditions for the paths /livez, /readyz and "
@@ -45,21 +45,21 @@ def _anonymous_live(facts: Facts) -> CheckResult:
         raise Unknown(facts.seen.unprobed or "no answer to GET /api/v1/nodes without credentials")
     if opened := [url for url, answer in answers if answer.status == 200]:
         step = "Take system:anonymous and system:unauthenticated out of every binding, and AlwaysAllow out of the "
-        return CheckResult(Status.FAIL, f"GET {opened[0]} without credentials: 200, anybody reads the cluster",
+        return CheckResult(Status.FAIL, f"GET {opened[0]} without credentials: 200, every client reads the cluster",
                            opened[0], step + "authorizers; whoever reached this port knows its secrets.")  # fmt: skip
     url, answer = answers[0]
     status = Status.PASS if answer.status == 401 else Status.INFO
     return CheckResult(status, f"GET {url} without credentials: {answer}", url)
 
 
-def _mode(wanted: str) -> Judge:
+def _mode(name: str) -> Judge:
     def judge(facts: Facts) -> CheckResult:
         types, source, _ = documents.authorizers(facts)
         observed = ", ".join(types) or "none"
-        if wanted in types:
+        if name in types:
             return CheckResult(Status.PASS, observed, source)
-        fix = facts.fix(f"Add the authorizer {wanted}")
-        return CheckResult(Status.FAIL, f"{observed}: no {wanted}", source, fix)
+        fix = facts.fix(f"Add the authorizer {name}")
+        return CheckResult(Status.FAIL, f"{observed}: no {name}", source, fix)
 
     return judge
 
@@ -86,7 +86,7 @@ def _webhook_authorizer(facts: Facts) -> CheckResult:
     policies = [str(hook.get("failurePolicy")) for hook in hooks]
     if set(policies) == {"Deny"}:
         return CheckResult(Status.PASS, "failurePolicy: Deny", source)
-    step = f"Set failurePolicy: Deny in {source}, unless every request may go on without the webhook."
+    step = f"Set failurePolicy: Deny in {source}, unless requests may pass without the webhook."
     return CheckResult(Status.FAIL, f"failurePolicy: {', '.join(policies)}", source, step)
 
 
@@ -308,8 +308,6 @@ def _tls12(value: object) -> bool:
     return value in ("", "VersionTLS12", "VersionTLS13")
 
 
-
-
 _TABLE: tuple[Line, ...] = (
     ("anonymous", "1.2.1", "K2", LOW, "Anonymous requests reach health checks at most", "off, or conditions",
      _anonymous),
@@ -371,7 +369,7 @@ _TABLE: tuple[Line, ...] = (
     ("alpha", "", "K13", MEDIUM, "Not every alpha feature is on", "neither AllAlpha nor api/all", _gates),
     ("proxy-names", "", "K2", HIGH, "Only the front proxy may name users", "set, or a CA of its own", _proxy_names),
     ("proxy-ca", "", "K2", HIGH, "The front proxy has a CA of its own", "different CAs", _aggregation_ca),
-    ("debug-socket", "", "K1", HIGH, "No debug socket, which asks for no credentials", "not set",
+    ("debug-socket", "", "K1", HIGH, "No debug socket, which requires no credentials", "not set",
      flag("debug-socket-path", _unset, "Remove --debug-socket-path")),
     ("bootstrap-tokens", "", "K14", INFO, "Bootstrap tokens", "anything", noted("enable-bootstrap-token-auth")),
     ("allow-privileged", "", "K6", INFO, "Privileged containers", "anything: Pod Security decides",

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
-from agent.controls.control_plane.observe import Observation, Seen
+from agent.controls.control_plane.observe import Observation, ObservedComponent
 from agent.controls.kubelet import yaml_tree
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.controls.kubelet.fields import spelled
@@ -32,7 +32,7 @@ class Unknown(Exception):
 class Facts:
     """One component, and all that was seen beside it."""
 
-    seen: Seen
+    seen: ObservedComponent
     all: Observation
 
     @property

@@ -44,7 +44,7 @@ class Component:
 
     program: which one. view: the files as it sees them. doubt: why its settings are not known at all. partly: why a
     setting that is not among the flags is unknown rather than the default. place: where its flags are set. version:
-    minor version, 0 when unknown. flagz: what it said itself. embedded: it shares its process with others.
+    minor version, 0 when unknown. flagz: what it reported itself. embedded: it shares its process with others.
     """
 
     program: Program
@@ -129,10 +129,10 @@ def find(host: Host, processes: Iterable[Process]) -> Iterator[Component]:
                 yield from _k3s(host, process)
             case program:
                 words = process.argv[2:] if process.argv[1:2] == (program.value,) else process.argv[1:]
-                yield _plain(view, process, program, kubelet_flags.arguments(words))
+                yield _process(view, process, program, kubelet_flags.arguments(words))
 
 
-def _plain(view: Host, process: Process, program: Program, words: Iterable[Argument]) -> Component:
+def _process(view: Host, process: Process, program: Program, words: Iterable[Argument]) -> Component:
     place = process.unit or f"its manifest or command line ({program.value})"
     flags = parse(program, words)
     doubt = ""
@@ -161,7 +161,7 @@ def _view(host: Host, process: Process) -> Host:
 
 def _etcd(host: Host, view: Host, process: Process) -> Component:
     """Its command line and environment; with a configuration file that alone."""
-    one = _plain(view, process, Program.ETCD, kubelet_flags.arguments(process.argv[1:]))
+    one = _process(view, process, Program.ETCD, kubelet_flags.arguments(process.argv[1:]))
     try:
         with host.entry_of(process) as entry:
             environment = entry.environment("ETCD_")
@@ -223,7 +223,7 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
     except AgentError as error:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():
-        words = (*kubelet_flags.arguments(_K3S_DEFAULTS.get(program, ())), *_prefixed(extra.get(key, ())))
+        words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), extra.get(key, ()))
         one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _HIDDEN,
                         embedded=True)  # fmt: skip
         etcd_file = f"{discovery.K3S_DATA}/server/db/etcd/config"
@@ -236,16 +236,11 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go
-_K3S_DEFAULTS: Mapping[Program, tuple[str, ...]] = {
-    Program.API_SERVER: (
-        "--anonymous-auth=false", "--profiling=false", "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
-    ),
-    Program.CONTROLLER_MANAGER: ("--profiling=false", "--use-service-account-credentials=true"),
-    Program.SCHEDULER: ("--profiling=false",),
+_K3S_DEFAULTS: Mapping[Program, Mapping[str, str]] = {
+    Program.API_SERVER: {
+        "anonymous-auth": "false", "profiling": "false", "authorization-mode": "Node,RBAC",
+        "enable-admission-plugins": "NodeRestriction",
+    },
+    Program.CONTROLLER_MANAGER: {"profiling": "false", "use-service-account-credentials": "true"},
+    Program.SCHEDULER: {"profiling": "false"},
 }  # fmt: skip
-
-
-def _prefixed(words: Iterable[Argument]) -> Iterator[Argument]:
-    for word in words:
-        yield replace(word, text=f"--{word.text.removeprefix('--')}")

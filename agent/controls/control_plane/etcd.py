@@ -66,7 +66,7 @@ def _clear(*, peers: bool) -> Judge:
 
 
 def _mutual(*, peers: bool) -> Judge:
-    """No answer without a client certificate: the first byte after the handshake proves it."""
+    """No answer without a client certificate: the first byte after the handshake decides."""
     prefix = "peer-" if peers else ""
     names = (f"{prefix}client-cert-auth", f"{prefix}trusted-ca-file")
 

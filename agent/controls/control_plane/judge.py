@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers
 from agent.controls.control_plane.check import Facts
-from agent.controls.control_plane.observe import Observation, Seen, command_of
+from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
 from agent.controls.kubelet import files as file_checks
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.errors import HostError
@@ -32,7 +32,7 @@ def findings(seen: Observation) -> Iterator[Finding]:
         yield from worst_of_each(found)
     for group, found_files in files.look(seen):
         if group.paths:
-            # A group whose owners are free accepts any group; the mode alone says what it may do.
+            # A group whose owners are free accepts any group; the mode alone decides.
             yield from file_checks.judge(group, found_files)
 
 
@@ -44,12 +44,12 @@ def worst_of_each(found: Iterable[Finding]) -> Iterator[Finding]:
     yield from (worst_first(some)[0] for some in by_id.values())
 
 
-def _judge(one: Seen, seen: Observation) -> Iterator[Finding]:
+def _judge(one: ObservedComponent, seen: Observation) -> Iterator[Finding]:
     facts = Facts(one, seen)
     for check in CHECKS:
         if check.program is one.component.program:
             yield check.finding(check.result(facts))
-    yield _row(one.component.program, "drift", "It runs with what its files say", Severity.MEDIUM,
+    yield _row(one.component.program, "drift", "It runs with what is in its files", Severity.MEDIUM,
                "nothing changed since").finding(_drift(facts))  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _row(program: Program, id_: str, title: str, severity: Severity, expected: s
     return Row(f"{short}/{id_}", title, severity, expected, control=CONTROL, section="K1")
 
 
-def _process(seen: Observation, program: Program, running: Sequence[Seen]) -> Finding:
+def _process(seen: Observation, program: Program, running: Sequence[ObservedComponent]) -> Finding:
     row = _row(program, "process", f"{program.value} can be audited", Severity.HIGH, "one process, or none here")
     aside = f"; {seen.table.others} processes with such a name are not the node's own" if seen.table.others else ""
     if running:
@@ -79,10 +79,10 @@ def _process(seen: Observation, program: Program, running: Sequence[Seen]) -> Fi
 def _drift(facts: Facts) -> CheckResult:
     one = facts.component
     manifest = facts.all.manifests.get(one.program, "")
-    wanted = command_of(facts.all.host, manifest)
-    if wanted and not one.embedded and not any("$(" in word for word in wanted):
+    required = command_of(facts.all.host, manifest)
+    if required and not one.embedded and not any("$(" in word for word in required):
         ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
-        if (posixpath.basename(wanted[0]), *wanted[1:]) != ours:
+        if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
     newer = []
@@ -99,6 +99,6 @@ def _drift(facts: Facts) -> CheckResult:
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)
 
 
-def _named(one: Seen, finding: Finding, running: int) -> Finding:
+def _named(one: ObservedComponent, finding: Finding, running: int) -> Finding:
     pid = f"pid {one.component.process.pid}: "
     return replace(finding, observed=pid + finding.observed) if running > 1 else finding

@@ -18,7 +18,7 @@ _ROTATE = "RotateKubeletServerCertificate"
 
 
 def _profiling(facts: Facts) -> CheckResult:
-    """Its own answer where that decides: 404 is off, 200 is on for everybody, anything else says nothing."""
+    """Its own answer where that decides: 404 is off, 200 is on for everybody, anything else decides nothing."""
     answers = facts.seen.answers(_PPROF)
     fix = facts.fix("Set --profiling=false")
     if facts.component.program is Program.SCHEDULER and facts.value("config"):

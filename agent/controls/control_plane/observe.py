@@ -14,13 +14,13 @@ from typing import Any
 
 from agent.controls.control_plane import MANIFESTS, components, probe
 from agent.controls.control_plane.components import Component
-from agent.controls.control_plane.probe import Answer
+from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES
 
-# Whether the API server allows what no rule can allow: a verb that nobody has made up before.
+# Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
 
 _VERSION = re.compile(r"v1\.(\d{1,3})\.")
@@ -45,22 +45,22 @@ class Socket:
 
     address: str
     port: int
-    tls: Mapping[str, Answer]
-    plain: Mapping[str, Answer]
+    tls: Mapping[str, Response]
+    plain: Mapping[str, Response]
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedComponent:
     """One component with its sockets. unprobed: why its sockets are not known, or were not asked."""
 
     component: Component
     sockets: tuple[Socket, ...] = ()
     unprobed: str = ""
 
-    def answers(self, path: str) -> tuple[tuple[str, Answer], ...]:
+    def answers(self, path: str) -> tuple[tuple[str, Response], ...]:
         """Every answer over HTTP to that path, each with the URL."""
         found = [(f"https://{one}{path}", one.tls[path]) for one in self.sockets if path in one.tls]
         found += [(f"http://{one}{path}", one.plain[path]) for one in self.sockets if path in one.plain]
@@ -73,11 +73,11 @@ class Observation:
 
     host: Host
     table: ProcessTable
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[ObservedComponent, ...] = ()
     manifests: Mapping[Program, str] = field(default_factory=dict)
     allows_anything: bool | None = None
 
-    def of(self, program: Program) -> Seen | None:
+    def of(self, program: Program) -> ObservedComponent | None:
         """The component of that program."""
         return next((one for one in self.seen if one.component.program is program), None)
 
@@ -96,22 +96,22 @@ def observe(
     return Observation(host, table, kept, manifests, asked)
 
 
-def _see(host: Host, one: Component, *, probing: bool) -> Seen:
+def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
     try:
         with host.entry_of(one.process) as entry:
             places = entry.listeners()
             shared = entry.network_namespace() == own_network()
     except (OSError, ValueError, HostError) as error:
-        return Seen(one, unprobed=f"its sockets cannot be read: {error}")
+        return ObservedComponent(one, unprobed=f"its sockets cannot be read: {error}")
     if one.embedded:
         places = tuple(place for place in places if place[1] in _EMBEDDED_PORTS[one.program])
     reason = "" if probing else "controlPlane.probe is false"
     reason = reason if shared else "it is in another network namespace than the agent (hostNetwork: true)"
     places = places[:8]
     if reason:
-        return Seen(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
+        return ObservedComponent(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
     sockets = tuple(_ask(one.program, address, port) for address, port in places)
-    return Seen(replace(one, flagz=_flagz(sockets)), sockets)
+    return ObservedComponent(replace(one, flagz=_flagz(sockets)), sockets)
 
 
 def own_network() -> str:
@@ -123,7 +123,7 @@ def _ask(program: Program, address: str, port: int) -> Socket:
     place = target(address)
     first, *others = _PATHS[program]
     plain = probe.get(place, port, first, tls=False)
-    tls: dict[str, Answer] = {}
+    tls: dict[str, Response] = {}
     if plain.status in (None, 400):
         tls[first] = probe.get(place, port, first, tls=True)
         speaks = tls[first].status is not None
@@ -140,7 +140,7 @@ def target(address: str) -> str:
 
 
 def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
-    """The flags as the component parsed them, where it says so without credentials."""
+    """The flags as the component parsed them, where it answers without credentials."""
     for one in sockets:
         if not any(answer.status == 200 for path, answer in one.tls.items() if path in ("/metrics", "/api/v1/nodes")):
             continue  # it would be refused: /flagz is for system:monitoring
@@ -152,7 +152,9 @@ def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
     return {}
 
 
-def _versioned(one: Seen, seen: Iterable[Seen], manifests: Mapping[Program, str], host: Host) -> Component:
+def _versioned(
+    one: ObservedComponent, seen: Iterable[ObservedComponent], manifests: Mapping[Program, str], host: Host
+) -> Component:
     """With the minor version: its own answer, its manifest's image, or what the API server of this node answers."""
     program = one.component.program
     answers = [answer.json().get("gitVersion") for _, answer in one.answers("/version")]

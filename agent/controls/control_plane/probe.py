@@ -2,7 +2,7 @@
 
 Nothing secret is sent, no certificate is verified, and of an answer only its status and a short piece of its body are
 read. With TLS 1.3 a handshake succeeds before the server has missed a client's certificate, so that only a byte of an
-answer proves anything. One deadline covers each exchange.
+answer decides. One deadline covers each exchange.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What came back. status: of HTTP, None when there was none. error: why not; `refused`: nothing listens there.
 
     certificate: what was served, None without TLS or where it cannot be read. handshake: whether TLS was spoken.
@@ -47,7 +47,7 @@ class Answer:
         return found if isinstance(found, dict) else {}
 
 
-def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", newest: Any = None) -> Answer:
+def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", newest: Any = None) -> Response:
     """One GET without credentials. newest: the newest version of TLS that is offered. Never raises."""
     host = f"[{address}]" if ":" in address else address
     lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", f"Accept: {accept}",
@@ -69,7 +69,7 @@ def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", n
         error = f"TLS: {failed.reason or failed}"
     except (OSError, OverflowError) as failed:
         error = errno.errorcode.get(getattr(failed, "errno", 0) or 0, type(failed).__name__)
-    return Answer(error=error, handshake=handshake, certificate=certificate)
+    return Response(error=error, handshake=handshake, certificate=certificate)
 
 
 def _context(newest: Any) -> ssl.SSLContext:
@@ -89,7 +89,7 @@ def _certificate(channel: ssl.SSLSocket) -> Certificate | None:
         return None
 
 
-def _answer(channel: Any, *, handshake: bool, certificate: Certificate | None) -> Answer:
+def _answer(channel: Any, *, handshake: bool, certificate: Certificate | None) -> Response:
     """Status and the beginning of the body. Raises OSError before the first byte only."""
     text = b""
     try:
@@ -100,6 +100,6 @@ def _answer(channel: Any, *, handshake: bool, certificate: Certificate | None) -
             raise
     found = _STATUS_LINE.match(text)
     if found is None:
-        return Answer(error="closed without an answer" if not text else "not HTTP", handshake=handshake,
+        return Response(error="closed without an answer" if not text else "not HTTP", handshake=handshake,
                       certificate=certificate)  # fmt: skip
-    return Answer(int(found[1]), text, handshake=handshake, certificate=certificate)
+    return Response(int(found[1]), text, handshake=handshake, certificate=certificate)

@@ -186,7 +186,7 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     except (HostError, DocumentRefused) as error:
         doubt, flags = doubt or f"the configuration of k3s cannot be read: {error}", Flags(())
     disabled = cli.text("disable-kube-proxy") == "true"
-    proxy = None if disabled or doubt else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
+    proxy = None if disabled or doubt else kubelet_flags.parse(put_together({}, extra.get("kube-proxy-arg", ())))
     place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
     return Launch(
         process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, flag_files
@@ -268,10 +268,10 @@ def _k3s_flags(host: Host, data: str, extra: Sequence[Argument]) -> Flags:
             "tls-cert-file": f"{agent}/serving-kubelet.crt",
             "tls-private-key-file": f"{agent}/serving-kubelet.key",
         }
-    return kubelet_flags.parse(_put_together(own, extra))
+    return kubelet_flags.parse(put_together(own, extra))
 
 
-def _put_together(own: Mapping[str, str], extra: Sequence[Argument]) -> tuple[Argument, ...]:
+def put_together(own: Mapping[str, str], extra: Sequence[Argument]) -> tuple[Argument, ...]:
     """util.GetArgs: `name=value` replaces the default, `name+=` comes after it, `name-=` before it."""
     values: dict[str, list[Argument]] = {
         name: [Argument(f"--{name}={value}", "set by k3s")] for name, value in own.items()

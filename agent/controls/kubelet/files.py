@@ -26,6 +26,7 @@ _BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
 PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
+_CNI_NUMBERS = ("1.1.9", "1.1.10")
 _SOCKETS = (
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
@@ -113,8 +114,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
-        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble,
-              cis=("1.1.9", "1.1.10"), section="K8"),
+        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble, cis=_CNI_NUMBERS),
         Group("file/socket", "", "The runtime's sockets", high, 0o775, sockets, any_group=True),
     )
 

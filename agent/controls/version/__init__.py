@@ -73,7 +73,7 @@ class VersionControl:
         return ()
 
     def observe(self) -> Observation:
-        """By the API where it may be asked; a kubelet of the node says its version itself."""
+        """By the API where it may be asked; a kubelet of the node reports its version itself."""
         trouble = ""
         if self._versions is not None:
             try:
@@ -162,4 +162,6 @@ def _skew(seen: Observation) -> CheckResult:
 def _without(seen: Observation, what: str) -> CheckResult:
     if seen.trouble:
         return CheckResult(Status.UNKNOWN, f"{what} is unknown: {seen.trouble}", "API server", _AGAIN)
-    return CheckResult(Status.NOT_APPLICABLE, f"{what} is not known here: only `run` asks the API server", "API server")
+    return CheckResult(
+        Status.NOT_APPLICABLE, f"{what} is not known here: only `run` queries the API server", "API server"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import Status
-from tests.support.control_planes import API_SERVER, ETCD, MANAGER, PKI, SCHEDULER, ControlPlane
+from tests.support.control_planes import API_POD, API_SERVER, ETCD, MANAGER, PKI, SCHEDULER, ControlPlane
 
 PASS, FAIL, UNKNOWN, INFO = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.INFO
 AUTHORIZATION = """
@@ -16,7 +16,9 @@ apiVersion: apiserver.config.k8s.io/v1
 kind: AuthorizationConfiguration
 authorizers: [{{type: Node, name: node}}, {{type: {second}, name: {name}}}]
 """
-AUTHENTICATION = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous: {enabled: false}\n"
+AUTHENTICATION = (
+    "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous: {enabled: false}\n"
+)
 POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: LEVEL}]\n"
 ENCRYPTION = """
 apiVersion: apiserver.config.k8s.io/v1
@@ -35,8 +37,9 @@ HTTP = "--listen-client-urls=http://127.0.0.1:2379"
 ETCD_FILE = """
 listen-client-urls: URL
 listen-peer-urls: https://127.0.0.1:2380
-client-transport-security: {cert-file: /c, key-file: /k, client-cert-auth: true, trusted-ca-file: /etc/kubernetes/pki/etcd/ca.crt}
-peer-transport-security: {cert-file: /c, key-file: /k, client-cert-auth: true, trusted-ca-file: /etc/kubernetes/pki/etcd/ca.crt}
+client-transport-security: &tls
+  {cert-file: /c, key-file: /k, client-cert-auth: true, trusted-ca-file: /etc/kubernetes/pki/etcd/ca.crt}
+peer-transport-security: *tls
 """
 
 
@@ -64,7 +67,9 @@ def _program(name: str, *args: str, **files: str) -> Callable[[ControlPlane], No
 
 
 def _encrypted(resources: str) -> Callable[[ControlPlane], None]:
-    return _server("--encryption-provider-config=/etc/kubernetes/enc.yaml", enc=ENCRYPTION.replace("RESOURCES", resources))
+    return _server(
+        "--encryption-provider-config=/etc/kubernetes/enc.yaml", enc=ENCRYPTION.replace("RESOURCES", resources)
+    )
 
 
 _AUDIT = ("--audit-log-path=/var/log/audit.log", "--audit-policy-file=/etc/kubernetes/policy.yaml")
@@ -184,11 +189,11 @@ def test_the_defaults_of_audit_logs_comply_from_1_36_on(node: ControlPlane) -> N
     assert [found[f"apiserver/audit-{one}"].status for one in ("maxage", "maxbackup", "maxsize")] == [FAIL, FAIL, PASS]
 
 
-@pytest.mark.parametrize("flags", [("--profiling=false", "--anonymous-auth=false"), ("--authorization-mode=Node,RBAC",)])
+@pytest.mark.parametrize(
+    "flags", [("--profiling=false", "--anonymous-auth=false"), ("--authorization-mode=Node,RBAC",)]
+)
 def test_a_process_of_another_user_changes_nothing(node: ControlPlane, flags: tuple[str, ...]) -> None:
     """Of nobody on the node, and of root in a pod that came from the API server."""
-    from tests.support.control_planes import API_POD  # noqa: PLC0415
-
     _server("--authorization-mode=AlwaysAllow", "--profiling=true", "--anonymous-auth=true")(node)
     before = {id_: finding.status for id_, finding in node.audit().items()}
     node.run("kube-apiserver", *flags, uid=65534, cgroup="0::/user.slice\n", mounts="mnt:[4026531841]")
