@@ -181,7 +181,7 @@ def _manifests(host: Host) -> Iterable[tuple[Program, str]]:
 
 
 def command_of(host: Host, path: str) -> tuple[str, ...]:
-    """The command line that a manifest asks for; empty when that is not known."""
+    """The command line that a manifest requires; empty when that is not known."""
     first = _container(host, path)
     words = [word for key in ("command", "args") if isinstance(given := first.get(key), list) for word in given]
     return tuple(str(word) for word in words)
