@@ -7,6 +7,7 @@ answer decides. One deadline covers each exchange.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
@@ -59,7 +60,8 @@ def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", n
             with plain if not tls else _context(newest).wrap_socket(plain) as channel:
                 if isinstance(channel, ssl.SSLSocket):
                     handshake, certificate = True, _certificate(channel)
-                channel.sendall("\r\n".join((*lines, "", "")).encode())
+                with contextlib.suppress(OSError):  # refused meanwhile: the alert to be read has the reason
+                    channel.sendall("\r\n".join((*lines, "", "")).encode())
                 return _answer(channel, handshake=handshake, certificate=certificate)
     except ConnectionRefusedError:
         error = "refused"
