@@ -119,7 +119,7 @@ def _minor(version: str) -> int | None:
 def _supported(seen: Observation, today: date) -> CheckResult:
     minor = _minor(seen.kubelet)
     if minor is None:
-        return _without(seen, "the kubelet's version")
+        return _without(seen, "the kubelet's version", seen.kubelet)
     last = max(SUPPORT)
     if minor > last or (minor not in SUPPORT and minor > min(SUPPORT)):
         if today > SUPPORT[last][1] + _OUTDATED_TABLE:
@@ -147,7 +147,8 @@ def _ended(version: str, when: str) -> CheckResult:
 def _skew(seen: Observation) -> CheckResult:
     kubelet, server = _minor(seen.kubelet), _minor(seen.server)
     if kubelet is None or server is None:
-        return _without(seen, "the API server's version" if server is None else "the kubelet's version")
+        what = "the API server's version" if server is None else "the kubelet's version"
+        return _without(seen, what, seen.server if server is None else seen.kubelet)
     observed = f"kubelet {seen.kubelet}, API server {seen.server}"
     allowed = _SKEW if kubelet >= _OLD else _OLD_SKEW
     if kubelet > server:
@@ -159,9 +160,10 @@ def _skew(seen: Observation) -> CheckResult:
     return CheckResult(Status.PASS, observed, "API server")
 
 
-def _without(seen: Observation, what: str) -> CheckResult:
-    if seen.trouble:
-        return CheckResult(Status.UNKNOWN, f"{what} is unknown: {seen.trouble}", "API server", _AGAIN)
+def _without(seen: Observation, what: str, text: str) -> CheckResult:
+    if seen.trouble or text:
+        observed = f"{what} is unknown: {seen.trouble or repr(text[:80])}"
+        return CheckResult(Status.UNKNOWN, observed, "API server", _AGAIN)
     return CheckResult(
         Status.NOT_APPLICABLE, f"{what} is not known here: only `run` queries the API server", "API server"
     )
