@@ -70,7 +70,9 @@ def _always_allow(facts: Facts) -> CheckResult:
         why = "a made-up verb is allowed (SelfSubjectAccessReview): AlwaysAllow, or the agent's rights are far too wide"
         return CheckResult(Status.FAIL, why, "the API server", fix)
     types, source, _ = documents.authorizers(facts)
-    observed = ", ".join(types) + ("; a made-up verb is refused" if facts.all.allows_anything is False else "")
+    observed = (", ".join(types) or "none") + (
+        "; a made-up verb is refused" if facts.all.allows_anything is False else ""
+    )
     if "AlwaysAllow" not in types:
         return CheckResult(Status.PASS, observed, source)
     unset = not facts.value("authorization-config") and not facts.value("authorization-mode")
@@ -117,15 +119,18 @@ def _pod_security_defaults(facts: Facts) -> CheckResult:
     defaults = documents.mapping(document.get("defaults") or {}, "defaults")
     exempt = documents.mapping(document.get("exemptions") or {}, "exemptions")
     level = str(defaults.get("enforce") or "privileged")
-    spaces = [str(one) for one in exempt.get("namespaces") or () if not str(one).startswith("kube-")]
+    spaces, *others = ([str(one) for one in documents.sequence(exempt.get(key), key)] for key in _EXEMPT)
+    spaces = [one for one in spaces if not one.startswith("kube-")]
     found = [f"enforce: {level}"] if level not in ("baseline", "restricted") else []
     found += [f"exempt namespaces: {', '.join(spaces)}"] if spaces else []
-    found += [f"exempt {key}: {', '.join(map(str, exempt[key]))}" for key in ("usernames", "runtimeClasses")
-              if exempt.get(key)]  # fmt: skip
+    found += [f"exempt {key}: {', '.join(some)}" for key, some in zip(_EXEMPT[1:], others, strict=True) if some]
     if not found:
         return facts.passed(f"enforce: {level}, no namespace is exempt", flags)
     fix = f"Set defaults.enforce to baseline and empty exemptions in {facts.component.path(flags)}."
     return facts.failed("; ".join(found), fix, flags)
+
+
+_EXEMPT = ("namespaces", "usernames", "runtimeClasses")
 
 
 def _audit(facts: Facts) -> CheckResult:

@@ -36,15 +36,25 @@ _K3S = {
     Program.ETCD: "etcd-arg",
 }
 _HIDDEN = "k3s wipes its arguments from /proc, and sets this itself where its configuration does not"
+# What k3s sets itself to a value that depends on more than its configuration: pkg/daemons/control/server.go.
+_SET_BY_K3S = frozenset((
+    "secure-port", "bind-address", "tls-cert-file", "tls-private-key-file", "service-account-key-file",
+    "client-ca-file",
+    "service-account-signing-key-file", "kubelet-certificate-authority", "kubelet-client-certificate",
+    "kubelet-client-key", "requestheader-client-ca-file", "requestheader-allowed-names", "etcd-servers",
+    "etcd-certfile", "etcd-keyfile", "etcd-cafile", "encryption-provider-config", "tls-cipher-suites",
+    "tls-min-version", "enable-bootstrap-token-auth", "allow-privileged", "service-account-private-key-file",
+    "root-ca-file", "controllers", "kubeconfig", "cluster-signing-key-file",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
     """One part of the control plane.
 
-    program: which one. view: the files as it sees them. doubt: why its settings are not known at all. partly: why a
-    setting that is not among the flags is unknown rather than the default. place: where its flags are set. version:
-    minor version, 0 when unknown. flagz: what it reported itself. embedded: it shares its process with others.
+    program: which one. view: the files as it sees them. place: where its flags are set. doubt: why its settings are not
+    known at all. hidden: flags that may be set where that is not seen, so that one which is not among the flags is
+    unknown. version: minor version, 0 when unknown. flagz: what it reported itself. embedded: it shares its process.
     """
 
     program: Program
@@ -53,7 +63,7 @@ class Component:
     flags: Flags
     place: str
     doubt: str = ""
-    partly: str = ""
+    hidden: frozenset[str] = frozenset()
     version: int = 0
     flagz: Mapping[str, str] = field(default_factory=dict)
     embedded: bool = False
@@ -73,8 +83,8 @@ class Component:
             return Setting(None, "", self.doubt)
         if given := self.flags.all(name):
             return self._parsed(kind, [flag.value for flag in given], given[-1].source)
-        if self.partly:
-            return Setting(None, "", self.partly)
+        if name in self.hidden:
+            return Setting(None, "", f"--{name}: {_HIDDEN}")
         return self._default(name, kind)
 
     def text(self, name: str) -> str:
@@ -224,7 +234,7 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():
         words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), extra.get(key, ()))
-        one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _HIDDEN,
+        one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _SET_BY_K3S,
                         embedded=True)  # fmt: skip
         etcd_file = f"{discovery.K3S_DATA}/server/db/etcd/config"
         if program is not Program.ETCD:
@@ -232,7 +242,7 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
         else:
             with contextlib.suppress(HostError):
                 if host.is_file(etcd_file):
-                    yield from_etcd_file(replace(one, partly="", doubt=""), etcd_file)
+                    yield from_etcd_file(replace(one, doubt=""), etcd_file)
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go

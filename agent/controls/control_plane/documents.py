@@ -85,7 +85,11 @@ def audit_gaps(document: Mapping[str, Any], path: str) -> tuple[bool, tuple[str,
     every = next((rule for rule in rules if not _narrowed(rule)), None)
     if every is None or every.get("level") == "None":
         gaps.append("requests that no rule names are not logged")
-    if set(sequence(document.get("omitStages"), path)) >= {"RequestReceived", "ResponseComplete", "ResponseStarted"}:
+    if {str(one) for one in sequence(document.get("omitStages"), path)} >= {
+        "RequestReceived",
+        "ResponseComplete",
+        "ResponseStarted",
+    }:
         gaps.append("omitStages leaves out every stage of an answered request")
     return True, tuple(gaps)
 
@@ -103,9 +107,9 @@ def _covers(rule: Mapping[str, Any], group: str, resource: str) -> bool:
         return True
     if any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces", "nonResourceURLs")):
         return False
-    for one in rule.get("resources") or ():
-        if isinstance(one, Mapping) and one.get("group", "") in (group, "*") and not one.get("resourceNames"):
-            names = one.get("resources") or ()
+    for one in sequence(rule.get("resources"), "resources of a rule"):
+        if mapping(one, "resources of a rule").get("group", "") in (group, "*") and not one.get("resourceNames"):
+            names = sequence(one.get("resources"), "resources of a rule")
             if not names or resource in names or "*" in names:
                 return True
     return False
