@@ -100,6 +100,18 @@ class ControlPlane:
         (folder / "net/tcp").write_text("".join(lines))
         return self._pid
 
+    def show(self, pid: int) -> None:
+        """A process of this machine as the node's static pod."""
+        folder = self.root / f"proc/{pid}"
+        (folder / "ns").mkdir(parents=True)
+        (folder / "status").write_text("Uid:\t0\t0\t0\t0\n")
+        (folder / "cgroup").write_text(STATIC_POD)
+        (folder / "ns/mnt").symlink_to("mnt:[4026532999]")
+        (folder / "ns/net").symlink_to(Path(f"/proc/{pid}/ns/net").readlink())
+        for entry in ("comm", "cmdline", "stat", "environ", "root", "exe", "cwd", "fd", "net"):
+            real = Path(f"/proc/{pid}/{entry}")
+            (folder / entry).symlink_to(real.readlink() if entry in ("exe", "cwd") else real)
+
     def audit(
         self, *, probe: bool = True, allows_anything: Callable[[], bool | None] | None = None
     ) -> dict[str, Finding]:
