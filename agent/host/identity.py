@@ -68,6 +68,10 @@ _COMPONENTS = frozenset((Program.API_SERVER, Program.CONTROLLER_MANAGER, Program
 CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S}
 
 
+_BY_NAME = {name: one for one in Program for name in (one.value, one.value[:_NAME_BYTES])}
+_BY_NAME["hyperkube"] = Program.KUBELET  # or a component: its first argument decides
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process of the node, its identity verified. argv: a title written over it is split into words.
@@ -169,8 +173,7 @@ def program_named(name: str) -> Program | None:
     plain = name.removeprefix(".").removesuffix("-wrapped")
     if plain in ("k3s-server", "k3s-agent", "rke2-server", "rke2-agent"):
         plain = plain.partition("-")[0]
-    known = (one for one in Program if plain in (one.value, one.value[:_NAME_BYTES]))
-    return next(known, Program.KUBELET if plain == "hyperkube" else None)
+    return _BY_NAME.get(plain)
 
 
 def _program(entry: ProcessEntry) -> Program | None:
@@ -178,18 +181,28 @@ def _program(entry: ProcessEntry) -> Program | None:
     if known := program_named(entry.name()):
         return known
     try:
-        return program_named(entry.executable().removesuffix(_DELETED).rpartition("/")[2])
+        return _named_by(entry.executable())
     except OSError:  # a kernel thread, or another user's process: only its name is readable
         return None
 
 
+def _named_by(executable: str) -> Program | None:
+    return program_named(executable.removesuffix(_DELETED).rpartition("/")[2])
+
+
 def _is_candidate(procfs: str, pid: int, programs: frozenset[Program]) -> bool:
+    """By its names alone, and cheaply: every process of the node is considered in every pass."""
     try:
-        with ProcessEntry(procfs, pid) as entry:
-            program = _program(entry)
-            return program in programs or (program is Program.KUBELET and entry.name() == "hyperkube")
-    except (OSError, HostError):
-        return False  # it ended
+        fd = os.open(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            name = os.read(fd, 4 * _NAME_BYTES).decode(errors="replace").removesuffix("\n")
+        finally:
+            os.close(fd)
+        if known := program_named(name):
+            return known in programs or name == "hyperkube"
+        return _named_by(os.readlink(f"{procfs}/{pid}/exe")) in programs
+    except OSError:
+        return False  # it ended, or it is a kernel thread, or another user's
 
 
 def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:

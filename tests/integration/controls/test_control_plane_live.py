@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -219,3 +220,16 @@ def test_tls_1_3_is_not_open_before_the_first_byte(tmp_path: Path) -> None:
     assert found.handshake
     assert found.status is None
     assert found.error
+
+
+def test_a_worker_loads_none_of_the_checks(node: ControlPlane) -> None:
+    """What has nothing to do here costs no memory."""
+    program = (
+        "import sys; from agent.config.schema import Config; from agent.controls import registry; "
+        "from agent.host import Host; "
+        "report = registry.run('n', registry.controls_of(Config(), Host(sys.argv[1])), registry.Act.AUDIT); "
+        "print(*(one for one in sys.modules if one.startswith(('agent.controls.control_plane.', "
+        "'agent.controls.certificates.'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(node.root)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
