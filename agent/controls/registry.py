@@ -30,12 +30,12 @@ class Live:
     """What controls may ask beyond the node's own files and processes; None where they may not.
 
     configz: reads the running kubelet's configuration. allows_anything: whether the API server allows a made-up verb.
-    versions: `gitVersion` of the API server and of this node's kubelet. The last two raise AgentError.
+    versions: `gitVersion` of the API server and of this node's kubelet. The last two are None when it does not answer.
     """
 
     configz: Configz | None = None
     allows_anything: Callable[[], bool | None] | None = None
-    versions: Callable[[], tuple[str, str]] | None = None
+    versions: Callable[[], tuple[str, str] | None] | None = None
 
 
 NOTHING_LIVE = Live()

@@ -10,12 +10,14 @@ from typing import Any, Generic, TypeVar
 
 from agent.errors import KubeError
 from agent.kube.client import Kube
+from agent.kube.errors import ServerError, Stopped, TooManyRequests, Unreachable
 from agent.kube.resources import ACCESS_REVIEWS, NODES
 
 _Answer = TypeVar("_Answer")
 _SECONDS = 6 * 3600.0
 _ACCESS_SECONDS = 3600.0
 _AFTER_FAILURE_SECONDS = 600.0
+_PATIENCE_SECONDS = 3.0  # a pass waits for it
 # No role can name it: only an authorizer that allows everything, or `*` for every verb and group, allows it.
 _MADE_UP = {"verb": "imagine", "group": "nonexistent.node-hardening.io", "resource": "alwaysallow"}
 
@@ -45,8 +47,8 @@ class Questions:
     """Questions to the API server that the agent's access leads to, which may be any of several."""
 
     def __init__(self, kube: Kube, node: str, *, clock: Callable[[], float]) -> None:
-        self._kube, self._node = kube.within(5.0), node
-        self.versions = _Kept(self._versions, _SECONDS, clock)
+        self._kube, self._node = kube.within(_PATIENCE_SECONDS), node
+        self._known = _Kept(self._versions, _SECONDS, clock)
         self._allowed = _Kept(self._allows_anything, _ACCESS_SECONDS, clock)
 
     def allows_anything(self) -> bool | None:
@@ -54,6 +56,16 @@ class Questions:
         try:
             return self._allowed()
         except KubeError:
+            return None
+
+    def versions(self) -> tuple[str, str] | None:
+        """`gitVersion` of the API server and of this node's kubelet; None when it does not answer. Raises KubeError.
+
+        That an API server is away is no property of the node: only a refusal makes it unknown.
+        """
+        try:
+            return self._known()
+        except (Unreachable, Stopped, ServerError, TooManyRequests):
             return None
 
     def _versions(self) -> tuple[str, str]:

@@ -45,23 +45,28 @@ _AGAIN = "Fix the cause; the next pass checks again."
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Versions as they call themselves. Empty: unknown, with the reason in `trouble`, or not asked without one."""
+    """Versions as they call themselves. Empty: unknown, with the reason in `trouble`, or not asked without one.
+
+    away: the API server did not answer, which is no property of the node.
+    """
 
     kubelet: str = ""
     server: str = ""
     trouble: str = ""
+    away: bool = False
 
 
 class VersionControl:
     """Observes and judges; plans nothing.
 
-    versions: the API server's version and the kubelet's as the Node has it; None where the API is not to be asked.
+    versions: the API server's version and the kubelet's as the Node has it; None where the API is not to be asked. It
+    returns None when the API server does not answer, and raises AgentError when it refuses.
     """
 
     name = CONTROL
 
     def __init__(
-        self, config: schema.Version, host: Host, *, versions: Callable[[], tuple[str, str]] | None = None,
+        self, config: schema.Version, host: Host, *, versions: Callable[[], tuple[str, str] | None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         del config  # its mode is all there is
@@ -74,14 +79,15 @@ class VersionControl:
 
     def observe(self) -> Observation:
         """By the API where it may be asked; a kubelet of the node reports its version itself."""
-        trouble = ""
+        trouble, found = "", None
         if self._versions is not None:
             try:
-                server, kubelet = self._versions()
-                return Observation(kubelet, server)
+                found = self._versions()
             except AgentError as error:
                 trouble = str(error)
-        return Observation(self._by_program(), "", trouble)
+        if found is not None:
+            return Observation(found[1], found[0])
+        return Observation(self._by_program(), "", trouble, self._versions is not None and not trouble)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         today = datetime.fromtimestamp(self._wall(), UTC).date()

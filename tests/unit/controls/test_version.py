@@ -57,6 +57,11 @@ def test_an_api_server_that_refuses_makes_both_unknown(tmp_path: Path) -> None:
     assert all("403: forbidden" in one.observed for one in found)
 
 
+def test_an_api_server_that_is_away_makes_no_node_unknown(tmp_path: Path) -> None:
+    found = base.audit(VersionControl(schema.Version(), Host(tmp_path), versions=lambda: None)).findings
+    assert [one.status for one in found] == [INFO, INFO]
+
+
 def test_without_access_nothing_is_claimed(tmp_path: Path) -> None:
     found = base.audit(VersionControl(schema.Version(), Host(tmp_path))).findings
     assert [one.status for one in found] == [NONE, NONE]
