@@ -170,6 +170,7 @@ def _without(seen: Observation, what: str, text: str) -> CheckResult:
     if seen.trouble or text:
         observed = f"{what} is unknown: {seen.trouble or repr(text[:80])}"
         return CheckResult(Status.UNKNOWN, observed, "API server", _AGAIN)
-    return CheckResult(
-        Status.NOT_APPLICABLE, f"{what} is not known here: only `run` queries the API server", "API server"
-    )
+    if seen.away:
+        return CheckResult(Status.INFO, f"{what} is not known now: the API server does not answer", "API server")
+    observed = f"{what} is not known here: only `run` queries the API server"
+    return CheckResult(Status.NOT_APPLICABLE, observed, "API server")

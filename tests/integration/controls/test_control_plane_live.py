@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from agent.controls.control_plane import probe
-from agent.model import Status
+from agent.model import Finding, Status
 from tests.support.apiservers import free_ports
 from tests.support.control_planes import API_SERVER, ETCD, MANAGER, SCHEDULER, ControlPlane, answering, server_context
 from tests.support.node_tree import end
@@ -32,8 +32,8 @@ def node(tmp_path: Path) -> ControlPlane:
     return ControlPlane(tmp_path / "node")
 
 
-def statuses(found: dict[str, object], *ids: str) -> list[Status]:
-    return [found[id_].status for id_ in ids]  # type: ignore[attr-defined]
+def statuses(found: Mapping[str, Finding], *ids: str) -> list[Status]:
+    return [found[id_].status for id_ in ids]
 
 
 # -- etcd --------------------------------------------------------------------------------------------------------------
@@ -97,10 +97,14 @@ CASES = {
 @needs_etcd
 @pytest.mark.parametrize(("flags", "scheme", "expected"), CASES.values(), ids=CASES.keys())
 def test_a_real_etcd_is_judged_by_what_it_answers(
-    node: ControlPlane, tmp_path: Path, flags: object, scheme: str, expected: list[Status]
+    node: ControlPlane,
+    tmp_path: Path,
+    flags: Callable[[Authority], tuple[str, ...]],
+    scheme: str,
+    expected: list[Status],
 ) -> None:
     one = Authority(tmp_path / "pki")
-    with etcd(tmp_path, *flags(one), scheme=scheme) as (client, peer, words):  # type: ignore[operator]
+    with etcd(tmp_path, *flags(one), scheme=scheme) as (client, peer, words):
         node.run("etcd", *words, listen=(client, peer))
         found = node.audit()
     ids = ("etcd/tls", "etcd/client-certificates", "etcd/peer-tls", "etcd/peer-certificates")
