@@ -106,6 +106,29 @@ class Kubelet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """Audit of the control plane on its own nodes. Never changes it."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+    probe: bool = key(True, "check what its ports answer without credentials, and whether anything is allowed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """Audit of certificates and private keys on the node."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+    warn_before: Seconds = key(2592000.0, "a certificate that ends sooner fails", least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """Audit of versions: support window and skew."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sysctl:
     """Kernel settings: the running values and what the node's files set at boot."""
 
@@ -393,6 +416,9 @@ class Config:
     apparmor: Apparmor = section(Apparmor, "AppArmor profiles")
     seccomp: Seccomp = section(Seccomp, "seccomp profiles")
     kubelet: Kubelet = section(Kubelet, "the kubelet's configuration")
+    control_plane: ControlPlane = section(ControlPlane, "the control plane, on its own nodes")
+    certificates: Certificates = section(Certificates, "certificates and private keys")
+    version: Version = section(Version, "versions of Kubernetes: support and skew")
     sysctl: Sysctl = section(Sysctl, "kernel settings")
     updates: Updates = section(Updates, "the operating system's updates")
     selinux: Selinux = section(Selinux, "SELinux")

@@ -24,6 +24,22 @@ from agent.model import Finding, Report, Severity, Status
 
 LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a manual apply and the daemon never overlap
 Configz = Callable[[int, str, bytes], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What controls may ask beyond the node's own files and processes; None where they may not.
+
+    configz: reads the running kubelet's configuration. allows_anything: whether the API server allows a made-up verb.
+    versions: `gitVersion` of the API server and of this node's kubelet. The last two are None when it does not answer.
+    """
+
+    configz: Configz | None = None
+    allows_anything: Callable[[], bool | None] | None = None
+    versions: Callable[[], tuple[str, str] | None] | None = None
+
+
+NOTHING_LIVE = Live()
 AnyControl = base.Control[Any]
 
 
@@ -31,13 +47,13 @@ AnyControl = base.Control[Any]
 class ControlSpec:
     """One control. name: in findings, metrics and as the section of the policy, which has a `mode`.
 
-    make: the control for a section of the policy; the third argument reads the running kubelet's /configz.
+    make: the control for a section of the policy; what a node without its subject does not need is imported there.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
     make_visible: the control for `denials.visible`, where what its profiles refuse would leave no record otherwise.
     """
 
     name: str
-    make: Callable[[Any, Host, Configz | None], AnyControl]
+    make: Callable[[Any, Host, Live], AnyControl]
     file_type: base.FileType | None = None
     make_visible: Callable[[Any, Host], AnyControl] | None = None
 
@@ -45,11 +61,11 @@ class ControlSpec:
         """The control's section of the policy."""
         return getattr(config, self.name.replace("-", "_"))
 
-    def control(self, config: Config, host: Host, configz: Configz | None) -> AnyControl:
+    def control(self, config: Config, host: Host, live: Live) -> AnyControl:
         """The control as the policy has it."""
         if config.denials.visible and self.make_visible is not None:
             return self.make_visible(self.section(config), host)
-        return self.make(self.section(config), host, configz)
+        return self.make(self.section(config), host, live)
 
     def mode(self, config: Config) -> Mode | AuditMode:
         """The control's mode; an AuditMode of a control that never changes the node."""
@@ -61,11 +77,12 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
-def _lazy(name: str, attribute: str) -> Callable[[Any, Host, Configz | None], AnyControl]:
-    """A control whose module is imported only where its mode is not off."""
+def _lazy(name: str, attribute: str, *asks: str) -> Callable[[Any, Host, Live], AnyControl]:
+    """A control whose module is imported only where its mode is not off. asks: the fields of Live that it uses."""
 
-    def make(section: Any, host: Host, _configz: Configz | None) -> AnyControl:
-        control: AnyControl = getattr(importlib.import_module(f"agent.controls.{name}"), attribute)(section, host)
+    def make(section: Any, host: Host, live: Live) -> AnyControl:
+        make_one = getattr(importlib.import_module(f"agent.controls.{name}"), attribute)
+        control: AnyControl = make_one(section, host, **{ask: getattr(live, ask) for ask in asks})
         return control
 
     return make
@@ -85,7 +102,10 @@ CONTROLS: tuple[ControlSpec, ...] = (
         seccomp.FILE_TYPE,
         lambda section, host: seccomp.SeccompControl(section, host, visible=True),
     ),
-    ControlSpec("kubelet", lambda section, host, configz: KubeletControl(section, host, configz=configz)),
+    ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
+    ControlSpec("control-plane", _lazy("control_plane", "ControlPlaneControl", "allows_anything")),
+    ControlSpec("certificates", _lazy("certificates", "CertificatesControl")),
+    ControlSpec("version", _lazy("version", "VersionControl", "versions")),
     ControlSpec("sysctl", _lazy("sysctl", "SysctlControl")),
     ControlSpec("updates", _lazy("updates", "UpdatesControl")),
     ControlSpec("selinux", _lazy("selinux", "SelinuxControl")),
@@ -107,12 +127,12 @@ def names() -> tuple[str, ...]:
 
 
 def controls_of(
-    config: Config, host: Host, *, configz: Configz | None = None, kept: Mapping[str, AnyControl] | None = None
+    config: Config, host: Host, live: Live = NOTHING_LIVE, *, kept: Mapping[str, AnyControl] | None = None
 ) -> tuple[AnyControl, ...]:
-    """The controls that are not off. configz: reads the configuration of the running kubelet. kept: used again."""
+    """The controls that are not off. live: what they may ask beyond the node's own files. kept: used again."""
     kept = kept or {}
     return tuple(
-        kept.get(spec.name) or spec.control(config, host, configz) for spec in CONTROLS if spec.mode(config) != "off"
+        kept.get(spec.name) or spec.control(config, host, live) for spec in CONTROLS if spec.mode(config) != "off"
     )
 
 

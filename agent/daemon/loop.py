@@ -48,7 +48,7 @@ class Daemon:
 
     def __init__(
         self, host: Host, node: str, store: PolicyStore, sink: Sink, metrics: Metrics, *,
-        configz: registry.Configz | None = None, on_config: Callable[[Config], None] | None = None,
+        live: registry.Live = registry.NOTHING_LIVE, on_config: Callable[[Config], None] | None = None,
         on_pass: Callable[[int], None] | None = None, on_pending: Callable[[], None] | None = None,
         announce: Callable[[Reason, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
@@ -58,7 +58,7 @@ class Daemon:
         an Event of a canary, also to on-call. clock: monotonic seconds. wall: epoch seconds.
         """
         self._host, self._node, self._store, self._sink, self._metrics = host, node, store, sink, metrics
-        self._configz, self._on_config, self._on_pass = configz, on_config, on_pass
+        self._live, self._on_config, self._on_pass = live, on_config, on_pass
         self._on_pending, self._announce = on_pending, announce or sink.event
         self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
@@ -148,7 +148,7 @@ class Daemon:
         # Kept from pass to pass, and where its section is the same: a control may cache what has not changed.
         names = registry.unchanged(before.config, config)
         same = {one.name: one for one in self._controls if one.name in names}
-        self._controls = registry.controls_of(config, self._host, configz=self._configz, kept=same)
+        self._controls = registry.controls_of(config, self._host, self._live, kept=same)
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import structlog
 
 from agent.config.schema import Config
+from agent.controls import registry
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.delivery_log import DeliveryLog
 from agent.daemon.denials_thread import DenialsThread
@@ -27,6 +28,7 @@ from agent.host import Host
 from agent.kube import ClientContext, EventType, Kube, RequestMetric
 from agent.kube.credentials import Access
 from agent.kube.kubelet import KubeletConfigz
+from agent.kube.questions import Questions
 from agent.kube.resources import NODES
 from agent.reboot.kube.informer import ObjectCache
 from agent.report.api import KubeReport
@@ -60,6 +62,7 @@ def serve(
         alive=lambda: daemon.healthy()[0], on_heartbeat=metrics.heartbeat.set,
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
+    questions = Questions(kube, node, clock=time.monotonic)
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
     denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop))
 
@@ -77,7 +80,7 @@ def serve(
         store,
         publisher,
         metrics,
-        configz=configz,
+        live=registry.Live(configz, questions.allows_anything, questions.versions),
         on_config=on_config,
         on_pass=on_pass,
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads

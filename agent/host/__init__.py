@@ -27,6 +27,7 @@ from agent.host.command import run as run_command
 from agent.host.filesystem import FileStat, Owner, Tree, owner_of_tree
 from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
+from agent.host.processes import ProcessEntry
 
 __all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program"]
 
@@ -261,12 +262,18 @@ class Host:
         """The processor's name as uname gives it, e.g. `x86_64`, `aarch64`."""
         return os.uname().machine
 
-    def processes(self) -> ProcessTable:
+    def processes(self, programs: frozenset[Program] = identity.NODE_PROGRAMS) -> ProcessTable:
         """The node's own processes by identity: see host/identity.py. Raises HostError when none can be listed.
 
         A tree without a /proc has none.
         """
-        return identity.survey(self, self.procfs, self._budget or Budget()) if self.has_processes else ProcessTable()
+        if not self.has_processes:
+            return ProcessTable()
+        return identity.survey(self, self.procfs, self._budget or Budget(), programs)
+
+    def entry_of(self, process: Process) -> ProcessEntry:
+        """What the kernel knows of that process. Raises OSError when it has ended."""
+        return ProcessEntry(self.procfs, process.pid)
 
     @property
     def has_processes(self) -> bool:

@@ -1,14 +1,20 @@
-"""Which processes are this node's kubelet, kube-proxy, k3s, RKE2 or MicroK8s: one answer for every control.
+"""Which processes are this node's kubelet, kube-proxy, k3s or control plane: one answer for every control.
 
 Any container can run something called kubelet, and its arguments would say which files the agent reads as root and
 which ports it probes. So a process counts only when the kernel vouches for all of this, before a word of its own is
 read: all of its users are root, its root directory is PID 1's, so is its mount namespace (or systemd names the unit
 that it runs in), it is in no container's cgroup, and its program is a file of the node. It refuses to choose among
 several that qualify.
+
+Parts of the control plane qualify in two more ways. A static pod's cgroup has the kubelet's hash of a manifest in its
+name, while a pod that comes from the API server always has a UUID, so that no user of the API makes one. And a service
+of systemd's, or a child of k0s, may run them as another user (k0s, etcd's own unit).
+https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/config/common.go (applyDefaults)
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +44,11 @@ _CONTAINER = re.compile(
 )
 
 
+# `kubepods-burstable-podUID.slice` of the systemd driver, `podUID` of the other, whatever the kubelet's own root is.
+_POD = re.compile(r"(?:.*-)?pod([0-9a-f]{8}[0-9a-f_-]{24,28})(?:\.slice)?")
+_NAME_BYTES = 15  # the kernel's name of a process is cut there
+
+
 class Program(StrEnum):
     """A program that a control reads arguments of."""
 
@@ -47,6 +58,21 @@ class Program(StrEnum):
     MICROSHIFT = "microshift"
     RKE2 = "rke2"
     KUBE_PROXY = "kube-proxy"
+    API_SERVER = "kube-apiserver"
+    CONTROLLER_MANAGER = "kube-controller-manager"
+    SCHEDULER = "kube-scheduler"
+    ETCD = "etcd"
+
+
+NODE_PROGRAMS = frozenset(
+    (Program.KUBELET, Program.KUBELITE, Program.K3S, Program.MICROSHIFT, Program.RKE2, Program.KUBE_PROXY)
+)
+_COMPONENTS = frozenset((Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD))
+CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S}
+
+
+_BY_NAME = {name: one for one in Program for name in (one.value, one.value[:_NAME_BYTES])}
+_BY_NAME["hyperkube"] = Program.KUBELET  # or a component: its first argument decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +80,7 @@ class Process:
     """One process of the node, its identity verified. argv: a title written over it is split into words.
 
     cwd: empty when it cannot be read. started: seconds since the epoch. unit: the systemd service it belongs to.
+    uid: its user.
     """
 
     pid: int
@@ -62,6 +89,7 @@ class Process:
     cwd: str = ""
     started: float = 0.0
     unit: str = ""
+    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +120,7 @@ class _Init:
             return cls(entry.root(), entry.mount_namespace(), entry.cgroups())
 
 
-def survey(host: Host, procfs: str, budget: Budget) -> ProcessTable:
+def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program] = NODE_PROGRAMS) -> ProcessTable:
     """Every process of the node that runs one of the programs. Raises HostError when none can be listed."""
     total = others = 0
     candidates: list[int] = []
@@ -100,7 +128,7 @@ def survey(host: Host, procfs: str, budget: Budget) -> ProcessTable:
         for pid in pids(procfs):
             budget.spend(Resource.PROCESSES, 1, "/proc")
             total += 1
-            if _is_candidate(procfs, pid):
+            if _is_candidate(procfs, pid, programs):
                 candidates.append(pid)
     except OSError as error:
         raise HostError(f"cannot list /proc: {error.strerror}") from error
@@ -122,7 +150,7 @@ def survey(host: Host, procfs: str, budget: Budget) -> ProcessTable:
             with ProcessEntry(procfs, pid) as entry:
                 if not _is_of_node(host, entry, init):
                     others += 1
-                elif process := _process(entry, boot):
+                elif (process := _process(entry, boot)) and process.program in programs:
                     found[pid] = process
                     parents[pid] = entry.parent_and_start()[0]
         except (FileNotFoundError, ProcessLookupError):
@@ -148,7 +176,7 @@ def program_named(name: str) -> Program | None:
     plain = name.removeprefix(".").removesuffix("-wrapped")
     if plain in ("k3s-server", "k3s-agent", "rke2-server", "rke2-agent"):
         plain = plain.partition("-")[0]
-    return next((one for one in Program if one.value == plain), Program.KUBELET if plain == "hyperkube" else None)
+    return _BY_NAME.get(plain)
 
 
 def _program(entry: ProcessEntry) -> Program | None:
@@ -156,23 +184,39 @@ def _program(entry: ProcessEntry) -> Program | None:
     if known := program_named(entry.name()):
         return known
     try:
-        return program_named(entry.executable().removesuffix(_DELETED).rpartition("/")[2])
+        return _named_by(entry.executable())
     except OSError:  # a kernel thread, or another user's process: only its name is readable
         return None
 
 
-def _is_candidate(procfs: str, pid: int) -> bool:
+def _named_by(executable: str) -> Program | None:
+    return program_named(executable.removesuffix(_DELETED).rpartition("/")[2])
+
+
+def _is_candidate(procfs: str, pid: int, programs: frozenset[Program]) -> bool:
+    """By its names alone, and cheaply: every process of the node is considered in every pass."""
     try:
-        with ProcessEntry(procfs, pid) as entry:
-            return _program(entry) is not None
-    except (OSError, HostError):
-        return False  # it ended
+        fd = os.open(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            name = os.read(fd, 4 * _NAME_BYTES).decode(errors="replace").removesuffix("\n")
+        finally:
+            os.close(fd)
+        if known := program_named(name):
+            return known in programs or name == "hyperkube"
+        return _named_by(os.readlink(f"{procfs}/{pid}/exe")) in programs
+    except OSError:
+        return False  # it ended, or it is a kernel thread, or another user's
 
 
 def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
     """The rule of this module. Raises OSError, ValueError, HostError where the kernel does not answer."""
     cgroups = entry.cgroups()
-    if entry.uids() != _ROOT_ONLY or in_container(cgroups, init.cgroups) or entry.root() != init.root:
+    is_component = _program(entry) in _COMPONENTS or entry.name() == "hyperkube"
+    if is_component and _is_static_pod(cgroups, init.cgroups):
+        return True
+    if in_container(cgroups, init.cgroups) or entry.root() != init.root:
+        return False
+    if entry.uids() != _ROOT_ONLY and not (is_component and _is_service(host, entry, cgroups, init.cgroups)):
         return False
     if not _is_file_of_node(host, entry.executable()):
         return False
@@ -190,6 +234,27 @@ def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
         if below is None or any(_CONTAINER.fullmatch(part) and not part.endswith(".service") for part in below):
             return True
     return not cgroups
+
+
+def _is_static_pod(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
+    """Whether every hierarchy that has the process in a pod has it in one that a manifest of this node made."""
+    found = set()
+    for hierarchy, path in cgroups.items():
+        pods = (_POD.fullmatch(part) for part in _below(path, init.get(hierarchy, "/")) or ())
+        found |= {pod[1].isalnum() for pod in itertools.islice(filter(None, pods), 1)}
+    return found == {True}
+
+
+def _is_service(
+    host: Host, entry: ProcessEntry, cgroups: Mapping[str, str], init: Mapping[str, str]
+) -> bool:  # fmt: skip
+    """Whether systemd started it as its unit's main process, or k0s did, as another user than root."""
+    parent = entry.parent_and_start()[0]
+    path = _unit_path(cgroups, init)
+    shown = systemd.show(host, systemd.unit_of(path), "ControlGroup", "MainPID")
+    if shown.get("ControlGroup") != path:
+        return False
+    return shown.get("MainPID") == str(entry.pid) or (shown.get("MainPID") == str(parent) and "k0s" in path)
 
 
 def _below(path: str, init: str) -> list[str] | None:
@@ -212,10 +277,13 @@ def _is_file_of_node(host: Host, executable: str) -> bool:
 
 def _is_named_by_systemd(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """A unit may have a mount namespace of its own (PrivateTmp=, ProtectSystem=): systemd has to know it."""
-    hierarchy = "name=systemd" if "name=systemd" in cgroups else ""
-    parts = _below(cgroups.get(hierarchy, ""), init.get(hierarchy, "/"))
-    path = "/" + "/".join(parts or ())
+    path = _unit_path(cgroups, init)
     return systemd.show(host, systemd.unit_of(path), "ControlGroup").get("ControlGroup") == path
+
+
+def _unit_path(cgroups: Mapping[str, str], init: Mapping[str, str]) -> str:
+    hierarchy = "name=systemd" if "name=systemd" in cgroups else ""
+    return "/" + "/".join(_below(cgroups.get(hierarchy, ""), init.get(hierarchy, "/")) or ())
 
 
 def _process(entry: ProcessEntry, boot: float) -> Process | None:
@@ -225,12 +293,16 @@ def _process(entry: ProcessEntry, boot: float) -> Process | None:
     if program is None or not argv:
         return None  # ended, or became something else
     is_server = argv[1:2] in (("server",), ("agent",))
-    is_hyperkube = argv[0].rpartition("/")[2] == "hyperkube"
-    if (program in (Program.K3S, Program.RKE2) and not is_server) or (is_hyperkube and argv[1:2] != ("kubelet",)):
+    if program in (Program.K3S, Program.RKE2) and not is_server:
         return None
+    if argv[0].rpartition("/")[2] == "hyperkube":
+        program = next((one for one in (Program.KUBELET, *_COMPONENTS) if argv[1:2] == (one.value,)), None)
+        if program is None:
+            return None
     cgroups = entry.cgroups()
     unit = systemd.unit_of(cgroups.get("name=systemd") or cgroups.get("", ""))
-    return Process(entry.pid, program, argv, entry.working_directory(), _started(entry, boot), unit)
+    return Process(entry.pid, program, argv, entry.working_directory(), _started(entry, boot), unit,
+                   entry.uids()[1])  # fmt: skip
 
 
 def _words(argv: tuple[str, ...]) -> tuple[str, ...]:

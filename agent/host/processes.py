@@ -8,11 +8,12 @@ https://man7.org/linux/man-pages/man5/proc.5.html
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ _SMALL_BYTES = 16 << 10
 _INIT = 1
 _LISTEN = "0A"
 _MAX_SOCKETS = 4096
+_MAX_DESCRIPTORS = 16_384
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -109,6 +111,39 @@ class ProcessEntry:
         raw = self._read("cmdline", ARGUMENTS_BYTES)
         return tuple(os.fsdecode(word) for word in raw.removesuffix(b"\0").split(b"\0")) if raw else ()
 
+    def environment(self, prefix: str) -> Mapping[str, str]:
+        """The variables that it was started with whose names begin so. Raises HostFileError past the limit."""
+        raw = self._read("environ", ARGUMENTS_BYTES).split(b"\0")
+        pairs = (os.fsdecode(one).partition("=") for one in raw if one.startswith(os.fsencode(prefix)))
+        return {name: value for name, _, value in pairs}
+
+    def network_namespace(self) -> str:
+        """`net:[4026531840]`."""
+        return os.readlink("ns/net", dir_fd=self._fd)
+
+    def listeners(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports on which this very process accepts TCP connections, whatever namespace it is in."""
+        own = self._socket_inodes()
+        found = []
+        for name in ("tcp", "tcp6"):
+            with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+                fd = os.open(f"net/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+                with open(fd, encoding="ascii", errors="replace") as lines:
+                    found += [place for inode, place in _listening(lines) if inode in own]
+        return tuple(dict.fromkeys(found))
+
+    def _socket_inodes(self) -> frozenset[str]:
+        fd = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        found = set()
+        try:
+            with os.scandir(fd) as entries:
+                for entry in itertools.islice(entries, _MAX_DESCRIPTORS):
+                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                        found.add(os.readlink(entry.name, dir_fd=fd))
+        finally:
+            os.close(fd)
+        return frozenset(one[8:-1] for one in found if one.startswith("socket:["))
+
     def _read(self, name: str, limit_bytes: int = _SMALL_BYTES) -> bytes:
         return read_regular(name, f"/proc/{self.pid}/{name}", limit_bytes, parent=self._fd)
 
@@ -132,18 +167,21 @@ def listening(procfs: str, port: int) -> tuple[str, ...]:
     for name in ("tcp", "tcp6"):
         try:
             with open(f"{procfs}/{_INIT}/net/{name}", encoding="ascii", errors="replace") as lines:
-                for line in itertools.islice(lines, 1, _MAX_SOCKETS):
-                    fields = line.split()
-                    if len(fields) < 8 or fields[3] != _LISTEN:
-                        break
-                    address, _, number = fields[1].partition(":")
-                    if int(number, 16) == port and fields[7] == "0":
-                        found.append(_ip(address))
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        except ValueError:
+                found += [address for _, (address, number) in _listening(lines, uid="0") if number == port]
+        except (FileNotFoundError, ValueError):  # a kernel without IPv6
             continue
     return tuple(dict.fromkeys(found))
+
+
+def _listening(lines: Iterable[str], uid: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
+    """Inode, address and port of each listening socket, of one user's where it is named. Raises ValueError."""
+    for line in itertools.islice(lines, 1, _MAX_SOCKETS):
+        fields = line.split()
+        if len(fields) < 10 or fields[3] != _LISTEN:
+            break
+        address, _, number = fields[1].partition(":")
+        if uid in ("", fields[7]):
+            yield fields[9], (_ip(address), int(number, 16))
 
 
 def _ip(text: str) -> str:

@@ -35,7 +35,7 @@ from agent.sandbox.settings import KubeletSettings, Settings
 DAEMONSET = "node-hardening-agent"
 POLICY = "node-hardening-config"
 # What agents of one machine cannot share, and what does not answer in a sandbox.
-_HERE: dict[str, dict[str, Any]] = {"metrics": {"address": ""}, "kubelet": {"probe": False}}
+_HERE: dict[str, dict[str, Any]] = {"metrics": {"address": ""}, "kubelet": {"probe": False}, "version": {"mode": "off"}}
 _LOOK_SECONDS = 0.5
 _DOWN_SECONDS = 1.5
 

@@ -59,7 +59,7 @@ def test_the_json_document_is_what_scripts_are_promised(root: Path, quiet: Path)
     assert (said["node"], said["status"]) == ("n1", "fail")
     for finding in said["findings"]:
         assert list(finding) == KEYS
-        assert all(isinstance(value, str) for value in finding.values())
+        assert all(isinstance(value, str) for name, value in finding.items() if name != "cis")
         assert finding["status"] in {status.value for status in Status}
         assert finding["severity"] in {severity.value for severity in Severity}
         assert finding["id"].startswith(f"{finding['control']}/")

@@ -153,6 +153,7 @@ class Agent:
         base = {
             "metrics": {"address": f"127.0.0.1:{self.port}"},
             "kubelet": {"probe": False},
+            "version": {"mode": "off"},  # depends on the calendar
             **{kind: {"profiles": str(self.profiles / kind)} for kind in profile_kinds()},
             "reboot": {"mode": "off"},
         }

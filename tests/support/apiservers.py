@@ -159,7 +159,7 @@ def emulator(folder: Path, settings: Mapping[str, Any] | None = None, *names: st
         yield ApiServer(sandbox.url, sandbox.token, certificates.ca, sandbox)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:
@@ -181,7 +181,7 @@ def control_plane(assets: Path, folder: Path, *names: str) -> Iterator[ApiServer
         timeout=60,
     )
     (folder / "tokens.csv").write_text('admin-token,admin,admin-uid,"system:masters"\n', encoding="utf-8")
-    client, peer, secure = (f"127.0.0.1:{port}" for port in _free_ports(3))
+    client, peer, secure = (f"127.0.0.1:{port}" for port in free_ports(3))
     etcd = [
         str(assets / "etcd"),
         "--name=e",

@@ -13,7 +13,7 @@ from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.check import Facts
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.probe import ProbeResult
-from agent.host import Host, Process, ProcessTable
+from agent.host import Host, Process, ProcessTable, Program, identity
 from agent.host.identity import program_named
 from agent.model import Finding, Status
 
@@ -30,7 +30,7 @@ class StagedHost(Host):
         super().__init__(root)
         self._passes = list(passes)
 
-    def processes(self) -> ProcessTable:
+    def processes(self, _programs: frozenset[Program] = identity.NODE_PROGRAMS) -> ProcessTable:
         found = self._next()
         return ProcessTable(tuple(found), total=len(found))
 

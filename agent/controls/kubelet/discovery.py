@@ -37,7 +37,10 @@ _UNITS = {
     "microshift.service": Program.MICROSHIFT,
     "snap.microk8s.daemon-kubelite.service": Program.KUBELITE,
 }
-_K3S_VALUED = frozenset(("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg"))
+_K3S_VALUED = frozenset(
+    ("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg", "kube-apiserver-arg", "etcd-arg",
+     "kube-controller-manager-arg", "kube-scheduler-arg")
+)  # fmt: skip
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
@@ -142,11 +145,11 @@ def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
     unit = process.unit or "snap.microk8s.daemon-kubelite.service"
     doubt, proxy_problem, flags, proxy = "", "", Flags(()), None
     try:
-        flags = kubelet_flags.parse(tuple(_args_file(host, path)))
+        flags = kubelet_flags.parse(tuple(args_file(host, path)))
     except HostError as error:
         doubt = f"the arguments of kubelite cannot be read: {error}"
     try:
-        proxy = kubelet_flags.parse(tuple(_args_file(host, proxy_path)))
+        proxy = kubelet_flags.parse(tuple(args_file(host, proxy_path)))
     except HostFileMissing:
         pass  # MicroK8s runs without kube-proxy then
     except HostError as error:
@@ -156,8 +159,11 @@ def _microk8s(host: Host, process: Process, own: Flags) -> Launch:
     )
 
 
-def _args_file(host: Host, path: str) -> Iterator[Argument]:
-    """One or more arguments a line; quotes are dropped, `#` begins a comment line, ${SNAP_DATA} is put in."""
+def args_file(host: Host, path: str) -> Iterator[Argument]:
+    """One or more arguments a line; quotes are dropped, `#` begins a comment line, ${SNAP_DATA} is put in.
+
+    Raises HostError.
+    """
     data = posixpath.dirname(posixpath.dirname(path))
     known = {"SNAP_DATA": data, "SNAP_COMMON": posixpath.join(posixpath.dirname(data), "common")}
     for number, line in enumerate(host.read_text(path, limit_bytes=ARGUMENTS_BYTES).splitlines(), 1):
@@ -172,19 +178,7 @@ def _args_file(host: Host, path: str) -> Iterator[Argument]:
 
 def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Launch | None:
     unit = process.unit or ("k3s.service" if role == "server" else "k3s-agent.service")
-    doubt = ""
-    own: Sequence[str] | None = visible or units.exec_start(host, unit)
-    if own is None:
-        doubt = f"k3s hides its arguments in /proc, and those of {unit} cannot be read"
-        own = ()
-    elif not visible:
-        own = own[own.index(role) + 1 :] if role in own else ()
-        doubt = (
-            f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
-        )
-    cli = kubelet_flags.parse(
-        kubelet_flags.arguments(own), boolean=frozenset(("disable-agent", "disable-kube-proxy")), valued=_K3S_VALUED
-    )
+    cli, doubt = _k3s_cli(host, unit, role, visible)
     if cli.text("disable-agent") == "true":
         return None
     config = cli.text("config", "c", default=K3S_CONFIG)
@@ -203,11 +197,38 @@ def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Lau
     except (HostError, DocumentRefused) as error:
         doubt, flags = doubt or f"the configuration of k3s cannot be read: {error}", Flags(())
     disabled = cli.text("disable-kube-proxy") == "true"
-    proxy = None if disabled or doubt else kubelet_flags.parse(_put_together({}, extra.get("kube-proxy-arg", ())))
+    proxy = None if disabled or doubt else kubelet_flags.parse(put_together({}, extra.get("kube-proxy-arg", ())))
     place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
     return Launch(
         process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, flag_files
     )
+
+
+def _k3s_cli(host: Host, unit: str, role: str, visible: Sequence[str]) -> tuple[Flags, str]:
+    """k3s's own flags, and why they are not known."""
+    doubt = ""
+    own: Sequence[str] | None = visible or units.exec_start(host, unit)
+    if own is None:
+        doubt = f"k3s hides its arguments in /proc, and those of {unit} cannot be read"
+        own = ()
+    elif not visible:
+        own = own[own.index(role) + 1 :] if role in own else ()
+        doubt = (
+            f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
+        )
+    switches = frozenset(("disable-agent", "disable-kube-proxy"))
+    return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=switches, valued=_K3S_VALUED), doubt
+
+
+def k3s_extra(host: Host, process: Process, names: Sequence[str]) -> tuple[str, Mapping[str, Sequence[Argument]]]:
+    """The arguments that `k3s server` passes on by these names, and its configuration file. Raises AgentError."""
+    cli, doubt = _k3s_cli(host, process.unit or "k3s.service", "server", process.argv[2:])
+    if doubt:
+        raise HostError(doubt)
+    config = cli.text("config", "c", default=K3S_CONFIG)
+    settings = _k3s_config(host, _k3s_files(host, config))
+    given = {name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ()) for name in names}
+    return config, given
 
 
 def _k3s_files(host: Host, path: str) -> tuple[str, ...]:
@@ -258,10 +279,10 @@ def _k3s_flags(host: Host, data: str, extra: Sequence[Argument]) -> Flags:
             "tls-cert-file": f"{agent}/serving-kubelet.crt",
             "tls-private-key-file": f"{agent}/serving-kubelet.key",
         }
-    return kubelet_flags.parse(_put_together(own, extra))
+    return kubelet_flags.parse(put_together(own, extra))
 
 
-def _put_together(own: Mapping[str, str], extra: Sequence[Argument]) -> tuple[Argument, ...]:
+def put_together(own: Mapping[str, str], extra: Sequence[Argument]) -> tuple[Argument, ...]:
     """util.GetArgs: `name=value` replaces the default, `name+=` comes after it, `name-=` before it."""
     values: dict[str, list[Argument]] = {
         name: [Argument(f"--{name}={value}", "set by k3s")] for name, value in own.items()

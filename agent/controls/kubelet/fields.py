@@ -155,7 +155,7 @@ def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
     if not given:
         return None
     if field.kind is Kind.LIST:
-        return tuple(item for flag in given for item in _csv(flag.value))
+        return tuple(item for flag in given for item in split_csv(flag.value))
     if field.kind is Kind.GATES:
         return _gates([flag.value for flag in given])
     text = given[-1].value
@@ -176,8 +176,8 @@ def spelled(value: Any) -> str:
     return str(value) if value != "" else '""'
 
 
-def _csv(text: str) -> Sequence[str]:
-    """pflag's StringSlice: one line of CSV, quotes only around a whole item."""
+def split_csv(text: str) -> Sequence[str]:
+    """pflag's StringSlice: one line of CSV, quotes only around a whole item. Raises Wrong."""
     if not _CSV.fullmatch(text):
         raise Wrong(f"{text[:80]!r} is not a comma-separated list")
     try:

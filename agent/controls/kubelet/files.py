@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from agent.controls.kubelet import fields, units
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import CONTROL, CheckResult, Row
 from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.effective import Effective
 from agent.errors import HostError, HostFileMissing
@@ -26,6 +26,7 @@ _BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
 PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
+_CNI_NUMBERS = ("1.1.9", "1.1.10")
 _SOCKETS = (
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
@@ -51,6 +52,7 @@ class Group:
     """Files that are judged alike. paths: those that should be looked at; trouble: why not all of them are known.
 
     mode_id, owner_id: ids of the two findings; an empty owner_id puts both into one. any_group: the group is free.
+    owners: users who may own them. control, cis, section: of the findings, where they are not the kubelet's.
     """
 
     mode_id: str
@@ -61,6 +63,10 @@ class Group:
     paths: tuple[str, ...]
     trouble: str = ""
     any_group: bool = False
+    owners: tuple[int, ...] = (0,)
+    control: str = CONTROL
+    cis: tuple[str, ...] = ()
+    section: str = "K4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
-        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble),
+        Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble, cis=_CNI_NUMBERS),
         Group("file/socket", "", "The runtime's sockets", high, 0o775, sockets, any_group=True),
     )
 
@@ -134,11 +140,12 @@ def judge(group: Group, found_files: Sequence[FoundFile]) -> tuple[Finding, ...]
 
 
 def _finding(group: Group, id_: str, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
-    owned = "root" if group.any_group else "root:root"
+    owned = ("root" if group.owners == (0,) else "its user") if group.any_group else "root:root"
     allowed = "not world-writable" if group.any_group else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
     what = " and ".join(["mode"] * mode + ["owner"] * owner)
-    row = Row(id_, f"{group.title}: {what}", group.severity, expected)
+    row = Row(id_, f"{group.title}: {what}", group.severity, expected,
+              control=group.control, cis=group.cis, section=group.section)  # fmt: skip
     return row.finding(_verdict(group, found_files, mode=mode, owner=owner))
 
 
@@ -158,7 +165,7 @@ def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owne
         elif mode and excess:
             wrong.append(f"{one.path} is {one.stat.mode:04o}")
             steps.append(f"chmod {one.stat.mode & group.maximum:04o} {one.path}")
-        foreign = one.stat.uid != 0 or (one.stat.gid != 0 and not group.any_group)
+        foreign = one.stat.uid not in group.owners or (one.stat.gid != 0 and not group.any_group)
         if owner and foreign:
             wrong.append(f"{one.path} is owned by {one.stat.uid}:{one.stat.gid}")
             steps.append(f"chown {'root' if group.any_group else 'root:root'} {one.path}")

@@ -121,7 +121,7 @@ def test_a_new_control_may_be_off(tmp_path: Path) -> None:
 def test_the_policy_has_a_section_and_the_docs_a_page_for_each_control() -> None:
     """What a control touches beside its own package."""
     for spec in registry.CONTROLS:
-        assert camel(spec.name.replace("-", "_")) in keys(schema.Config)
+        assert any(key.attribute == spec.name.replace("-", "_") for key in keys(schema.Config).values())
         assert (ROOT / "docs/controls" / f"{spec.name}.md").is_file()
 
 

@@ -1,0 +1,134 @@
+"""What the configuration files of the API server ask for: authentication, authorization, admission, encryption, audit.
+
+A file that a running server has read is valid (it decodes strictly); what does not look so is unknown, never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agent.controls.control_plane.check import Facts, Unknown
+
+_HEALTH = frozenset(("/livez", "/readyz", "/healthz"))
+_DATA = (("", "secrets"), ("", "configmaps"), ("authentication.k8s.io", "tokenreviews"))
+
+
+def anonymous(facts: Facts) -> tuple[bool, tuple[str, ...], str]:
+    """Whether anonymous requests are let in, on which paths alone (none: on all), and the place. Raises Unknown."""
+    if facts.value("authentication-config"):
+        path, document = facts.document("authentication-config")
+        given = document.get("anonymous")
+        if given is not None:
+            body = mapping(given, f"{path}: anonymous")
+            paths = tuple(str(mapping(one, path).get("path", "")) for one in sequence(body.get("conditions"), path))
+            return body.get("enabled") is True, paths, path
+    modes = facts.value("authorization-mode")
+    on = bool(facts.value("anonymous-auth"))
+    if on and not facts.value("authorization-config") and (not modes or "AlwaysAllow" in modes):
+        return False, (), "--authorization-mode=AlwaysAllow switches it off"
+    return on, (), facts.source("anonymous-auth")
+
+
+def only_health(paths: Sequence[str]) -> bool:
+    """Whether anonymous requests reach nothing but health checks."""
+    return bool(paths) and all(path in _HEALTH or path.rpartition("/")[0] in _HEALTH for path in paths)
+
+
+def authorizers(facts: Facts) -> tuple[tuple[str, ...], str, Sequence[Mapping[str, Any]]]:
+    """The types of the authorizers in order, the place, and those of the file in whole. Raises Unknown."""
+    if not facts.value("authorization-config"):
+        modes = tuple(facts.value("authorization-mode")) or ("AlwaysAllow",)
+        return modes, facts.source("authorization-mode"), ()
+    path, document = facts.document("authorization-config")
+    given = [mapping(one, f"{path}: authorizers") for one in sequence(document.get("authorizers"), path)]
+    return tuple(str(one.get("type", "")) for one in given), path, given
+
+
+def pod_security(facts: Facts) -> Mapping[str, Any] | None:
+    """The PodSecurityConfiguration of the admission configuration; None without one. Raises Unknown."""
+    if not facts.value("admission-control-config-file"):
+        return None
+    path, document = facts.document("admission-control-config-file")
+    for plugin in sequence(document.get("plugins"), path):
+        one = mapping(plugin, f"{path}: plugins")
+        if one.get("name") != "PodSecurity":
+            continue
+        if isinstance(one.get("configuration"), Mapping):
+            return mapping(one["configuration"], path)
+        if one.get("path"):
+            raise Unknown(f"{path}: the configuration of PodSecurity is in {one['path']}")
+    return None
+
+
+def secrets_provider(facts: Facts) -> str:
+    """Which provider writes secrets: the first of the first entry that names them; empty without. Raises Unknown."""
+    path, document = facts.document("encryption-provider-config")
+    for entry in sequence(document.get("resources"), path):
+        one = mapping(entry, f"{path}: resources")
+        names = [str(name) for name in sequence(one.get("resources"), path)]
+        if any(name in ("secrets", "*.", "*.*", "secrets.") for name in names):
+            first: Any = next(iter(sequence(one.get("providers"), path)), {})
+            return next(iter(mapping(first, f"{path}: providers")), "")
+    return ""
+
+
+def audit_gaps(document: Mapping[str, Any], path: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether the policy logs anything, and what it leaves out or tells too much of. Raises Unknown.
+
+    The first rule that matches a request decides; what no rule matches is not logged.
+    """
+    rules = [mapping(one, f"{path}: rules") for one in sequence(document.get("rules"), path)]
+    if not any(str(rule.get("level")) != "None" for rule in rules):
+        return False, ("no rule logs anything",)
+    gaps = list(_leaks(rules))
+    every = next((rule for rule in rules if not _narrowed(rule)), None)
+    if every is None or every.get("level") == "None":
+        gaps.append("requests that no rule names are not logged")
+    if {str(one) for one in sequence(document.get("omitStages"), path)} >= {
+        "RequestReceived",
+        "ResponseComplete",
+        "ResponseStarted",
+    }:
+        gaps.append("omitStages leaves out every stage of an answered request")
+    return True, tuple(gaps)
+
+
+def _leaks(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for group, resource in _DATA:
+        rule = next((one for one in rules if _covers(one, group, resource)), None)
+        if rule is not None and rule.get("level") in ("Request", "RequestResponse"):
+            yield f"{resource} are logged with their content ({rule['level']})"
+
+
+def _covers(rule: Mapping[str, Any], group: str, resource: str) -> bool:
+    """Whether a rule is the one for all requests to that resource."""
+    if not _narrowed(rule):
+        return True
+    if any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces", "nonResourceURLs")):
+        return False
+    for one in sequence(rule.get("resources"), "resources of a rule"):
+        if mapping(one, "resources of a rule").get("group", "") in (group, "*") and not one.get("resourceNames"):
+            names = sequence(one.get("resources"), "resources of a rule")
+            if not names or resource in names or "*" in names:
+                return True
+    return False
+
+
+def _narrowed(rule: Mapping[str, Any]) -> bool:
+    keys = ("users", "userGroups", "verbs", "resources", "namespaces", "nonResourceURLs")
+    return any(rule.get(key) for key in keys)
+
+
+def mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """The value as a mapping. Raises Unknown."""
+    if not isinstance(value, Mapping):
+        raise Unknown(f"{where}: not a mapping")
+    return value
+
+
+def sequence(value: Any, where: str) -> Sequence[Any]:
+    """The value as a list; nothing is an empty one. Raises Unknown."""
+    if value is not None and not isinstance(value, list):
+        raise Unknown(f"{where}: not a list")
+    return value or ()

@@ -1,0 +1,104 @@
+"""From what was seen of the control plane to findings: one for each check of each component, worst first. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers
+from agent.controls.control_plane.check import Facts
+from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
+from agent.controls.kubelet import files as file_checks
+from agent.controls.kubelet.check import CheckResult, Row
+from agent.errors import HostError
+from agent.host import Program
+from agent.model import Finding, Severity, Status, worst_first
+
+CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS)
+_PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD)
+# Read once, at the start. What is read again when it changes: authentication, authorization, certificates.
+_READ_ONCE = ("audit-policy-file", "admission-control-config-file", "encryption-provider-config", "config",
+              "config-file")  # fmt: skip
+_TOLERANCE_SECONDS = 2.0
+
+
+def findings(seen: Observation) -> Iterator[Finding]:
+    """Every finding of a node that runs at least one component, or should."""
+    for program in _PROGRAMS:
+        running = [one for one in seen.seen if one.component.program is program]
+        yield _process(seen, program, running)
+        found = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen)]
+        yield from worst_of_each(found)
+    for group, found_files in files.look(seen):
+        if group.paths:
+            # A group whose owners are free accepts any group; the mode alone decides.
+            yield from file_checks.judge(group, found_files)
+
+
+def worst_of_each(found: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for each id."""
+    by_id: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_id.setdefault(finding.id, []).append(finding)
+    yield from (worst_first(some)[0] for some in by_id.values())
+
+
+def _judge(one: ObservedComponent, seen: Observation) -> Iterator[Finding]:
+    facts = Facts(one, seen)
+    for check in CHECKS:
+        if check.program is one.component.program:
+            yield check.finding(check.result(facts))
+    yield _row(one.component.program, "drift", "It runs with what is in its files", Severity.MEDIUM,
+               "nothing changed since").finding(_drift(facts))  # fmt: skip
+
+
+def _row(program: Program, id_: str, title: str, severity: Severity, expected: str) -> Row:
+    short = program.value.removeprefix("kube-")
+    return Row(f"{short}/{id_}", title, severity, expected, control=CONTROL, section="K1")
+
+
+def _process(seen: Observation, program: Program, running: Sequence[ObservedComponent]) -> Finding:
+    row = _row(program, "process", f"{program.value} can be audited", Severity.HIGH, "one process, or none here")
+    aside = f"; {seen.table.others} processes with such a name are not the node's own" if seen.table.others else ""
+    if running:
+        names = ", ".join(one.component.called for one in running)
+        reasons = [reason for one in running if (reason := one.component.doubt)]
+        if reasons:
+            return row.finding(CheckResult(Status.UNKNOWN, f"{names}: {'; '.join(reasons)}{aside}", "processes",
+                                           "Fix the cause; the next pass checks again."))  # fmt: skip
+        status = Status.PASS if len(running) == 1 else Status.INFO
+        return row.finding(CheckResult(status, f"{names}{aside}", "processes"))
+    if manifest := seen.manifests.get(program):
+        observed = f"no such process, although {manifest} is there{aside}"
+        step = "Find out why the kubelet does not run it (`crictl ps -a`); the next pass checks again."
+        return row.finding(CheckResult(Status.UNKNOWN, observed, manifest, step))
+    return row.finding(CheckResult(Status.NOT_APPLICABLE, f"not on this node{aside}", "processes"))
+
+
+def _drift(facts: Facts) -> CheckResult:
+    one = facts.component
+    manifest = facts.all.manifests.get(one.program, "")
+    required = command_of(facts.all.host, manifest)
+    if required and not one.embedded and not any("$(" in word for word in required):
+        ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
+        if (posixpath.basename(required[0]), *required[1:]) != ours:
+            step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
+            return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
+    newer = []
+    for name in _READ_ONCE:
+        try:
+            path = one.path(name)
+            if path and one.view.stat(path).mtime_ns / 1e9 > one.process.started + _TOLERANCE_SECONDS:
+                newer.append(path)
+        except (HostError, KeyError):
+            continue
+    if newer:
+        observed = f"changed after it started: {', '.join(newer)}; unknown whether it runs with that content"
+        return CheckResult(Status.UNKNOWN, observed, one.called, f"Restart {one.program.value}.")
+    return CheckResult(Status.PASS, "nothing changed since it started", one.called)
+
+
+def _named(one: ObservedComponent, finding: Finding, running: int) -> Finding:
+    pid = f"pid {one.component.process.pid}: "
+    return replace(finding, observed=pid + finding.observed) if running > 1 else finding

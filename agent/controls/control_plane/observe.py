@@ -1,0 +1,207 @@
+"""Everything that is read about the control plane of this node in one pass. It refuses to judge.
+
+A component may end at any moment: what was read of one that is gone afterwards is discarded.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.controls.control_plane import MANIFESTS, components, probe
+from agent.controls.control_plane.components import Component
+from agent.controls.control_plane.probe import Response
+from agent.controls.kubelet import yaml_tree
+from agent.errors import AgentError, HostError, HostFileMissing
+from agent.host import Host, ProcessTable, Program
+from agent.host.budget import CONFIG_BYTES
+
+# Whether the API server allows what no rule can allow: a verb that no role names.
+AllowsAnything = Callable[[], bool | None]
+
+_VERSION = re.compile(r"v1\.(\d{1,3})\.")
+_FLAGZ = ("application/json;as=Flagz;v=v1beta1;g=config.k8s.io", "application/json;as=Flagz;v=v1alpha1;g=config.k8s.io")
+_PATHS: Mapping[Program, tuple[str, ...]] = {
+    Program.API_SERVER: ("/version", "/api/v1/nodes", "/debug/pprof/"),
+    Program.CONTROLLER_MANAGER: ("/healthz", "/metrics", "/debug/pprof/"),
+    Program.SCHEDULER: ("/healthz", "/metrics", "/debug/pprof/"),
+    Program.ETCD: ("/version",),
+}
+_EMBEDDED_PORTS: Mapping[Program, frozenset[int]] = {
+    Program.API_SERVER: frozenset((6443, 6444, 16443)),
+    Program.CONTROLLER_MANAGER: frozenset((10257,)),
+    Program.SCHEDULER: frozenset((10259,)),
+    Program.ETCD: frozenset((2379, 2380, 2381, 2382)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A port that a component listens on, and its answers without credentials: over TLS and in the clear, by path."""
+
+    address: str
+    port: int
+    tls: Mapping[str, Response]
+    plain: Mapping[str, Response]
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedComponent:
+    """One component with its sockets. unprobed: why its sockets are not known, or were not asked."""
+
+    component: Component
+    sockets: tuple[Socket, ...] = ()
+    unprobed: str = ""
+
+    def answers(self, path: str) -> tuple[tuple[str, Response], ...]:
+        """Every answer over HTTP to that path, each with the URL."""
+        found = [(f"https://{one}{path}", one.tls[path]) for one in self.sockets if path in one.tls]
+        found += [(f"http://{one}{path}", one.plain[path]) for one in self.sockets if path in one.plain]
+        return tuple((url, answer) for url, answer in found if answer.status is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The control plane as found. manifests: static pod manifests by program. allows_anything: None when unknown."""
+
+    host: Host
+    table: ProcessTable
+    seen: tuple[ObservedComponent, ...] = ()
+    manifests: Mapping[Program, str] = field(default_factory=dict)
+    allows_anything: bool | None = None
+
+    def of(self, program: Program) -> ObservedComponent | None:
+        """The component of that program."""
+        return next((one for one in self.seen if one.component.program is program), None)
+
+
+def observe(
+    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None
+) -> Observation:  # fmt: skip
+    """One pass. host: within a budget. probing: whether ports are asked."""
+    found = components.find(host, table.processes)
+    seen = [_see(host, one, probing=probing) for one in found]
+    running = host.still_running(one.component.process for one in seen)
+    kept = tuple(one for one in seen if one.component.process in running)
+    manifests = dict(_manifests(host))
+    kept = tuple(replace(one, component=_versioned(one, kept, manifests, host)) for one in kept)
+    asked = allows_anything() if allows_anything is not None and kept else None
+    return Observation(host, table, kept, manifests, asked)
+
+
+def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
+    try:
+        with host.entry_of(one.process) as entry:
+            places = entry.listeners()
+            shared = entry.network_namespace() == own_network()
+    except (OSError, ValueError, HostError) as error:
+        return ObservedComponent(one, unprobed=f"its sockets cannot be read: {error}")
+    if one.embedded:
+        places = tuple(place for place in places if place[1] in _EMBEDDED_PORTS[one.program])
+    reason = "" if probing else "controlPlane.probe is false"
+    reason = reason if shared else "it is in another network namespace than the agent (hostNetwork: true)"
+    places = places[:8]
+    if reason:
+        return ObservedComponent(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
+    sockets = tuple(_ask(one.program, address, port) for address, port in places)
+    return ObservedComponent(replace(one, flagz=_flagz(sockets)), sockets)
+
+
+def own_network() -> str:
+    """The network namespace of the agent."""
+    return str(Path("/proc/self/ns/net").readlink())
+
+
+def _ask(program: Program, address: str, port: int) -> Socket:
+    place = target(address)
+    first, *others = _PATHS[program]
+    plain = probe.get(place, port, first, tls=False)
+    tls: dict[str, Response] = {}
+    if plain.status in (None, 400):
+        tls[first] = probe.get(place, port, first, tls=True)
+        speaks = tls[first].status is not None
+        tls |= {path: probe.get(place, port, path, tls=True) for path in others if speaks}
+        return Socket(address, port, tls, {first: plain} if plain.status is None else {})
+    more = {path: probe.get(place, port, path, tls=False) for path in others}
+    return Socket(address, port, {}, {first: plain, **more})
+
+
+def target(address: str) -> str:
+    """Where to reach what listens on that address."""
+    ip = ipaddress.ip_address(address)
+    return ("127.0.0.1" if ip.version == 4 else "::1") if ip.is_unspecified else address
+
+
+def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
+    """The flags as the component parsed them, where it answers without credentials."""
+    for one in sockets:
+        if not any(answer.status == 200 for path, answer in one.tls.items() if path in ("/metrics", "/api/v1/nodes")):
+            continue  # it would be refused: /flagz is for system:monitoring
+        for accept in _FLAGZ:
+            answer = probe.get(target(one.address), one.port, "/flagz", tls=True, accept=accept)
+            flags = answer.json().get("flags") if answer.status == 200 else None
+            if isinstance(flags, dict):
+                return {str(name).removeprefix("--"): str(value) for name, value in flags.items()}
+    return {}
+
+
+def _versioned(
+    one: ObservedComponent, seen: Iterable[ObservedComponent], manifests: Mapping[Program, str], host: Host
+) -> Component:
+    """With the minor version: its own answer, its manifest's image, or what the API server of this node answers."""
+    program = one.component.program
+    answers = [answer.json().get("gitVersion") for _, answer in one.answers("/version")]
+    image = _image(host, manifests.get(program, ""))
+    if program is not Program.ETCD and not (image or any(answers)):
+        answers += [answer.json().get("gitVersion") for other in seen for _, answer in other.answers("/version")]
+    texts = [str(text) for text in (*answers, image) if text]
+    found = next((match for text in texts if (match := _VERSION.search(text))), None)
+    return replace(one.component, version=int(found[1]) if found else 0)
+
+
+def _manifests(host: Host) -> Iterable[tuple[Program, str]]:
+    """The static pods of the control plane, by the kubelet's usual folders."""
+    for folder in MANIFESTS:
+        try:
+            names = host.names(folder)
+        except HostError:
+            continue
+        for name in names:
+            stem = name.rpartition(".")[0].removeprefix("talos-").removesuffix("-pod")
+            known = next((one for one in Program if one.value == stem), None)
+            if known is not None:
+                yield known, f"{folder}/{name}"
+
+
+def command_of(host: Host, path: str) -> tuple[str, ...]:
+    """The command line that a manifest requires; empty when that is not known."""
+    first = _container(host, path)
+    words = [word for key in ("command", "args") if isinstance(given := first.get(key), list) for word in given]
+    return tuple(str(word) for word in words)
+
+
+def _image(host: Host, path: str) -> str:
+    return str(_container(host, path).get("image", ""))
+
+
+def _container(host: Host, path: str) -> Mapping[str, Any]:
+    document = _document(host, path) if path else {}
+    spec = document.get("spec")
+    containers = spec.get("containers") if isinstance(spec, dict) else None
+    first = containers[0] if isinstance(containers, list) and containers else None
+    return first if isinstance(first, dict) else {}
+
+
+def _document(host: Host, path: str) -> Mapping[str, Any]:
+    try:
+        content = host.read_bytes(path, limit_bytes=CONFIG_BYTES)
+        return {key: yaml_tree.to_json(value) for key, value in yaml_tree.load(content, path).items()}
+    except (AgentError, HostFileMissing):
+        return {}

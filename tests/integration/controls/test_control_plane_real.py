@@ -1,0 +1,90 @@
+"""The control-plane control on a real kube-apiserver and etcd, and what the agent asks of an API server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from agent.errors import KubeError
+from agent.kube.access import find
+from agent.kube.client import Kube
+from agent.kube.questions import Questions
+from agent.model import Status
+from tests.support.apiservers import ApiServer, Client
+from tests.support.control_planes import ControlPlane
+
+PASS, FAIL, INFO = Status.PASS, Status.FAIL, Status.INFO
+
+
+def _pid(word: str) -> int:
+    """Of the process that has this word among its arguments."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if word in (entry / "cmdline").read_bytes().decode(errors="replace").split("\0"):
+                return int(entry.name)
+        except OSError:
+            continue
+    raise LookupError(word)
+
+
+@pytest.mark.real_only
+def test_a_real_control_plane_comes_out_as_it_is(api: ApiServer, tmp_path: Path) -> None:
+    """Anonymous on behind RBAC alone, static tokens, no Node authorizer, etcd in the clear; defaults of 1.36."""
+    node = ControlPlane(tmp_path / "node")
+    server = _pid(f"--secure-port={urlsplit(api.url).port}")
+    words = Path(f"/proc/{server}/cmdline").read_text().split("\0")
+    etcd = next(word.partition("=")[2] for word in words if word.startswith("--etcd-servers="))
+    node.show(server)
+    node.show(_pid(f"--listen-client-urls={etcd}"))
+    begun = time.process_time()
+    found = node.audit()
+    assert time.process_time() - begun < 2
+    expected = {
+        "apiserver/anonymous": FAIL, "apiserver/anonymous-live": INFO, "apiserver/always-allow": PASS,
+        "apiserver/authorizer-rbac": PASS, "apiserver/authorizer-node": FAIL, "apiserver/token-file": FAIL,
+        "apiserver/service-account": FAIL, "apiserver/etcd": FAIL, "apiserver/audit": FAIL,
+        "apiserver/audit-maxage": PASS, "apiserver/encryption": FAIL, "apiserver/profiling": FAIL,
+        "apiserver/tls-minimum": PASS, "etcd/tls": FAIL, "etcd/client-certificates": FAIL, "etcd/peer-tls": FAIL,
+        "etcd/pprof": PASS, "scheduler/process": Status.NOT_APPLICABLE,
+    }  # fmt: skip
+    assert {id_: found[id_].status for id_ in expected} == expected, [found[id_].observed for id_ in expected]
+    assert "in the clear: HTTP 200" in found["etcd/tls"].observed
+
+
+def _questions(api: ApiServer, folder: Path, token: str = "") -> Questions:
+    access = find({}, kubeconfig=str(api.kubeconfig(folder / "kubeconfig", token)))
+    return Questions(Kube(access, node="n1"), "n1", clock=time.monotonic)
+
+
+def test_a_made_up_verb_is_allowed_to_who_may_do_everything(api: ApiServer, tmp_path: Path) -> None:
+    assert _questions(api, tmp_path).allows_anything() is True
+
+
+def test_versions_come_from_the_server_and_the_node(api: ApiServer, client: Client, tmp_path: Path) -> None:
+    client.delete("/api/v1/nodes/n1")
+    questions = _questions(api, tmp_path)
+    with pytest.raises(KubeError):
+        questions.versions()
+    info = dict.fromkeys(
+        ("machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "operatingSystem",
+         "architecture", "kubeProxyVersion"), "x",
+    )  # fmt: skip
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+    assert client.post("/api/v1/nodes", node).ok
+    patch = {"status": {"nodeInfo": {**info, "kubeletVersion": "v1.35.1"}}}
+    assert client.patch("/api/v1/nodes/n1/status", patch).ok
+    with pytest.raises(KubeError):  # the refusal is kept for a while: no request for each pass
+        questions.versions()
+    found = _questions(api, tmp_path).versions()
+    assert found is not None
+    assert (found[0][:3], found[1]) == ("v1.", "v1.35.1")
+    client.delete("/api/v1/nodes/n1")
+
+
+def test_an_api_server_that_is_away_is_no_property_of_the_node(api: ApiServer, tmp_path: Path) -> None:
+    gone = ApiServer("https://127.0.0.1:1", api.token, api.ca)
+    assert _questions(gone, tmp_path).allows_anything() is None
+    assert _questions(gone, tmp_path).versions() is None

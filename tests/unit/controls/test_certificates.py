@@ -1,0 +1,141 @@
+"""The certificates control on a PKI as kubeadm makes it, with real certificates."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from agent.config import schema
+from agent.controls import base
+from agent.controls import x509 as reader
+from agent.controls.certificates import CertificatesControl
+from agent.host import Host
+from agent.model import Finding, Severity, Status
+from tests.support.kubelets import plant
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+PKI = "/etc/kubernetes/pki"
+CURRENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+PASS, FAIL, UNKNOWN, NONE = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.NOT_APPLICABLE
+
+
+@cache
+def key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def private() -> str:
+    form = serialization.PrivateFormat.PKCS8
+    return key().private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+
+def certificate(days: float, *, group: str = "kubeadm:cluster-admins", since: float = -10) -> str:
+    """One that ends in so many days from NOW."""
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group), x509.NameAttribute(NameOID.COMMON_NAME, "someone")]
+    )
+    built = x509.CertificateBuilder(x509.Name([]), name, key().public_key(), 77)
+    made = built.not_valid_before(NOW + timedelta(days=since)).not_valid_after(NOW + timedelta(days=days))
+    return made.sign(key(), hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def kubeconfig(pem: str) -> str:
+    return f"users: [{{name: u, user: {{client-certificate-data: {base64.b64encode(pem.encode()).decode()}}}}}]\n"
+
+
+def audit(root: Path, files: Mapping[str, str]) -> dict[str, Finding]:
+    """The control's findings by id, without its name."""
+    plant(root, files)
+    for path in files:
+        (root / path.lstrip("/")).chmod(0o600)
+    control = CertificatesControl(schema.Certificates(), Host(root), wall=NOW.timestamp)
+    found = base.audit(control).findings
+    for finding in found:
+        assert finding.status not in (FAIL, UNKNOWN) or finding.remediation
+        assert finding.section == "K14"
+    return {finding.id.removeprefix("certificates/"): finding for finding in found}
+
+
+def test_a_node_without_certificates_is_one_line(tmp_path: Path) -> None:
+    found = audit(tmp_path, {"/etc/hostname": "x"})
+    assert {id_: one.status for id_, one in found.items()} == {"expiry": NONE}
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "severity"),
+    [(365, PASS, Severity.MEDIUM), (31, PASS, Severity.MEDIUM), (29, FAIL, Severity.MEDIUM), (6, FAIL, Severity.HIGH),
+     (-1, FAIL, Severity.CRITICAL)],
+)  # fmt: skip
+@pytest.mark.parametrize("path", [f"{PKI}/apiserver.crt", f"{PKI}/etcd/server.pem", "/etc/kubernetes/admin.conf"])
+def test_what_ends_soon_fails(tmp_path: Path, path: str, days: float, status: Status, severity: Severity) -> None:
+    pem = certificate(days)
+    found = audit(
+        tmp_path, {path: kubeconfig(pem) if path.endswith(".conf") else pem, f"{PKI}/ca.crt": certificate(3650)}
+    )
+    assert (found["expiry"].status, found["expiry"].severity) == (status, severity)
+    assert path in found["expiry"].observed
+
+
+@pytest.mark.parametrize(
+    "content", ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "x" * (129 << 10)]
+)
+def test_what_cannot_be_read_is_unknown(tmp_path: Path, content: str) -> None:
+    found = audit(tmp_path, {f"{PKI}/apiserver.crt": content, f"{PKI}/ca.crt": certificate(3650)})
+    assert found["expiry"].status is UNKNOWN
+    assert f"{PKI}/apiserver.crt" in found["expiry"].observed
+
+
+def test_system_masters_and_super_admin_are_found(tmp_path: Path) -> None:
+    masters = kubeconfig(certificate(365, group="system:masters"))
+    found = audit(tmp_path, {"/etc/kubernetes/admin.conf": masters, "/etc/kubernetes/super-admin.conf": masters})
+    assert (found["masters"].status, found["masters"].observed) == (FAIL, "/etc/kubernetes/admin.conf")
+    assert found["super-admin"].status is FAIL
+    found = audit(tmp_path / "other", {"/etc/kubernetes/admin.conf": kubeconfig(certificate(365))})
+    assert (found["masters"].status, found["super-admin"].status) == (PASS, PASS)
+
+
+@pytest.mark.parametrize(("since", "days", "status"), [(-70, 30, PASS), (-95, 5, FAIL), (-100, -1, FAIL)])
+def test_rotation_that_has_stopped_is_seen(tmp_path: Path, since: float, days: float, status: Status) -> None:
+    found = audit(tmp_path, {CURRENT: certificate(days, since=since) + private()})
+    assert found["rotation"].status is status
+    assert audit(tmp_path / "other", {f"{PKI}/ca.crt": certificate(365)})["rotation"].status is NONE
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "status"), [("ca-key.pem", 0o666, FAIL), ("ca.key", 0o640, FAIL), ("x", 0o600, PASS)]
+)
+def test_keys_are_found_by_their_content(tmp_path: Path, name: str, mode: int, status: Status) -> None:
+    """kube-bench looks at *.key only."""
+    plant(tmp_path, {f"{PKI}/{name}": private()})
+    (tmp_path / PKI.lstrip("/") / name).chmod(mode)
+    found = base.audit(CertificatesControl(schema.Certificates(), Host(tmp_path), wall=NOW.timestamp)).findings
+    one = next(finding for finding in found if finding.id == "certificates/keys")
+    assert (one.status, one.cis) == (status, ("1.1.19", "1.1.21"))
+    assert name in one.observed
+
+
+def test_the_reader_agrees_with_a_library() -> None:
+    pem = certificate(365, group="system:masters")
+    (one,) = reader.certificates(pem.encode())
+    read = x509.load_pem_x509_certificate(pem.encode())
+    assert (one.serial, one.common_name, one.organizations) == (77, "someone", ("system:masters",))
+    assert one.not_after == read.not_valid_after_utc.timestamp()
+    assert one.not_before == read.not_valid_before_utc.timestamp()
+    assert one.subject == read.subject.public_bytes()
+    assert not one.self_issued
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 60, 200])
+def test_a_certificate_that_ends_early_is_none(cut: int) -> None:
+    der = x509.load_pem_x509_certificate(certificate(1).encode()).public_bytes(serialization.Encoding.DER)
+    with pytest.raises(reader.NotACertificate):
+        reader.parse(der[:cut])
