@@ -91,7 +91,7 @@ class Kube:
         """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
         return self._caller.call(Request(Operation("GET", "get", "nonresource", path, path)), self._patience)
 
-    def get_lines(self, path: str) -> Iterator[bytes]:
+    def get_lines(self, path: str) -> Iterator[bytes | bytearray]:
         """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole."""
         request = Request(Operation("GET", "get", "nonresource", path, path), accept="text/plain")
         answer = self._caller.open(request, self._patience, _SILENCE_SECONDS)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -73,7 +74,7 @@ def test_production_names_its_image_by_digest(tmp_path: Path) -> None:
 
 def test_what_gitops_shows_renders(tmp_path: Path) -> None:
     """The values of Argo CD's Application and of Flux's HelmRelease; every other block is YAML with a kind."""
-    found = {}
+    found: dict[str, Any] = {}
     for block in pages.blocks(ROOT / "docs/gitops.md"):
         if block.kind == "yaml":
             found |= {item["kind"]: item["spec"] for item in yaml.safe_load_all(block.text) if "kind" in item}

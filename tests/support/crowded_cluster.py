@@ -61,7 +61,7 @@ def _pod(number: int, workload: int, namespace: str) -> Object:
         "resources": {"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "128Mi"}},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }  # fmt: skip
-    fields = {f"f:field-{index}": {".": {}, "f:value": {}} for index in range(40)}
+    fields: Object = {f"f:field-{index}": {".": {}, "f:value": {}} for index in range(40)}
     return {
         "metadata": {
             "name": f"app-{workload}-{hash_}-{number:05}", "namespace": namespace,

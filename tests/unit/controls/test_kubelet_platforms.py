@@ -16,6 +16,7 @@ from agent.config import schema
 from agent.controls.kubelet import KubeletControl
 from agent.controls.seccomp import kubelet_root
 from agent.host import Host, Process, ProcessTable
+from agent.host.identity import NODE_PROGRAMS, Program
 from agent.model import Finding, Status
 from tests.support.kubelets import QUIET, StagedHost, audit, config, plant, process
 
@@ -234,7 +235,7 @@ def test_the_kubelet_of_talos_is_a_containers(tmp_path: Path) -> None:
     """It runs in containerd's namespace `system`, with a root file system of its own: unknown, and not read."""
 
     class Talos(StagedHost):
-        def processes(self) -> ProcessTable:
+        def processes(self, _programs: frozenset[Program] = NODE_PROGRAMS) -> ProcessTable:
             return ProcessTable(total=90, others=1)
 
     host = Talos(plant(tmp_path, {"/etc/kubernetes/kubelet.yaml": config(ANONYMOUS)}), [])

@@ -14,7 +14,7 @@ from agent.cli.validate import validate
 from agent.config import choices, fields, schema
 from agent.config.recognition import Claim
 from agent.config.scalar_types import Path as NodePath
-from agent.config.schema_tree import camel, keys
+from agent.config.schema_tree import keys
 from agent.controls import registry
 from agent.controls.base import FileType, Step
 from agent.controls.registry import Act, ControlSpec
