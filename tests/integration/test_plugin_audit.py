@@ -338,9 +338,19 @@ def scaled() -> Iterator[Sandbox]:
         yield sandbox
 
 
+_PARTS: Object = dict.fromkeys(
+    ("taints", "containers", "volumes", "tolerations", "securityContext", "egress", "podSelector", "limits", "hard",
+     "validationActions", "policyTypes"), 5)  # fmt: skip
+_META: Object = {"name": "x", "ownerReferences": 5, "labels": {"a": 7}, "annotations": {"b": []}}
+_MALFORMED = json.dumps({"items": [
+    7, {"metadata": 3, "spec": [], "rules": 0}, {"metadata": _META, "spec": _PARTS, "rules": 5, "subjects": 5,
+                                                 "webhooks": 5, "roleRef": 5, "automountServiceAccountToken": "x"},
+]}).encode()  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b"{}"), (200, b"garbage"), (200, b"[1]"), (200, b'{"items": [7, {"metadata": 3, "spec": [], "rules": 0}]}'),
+    [(200, b"{}"), (200, b"garbage"), (200, b"[1]"), (200, _MALFORMED),
      (403, b"no"), (406, b"no"), (404, b"{}")],
     ids=["empty", "garbage", "list", "malformed", "403", "406", "404"],
 )  # fmt: skip

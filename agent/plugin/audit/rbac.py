@@ -118,7 +118,7 @@ class Grant:
 
 def role(found: Mapping[str, Any]) -> Role:
     """A Role or ClusterRole, reduced."""
-    rules = [one for one in found.get("rules") or () if isinstance(one, dict)]
+    rules = values.mappings(found.get("rules"))
     powers = {power for power, needs in _POWERS.items() if any(_lets(rule, *need) for rule in rules for need in needs)}
     powers |= {name for name, holds in _WHOLE.items() if any(map(holds, rules))}
     powers |= {name for name, holds in _AT_MOST.items() if all(map(holds, rules))}
@@ -131,12 +131,11 @@ def grants(found: Mapping[str, Any], roles: Mapping[tuple[str, str], Role]) -> I
     reference = values.part(found, "roleRef")
     kind, bound = (values.text(reference.get(key), 253) for key in ("kind", "name"))
     role = roles.get((scope if kind == "Role" else "", bound))
-    for one in found.get("subjects") or ():
-        if isinstance(one, dict):
-            of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
-            namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
-            subject = _account(Subject(of, who, namespace))
-            yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
+    for one in values.mappings(found.get("subjects")):
+        of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
+        namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
+        subject = _account(Subject(of, who, namespace))
+        yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
 
 
 def _account(subject: Subject) -> Subject:
