@@ -392,7 +392,13 @@ def test_the_nodes_audit_in_every_format() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["audit node-1 --cluster", "audit -l a=b --cluster", "audit --exceptions x", "audit --benchmark cis-1.12 -o junit"],
+    [
+        "audit --cluster -n no-such-namespace",
+        "audit node-1 --cluster",
+        "audit -l a=b --cluster",
+        "audit --exceptions x",
+        "audit --benchmark cis-1.12 -o junit",
+    ],
 )
 def test_what_contradicts_itself_is_refused(line: str) -> None:
     """With exit code 2 and the reason."""

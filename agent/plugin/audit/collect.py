@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.annotations import CHECKS
-from agent.errors import KubeError
+from agent.errors import KubeError, UsageError
 from agent.kube import NAMESPACES, NODES, PODS, Kube, Resource
 from agent.kube.errors import Forbidden, NoCredentials, NotFound, Unauthorized, Unreachable
 from agent.model import Status
@@ -93,7 +93,10 @@ def _noting(view: View, name: str, read: Callable[[], None]) -> None:
 def _list(kube: Kube, view: View, kind: Kind, progress: Progress) -> None:
     if view.scope and kind.name == "namespaces":
         # Whoever works in one namespace may rarely list all of them.
-        kind.keep(view, kube.get(NAMESPACES, view.scope))
+        try:
+            kind.keep(view, kube.get(NAMESPACES, view.scope))
+        except NotFound as error:
+            raise UsageError(f"there is no namespace {view.scope!r}: kubectl get namespaces lists them") from error
         view.counts[kind.name] = 1
         return
     namespace = kind.namespace or (view.scope if kind.resource.namespaced else "")
