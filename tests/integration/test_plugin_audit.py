@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.plugin.audit import checks_rbac
 from agent.plugin.audit.audit import CHECKS
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
 from agent.sandbox.server import Sandbox
+from tests.support import apiservers
 from tests.support.apiservers import ApiServer, Client
 from tests.support.crowded_cluster import fill
 from tests.support.kube import answer, scripted
@@ -367,6 +369,19 @@ def test_no_answer_of_the_api_server_ends_the_audit_or_passes_what_was_not_read(
     secrets = [headers["accept"] for _, path, headers in server.seen if "/secrets" in path]
     assert secrets
     assert all("as=PartialObjectMetadataList" in one for one in secrets)
+
+
+def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:
+    """The bindings that the API server makes itself: none of them is a finding."""
+    assets = apiservers.assets()
+    if assets is None:
+        pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name one")
+    with apiservers.control_plane(assets, tmp_path) as api:
+        found = audited(api)
+    assert {name for name in (one.name for one in checks_rbac.CHECKS) if found[name]["status"] not in ("pass", "info")
+            } == set()  # fmt: skip
+    assert found["encryption-at-rest"]["status"] == "fail"
+    assert found["audit-events"]["status"] in ("fail", "pass")
 
 
 # -- the nodes' own findings -------------------------------------------------------------------------------------------

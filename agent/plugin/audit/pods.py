@@ -113,7 +113,8 @@ def _flags(pod: Mapping[str, Any], spec: Mapping[str, Any], *, seccomp_default: 
     for one in values.mappings(spec.get("tolerations")):
         if one.get("operator") == "Exists" and not one.get("key"):
             yield "tolerates-all", "tolerates every taint"
-    is_windows = values.part(spec, "os").get("name") == "windows"
+    is_windows = "windows" in (values.part(spec, "os").get("name"),
+                               values.part(spec, "nodeSelector").get("kubernetes.io/os"))  # fmt: skip
     containers = [one for kind in _KINDS for one in values.mappings(spec.get(kind))]
     yield from _host_paths(spec, containers)
     for one in containers:

@@ -77,11 +77,15 @@ class Subject:
 
     @property
     def is_system(self) -> bool:
-        """Kubernetes' own, by a name that no one else can authenticate as without being it."""
-        return not self.is_account and self.name.startswith("system:") and self.name not in EVERYONE
+        """A component of Kubernetes, by name: `system:serviceaccounts` and whatever else begins alike is none."""
+        return not self.is_account and (self.name in _COMPONENTS or self.name.startswith("system:node:"))
 
 
 EVERYONE = ("system:anonymous", "system:unauthenticated", "system:authenticated")
+_COMPONENTS = frozenset({
+    "system:masters", "system:nodes", "system:monitoring", "system:apiserver", "system:kube-controller-manager",
+    "system:kube-scheduler", "system:kube-proxy", "system:cloud-controller-manager",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class Grant:
         """Kubernetes' own subjects, and kubeadm's group of administrators under its own binding."""
         if self.subject.is_account:
             # The controllers' accounts, each bound to the role of its own name.
-            return self.subject.namespace == "kube-system" and self.role.startswith("ClusterRole/system:controller:")
+            own = f"system:controller:{self.subject.name}"
+            return self.subject.namespace == "kube-system" and self.role.partition("/")[2] == own
         kubeadm = (self.subject.name, self.binding, self.role)
         return self.subject.is_system or kubeadm == (*["kubeadm:cluster-admins"] * 2, "ClusterRole/cluster-admin")
 

@@ -100,10 +100,12 @@ def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_
                                                                   "kubeadm:cluster-admins"),
         *bound("system:evil", "User", "eve"), *bound("kubeadm:cluster-admins", "User", "kubeadm:other"),
         *bound("tiller", "ServiceAccount", "tiller"), *bound("x", "User", "system:authenticated"),
+        *bound("y", "Group", "system:serviceaccounts"), *bound("z", "ServiceAccount", "cronjob-controller"),
     ])  # fmt: skip
     found = {one.finding.id: one for one in judged(of, "c", ()).results}["cluster/cluster-admin"]
     assert {one.subject for one in found.affected} == {
         "User eve", "User kubeadm:other", "ServiceAccount kube-system/tiller", "User system:authenticated",
+        "Group system:serviceaccounts", "ServiceAccount kube-system/cronjob-controller",
     }  # fmt: skip
 
 
