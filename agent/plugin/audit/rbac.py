@@ -45,9 +45,9 @@ _POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("", "pods/ephemeralcontainers", "update patch"),
     ),
 }  # fmt: skip
-_HEALTH = ("/healthz", "/livez", "/readyz", "/version")
-_KEYS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
-_BROWSE = (*_HEALTH, *_KEYS, "/api", "/apis", "/openapi")
+# Health, version, and the issuer's public keys, which other clouds read to verify service account tokens.
+_OPEN = ("/healthz", "/livez", "/readyz", "/version", "/.well-known", "/openid/v1/jwks")
+_BROWSE = (*_OPEN, "/api", "/apis", "/openapi")
 _REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
 
 
@@ -178,8 +178,8 @@ def _has_wildcard(rule: Mapping[str, Any]) -> bool:
 _WHOLE = {ADMIN: _is_everything, WILDCARD: _has_wildcard}
 
 
-def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _HEALTH) -> bool:
-    """Health and version; and the one ConfigMap that a node reads before it joins."""
+def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _OPEN) -> bool:
+    """What is open by default; and the one ConfigMap that a node reads before it joins."""
     urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
     if resources == ["configmaps"]:
         return values.texts(rule.get("resourceNames")) == ["cluster-info"] and not urls
