@@ -122,6 +122,12 @@ reboot:
     after: {example.com/maintenance: "false"}
   nodeAnnotations:
     before: {cluster-autoscaler.kubernetes.io/scale-down-disabled: "true"}
+exceptions:
+  - id: kubelet/4.2.6
+    selector: {node: "gpu-*"}
+    reason: the vendor's image manages iptables itself
+    owner: team-gpu
+    expires: 2027-03-31
 notify:
   - type: pagerduty
     keyFile: /etc/node-hardening/secrets/pagerduty

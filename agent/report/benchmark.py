@@ -28,27 +28,27 @@ SECTIONS: Mapping[str, str] = {
 }  # fmt: skip
 
 _TABLE = """
-1.1.1 | API server manifest: mode 600 | = TODO
-1.1.2 | API server manifest: owner root | = TODO
-1.1.3 | Controller manager manifest: mode 600 | = TODO
-1.1.4 | Controller manager manifest: owner root | = TODO
-1.1.5 | Scheduler manifest: mode 600 | = TODO
-1.1.6 | Scheduler manifest: owner root | = TODO
-1.1.7 | etcd manifest: mode 600 | = TODO
-1.1.8 | etcd manifest: owner root | = TODO
-1.1.9 | CNI files: mode 600 | = TODO
-1.1.10 | CNI files: owner root | = TODO
-1.1.11 | etcd data directory: mode 700 | = TODO
-1.1.12 | etcd data directory: owner | = TODO
-1.1.13 | Administrators' kubeconfigs: mode 600 | = TODO
-1.1.14 | Administrators' kubeconfigs: owner root | = TODO
-1.1.15 | Scheduler kubeconfig: mode 600 | = TODO
-1.1.16 | Scheduler kubeconfig: owner root | = TODO
-1.1.17 | Controller manager kubeconfig: mode 600 | = TODO
-1.1.18 | Controller manager kubeconfig: owner root | = TODO
-1.1.19 | PKI folder and files: owner root | = TODO
-1.1.20 | PKI certificates: mode 644 | = TODO
-1.1.21 | PKI keys: mode 600 | = TODO
+1.1.1 | API server manifest: mode 600 | control-plane/file/manifest/kube-apiserver
+1.1.2 | API server manifest: owner root | control-plane/file/manifest/kube-apiserver
+1.1.3 | Controller manager manifest: mode 600 | control-plane/file/manifest/kube-controller-manager
+1.1.4 | Controller manager manifest: owner root | control-plane/file/manifest/kube-controller-manager
+1.1.5 | Scheduler manifest: mode 600 | control-plane/file/manifest/kube-scheduler
+1.1.6 | Scheduler manifest: owner root | control-plane/file/manifest/kube-scheduler
+1.1.7 | etcd manifest: mode 600 | control-plane/file/manifest/etcd
+1.1.8 | etcd manifest: owner root | control-plane/file/manifest/etcd
+1.1.9 | CNI files: mode 600 | kubelet/file/cni
+1.1.10 | CNI files: owner root | kubelet/file/cni
+1.1.11 | etcd data directory: mode 700 | control-plane/file/etcd-data
+1.1.12 | etcd data directory: owner | control-plane/file/etcd-data
+1.1.13 | Administrators' kubeconfigs: mode 600 | certificates/admin
+1.1.14 | Administrators' kubeconfigs: owner root | certificates/admin
+1.1.15 | Scheduler kubeconfig: mode 600 | control-plane/file/kubeconfig/kube-scheduler
+1.1.16 | Scheduler kubeconfig: owner root | control-plane/file/kubeconfig/kube-scheduler
+1.1.17 | Controller manager kubeconfig: mode 600 | control-plane/file/kubeconfig/kube-controller-manager
+1.1.18 | Controller manager kubeconfig: owner root | control-plane/file/kubeconfig/kube-controller-manager
+1.1.19 | PKI folder and files: owner root | certificates/keys certificates/files
+1.1.20 | PKI certificates: mode 644 | certificates/files
+1.1.21 | PKI keys: mode 600 | certificates/keys
 1.2.1 | API server: anonymous requests | control-plane/apiserver/anonymous
 1.2.2 | API server: no static token file | control-plane/apiserver/token-file
 1.2.3 | API server: DenyServiceExternalIPs | control-plane/apiserver/external-ips

@@ -149,7 +149,8 @@ def _policy_report(report: Report, moment: float) -> dict[str, object]:
 
 
 def _policy_result(finding: Finding, moment: float) -> dict[str, object]:
-    message = " ".join(filter(None, (f"{finding.title}: {finding.observed}".rstrip(": "), finding.remediation)))
+    observed = ": ".join(filter(None, (finding.title, finding.observed)))
+    message = ". ".join(filter(None, (observed, finding.remediation)))
     properties = {"cis": ", ".join(finding.cis), "section": finding.section, "source": finding.source}
     return {
         "source": _TOOL, "policy": finding.control, "rule": finding.id,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 
+import pytest
+
 from agent.plugin.commands import COMMANDS
 from tests.support.agents import ROOT
 from tests.support.plugin_captures import markers, normal, renewed
@@ -13,10 +15,13 @@ FILE = ROOT / "docs/plugin.md"
 PLUGIN = FILE.read_text()
 
 
-def test_captures_are_what_comes_out() -> None:
+@pytest.mark.parametrize("name", ["plugin.md", "cluster-audit.md"])
+def test_captures_are_what_comes_out(name: str) -> None:
     """Made again against staged fleets; tools/capture-plugin writes them."""
-    then, now = normal(PLUGIN).splitlines(), normal(renewed(PLUGIN)).splitlines()
-    assert list(difflib.unified_diff(then, now, "docs/plugin.md", "now", lineterm="")) == []
+    text = (ROOT / "docs" / name).read_text()
+    assert markers(text)
+    then, now = normal(text).splitlines(), normal(renewed(text)).splitlines()
+    assert list(difflib.unified_diff(then, now, name, "now", lineterm="")) == []
 
 
 def test_every_command_is_captured() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.plugin.audit import checks_rbac
 from agent.plugin.audit.audit import CHECKS
+from agent.plugin.commands import COMMANDS
+from agent.plugin.main import parser
 from agent.sandbox.server import Sandbox
+from tests.support import apiservers
 from tests.support.apiservers import ApiServer, Client
 from tests.support.crowded_cluster import fill
 from tests.support.kube import answer, scripted
-from tests.support.plugin_screen import emulator
+from tests.support.plugin_fleet import SCENES
+from tests.support.plugin_screen import Screen, emulator
 from tests.support.typed import Person
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -338,9 +344,19 @@ def scaled() -> Iterator[Sandbox]:
         yield sandbox
 
 
+_PARTS: Object = dict.fromkeys(
+    ("taints", "containers", "volumes", "tolerations", "securityContext", "egress", "podSelector", "limits", "hard",
+     "validationActions", "policyTypes"), 5)  # fmt: skip
+_META: Object = {"name": "x", "ownerReferences": 5, "labels": {"a": 7}, "annotations": {"b": []}}
+_MALFORMED = json.dumps({"items": [
+    7, {"metadata": 3, "spec": [], "rules": 0}, {"metadata": _META, "spec": _PARTS, "rules": 5, "subjects": 5,
+                                                 "webhooks": 5, "roleRef": 5, "automountServiceAccountToken": "x"},
+]}).encode()  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b"{}"), (200, b"garbage"), (200, b"[1]"), (200, b'{"items": [7, {"metadata": 3, "spec": [], "rules": 0}]}'),
+    [(200, b"{}"), (200, b"garbage"), (200, b"[1]"), (200, _MALFORMED),
      (403, b"no"), (406, b"no"), (404, b"{}")],
     ids=["empty", "garbage", "list", "malformed", "403", "406", "404"],
 )  # fmt: skip
@@ -353,3 +369,63 @@ def test_no_answer_of_the_api_server_ends_the_audit_or_passes_what_was_not_read(
     secrets = [headers["accept"] for _, path, headers in server.seen if "/secrets" in path]
     assert secrets
     assert all("as=PartialObjectMetadataList" in one for one in secrets)
+
+
+def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:
+    """The bindings that the API server makes itself: none of them is a finding."""
+    assets = apiservers.assets()
+    if assets is None:
+        pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name one")
+    with apiservers.control_plane(assets, tmp_path) as api:
+        found = audited(api)
+    assert {name for name in (one.name for one in checks_rbac.CHECKS) if found[name]["status"] not in ("pass", "info")
+            } == set()  # fmt: skip
+    assert found["encryption-at-rest"]["status"] == "fail"
+    assert found["audit-events"]["status"] in ("fail", "pass")
+
+
+# -- the nodes' own findings -------------------------------------------------------------------------------------------
+
+
+def test_the_nodes_audit_in_every_format() -> None:
+    """One report for each node; with exit code 1 where anything fails, and nothing but the answer."""
+    with emulator() as sandbox:
+        staged = SCENES["non-compliant"]()
+        staged.put_on(sandbox)
+        for form in ("table", "wide", "json", "yaml", "junit", "kube-bench", "policyreport"):
+            shown = Screen(sandbox, staged, 80).type(f"audit -o {form}")
+            assert (shown.code, shown.err) == (1, ""), form
+            assert "kubelet/4.2.1" in shown.out
+        nodes = json.loads(Screen(sandbox, staged).type("audit -o json").out)["nodes"]
+        assert [one["node"] for one in nodes] == ["node-1", "node-2", "node-3"]
+        (failing,) = [one for one in nodes[1]["findings"] if one["id"] == "kubelet/4.2.1"]
+        assert (failing["cis"], failing["status"]) == (["4.2.1"], "fail")
+        table = Screen(sandbox, staged, 80).type("audit node-2 --benchmark cis-1.12").out
+        assert re.search(r"^4\.2\.1 +fail .*kubelet/4\.2\.1$", table, re.MULTILINE)
+        assert re.search(r"^5\.4\.2 +not checked", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "audit --cluster -n no-such-namespace",
+        "audit node-1 --cluster",
+        "audit -l a=b --cluster",
+        "audit --exceptions x",
+        "audit --benchmark cis-1.12 -o junit",
+    ],
+)
+def test_what_contradicts_itself_is_refused(line: str) -> None:
+    """With exit code 2 and the reason."""
+    with emulator() as sandbox:
+        staged = SCENES["calm"]()
+        staged.put_on(sandbox)
+        shown = Screen(sandbox, staged).type(line)
+        assert shown.code == 2
+        assert shown.err
+
+
+def test_the_formats_of_findings_are_the_audits_alone() -> None:
+    """Other commands have nothing to write in them."""
+    with pytest.raises(SystemExit):
+        parser(COMMANDS).parse_args(["status", "-o", "junit"])

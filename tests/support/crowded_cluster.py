@@ -83,7 +83,7 @@ def put_shop(sandbox: Sandbox) -> None:
             sandbox.call(lambda plural=plural, one=one: sandbox._seed(plural, one))  # type: ignore[misc]
 
 
-def _of(kind: str, name: str, namespace: str, pod: str, labels: Object, spec: Object) -> Object:
+def _of(kind: str, name: str, namespace: str, pod: str, labels: Object, spec: Object) -> Object:  # noqa: PLR0917
     owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": f"uid-{name}", "controller": True}
     meta = {"name": pod, "namespace": namespace, "labels": labels, "ownerReferences": [owner]}
     return {"metadata": meta, "spec": {"automountServiceAccountToken": False, **spec}}
@@ -119,16 +119,18 @@ _SHOP: dict[str, list[Object]] = {
     ],
     "pods": [
         *(_of("ReplicaSet", "web-6c9f", "shop", f"web-6c9f-{number}", {"app": "web", "pod-template-hash": "6c9f"},
-              {"containers": [{"name": "web", "image": "web:1", "securityContext": _GOOD}], "serviceAccountName": "web"})
+              {"containers": [{"name": "web", "image": "web:1", "securityContext": _GOOD}],
+               "serviceAccountName": "web"})
           for number in range(2)),
-        *(_of("DaemonSet", "node-exporter", "monitoring", f"node-exporter-{number}", {"app": "node-exporter"}, _EXPORTER)
+        *(_of("DaemonSet", "node-exporter", "monitoring", f"node-exporter-{number}", {"app": "exporter"}, _EXPORTER)
           for number in range(3)),
     ],
     "networkpolicies": [_in("shop", "all", spec={"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})],
     "resourcequotas": [_in("shop", "all", spec={"hard": {"cpu": "8", "memory": "16Gi", "pods": "40",
                                                          "services.nodeports": "0", "services.loadbalancers": "1"}})],
     "clusterroles": [
-        {"metadata": {"name": "dashboard"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}],
+        {"metadata": {"name": "dashboard"},
+         "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]}],
     "clusterrolebindings": [
         _binding("ops", "cluster-admin", "User", "alice@example.org"),
         _binding("dashboard", "dashboard", "ServiceAccount", "dashboard", "monitoring"),

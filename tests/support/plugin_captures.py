@@ -1,4 +1,4 @@
-"""The captures in docs/plugin.md and docs/cluster-audit.md: each block behind a marker is what the plugin prints against a staged fleet.
+"""The captures in docs/plugin.md and docs/cluster-audit.md: each block behind a marker is what the plugin prints.
 
     <!-- capture SCENE: LINE [| ANSWER] -->   above a block of ```console
     python -m tests.support.plugin_captures docs/plugin.md   writes them again

@@ -141,7 +141,7 @@ class SysctlControl:
         status, observed, source, step = self._verdict(one, seen)
         return Finding(
             f"{CONTROL}/{one.key}", CONTROL, f"{one.key}: {one.why}", status, one.severity, sanitize(observed, 400),
-            " or ".join(one.accepted), sanitize(source, 400), sanitize(step, 600), cis=one.cis, section=one.section,
+            " or ".join(one.accepted), sanitize(source, 400), sanitize(step, 600), section=one.section,
         )  # fmt: skip
 
     def _verdict(self, one: Setting, seen: Observation) -> tuple[Status, str, str, str]:

@@ -104,7 +104,10 @@ def _default_accounts(view: View) -> Iterator[Affected]:
 def _token_mounts(view: View) -> Iterator[Affected]:
     """Workloads whose pods hold a token that no binding gives a right."""
     bound = {(grant.subject.namespace, grant.subject.name) for grant in view.grants if grant.subject.is_account}
+    groups = {grant.subject.name for grant in view.grants if not grant.has(rbac.DISCOVERY)}
     for one in view.user_workloads:
+        if groups.intersection(("system:serviceaccounts", f"system:serviceaccounts:{one.namespace}")):
+            continue
         account = view.accounts.get((one.namespace, one.account))
         automount = account is None or account.automount is not False
         mounted = "token-asked" in one.flags or ("token" in one.flags and automount)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.annotations import CHECKS
-from agent.errors import KubeError
+from agent.errors import KubeError, UsageError
 from agent.kube import NAMESPACES, NODES, PODS, Kube, Resource
 from agent.kube.errors import Forbidden, NoCredentials, NotFound, Unauthorized, Unreachable
 from agent.model import Status
@@ -93,7 +93,10 @@ def _noting(view: View, name: str, read: Callable[[], None]) -> None:
 def _list(kube: Kube, view: View, kind: Kind, progress: Progress) -> None:
     if view.scope and kind.name == "namespaces":
         # Whoever works in one namespace may rarely list all of them.
-        kind.keep(view, kube.get(NAMESPACES, view.scope))
+        try:
+            kind.keep(view, kube.get(NAMESPACES, view.scope))
+        except NotFound as error:
+            raise UsageError(f"there is no namespace {view.scope!r}: kubectl get namespaces lists them") from error
         view.counts[kind.name] = 1
         return
     namespace = kind.namespace or (view.scope if kind.resource.namespaced else "")
@@ -121,12 +124,11 @@ def _version(kube: Kube, view: View) -> None:
 
 def _groups(kube: Kube, view: View) -> None:
     found = kube.get_raw("/apis")
-    groups = found.get("groups") if isinstance(found, dict) else None
     view.groups = tuple(
         values.text(version.get("groupVersion"), 120)
-        for group in groups or () if isinstance(group, dict)
-        for version in group.get("versions") or () if isinstance(version, dict)
-    )  # fmt: skip
+        for group in values.mappings(found.get("groups") if isinstance(found, dict) else None)
+        for version in values.mappings(group.get("versions"))
+    )
 
 
 def _metrics(kube: Kube, view: View) -> None:
@@ -166,9 +168,8 @@ def _namespace(view: View, found: Object) -> None:
 
 def _node(view: View, found: Object) -> None:
     name, labels = _meta(found, "name"), values.part(values.part(found, "metadata"), "labels")
-    taints = values.part(found, "spec").get("taints") or ()
-    is_tainted = any(isinstance(one, dict) and one.get("key") in _CONTROL_PLANE and one.get("effect") in _KEEPS_AWAY
-                     for one in taints)  # fmt: skip
+    taints = values.mappings(values.part(found, "spec").get("taints"))
+    is_tainted = any(one.get("key") in _CONTROL_PLANE and one.get("effect") in _KEEPS_AWAY for one in taints)
     notes = values.part(values.part(found, "metadata"), "annotations")
     passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
     is_control_plane = any(key in labels for key in _CONTROL_PLANE)
@@ -216,16 +217,15 @@ def _quota(view: View, found: Object) -> None:
 
 
 def _limits(view: View, found: Object) -> None:
-    for one in values.part(found, "spec").get("limits") or ():
-        if isinstance(one, dict) and one.get("type") == "Container" and "memory" in values.part(one, "default"):
+    for one in values.mappings(values.part(found, "spec").get("limits")):
+        if one.get("type") == "Container" and "memory" in values.part(one, "default"):
             view.memory_defaults.add(_meta(found, "namespace"))
 
 
 def _webhook(view: View, found: Object, *, validates: bool) -> None:
-    for one in found.get("webhooks") or ():
-        if isinstance(one, dict):
-            name = values.text(one.get("name"), 253)
-            view.webhooks.append(Webhook(name, _meta(found, "name"), validates, one.get("failurePolicy") == "Ignore"))
+    for one in values.mappings(found.get("webhooks")):
+        name = values.text(one.get("name"), 253)
+        view.webhooks.append(Webhook(name, _meta(found, "name"), validates, one.get("failurePolicy") == "Ignore"))
 
 
 def _admission_policy(view: View, found: Object) -> None:

@@ -46,13 +46,16 @@ def _unknown(observed: str, severity: Severity) -> Finding:
 
 def merged(reports: Sequence[Report]) -> Report:
     """All nodes in one report: a finding for each check and status, with the nodes that have it."""
-    # What passed has no title on a Node; where it failed it has.
-    titles = {finding.id: finding.title for report in reports for finding in report.findings if finding.title}
+    # A Node has titles of what did not pass alone; what passed elsewhere takes them from there.
+    titles = {
+        finding.id: finding.title for report in reports for finding in report.findings
+        if finding.title and finding.status in (Status.FAIL, Status.UNKNOWN)
+    }  # fmt: skip
     by_result: dict[tuple[str, Status], list[tuple[str, Finding]]] = {}
     for report in reports:
         for finding in report.findings:
             by_result.setdefault((finding.id, finding.status), []).append((report.node, finding))
-    findings = [_merged(some, titles.get(some[0][1].id, ""), len(reports)) for some in by_result.values()]
+    findings = [_merged(some, titles.get(some[0][1].id, some[0][1].title), len(reports)) for some in by_result.values()]
     return Report(f"fleet of {count(len(reports), 'node')}", worst_first(findings), is_node=False)
 
 

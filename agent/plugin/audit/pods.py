@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,8 +71,7 @@ def owner(pod: Mapping[str, Any]) -> tuple[str, str, str]:
     """Namespace, kind and name of what made the pod; a ReplicaSet's Deployment and a Job's CronJob by their names."""
     meta = values.part(pod, "metadata")
     namespace, name = (sys.intern(values.text(meta.get(key), 253)) for key in ("namespace", "name"))
-    found = next((one for one in meta.get("ownerReferences") or () if isinstance(one, dict) and one.get("controller")),
-                 {})  # fmt: skip
+    found = next((one for one in values.mappings(meta.get("ownerReferences")) if one.get("controller")), {})
     kind, above = (values.text(found.get(key), 253) for key in ("kind", "name"))
     made = values.text(values.part(meta, "labels").get("pod-template-hash"), 63)
     if kind == "ReplicaSet" and made and above.endswith(f"-{made}"):
@@ -106,16 +105,17 @@ def _flags(pod: Mapping[str, Any], spec: Mapping[str, Any], *, seccomp_default: 
     for name in ("hostPID", "hostIPC", "hostNetwork"):
         if spec.get(name) is True:
             yield name, f"{name}: true"
-    for one in _mappings(above.get("sysctls")):
+    for one in values.mappings(above.get("sysctls")):
         if one.get("name") not in _SAFE_SYSCTLS:
             yield "sysctl", values.text(one.get("name"), 80)
     automount = spec.get("automountServiceAccountToken")
     yield ("token" if automount is None else "token-asked" if automount else "token-off"), ""
-    for one in _mappings(spec.get("tolerations")):
+    for one in values.mappings(spec.get("tolerations")):
         if one.get("operator") == "Exists" and not one.get("key"):
             yield "tolerates-all", "tolerates every taint"
-    is_windows = values.part(spec, "os").get("name") == "windows"
-    containers = [one for kind in _KINDS for one in _mappings(spec.get(kind))]
+    is_windows = "windows" in (values.part(spec, "os").get("name"),
+                               values.part(spec, "nodeSelector").get("kubernetes.io/os"))  # fmt: skip
+    containers = [one for kind in _KINDS for one in values.mappings(spec.get(kind))]
     yield from _host_paths(spec, containers)
     for one in containers:
         name = values.text(one.get("name"), 63)
@@ -132,12 +132,12 @@ def _container(
     windows = {**values.part(above, "windowsOptions"), **values.part(own, "windowsOptions")}
     if windows.get("hostProcess") is True:
         yield "hostProcess", "windowsOptions.hostProcess: true"
-    for port in _mappings(one.get("ports")):
+    for port in values.mappings(one.get("ports")):
         # With the node's network the API server fills in hostPort itself.
         if port.get("hostPort") and spec.get("hostNetwork") is not True:
             yield "hostPort", f"hostPort {values.text(str(port['hostPort']), 6)}"
-    refs = [values.part(values.part(env, "valueFrom"), "secretKeyRef") for env in _mappings(one.get("env"))]
-    refs += [values.part(env, "secretRef") for env in _mappings(one.get("envFrom"))]
+    refs = [values.part(values.part(env, "valueFrom"), "secretKeyRef") for env in values.mappings(one.get("env"))]
+    refs += [values.part(env, "secretRef") for env in values.mappings(one.get("envFrom"))]
     for ref in filter(None, refs):
         yield "secret-env", f"Secret {values.text(ref.get('name'), 80)}"
     if not is_windows:
@@ -181,14 +181,14 @@ def _annotated(pod: Mapping[str, Any], containers: int) -> Iterator[tuple[str, s
             yield "apparmor", f"{values.text(key.removeprefix(prefix), 63)}: unconfined by annotation"
 
 
-def _host_paths(spec: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _host_paths(spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     paths = {
         one.get("name"): values.text(values.part(one, "hostPath").get("path"), 120) for one in
-        _mappings(spec.get("volumes")) if "hostPath" in one
+        values.mappings(spec.get("volumes")) if "hostPath" in one
     }  # fmt: skip
     if not paths:
         return
-    mounts = [mount for one in containers for mount in _mappings(one.get("volumeMounts"))]
+    mounts = [mount for one in containers for mount in values.mappings(one.get("volumeMounts"))]
     writable = {mount.get("name") for mount in mounts if mount.get("readOnly") is not True}
     for name, path in paths.items():
         detail = f"{path} ({'read-write' if name in writable else 'read-only'})"
@@ -200,7 +200,3 @@ def _host_paths(spec: Mapping[str, Any], containers: list[Mapping[str, Any]]) ->
 
 def _capability(name: str) -> str:
     return name.upper().removeprefix("CAP_")
-
-
-def _mappings(found: object) -> list[Mapping[str, Any]]:
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

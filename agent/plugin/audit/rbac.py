@@ -45,9 +45,9 @@ _POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("", "pods/ephemeralcontainers", "update patch"),
     ),
 }  # fmt: skip
-_HEALTH = ("/healthz", "/livez", "/readyz", "/version")
-_KEYS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
-_BROWSE = (*_HEALTH, *_KEYS, "/api", "/apis", "/openapi")
+# Health, version, and the issuer's public keys, which other clouds read to verify service account tokens.
+_OPEN = ("/healthz", "/livez", "/readyz", "/version", "/.well-known", "/openid/v1/jwks")
+_BROWSE = (*_OPEN, "/api", "/apis", "/openapi")
 _REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
 
 
@@ -77,11 +77,15 @@ class Subject:
 
     @property
     def is_system(self) -> bool:
-        """Kubernetes' own, by a name that no one else can authenticate as without being it."""
-        return not self.is_account and self.name.startswith("system:") and self.name not in EVERYONE
+        """A component of Kubernetes, by name: `system:serviceaccounts` and whatever else begins alike is none."""
+        return not self.is_account and (self.name in _COMPONENTS or self.name.startswith("system:node:"))
 
 
 EVERYONE = ("system:anonymous", "system:unauthenticated", "system:authenticated")
+_COMPONENTS = frozenset({
+    "system:masters", "system:nodes", "system:monitoring", "system:apiserver", "system:kube-controller-manager",
+    "system:kube-scheduler", "system:kube-proxy", "system:cloud-controller-manager",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +115,15 @@ class Grant:
         """Kubernetes' own subjects, and kubeadm's group of administrators under its own binding."""
         if self.subject.is_account:
             # The controllers' accounts, each bound to the role of its own name.
-            return self.subject.namespace == "kube-system" and self.role.startswith("ClusterRole/system:controller:")
+            own = f"system:controller:{self.subject.name}"
+            return self.subject.namespace == "kube-system" and self.role.partition("/")[2] == own
         kubeadm = (self.subject.name, self.binding, self.role)
         return self.subject.is_system or kubeadm == (*["kubeadm:cluster-admins"] * 2, "ClusterRole/cluster-admin")
 
 
 def role(found: Mapping[str, Any]) -> Role:
     """A Role or ClusterRole, reduced."""
-    rules = [one for one in found.get("rules") or () if isinstance(one, dict)]
+    rules = values.mappings(found.get("rules"))
     powers = {power for power, needs in _POWERS.items() if any(_lets(rule, *need) for rule in rules for need in needs)}
     powers |= {name for name, holds in _WHOLE.items() if any(map(holds, rules))}
     powers |= {name for name, holds in _AT_MOST.items() if all(map(holds, rules))}
@@ -131,12 +136,11 @@ def grants(found: Mapping[str, Any], roles: Mapping[tuple[str, str], Role]) -> I
     reference = values.part(found, "roleRef")
     kind, bound = (values.text(reference.get(key), 253) for key in ("kind", "name"))
     role = roles.get((scope if kind == "Role" else "", bound))
-    for one in found.get("subjects") or ():
-        if isinstance(one, dict):
-            of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
-            namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
-            subject = _account(Subject(of, who, namespace))
-            yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
+    for one in values.mappings(found.get("subjects")):
+        of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
+        namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
+        subject = _account(Subject(of, who, namespace))
+        yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
 
 
 def _account(subject: Subject) -> Subject:
@@ -174,8 +178,8 @@ def _has_wildcard(rule: Mapping[str, Any]) -> bool:
 _WHOLE = {ADMIN: _is_everything, WILDCARD: _has_wildcard}
 
 
-def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _HEALTH) -> bool:
-    """Health and version; and the one ConfigMap that a node reads before it joins."""
+def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _OPEN) -> bool:
+    """What is open by default; and the one ConfigMap that a node reads before it joins."""
     urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
     if resources == ["configmaps"]:
         return values.texts(rule.get("resourceNames")) == ["cluster-info"] and not urls

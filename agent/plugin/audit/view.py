@@ -155,7 +155,8 @@ def selector(found: Mapping[str, Any]) -> Selector:
     """A LabelSelector object. One that cannot be read selects nothing."""
     requirements = [Requirement(values.text(key, 317), Operator.IN, frozenset([values.text(value, 63)]))
               for key, value in values.part(found, "matchLabels").items()]  # fmt: skip
-    for one in found.get("matchExpressions") or ():
+    expressions = found.get("matchExpressions")
+    for one in expressions if isinstance(expressions, list) else ():
         try:
             some = frozenset(values.texts(one.get("values")))
             requirements.append(Requirement(values.text(one["key"], 317), _OPERATORS[one["operator"]], some))
@@ -167,7 +168,7 @@ def selector(found: Mapping[str, Any]) -> Selector:
 def policy(found: Mapping[str, Any]) -> NetworkPolicy:
     """A NetworkPolicy object. Source of the types' default: kubernetes pkg/apis/networking/v1/defaults.go."""
     spec = values.part(found, "spec")
-    egress = [one for one in spec.get("egress") or () if isinstance(one, dict)]
+    egress = values.mappings(spec.get("egress"))
     default = {"Ingress", "Egress"} if egress else {"Ingress"}
     types = frozenset(values.texts(spec.get("policyTypes")) or default)
     peers = [one.get("to") for one in egress]

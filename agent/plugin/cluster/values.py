@@ -64,6 +64,11 @@ def mapping(text: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def mappings(value: object) -> list[dict[str, Any]]:
+    """The mappings of a list; empty for what is none."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def texts(value: object) -> list[str]:
     """The texts of a list; empty for what is none."""
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
@@ -77,4 +82,4 @@ def entries(value: object) -> list[dict[str, Any]] | None:
         found = json.loads(value) if value else []
     except (ValueError, RecursionError):
         return None
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else None
+    return mappings(found) if isinstance(found, list) else None

@@ -91,6 +91,9 @@ def _consistent(policy: dict[str, Any]) -> dict[str, Any]:
         override |= {"name": f"override-{number}", "nodeSelector": override.get("nodeSelector") or "pool=a"}
     if "reboot" in policy:
         _consistent_reboot(policy["reboot"])
+    for exception in policy.get("exceptions", ()):
+        given = {"id": "kubelet/4.2.6", "selector": {"node": "*"}, "reason": "r", "owner": "o", "expires": "2026-06-30"}
+        exception.update({**given, **{name: exception[name] for name in ("reason", "owner") if exception.get(name)}})
     for receiver in policy.get("notify", ()):
         pager = receiver.get("type") == "pagerduty"
         receiver["keyFile"] = "/key" if pager else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.audit.pods import Workload
 from agent.plugin.audit.view import Token, View, Webhook
 from agent.plugin.cluster.nodes import Keep, row
+from agent.plugin.views.progress import Progress
 from agent.report import benchmark
 from tests.support.plugin_fleet import SCENES
 
@@ -98,10 +100,12 @@ def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_
                                                                   "kubeadm:cluster-admins"),
         *bound("system:evil", "User", "eve"), *bound("kubeadm:cluster-admins", "User", "kubeadm:other"),
         *bound("tiller", "ServiceAccount", "tiller"), *bound("x", "User", "system:authenticated"),
+        *bound("y", "Group", "system:serviceaccounts"), *bound("z", "ServiceAccount", "cronjob-controller"),
     ])  # fmt: skip
     found = {one.finding.id: one for one in judged(of, "c", ()).results}["cluster/cluster-admin"]
     assert {one.subject for one in found.affected} == {
         "User eve", "User kubeadm:other", "ServiceAccount kube-system/tiller", "User system:authenticated",
+        "Group system:serviceaccounts", "ServiceAccount kube-system/cronjob-controller",
     }  # fmt: skip
 
 
@@ -281,3 +285,14 @@ def test_a_node_without_an_agent_is_unknown() -> None:
     found = reports("without-agent")
     assert all(one.status is not Status.PASS for one in found if not any(f.control == "kubelet" for f in one.findings))
     assert any(one.id == "agent/report" for report in found for one in report.findings)
+
+
+def test_progress_names_what_is_read() -> None:
+    """On a terminal alone, and gone at the end."""
+    err = io.StringIO()
+    with Progress(err, live=True) as bar:
+        bar.of("pods", 500, 2000)
+        bar.of("roles", 500, None)
+    assert "500 of 2,000 pods" in err.getvalue()
+    assert "500 roles" in err.getvalue()
+    assert err.getvalue().endswith("\r\x1b[K")
