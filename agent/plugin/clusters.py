@@ -94,7 +94,7 @@ def _of(name: str, session: Session) -> Session:
 
 
 def _matching(options: argparse.Namespace, session: Session) -> list[str]:
-    if options.context or options.cluster:
+    if options.context or options.kube_cluster:
         raise UsageError("--contexts names the clusters: leave --context and --cluster out")
     known = session.contexts()
     found = [name for name in known if any(fnmatchcase(name, pattern) for pattern in options.contexts)]

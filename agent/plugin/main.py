@@ -79,7 +79,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
             environment,
             kubeconfig=options.kubeconfig,
             context=context or options.context,
-            cluster=options.cluster,
+            cluster=options.kube_cluster,
             user=options.user,
             impersonation=Impersonation(options.impersonate, (*options.groups, *options.more_groups)),
             runner=_run,
@@ -152,7 +152,7 @@ def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.A
     shared = common.add_argument_group("common options")
     shared.add_argument("--kubeconfig", metavar="FILE", default=default(""), help="default: KUBECONFIG, ~/.kube/config")
     shared.add_argument("--context", metavar="NAME", default=default(""), help="of the kubeconfig (default: current)")
-    shared.add_argument("--cluster", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
+    shared.add_argument("--cluster", metavar="NAME", dest="kube_cluster", default=default(""), help="not the context's")
     shared.add_argument("--user", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
     shared.add_argument("--as", metavar="USER", dest="impersonate", default=default(""), help="impersonate this user")
     shared.add_argument(

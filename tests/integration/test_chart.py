@@ -17,6 +17,7 @@ import yaml
 from agent import __version__
 from agent.config import Config, load
 from agent.config.choices import Mode
+from agent.config.overrides import merge
 from agent.config.schema import Pool
 from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names, pool_of
 from tests.support import agents
@@ -249,6 +250,16 @@ def test_audit_only_reports(helm: Helm, tmp_path: Path) -> None:
     assert audited.apparmor.mode is Mode.OFF is given.apparmor.mode
     assert audited.reboot == replace(given.reboot, mode=Mode.AUDIT)
     assert config(helm.objects({"audit": True}), tmp_path) == load(ROOT / "docs/audit/config.yaml")
+
+
+def test_audit_reaches_the_overrides(helm: Helm, tmp_path: Path) -> None:
+    """A group of nodes with a mode of its own only reports, too; what is off there stays off."""
+    override = {"name": "gpu", "nodeSelector": "pool=gpu", "seccomp": {"mode": "off"}}
+    policy = {"overrides": [{**override, "reboot": {"mode": "enforce"}, "modprobe": {"allow": ["sctp"]}}]}
+    audited = config(helm.objects({"audit": True, "config": policy}), tmp_path)
+    gpu = merge(audited, {"pool": "gpu"})
+    modes = (gpu.reboot.mode, gpu.seccomp.mode, gpu.modprobe.mode, gpu.modprobe.allow)
+    assert modes == (Mode.AUDIT, Mode.OFF, Mode.AUDIT, ("sctp",))
 
 
 # -- every other value -------------------------------------------------------------------------------------------------

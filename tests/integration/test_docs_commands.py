@@ -50,6 +50,7 @@ NEEDS = {
     "kubectl apply -k ../hardening": "test_install.py does it, in a copy of the checkout",
     "podman push": "needs a registry; the image itself is tests/image's",
     "helm ": "test_install.py and test_chart.py run helm; nothing is released here",
+    "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
     "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import yaml
 from agent.kube import Kube, direct
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import main, parser, run
-from agent.plugin.session import Form, Session
+from agent.plugin.session import Command, Form, Session
 from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
@@ -490,3 +491,17 @@ def test_options_stand_before_and_behind_the_command() -> None:
     before = parser(COMMANDS).parse_args(["-n", "x", "-o", "json", "status"])
     behind = parser(COMMANDS).parse_args(["status", "-n", "x", "-o", "json"])
     assert (before.namespace, before.output) == (behind.namespace, behind.output) == ("x", "json")
+    both = parser(COMMANDS).parse_args(["--as-group", "a", "status", "--as-group", "b", "--request-timeout", "90"])
+    assert ([*both.groups, *both.more_groups], both.request_timeout) == (["a", "b"], "90s")
+
+
+def test_a_flag_of_a_commands_own_leaves_kubectls_before_the_command() -> None:
+    """`audit --cluster` is about the cluster; `--cluster NAME audit` chooses one."""
+
+    def configure(own: argparse.ArgumentParser) -> None:
+        own.add_argument("--cluster", action="store_true")
+
+    command = Command("look", "looks", configure, lambda *_: 0)
+    given = parser([command]).parse_args(["--cluster", "prod", "look", "--cluster"])
+    assert (given.kube_cluster, given.cluster) == ("prod", True)
+    assert parser(COMMANDS).parse_args(["status", "--cluster", "prod"]).kube_cluster == "prod"

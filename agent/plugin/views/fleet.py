@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from agent.config import Config
+from agent.config.choices import Mode
 from agent.model import Severity
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import FindingRow, NodeRow, with_locks
@@ -184,12 +186,24 @@ def footer(seen: Fleet, style: Style) -> list[str]:
         lines += _line(f"Reboots paused {seen.pause.sentence or 'until resumed'}", style, table.WARN, step)
     if seen.rules.problem:
         lines += _line(f"Policy: {seen.rules.problem}", style, table.WARN)
+    if audited := _audited(seen.rules):
+        lines += _line(f"Audit mode: {', '.join(audited)} only report and change nothing", style)
     if rejected := [row.name for row in seen.rows if row.config_problem]:
         text = f"Policy: rejected by {table.count(len(rejected), 'node')}, last valid configuration in use"
         lines += _line(text, style, table.WARN, command("why", rejected[0]))
     if outdated := sum(row.is_outdated for row in seen.rows):
         lines += _line(f"Agents: {table.count(outdated, 'node')} with an agent too old to report details", style)
     return lines
+
+
+def _audited(rules: Policy) -> list[str]:
+    """The sections that the policy keeps from acting, as they would without it."""
+
+    def acts(config: Config | None, name: str) -> bool:
+        return getattr(getattr(config, name, None), "mode", Mode.ENFORCE) is not Mode.AUDIT
+
+    names = [one.name for one in fields(Config)]
+    return [name for name in names if acts(Config(), name) and not acts(rules.config, name)]
 
 
 def _nodes(seen: Fleet, style: Style) -> list[str]:

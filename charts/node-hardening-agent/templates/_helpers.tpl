@@ -105,6 +105,12 @@ httpGet:
     {{- if not (has (toString (get $given "mode")) (list "off" "false")) -}}
       {{- $_ := set $policy $section (merge (deepCopy $audit) $given) -}}
     {{- end -}}
+    {{- range $override := get $policy "overrides" | default list -}}
+      {{- $given := get $override $section | default dict -}}
+      {{- if and (hasKey $given "mode") (not (has (toString $given.mode) (list "off" "false"))) -}}
+        {{- $_ := set $given "mode" "audit" -}}
+      {{- end -}}
+    {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- $policy | toJson -}}

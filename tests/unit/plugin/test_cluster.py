@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config import loads
 from agent.config.schema import Pool, Reboot
 from agent.model import Severity, Status
 from agent.plugin.cluster import locks, nodes, policy, values
@@ -368,3 +369,12 @@ def test_a_row_is_small() -> None:
     assert not hasattr(found, "__dict__")
     assert (found.findings, found.history) == ((), ())
     assert found.phase is Phase.IDLE
+
+
+def test_what_only_reports_is_named_below_the_table() -> None:
+    """Sections that could act; one that only audits in any case, and one that is off, are not."""
+    config = loads("modprobe: {mode: audit}\nreboot: {mode: audit}\nseccomp: {mode: off}\n", "config.yaml")
+    seen = fleet.fleet([a_row("a")], (), pause=Pause(active=False), rules=Policy(config, "x"), namespace="n", now=NOW)
+    assert "Audit mode: modprobe, reboot only report and change nothing" in fleet.footer(seen, Style())
+    enforced = fleet.fleet([], (), pause=Pause(active=False), rules=DEFAULT, namespace="n", now=NOW)
+    assert "Audit mode" not in "".join(fleet.footer(enforced, Style()))
