@@ -28,9 +28,13 @@ _PREAMBLE = re.compile(
 )
 _OWN_WORDS = re.compile(
     r"""^[ \t]*(?:
-        abi [ \t]+ [<"] | \#? include [ \t] [^\n]* (?:abstractions|tunables)/ | profile \b [^\n]* flags [ \t]* =
-        | (?:deny|audit|owner) [ \t]+ [^;{}\n]+ $
+        abi [ \t]+ [<"] | \#? include [ \t] [^\n]* (?:abstractions|tunables)/
+        | include [ \t]+ if [ \t]+ exists [ \t]+ [<"]
+        | (?:profile\b|["/@]) [^\n]* flags [ \t]* = | @\{\w+\} [ \t]* \+?=
+        | alias [ \t]+ /\S* [ \t]* -> [^;{}\n]+ , [ \t]* $
+        | (?:deny|audit|owner|link) [ \t]+ [^;{}\n]+ $
         | (?:capability|network|signal|ptrace|unix|dbus|mount|umount|file|change_profile)\b [^{};=\n]* ,? [ \t]* $
+        | (?:network|signal|ptrace|unix|dbus|mount|remount|pivot_root|mqueue) [ \t]+ (?![=:]) [^{};\n]* , [ \t]* $
         | ["/@][^\n;]*? [ \t] [rwaxmklpiuPUCc]+ (?:[ \t]*->[^\n]*)? ,? [ \t]* (?:\#.*)? $
     )""",
     re.MULTILINE | re.VERBOSE,
