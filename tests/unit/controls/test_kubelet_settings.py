@@ -487,7 +487,7 @@ def test_remedies_name_the_line_or_the_flag_to_change(tmp_path: Path) -> None:
         (b"memoryThrottlingFactor: high\n", Status.UNKNOWN),
         (b"memoryThrottlingFactor: 0.9\n", Status.PASS),
         (b"staticPodURLHeader: {X: y}\n", Status.UNKNOWN),
-        (b"staticPodURLHeader: {X: [y]}\n", Status.PASS),
+        (b"staticPodURLHeader: {X: [z]}\n", Status.PASS),
     ],
 )
 def test_a_file_is_read_as_the_kubelet_reads_it(content: bytes, status: Status, tmp_path: Path) -> None:
