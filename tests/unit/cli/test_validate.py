@@ -227,6 +227,15 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(one.file, one.line) for one in _validate("-").problems] == [("<stdin>", 5)]
 
 
+def test_an_empty_standard_input_is_no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`helm template … | validate -` is not green because helm failed; said to be a policy, it is the empty one."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(UsageError, match="standard input is empty"):
+        _validate("-")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    assert _validate("-", forced="policy").problems == []
+
+
 def test_the_user_may_say_what_a_file_is(tmp_path: Path) -> None:
     """Then nothing else decides."""
     _write(tmp_path, {"notes": "hello\n", "app.yaml": "host: x\n"})
