@@ -122,7 +122,10 @@ class _Linter:
 
     def path(self, given: str) -> None:
         if given == STDIN:
-            self._content("<stdin>", sys.stdin.buffer.read(_LIMIT_BYTES + 1), is_named=True)
+            content = sys.stdin.buffer.read(_LIMIT_BYTES + 1)
+            if not content.strip() and not self._forced:
+                raise UsageError("standard input is empty: did the command before it fail?")
+            self._content("<stdin>", content, is_named=True)
             return
         try:
             is_folder = stat.S_ISDIR(os.stat(given).st_mode)  # noqa: PTH116 - Path hides the reason

@@ -27,6 +27,7 @@ _KEY = re.compile(r"""^\ufeff?["']?([\w./-]+)["']?[ \t]*:(?=\s|$)""", re.MULTILI
 _KEY_BELOW = re.compile(r"""\b([A-Za-z]\w*)["']?[ \t]*:""")
 _FLOW_TOKEN = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[{}\[\],]|(?<![\w./-])[\w./-]++(?=\s*:)""")
 _COLON = re.compile(r"\s*:")
+_SHARED = ("kubelet", "reboot", "selinux", "sysctl", "updates", "version")  # other programs have them too, and a mode
 _MODE_WORD = re.compile(
     rf"(?:^|[:\[-])[ \t]*[\"']?(?:{'|'.join({*Mode, *AuditMode} - {Mode.OFF})})[\"']?[ \t]*(?:[],}}#]|$)", re.MULTILINE
 )
@@ -125,7 +126,8 @@ def _is_evident(
     return any(
         meant in marks
         and (
-            any(_close(below, known[meant]) for below in _KEY_BELOW.findall(found[name][1]))
+            {_close(below, known[meant]) for below in _KEY_BELOW.findall(found[name][1])}
+            - {"", "mode" if meant in _SHARED else ""}
             or _MODE_WORD.search(found[name][1])
         )
         for name, meant in ours.items()

@@ -216,6 +216,27 @@ def test_folders_of_the_policy_can_be_written(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sections", "gone"),
+    [
+        ({"modprobe": {"mode": "off"}}, {"/host/etc/modprobe.d"}),
+        ({"modprobe": {"mode": False, "file": "/run/modprobe.d/x.conf"}}, {"/host/etc/modprobe.d"}),
+        ({"modprobe": {"mode": "audit"}}, {"/host/etc/modprobe.d"}),
+        ({"apparmor": {"mode": "audit"}}, set()),
+        ({"apparmor": {"mode": "off"}}, {"/etc/node-hardening/apparmor"}),
+        ({"seccomp": {"mode": "audit"}}, {"/host/var/lib/kubelet/seccomp"}),
+        ({"seccomp": {"mode": "off"}}, {"/host/var/lib/kubelet/seccomp", "/etc/node-hardening/seccomp"}),
+    ],
+)
+def test_only_what_the_policy_uses_is_mounted(helm: Helm, sections: dict[str, Any], gone: set[str]) -> None:
+    """A control that is off mounts nothing, one that only audits nothing that can be written."""
+    whole, rendered = helm.objects(), helm.objects({"config": sections})
+    assert set(mounts(whole)) - set(mounts(rendered)) == gone
+    assert set(mounts(rendered)) <= set(mounts(whole))
+    used = {one["name"] for one in container(rendered)["volumeMounts"]}
+    assert {one["name"] for one in pod(rendered)["volumes"]} == used
+
+
+@pytest.mark.parametrize(
     ("address", "port", "host", "scraped"),
     [
         ("0.0.0.0:9300", 9300, None, True),

@@ -28,18 +28,28 @@ _PREAMBLE = re.compile(
 )
 _OWN_WORDS = re.compile(
     r"""^[ \t]*(?:
-        abi [ \t]+ [<"] | \#? include [ \t] [^\n]* (?:abstractions|tunables)/ | profile \b [^\n]* flags [ \t]* =
-        | (?:deny|audit|owner) [ \t]+ [^;{}\n]+ $
-        | (?:capability|network|signal|ptrace|unix|dbus|mount|umount|file|change_profile)\b [^{};=\n]* ,? [ \t]* $
-        | ["/@][^\n;]*? [ \t] [rwaxmklpiuPUCc]+ (?:[ \t]*->[^\n]*)? ,? [ \t]* (?:\#.*)? $
+        abi [ \t]+ [<"] | \#? include [ \t] [^\n]* (?:abstractions|tunables)/
+        | include [ \t]+ if [ \t]+ exists [ \t]+ [<"]
+        | (?:profile\b|["/@]) [^\n]* flags [ \t]* = | @\{\w+\} [ \t]* \+?=
+        | alias [ \t]+ /\S* [ \t]* -> [^;{}\n]+ , [ \t]* $
+        | (?:deny|audit|owner|link) [ \t]+ (?:["/@]|owner|file|capability|network|signal|ptrace|unix|dbus|u?mount)
+          [^;{}\n]* $
+        | (?:capability(?:[ \t]+[a-z_]+)*|file|network(?:[ \t]+(?:inet6?|unix|netlink|packet|stream|dgram|raw|tcp|udp))*
+          |(?:signal|ptrace|unix|dbus|mount|umount|change_profile) [ \t]* [("/@][^{};=\n]*) [ \t]* ,? [ \t]* $
+        | (?:network|signal|ptrace|unix|dbus|mount|remount|pivot_root|mqueue) [ \t]+ (?![=:]) [^{};\n]* , [ \t]* $
+        | (?:file [ \t]+)? ["/@][^\n;]*? [ \t] [rwaxmklpiuPUCc]+ (?:[ \t]*->[^\n]*)? ,? [ \t]* (?:\#.*)? $
     )""",
     re.MULTILINE | re.VERBOSE,
 )
 _MODELINE = re.compile(r"^#\s*(?:vim|ex):.*apparmor", re.MULTILINE)
 # A comment with the name; a header of a profile in a file without assignments, which other languages would have.
 _NAMED = re.compile(
-    r"^#.*\bAppArmor\b|\A(?:\s|#.*\n)*profile[ \t][^\n]*\{[ \t]*\n(?![\s\S]*^[ \t]*\w+[ \t]*=)",
+    r"^#.*\bAppArmor\b|\A(?:\s|#.*\n)*profile[ \t][^\n]*\{[ \t]*\n(?![\s\S]*^[ \t]*\w+[ \t]*[=:])",
     re.MULTILINE | re.IGNORECASE,
+)
+# Source code, but for files that are named after a program as apparmor.d's are: `usr.bin.php`.
+_CODE = re.compile(
+    r"(?!(?:usr|s?bin|opt|etc|snap|var|lib\w*)\.).*\.(?:[ch]|cc|cpp|go|java|js|ts|lua|php|pl|pm|py|rb|rs|sh|tf|hcl)"
 )
 _BLOCK = re.compile(r"^[ \t]*(?:profile\b.*|.*\{|\})[ \t]*$", re.MULTILINE)
 
@@ -57,6 +67,8 @@ def _claim(content: str, path: str) -> Claim:
     """By the first line that is no comment, and words that only AppArmor has; what profiles include is none."""
     if path.endswith((".yaml", ".yml", ".json")) or Path(path).parent.name in ("abstractions", "tunables", "abi"):
         return Claim.NONE
+    if _CODE.fullmatch(Path(path).name):
+        return Claim.POSSIBLE
     lines = [line for line in content.splitlines() if _PREAMBLE.match(line) or line.strip()[:1] not in ("", "#")]
     if not any(map(_PREAMBLE.match, lines)):
         return Claim.NONE

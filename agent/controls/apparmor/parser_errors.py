@@ -95,7 +95,13 @@ def _line_of(message: str, text: str) -> int:
 
 
 def defining_line(text: str, name: str, *, nth: int = 1) -> int:
-    """The line where the profile's definition begins, the nth of that name; 0 when unknown."""
+    """The line where the profile's definition begins, the nth of that name; 0 when unknown. `parent//child` is written
+    as a child or a hat within its parent."""
     begins = re.compile(rf'^[^#]*(?<![\w./-])"?{re.escape(name)}(?![\w./-])[^#]*\{{')
-    hits = [number for number, line in enumerate(text.split("\n"), 1) if begins.search(line)]
+    lines = text.split("\n")
+    hits = [number for number, line in enumerate(lines, 1) if begins.search(line)]
+    parent, _, child = name.rpartition("//")
+    if not hits and parent and (above := defining_line(text, parent)):
+        below = defining_line("\n".join(lines[above:]), child, nth=nth)
+        return below and above + below
     return hits[nth - 1] if len(hits) >= nth else 0

@@ -33,6 +33,10 @@ class Kind(Enum):
     LIST = "a list of texts"
     GATES = "a mapping of feature names to true or false"
     TEXTS = "a mapping of names to texts"
+    UINT32 = "a whole number from 0 on"
+    NUMBER = "a number"
+    OBJECTS = "a list of mappings with the right values"
+    LISTS = "a mapping of names to lists of texts"
 
 
 class Wrong(ValueError):
@@ -133,6 +137,21 @@ _OTHERS = {
     Kind.LIST: "clusterDNS enforceNodeAllocatable preloadedImagesVerificationAllowlist",
     Kind.TEXTS: """cpuManagerPolicyOptions evictionHard evictionMinimumReclaim evictionSoft evictionSoftGracePeriod
         kubeReserved qosReserved systemReserved topologyManagerPolicyOptions""",
+    Kind.UINT32: "logging.verbosity",
+    Kind.NUMBER: "memoryThrottlingFactor",
+    Kind.OBJECTS: "registerWithTaints reservedMemory shutdownGracePeriodByPodPriority logging.vmodule",
+    Kind.LISTS: "staticPodURLHeader",
+}
+# What the mappings of Kind.OBJECTS hold, by key: no two of them give a key another type.
+_IN_OBJECTS = {
+    key: kind
+    for kind, names in {
+        Kind.TEXT: "key value effect filePattern",
+        Kind.INT32: "numaNode priority",
+        Kind.INT64: "shutdownGracePeriodSeconds",
+        Kind.UINT32: "verbosity",
+    }.items()
+    for key in names.split()
 }
 TYPED: tuple[Field, ...] = (
     *(field for field in FIELDS if field.path),
@@ -201,8 +220,6 @@ def _gates(texts: Sequence[str]) -> Mapping[str, bool]:
 
 def _number(within: range) -> Callable[[Any], int | None]:
     def decode(read: Any) -> int | None:
-        if isinstance(read, float) and read.is_integer() and abs(read) < 1 << 53:
-            read = int(read)  # 0.0 is written to JSON as 0
         return read if isinstance(read, int) and not isinstance(read, bool) and read in within else None
 
     return decode
@@ -248,6 +265,25 @@ def _text_map(read: Any) -> Mapping[str, str] | None:
     return read if isinstance(read, dict) and all(isinstance(text, str) for text in read.values()) else None
 
 
+def _float(read: Any) -> float | None:
+    return read if isinstance(read, int | float) and not isinstance(read, bool) else None
+
+
+def _list_map(read: Any) -> Mapping[str, Any] | None:
+    return read if isinstance(read, dict) and all(_list(item) is not None for item in read.values()) else None
+
+
+def _objects(read: Any) -> Any:
+    def fits(key: str, value: Any) -> bool:
+        kind = _IN_OBJECTS.get(key)
+        return kind is None or value is None or _DECODERS[kind](value) is not None
+
+    right = isinstance(read, list) and all(
+        isinstance(item, dict) and all(fits(key, value) for key, value in item.items()) for item in read
+    )
+    return read if right else None
+
+
 _DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.BOOLEAN: _boolean,
     Kind.INT32: _number(_INT32),
@@ -257,6 +293,10 @@ _DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.LIST: _list,
     Kind.GATES: _gate_map,
     Kind.TEXTS: _text_map,
+    Kind.UINT32: _number(range(1 << 32)),
+    Kind.NUMBER: _float,
+    Kind.OBJECTS: _objects,
+    Kind.LISTS: _list_map,
 }
 _PARSERS: Mapping[Kind, Callable[[str], Any]] = {
     Kind.BOOLEAN: kubelet_flags.boolean,

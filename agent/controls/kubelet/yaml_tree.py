@@ -8,6 +8,7 @@ https://www.rfc-editor.org/rfc/rfc7386, https://github.com/kubernetes-sigs/yaml
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ _MAX_NODES = 20_000
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("y", "Y", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"))
 _FALSE = frozenset(("n", "N", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"))
-_INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F_]{1,20}|0[bB][01_]{1,70}|0[oO]?[0-7_]{1,24}|[0-9][0-9_]{0,20})")
+# What go.yaml.in/yaml/v2 reads as a number once `_` is out of it (resolve.go); JSON has no infinity.
+_INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]{1,20}|0[bB][01]{1,70}|0[oO]?[0-7]{1,24}|[1-9][0-9]{0,20}|0)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
+_NO_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_EXACT = 1 << 53  # what is larger may be another whole number once it has been a float
 
 Scalar: TypeAlias = bool | int | float | str | None
 
@@ -61,9 +65,10 @@ def load(content: bytes, path: str, *, label: str = "", folder: str = "", budget
     if not text.strip():
         raise DocumentRefused(f"{path}: the file is empty")
     try:
-        if text.lstrip().startswith("{"):
+        is_json = text.lstrip().startswith("{")
+        if is_json:
             text = _checked_json(text)
-        value = _Reader(text, path, label, folder, budget).document()
+        value = _Reader(text, path, label, folder, budget, is_json=is_json).document()
     except json.JSONDecodeError as error:
         raise DocumentRefused(f"{path}:{error.lineno}: begins with {{ and is not JSON: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
@@ -162,8 +167,9 @@ def _place(value: Value) -> str:
 class _Reader:
     """Events into Values. Not composed: PyYAML's composer on libyaml overruns the stack on deep nesting."""
 
-    def __init__(self, text: str, path: str, label: str, folder: str, budget: Budget | None) -> None:
+    def __init__(self, text: str, path: str, label: str, folder: str, budget: Budget | None, *, is_json: bool) -> None:
         self._budget = budget
+        self._is_json = is_json
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         self._prefix = f"{label}{path}"
         self._path = path
@@ -191,7 +197,11 @@ class _Reader:
             return value
         source = f"{self._prefix}:{line}"
         if isinstance(event, yaml.ScalarEvent):
-            value = Value(_scalar(event), source, self._folder)
+            try:
+                scalar = _scalar(event, is_json=self._is_json)
+            except ValueError as error:
+                raise DocumentRefused(f"{self._path}:{line}: {error}") from error
+            value = Value(scalar, source, self._folder)
         elif isinstance(event, yaml.SequenceStartEvent):
             value = Value(tuple(self._items(depth)), source, self._folder)
         else:
@@ -229,23 +239,29 @@ class _Reader:
         return {**merged, **pairs}
 
 
-def _scalar(event: Any) -> Scalar:
+def _scalar(event: Any, *, is_json: bool) -> Scalar:
+    """The value of a scalar. Raises ValueError where the kubelet cannot make JSON of it."""
     text: str = event.value
     if not event.implicit[0] or event.style:
         return text
+    if is_json:
+        return json.loads(text)  # type: ignore[no-any-return]
     if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    if found := _INTEGER.fullmatch(text):
-        return _integer(found[1], found[2].replace("_", ""), text)
-    return float(text) if _FLOAT.fullmatch(text) else text
+    if _NO_JSON.fullmatch(text):
+        raise ValueError(f"{text} is a number that JSON does not have")
+    return _number(text.replace("_", "") if text[0] in "+-0123456789" else text, text)
 
 
-def _integer(sign: str, digits: str, text: str) -> int | str:
-    octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
-    try:
-        number = int(digits[1:], 8) if octal else int(digits, 0)
-    except ValueError:  # 08, 0x_
-        return text
-    return -number if sign == "-" else number
+def _number(plain: str, text: str) -> int | float | str:
+    if _INTEGER.fullmatch(plain):
+        digits = plain.lstrip("+-")
+        is_old_octal = digits[0] == "0" and digits[1:2].isdigit()
+        number = int(digits, 8 if is_old_octal else 0) * (-1 if plain[0] == "-" else 1)
+        if -(1 << 63) <= number < 1 << 64:
+            return number
+    if _FLOAT.fullmatch(plain) and math.isfinite(found := float(plain)):
+        return int(found) if found.is_integer() and abs(found) < _EXACT else found
+    return text

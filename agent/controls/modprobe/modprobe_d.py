@@ -99,7 +99,8 @@ def parse(text: str, file: str) -> tuple[ConfigLine, ...]:
 def _joined(text: str) -> Iterator[tuple[int, str]]:
     """Logical lines with the number of their last physical one, which is the number that kmod reports.
 
-    A backslash before the end of a line continues it, inside a comment too; any other one is simply dropped.
+    A backslash before the end of a line continues it, inside a comment too; any other one is simply dropped. One that
+    ends the file makes kmod take the end for a character, which is no text.
     """
     line: list[str] = []
     number = 1
@@ -108,10 +109,10 @@ def _joined(text: str) -> Iterator[tuple[int, str]]:
         taken = character
         if character == "\\":
             following = next(characters, "")
-            if following in ("\n", ""):
-                number += following == "\n"
+            if following == "\n":
+                number += 1
                 continue
-            taken = following
+            taken = following or "\ufffd"
         elif character == "\n":
             yield number, "".join(line)
             line.clear()

@@ -7,7 +7,9 @@ whatever is not understood (substitution, control structures, an unknown program
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -30,6 +32,10 @@ _PROGRAM = re.compile(
     r"(?:/(?:usr/(?:local/)?)?s?bin/|/run/current-system/sw/bin/|/nix/store/[\w.+-]+/bin/)?"
     r"(?P<name>false|true|logger|echo|printf)"
 )
+# What runs the program behind it: `exec` ends the shell with it.
+_PREFIX = re.compile(r"exec|command|(?:/usr/bin/|/bin/)?env")
+_SHELL = re.compile(r"(?:/usr/bin/|/bin/)?(?:ba|da)?sh")
+_QUOTED = re.compile(r"""'([^']*)'|"([^"$`\\]*)"|([\w./-]+)""")
 _TO_FILE = re.compile(r"[\d<>|]*[ \t]*(?P<file>/dev/(?:null|kmsg|console|stdout|stderr)|/(?:var|run|tmp)/[\w./-]+)")
 _OK, _FAILED = frozenset({0}), frozenset({1})
 _EITHER = _OK | _FAILED
@@ -124,8 +130,17 @@ class _Shell:
             return frozenset(), False
         if words[0] == "exit" and len(words) == 2 and re.fullmatch(r"[0-9]{1,3}", words[1]):
             return (_FAILED if int(words[1]) % 256 else _OK) | (frozenset() if safe else _FAILED), True
-        match = _PROGRAM.fullmatch(words[0])
-        result = _ENDS.get(match["name"] if match else words[0])
-        if result is None:
-            raise _MayLoadError
-        return result | (frozenset() if safe else _FAILED), False
+        rest = list(itertools.dropwhile(_PREFIX.fullmatch, words))
+        result = _result(rest, is_builtin=rest == words)
+        return result | (frozenset() if safe else _FAILED), "exec" in words[: len(words) - len(rest)]
+
+
+def _result(words: Sequence[str], *, is_builtin: bool) -> frozenset[int]:
+    """Of one program with its arguments. is_builtin: the shell's own `:` counts. Raises _MayLoadError."""
+    if len(words) == 3 and _SHELL.fullmatch(words[0]) and words[1] == "-c" and (text := _QUOTED.fullmatch(words[2])):
+        return _Shell("".join(part for part in text.groups() if part)).run()
+    match = _PROGRAM.fullmatch(words[0]) if words else None
+    result = _ENDS.get(match["name"]) if match else _ENDS.get(words[0]) if words and is_builtin else None
+    if result is None:
+        raise _MayLoadError
+    return result

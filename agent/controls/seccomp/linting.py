@@ -93,6 +93,7 @@ def advise(text: str, file: str, targets: Sequence[Target] = EVERYWHERE) -> list
     return list(found)
 
 
+_TOP_KEYS = {"defaultAction", "architectures", "archMap", "syscalls"}
 _BROKEN_PROFILE = re.compile(r'"(?:default)?[Aa]ction"\s*:\s*"SCMP_ACT_')
 
 
@@ -108,7 +109,8 @@ def _claim(content: str, path: str) -> Claim:
         return Claim.POSSIBLE
     rules = [rule for part in document.values() if isinstance(part, list) for rule in part if isinstance(rule, dict)]
     actions = [value for part in (document, *rules) for value in part.values() if isinstance(value, str)]
-    evident = any(action.startswith("SCMP_ACT_") for action in actions) or Path(path).parent.name == "seccomp"
+    in_place = Path(path).parent.name == "seccomp" and (not document or bool(_TOP_KEYS & document.keys()))
+    evident = in_place or any(action.startswith("SCMP_ACT_") for action in actions)
     return Claim.CERTAIN if evident else Claim.POSSIBLE
 
 

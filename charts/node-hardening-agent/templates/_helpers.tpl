@@ -44,6 +44,13 @@ httpGet:
   {{- end }}
 {{- end }}
 
+{{/* Not empty where the policy turns a control on (`off` without quotes is false), and where it lets it write. */}}
+{{- define "agent.mode" -}}
+{{- dig .control "mode" "enforce" (include "agent.policy" .root | fromJson) | toString -}}
+{{- end }}
+{{- define "agent.reads" -}}{{ if not (has (include "agent.mode" .) (list "off" "false")) }}yes{{ end }}{{- end }}
+{{- define "agent.writes" -}}{{ if eq (include "agent.mode" .) "enforce" }}yes{{ end }}{{- end }}
+
 {{/* The folder in which the agent writes seccomp profiles. */}}
 {{- define "agent.seccomp" -}}
 {{- $seccomp := .Values.config.seccomp | default dict -}}

@@ -10,6 +10,11 @@ import pytest
 
 from agent.controls.modprobe.shell import Refusal, refusal
 
+WRAPPED = (
+    "exec /bin/false", "exec true", "command false", "env false", "/usr/bin/env true", "exec env false", "sh -c false",
+    "/bin/sh -c 'exit 1'", '/bin/sh -c "logger x; false"', "sh -c ''", "exec sh -c 'modprobe x'", "env :",
+    "exec exit 0", "bash -c 'exit 0'", "sh -c 'exec false' x", "exec",
+)  # fmt: skip
 PROGRAMS = ("/bin/false", "false", "/usr/bin/false", "/bin/true", "true", ":", "logger", "/nix/store/x-1.0/bin/false")
 LOADERS = ("modprobe -i sctp", "insmod sctp.ko", "sh -c modprobe")
 ENDS = ("exit 0", "exit 1", "exit 256", "exit 008", "exit", "return 1", "kill $$", "! true", "{ false; }", "(false)")
@@ -28,7 +33,7 @@ def command(chance: random.Random) -> str:
     """One install command, mostly such as people write."""
     parts = []
     for _ in range(chance.choice((1, 1, 2, 2, 3, 4))):
-        words = [chance.choice(chance.choice((PROGRAMS, PROGRAMS, PROGRAMS, LOADERS, ENDS)))]
+        words = [chance.choice(chance.choice((PROGRAMS, PROGRAMS, PROGRAMS, WRAPPED, LOADERS, ENDS)))]
         words += chance.choices(ARGUMENTS, k=chance.choice((0, 0, 0, 1, 2)))
         words += chance.choices(REDIRECTIONS, k=chance.choice((0, 0, 0, 1, 2)))
         parts += [" ".join(words), chance.choice(OPERATORS)]
@@ -43,7 +48,13 @@ def shell(tmp_path: Path) -> Path:
     for name in ("modprobe", "insmod"):
         (tools / name).write_text('#!/bin/sh\n: > "$MARK"\n')
     (tools / "logger").write_text("#!/bin/sh\nexit $(($$ % 2))\n")
-    for name, target in (("sh", "/bin/sh"), ("false", "/bin/false"), ("true", "/bin/true")):
+    for name, target in (
+        ("sh", "/bin/sh"),
+        ("bash", "/bin/bash"),
+        ("env", "/usr/bin/env"),
+        ("false", "/bin/false"),
+        ("true", "/bin/true"),
+    ):
         (tools / name).symlink_to(target)
     for one in tools.iterdir():
         one.chmod(0o755)

@@ -61,6 +61,19 @@ BROKEN: dict[str, str | bytes] = {
     "a/beside.yaml": f"apiVersion: v1\nkind: ConfigMap\ndata: {{}}\n---\n{HEADER}oops: 1\n",
     "a/values.yaml": "config:\n  # ours\n  modprobe:\n    mod: enforce\nimage: {tag: x}\n",
     "a/umbrella.yaml": "node-hardening-agent:\n  profiles:\n    seccomp:\n      x.json: '{}'\nredis: {enabled: true}\n",
+    "a/argo.yaml": "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n  source:\n"
+    "    chart: node-hardening-agent\n    helm:\n      valuesObject:\n        config:\n          modprobe:\n"
+    "            mod: enforce\n  project: x\n",
+    "a/argo-text.yaml": "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n  sources:\n  - chart: "
+    "node-hardening-agent\n    helm:\n      values: |\n        config:\n          modprobe: {mod: enforce}\n",
+    "a/flux.yaml": "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: node-hardening-agent}\n"
+    "spec:\n  values:\n    profiles:\n      seccomp:\n        x.json: '{}'\n",
+    "a/kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nhelmCharts:\n"
+    "- name: node-hardening-agent\n  valuesInline:\n    config: {interval: nope}\n",
+    "a/binary.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: node-hardening-seccomp}\n"
+    "binaryData: {x.json: eyJkZWZhdWx0QWN0aW9uIjogIlNDTVBfQUNUX0FMTE8ifQ==}\n",
+    "a/not-base64.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: node-hardening-seccomp}\n"
+    "binaryData: {x.json: 'eyJ*'}\n",
 }
 FOREIGN: dict[str, str | bytes] = {
     "go/template.go": "package x\n\nconst base = `\n#include <tunables/global>\n\nprofile {{.N}} flags=(complain) {\n"
@@ -95,6 +108,15 @@ FOREIGN: dict[str, str | bytes] = {
     "bin/tool": b"\x7fELF\0\0\xff\xfe" + bytes(range(256)),
     "bin/nul.yaml": b"a\0b",
     "empty.yaml": "",
+    "rust/a.rs": "profile foo {\n    file: x,\n    network: y,\n}\n",
+    "rust/struct.txt2": "profile foo {\n    file: x,\n    network: y,\n}\n",
+    "perl/k.pl": "@{ARGV} = (1,2);\nprofile x {\n  network a,\n}\n",
+    "go/profile.go": "profile x {\n  network inet,\n  /x r,\n}\n",
+    "conf/api.Caddyfile": "/api/* {\n  file /etc/x\n  deny all\n}\n",
+    "ansible/vars.yml": "kubelet:\n  mode: systemd\nreboot:\n  enabled: true\nmetrics:\n  address: 0.0.0.0:9100\n",
+    "seccomp/package.json": '{"name": "x", "scripts": {"test": "y"}}',
+    "k8s/argo.yaml": "apiVersion: argoproj.io/v1alpha1\nkind: Application\n"
+    'spec: {source: {chart: redis, helm: {values: "config: {modprobe: {mod: x}}"}}}\n',
     "LICENSE": "Licensed under {x}, with a profile\n",
 }  # fmt: skip
 
@@ -203,6 +225,15 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """`helm template … | validate -`."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"# x\n---\n{HEADER}oops: 1\n".encode())))
     assert [(one.file, one.line) for one in _validate("-").problems] == [("<stdin>", 5)]
+
+
+def test_an_empty_standard_input_is_no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`helm template … | validate -` is not green because helm failed; said to be a policy, it is the empty one."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(UsageError, match="standard input is empty"):
+        _validate("-")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    assert _validate("-", forced="policy").problems == []
 
 
 def test_the_user_may_say_what_a_file_is(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_no_kubelet_is_unknown_with_what_was_looked_for(tmp_path: Path) -> None:
     """No check of settings passes, and the files at the usual places are checked all the same."""
     found = audit(plant(tmp_path, {"/etc/kubernetes/kubelet.conf": ""}), [])
     assert found["process"].status is Status.UNKNOWN
-    assert "none of kubelet, k3s server or agent, MicroK8s' kubelite among 0 processes" in found["process"].observed
+    programs = "kubelet, k3s server or agent, microshift run, MicroK8s' kubelite"
+    assert f"none of {programs} among 0 processes" in found["process"].observed
     assert "4.2.1" not in found
     assert "live" not in found
     assert found["4.1.5"].status is Status.FAIL

@@ -113,7 +113,13 @@ def test_what_is_written_as_yaml_is_read_back(tree: dict[str, object]) -> None:
     try:
         found = {key: yaml_tree.to_json(value) for key, value in yaml_tree.load(text.encode(), "/f").items()}
     except DocumentRefused:
-        assert "\\ud" in text.lower() or any(not char.isprintable() for char in text.replace("\n", "")) or "<<" in text
+        assert (
+            "\\ud" in text.lower()
+            or ".inf" in text
+            or ".nan" in text
+            or any(not char.isprintable() for char in text.replace("\n", ""))
+            or "<<" in text
+        )
         return
     if "<<" not in text:
         assert same(found, tree)
