@@ -146,7 +146,7 @@ MESSAGES: Mapping[tuple[str, str], Sequence[str]] = {
     (EVENTS, "the node hardening agent may only write Events of its own"): [
         "an Event under another name", OTHERS_EVENT,
     ],
-    (EVENTS, "the node hardening agent may only write Events about its own Node and the reboot locks"): [
+    (EVENTS, "the node hardening agent may only write Events about its own Node, the reboot locks"): [
         "an Event about another object",
     ],
     (EVENTS, "the node hardening agent may not set annotations, finalizers or owners of an Event"): [
