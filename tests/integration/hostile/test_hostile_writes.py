@@ -219,10 +219,12 @@ def stolen(api: ApiServer, client: Client, unique: str) -> Iterator[Stolen]:
         assert client.patch(f"/api/v1/nodes/{name}/status", {"status": status}, "strategic").status_code == 200
     made = Stolen(a, b, api.client(agents.token(client, a)), client)
     # Policies are compiled some time after they were stored, each by itself.
+    forged = {"metadata": {"labels": {"x": "1"}}}
     eventually(
         lambda: (
             made.node({}, of=b).status_code == 403
-            and made.node({"metadata": {"labels": {"x": "1"}}}).status_code == 403
+            # A label that was there already would not be refused.
+            and made.token.patch(f"/api/v1/nodes/{a}", forged, dryRun="All").status_code == 403
             and made.lock("other", {}).status_code == 403
             and made.event(reportingInstance=b).status_code == 403
         ),
