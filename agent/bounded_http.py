@@ -6,10 +6,12 @@ for as long as it likes.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import socket
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -24,7 +26,8 @@ from agent.bounded_socket import connect, with_deadline
 HEADER_BYTES = 64 << 10
 BODY_BYTES = 8 << 20
 # Of Python's objects: a list in a list takes 44 bytes for each byte of JSON, so a limit on the body is not enough. Of
-# all answers together, from the first byte until the document is dropped: every thread may read one.
+# all answers together, from the first byte until the document is dropped (every thread may read one), and of what
+# informers keep of them.
 DOCUMENT_BYTES = 40 << 20
 # Below this an answer is not counted, so that the usual ones never wait for each other.
 SMALL_BYTES = 1 << 20
@@ -39,7 +42,7 @@ class TooLarge(ValueError):
     """An answer is larger than what is read or parsed; the message has the limit."""
 
 
-class _Claim:
+class Claim:
     """A part of DOCUMENT_BYTES, until it is dropped."""
 
     _free = threading.Condition()  # re-entrant: the collector may drop a claim while its thread makes another
@@ -48,21 +51,35 @@ class _Claim:
     def __init__(self) -> None:
         self._bytes = 0
 
-    def grow(self, size: int) -> None:
-        """To so many bytes. Raises TooLarge where others do not drop theirs in time."""
-        if size <= SMALL_BYTES:
-            return
+    def hold(self, size: int) -> None:
+        """So many bytes from now on. Raises TooLarge where others do not drop theirs in time."""
+        size = size if size > SMALL_BYTES else 0
         with self._free:
             # The amount, not the order, decides: two that wait for each other both give up.
-            if not self._free.wait_for(lambda: _Claim._taken - self._bytes + size <= DOCUMENT_BYTES, _WAIT_SECONDS):
+            if size > self._bytes and not self._free.wait_for(
+                lambda: Claim._taken - self._bytes + size <= DOCUMENT_BYTES, _WAIT_SECONDS
+            ):
+                self.hold(0)
                 raise TooLarge(f"answers that could take more than {DOCUMENT_BYTES >> 20} MiB of memory together")
-            _Claim._taken += size - self._bytes
+            Claim._taken += size - self._bytes
             self._bytes = size
+            self._free.notify_all()
 
     def __del__(self) -> None:
-        with self._free:
-            _Claim._taken -= self._bytes
-            self._free.notify_all()
+        self.hold(0)
+
+
+def kept_bytes(value: object) -> int:
+    """The memory of what is kept of an answer: texts, numbers, lists, mappings and dataclasses of them."""
+    if isinstance(value, str):
+        return 60 + len(value) * (1 if value.isascii() else 4)
+    if isinstance(value, Mapping):
+        return 240 + sum(100 + kept_bytes(key) + kept_bytes(one) for key, one in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return 80 + sum(8 + kept_bytes(one) for one in value)
+    if dataclasses.is_dataclass(value):
+        return sum(kept_bytes(getattr(value, one.name)) for one in dataclasses.fields(value))
+    return 32
 
 
 class Body(bytearray):
@@ -71,20 +88,26 @@ class Body(bytearray):
     def __init__(self, limit_bytes: int = BODY_BYTES) -> None:
         super().__init__()
         self._limit = limit_bytes
-        self.claim = _Claim()
+        self.claim = Claim()
 
     def add(self, chunk: bytes) -> None:
         """More of it. Raises TooLarge."""
-        if len(self) + len(chunk) > self._limit:
+        size = len(self) + len(chunk)
+        try:
+            self.claim.hold(size if size <= self._limit else 0)
+        except TooLarge:
+            self.clear()  # the error may be kept, and this with its frames
+            raise
+        if size > self._limit:
+            self.clear()
             raise TooLarge(f"an answer of more than {self._limit >> 20} MiB")
-        self.claim.grow(len(self) + len(chunk))
         self += chunk
 
 
 class Document(dict[str, Any]):
     """A JSON object, to be kept for as long as any part of it is used."""
 
-    claim: _Claim
+    claim: Claim
 
 
 def read_body(raw: Any, limit_bytes: int = BODY_BYTES) -> Body:
@@ -104,11 +127,18 @@ def memory_of(body: bytes | bytearray) -> int:
 
 def parse_json(body: bytes | bytearray) -> Any:
     """The document. Raises TooLarge, before anything is parsed, for what could take too much memory; ValueError."""
-    size = memory_of(body)
+    claim = body.claim if isinstance(body, Body) else Claim()
+    try:
+        return _parsed(body, memory_of(body), claim)
+    except ValueError:
+        claim.hold(0)
+        raise
+
+
+def _parsed(body: bytes | bytearray, size: int, claim: Claim) -> Any:
     if size > DOCUMENT_BYTES:
         raise TooLarge(f"an answer that could take more than {DOCUMENT_BYTES >> 20} MiB of memory")
-    claim = body.claim if isinstance(body, Body) else _Claim()
-    claim.grow(size)
+    claim.hold(size)
     try:
         document = json.loads(body)
     except RecursionError:

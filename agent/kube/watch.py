@@ -151,6 +151,7 @@ class Watch:
                 self.resource_version = version
                 if is_initial:
                     yield Change(EventType.SYNCED)
+            del line, event, found  # before the next one is read
             if self._is_over():
                 return
 
@@ -204,7 +205,7 @@ class Informer:
                 else:
                     retry_after = error.retry_after_seconds if isinstance(error, CallFailed) else None
                     self._around.log.warning("api_server_unreachable", error=str(error))
-                    yield Change(EventType.AWAY, error=error)
+                    yield Change(EventType.AWAY, error=error.with_traceback(None))  # it is kept, the answer is not
             if self._around.clock() - self._heard_at >= _SHORT_LIFE_SECONDS:
                 backoff.reset()
             if self._is_over() or self._around.pause(backoff.next(retry_after)):

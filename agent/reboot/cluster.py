@@ -124,6 +124,9 @@ class Cluster(Protocol):
     def put_lease(self, lease: LeaseView) -> LeaseView:
         """Creates it (no version) or replaces exactly that version. Raises Conflict, NotFound."""
 
+    def mark_lease(self, lease: LeaseView, by: str) -> LeaseView:
+        """Marks exactly that version as stuck and leaves all else as it is stored. Raises Conflict, NotFound."""
+
     def can_patch_lease(self, name: str) -> bool:
         """Whether RBAC lets this agent patch a Lease that may not exist yet. Raises KubeError."""
 

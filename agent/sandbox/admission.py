@@ -115,9 +115,8 @@ class Policies:
                     raise scope.denied(str(error)) from error
                 continue
             for check in checks:
-                message = scope.failure(check)
-                if message:
-                    raise scope.denied(message, check.get("reason", ""))
+                if refusal := scope.refusal(check):
+                    raise refusal
 
     def _bound(self, plural: str, attempt: Attempt | None, obj: Object | None, old: Object | None) -> Iterator[_Scope]:
         if attempt is None or attempt.resource.group == "admissionregistration.k8s.io" or environment() is None:
@@ -172,18 +171,19 @@ class _Scope:
                     continue
         return _evaluate(expression, self._values)
 
-    def failure(self, check: Object) -> str:
-        """The message of a validation that does not hold; empty when it does."""
+    def refusal(self, check: Object) -> ApiError | None:
+        """By a validation that does not hold; by one without a value too, but not with its reason."""
         expression = check["expression"].strip()
         try:
             if self.value(expression) is True:
-                return ""
+                return None
         except PolicyError as error:
-            return f"expression '{expression}' resulted in error: {error}" if self.is_strict else ""
+            why = f"expression '{expression}' resulted in error: {error}"
+            return self.denied(why) if self.is_strict else None
         message: str = check.get("message") or f"failed expression: {expression}"
         with suppress(PolicyError):
             message = self.value(check["messageExpression"]).strip() if check.get("messageExpression") else message
-        return message
+        return self.denied(message, check.get("reason", ""))
 
     def denied(self, message: str, reason: str = "") -> ApiError:
         """The refusal that a real API server sends."""

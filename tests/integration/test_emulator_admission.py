@@ -72,7 +72,8 @@ CASES: dict[str, tuple[Object, int, str, str]] = {
         201, "", "",
     ),
     "an expression without a value": (
-        {"validations": [{"expression": "object.data.none == '1'"}]}, 422, "Invalid", "expression 'object.data.none ==",
+        {"validations": [{"expression": "object.data.none == '1'", "reason": "Forbidden"}]},
+        422, "Invalid", "expression 'object.data.none ==",
     ),
     "an expression without a value, ignored": (
         {"failurePolicy": "Ignore", "validations": [{"expression": "object.data.none == '1'"}]}, 201, "", "",

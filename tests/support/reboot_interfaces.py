@@ -40,6 +40,9 @@ class ClusterOf:
     def put_lease(self, lease: LeaseView) -> LeaseView:
         return self.machine.put_lease(lease)
 
+    def mark_lease(self, lease: LeaseView, by: str) -> LeaseView:
+        return self.machine.put_lease(replace(lease, stuck=by))
+
     def members(self) -> Iterator[Member]:
         return self.machine.members()
 

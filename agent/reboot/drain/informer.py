@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from agent.bounded_http import Claim, TooLarge, kept_bytes
 from agent.errors import KubeError
 from agent.kube import EventType, Informer
 
@@ -37,6 +38,8 @@ class ResourceInformer(Generic[T]):
         self._is_synced = False
         self._trouble: KubeError | None = None
         self._is_over = False
+        self._claim = Claim()
+        self._kept = 0
         self._thread = threading.Thread(target=self._run, name="drain-watch", daemon=True)
         self._thread.start()
 
@@ -65,11 +68,15 @@ class ResourceInformer(Generic[T]):
                 with self._changed:
                     changed = self._take(change.seen, change.object, change.error)
                     self._changed.notify_all()
+                del change  # the next one may be long in coming
                 for uid, item in changed:
                     self._on_change(uid, item)
-        except KubeError as error:
+        except (KubeError, TooLarge) as error:
+            self._follow.close()
             with self._changed:
-                self._trouble = error
+                self._trouble = error if isinstance(error, KubeError) else KubeError(f"too much to keep: {error}")
+                self._items, self._arriving = {}, None
+                self._claim.hold(0)
         finally:
             with self._changed:
                 self._is_over = True
@@ -80,10 +87,12 @@ class ResourceInformer(Generic[T]):
         match seen:
             case EventType.LISTING:
                 self._arriving = {}
+                self._kept = kept_bytes(self._items)
             case EventType.SYNCED:
                 before, self._items = self._items, self._arriving or {}
                 is_first, self._is_synced = not self._is_synced, True
                 self._arriving, self._trouble = None, None
+                self._kept -= kept_bytes(before)
                 if not is_first:
                     return [(uid, self._items.get(uid)) for uid in before.keys() | self._items.keys()]
             case EventType.AWAY:
@@ -96,6 +105,8 @@ class ResourceInformer(Generic[T]):
 
     def _put(self, uid: str, item: T | None) -> list[tuple[str, T | None]]:
         where = self._items if self._arriving is None else self._arriving
+        self._kept += kept_bytes(item) - kept_bytes(where.get(uid))
+        self._claim.hold(self._kept)
         if item is not None:
             where[uid] = item
         elif where.pop(uid, None) is None:

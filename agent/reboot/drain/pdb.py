@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.bounded_http import Claim, TooLarge, kept_bytes
 from agent.errors import KubeError
 from agent.kube import PDBS, Kube, field_selector
 from agent.reboot.drain.filters import Pod
@@ -72,6 +73,7 @@ class Budgets:
         self._on_change = on_change
         self._informers: dict[tuple[str, str], ResourceInformer[Budget]] = {}
         self._namespaces: dict[str, tuple[Budget, ...]] = {}
+        self._claim = Claim()
 
     def watch(self, namespace: str, name: str) -> Budget:
         """A budget that has refused, watched from now on; bare while it cannot be read."""
@@ -94,16 +96,25 @@ class Budgets:
         """All budgets that a pod is under; one LIST of its namespace the first time."""
         known = self._namespaces.get(pod.namespace)
         if known is None:
-            try:
-                listing = self._kube.within(_CALL_SECONDS).list(PDBS, pod.namespace)
-                known = tuple(budget_of(found) for found in listing)
-            except KubeError:
-                known = ()
-            self._namespaces[pod.namespace] = known
+            known = self._namespaces[pod.namespace] = self._all(pod.namespace)
         return tuple(budget for budget in known if budget.covers(pod))
+
+    def _all(self, namespace: str) -> tuple[Budget, ...]:
+        """Those of a namespace; none where they cannot be read or are too large to be kept."""
+        found: list[Budget] = []
+        kept = kept_bytes(self._namespaces)
+        try:
+            for one in self._kube.within(_CALL_SECONDS).list(PDBS, namespace):
+                found.append(budget_of(one))
+                kept += kept_bytes(found[-1])
+                self._claim.hold(kept)
+        except (KubeError, TooLarge):
+            return ()
+        return tuple(found)
 
     def close(self) -> None:
         """Ends the watches and forgets everything."""
+        self._claim.hold(0)
         for informer in self._informers.values():
             informer.close()
         self._informers.clear()

@@ -17,7 +17,7 @@ from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selecto
 from agent.kube.errors import CallFailed, Conflict, NotFound
 from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
 from agent.reboot.kube.informer import FollowedObjects, ObjectCache
-from agent.reboot.kube.views import lease_body, lease_view, member, node_patch, node_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, mark_body, member, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
 
@@ -132,7 +132,13 @@ class KubeCluster:
 
     def put_lease(self, lease: LeaseView) -> LeaseView:
         """See cluster.Cluster."""
-        body = lease_body(lease, self._namespace)
+        return self._write_lease(lease, lease_body(lease, self._namespace))
+
+    def mark_lease(self, lease: LeaseView, by: str) -> LeaseView:
+        """See cluster.Cluster."""
+        return self._write_lease(lease, mark_body(lease, by))
+
+    def _write_lease(self, lease: LeaseView, body: Object) -> LeaseView:
         try:
             if lease.version:
                 found = self._kube.patch(LEASES, lease.name, body, self._namespace, how=Patch.MERGE)

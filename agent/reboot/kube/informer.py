@@ -143,6 +143,7 @@ class FollowedObjects(ObjectCache):
         try:
             for change in self._follow:
                 self.take(change)
+                del change  # the next one may be long in coming
         except KubeError:
             # A selector that the server refuses: every look is a request then.
             pass

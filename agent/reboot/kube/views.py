@@ -37,8 +37,8 @@ _LATEST_SECONDS = 4102444800.0  # the year 2100
 _LONGEST_LEASE_SECONDS = 7 * 86400
 _LARGEST_POOL = 100_000
 _LONGEST_WAIT_SECONDS = 366 * 86400
-# One below what an int32 holds, because the next taker adds one. A poisoned count begins again with 0.
-_MOST_TRANSITIONS = 2**31 - 2
+# The next taker adds one, and admission refuses what no int32 could be added to. A poisoned count begins again with 0.
+_MOST_TRANSITIONS = 2**31 - 3
 
 
 def node_view(found: Mapping[str, Any]) -> NodeView:
@@ -155,6 +155,11 @@ def lease_body(lease: LeaseView, namespace: str) -> Object:
         "metadata": {**meta, "annotations": {key: value or None for key, value in notes.items()}},
         "spec": spec,
     }
+
+
+def mark_body(lease: LeaseView, by: str) -> Object:
+    """A merge patch that changes the mark alone: all else is another node's, whatever it holds."""
+    return {"metadata": {"resourceVersion": lease.version, "annotations": {keys.LOCK_STUCK: by}}}
 
 
 def without_nulls(value: Any) -> Any:

@@ -113,7 +113,7 @@ class Lock:
 
     def mark_stuck(self, slot: Slot, by: str) -> None:
         """Leaves everything as it is but for the mark, which tells the others that it was announced."""
-        self._cluster.put_lease(replace(slot.view, stuck=by))
+        self._cluster.mark_lease(slot.view, by)
 
     def _swap(self, lease: LeaseView) -> None:
         sent = self._clock.monotonic()  # counted from before the request: others may see it any time after

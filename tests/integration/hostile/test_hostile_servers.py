@@ -316,6 +316,20 @@ def test_large_answers_share_one_limit_until_they_are_dropped(scarce: bytes) -> 
     assert not is_refused(scarce)
 
 
+def test_an_error_that_is_kept_keeps_no_memory(scarce: bytes) -> None:
+    """Informers keep the last one, and with it the frames in which it was raised."""
+    body = bounded_http.Body(len(scarce))
+    body.add(b"x" * len(scarce))
+    with pytest.raises(ValueError) as no_json:
+        bounded_http.parse_json(body)
+    other = bounded_http.Body(len(scarce))
+    other.add(b"x" * len(scarce))
+    with pytest.raises(TooLarge) as too_long:
+        other.add(b"x")
+    assert not is_refused(scarce)
+    assert (no_json.value, len(other)) != (too_long.value, len(scarce))
+
+
 def test_a_large_answer_waits_for_another(scarce: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_http, "_WAIT_SECONDS", FAR_TOO_LONG_SECONDS)
     kept = [bounded_http.parse_json(scarce)]

@@ -24,6 +24,7 @@ NOW = "2026-11-28T08:00:00.000000Z"
 
 
 LOCK = "node-hardening-reboot-x-0"
+OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
 NO_TIME = "9999-12-31T23:59:59-23:59"
 
 # What is written, by the words of the table in docs/security.md ("refused by admission"), one section a test below.
@@ -40,9 +41,7 @@ NODE: Mapping[str, Sequence[tuple[Object, str]]] = {
         ({"metadata": {"annotations": {"example.com/x": None}}}, ""),
     ],
     "a finalizer": [({"metadata": {"finalizers": ["example.com/never"]}}, "")],
-    "an owner": [
-        ({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]}}, "")
-    ],
+    "an owner": [({"metadata": {"ownerReferences": [OWNER]}}, "")],
     "a taint that is not ours": [({"spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}}, "")],
     "the provider ID": [({"spec": {"providerID": "cloud://other"}}, "")],
     "the pod network": [({"spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": ["10.9.0.0/24"]}}, "")],
@@ -68,9 +67,16 @@ NEW_LOCK: Mapping[str, Sequence[tuple[str, Object, Object, Object]]] = {
         (LOCK, {"leaseTransitions": 2**31 - 1}, {}, {}),
         (LOCK, {"leaseDurationSeconds": 2**31 - 1}, {}, {}),
     ],
+    "a time out of range": [
+        (LOCK, {field: time}, {}, {})
+        for field in ("acquireTime", "renewTime")
+        for time in ("0001-01-01T00:00:01.000000Z", "2100-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
+    ],
     "a long value": [(LOCK, {}, {"stuck": "x" * 400}, {})],
-    "an annotation of a lock that is not ours": [(LOCK, {}, {"example.com/other": "x"}, {})],
-    "many annotations": [(LOCK, {}, {f"x{number}": "x" for number in range(20)}, {})],
+    "an annotation of a lock that is not ours": [
+        (LOCK, {}, {"example.com/other": "x"}, {}),
+        (LOCK, {}, {"other": "x"}, {}),
+    ],
     "a label of a lock": [(LOCK, {}, {}, {"labels": {"a": "b"}})],
     "a finalizer of a lock": [(LOCK, {}, {}, {"finalizers": ["example.com/never"]})],
 }
@@ -84,7 +90,8 @@ OTHERS_LOCK: Mapping[str, Sequence[Object]] = {
     "the last reboot in another's lock": [{"metadata": {"annotations": {f"{PREFIX}/last-reboot": NO_TIME}}}],
     "a long value in another's lock": [{"metadata": {"annotations": {f"{PREFIX}/stuck": "x" * 400}}}],
     "an annotation of another's lock that is not ours": [
-        {"metadata": {"annotations": {"example.com/large": "x" * 100_000}}}
+        {"metadata": {"annotations": {"example.com/large": "x" * 100_000}}},
+        {"metadata": {"annotations": {f"{PREFIX}/other": "x"}}},
     ],
     "a finalizer of another's lock": [{"metadata": {"finalizers": ["example.com/never"]}}],
 }
@@ -99,6 +106,11 @@ EVENT: Mapping[str, Sequence[Callable[[Stolen], Object]]] = {
         lambda stolen: {"source": {"component": "node-hardening-agent", "host": stolen.b}},
         lambda stolen: {"reportingInstance": stolen.b},
         lambda _: {"reportingComponent": "kubelet"},
+    ],
+    "an annotation of an Event": [lambda _: {"metadata": {"generateName": "e-", "annotations": {"a": "b" * 100_000}}}],
+    "a finalizer of an Event": [
+        lambda _: {"metadata": {"generateName": "e-", "finalizers": ["example.com/never"]}},
+        lambda _: {"metadata": {"generateName": "e-", "ownerReferences": [OWNER]}},
     ],
 }
 OTHERS_EVENT = "a change of another's Event"
@@ -124,18 +136,21 @@ MESSAGES: Mapping[tuple[str, str], Sequence[str]] = {
         "the last reboot in another's lock", "an annotation of another's lock that is not ours",
     ],
     (LOCKS, "a reboot lock has a holder below 300 characters and annotations of ours below 400"): [
-        "a long value", "an annotation of a lock that is not ours", "many annotations",
+        "a long value", "an annotation of a lock that is not ours",
         "a long value in another's lock",
     ],
-    (LOCKS, "a reboot lock has a duration of a week at most"): ["a number out of range"],
+    (LOCKS, "a reboot lock has a duration of a week at most"): ["a number out of range", "a time out of range"],
     (LOCKS, "the node hardening agent may not change labels, finalizers or owners of a Lease"): [
         "a label of a lock", "a finalizer of a lock", "a finalizer of another's lock",
     ],
     (EVENTS, "the node hardening agent may only write Events of its own"): [
         "an Event under another name", OTHERS_EVENT,
     ],
-    (EVENTS, "the node hardening agent may only write Events about its own Node and the reboot locks"): [
+    (EVENTS, "the node hardening agent may only write Events about its own Node, the reboot locks"): [
         "an Event about another object",
+    ],
+    (EVENTS, "the node hardening agent may not set annotations, finalizers or owners of an Event"): [
+        "an annotation of an Event", "a finalizer of an Event",
     ],
 }  # fmt: skip
 REFUSAL = re.compile(r"ValidatingAdmissionPolicy '(.+)' with binding '\1' denied request: (.+)")
@@ -204,10 +219,12 @@ def stolen(api: ApiServer, client: Client, unique: str) -> Iterator[Stolen]:
         assert client.patch(f"/api/v1/nodes/{name}/status", {"status": status}, "strategic").status_code == 200
     made = Stolen(a, b, api.client(agents.token(client, a)), client)
     # Policies are compiled some time after they were stored, each by itself.
+    forged = {"metadata": {"labels": {"x": "1"}}}
     eventually(
         lambda: (
             made.node({}, of=b).status_code == 403
-            and made.node({"metadata": {"labels": {"x": "1"}}}).status_code == 403
+            # A label that was there already would not be refused.
+            and made.token.patch(f"/api/v1/nodes/{a}", forged, dryRun="All").status_code == 403
             and made.lock("other", {}).status_code == 403
             and made.event(reportingInstance=b).status_code == 403
         ),
