@@ -174,9 +174,23 @@ def _versioned(
     image = _image(host, manifests.get(program, ""))
     if program is not Program.ETCD and not (image or any(answers)):
         answers += [answer.json().get("gitVersion") for other in seen for _, answer in other.answers("/version")]
+    if one.component.program is Program.API_SERVER and not (image or any(answers)):
+        answers.append(_program_version(host, one.component))
     texts = [str(text) for text in (*answers, image) if text]
     found = next((match for text in texts if (match := _VERSION.search(text))), None)
     return replace(one.component, version=int(found[1]) if found else 0)
+
+
+def _program_version(host: Host, one: Component) -> str:
+    """What `kube-apiserver --version` prints, where its program is this node's own file and not a container's."""
+    try:
+        with host.entry_of(one.process) as entry:
+            path = entry.executable()
+        if not host.can_start_programs or host.stat(path).inode != one.view.stat(path).inode:
+            return ""
+        return host.run((path, "--version"), timeout_seconds=5.0, limit_bytes=4096).check().stdout
+    except (OSError, HostError):
+        return ""
 
 
 def _manifests(host: Host) -> Iterable[tuple[Program, str]]:
