@@ -71,6 +71,11 @@ class Host:
         """Whether the root is this machine's own `/`: False for a mounted host and for trees."""
         return self.root == "/"
 
+    @property
+    def can_start_programs(self) -> bool:
+        """Whether `run` reaches the node's own programs: not where the root is a tree on another machine."""
+        return self.is_running_system or self.how is HostExec.NSENTER
+
     # -- files -----------------------------------------------------------------------------------------------------
 
     def read_bytes(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> bytes:

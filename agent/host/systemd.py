@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agent.errors import HostError
-from agent.host.command import HostExec
 
 if TYPE_CHECKING:
     from agent.host import Host
@@ -30,7 +29,7 @@ def unit_of(cgroup: str) -> str:
 
 def show(host: Host, unit: str, *properties: str) -> Mapping[str, str]:
     """Properties of a service or timer that are not empty; none where systemd cannot be asked (no systemd, a tree)."""
-    if not _SHOWN.fullmatch(unit) or not (host.is_running_system or host.how is HostExec.NSENTER):
+    if not _SHOWN.fullmatch(unit) or not host.can_start_programs:
         return {}
     try:
         tool = host.find_tool("systemctl") if host.exists("/run/systemd/system") else None

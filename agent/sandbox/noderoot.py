@@ -55,6 +55,16 @@ enableDebugFlagsHandler: false
 enableProfilingHandler: false
 """
 _STAT_FIELDS_AFTER_START = "0 " * 30
+# A throw-away CA, whose key exists nowhere: valid from 2020 on, without an end.
+_CA = (
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIHYMIGLoAMCAQICAQEwBQYDK2VwMBUxEzARBgNVBAMMCmt1YmVybmV0ZXMwIBcN\n"
+    "MjAwMTAxMDAwMDAwWhgPOTk5OTEyMzEyMzU5NTlaMBUxEzARBgNVBAMMCmt1YmVy\n"
+    "bmV0ZXMwKjAFBgMrZXADIQAgSMGIKflN71YGR3wVnxKq1yWdJnJvqCDgoS4+R7cn\n"
+    "HTAFBgMrZXADQQDmZlGc91NF9p+oLcPfdLvyIp3zlRbWunmPimmo2e2MfMfa4Hlj\n"
+    "b/pgQdNIhgzaj6WPBruWQUX6e54MkZ2/PZkL\n"
+    "-----END CERTIFICATE-----\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,7 @@ def _files(name: str) -> dict[str, str]:
         "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n',
         "/etc/hostname": f"{name}\n",
         "/etc/kubernetes/kubelet.conf": "apiVersion: v1\nkind: Config\n",
-        "/etc/kubernetes/pki/ca.crt": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "/etc/kubernetes/pki/ca.crt": _CA,
         "/etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet\n",
         "/var/lib/kubelet/config.yaml": _KUBELET_CONFIG,
         _RUNNING_KERNEL: f"{RELEASE}\n",

@@ -92,7 +92,7 @@ class CertificatesControl:
         trouble: list[str] = []
         items = tuple(_items(host, trouble))
         served: tuple[Served, ...] = ()
-        if any(item.path.startswith(_CONTROL_PLANE) for item in items):
+        if any(item.has_key and item.path.startswith(_CONTROL_PLANE) for item in items):
             from agent.controls.certificates.live import served_by  # noqa: PLC0415 - a worker does without
 
             served = tuple(served_by(host))

@@ -17,7 +17,7 @@ from agent.config import schema
 from agent.controls.base import Step
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.errors import AgentError
-from agent.host import Host, HostExec, Process, Program
+from agent.host import Host, Process, Program
 from agent.host.budget import Budget
 from agent.model import Finding, Severity, Status
 
@@ -99,7 +99,7 @@ class VersionControl:
 
     def _by_program(self) -> str:
         """`kubelet --version`, once for each run of it; empty where its program is not this node's to start."""
-        if not (self._host.is_running_system or self._host.how is HostExec.NSENTER):
+        if not self._host.can_start_programs:
             return ""
         try:
             found = self._host.within(Budget()).processes(frozenset((Program.KUBELET, Program.K3S)))
