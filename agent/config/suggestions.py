@@ -9,7 +9,9 @@ from typing import Any
 
 from agent.config.schema_tree import keys, paths
 from agent.config.units import shown
+from agent.text import join_limited
 
+_KEYS_SHOWN = 15
 _MANY_WORDS = 10  # past this, a list hides the one word that was meant
 
 
@@ -31,7 +33,7 @@ def unknown_key(name: str, section: type[Any], path: str, also: Sequence[str] = 
         return f"{problem}; did you mean {close[0]}?"
     if others:
         return f"{problem}; it is {_any_of(others)}"
-    return f"{problem}: its keys are {', '.join(known)}"
+    return f"{problem}: its keys are {join_limited(known, most=_KEYS_SHOWN)}"
 
 
 def wrong_word(text: str, words: Sequence[str]) -> str:
