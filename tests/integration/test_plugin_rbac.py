@@ -154,7 +154,8 @@ def reads(node: str) -> list[list[str]]:
     return [
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
-        ["report", "-O", "-"],
+        ["report", "-O", "-"], ["denials"], ["denials", node], ["denials", "web-0", "-n", "default"],
+        ["record", "status"],
     ]  # fmt: skip
 
 
