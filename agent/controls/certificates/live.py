@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from agent.bounded_socket import deadline
 from agent.controls.certificates import Served
 from agent.controls.control_plane import components, probe
 from agent.controls.control_plane.components import Component
@@ -14,12 +15,18 @@ from agent.host import Host, Program
 from agent.host.budget import CERTIFICATE_BYTES
 from agent.host.identity import CONTROL_PLANE_PROGRAMS
 
+_PROBES_SECONDS = 5.0
 _FLAGS = {Program.API_SERVER: "tls-cert-file", Program.ETCD: "cert-file", Program.CONTROLLER_MANAGER: "tls-cert-file",
           Program.SCHEDULER: "tls-cert-file"}  # fmt: skip
 
 
 def served_by(host: Host) -> Iterator[Served]:
     """One for each component that names a certificate and listens in the agent's network namespace."""
+    with deadline(_PROBES_SECONDS):
+        yield from _served(host)
+
+
+def _served(host: Host) -> Iterator[Served]:
     for one in components.find(host, host.processes(CONTROL_PLANE_PROGRAMS).processes):
         path = "" if one.embedded else one.path(_FLAGS[one.program])
         if not path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agent.controls.control_plane import documents
 from agent.controls.control_plane.check import Check, Facts, Judge, Line, Unknown, flag, is_set, noted, shown, table
+from agent.controls.control_plane.observe import OLD_TLS, WEAK_TLS
 from agent.controls.kubelet.check import CheckResult
 from agent.controls.kubelet.checks import STRONG_CIPHERS
 from agent.host import Program
@@ -309,8 +310,15 @@ def _unset(value: object) -> bool:
     return not value
 
 
-def _tls12(value: object) -> bool:
-    return value in ("", "VersionTLS12", "VersionTLS13")
+def _tls_minimum(facts: Facts) -> CheckResult:
+    """Go itself refuses TLS 1.0 and 1.1 by default, whatever the flag allows: an attempt decides."""
+    name = "tls-min-version"
+    value = facts.value(name)
+    attempts = [(one, one.tls[OLD_TLS]) for one in facts.seen.sockets if OLD_TLS in one.tls]
+    if value not in WEAK_TLS or (attempts and all("ALERT_PROTOCOL_VERSION" in answer.error for _, answer in attempts)):
+        refused = ", and TLS 1.1 is refused" if attempts else ""
+        return facts.passed(f"{shown(name, value)}{refused}", name)
+    return facts.failed(shown(name, value), facts.fix("Set --tls-min-version=VersionTLS12"), name)
 
 
 _TABLE: tuple[Line, ...] = (
@@ -366,7 +374,7 @@ _TABLE: tuple[Line, ...] = (
      _encryption),
     ("ciphers", "1.2.29", "K1", LOW, "Only strong cipher suites", "the six with forward secrecy", _ciphers),
     ("tls-minimum", "", "K1", LOW, "TLS 1.2 or later", "VersionTLS12 or later",
-     flag("tls-min-version", _tls12, "Set --tls-min-version=VersionTLS12")),
+     _tls_minimum),
     ("token-expiration", "1.2.30", "K14", LOW, "Tokens are not extended to a year", "false",
      flag("service-account-extend-token-expiration", _off, "Set --service-account-extend-token-expiration=false, once "
           "every client reads its token again (metric serviceaccount_stale_tokens_total)")),

@@ -31,9 +31,7 @@ def findings(seen: Observation) -> Iterator[Finding]:
         found = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen)]
         yield from worst_of_each(found)
     for group, found_files in files.look(seen):
-        if group.paths:
-            # A group whose owners are free accepts any group; the mode alone decides.
-            yield from file_checks.judge(group, found_files)
+        yield from file_checks.judge(group, found_files)
 
 
 def worst_of_each(found: Iterable[Finding]) -> Iterator[Finding]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent.bounded_socket import deadline
 from agent.controls.control_plane import MANIFESTS, components, probe
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.probe import Response
@@ -23,6 +25,9 @@ from agent.host.budget import CONFIG_BYTES
 # Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
 
+OLD_TLS = "TLS 1.1"
+WEAK_TLS = ("VersionTLS10", "VersionTLS11")
+_PROBES_SECONDS = 10.0  # for all ports of a pass
 _VERSION = re.compile(r"v1\.(\d{1,3})\.")
 _FLAGZ = ("application/json;as=Flagz;v=v1beta1;g=config.k8s.io", "application/json;as=Flagz;v=v1alpha1;g=config.k8s.io")
 _PATHS: Mapping[Program, tuple[str, ...]] = {
@@ -86,8 +91,8 @@ def observe(
     host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None
 ) -> Observation:  # fmt: skip
     """One pass. host: within a budget. probing: whether ports are asked."""
-    found = components.find(host, table.processes)
-    seen = [_see(host, one, probing=probing) for one in found]
+    with deadline(_PROBES_SECONDS):
+        seen = [_see(host, one, probing=probing) for one in components.find(host, table.processes)]
     running = host.still_running(one.component.process for one in seen)
     kept = tuple(one for one in seen if one.component.process in running)
     manifests = dict(_manifests(host))
@@ -111,6 +116,8 @@ def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
     if reason:
         return ObservedComponent(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
     sockets = tuple(_ask(one.program, address, port) for address, port in places)
+    if one.program is Program.API_SERVER and one.text("tls-min-version") in WEAK_TLS:
+        sockets = tuple(_with_old_tls(socket) for socket in sockets)
     return ObservedComponent(replace(one, flagz=_flagz(sockets)), sockets)
 
 
@@ -131,6 +138,12 @@ def _ask(program: Program, address: str, port: int) -> Socket:
         return Socket(address, port, tls, {first: plain} if plain.status is None else {})
     more = {path: probe.get(place, port, path, tls=False) for path in others}
     return Socket(address, port, {}, {first: plain, **more})
+
+
+def _with_old_tls(one: Socket) -> Socket:
+    """With the answer to a client that knows TLS 1.1 at most."""
+    old = probe.get(target(one.address), one.port, "/version", tls=True, newest=ssl.TLSVersion.TLSv1_1)
+    return replace(one, tls={**one.tls, OLD_TLS: old}) if one.tls else one
 
 
 def target(address: str) -> str:

@@ -12,6 +12,7 @@ import errno
 import json
 import re
 import ssl
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,11 @@ def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", n
     lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", f"Accept: {accept}",
              "User-Agent: node-hardening-agent")  # fmt: skip
     handshake, certificate = False, None
+    context = _context(newest) if tls else None
     try:
         with deadline(TIMEOUT_SECONDS):
             plain = connect(address, port, None, ())
-            with plain if not tls else _context(newest).wrap_socket(plain) as channel:
+            with plain if context is None else context.wrap_socket(plain) as channel:
                 if isinstance(channel, ssl.SSLSocket):
                     handshake, certificate = True, _certificate(channel)
                 with contextlib.suppress(OSError):  # refused meanwhile: the alert to be read has the reason
@@ -80,7 +82,8 @@ def _context(newest: Any) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     if newest is not None:
         context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
+        with warnings.catch_warnings(action="ignore"):  # of versions that this is here to find
+            context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
     return context
 
 

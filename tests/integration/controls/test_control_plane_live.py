@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,3 +238,16 @@ def test_a_worker_loads_none_of_the_checks(node: ControlPlane) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(node.root)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(("oldest", "expected"), [(ssl.TLSVersion.TLSv1_2, PASS), (ssl.TLSVersion.TLSv1, FAIL)])
+def test_an_attempt_with_tls_1_1_decides(node: ControlPlane, oldest: ssl.TLSVersion, expected: Status) -> None:
+    """--tls-min-version=VersionTLS10 does not bring back what Go refuses by itself."""
+    context = server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore"):
+        context.minimum_version = oldest
+    with answering({"/version": (200, "{}")}, context=context) as port:
+        node.run("kube-apiserver", *API_SERVER, "--tls-min-version=VersionTLS10", listen=(port,))
+        found = node.audit()
+    assert found["apiserver/tls-minimum"].status is expected
