@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import identity, processes
+from agent.host import containers, identity, processes
 from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
@@ -282,6 +282,10 @@ class Host:
     def still_running(self, started: Iterable[Process]) -> tuple[Process, ...]:
         """Those of the processes that still run."""
         return tuple(process for process in started if identity.is_running(self._proc(), process))
+
+    def containers(self) -> tuple[containers.Container, ...]:
+        """The containers that run on the node, by one process of each. Raises HostError."""
+        return containers.survey(self._proc(), self._budget or Budget()) if self.has_processes else ()
 
     def listening(self, port: int) -> tuple[str, ...]:
         """Addresses on which a process of root's accepts TCP connections to the port, in PID 1's network namespace.

@@ -211,7 +211,7 @@ def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
     is_component = _program(entry) in _COMPONENTS or entry.name() == "hyperkube"
     if is_component and _is_static_pod(cgroups, init.cgroups):
         return True
-    if _in_container(cgroups, init.cgroups) or entry.root() != init.root:
+    if in_container(cgroups, init.cgroups) or entry.root() != init.root:
         return False
     if entry.uids() != _ROOT_ONLY and not (is_component and _is_service(host, entry, cgroups, init.cgroups)):
         return False
@@ -220,7 +220,7 @@ def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
     return entry.mount_namespace() == init.mount_namespace or _is_named_by_systemd(host, cgroups, init.cgroups)
 
 
-def _in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
+def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether any hierarchy has the process in a container, or outside of what PID 1 governs.
 
     Paths are relative to the reader's cgroup namespace: from inside a pod, the node's own begin with PID 1's `/../..`,

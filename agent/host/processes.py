@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+from agent.errors import HostFileError
 from agent.host.budget import ARGUMENTS_BYTES
 from agent.host.filesystem import read_regular
 
@@ -77,6 +78,17 @@ class ProcessEntry:
     def mount_namespace(self) -> str:
         """`mnt:[4026531841]`."""
         return os.readlink("ns/mnt", dir_fd=self._fd)
+
+    def network_namespace(self) -> str:
+        """`net:[4026531840]`."""
+        return os.readlink("ns/net", dir_fd=self._fd)
+
+    def label(self) -> str:
+        """The label of the security module, such as `system_u:system_r:container_t:s0:c1,c2`; empty without one."""
+        try:
+            return self._read("attr/current").decode(errors="replace").strip("\0\n")
+        except (OSError, HostFileError):
+            return ""
 
     def root(self) -> tuple[int, int]:
         """Device and inode of the directory that is `/` to the process."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 5.0
 _OUTPUT_BYTES = 64 << 10
-_UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,250}\.service")
+_NAME = r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,250}"
+_UNIT = re.compile(rf"{_NAME}\.service")
+_SHOWN = re.compile(rf"{_NAME}\.(service|timer)")
 
 
 def unit_of(cgroup: str) -> str:
@@ -27,8 +29,8 @@ def unit_of(cgroup: str) -> str:
 
 
 def show(host: Host, unit: str, *properties: str) -> Mapping[str, str]:
-    """Properties of a unit that are not empty. None of them where systemd cannot be asked (another init, a tree)."""
-    if not _UNIT.fullmatch(unit) or not (host.is_running_system or host.how is HostExec.NSENTER):
+    """Properties of a service or timer that are not empty; none where systemd cannot be asked (no systemd, a tree)."""
+    if not _SHOWN.fullmatch(unit) or not (host.is_running_system or host.how is HostExec.NSENTER):
         return {}
     try:
         tool = host.find_tool("systemctl") if host.exists("/run/systemd/system") else None
