@@ -83,6 +83,9 @@ MORE = """\
 modprobe:
   deny: [rxrpc, algif_aead]                             # while a CVE is open
   force: [bridge]                                       # the network plugin of these nodes needs no bridge
+sysctl:
+  mode: enforce
+  leave: [kernel.perf_event_paranoid]                   # the profiler of these nodes needs 1
 reboot:
   pool: {label: topology.kubernetes.io/zone}            # one node of each zone at a time
   windows:

@@ -137,6 +137,38 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sysctl:
+    """Kernel settings: the running values and what the node's files set at boot."""
+
+    mode: Mode = key(Mode.AUDIT, "enforce, audit (also reverts what enforce changed) or off")
+    leave: tuple[Words, ...] = key((), "settings that are shown only and never set; wildcards such as kernel.perf_*")
+    one_way: bool = key(False, "demand settings too that only a reboot undoes (kernel.kexec_load_disabled)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updates:
+    """Audit of the operating system's updates. Never installs, refreshes or reboots anything."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+    pending_interval: Seconds = key(86400.0, "how often pending security updates are counted; 0: never")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selinux:
+    """Audit of SELinux. Never changes it."""
+
+    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataAccess:
+    """What pods of this node reach of the cloud's metadata service."""
+
+    mode: Mode = key(Mode.AUDIT, "enforce (an own nftables table), audit (also removes that table) or off")
+    probe: bool = key(True, "try one short connection from pods' network namespaces")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sentinel:
     """What requests a reboot: a file, or a command."""
 
@@ -372,6 +404,10 @@ class Config:
     control_plane: ControlPlane = section(ControlPlane, "the control plane, on its own nodes")
     certificates: Certificates = section(Certificates, "certificates and private keys")
     version: Version = section(Version, "versions of Kubernetes: support and skew")
+    sysctl: Sysctl = section(Sysctl, "kernel settings")
+    updates: Updates = section(Updates, "the operating system's updates")
+    selinux: Selinux = section(Selinux, "SELinux")
+    metadata_access: MetadataAccess = section(MetadataAccess, "what pods reach of the cloud's metadata service")
     reboot: Reboot = section(Reboot, "reboots, one node at a time")
     notify: tuple[Notify, ...] = key((), "receivers of events")
     status: NodeStatus = section(NodeStatus, "what the Node shows")

@@ -7,6 +7,7 @@ iterates over CONTROLS; nothing else names them. One control's failure never hid
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -68,22 +69,17 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
-def _control_plane(section: Any, host: Host, live: Live) -> AnyControl:
-    from agent.controls.control_plane import ControlPlaneControl  # noqa: PLC0415 - not where it is off
+def _lazy(module: str, attribute: str, *answers: str) -> Callable[[Any, Host, Live], AnyControl]:
+    """A control whose module is imported only where its mode is not off. answers: the fields of Live that it takes."""
 
-    return ControlPlaneControl(section, host, allows_anything=live.allows_anything)
+    def make(section: Any, host: Host, live: Live) -> AnyControl:
+        given = {name: getattr(live, name) for name in answers}
+        control: AnyControl = getattr(importlib.import_module(f"agent.controls.{module}"), attribute)(
+            section, host, **given
+        )
+        return control
 
-
-def _certificates(section: Any, host: Host, _live: Live) -> AnyControl:
-    from agent.controls.certificates import CertificatesControl  # noqa: PLC0415 - not where it is off
-
-    return CertificatesControl(section, host)
-
-
-def _version(section: Any, host: Host, live: Live) -> AnyControl:
-    from agent.controls.version import VersionControl  # noqa: PLC0415 - not where it is off
-
-    return VersionControl(section, host, versions=live.versions)
+    return make
 
 
 CONTROLS: tuple[ControlSpec, ...] = (
@@ -91,9 +87,13 @@ CONTROLS: tuple[ControlSpec, ...] = (
     ControlSpec("apparmor", lambda section, host, _: apparmor.ApparmorControl(section, host), apparmor.FILE_TYPE),
     ControlSpec("seccomp", lambda section, host, _: seccomp.SeccompControl(section, host), seccomp.FILE_TYPE),
     ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
-    ControlSpec("control-plane", _control_plane),
-    ControlSpec("certificates", _certificates),
-    ControlSpec("version", _version),
+    ControlSpec("control-plane", _lazy("control_plane", "ControlPlaneControl", "allows_anything")),
+    ControlSpec("certificates", _lazy("certificates", "CertificatesControl")),
+    ControlSpec("version", _lazy("version", "VersionControl", "versions")),
+    ControlSpec("sysctl", _lazy("sysctl", "SysctlControl")),
+    ControlSpec("updates", _lazy("updates", "UpdatesControl")),
+    ControlSpec("selinux", _lazy("selinux", "SelinuxControl")),
+    ControlSpec("metadata-access", _lazy("metadata_access", "MetadataAccessControl")),
 )
 
 

@@ -107,11 +107,14 @@ def failing(report: Report, enforced: Iterable[str], *, after_reboot: bool = Fal
 
 
 def summary(report: Report) -> str:
-    """One sentence a control, in the order in which they ran."""
+    """One sentence a control, in the order in which they ran; one for all that have nothing to do here."""
     by_control: dict[str, list[Finding]] = {}
     for finding in report.findings:
         by_control.setdefault(finding.control, []).append(finding)
-    return cut(" ".join(f"{control}: {_sentence(some)}." for control, some in by_control.items()), _SENTENCE_CHARACTERS)
+    sentences = {control: _sentence(some) for control, some in by_control.items()}
+    words = [f"{control}: {sentence}." for control, sentence in sentences.items() if sentence]
+    absent = ", ".join(control for control, sentence in sentences.items() if not sentence)
+    return cut(" ".join([*words, f"Not applicable here: {absent}."] if absent else words), _SENTENCE_CHARACTERS)
 
 
 def findings(found: Sequence[Finding], limit: int = FINDINGS_BYTES) -> str:
@@ -207,10 +210,11 @@ def cut(text: str, characters: int) -> str:
 
 
 def _sentence(some: Sequence[Finding]) -> str:
+    """Empty where every check is not applicable."""
     checks = [one for one in some if one.status not in (Status.NOT_APPLICABLE, Status.INFO)]
     notes = [one for one in some if one.status is Status.INFO]
     if not checks and not notes:
-        return "not applicable here"
+        return ""
     failing = [one for one in checks if one.status is Status.FAIL]
     unknown = [one for one in checks if one.status is Status.UNKNOWN]
     parts = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 
 from agent.errors import HostError
-from agent.host import Host
+from agent.host import Host, sysctl_d
 
 # name: (what the kubelet wants, the kernel's own default)
 _SETTINGS = {
@@ -21,24 +21,13 @@ _SETTINGS = {
     "kernel.keys.root_maxkeys": ("1000000", "1000000"),
     "kernel.keys.root_maxbytes": ("25000000", "25000000"),
 }
-# A file in an earlier folder hides its namesakes; all are read in order of their names, then sysctl.conf: sysctl(8).
-_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 
 
 def missing(host: Host) -> dict[str, str]:
     """The settings to add, with the value that the kubelet wants. Raises HostError."""
-    files: dict[str, str] = {}
-    for folder in _FOLDERS:
-        for name in host.names(folder) if host.exists(folder) else ():
-            if name.endswith(".conf"):
-                files.setdefault(name, f"{folder}/{name}")
-    found: dict[str, str] = {}
-    for path in (*(files[name] for name in sorted(files)), "/etc/sysctl.conf"):
-        for line in host.read_text(path).splitlines() if host.exists(path) else ():
-            name, equals, value = line.strip().removeprefix("-").partition("=")
-            if equals:
-                found[name.strip().replace("/", ".")] = value.strip()
-    return {name: value for name, (value, default) in _SETTINGS.items() if found.get(name, default) != value}
+    files = sysctl_d.read(host)
+    found = {name: (line.value if (line := files.get(name)) else default) for name, (_, default) in _SETTINGS.items()}
+    return {name: value for name, (value, _) in _SETTINGS.items() if found[name] != value}
 
 
 def advice(host: Host) -> str:
@@ -49,7 +38,7 @@ def advice(host: Host) -> str:
         return f"First check the six kernel settings that the kubelet then only compares ({error}). "
     if not lines:
         return ""
-    file = posixpath.join(_FOLDERS[0], "90-kubelet.conf")
+    file = posixpath.join(sysctl_d.FOLDERS[0], "90-kubelet.conf")
     return (
         f"First write {', '.join(lines)} into {file} and run `sysctl --system`: with it the kubelet does not start "
         "after a reboot where these differ. "
