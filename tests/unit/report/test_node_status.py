@@ -98,7 +98,7 @@ def test_one_sentence_a_control() -> None:
     assert node_status.summary(found) == (
         "modprobe: 1/1 passed. kubelet: 2/3 failed, 1 critical (kubelet/3: A check …), "
         "1 unknown (kubelet/4: A check). "
-        "apparmor: not applicable here."
+        "Not applicable here: apparmor."
     )
 
 
