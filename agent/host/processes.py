@@ -117,10 +117,6 @@ class ProcessEntry:
         pairs = (os.fsdecode(one).partition("=") for one in raw if one.startswith(os.fsencode(prefix)))
         return {name: value for name, _, value in pairs}
 
-    def network_namespace(self) -> str:
-        """`net:[4026531840]`."""
-        return os.readlink("ns/net", dir_fd=self._fd)
-
     def listeners(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports on which this very process accepts TCP connections, whatever namespace it is in."""
         own = self._socket_inodes()
