@@ -6,9 +6,8 @@ The empty file is a sensible policy. Nothing here reads files or validates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from agent.annotations import LABEL, PREFIX, TAINT
 from agent.config.choices import (
@@ -26,6 +25,8 @@ from agent.config.choices import (
     Weekday,
     WeekOfMonth,
 )
+from agent.config.fields import key, section
+from agent.config.node_sections import MetadataAccess, Selinux, Sysctl, Updates
 from agent.config.scalar_types import (
     Address,
     Bytes,
@@ -59,16 +60,6 @@ from agent.event_reasons import Reason
 
 API_VERSION = f"{PREFIX}v1alpha1"
 KIND = "AgentConfig"
-
-
-def key(default: Any, about: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field of a section: its default, the line that the reference shows, and bounds for numbers and durations."""
-    return field(default=default, metadata={"about": about, "least": least, "most": most})
-
-
-def section(make: Callable[[], Any], about: str) -> Any:
-    """A field that is a section or a mapping of its own."""
-    return field(default_factory=make, metadata={"about": about, "least": None, "most": None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,38 +125,6 @@ class Version:
     """Audit of versions: support window and skew."""
 
     mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sysctl:
-    """Kernel settings: the running values and what the node's files set at boot."""
-
-    mode: Mode = key(Mode.AUDIT, "enforce, audit (also reverts what enforce changed) or off")
-    leave: tuple[Words, ...] = key((), "settings that are shown only and never set; wildcards such as kernel.perf_*")
-    one_way: bool = key(False, "demand settings too that only a reboot undoes (kernel.kexec_load_disabled)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updates:
-    """Audit of the operating system's updates. Never installs, refreshes or reboots anything."""
-
-    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
-    pending_interval: Seconds = key(86400.0, "how often pending security updates are counted; 0: never")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selinux:
-    """Audit of SELinux. Never changes it."""
-
-    mode: AuditMode = key(AuditMode.AUDIT, "audit or off")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataAccess:
-    """What pods of this node reach of the cloud's metadata service."""
-
-    mode: Mode = key(Mode.AUDIT, "enforce (an own nftables table), audit (also removes that table) or off")
-    probe: bool = key(True, "try one short connection from pods' network namespaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.config.choices import Mode
-from agent.config.schema import Sysctl
+from agent.config.node_sections import Sysctl
 from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
 from agent.controls.sysctl.settings import KEYS, SETTINGS, Setting

@@ -15,7 +15,7 @@ from tests.support.agents import ROOT
 _CODE = """
 import json, pathlib, sys
 from agent.config.choices import Mode
-from agent.config.schema import Sysctl
+from agent.config.node_sections import Sysctl
 from agent.controls import base
 from agent.controls.sysctl import SysctlControl
 from agent.controls.sysctl.settings import KEYS

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.validate import validate
-from agent.config import choices, schema
+from agent.config import choices, fields, schema
 from agent.config.recognition import Claim
 from agent.config.scalar_types import Path as NodePath
 from agent.config.schema_tree import keys
@@ -32,15 +32,15 @@ ROOT = Path(__file__).parents[3]
 class Lamp:
     """A section of the policy."""
 
-    mode: choices.Mode = schema.key(choices.Mode.ENFORCE, "enforce, audit or off")
-    profiles: NodePath = schema.key("/etc/lamps", "folder of lamps")
+    mode: choices.Mode = fields.key(choices.Mode.ENFORCE, "enforce, audit or off")
+    profiles: NodePath = fields.key("/etc/lamps", "folder of lamps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(schema.Config):
     """The policy with one more section."""
 
-    lamp: Lamp = schema.section(Lamp, "lamps")
+    lamp: Lamp = fields.section(Lamp, "lamps")
 
 
 class LampControl:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent.config.choices import Mode
-from agent.config.schema import Config, Sysctl
+from agent.config.node_sections import Sysctl
+from agent.config.schema import Config
 from agent.controls import base, registry
 from agent.controls.sysctl import SysctlControl
 from agent.controls.sysctl.settings import KEYS, SETTINGS

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Updates
+from agent.config.node_sections import Updates
 from agent.controls import base
 from agent.controls.updates import UpdatesControl, kernels, systems
 from agent.host import Completed, Host, HostExec
