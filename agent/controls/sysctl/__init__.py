@@ -20,6 +20,7 @@ from agent.controls.manifest import Entry, Installed
 from agent.controls.sysctl.settings import KEYS, SETTINGS, Setting
 from agent.errors import CommandMissing, HostError, HostFileError, HostFileMissing
 from agent.host import Host, sysctl_d
+from agent.host.budget import Budget
 from agent.host.command import HostExec
 from agent.model import Change, Finding, Severity, Status
 from agent.text import join_limited, sanitize
@@ -73,7 +74,7 @@ class SysctlControl:
         values = {one.key: self._value(one) for one in SETTINGS} if runs else {}
         boot, boot_problem, installed, manifest_problem = None, "", {}, ""
         try:
-            boot = sysctl_d.read(self._host)
+            boot = sysctl_d.read(self._host.within(Budget()))
         except HostError as error:
             boot_problem = str(error)
         try:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.config.choices import Mode
 from agent.config.node_sections import Sysctl
@@ -261,3 +263,17 @@ def test_what_is_only_audited_keeps_no_taint(root: Path) -> None:
     report = registry.run("node-1", [SysctlControl(config.sysctl, Host(root))], registry.Act.APPLY)
     assert report.status is Status.FAIL
     assert node_status.failing(report, registry.enforced(config)) == 0
+
+
+@pytest.mark.parametrize("text", ["a=1\n" * 50_000, "#" * 300_000, "x" * 5])
+def test_endless_files_are_unknown_and_garbage_is_skipped(root: Path, text: str) -> None:
+    write(root, "etc/sysctl.d/50-a.conf", text)
+    status = audit(root)["kernel.kptr_restrict"].status
+    assert status is (Status.PASS if len(text) == 5 else Status.UNKNOWN)
+
+
+@given(st.text())
+def test_any_text_is_lines_or_nothing(text: str) -> None:
+    boot = sysctl_d.BootSettings(sysctl_d.parse(text, "f"))
+    found = boot.get("kernel.kptr_restrict")
+    assert found is None or found.source.startswith("f:")
