@@ -1,4 +1,4 @@
-"""How a section of the policy declares its keys."""
+"""What a key of the policy is made of: its default, the line that the reference shows, its bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls: modprobe, apparmor, seccomp, kubelet. Each observes, judges, plans; the runner applies and verifies.
+"""The controls, a package each, listed in registry. Each observes, judges, plans; base applies and verifies.
 
 Controls do not know each other and never talk to the API server.
 """

@@ -33,7 +33,8 @@ class Control(Protocol[Observed]):
 
     observe: reads the node; raises AgentError only when nothing at all is known. What is unknown about one item belongs
     into the observation and becomes an UNKNOWN finding. judge: a finding for each requirement of the policy.
-    plan: the steps that make every finding pass, in a safe order; empty when the node complies and in audit mode.
+    plan: the steps that make every finding pass, in a safe order; empty when the node complies. In mode audit at most
+    those that revert what mode enforce did.
     """
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.config.schema import Selinux
+from agent.config.node_sections import Selinux
 from agent.controls.base import Step
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host

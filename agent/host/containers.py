@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import HostError
+from agent.errors import HostError, HostFileError
 from agent.host.budget import Budget, Resource
 from agent.host.identity import in_container
 from agent.host.processes import ProcessEntry, pids
 
 _INIT = 1
+_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Container:
 
 def survey(procfs: str, budget: Budget) -> tuple[Container, ...]:
     """One process of each container. Raises HostError when processes cannot be listed or compared with PID 1."""
-    found: dict[str, Container] = {}
+    found: dict[int, Container] = {}
     try:
         with ProcessEntry(procfs, _INIT) as init:
             governs, own = init.cgroups(), init.network_namespace()
@@ -39,14 +40,16 @@ def survey(procfs: str, budget: Budget) -> tuple[Container, ...]:
             try:
                 with ProcessEntry(procfs, pid) as entry:
                     cgroups = entry.cgroups()
-                    key = " ".join(cgroups.values())
+                    key = hash(tuple(cgroups.values()))  # paths are as long as a container makes them
                     if key in found or not cgroups or not in_container(cgroups, governs):
                         continue
+                    if len(found) >= _MOST:
+                        raise HostError(f"more than {_MOST} containers")
                     network = entry.network_namespace()
                     found[key] = Container(
                         pid, "" if network == own else network, f"{procfs}/{pid}/ns/net", entry.label()
                     )
-            except (OSError, ValueError, HostError):
+            except (OSError, ValueError, HostFileError):
                 continue  # it ended, or is a kernel thread
     except OSError as error:
         raise HostError(f"cannot list the containers: {error.strerror}") from error

@@ -8,11 +8,12 @@ read raises, because any line may be in it.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.errors import HostFileError, HostFileMissing
+from agent.host.budget import Resource
 
 if TYPE_CHECKING:
     from agent.host import Host
@@ -37,7 +38,7 @@ class Assignment:
 class BootSettings:
     """What the files set, by key."""
 
-    def __init__(self, lines: Iterator[Assignment] | tuple[Assignment, ...]) -> None:
+    def __init__(self, lines: Iterable[Assignment]) -> None:
         self._exact: dict[str, Assignment] = {}
         self._patterns: list[Assignment] = []
         for line in lines:
@@ -65,7 +66,14 @@ def read(host: Host) -> BootSettings:
     paths = [files[name] for name in sorted(files)]
     if not any(map(host.is_file, _SYSTEMD)) and host.exists(_CONF):
         paths.append(_CONF)
-    return BootSettings(tuple(line for path in paths for line in parse(_text(host, path), path)))
+    return BootSettings(_counted(host, (line for path in paths for line in parse(_text(host, path), path))))
+
+
+def _counted(host: Host, lines: Iterator[Assignment]) -> Iterator[Assignment]:
+    for line in lines:
+        if host.budget is not None:
+            host.budget.spend(Resource.VALUES, 1, line.source)
+        yield line
 
 
 def parse(text: str, path: str) -> Iterator[Assignment]:

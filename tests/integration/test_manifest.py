@@ -17,6 +17,7 @@ from agent import __version__
 from agent.config import Config, load
 from agent.controls.manifest import STATE_FOLDER
 from agent.controls.registry import profile_kinds
+from agent.host import sysctl_d
 from agent.reboot.lock.pools import CONTROL_PLANE, WORKERS, lease_names
 from tests.support import agents
 from tests.support.agents import NAMESPACE, ROOT, SERVICE_ACCOUNT, Agent, eventually, running
@@ -159,7 +160,8 @@ def test_mounts_are_the_folders_that_the_code_uses() -> None:
     assert mounts[root]["mountPropagation"] == "HostToContainer"
     assert sources[mounts[root]["name"]]["hostPath"]["path"] == "/"
     writable = {path: mount for path, mount in mounts.items() if not mount.get("readOnly")}
-    wanted = {str(Path(config.modprobe.file).parent), "/var/lib/kubelet/seccomp", STATE_FOLDER}
+    folders = (str(Path(config.modprobe.file).parent), sysctl_d.FOLDERS[0])
+    wanted = {*folders, "/var/lib/kubelet/seccomp", STATE_FOLDER}
     assert set(writable) == {root + path for path in wanted} | {"/tmp"}
     for path in wanted:
         volume = sources[writable[root + path]["name"]]["hostPath"]

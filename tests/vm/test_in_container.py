@@ -16,10 +16,11 @@ from tests.vm.harness.node import Said, policy
 
 DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 DENY_WRITE = "k8s-apparmor-example-deny-write"
-# As in daemonset.yaml: the node read-only with what is mounted on it, and the three folders that are written.
+# As in daemonset.yaml: the node read-only with what is mounted on it, and the four folders that are written.
 MOUNTS: list[dict[str, Any]] = [
     {"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", "rslave", "ro"]},
     {"destination": "/host/etc/modprobe.d", "type": "bind", "source": "/etc/modprobe.d", "options": ["bind", "rw"]},
+    {"destination": "/host/etc/sysctl.d", "type": "bind", "source": "/etc/sysctl.d", "options": ["bind", "rw"]},
     {"destination": "/host/var/lib/kubelet/seccomp", "type": "bind", "source": "/var/lib/kubelet/seccomp",
      "options": ["bind", "rw"]},
     {"destination": "/host/var/lib/node-hardening", "type": "bind", "source": "/var/lib/node-hardening",
@@ -145,3 +146,79 @@ def test_the_node_reboots(clean: Machine, method: str) -> None:
         done = container.run(clean, argv, mounts=MOUNTS, capabilities=CAPABILITIES)
         assert "Traceback" not in done.text
     assert clean.await_up(before) != before
+
+
+def test_kernel_settings_are_the_nodes_own(clean: Machine) -> None:
+    """Set by the node's sysctl, kept by the node's systemd-sysctl at a boot, and restored in mode audit."""
+    clean.sh("sysctl -q -w kernel.kptr_restrict=0 net.ipv4.conf.all.send_redirects=1")
+    policy(clean, sysctl={"mode": "enforce"})
+    said = contained(clean, "apply")
+    assert [one["id"] for one in said.document["findings"] if one["status"] in ("fail", "unknown")] == []
+    assert clean.get("/proc/sys/kernel/kptr_restrict").strip() == "1"
+    clean.sh("sysctl -q -w kernel.kptr_restrict=0; /lib/systemd/systemd-sysctl")
+    assert clean.get("/proc/sys/kernel/kptr_restrict").strip() == "1"
+    assert list(contained(clean, "apply").document.get("changes", [])) == []
+    policy(clean, sysctl={"mode": "audit"})
+    assert "remove" in [one["action"] for one in contained(clean, "apply").document["changes"]]
+    read = "cat /proc/sys/kernel/kptr_restrict /proc/sys/net/ipv4/conf/all/send_redirects; ls /etc/sysctl.d"
+    assert clean.sh(read).out.split()[:2] == ["0", "1"]
+    assert "99-node-hardening.conf" not in clean.sh(read).out
+
+
+# A pod's network behind the node, and the metadata service behind that; the firmware's tables of an EC2 instance.
+_POD = """
+set -e
+for name in pod meta; do
+    ip netns add $name
+    ip link add to-$name type veth peer eth0 netns $name
+    ip link set to-$name up
+    ip -n $name link set lo up
+    ip -n $name link set eth0 up
+done
+ip addr add 10.8.1.1/24 dev to-pod; ip -n pod addr add 10.8.1.2/24 dev eth0; ip -n pod route add default via 10.8.1.1
+ip addr add 10.8.2.1/24 dev to-meta; ip -n meta addr add 10.8.2.2/24 dev eth0; ip -n meta route add default via 10.8.2.1
+ip -n meta addr add 169.254.169.254/32 dev eth0
+ip route add 169.254.169.254/32 via 10.8.2.2
+sysctl -q -w net.ipv4.ip_forward=1
+echo Amazon EC2 > /run/vendor
+mount --bind /run/vendor /sys/devices/virtual/dmi/id/sys_vendor
+mkdir -p /sys/fs/cgroup/kubepods.slice
+systemd-run -q --unit=meta ip netns exec meta python3 -m http.server --bind 169.254.169.254 80
+systemd-run -q --unit=pod sh -c 'echo 0 > /sys/fs/cgroup/kubepods.slice/cgroup.procs; exec ip netns exec pod sleep 600'
+"""
+_NO_POD = """
+systemctl stop meta pod; umount /sys/devices/virtual/dmi/id/sys_vendor
+ip netns del pod; ip netns del meta; ip route del 169.254.169.254/32
+sleep 0.2; rmdir /sys/fs/cgroup/kubepods.slice; true
+"""
+
+
+_REACH = "timeout 3 bash -c 'exec 3<>/dev/tcp/169.254.169.254/80'"
+
+
+@pytest.fixture
+def pod(clean: Machine) -> Iterator[Machine]:
+    """A pod and the metadata service of its cloud."""
+    clean.sh(_POD)
+    clean.eventually("test -s /sys/fs/cgroup/kubepods.slice/cgroup.procs")
+    clean.eventually(f"ip netns exec pod {_REACH}")
+    yield clean
+    clean.sh(_NO_POD)
+
+
+def test_pods_are_kept_from_the_metadata_service_and_the_node_is_not(pod: Machine) -> None:
+    """From the agent's container: the pod's network entered, the node's nft, its forward hook."""
+    policy(pod, metadataAccess={})
+    assert contained(pod, "audit").status("metadata-access/imds") in ("fail", "info")
+    policy(pod, metadataAccess={"mode": "enforce"})
+    said = contained(pod, "apply")
+    assert (said.status("metadata-access/rules"), said.status("metadata-access/imds")) == ("pass", "pass")
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code != 0
+    assert pod.sh(_REACH, check=False).code == 0
+    pod.sh("nft flush ruleset")
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code == 0
+    assert [one["action"] for one in contained(pod, "apply").document["changes"]] == ["write"]
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code != 0
+    policy(pod, metadataAccess={})
+    assert [one["action"] for one in contained(pod, "apply").document["changes"]] == ["remove"]
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code == 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from agent.config.choices import Mode
-from agent.config.schema import MetadataAccess
+from agent.config.node_sections import MetadataAccess
 from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
 from agent.controls.metadata_access.clouds import Cloud, Service, recognise

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.config.choices import Mode
-from agent.config.schema import Sysctl
+from agent.config.node_sections import Sysctl
 from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
 from agent.controls.sysctl.settings import KEYS, SETTINGS, Setting
 from agent.errors import CommandMissing, HostError, HostFileError, HostFileMissing
 from agent.host import Host, sysctl_d
+from agent.host.budget import Budget
 from agent.host.command import HostExec
 from agent.model import Change, Finding, Severity, Status
 from agent.text import join_limited, sanitize
@@ -73,7 +74,7 @@ class SysctlControl:
         values = {one.key: self._value(one) for one in SETTINGS} if runs else {}
         boot, boot_problem, installed, manifest_problem = None, "", {}, ""
         try:
-            boot = sysctl_d.read(self._host)
+            boot = sysctl_d.read(self._host.within(Budget()))
         except HostError as error:
             boot_problem = str(error)
         try:
@@ -141,7 +142,7 @@ class SysctlControl:
         status, observed, source, step = self._verdict(one, seen)
         return Finding(
             f"{CONTROL}/{one.key}", CONTROL, f"{one.key}: {one.why}", status, one.severity, sanitize(observed, 400),
-            " or ".join(one.accepted), sanitize(source, 400), sanitize(step, 600), section=one.section,
+            " or ".join(one.accepted), sanitize(source, 400), sanitize(step, 600), cis=one.cis, section=one.section,
         )  # fmt: skip
 
     def _verdict(self, one: Setting, seen: Observation) -> tuple[Status, str, str, str]:

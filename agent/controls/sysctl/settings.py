@@ -29,11 +29,12 @@ class Setting:
     one_way: bool = False
     interfaces: bool = False
     shown: bool = False
+    cis: tuple[str, ...] = ()
     section: str = "K6"
 
 
 def _kubelet(key: str, value: str) -> Setting:
-    return Setting(key, (value,), Severity.MEDIUM, _KUBELET, section="K4")
+    return Setting(key, (value,), Severity.MEDIUM, _KUBELET, cis=("4.2.6",), section="K4")
 
 
 _LOW, _MEDIUM, _INFO = Severity.LOW, Severity.MEDIUM, Severity.INFO

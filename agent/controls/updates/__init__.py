@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agent.config.schema import Updates
+from agent.config.node_sections import Updates
 from agent.controls.base import Step
 from agent.controls.updates import kernels, systems
 from agent.controls.updates.systems import Reading, System

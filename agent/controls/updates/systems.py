@@ -37,9 +37,9 @@ class Reading:
 class System:
     """One way to update. present: whether the node has it. automatic, reboots: `good` is what the node should have.
 
-    stamps: files whose newest mtime is the last run. service: its result. lists: a folder, the files in it whose newest
-    mtime is the age of the package lists, and one that has to be there (repositories of DNF without advisories count
-    none). pending: the command that counts, and its format.
+    stamps: files whose newest mtime is the last run. services: what runs them, for the result. lists: a folder, the
+    files in it whose newest mtime is the age of the package lists, and one that has to be there (repositories of DNF
+    without advisories count none). pending: the command that counts, and its format.
     """
 
     name: str
@@ -47,7 +47,7 @@ class System:
     automatic: Callable[[Host], Reading]
     reboots: Callable[[Host], Reading]
     stamps: tuple[str, ...] = ()
-    service: str = ""
+    services: tuple[str, ...] = ()
     log: str = ""
     lists: tuple[str, str, str] | None = None
     pending: tuple[tuple[str, ...], str] | None = None
@@ -260,25 +260,26 @@ SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
         "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
-        _by_service("zincati.service"), _zincati_reboots, service="zincati.service",
+        _by_service("zincati.service"), _zincati_reboots, services=("zincati.service",),
     ),
     System(
         "Flatcar", lambda host: os_release(host).get("ID") == "flatcar", _by_service("update-engine.service"),
         _by_service_off("locksmithd.service", "locksmithd", "Mask locksmithd.service: the agent reboots the node."),
-        service="update-engine.service",
+        services=("update-engine.service",),
     ),
     System(
         "transactional-update", _has("transactional-update"), _by_timer("transactional-update.timer"), _suse_reboots,
-        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",), service="transactional-update.service",
+        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",), services=("transactional-update.service",),
         pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
     ),
     System(
-        "zypper", _has("zypper"), _zypper_automatic, _suse_reboots, service="os-update.service",
+        "zypper", _has("zypper"), _zypper_automatic, _suse_reboots, services=("os-update.service",),
         stamps=(f"{_STAMPS}/stamp-os-update.timer",),
         pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
     ),
     System(
-        "dnf", _has("dnf", "dnf5"), _dnf_automatic, _dnf_reboots, service="dnf-automatic-install.service",
+        "dnf", _has("dnf", "dnf5"), _dnf_automatic, _dnf_reboots,
+        services=("dnf-automatic-install.service", "dnf-automatic.service", "dnf5-automatic.service"),
         stamps=tuple(f"{_STAMPS}/stamp-{name}" for name in (_DNF_INSTALLS, *_DNF_TIMERS)),
         lists=("/var/cache/dnf", r".*\.solvx?|expired_repos\.json", r".*-updateinfo\.solvx"),
         pending=(("dnf", "-C", "-q", "updateinfo", "list", "--security"), "dnf"),
@@ -326,8 +327,8 @@ def trouble(host: Host, system: System) -> str:
     """Why the last run did not succeed; empty when nothing is known against it. Raises HostError."""
     if system.log and host.exists(system.log):
         return failed_run(host.read_text(system.log, limit_bytes=_LOG_BYTES))
-    result = systemd.show(host, system.service, "Result").get("Result", "success") if system.service else "success"
-    return "" if result == "success" else f"{system.service}: {sanitize(result, 40)}"
+    results = {name: systemd.show(host, name, "Result").get("Result", "success") for name in system.services}
+    return next((f"{name}: {sanitize(result, 40)}" for name, result in results.items() if result != "success"), "")
 
 
 def failed_run(log: str) -> str:

@@ -22,7 +22,7 @@ from typing import TypeVar
 import pytest
 
 from agent.config.choices import Mode
-from agent.config.schema import MetadataAccess
+from agent.config.node_sections import MetadataAccess
 from agent.controls import base
 from agent.controls.metadata_access import MetadataAccessControl
 from agent.host import Host, netns

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import Selinux
+from agent.config.node_sections import Selinux
 from agent.controls import base
 from agent.controls.selinux import SelinuxControl
 from agent.errors import HostError

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.config.choices import Mode
-from agent.config.schema import Config, Sysctl
+from agent.config.node_sections import Sysctl
+from agent.config.schema import Config
 from agent.controls import base, registry
 from agent.controls.sysctl import SysctlControl
 from agent.controls.sysctl.settings import KEYS, SETTINGS
@@ -72,7 +75,7 @@ def test_each_setting_has_one_finding_and_what_runs_passes(root: Path) -> None:
     assert [one.key for one in SETTINGS if one.shown or one.one_way] == [
         k for k, f in found.items() if f.status is Status.INFO
     ]
-    assert (found["vm.overcommit_memory"].cis, found["vm.overcommit_memory"].section) == ((), "K4")
+    assert found["vm.overcommit_memory"].cis == ("4.2.6",)
 
 
 def test_the_running_value_counts_and_not_the_file(root: Path) -> None:
@@ -260,3 +263,17 @@ def test_what_is_only_audited_keeps_no_taint(root: Path) -> None:
     report = registry.run("node-1", [SysctlControl(config.sysctl, Host(root))], registry.Act.APPLY)
     assert report.status is Status.FAIL
     assert node_status.failing(report, registry.enforced(config)) == 0
+
+
+@pytest.mark.parametrize("text", ["a=1\n" * 50_000, "#" * 300_000, "x" * 5])
+def test_endless_files_are_unknown_and_garbage_is_skipped(root: Path, text: str) -> None:
+    write(root, "etc/sysctl.d/50-a.conf", text)
+    status = audit(root)["kernel.kptr_restrict"].status
+    assert status is (Status.PASS if len(text) == 5 else Status.UNKNOWN)
+
+
+@given(st.text())
+def test_any_text_is_lines_or_nothing(text: str) -> None:
+    boot = sysctl_d.BootSettings(sysctl_d.parse(text, "f"))
+    found = boot.get("kernel.kptr_restrict")
+    assert found is None or found.source.startswith("f:")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Updates
+from agent.config.node_sections import Updates
 from agent.controls import base
 from agent.controls.updates import UpdatesControl, kernels, systems
 from agent.host import Completed, Host, HostExec
@@ -149,30 +149,26 @@ def test_pending_is_counted_by_a_unit_of_its_own_once_a_day(tmp_path: Path) -> N
     control = UpdatesControl(Updates(), host, clock=clock, wall=clock.wall)
 
     def passed(seconds: float) -> Finding:
+        """A pass, and the one after it, which has the count that the first began."""
         clock.now = seconds
+        os.utime(tmp_path / "var/lib/apt/lists/deb.example_dists_bookworm-security_InRelease", (clock.wall(),) * 2)
         control.observe()
         if control._counting is not None:
             control._counting.join()
-        for path in ("var/lib/apt/lists/deb.example_dists_bookworm-security_InRelease",):
-            os.utime(tmp_path / path, (clock.wall(), clock.wall()))
-        clock.now += 3601  # past the hour: files are read again
         return judged(host, control=control)["pending"]
 
     assert passed(0).status is Status.INFO
     assert "apt-get" not in host.ran
-    found = passed(3700)
+    found = passed(300)
     assert (found.status, found.observed.split()[0]) == (Status.INFO, "7")
-    for _ in range(3):
-        passed(8000)
+    assert [passed(seconds).status for seconds in (600, 4000, 80_000)] == [Status.INFO] * 3
     assert host.ran.count("apt-get") == 1
     assert (passed(9 * DAY).status, passed(9 * DAY).severity) == (Status.FAIL, Severity.MEDIUM)
     assert passed(40 * DAY).severity is Severity.HIGH
     host.answers = {**host.answers, "apt-get": "Reading package lists...\n"}
-    passed(42 * DAY)
-    assert passed(42 * DAY + 4000).status is Status.PASS
+    assert passed(42 * DAY).status is Status.PASS
     host.answers = {"apt-config": APT_ON}
-    passed(44 * DAY)
-    assert passed(44 * DAY + 4000).status is Status.UNKNOWN
+    assert passed(44 * DAY).status is Status.UNKNOWN
 
 
 def test_old_lists_make_a_count_unknown(tmp_path: Path) -> None:
@@ -223,6 +219,14 @@ def test_dnf(tmp_path: Path, timer: str, applies: str, reboot: str, expected: tu
     write(tmp_path, "etc/dnf/automatic.conf", DNF.format(applies, reboot))
     found = judged(node(tmp_path, ("dnf",), {}, *([timer] if timer else [])))
     assert (found["automatic"].status, found["reboots"].status) == expected
+
+
+def test_dnf_whose_last_run_failed(tmp_path: Path) -> None:
+    write(tmp_path, "var/lib/systemd/timers/stamp-dnf-automatic.timer", age_days=1)
+    host = node(tmp_path, ("dnf",), {}, "dnf-automatic.timer")
+    assert judged(host)["last-run"].status is Status.PASS
+    host.units = {**host.units, "dnf-automatic.service": "Result=exit-code\n"}
+    assert judged(host)["last-run"].observed == "the last run failed: dnf-automatic.service: exit-code"
 
 
 def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:

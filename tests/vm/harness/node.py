@@ -9,14 +9,15 @@ from typing import Any
 
 import yaml
 
+from agent.config.schema_tree import camel
+from agent.controls import registry
 from tests.vm.harness.machine import Machine
 
 PROGRAM = "/usr/local/bin/node-hardening-agent"
 POLICY = "/etc/node-hardening/config.yaml"
 OFF = {"mode": "off"}
-EVERYTHING_OFF: dict[str, Any] = {
-    "modprobe": OFF, "apparmor": OFF, "seccomp": OFF, "kubelet": OFF, "reboot": OFF,
-}  # fmt: skip
+SECTIONS = [camel(name.replace("-", "_")) for name in registry.names()]
+EVERYTHING_OFF: dict[str, Any] = dict.fromkeys((*SECTIONS, "reboot"), OFF)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ DISK_SIZE = "3G"
 VENV = "/opt/node-hardening"
 PACKAGES = (
     "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "apparmor", "kmod", "python3", "python3-venv", "runc",
-    "libseccomp2", "busybox-static", "e2fsprogs", "ca-certificates", "tzdata",
+    "libseccomp2", "busybox-static", "e2fsprogs", "ca-certificates", "tzdata", "procps", "nftables", "iproute2",
 )  # fmt: skip
 # What the first seconds need: the disk, and the port that tests talk over.
 _BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
