@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from agent.annotations import DENIALS, RECORDINGS
 from agent.config.choices import DenialsMode
-from agent.config.schema import Config, Denials
+from agent.config.node_sections import Denials
+from agent.config.schema import Config
 from agent.event_reasons import Reason
 from agent.host import Host
 from agent.report.events import Regarding

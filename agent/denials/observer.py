@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from agent.config.schema import Denials
+from agent.config.node_sections import Denials
 from agent.denials import records, syscall_names
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Names, Place, Processes

@@ -293,10 +293,6 @@ class Host:
         """The containers that run on the node, by one process of each. Raises HostError."""
         return containers.survey(self.procfs, self._budget or Budget()) if self.has_processes else ()
 
-    def containers(self) -> tuple[containers.Container, ...]:
-        """The containers that run on the node, by one process of each. Raises HostError."""
-        return containers.survey(self._proc(), self._budget or Budget()) if self.has_processes else ()
-
     def listening(self, port: int) -> tuple[str, ...]:
         """Addresses on which a process of root's accepts TCP connections to the port, in PID 1's network namespace.
 

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from agent.config.choices import DenialsMode
-from agent.config.schema import Denials
+from agent.config.node_sections import Denials
 from agent.denials.netlink import AuditSocket, AuditUnavailable
 from agent.denials.observer import Observer
 from agent.host import Host

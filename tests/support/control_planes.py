@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from agent.config import schema
+from agent.config import node_sections
 from agent.controls import base
 from agent.controls.control_plane import ControlPlaneControl
 from agent.host import Host
@@ -117,7 +117,7 @@ class ControlPlane:
     ) -> dict[str, Finding]:
         """The control's findings by id, without its name."""
         control = ControlPlaneControl(
-            schema.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything
+            node_sections.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything
         )
         found = base.audit(control).findings
         assert len({finding.id for finding in found}) == len(found)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.config import schema
+from agent.config import node_sections
 from agent.controls.base import Step
 from agent.controls.kubelet import files
 from agent.controls.kubelet.check import CheckResult, Row
@@ -80,7 +80,9 @@ class CertificatesControl:
 
     name = CONTROL
 
-    def __init__(self, config: schema.Certificates, host: Host, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, config: node_sections.Certificates, host: Host, *, wall: Callable[[], float] = time.time
+    ) -> None:
         self._config, self._host, self._wall = config, host, wall
 
     def watched(self) -> Sequence[str]:

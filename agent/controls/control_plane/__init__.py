@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.config import schema
+from agent.config import node_sections
 from agent.controls.base import Step
 from agent.errors import HostError
 from agent.host import Host, Program
@@ -32,7 +32,11 @@ class ControlPlaneControl:
     name = CONTROL
 
     def __init__(
-        self, config: schema.ControlPlane, host: Host, *, allows_anything: Callable[[], bool | None] | None = None
+        self,
+        config: node_sections.ControlPlane,
+        host: Host,
+        *,
+        allows_anything: Callable[[], bool | None] | None = None,
     ) -> None:
         self._config, self._host, self._allows_anything = config, host, allows_anything
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.config import schema
+from agent.config import node_sections
 from agent.controls import base
 from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
@@ -57,7 +57,7 @@ def audit(root: Path, files: Mapping[str, str]) -> dict[str, Finding]:
     plant(root, files)
     for path in files:
         (root / path.lstrip("/")).chmod(0o600)
-    control = CertificatesControl(schema.Certificates(), Host(root), wall=NOW.timestamp)
+    control = CertificatesControl(node_sections.Certificates(), Host(root), wall=NOW.timestamp)
     found = base.audit(control).findings
     for finding in found:
         assert finding.status not in (FAIL, UNKNOWN) or finding.remediation
@@ -117,7 +117,7 @@ def test_keys_are_found_by_their_content(tmp_path: Path, name: str, mode: int, s
     """kube-bench looks at *.key only."""
     plant(tmp_path, {f"{PKI}/{name}": private()})
     (tmp_path / PKI.lstrip("/") / name).chmod(mode)
-    found = base.audit(CertificatesControl(schema.Certificates(), Host(tmp_path), wall=NOW.timestamp)).findings
+    found = base.audit(CertificatesControl(node_sections.Certificates(), Host(tmp_path), wall=NOW.timestamp)).findings
     one = next(finding for finding in found if finding.id == "certificates/keys")
     assert (one.status, one.cis) == (status, ("1.1.19", "1.1.21"))
     assert name in one.observed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import schema
+from agent.config import node_sections
 from agent.controls import base
 from agent.controls.version import SUPPORT, VersionControl
 from agent.errors import HostError
@@ -20,7 +20,7 @@ PASS, FAIL, UNKNOWN, INFO, NONE = Status.PASS, Status.FAIL, Status.UNKNOWN, Stat
 def audit(root: Path, kubelet: str, server: str = "v1.36.2", today: str = "2026-11-28") -> dict[str, Finding]:
     """The control's findings by id, without its name."""
     wall = datetime.combine(date.fromisoformat(today), datetime.min.time(), UTC).timestamp()
-    control = VersionControl(schema.Version(), Host(root), versions=lambda: (server, kubelet), wall=lambda: wall)
+    control = VersionControl(node_sections.Version(), Host(root), versions=lambda: (server, kubelet), wall=lambda: wall)
     return {finding.id.removeprefix("version/"): finding for finding in base.audit(control).findings}
 
 
@@ -52,18 +52,18 @@ def test_an_api_server_that_refuses_makes_both_unknown(tmp_path: Path) -> None:
     def refuse() -> tuple[str, str]:
         raise HostError("403: forbidden")
 
-    found = base.audit(VersionControl(schema.Version(), Host(tmp_path), versions=refuse)).findings
+    found = base.audit(VersionControl(node_sections.Version(), Host(tmp_path), versions=refuse)).findings
     assert [one.status for one in found] == [UNKNOWN, UNKNOWN]
     assert all("403: forbidden" in one.observed for one in found)
 
 
 def test_an_api_server_that_is_away_makes_no_node_unknown(tmp_path: Path) -> None:
-    found = base.audit(VersionControl(schema.Version(), Host(tmp_path), versions=lambda: None)).findings
+    found = base.audit(VersionControl(node_sections.Version(), Host(tmp_path), versions=lambda: None)).findings
     assert [one.status for one in found] == [INFO, INFO]
 
 
 def test_without_access_nothing_is_claimed(tmp_path: Path) -> None:
-    found = base.audit(VersionControl(schema.Version(), Host(tmp_path))).findings
+    found = base.audit(VersionControl(node_sections.Version(), Host(tmp_path))).findings
     assert [one.status for one in found] == [NONE, NONE]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.config.choices import DenialsMode
-from agent.config.schema import Denials
+from agent.config.node_sections import Denials
 from agent.denials import document
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, ContainerNames, Names, Place, Processes, place_of
