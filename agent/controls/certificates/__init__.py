@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.config import node_sections
+from agent.config.node_sections import Certificates
 from agent.controls.base import Step
 from agent.controls.kubelet import files
 from agent.controls.kubelet.check import CheckResult, Row
@@ -81,7 +81,7 @@ class CertificatesControl:
     name = CONTROL
 
     def __init__(
-        self, config: node_sections.Certificates, host: Host, *, wall: Callable[[], float] = time.time
+        self, config: Certificates, host: Host, *, wall: Callable[[], float] = time.time
     ) -> None:
         self._config, self._host, self._wall = config, host, wall
 

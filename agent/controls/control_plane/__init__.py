@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.config import node_sections
+from agent.config.node_sections import ControlPlane
 from agent.controls.base import Step
 from agent.errors import HostError
 from agent.host import Host, Program
@@ -33,7 +33,7 @@ class ControlPlaneControl:
 
     def __init__(
         self,
-        config: node_sections.ControlPlane,
+        config: ControlPlane,
         host: Host,
         *,
         allows_anything: Callable[[], bool | None] | None = None,

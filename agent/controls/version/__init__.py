@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from agent.config import node_sections
+from agent.config.node_sections import Version
 from agent.controls.base import Step
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.errors import AgentError
@@ -66,7 +66,7 @@ class VersionControl:
     name = CONTROL
 
     def __init__(
-        self, config: node_sections.Version, host: Host, *, versions: Callable[[], tuple[str, str] | None] | None = None,
+        self, config: Version, host: Host, *, versions: Callable[[], tuple[str, str] | None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         del config  # its mode is all there is
