@@ -77,12 +77,12 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
-def _lazy(name: str, attribute: str, *asks: str) -> Callable[[Any, Host, Live], AnyControl]:
-    """A control whose module is imported only where its mode is not off. asks: the fields of Live that it uses."""
+def _lazy(name: str, attribute: str, *uses: str) -> Callable[[Any, Host, Live], AnyControl]:
+    """A control whose module is imported only where its mode is not off. uses: the fields of Live that it needs."""
 
     def make(section: Any, host: Host, live: Live) -> AnyControl:
         make_one = getattr(importlib.import_module(f"agent.controls.{name}"), attribute)
-        control: AnyControl = make_one(section, host, **{ask: getattr(live, ask) for ask in asks})
+        control: AnyControl = make_one(section, host, **{ask: getattr(live, ask) for ask in uses})
         return control
 
     return make
