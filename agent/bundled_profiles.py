@@ -1,8 +1,10 @@
-"""Where the bundled profiles are: in the wheel beside this file, in a checkout beside the package."""
+"""Where bundled files are: profiles in the wheel beside this file, in a checkout beside the package; tables of data."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from agent.errors import AgentError
 
@@ -14,3 +16,11 @@ def shipped_profiles(kind: str) -> Path:
         if (folder / kind).is_dir():
             return folder / kind
     raise AgentError(f"the bundled {kind} profiles are missing beside {here}: install the wheel again")
+
+
+def data_file(module: str, name: str) -> str:
+    """The text of a file beside a module (its `__name__`): in a folder, or inside of the plugin's one file."""
+    owner = sys.modules[module]
+    loader: Any = owner.__loader__  # of source, of byte code alone, or of a zip archive: each has get_data
+    data: bytes = loader.get_data(str(Path(str(owner.__file__)).with_name(name)))
+    return data.decode("ascii")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Final
+
+from agent.bundled_profiles import data_file
 
 # AUDIT_ARCH_* of linux/audit.h, as seccomp profiles call them (the OCI runtime specification).
 ARCHITECTURES: Final[Mapping[int, str]] = {
@@ -23,7 +24,7 @@ _X86_64, _X32_BIT = 0xC000003E, 0x40000000
 def names(arch: int) -> Mapping[int, str]:
     """Every syscall of an architecture (AUDIT_ARCH_*); empty for one without a table."""
     found: dict[int, str] = {}
-    for line in Path(__file__).with_name("syscall_numbers.txt").read_text(encoding="ascii").splitlines():
+    for line in data_file(__name__, "syscall_numbers.txt").splitlines():
         token, _, words = line.partition(": ")
         if line.startswith("#") or int(token, 16) != arch:
             continue

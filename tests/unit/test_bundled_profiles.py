@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import zipfile
+from pathlib import Path
+
 import pytest
 
-from agent.bundled_profiles import shipped_profiles
+from agent.bundled_profiles import data_file, shipped_profiles
 from agent.errors import AgentError
 
 
@@ -22,3 +26,15 @@ def test_a_missing_kind_is_an_error_with_a_next_step() -> None:
         AgentError, match=r"the bundled selinux profiles are missing beside .*: install the wheel again"
     ):
         shipped_profiles("selinux")
+
+
+def test_tables_are_read_from_inside_of_the_plugins_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kubectl-node_hardening of a release is a zip archive; `record` names syscalls and lints there."""
+    with zipfile.ZipFile(tmp_path / "plugin", "w") as archive:
+        archive.writestr("nha_zipped/__init__.py", "")
+        archive.writestr("nha_zipped/names.py", "")
+        archive.writestr("nha_zipped/names.txt", "read write\n")
+    monkeypatch.syspath_prepend(tmp_path / "plugin")
+    importlib.import_module("nha_zipped.names")
+    assert data_file("nha_zipped.names", "names.txt") == "read write\n"
+    assert "fchmodat2" in data_file("agent.controls.seccomp.syscalls", "syscalls.txt")

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+
+from agent.bundled_profiles import data_file
 
 # OCI's names of the architectures (opencontainers/runtime-spec, config-linux.md), as libseccomp calls them.
 ARCHITECTURES = {
@@ -120,7 +121,7 @@ def younger() -> Mapping[str, Younger]:
 @cache
 def table() -> Mapping[str, frozenset[str]]:
     """Every syscall that any architecture has, with the architectures (libseccomp's names) that have it."""
-    text = Path(__file__).with_name("syscalls.txt").read_text(encoding="ascii")
+    text = data_file(__name__, "syscalls.txt")
     found: dict[str, frozenset[str]] = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
