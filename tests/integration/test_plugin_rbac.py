@@ -165,6 +165,7 @@ def reads(node: str) -> list[list[str]]:
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
         ["report", "-O", "-"], ["policy", node], ["rollout"], ["rollout", "status"],
+        ["denials"], ["denials", node], ["denials", "web-0", "-n", "default"], ["record", "status"],
     ]  # fmt: skip
 
 

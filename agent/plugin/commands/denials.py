@@ -85,7 +85,9 @@ def _pod_notes(session: Session, pod: str, namespace: str, shown: Iterable[NodeD
     if not pod or not namespace:
         return []
     try:
-        spec = values.part(session.kube.get(PODS, pod, namespace), "spec")
+        # Readers may list pods and not get one.
+        found = session.kube.list(PODS, namespace, field_selector=field_selector({"metadata.name": pod}))
+        spec = values.part(next(iter(found), {}), "spec")
     except KubeError as error:
         return [f"the profiles of pod {namespace}/{pod} are unknown: {values.text(str(error), 120)}"]
     listed = spec.get("containers")
