@@ -12,16 +12,19 @@ import contextlib
 import os
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
 from agent.denials.netlink import FORK, ProcessEvents
+from agent.denials.records import label_of
 from agent.errors import HostError
 from agent.host import Host
+from agent.host.processes import pids
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_CGROUP_BYTES = 8192
+_FILE_BYTES = 8192
 # `kubepods-burstable-podUID.slice/cri-containerd-ID.scope`, `/kubepods/besteffort/podUID/ID`; from a cgroup namespace
 # of a container's own `/../..` stands for what is above it. Searched, not anchored: kind and --cgroup-root put more
 # before it. The first pod of a path is the kubelet's; a container may make cgroups of any name below its own.
@@ -38,7 +41,7 @@ _NAMES_KEPT = 1024
 _ANCESTORS = 16
 # A number is not read again within the first; within the second it still means the same process when that has ended.
 _FRESH_SECONDS, _ENDED_SECONDS = 1.0, 10.0
-_NAMES_EVERY_SECONDS = 2.0
+_NAMES_EVERY_SECONDS, _SEARCH_SECONDS = 2.0, 10.0
 
 
 class Place(NamedTuple):
@@ -77,18 +80,21 @@ class Processes:
         self._known: dict[int, tuple[Place, float]] = {}
         self._parents: dict[int, int] = {}
         self._events: ProcessEvents | None = None
+        self._next_search = 0.0
         self.missed = 0
 
     def fileno(self) -> int | None:
         """For poll, while the kernel reports every process; None while it does not."""
         return None if self._events is None else self._events.fileno()
 
-    def of(self, pid: int) -> Place:
-        """UNKNOWN for one that ended before it was seen: `missed` counts those."""
+    def of(self, pid: int, label: str = "") -> Place:
+        """UNKNOWN for one that ended before it was seen: `missed` counts those. label: its AppArmor profile."""
         known = self._known.get(pid)
         if known is not None and self._clock() < known[1] + _FRESH_SECONDS:
             return known[0]
         place = self._read(pid) or self._ended(pid)
+        if place == UNKNOWN and label:
+            place = self._only_one_under(label)
         if place == UNKNOWN:
             self.missed += 1
         else:
@@ -135,14 +141,32 @@ class Processes:
             pid = self._parents[pid]
         return UNKNOWN
 
+    def _only_one_under(self, label: str) -> Place:
+        """The container whose processes alone have that label. A program that may not be executed is refused in a child
+        that ends at the same moment, and the first of those comes before processes are followed."""
+        if self._clock() < self._next_search:
+            return UNKNOWN
+        self._next_search = self._clock() + _SEARCH_SECONDS
+        wearers = (pid for pid in islice(pids(self._procfs), _PROCESSES_KEPT) if self._label(pid) == label)
+        places = {self._read(pid) for pid in wearers} - {None}
+        only = places.pop() if len(places) == 1 else None
+        return only if only is not None and only.container_id else UNKNOWN
+
+    def _label(self, pid: int) -> str:
+        return label_of((self._content(f"{pid}/attr/current") or b"").decode(errors="replace").strip())
+
     def _read(self, pid: int) -> Place | None:
         """None when the process is not there any more."""
+        content = self._content(f"{pid}/cgroup")
+        return None if content is None else place_of(content)
+
+    def _content(self, name: str) -> bytes | None:
         try:
-            fd = os.open(f"{self._procfs}/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self._procfs}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            return place_of(os.read(fd, _CGROUP_BYTES))
+            return os.read(fd, _FILE_BYTES)
         except OSError:
             return None
         finally:

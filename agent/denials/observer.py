@@ -217,7 +217,7 @@ class Observer:
         self._received += 1
         if record.outcome is Outcome.LOGGED:
             self._processes.follow()
-        self._add(record, self._processes.of(record.pid) if record.pid else UNKNOWN, head[0])
+        self._add(record, self._processes.of(record.pid, record.profile) if record.pid else UNKNOWN, head[0])
 
     def _add(self, record: Record, place: Place, at: float) -> None:
         names = self._names.of(place) if place.container_id else None

@@ -57,7 +57,7 @@ def done():
 end = time.monotonic() + 150
 while time.monotonic() < end and not done(): time.sleep(0.2)
 before = None
-while before != (before := (one._received, one._serials.lost)): time.sleep(4)
+while until == "end" and before != (before := (one._received, one._serials.lost)): time.sleep(4)
 one.stop()
 thread.join()
 one._show()

@@ -141,6 +141,21 @@ def test_nothing_is_inherited_from_a_process_of_the_node(node: Path, clock: Cloc
     assert (found.of(81).uid, found.missed) == ("", 1)
 
 
+def test_a_process_that_ended_is_the_only_containers_under_its_profile(node: Path, clock: Clock) -> None:
+    """A refused exec's child is gone at once. With two containers under the profile it stays unknown."""
+    for pid in (1, 9):
+        (node / f"proc/{pid}/attr").mkdir()
+        (node / f"proc/{pid}/attr/current").write_text("unconfined\n" if pid == 1 else "k8s-web (enforce)\n")
+    found = Processes(f"{node}/proc", clock, Events)
+    assert (found.of(77, "k8s-web"), found.of(78, "k8s-web").uid, found.missed) == (PLACE, "", 1)
+    other = ID.replace("ab", "cd")
+    process(node, 10, f"0::{SLICE}/cri-containerd-{other}.scope\n")
+    (node / "proc/10/attr").mkdir()
+    (node / "proc/10/attr/current").write_text("k8s-web (enforce)\n")
+    clock.now += 20
+    assert found.of(79, "k8s-web").uid == ""
+
+
 def test_a_number_that_was_given_away_again_is_read_again(node: Path, clock: Clock) -> None:
     """A fork forgets what was known of the number; time does too."""
     found = Processes(f"{node}/proc", clock, Events)
