@@ -178,7 +178,7 @@ def test_a_secret_on_a_command_line_is_read_by_nothing(pods: Machine) -> None:
     assert pods.sh(f"python3 -I /run/auditctl.py 1001 {enable}").out.strip() == "0"
     try:
         with observed(pods) as seen:
-            writes = f"aa-exec -p {DENY_WRITE} -- /bin/sh -c 'echo x > /tmp/refused # hunter2'"
+            writes = f"aa-exec -p {DENY_WRITE} -- /bin/sh -c 'echo x > /tmp/refused; sleep 5 # hunter2'"
             pods.sh(f"sh -c 'echo $$ > {SCOPE}/cgroup.procs; exec \"$@\"' - {writes}", check=False)
     finally:
         pods.sh(f"python3 -I /run/auditctl.py 1001 {disable}")
