@@ -138,6 +138,7 @@ def test_a_cluster_that_fails_midway_never_counts_as_well(
     [
         (("status", "--contexts", "stage-*"), "no context matches stage-*; there are: prod-a"),
         (("status", "node-1", "--contexts", "*"), "name one with --context"),
+        (("report", "--contexts", "*", "--cluster"), "with --context instead of --contexts"),
         (("status", "--contexts", "*", "--context", "prod-a"), "leave --context and --cluster out"),
     ],
 )

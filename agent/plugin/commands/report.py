@@ -52,7 +52,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     if options.contexts and options.of_cluster:
-        raise UsageError("--cluster is for one cluster: leave out --contexts")
+        raise UsageError("--cluster is about one cluster: choose it with --context instead of --contexts")
     if options.contexts:
         return _clusters(options, session)
     aggregator = Aggregator()
