@@ -94,7 +94,6 @@ class Gateway:
             groups = tuple(headers.getall("Impersonate-Group", ()))
             user = self._authorizer.impersonate(user, headers.get("Impersonate-User", ""), groups)
             record.user = user.name
-            user = self._impersonated(user, request.headers)
             self._authorizer.check(user, info)
             accepted = wire.negotiate(request.headers.get("Accept", ""))
             call = Call(
@@ -123,16 +122,6 @@ class Gateway:
             return self._authenticator.authenticate(request.headers.get("Authorization")), None
         except ApiError as error:
             return None, error
-
-    def _impersonated(self, user: User, headers: Mapping[str, str]) -> User:
-        """The user that the headers name, where RBAC allows that."""
-        name = headers.get("Impersonate-User", "")
-        if not name:
-            return user
-        groups = tuple(value for key, value in headers.items() if key.lower() == "impersonate-group")
-        for resource, who in (("users", name), *(("groups", group) for group in groups)):
-            self._authorizer.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, who))
-        return User(name, groups)
 
     def _send_fault(self, fault: Fault, record: RequestRecord) -> web.StreamResponse:
         error = fault.error()
