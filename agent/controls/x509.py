@@ -19,6 +19,7 @@ _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
 _MAX_CERTIFICATES = 256
 _OID_COMMON_NAME, _OID_ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
 _UTC_TIME, _VERSION = 0x17, 0xA0
+_TIME_LENGTH = 15
 
 
 class NotACertificate(ValueError):
@@ -108,7 +109,12 @@ def _attributes(name: bytes) -> Iterator[tuple[bytes, str]]:
 
 
 def _time(tag: int, content: bytes) -> float:
+    """YYYYMMDDHHMMSSZ, or with two digits of the year. (strptime would load `calendar`.)"""
     text = content.decode("ascii")
     if tag == _UTC_TIME:
         text = ("19" if text[:2] >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    if len(text) != _TIME_LENGTH or not text[:-1].isdecimal() or text[-1] != "Z":
+        raise ValueError(text)
+    year, *others = (int(text[at : at + width]) for at, width in ((0, 4), (4, 2), (6, 2), (8, 2), (10, 2), (12, 2)))
+    month, day, hour, minute, second = others
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
