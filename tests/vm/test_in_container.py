@@ -200,7 +200,7 @@ _REACH = "timeout 3 bash -c 'exec 3<>/dev/tcp/169.254.169.254/80'"
 def pod(clean: Machine) -> Iterator[Machine]:
     """A pod and the metadata service of its cloud."""
     clean.sh(_POD)
-    clean.eventually("test -s /sys/fs/cgroup/kubepods.slice/cgroup.procs")
+    clean.eventually("grep -q . /sys/fs/cgroup/kubepods.slice/cgroup.procs")
     clean.eventually(f"ip netns exec pod {_REACH}")
     yield clean
     clean.sh(_NO_POD)
