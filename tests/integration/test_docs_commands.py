@@ -55,6 +55,7 @@ NEEDS = {
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
     "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",
     "kubectl node-hardening rollout promote": "needs a policy that is being rolled out: test_rollout.py",
+    "kubectl node-hardening rollout abort": "needs a policy that is being rolled out: test_rollout.py",
     "kubectl node-hardening unlock": "needs a holder that does not come back: test_plugin_unlock.py",
 }
 # Within sentences: commands' names, without what they need to run.
