@@ -236,6 +236,14 @@ def test_only_what_the_policy_uses_is_mounted(helm: Helm, sections: dict[str, An
     assert {one["name"] for one in pod(rendered)["volumes"]} == used
 
 
+def test_an_override_has_the_folders_that_it_writes(helm: Helm) -> None:
+    """Pods are alike on all nodes: what one group of nodes enforces is mounted for all, unless all only report."""
+    gpu = {"name": "gpu", "nodeSelector": "pool=gpu", "modprobe": {"mode": "enforce"}}
+    values = {"config": {"modprobe": {"mode": "off"}, "overrides": [gpu]}}
+    assert "/host/etc/modprobe.d" in mounts(helm.objects(values))
+    assert "/host/etc/modprobe.d" not in mounts(helm.objects({**values, "audit": True}))
+
+
 @pytest.mark.parametrize(
     ("address", "port", "host", "scraped"),
     [

@@ -54,12 +54,14 @@ NEEDS = {
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
     "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",
+    "kubectl node-hardening rollout promote": "needs a policy that is being rolled out: test_rollout.py",
+    "kubectl node-hardening rollout abort": "needs a policy that is being rolled out: test_rollout.py",
     "kubectl node-hardening unlock": "needs a holder that does not come back: test_plugin_unlock.py",
 }
 # Within sentences: commands' names, without what they need to run.
 NAMES = (
-    "kubectl apply", "kubectl exec", "kubectl uncordon", "kubectl node-hardening", "kubectl node-hardening why",
-    "kubectl node-hardening reboot",
+    "kubectl apply", "kubectl describe", "kubectl exec", "kubectl uncordon", "kubectl node-hardening",
+    "kubectl node-hardening why", "kubectl node-hardening reboot",
 )  # fmt: skip
 # What has to be so before a command can work.
 FIRST = {
@@ -71,6 +73,7 @@ LAST = "kubectl delete node"  # after everything that is said about that node
 # Words that stand for something, and what they stand for on the sandboxed cluster.
 STAND_INS = {
     "NODE": "node-1", "HOLDER": "node-3", "worker-2": "node-2", "NAMESPACE": "default", "NAME": "web",
+    "policy.yaml": "docs/overlay/config.yaml", "web.json": "profiles/seccomp/hardened.json",
     "prod-": "", "PATH…": "profiles", "FILE": "daemonset.yaml", "FOLDER": "profiles/seccomp", "…": "reasons",
 }  # fmt: skip
 CHANGES = ("pause", "resume", "skip", "reboot")

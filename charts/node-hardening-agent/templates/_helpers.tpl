@@ -44,11 +44,16 @@ httpGet:
   {{- end }}
 {{- end }}
 
-{{/* Not empty where the policy turns a control on (`off` without quotes is false), and where it lets it write. */}}
+{{/* The most that the policy lets a control do on any node, overrides included; `off` without quotes is false. */}}
 {{- define "agent.mode" -}}
-{{- dig .control "mode" "enforce" (include "agent.policy" .root | fromJson) | toString -}}
+{{- $policy := include "agent.policy" .root | fromJson -}}
+{{- $modes := list (dig .control "mode" "enforce" $policy | toString) -}}
+{{- range $override := get $policy "overrides" | default list -}}
+  {{- $modes = append $modes (dig $.control "mode" "" $override | toString) -}}
+{{- end -}}
+{{- if has "enforce" $modes }}enforce{{ else if has "audit" $modes }}audit{{ else }}off{{ end -}}
 {{- end }}
-{{- define "agent.reads" -}}{{ if not (has (include "agent.mode" .) (list "off" "false")) }}yes{{ end }}{{- end }}
+{{- define "agent.reads" -}}{{ if ne (include "agent.mode" .) "off" }}yes{{ end }}{{- end }}
 {{- define "agent.writes" -}}{{ if eq (include "agent.mode" .) "enforce" }}yes{{ end }}{{- end }}
 
 {{/* The folder in which the agent writes seccomp profiles. */}}
