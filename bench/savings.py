@@ -21,6 +21,7 @@ _MALLOC = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_
 _LOCALE = ("PYTHONUTF8", "PYTHONCOERCECLOCALE")
 _NO_DEFER = "lazy_import.defer = lambda *_: None"
 _NO_SHARE = "shared_methods.share = lambda _: None"
+_NO_FORGET = "shared_methods.forget_annotations = lambda: None"
 _NO_UNLOAD = "lazy_import.unload = lambda *_: None"
 # shared_methods imports dataclasses, and so comes after defer.
 _IMPORT_CLASSES = "from agent.lean import shared_methods"
@@ -63,12 +64,13 @@ def figures() -> list[Figure]:
 def _variants(shipped: imaged.Python) -> list[_Variant]:
     # Byte code of its own: what is cached has no columns.
     columns = shipped.without("PYTHONNODEBUGRANGES", PYTHONPYCACHEPREFIX=f"{imaged.CACHE}/byte-code-columns")
-    undone = (_NO_DEFER, _IMPORT_CLASSES, _NO_SHARE, _NO_UNLOAD, _THEIR_TEXT)
+    undone = (_NO_DEFER, _IMPORT_CLASSES, _NO_SHARE, _NO_FORGET, _NO_UNLOAD, _THEIR_TEXT)
     bare = columns.without("PYTHONOPTIMIZE", "PYTHONTZPATH", *_MALLOC, *_LOCALE)
     whole = imaged.python(pruned=False).environment["PYTHONPATH"]
     return [
         _Variant("modules deferred", shipped, (_NO_DEFER,)),
         _Variant("methods shared", shipped, ("lazy_import.defer()", _IMPORT_CLASSES, _NO_SHARE)),
+        _Variant("functions without annotations", shipped, ("lazy_import.defer()", _IMPORT_CLASSES, _NO_FORGET)),
         _Variant("the parser unloaded", shipped, (_NO_UNLOAD,)),
         _Variant("our own text of metrics", shipped, ("lazy_import.defer()", _THEIR_TEXT)),
         _Variant("all of these", shipped, undone),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from agent import __version__
 from agent.cli.common import CliArgs
-from agent.cli.lint_output import FORMATS
-from agent.cli.validate import file_types
 from agent.config.choices import LogFormat, LogLevel
 from agent.host import HostExec
 
-# Of agent.report.formats and benchmark, which the daemon, whose command line is parsed here too, never loads.
+# Of agent.report.formats and benchmark, which the audit alone loads.
 FINDING_FORMATS = ("junit", "kube-bench", "policyreport")
 BENCHMARK = "cis-1.12"
 DEFAULT_CONFIG = "/etc/node-hardening/config.yaml"
@@ -27,8 +25,8 @@ _EPILOG = """exit codes:
 """
 
 
-def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The whole command line. `environment` gives NODE_NAME."""
+def parser(environment: Mapping[str, str], *, daemon: bool = False) -> argparse.ArgumentParser:
+    """The whole command line. `environment` gives NODE_NAME. daemon: `run` alone, without what the others import."""
     top = argparse.ArgumentParser(
         prog="node-hardening-agent",
         description="Hardens one Kubernetes node: denies kernel modules, installs AppArmor and seccomp profiles, "
@@ -50,6 +48,14 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         )
 
     command("run", "the daemon: what the DaemonSet starts")
+    if not daemon:
+        _others(command)
+    return top
+
+
+def _others(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from agent.cli.lint_output import FORMATS  # noqa: PLC0415 - `run` never loads it
+
     audit = command(
         "audit", "report what does not comply on this node; changes nothing, needs no cluster", FINDING_FORMATS
     )
@@ -68,10 +74,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="DIR",
         help="run a cluster for kubectl until Ctrl-C instead, its nodes' files in DIR",
     )
-    return top
 
 
 def _validate(validate: argparse.ArgumentParser) -> None:
+    from agent.cli.validate import file_types  # noqa: PLC0415 - `run` never loads it
+
     validate.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder that is walked, or - for stdin")
     validate.add_argument(
         "--as", choices=[*file_types()], default="", dest="type", help="what the files are, if they do not say so"

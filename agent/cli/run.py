@@ -40,7 +40,7 @@ def parsed(argv: Sequence[str]) -> CliArgs:
 def _parsed(argv: Sequence[str]) -> CliArgs:
     from agent.cli import options  # noqa: PLC0415 - a reference here would keep it loaded
 
-    return options.run_args(options.parser(os.environ).parse_args(argv))
+    return options.run_args(options.parser(os.environ, daemon=True).parse_args(argv))
 
 
 def serve(given: CliArgs) -> int:
@@ -48,11 +48,13 @@ def serve(given: CliArgs) -> int:
     shared_methods.load(*PACKAGES)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
+    from agent.controls import registry  # noqa: PLC0415
 
     host = common.node_host(given.host_root, given.host_exec)
     common.set_up_log(Log(), given.node, level=given.log_level, form=given.log_format)
     store = daemon.PolicyStore(given.config, host, explicit=given.is_named)
     policy = store.load().config or Config()
+    shared_methods.load(*registry.modules(policy))  # what the policy has switched on
     common.set_up_log(policy.log, given.node, level=given.log_level, form=given.log_format)
     access = kube.find(os.environ, runner=host.run)
     return daemon.serve(

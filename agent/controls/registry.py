@@ -77,15 +77,16 @@ class ControlSpec:
         return getattr(self.section(config), "profiles", "")
 
 
-def _lazy(name: str, attribute: str, *uses: str) -> Callable[[Any, Host, Live], AnyControl]:
+class _Lazy:
     """A control whose module is imported only where its mode is not off. uses: the fields of Live that it needs."""
 
-    def make(section: Any, host: Host, live: Live) -> AnyControl:
-        make_one = getattr(importlib.import_module(f"agent.controls.{name}"), attribute)
-        control: AnyControl = make_one(section, host, **{ask: getattr(live, ask) for ask in uses})
-        return control
+    def __init__(self, module: str, name: str, *uses: str) -> None:
+        self.module, self._name, self._uses = f"agent.controls.{module}", name, uses
 
-    return make
+    def __call__(self, section: Any, host: Host, live: Live) -> AnyControl:
+        make_one = getattr(importlib.import_module(self.module), self._name)
+        control: AnyControl = make_one(section, host, **{use: getattr(live, use) for use in self._uses})
+        return control
 
 
 CONTROLS: tuple[ControlSpec, ...] = (
@@ -103,13 +104,13 @@ CONTROLS: tuple[ControlSpec, ...] = (
         lambda section, host: seccomp.SeccompControl(section, host, visible=True),
     ),
     ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
-    ControlSpec("control-plane", _lazy("control_plane", "ControlPlaneControl", "allows_anything")),
-    ControlSpec("certificates", _lazy("certificates", "CertificatesControl")),
-    ControlSpec("version", _lazy("version", "VersionControl", "versions")),
-    ControlSpec("sysctl", _lazy("sysctl", "SysctlControl")),
-    ControlSpec("updates", _lazy("updates", "UpdatesControl")),
-    ControlSpec("selinux", _lazy("selinux", "SelinuxControl")),
-    ControlSpec("metadata-access", _lazy("metadata_access", "MetadataAccessControl")),
+    ControlSpec("control-plane", _Lazy("control_plane", "ControlPlaneControl", "allows_anything")),
+    ControlSpec("certificates", _Lazy("certificates", "CertificatesControl")),
+    ControlSpec("version", _Lazy("version", "VersionControl", "versions")),
+    ControlSpec("sysctl", _Lazy("sysctl", "SysctlControl")),
+    ControlSpec("updates", _Lazy("updates", "UpdatesControl")),
+    ControlSpec("selinux", _Lazy("selinux", "SelinuxControl")),
+    ControlSpec("metadata-access", _Lazy("metadata_access", "MetadataAccessControl")),
 )
 
 
@@ -124,6 +125,11 @@ class Act(Enum):
 def names() -> tuple[str, ...]:
     """Every control's name, in the order in which they run."""
     return tuple(spec.name for spec in CONTROLS)
+
+
+def modules(config: Config) -> list[str]:
+    """The modules that the controls of this policy load later than this one."""
+    return [spec.make.module for spec in CONTROLS if isinstance(spec.make, _Lazy) and spec.mode(config) != "off"]
 
 
 def controls_of(

@@ -23,6 +23,7 @@ DEFERRED: Mapping[str, Sequence[str]] = {
     "calendar": ("timegm",),  # http.cookiejar
     "difflib": (),  # config.suggestions, for typing errors
     "email.header": (),  # email.message
+    "http.cookies": ("Morsel",),  # requests.cookies
     "idna": (),  # requests; for names of hosts beyond ASCII
     "importlib.metadata": ("version",),  # urllib3.http2
     "inspect": (),  # dataclasses

@@ -1,5 +1,7 @@
 """Shared methods for the agent's frozen dataclasses, in place of five that are generated for each of them.
 
+Functions lose their annotations too.
+
 A class keeps its fields, its `__init__` and its own methods; equality, hash, repr and immutability do not change:
 https://docs.python.org/3.11/library/dataclasses.html. Classes of libraries stay as they are.
 """
@@ -13,6 +15,7 @@ import importlib
 import reprlib
 import sys
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any, NoReturn
 
 
@@ -22,7 +25,15 @@ def load(*names: str) -> None:
         importlib.import_module(name)
         for cls in _dataclasses(f"{name.partition('.')[0]}."):
             share(cls)
+        forget_annotations()
         gc.collect()
+
+
+def forget_annotations() -> None:
+    """Frees the annotations of all functions that are loaded: the daemon reads those of classes only."""
+    for function in gc.get_objects():
+        if type(function) is FunctionType:
+            function.__annotations__ = None  # type: ignore[assignment]
 
 
 def share(cls: type) -> None:

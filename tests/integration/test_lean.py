@@ -56,3 +56,18 @@ def test_run_loads_nothing_that_it_defers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     waiting, left = json.loads(done.stdout)
     assert (sorted(set(lazy_import.DEFERRED) - set(waiting)), left) == ([], [])
+
+
+def test_functions_lose_their_annotations_and_work_as_before() -> None:
+    """Of every module that is loaded: in a process of its own, because no test is to miss them."""
+    code = (
+        "import json\n"
+        "from agent.lean import shared_methods\n"
+        "shared_methods.load('agent.config')\n"
+        "from agent.config import loads\n"
+        "from agent.config.schema import Drain\n"
+        "print(json.dumps([loads.__annotations__, json.dumps.__annotations__, len(Drain.__annotations__) > 3,\n"
+        "                  loads('interval: 9m', 'p').interval]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [{}, {}, True, 540.0]

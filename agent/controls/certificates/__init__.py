@@ -80,9 +80,7 @@ class CertificatesControl:
 
     name = CONTROL
 
-    def __init__(
-        self, config: Certificates, host: Host, *, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, config: Certificates, host: Host, *, wall: Callable[[], float] = time.time) -> None:
         self._config, self._host, self._wall = config, host, wall
 
     def watched(self) -> Sequence[str]:
