@@ -239,6 +239,7 @@ class Site:
         return {
             "metrics": {"address": f"127.0.0.1:{self.ports[name]}"},
             "kubelet": {"probe": False},
+            "version": {"mode": "off"},  # depends on the calendar
             "reboot": merged(merged(timings, self.policy), reboot),
         }
 
