@@ -164,7 +164,7 @@ def reads(node: str) -> list[list[str]]:
     return [
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
-        ["report", "-O", "-"], ["policy", node], ["rollout"], ["rollout", "status"],
+        ["audit"], ["audit", node], ["report", "-O", "-"], ["policy", node], ["rollout"], ["rollout", "status"],
         ["denials"], ["denials", node], ["denials", "web-0", "-n", "default"], ["record", "status"],
     ]  # fmt: skip
 
