@@ -74,8 +74,8 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     story.say(f"1. A fresh node, and the default policy: node-hardening-agent apply --host-root {root.path}")
     report = run(Act.APPLY)
     story.say(story.render(report, Act.APPLY, True))
-    for control, found in _by_control(report).items():
-        story.say(f"   {control:<10}{found}")
+    for line in _by_control(report, registry.enforced(config)):
+        story.say(f"   {line}")
     story.claim(
         bool(report.changes) and all(change.outcome is Outcome.DONE for change in report.changes),
         f"{len(report.changes)} changes made, and looked at again afterwards",
@@ -233,12 +233,21 @@ def _last_line(text: str) -> str:
     return text.rstrip("\n").rpartition("\n")[2]
 
 
-def _by_control(report: Report) -> dict[str, str]:
-    """How many checks of each control passed; of one that has none to do here, why."""
+def _by_control(report: Report, enforced: Collection[str]) -> Iterator[str]:
+    """A line for each control: how many checks passed, or why an enforced one does not apply; one for the others."""
     found: dict[str, list[Finding]] = {}
     for finding in report.findings:
         found.setdefault(finding.control, []).append(finding)
-    return {control: _counts(some) for control, some in found.items()}
+    others = []
+    for control, some in found.items():
+        if counts := _counts(some):
+            yield f"{control:<14}{counts}"
+        elif control in enforced:
+            yield f"{control:<14}not applicable: {some[0].observed}"
+        else:
+            others.append(control)
+    if others:
+        yield f"not applicable on this node: {', '.join(others)}"
 
 
 def _counts(found: list[Finding]) -> str:
@@ -246,7 +255,7 @@ def _counts(found: list[Finding]) -> str:
     judged = counts[Status.PASS] + counts[Status.FAIL] + counts[Status.UNKNOWN]
     parts = [f"{counts[Status.PASS]}/{judged} passed"] if judged else []
     parts += [f"{counts[status]} {status.value}" for status in (Status.FAIL, Status.UNKNOWN) if counts[status]]
-    return ", ".join(parts) or f"not applicable: {found[0].observed}"
+    return ", ".join(parts)
 
 
 def _failing(report: Report) -> set[str]:

@@ -179,7 +179,8 @@ def test_a_procfs_that_vanishes_is_an_error(tmp_path: Path) -> None:
     """Unmounted between two reads: the kernel's reason is reported."""
 
     class VanishingProc(Host):
-        def _proc(self) -> str:
+        @property
+        def procfs(self) -> str:
             return f"{tmp_path}/none"
 
     with pytest.raises(HostError, match="cannot list /proc: No such file or directory"):
