@@ -18,6 +18,10 @@ FIELDS: Final = (
     "namespace", "pod", "uid", "container", "profile", "kind", "operation", "mask", "outcome", "file", "count",
     "first", "last",
 )  # fmt: skip
+RECORDING_VERSION: Final = 1  # of the annotation `recordings` and the checkpoint, a row for each container
+RECORDING_FIELDS: Final = (
+    "namespace", "pod", "uid", "container", "id", "arch", "syscalls", "calls", "lost", "first", "last",
+)  # fmt: skip
 
 
 class State(StrEnum):

@@ -15,22 +15,19 @@ import structlog
 
 from agent.controls.manifest import STATE_FOLDER
 from agent.denials.attribution import Names, Place
+from agent.denials.document import RECORDING_FIELDS, RECORDING_VERSION
 from agent.denials.records import Record
 from agent.errors import HostError, HostFileMissing
 from agent.host import Host
 from agent.text import sanitize
 
 PATH: Final = f"{STATE_FOLDER}/recordings.json"
-VERSION: Final = 1
 LIMIT_BYTES: Final = 16 << 10  # of the annotation
 _FILE_BYTES = 256 << 10
 _CONTAINERS = 64
 _HIGHEST = 1023
 _ID_CHARACTERS = 12
 _X32_BIT = 0x40000000
-FIELDS: Final = (
-    "namespace", "pod", "uid", "container", "id", "arch", "syscalls", "calls", "lost", "first", "last",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -87,7 +84,7 @@ class Recorder:
             return
         self._is_saved = True
         try:
-            self._host.write(PATH, json.dumps({"v": VERSION, "recordings": self._rows()}), mode=0o600)
+            self._host.write(PATH, json.dumps({"v": RECORDING_VERSION, "recordings": self._rows()}), mode=0o600)
         except HostError as error:
             self._log.warning("recordings_not_written", path=PATH, error=str(error))
 
@@ -102,7 +99,7 @@ class Recorder:
             if size <= LIMIT_BYTES:
                 shown.append(row)
         more = len(self._found) - len(shown)
-        return json.dumps({"v": VERSION, "more": more, "recordings": shown}, separators=(",", ":"))
+        return json.dumps({"v": RECORDING_VERSION, "more": more, "recordings": shown}, separators=(",", ":"))
 
     def _rows(self) -> list[list[Any]]:
         return [
@@ -115,7 +112,7 @@ class Recorder:
         try:
             document = json.loads(self._host.read_text(PATH, limit_bytes=_FILE_BYTES))
             for row in document["recordings"][:_CONTAINERS]:
-                self._restore(dict(zip(FIELDS, row, strict=True)))
+                self._restore(dict(zip(RECORDING_FIELDS, row, strict=True)))
         except HostFileMissing:
             pass
         except (HostError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -124,5 +121,5 @@ class Recorder:
     def _restore(self, row: Mapping[str, Any]) -> None:
         names = Names(str(row["namespace"]), str(row["pod"]), str(row["container"]))
         key = (Place(str(row["uid"]), str(row["id"])), int(row["arch"], 16))
-        calls, lost, first, last = (int(row[name]) for name in FIELDS[-4:])
+        calls, lost, first, last = (int(row[name]) for name in RECORDING_FIELDS[-4:])
         self._found[key] = Recording(int(row["syscalls"], 16), calls, lost, first, last, names)

@@ -44,8 +44,7 @@ def examples() -> list[ParameterSet]:
         text = page.read_text()
         for block in re.finditer(r"^( *)```yaml\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
             content = textwrap.dedent(block[2])
-            kind = yaml.safe_load(content).get("kind", "AgentConfig")
-            if kind == "AgentConfig":
+            if {one.get("kind", "AgentConfig") for one in yaml.safe_load_all(content)} == {"AgentConfig"}:
                 line = text.count("\n", 0, block.start()) + 1
                 found.append(pytest.param(content, id=f"{page.name}:{line}"))
     return found

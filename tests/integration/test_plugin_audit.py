@@ -30,6 +30,20 @@ Object = dict[str, Any]
 NOW = 1_800_000_000.0  # 2027-01-15
 
 
+@pytest.fixture(autouse=True)
+def rights(client: Client) -> Iterator[None]:
+    """Rights for everyone end with the test: other files' tests share the API server."""
+    paths = (f"{RBAC}/clusterroles", f"{RBAC}/clusterrolebindings")
+
+    def there() -> set[str]:
+        return {f"{path}/{one['metadata']['name']}" for path in paths for one in client.get(path).json()["items"]}
+
+    before = there()
+    yield
+    for path in there() - before:
+        client.delete(path)
+
+
 def audited(api: ApiServer, *options: str, token: str = "") -> dict[str, Object]:
     """The findings by id."""
     typed = Person(api, token=token).types("audit", "--cluster", "-o", "json", *options)

@@ -9,13 +9,13 @@ from typing import Any
 
 from agent import annotations as keys
 from agent.denials import syscall_names
-from agent.denials.recording import FIELDS, VERSION
+from agent.denials.document import RECORDING_FIELDS, RECORDING_VERSION
 from agent.plugin.cluster import values
 from agent.reboot.kube.views import node_view
 
 _KEPT = 200
 _BITMAP = re.compile(r"[0-9a-f]{1,256}")
-_WORDS = FIELDS[:5]
+_WORDS = RECORDING_FIELDS[:5]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ def recordings_of(node: Mapping[str, Any]) -> Iterator[RecordingRow]:
     """A Node's. Pure; what is malformed is left out."""
     view = node_view(node)
     document = values.mapping(view.annotations.get(keys.RECORDINGS, ""))
-    listed = document.get("recordings") if document.get("v") == VERSION else None
+    listed = document.get("recordings") if document.get("v") == RECORDING_VERSION else None
     for one in listed[:_KEPT] if isinstance(listed, list) else ():
-        if not isinstance(one, list) or len(one) != len(FIELDS):
+        if not isinstance(one, list) or len(one) != len(RECORDING_FIELDS):
             continue
         arch, bitmap = values.text(one[5], 8), values.text(one[6], 256)
         architecture = syscall_names.ARCHITECTURES.get(int(arch, 16)) if _BITMAP.fullmatch(arch) else None
