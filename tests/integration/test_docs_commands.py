@@ -72,7 +72,7 @@ RUN = re.compile(r"kubectl |node-hardening-agent (audit|apply|validate)\b")
 LAST = "kubectl delete node"  # after everything that is said about that node
 # Words that stand for something, and what they stand for on the sandboxed cluster.
 STAND_INS = {
-    "NODE": "node-1", "HOLDER": "node-3", "worker-2": "node-2", "NAMESPACE": "default", "NAME": "web",
+    "NODE": "node-1", "POD": "node-1", "HOLDER": "node-3", "worker-2": "node-2", "NAMESPACE": "default", "NAME": "web",
     "policy.yaml": "docs/overlay/config.yaml", "web.json": "profiles/seccomp/hardened.json",
     "prod-": "", "PATH…": "profiles", "FILE": "daemonset.yaml", "FOLDER": "profiles/seccomp", "…": "reasons",
 }  # fmt: skip
