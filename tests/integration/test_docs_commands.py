@@ -240,6 +240,8 @@ def stood_in(command: Command) -> str:
         line += " --host-root /tmp/playground/node-1/root"
     if line.startswith(tuple(f"kubectl node-hardening {change}" for change in CHANGES)):
         line += " --yes"
+    if line.endswith("validate -"):
+        line += " < docs/overlay/config.yaml"
     if line.startswith("kubectl") and " create " in line:
         line += " --dry-run=client -o yaml | kubectl apply -f -"  # the emulator does not read create's protobuf
     first = next((before for start, before in FIRST.items() if command.text.startswith(start)), "")
