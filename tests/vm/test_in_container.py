@@ -163,3 +163,65 @@ def test_kernel_settings_are_the_nodes_own(clean: Machine) -> None:
     read = "cat /proc/sys/kernel/kptr_restrict /proc/sys/net/ipv4/conf/all/send_redirects; ls /etc/sysctl.d"
     assert clean.sh(read).out.split()[:2] == ["0", "1"]
     assert "99-node-hardening.conf" not in clean.sh(read).out
+
+
+# Not kubepods.slice itself: a cgroup with processes of its own has no controllers to give to the pods below.
+_POD_CGROUP = "/sys/fs/cgroup/kubepods.slice/kubepods-podb21f7c3a_44d8_4f0e_a1ce_6d0e95b0c8d2.slice"
+# A pod's network behind the node, and the metadata service behind that; the firmware's tables of an EC2 instance.
+_POD = """
+set -e
+for name in pod meta; do
+    ip netns add $name
+    ip link add to-$name type veth peer eth0 netns $name
+    ip link set to-$name up
+    ip -n $name link set lo up
+    ip -n $name link set eth0 up
+done
+ip addr add 10.8.1.1/24 dev to-pod; ip -n pod addr add 10.8.1.2/24 dev eth0; ip -n pod route add default via 10.8.1.1
+ip addr add 10.8.2.1/24 dev to-meta; ip -n meta addr add 10.8.2.2/24 dev eth0; ip -n meta route add default via 10.8.2.1
+ip -n meta addr add 169.254.169.254/32 dev eth0
+ip route add 169.254.169.254/32 via 10.8.2.2
+sysctl -q -w net.ipv4.ip_forward=1
+echo Amazon EC2 > /run/vendor
+mount --bind /run/vendor /sys/devices/virtual/dmi/id/sys_vendor
+mkdir -p POD
+systemd-run -q --unit=meta ip netns exec meta python3 -m http.server --bind 169.254.169.254 80
+systemd-run -q --unit=pod sh -c 'echo 0 > POD/cgroup.procs; exec ip netns exec pod sleep 600'
+""".replace("POD", _POD_CGROUP)
+_NO_POD = """
+systemctl stop meta pod; umount /sys/devices/virtual/dmi/id/sys_vendor
+ip netns del pod; ip netns del meta; ip route del 169.254.169.254/32
+sleep 0.2; rmdir POD; true
+""".replace("POD", _POD_CGROUP)
+_REACH = "timeout 3 bash -c 'exec 3<>/dev/tcp/169.254.169.254/80'"
+
+
+@pytest.fixture
+def pod(clean: Machine) -> Iterator[Machine]:
+    """A pod and the metadata service of its cloud."""
+    clean.sh(_POD)
+    clean.eventually(f"grep -q . {_POD_CGROUP}/cgroup.procs")
+    clean.eventually(f"ip netns exec pod {_REACH}")
+    yield clean
+    clean.sh(_NO_POD)
+
+
+def test_pods_are_kept_from_the_metadata_service_and_the_node_is_not(pod: Machine) -> None:
+    """From the agent's container: the pod's network entered, the node's nft, its forward hook."""
+    policy(pod, metadataAccess={})
+    found = contained(pod, "audit").finding("metadata-access/imds")
+    assert (found["status"], found["observed"][:18]) == ("info", "1 of 1 pods asked:"), found
+    policy(pod, metadataAccess={"mode": "enforce"})
+    said = contained(pod, "apply")
+    assert said.status("metadata-access/rules") == "pass"
+    assert said.finding("metadata-access/imds")["observed"] == "1 of 1 pods asked: 1 refused", said.document
+    assert said.status("metadata-access/imds") == "pass"
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code != 0
+    assert pod.sh(_REACH, check=False).code == 0
+    pod.sh("nft flush ruleset")
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code == 0
+    assert [one["action"] for one in contained(pod, "apply").document["changes"]] == ["write"]
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code != 0
+    policy(pod, metadataAccess={})
+    assert [one["action"] for one in contained(pod, "apply").document["changes"]] == ["remove"]
+    assert pod.sh(f"ip netns exec pod {_REACH}", check=False).code == 0

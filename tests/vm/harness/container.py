@@ -40,7 +40,7 @@ def run(
 
     privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities:
     these alone and the same namespaces, with what a runtime masks and makes read-only. network: the node's, for these
-    two. cgroup: the container's path, as a kubelet would give it. before: a line of shell that
+    two, which are in a pod's cgroup. cgroup: another path, as a kubelet would give it. before: a line of shell that
     runs when the root file system is there.
     """
     bundle = "/run/container"
@@ -79,12 +79,15 @@ def _privileged(spec: dict[str, Any], machine: Machine) -> None:
 
 
 def _on_the_node(spec: dict[str, Any], capabilities: Sequence[str]) -> None:
+    # runc's own choice is beside the node's services, which from there look like what is in the agent's own pod.
+    spec["linux"]["cgroupsPath"] = _CGROUP
     for kind in ("bounding", "effective", "permitted"):
         spec["process"]["capabilities"][kind] = list(capabilities)
     spec["process"]["env"] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] not in ("pid", "network")]
 
 
+_CGROUP = "/kubepods.slice/kubepods-pod5f0c1d52_8b1e_4b57_9d53_0a6f3c1be7a4.slice/cri-containerd-agent.scope"
 _CAPABILITIES = """
 CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_SETPCAP
 CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER
