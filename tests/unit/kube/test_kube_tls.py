@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from agent.kube.credentials import ClientCertificate, Fixed, Trust
 from agent.kube.errors import NoCredentials
-from agent.kube.transport import tls_context
+from agent.kube.transport import _as_file, tls_context
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +46,21 @@ def test_insecure_is_only_what_somebody_wrote() -> None:
     assert tls_context(Trust(), None).verify_mode is ssl.CERT_REQUIRED
 
 
-def open_files() -> list[str]:
-    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+def certificates_open() -> list[str]:
+    """By name: other threads of these tests open and close files of their own meanwhile."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(entry.readlink()))
+    return [link for link in links if "client-certificate" in link]
 
 
 def test_a_client_certificate_leaves_nothing_open_behind(pair: ClientCertificate) -> None:
     """OpenSSL reads it from a file; that file is gone as soon as it was read."""
-    before = open_files()
+    with _as_file(pair.key):
+        assert len(certificates_open()) == 1
     tls_context(Trust(insecure=True), pair)
-    assert open_files() == before
+    assert certificates_open() == []
 
 
 def test_a_system_without_memory_files_still_takes_a_client_certificate(
