@@ -92,14 +92,16 @@ class Body(bytearray):
     def add(self, chunk: bytes) -> None:
         """More of it. Raises TooLarge."""
         size = len(self) + len(chunk)
+        is_within = size <= self._limit
         try:
-            if size > self._limit:
-                raise TooLarge(f"an answer of more than {self._limit >> 20} MiB")
-            self.claim.hold(size)
+            self.claim.hold(size if is_within else 0)
         except TooLarge:
             self.clear()  # the error may be kept, and this with its frames
             self.claim.hold(0)
             raise
+        if not is_within:
+            self.clear()
+            raise TooLarge(f"an answer of more than {self._limit >> 20} MiB")
         self += chunk
 
 
