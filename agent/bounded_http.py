@@ -52,14 +52,13 @@ class Claim:
         self._bytes = 0
 
     def hold(self, size: int) -> None:
-        """So many bytes from now on. Raises TooLarge where others do not drop theirs in time."""
+        """So many bytes from now on. Raises TooLarge where others do not drop theirs in time: it is as before then."""
         size = size if size > SMALL_BYTES else 0
         with self._free:
-            # The amount, not the order, decides: two that wait for each other both give up.
+            # The amount, not the order, decides: two that wait for each other give up, and drop theirs.
             if size > self._bytes and not self._free.wait_for(
                 lambda: Claim._taken - self._bytes + size <= DOCUMENT_BYTES, _WAIT_SECONDS
             ):
-                self.hold(0)
                 raise TooLarge(f"answers that could take more than {DOCUMENT_BYTES >> 20} MiB of memory together")
             Claim._taken += size - self._bytes
             self._bytes = size
@@ -93,12 +92,14 @@ class Body(bytearray):
     def add(self, chunk: bytes) -> None:
         """More of it. Raises TooLarge."""
         size = len(self) + len(chunk)
+        is_within = size <= self._limit
         try:
-            self.claim.hold(size if size <= self._limit else 0)
+            self.claim.hold(size if is_within else 0)
         except TooLarge:
             self.clear()  # the error may be kept, and this with its frames
+            self.claim.hold(0)
             raise
-        if size > self._limit:
+        if not is_within:
             self.clear()
             raise TooLarge(f"an answer of more than {self._limit >> 20} MiB")
         self += chunk

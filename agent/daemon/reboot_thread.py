@@ -75,7 +75,7 @@ class NodeReporter:
         self._metrics.reboot_tick(
             phase=status.phase.value, required=status.required, since=tick.required_since,
             blocked_by=status.blocked_by, holder=status.holder, stuck=tick.stuck, failures=status.failures,
-            lock_since=tick.lock_since,
+            lock_since=tick.lock_since, marks=tick.marks,
         )  # fmt: skip
         is_progress = self._is_progress(status)
         if status == self._shown or (is_progress and self._clock.monotonic() - self._shown_at < _DRAIN_SECONDS):

@@ -38,7 +38,7 @@ from agent.reboot.machine.written_status import written_status
 from agent.reboot.observer import Observer
 from agent.reboot.phases import Phase
 from agent.reboot.shown_status import shown_status
-from agent.reboot.state import Cycle, Finished, Idle, NodeState, Pending, Rebooting
+from agent.reboot.state import Attempt, Cycle, Finished, Idle, NodeState, Pending, Rebooting
 from agent.reboot.status import BudgetRef, DrainStatus, RebootStatus, StatusReason
 from agent.text import format_rfc3339, parse_rfc3339
 
@@ -366,6 +366,7 @@ class Coordinator:
             required_since=inputs.state.since if isinstance(inputs.state, Cycle) else 0.0,
             stuck=decision.stuck,
             lock_since=_lock_since(inputs, decision.holder),
+            marks=inputs.state.marks if isinstance(inputs.state, Attempt | Finished) else (),
         )
 
     def _failed(self, error: AgentError) -> Tick:

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from agent.event_reasons import Reason
 from agent.reboot.cluster import Cluster
-from agent.reboot.state import Outcome
+from agent.reboot.state import Marks, Outcome
 from agent.reboot.status import RebootStatus, StatusReason
 
 # -- clocks and the machine --------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Tick:
     status: as the annotation reboot-status and the condition have it. sentence: the same as text. wait_seconds: when
     to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
     required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
-    which the lock was acquired that this node has or waits for, 0 for neither.
+    which the lock was acquired that this node has or waits for, 0 for neither. marks: see state.Attempt.
     """
 
     status: RebootStatus
@@ -293,6 +293,7 @@ class Tick:
     required_since: float = 0.0
     stuck: bool = False
     lock_since: float = 0.0
+    marks: Marks = ()
 
 
 @dataclass(frozen=True, slots=True)

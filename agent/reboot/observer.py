@@ -223,7 +223,7 @@ class Observer:
             return LockAttempt(now=False, in_seconds=0.0)
         if not self._pool_size:
             known = max((slot.view.pool_size for slot in slots), default=0)
-            self._pool_size = known or self._deps.cluster.count()
+            self._pool_size = known if self._contention.is_harmless(known) else self._deps.cluster.count()
         if self._usable is None:
             self._usable = usable_slots(self._policy, pool_of(node.labels, self._policy.pool))
         return self._contention.attempt(

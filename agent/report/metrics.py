@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
 
@@ -117,12 +117,20 @@ class Metrics:
         stuck: bool,
         failures: int,
         lock_since: float = 0.0,
+        marks: Iterable[tuple[str, float]] = (),
     ) -> None:
-        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none."""
+        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none.
+
+        marks: when each phase of a running cycle began; what the last one left stays until the next.
+        """
         self._reboot.tick(phase, required, since, blocked_by, holder)
         self._reboot.lock_since.set(lock_since)
         self._reboot.stuck.set(1 if stuck else 0)
         self._reboot.failures.set(failures)
+        if marks:
+            self._reboot.started.clear()
+        for name, began in marks:
+            self._reboot.started.labels(name).set(began)
 
     def reboot_ended(self, outcome: str, seconds: float, phases: tuple[tuple[str, float], ...]) -> None:
         """One cycle's end, with the seconds of each of its phases."""
@@ -148,6 +156,11 @@ class _RebootMetrics:
         self._phase = gauge(
             "reboot_phase",
             "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.",
+            "phase",
+        )
+        self.started = gauge(
+            "reboot_phase_started_timestamp_seconds",
+            "When each phase of the last cycle began (seconds since the epoch), however short it was.",
             "phase",
         )
         self._since = gauge(

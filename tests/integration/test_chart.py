@@ -224,6 +224,7 @@ def test_folders_of_the_policy_can_be_written(helm: Helm) -> None:
         ({"apparmor": {"mode": "audit"}}, set()),
         ({"apparmor": {"mode": "off"}}, {"/etc/node-hardening/apparmor"}),
         ({"seccomp": {"mode": "audit"}}, {"/host/var/lib/kubelet/seccomp"}),
+        ({"sysctl": {"mode": "audit"}}, {"/host/etc/sysctl.d"}),
         ({"seccomp": {"mode": "off"}}, {"/host/var/lib/kubelet/seccomp", "/etc/node-hardening/seccomp"}),
     ],
 )

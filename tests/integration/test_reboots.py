@@ -112,6 +112,8 @@ def test_three_nodes_go_down_one_after_another(either: MakeSite) -> None:
         assert metrics['node_hardening_reboots_total{outcome="succeeded"}'] == 1
         assert metrics["node_hardening_reboot_required"] == 0
         assert metrics['node_hardening_reboot_phase{phase="idle"}'] == 1
+        began = "node_hardening_reboot_phase_started_timestamp_seconds"
+        assert 0 < metrics[f'{began}{{phase="rebooting"}}'] < metrics[f'{began}{{phase="verifying"}}']
     lease = site.lease()
     assert lease["spec"]["leaseTransitions"] == 3
     assert lease["metadata"]["annotations"]["node-hardening.io/last-reboot"]

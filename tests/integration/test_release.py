@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from platform import machine
 
 import pytest
 import yaml
@@ -28,6 +29,8 @@ PLUGIN = "kubectl-node_hardening"
 CHART = f"node-hardening-agent-{__version__}.tgz"
 WHEEL = f"node_hardening_agent-{__version__}-py3-none-any.whl"
 SDIST = f"node_hardening_agent-{__version__}.tar.gz"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine(), machine())
+IMAGE = f"node-hardening-agent-{__version__}-{ARCHITECTURE}"
 KREW, KREW_ARCHIVE = "node-hardening.yaml", f"kubectl-node_hardening-{__version__}.tar.gz"
 URL = "https://downloads.example.org/v1"
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -86,6 +89,18 @@ def _release(checkout: Path, folder: str) -> Path:
 def _attempt(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(checkout / "tools" / "release"), *words, "--without-image", "--download-url", URL]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+# In the place of podman: notes what it is given, and with what modes.
+BUILDER = """#!/bin/sh
+set -e
+case $1 in
+    build) printf '%s\\n' "$@" > "$NOTED.words"; find agent profiles Dockerfile -printf '%m %P\\n' | sort > "$NOTED" ;;
+    create) echo container ;;
+    cp) echo '{}' > "$3" ;;
+    save) tar -cf "$5" Dockerfile ;;
+esac
+"""
 
 
 def _plugin(made: Path, fleet: Sandbox, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -166,6 +181,40 @@ def test_the_plugin_is_an_executable_of_pure_python(made: Path) -> None:
     licensed = {name.split("/")[0] for name in names if ".dist-info/" in name and "LICEN" in name.upper()}
     assert carried
     assert carried == licensed
+
+
+def test_the_image_is_built_from_the_commit_whoever_builds_it(checkout: Path, tmp_path: Path) -> None:
+    """Not from what else lies in the folder, and with the same modes under any umask: both are in the layer's digest."""
+    builder = tmp_path / "bin" / "podman"
+    builder.parent.mkdir()
+    builder.write_text(BUILDER)
+    builder.chmod(0o755)
+    left = checkout / "agent" / "left.pyc"  # ignored by git, so the tree counts as clean
+    left.write_text("")
+    made, noted = tmp_path / "made", tmp_path / "noted"
+    command = ["sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, str(checkout / "tools" / "release"), str(made)]
+    environment = {**os.environ, "PATH": f"{builder.parent}:{os.environ['PATH']}", "NOTED": str(noted)}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    finally:
+        left.unlink()
+    assert done.returncode == 0, done.stderr
+    given = dict(reversed(line.split(" ", 1)) for line in noted.read_text().splitlines())
+    assert given["model.py"] == "644"
+    assert set(given.values()) == {"644", "755"}
+    assert "left.pyc" not in given
+    assert f"REVISION={_git(checkout, 'rev-parse', 'HEAD').strip()}" in (tmp_path / "noted.words").read_text().split()
+    assert {path.name for path in made.glob("*-agent-*")} >= {f"{IMAGE}.oci.tar", f"{IMAGE}.cdx.json"}
+
+
+def test_a_part_of_a_python_gets_a_sentence(made: Path) -> None:
+    """Debian's python3-minimal has no dataclasses."""
+    with zipfile.ZipFile(made / PLUGIN) as archive:
+        start = archive.read("__main__.py").decode()
+    part = "import sys; sys.modules['dataclasses'] = None\n" + start
+    done = subprocess.run([sys.executable, "-c", part], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("all of Python's standard library: python3, not python3-minimal\n")
 
 
 def test_an_old_python_gets_a_sentence(made: Path) -> None:

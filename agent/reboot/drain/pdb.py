@@ -74,6 +74,7 @@ class Budgets:
         self._informers: dict[tuple[str, str], ResourceInformer[Budget]] = {}
         self._namespaces: dict[str, tuple[Budget, ...]] = {}
         self._claim = Claim()
+        self._kept = 0
 
     def watch(self, namespace: str, name: str) -> Budget:
         """A budget that has refused, watched from now on; bare while it cannot be read."""
@@ -102,18 +103,21 @@ class Budgets:
     def _all(self, namespace: str) -> tuple[Budget, ...]:
         """Those of a namespace; none where they cannot be read or are too large to be kept."""
         found: list[Budget] = []
-        kept = kept_bytes(self._namespaces)
+        kept = self._kept
         try:
             for one in self._kube.within(_CALL_SECONDS).list(PDBS, namespace):
                 found.append(budget_of(one))
                 kept += kept_bytes(found[-1])
                 self._claim.hold(kept)
         except (KubeError, TooLarge):
+            self._claim.hold(self._kept)
             return ()
+        self._kept = kept
         return tuple(found)
 
     def close(self) -> None:
         """Ends the watches and forgets everything."""
+        self._kept = 0
         self._claim.hold(0)
         for informer in self._informers.values():
             informer.close()

@@ -82,6 +82,13 @@ class LockContention:
         self._at = max(self._at, now + wait)
         return wait
 
+    def is_harmless(self, recorded: int) -> bool:
+        """Whether a pool of a size that another node recorded spreads nothing wider than the lease duration does.
+
+        A smaller one than the truth costs requests only: one attempt of all, after which each has counted.
+        """
+        return 0 < recorded <= self._duration / (4 * _SPACING_SECONDS)
+
     def draw(self, pool_size: int, *, early: bool) -> float:
         """Seconds to wait with a free lock in sight. pool_size: at most so many compete."""
         size = max(pool_size, 2)

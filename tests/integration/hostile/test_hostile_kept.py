@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import bounded_http
-from agent.bounded_http import kept_bytes
+from agent.bounded_http import Claim, TooLarge, kept_bytes
 from agent.config.schema import Drain
 from agent.errors import KubeError
 from agent.kube import PODS, Kube
@@ -88,17 +88,22 @@ def test_a_pod_that_changes_is_counted_once(sandbox: Sandbox, kube: Kube) -> Non
 
 
 def test_budgets_that_are_too_large_together_are_left_out(sandbox: Sandbox, kube: Kube) -> None:
-    """Those of another namespace are still known."""
+    """Those of other namespaces are still known, and counted for as long as they are kept."""
     selector = {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": [*LABELS]}]}
     sandbox.create("namespaces", {"metadata": {"name": "shop"}})
-    for namespace, count in (("default", 40), ("shop", 1)):
+    sandbox.create("namespaces", {"metadata": {"name": "first"}})
+    for namespace, count in (("first", 3), ("default", 40), ("shop", 1)):
         for number in range(count):
             spec: dict[str, Any] = {"maxUnavailable": 0, "selector": selector}
             sandbox.create("poddisruptionbudgets", {"metadata": {"name": f"b{number}"}, "spec": spec}, namespace)
     budgets = Budgets(kube)
     with closing(budgets):
         pod = Pod("default", "p", "u")
+        known = budgets.over(replace(pod, namespace="first"))
+        assert len(known) == 3
         assert budgets.over(pod) == ()
+        with pytest.raises(TooLarge):
+            Claim().hold(bounded_http.DOCUMENT_BYTES - sum(map(kept_bytes, known)) + 1)
         assert [budget.name for budget in budgets.over(replace(pod, namespace="shop"))] == ["b0"]
 
 

@@ -51,10 +51,11 @@ def _tick(world: World, name: str = "n0") -> Tick:
     return tick
 
 
-def _lease(world: World, holder: str, phase: LeasePhase = LeasePhase.HELD) -> None:
+def _lease(world: World, holder: str, phase: LeasePhase = LeasePhase.HELD, pool_size: int = 0) -> None:
     """A lease that somebody without an agent here holds."""
     world.renewed[LEASE] = world.now
-    world.set_lease(LeaseView(LEASE, holder=holder, phase=phase, duration_seconds=60, transitions=1), "nobody")
+    lease = LeaseView(LEASE, holder=holder, phase=phase, duration_seconds=60, transitions=1, pool_size=pool_size)
+    world.set_lease(lease, "nobody")
 
 
 def _restart(machine: SimMachine) -> None:
@@ -258,6 +259,16 @@ def test_a_holder_whose_node_is_gone_is_replaced_at_once_even_while_it_reboots()
     world.pass_time(150.0)
     assert world.books.reasons().count(Reason.REBOOT_LOCK_TAKEN_OVER) == 1
     assert len(world.books.commands) == 1
+
+
+@pytest.mark.parametrize("size", [1, 60, 61, 100_000])
+def test_a_pool_size_that_another_node_made_up_delays_nothing(size: int) -> None:
+    """The lease is taken over as soon as with the true size, whose attempts are spread over half a duration."""
+    world = _world()
+    _lease(world, "gone/uid-gone", LeasePhase.REBOOTING, size)
+    world.machines["n0"].want("s")
+    world.pass_time(150.0)
+    assert world.books.reasons().count(Reason.REBOOT_LOCK_TAKEN_OVER) == 1
 
 
 def test_a_holder_with_another_uid_is_another_node() -> None:

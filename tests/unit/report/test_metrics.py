@@ -123,6 +123,17 @@ def test_a_reboot_that_cannot_be_told_is_not_a_zero() -> None:
     assert values(metrics, "node_hardening_reboot_lock_holder") == {}
 
 
+def test_a_phase_that_no_scrape_saw_is_shown_afterwards() -> None:
+    """Until the next cycle, whose phases alone are shown then."""
+    metrics, name = Metrics(), "node_hardening_reboot_phase_started_timestamp_seconds"
+    idle = {"required": False, "since": 0.0, "blocked_by": "", "holder": "", "stuck": False, "failures": 0}
+    metrics.reboot_tick(phase="verifying", marks=(("cordoned", 10.0), ("rebooting", 12.5)), **idle)  # type: ignore[arg-type]
+    metrics.reboot_tick(phase="idle", **idle)  # type: ignore[arg-type]
+    assert values(metrics, name) == {("cordoned",): 10.0, ("rebooting",): 12.5}
+    metrics.reboot_tick(phase="cordoned", marks=(("cordoned", 99.0),), **idle)  # type: ignore[arg-type]
+    assert values(metrics, name) == {("cordoned",): 99.0}
+
+
 def test_the_age_of_the_lock_goes_with_the_tick() -> None:
     """0 again when the node has nothing to do with it any more."""
     metrics = Metrics()
