@@ -19,7 +19,6 @@ from agent.controls.updates import kernels, systems
 from agent.controls.updates.systems import Reading, System
 from agent.errors import HostError, HostFileError
 from agent.host import Host
-from agent.host.command import HostExec
 from agent.model import Finding, Severity, Status
 from agent.text import format_rfc3339, sanitize
 
@@ -47,7 +46,10 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Pending security updates. since: when the count was first above zero, in seconds since the epoch."""
+    """Pending security updates; with a problem, as they were counted before it.
+
+    since: when the count was first above zero, in seconds since the epoch.
+    """
 
     number: int | None = None
     problem: str = ""
@@ -98,7 +100,7 @@ class UpdatesControl:
 
     def observe(self) -> Observation:
         """What is known, read again once an hour."""
-        if not (self._host.is_running_system or self._host.how is HostExec.NSENTER):
+        if not self._host.can_start_programs:
             return Observation(runs=False)
         system = self._seen.system if self._seen is not None else systems.system_of(self._host)
         signature = tuple(map(self._changed, systems.evidence(system))) if system else ()
@@ -177,13 +179,13 @@ class UpdatesControl:
         self._counting.start()
 
     def _run_count(self, system: System) -> None:
-        before = self._count
+        before = self._count or Count()
         try:
             number = self._ask_count(system)
         except (HostError, ValueError) as error:
-            self._count = Count(problem=str(error))
+            self._count = replace(before, problem=str(error))
             return
-        since = before.since if before and before.number and number else self._wall()
+        since = before.since if before.number and number else self._wall()
         self._count = Count(number, since=since)
 
     def _ask_count(self, system: System) -> int:

@@ -6,13 +6,15 @@ ones (`apt-config dump`, the file that dnf reads). Nothing is refreshed, install
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host, systemd
+from agent.host.budget import Budget
 from agent.text import sanitize
 
 _TIMEOUT_SECONDS = 20.0
@@ -53,11 +55,17 @@ class System:
     pending: tuple[tuple[str, ...], str] | None = None
 
 
-def timer(host: Host, name: str) -> str:
-    """Why a timer does not run; empty when it does. Raises HostError where systemd cannot be asked."""
-    found = systemd.show(host, name, "LoadState", "ActiveState", "UnitFileState")
+def _unit(host: Host, name: str) -> Mapping[str, str]:
+    """What systemd knows of a unit. Raises HostError where it cannot be asked."""
+    found = systemd.show(host, name, "LoadState", "ActiveState", "Result")
     if not found:
         raise HostError(f"{name}: systemd cannot be asked")
+    return found
+
+
+def timer(host: Host, name: str) -> str:
+    """Why a timer does not run; empty when it does. Raises HostError where systemd cannot be asked."""
+    found = _unit(host, name)
     if found.get("LoadState") != "loaded":
         return f"{name} is {sanitize(found.get('LoadState', 'unknown'), 40)}"
     return "" if found.get("ActiveState") == "active" else f"{name} is {sanitize(found.get('ActiveState', ''), 40)}"
@@ -189,54 +197,57 @@ def _zypper_automatic(host: Host) -> Reading:
     return reading if reading.good else Reading(False, reading.text, "systemd", fix)
 
 
-def _suse_reboots(host: Host) -> Reading:
-    """transactional-update leaves it to rebootmgr by default; with REBOOT_METHOD=systemd it reboots by itself."""
-    settings, path = _first(host, ("/etc/transactional-update.conf", "/usr/etc/transactional-update.conf"))
-    method = settings.get("REBOOT_METHOD", "auto")
+def _merged(host: Host, paths: Iterable[str]) -> dict[str, str]:
+    """The settings of those files that are there; the later ones count. Raises HostFileError."""
+    found: dict[str, str] = {}
+    for path in paths:
+        with contextlib.suppress(HostFileMissing):
+            found |= ini(host.read_text(path, limit_bytes=_CONFIG_BYTES))
+    return found
+
+
+def _transactional_reboots(host: Host) -> Reading:
+    """`auto` is rebootmgr where it runs, else systemd, and both reboot: libtukit's Reboot.cpp."""
     fix = "Set REBOOT_METHOD=kured in /etc/transactional-update.conf: the agent sees /run/reboot-required."
-    if method == "systemd":
-        return Reading(False, "REBOOT_METHOD=systemd", path, fix)
-    return _by_service_off("rebootmgr.service", "rebootmgr", fix)(host)
+    return _suse_reboots(host, "transactional-update", "REBOOT_METHOD", ("kured", "none", "notify"), fix)
 
 
-def _by_service_off(unit: str, who: str, fix: str) -> Callable[[Host], Reading]:
-    """A service that reboots nodes must not run beside the agent."""
+def _zypper_reboots(host: Host) -> Reading:
+    """os-update's `auto` is rebootmgr where it runs, else `systemctl reboot`: https://github.com/openSUSE/os-update"""
+    fix = "Set REBOOT_CMD=none in /etc/os-update.conf: the agent reboots after a drain."
+    quiet = ("none",) if not timer(host, "os-update.timer") else None
+    return _suse_reboots(host, "os-update", "REBOOT_CMD", quiet, fix)
+
+
+def _suse_reboots(host: Host, program: str, key: str, quiet: Collection[str] | None, fix: str) -> Reading:
+    """quiet: the values with which the program does not reboot; None where it does not run at all."""
+    method = _merged(host, (f"/usr/etc/{program}.conf", f"/etc/{program}.conf")).get(key, "auto")
+    if quiet is not None and method not in quiet:
+        return Reading(False, f"{key}={sanitize(method, 40)}", f"/etc/{program}.conf", fix)
+    stop = "Disable rebootmgr.service: the agent reboots the node."
+    return _by_service("rebootmgr.service", stop, runs=False)(host)
+
+
+def _by_service(unit: str, fix: str, *, runs: bool = True) -> Callable[[Host], Reading]:
+    """runs: whether it should; a service that reboots nodes must not run beside the agent."""
 
     def read(host: Host) -> Reading:
-        found = systemd.show(host, unit, "LoadState", "ActiveState")
-        if not found:
-            raise HostError(f"{unit}: systemd cannot be asked")
-        runs = found.get("ActiveState") == "active"
-        return Reading(not runs, f"{who} {'runs' if runs else 'does not run'}", unit, fix if runs else "")
+        active = _unit(host, unit).get("ActiveState") == "active"
+        text = f"{unit} {'is active' if active else 'does not run'}"
+        return Reading(active == runs, text, unit, "" if active == runs else fix)
 
     return read
 
 
 # -- images --------------------------------------------------------------------------------------------------------
 
-
-def _by_service(unit: str) -> Callable[[Host], Reading]:
-    def read(host: Host) -> Reading:
-        active = systemd.show(host, unit, "LoadState", "ActiveState")
-        if not active:
-            raise HostError(f"{unit}: systemd cannot be asked")
-        runs = active.get("ActiveState") == "active"
-        return Reading(
-            runs, f"{unit} {'is active' if runs else 'does not run'}", unit, "" if runs else f"Enable {unit}."
-        )
-
-    return read
+_ZINCATI = ("/run/zincati/config.d", "/etc/zincati/config.d", "/usr/lib/zincati/config.d")
 
 
 def _zincati_reboots(host: Host) -> Reading:
-    """Every strategy but fleet_lock's reboots without a drain."""
-    merged: dict[str, str] = {}
-    for folder in ("/usr/lib/zincati/config.d", "/run/zincati/config.d", "/etc/zincati/config.d"):
-        try:
-            for name in host.names(folder):
-                merged |= ini(host.read_text(f"{folder}/{name}", limit_bytes=_CONFIG_BYTES))
-        except HostFileMissing:
-            continue
+    """Every strategy but fleet_lock's reboots without a drain. https://coreos.github.io/zincati/usage/configuration"""
+    host = host.within(Budget())
+    merged = _merged(host, host.overlaid(_ZINCATI, ".toml"))
     strategy, enabled = merged.get("updates.strategy", "immediate"), merged.get("updates.enabled", "true")
     good = strategy == "fleet_lock" or enabled == "false"
     fix = "" if good else 'Set [updates] strategy = "fleet_lock" in /etc/zincati/config.d, or enabled = false.'
@@ -260,20 +271,22 @@ SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
         "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
-        _by_service("zincati.service"), _zincati_reboots, services=("zincati.service",),
+        _by_service("zincati.service", "Enable zincati.service."), _zincati_reboots, services=("zincati.service",),
     ),
     System(
-        "Flatcar", lambda host: os_release(host).get("ID") == "flatcar", _by_service("update-engine.service"),
-        _by_service_off("locksmithd.service", "locksmithd", "Mask locksmithd.service: the agent reboots the node."),
+        "Flatcar", lambda host: os_release(host).get("ID") == "flatcar",
+        _by_service("update-engine.service", "Enable update-engine.service."),
+        _by_service("locksmithd.service", "Mask locksmithd.service: the agent reboots the node.", runs=False),
         services=("update-engine.service",),
     ),
     System(
-        "transactional-update", _has("transactional-update"), _by_timer("transactional-update.timer"), _suse_reboots,
-        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",), services=("transactional-update.service",),
+        "transactional-update", _has("transactional-update"), _by_timer("transactional-update.timer"),
+        _transactional_reboots, services=("transactional-update.service",),
+        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",),
         pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
     ),
     System(
-        "zypper", _has("zypper"), _zypper_automatic, _suse_reboots, services=("os-update.service",),
+        "zypper", _has("zypper"), _zypper_automatic, _zypper_reboots, services=("os-update.service",),
         stamps=(f"{_STAMPS}/stamp-os-update.timer",),
         pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
     ),
@@ -327,7 +340,7 @@ def trouble(host: Host, system: System) -> str:
     """Why the last run did not succeed; empty when nothing is known against it. Raises HostError."""
     if system.log and host.exists(system.log):
         return failed_run(host.read_text(system.log, limit_bytes=_LOG_BYTES))
-    results = {name: systemd.show(host, name, "Result").get("Result", "success") for name in system.services}
+    results = {name: _unit(host, name).get("Result", "success") for name in system.services}
     return next((f"{name}: {sanitize(result, 40)}" for name, result in results.items() if result != "success"), "")
 
 
@@ -378,5 +391,6 @@ _COUNTS: Mapping[str, Callable[[str], int]] = {"apt": _apt_count, "dnf": _dnf_co
 
 def evidence(system: System) -> Iterator[str]:
     """Paths whose change makes another reading worth while."""
-    yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/zincati/config.d")
+    yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/os-update.conf")
+    yield "/etc/zincati/config.d"
     yield from ("/etc/systemd/system", "/etc/systemd/system/timers.target.wants", *system.stamps)

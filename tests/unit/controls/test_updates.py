@@ -171,6 +171,21 @@ def test_pending_is_counted_by_a_unit_of_its_own_once_a_day(tmp_path: Path) -> N
     assert passed(44 * DAY).status is Status.UNKNOWN
 
 
+def test_a_count_that_fails_once_does_not_make_old_updates_new(tmp_path: Path) -> None:
+    host, clock = apt(tmp_path), Clock()
+    control = UpdatesControl(Updates(), host, clock=clock, wall=clock.wall)
+    answers = host.answers
+    for day in (1, 9, 10, 11):
+        clock.now = day * DAY
+        os.utime(tmp_path / "var/lib/apt/lists/deb.example_dists_bookworm-security_InRelease", (clock.wall(),) * 2)
+        host.answers = {"apt-config": APT_ON} if day == 10 else answers
+        control.observe()
+        assert control._counting is not None
+        control._counting.join()
+        status = judged(host, control=control)["pending"].status
+        assert status is {1: Status.INFO, 10: Status.UNKNOWN}.get(day, Status.FAIL)
+
+
 def test_old_lists_make_a_count_unknown(tmp_path: Path) -> None:
     found = judged(apt(tmp_path, lists_days=4))["pending"]
     assert (found.status, "package lists are from" in found.observed) == (Status.UNKNOWN, True)
@@ -227,6 +242,8 @@ def test_dnf_whose_last_run_failed(tmp_path: Path) -> None:
     assert judged(host)["last-run"].status is Status.PASS
     host.units = {**host.units, "dnf-automatic.service": "Result=exit-code\n"}
     assert judged(host)["last-run"].observed == "the last run failed: dnf-automatic.service: exit-code"
+    (tmp_path / "usr/bin/systemctl").unlink()
+    assert judged(host)["last-run"].status is Status.UNKNOWN
 
 
 def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:
@@ -239,6 +256,10 @@ def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:
 
 def test_transactional_update_leaves_reboots_to_the_agent_or_not(tmp_path: Path) -> None:
     host = node(tmp_path, ("transactional-update", "zypper"), {}, "transactional-update.timer")
+    # `auto`, the default, reboots: by rebootmgr where it runs, else by systemd.
+    assert judged(host)["reboots"].status is Status.FAIL
+    write(tmp_path, "usr/etc/transactional-update.conf", "REBOOT_METHOD=kured\n")
+    write(tmp_path, "etc/transactional-update.conf", "# only what differs\n")
     assert [one.status for one in judged(host).values()][:2] == [Status.PASS, Status.PASS]
     host.units = {**host.units, "rebootmgr.service": ACTIVE}
     assert judged(host)["reboots"].status is Status.FAIL
@@ -250,8 +271,12 @@ def test_transactional_update_leaves_reboots_to_the_agent_or_not(tmp_path: Path)
 def test_zypper(tmp_path: Path) -> None:
     host = node(tmp_path, ("zypper",), {}, "os-update.timer")
     assert judged(host)["automatic"].status is Status.PASS
+    assert judged(host)["reboots"].status is Status.FAIL  # os-update does, unless it is set otherwise
+    write(tmp_path, "etc/os-update.conf", 'REBOOT_CMD="none"\n')
+    assert judged(host)["reboots"].status is Status.PASS
+    (tmp_path / "etc/os-update.conf").unlink()
     host.units = {}
-    assert judged(host)["automatic"].status is Status.FAIL
+    assert [one.status for one in judged(host).values()][:2] == [Status.FAIL, Status.PASS]
     write(tmp_path, "etc/sysconfig/automatic_online_update", 'AOU_ENABLE_CRONJOB="true"\n')
     assert judged(host)["automatic"].status is Status.PASS
 
@@ -269,6 +294,33 @@ def test_flatcar_and_coreos_reboot_by_themselves_unless_told(tmp_path: Path) -> 
     assert judged(host)["reboots"].status is Status.FAIL
     write(core, "etc/zincati/config.d/55.toml", '[updates]\nstrategy = "fleet_lock"\n')
     assert judged(host)["reboots"].status is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("files", "status"),
+    [
+        ({"usr/lib": "90-a.toml"}, Status.FAIL),  # the last by name, whatever its folder
+        ({"usr/lib": "50-a.toml"}, Status.PASS),
+        ({"usr/lib": "55-b.toml"}, Status.PASS),  # hidden by its namesake in /etc
+        ({"usr/lib": "90-a.conf"}, Status.PASS),  # not read
+        ({"run": "55-b.toml"}, Status.FAIL),  # the first of the folders
+    ],
+)
+def test_zincati_reads_its_folders_as_one(tmp_path: Path, files: Mapping[str, str], status: Status) -> None:
+    write(tmp_path, "run/ostree-booted")
+    write(tmp_path, "usr/libexec/zincati")
+    write(tmp_path, "etc/zincati/config.d/55-b.toml", '[updates]\nstrategy = "fleet_lock"\n')
+    for folder, name in files.items():
+        write(tmp_path, f"{folder}/zincati/config.d/{name}", '[updates]\nstrategy = "immediate"\n')
+    assert judged(node(tmp_path, (), {}, "zincati.service"))["reboots"].status is status
+
+
+def test_endless_settings_of_zincati_are_unknown(tmp_path: Path) -> None:
+    write(tmp_path, "run/ostree-booted")
+    write(tmp_path, "usr/libexec/zincati")
+    for number in range(50):
+        write(tmp_path, f"etc/zincati/config.d/{number}.toml", "#" * (200 << 10))
+    assert judged(node(tmp_path, (), {}, "zincati.service"))["reboots"].status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize("name", ["bottlerocket", "talos", "cos"])
