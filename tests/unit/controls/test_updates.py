@@ -11,7 +11,7 @@ import pytest
 
 from agent.config.node_sections import Updates
 from agent.controls import base
-from agent.controls.updates import UpdatesControl, kernels, systems
+from agent.controls.updates import UpdatesControl, kernels, restarts, systems
 from agent.host import Completed, Host, HostExec
 from agent.model import Finding, Severity, Status
 
@@ -67,6 +67,8 @@ def node(root: Path, tools: tuple[str, ...], answers: Mapping[str, str], *timers
         write(root, f"usr/bin/{tool}")
     (root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
     write(root, "proc/sys/kernel/osrelease", "6.1.0-18-amd64\n")
+    write(root, "proc/1/cgroup", "0::/init.scope\n")
+    write(root, "proc/1/maps", "")
     named = {name.replace("__", "."): text for name, text in units.items()}
     return Node(root, answers, dict.fromkeys(timers, ACTIVE) | named)
 
@@ -88,7 +90,7 @@ def test_apt_that_updates_itself_passes(tmp_path: Path) -> None:
     found = judged(apt(tmp_path))
     assert {name: one.status for name, one in found.items()} == {
         "automatic": Status.PASS, "reboots": Status.PASS, "last-run": Status.PASS, "pending": Status.INFO,
-        "kernel": Status.NOT_APPLICABLE,
+        "kernel": Status.NOT_APPLICABLE, "restart": Status.PASS,
     }  # fmt: skip
     assert {one.section for one in found.values()} == {"A4"}
 
@@ -246,12 +248,22 @@ def test_dnf_whose_last_run_failed(tmp_path: Path) -> None:
     assert judged(host)["last-run"].status is Status.UNKNOWN
 
 
+REPODATA = "var/cache/dnf/baseos-0a1b2c3d4e5f6071/repodata"
+
+
 def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "var/cache/dnf/baseos.solv")
-    host = node(tmp_path, ("dnf",), {})
-    assert judged(host)["pending"].status is Status.UNKNOWN
-    write(tmp_path, "var/cache/dnf/baseos-updateinfo.solvx")
-    assert judged(host)["pending"].status is Status.INFO
+    write(tmp_path, f"{REPODATA}/0a-primary.xml.gz")
+    host, clock = node(tmp_path, ("dnf",), {"dnf": ""}), Clock()
+    control = UpdatesControl(Updates(), host, clock=clock, wall=clock.wall)
+    clock.now = 300
+    assert judged(host, control=control)["pending"].status is Status.UNKNOWN
+    assert "dnf" not in host.ran
+    write(tmp_path, f"{REPODATA}/0b-updateinfo.xml.gz")
+    clock.now = 4000
+    assert judged(host, control=control)["pending"].status is Status.INFO
+    assert control._counting is not None
+    control._counting.join()
+    assert judged(host, control=control)["pending"].status is Status.PASS
 
 
 def test_transactional_update_leaves_reboots_to_the_agent_or_not(tmp_path: Path) -> None:
@@ -363,21 +375,48 @@ def test_a_newer_kernel_waits_for_a_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "output", "count"),
+    ("release", "name"),
     [
-        ("dnf", "RHSA-2026:1 Important/Sec. openssl-3.0\nRHSA-2026:1 Important/Sec. libssl\nRHBA-2026:2 bugfix x\n", 1),
-        ("dnf", "Name          Type     Severity  Package Issued\nFEDORA-1 security Important openssl 2026-11-01\n", 1),
-        ("dnf", "", 0),
-        ("zypper", "Loading repository data...\n5 patches needed (3 security patches)\n", 3),
-        ("zypper", "1 patch needed (1 security patch)\n", 1),
-        ("zypper", "0 patches needed (0 security patches)\n", 0),
+        ("ID=debian\n", "APT"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "APT"),
+        ('ID=pop\nID_LIKE="ubuntu debian"\n', "APT"),
+        ('ID="amzn"\nID_LIKE="fedora"\n', "zypper"),
+        ("", "zypper"),
     ],
 )
-def test_counts_of_other_package_managers(form: str, output: str, count: int) -> None:
-    assert systems.count_security(form, output) == count
+def test_debian_with_the_programs_of_others_is_debian(tmp_path: Path, release: str, name: str) -> None:
+    write(tmp_path, "etc/os-release", release)
+    found = systems.system_of(node(tmp_path, ("dnf", "zypper", *APT_TOOLS), {}))
+    assert found is not None
+    assert found.name == name
 
 
-@pytest.mark.parametrize("form", ["apt", "zypper"])
-def test_output_of_another_kind_is_no_count(form: str) -> None:
-    with pytest.raises(ValueError, match="not the output"):
-        systems.count_security(form, "Killed\n")
+def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> None:
+    host = apt(tmp_path)
+    assert judged(host)["restart"].observed == "services checked: 1"
+    line = "7f00-7f01 r-xp 00001000 fe:01 13 /usr/lib/libssl.so.3 (deleted)\n"
+    write(tmp_path, "proc/7/cgroup", "0::/system.slice/ssh.service\n")
+    write(tmp_path, "proc/7/maps", "x" * (2 << 20))
+    found = judged(host)["restart"]
+    assert (found.status, found.observed.partition(":")[0]) == (Status.UNKNOWN, "ssh.service")
+    write(tmp_path, "proc/7/maps", line)
+    found = judged(host)["restart"]
+    assert (found.status, found.severity, found.needs_reboot) == (Status.FAIL, Severity.LOW, False)
+    assert found.observed == "ssh.service (libssl.so.3)"
+    (tmp_path / "proc/1/cgroup").unlink()
+    assert judged(host)["restart"].status is Status.UNKNOWN
+
+
+def test_processes_are_read_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[Host]()
+
+    def survey(host: Host) -> restarts.Restarts:
+        read.append(host)
+        return restarts.Restarts(1, {}, {})
+
+    monkeypatch.setattr(restarts, "survey", survey)
+    host, clock = apt(tmp_path), Clock()
+    control = UpdatesControl(Updates(pending_interval=0), host, clock=clock, wall=clock.wall)
+    for clock.now in (0, 60, 3000, 3700):
+        judged(host, control=control)
+    assert len(read) == 2
