@@ -119,6 +119,24 @@ class Host:
             self._budget.spend(Resource.ENTRIES, len(names), folder)
         return names
 
+    def overlaid(self, folders: Iterable[str], ending: str) -> list[str]:
+        """Files with that ending, by name; one in an earlier folder hides its namesakes, a link to /dev/null is none.
+
+        Raises HostFileError.
+        """
+        files: dict[str, str] = {}
+        for folder in folders:
+            for name in self.names(folder) if self.exists(folder) else ():
+                if name.endswith(ending):
+                    files.setdefault(name, f"{folder}/{name}")
+        return [files[name] for name in sorted(files) if not self._is_mask(files[name])]
+
+    def _is_mask(self, path: str) -> bool:
+        try:
+            return self.read_link(path) == "/dev/null"
+        except HostFileError:
+            return False  # a file
+
     def read_link(self, path: str) -> str:
         """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
         return self._tree.read_link(path)

@@ -49,8 +49,10 @@ def survey(procfs: str, budget: Budget) -> tuple[Container, ...]:
                     found[key] = Container(
                         pid, "" if network == own else network, f"{procfs}/{pid}/ns/net", entry.label()
                     )
-            except (OSError, ValueError, HostFileError):
-                continue  # it ended, or is a kernel thread
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended
+            except (OSError, HostFileError) as error:
+                raise HostError(f"the container of process {pid} is unknown: {error}") from error
     except OSError as error:
         raise HostError(f"cannot list the containers: {error.strerror}") from error
     return tuple(found.values())

@@ -236,6 +236,17 @@ def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     return not cgroups
 
 
+def service_of(cgroups: Mapping[str, str], init: Mapping[str, str]) -> str:
+    """The node's own service that a process is part of, `init.scope` for systemd itself; empty for all others.
+
+    The outermost counts: a service may name the cgroups below its own as it likes, and so may a user.
+    """
+    parts = _unit_path(cgroups, init).split("/")[1:]
+    if in_container(cgroups, init) or parts[0] == "user.slice":
+        return ""
+    return parts[0] if parts == ["init.scope"] else next(filter(systemd.is_service, parts), "")
+
+
 def _is_static_pod(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether every hierarchy that has the process in a pod has it in one that a manifest of this node made."""
     found = set()

@@ -49,7 +49,8 @@ def exchange(
 ) -> Mapping[str, Connection]:
     """One connection from each namespace, all at the same time; an empty request only connects.
 
-    namespaces: paths such as /proc/812/ns/net, which are the keys of the result. Never raises.
+    namespaces: paths such as /proc/812/ns/net, which are the keys of the result; those that are gone have none. Never
+    raises.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made: dict[str, socket.socket] = {}
@@ -78,8 +79,13 @@ def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket]
             finally:
                 os.close(fd)
             made[path] = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the pod has ended
         except OSError as error:
-            found[path] = _failed(error.errno or 0)
+            # No connection was tried: EPERM here is a missing capability, and not a firewall.
+            is_without_family = error.errno == errno.EAFNOSUPPORT
+            result = Result.NO_ROUTE if is_without_family else Result.ERROR
+            found[path] = Connection(result, error=os.strerror(error.errno or 0))
 
 
 def _run(

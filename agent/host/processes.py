@@ -22,6 +22,7 @@ from agent.host.budget import ARGUMENTS_BYTES
 from agent.host.filesystem import read_regular
 
 _SMALL_BYTES = 16 << 10
+_MAPPINGS_BYTES = 1 << 20
 _INIT = 1
 _LISTEN = "0A"
 _MAX_SOCKETS = 4096
@@ -116,6 +117,10 @@ class ProcessEntry:
         raw = self._read("environ", ARGUMENTS_BYTES).split(b"\0")
         pairs = (os.fsdecode(one).partition("=") for one in raw if one.startswith(os.fsencode(prefix)))
         return {name: value for name, _, value in pairs}
+
+    def mappings(self) -> bytes:
+        """The table of its mapped files; empty for a kernel thread. Raises HostFileError past the limit."""
+        return self._read("maps", _MAPPINGS_BYTES)
 
     def listeners(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports on which this very process accepts TCP connections, whatever namespace it is in."""

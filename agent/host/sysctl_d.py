@@ -8,11 +8,12 @@ read raises, because any line may be in it.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.errors import HostFileError, HostFileMissing
+from agent.errors import HostFileMissing
 from agent.host.budget import Resource
 
 if TYPE_CHECKING:
@@ -40,30 +41,24 @@ class BootSettings:
 
     def __init__(self, lines: Iterable[Assignment]) -> None:
         self._exact: dict[str, Assignment] = {}
-        self._patterns: list[Assignment] = []
+        self._patterns: dict[str, Assignment] = {}
         for line in lines:
-            if any(sign in line.key for sign in "*?["):
-                self._patterns.append(line)
-            else:
-                self._exact[line.key] = line
+            of_kind = self._patterns if any(sign in line.key for sign in "*?[") else self._exact
+            of_kind.pop(line.key, None)  # the later line also counts later
+            of_kind[line.key] = line
 
     def get(self, key: str) -> Assignment | None:
         """The line that decides about a key; None when no file sets it."""
         if (exact := self._exact.get(key)) is not None:
             return None if exact.excluded else exact
         parts = key.split(".")
-        found = (line for line in reversed(self._patterns) if not line.excluded and _matches(line.key, parts))
+        found = (line for line in reversed(self._patterns.values()) if not line.excluded and _matches(line.key, parts))
         return next(found, None)
 
 
 def read(host: Host) -> BootSettings:
     """Every line of every file. Raises HostError."""
-    files: dict[str, str] = {}
-    for folder in FOLDERS:
-        for name in host.names(folder) if host.exists(folder) else ():
-            if name.endswith(".conf"):
-                files.setdefault(name, f"{folder}/{name}")
-    paths = [files[name] for name in sorted(files)]
+    paths = host.overlaid(FOLDERS, ".conf")
     if not any(map(host.is_file, _SYSTEMD)) and host.exists(_CONF):
         paths.append(_CONF)
     return BootSettings(_counted(host, (line for path in paths for line in parse(_text(host, path), path))))
@@ -78,8 +73,8 @@ def _counted(host: Host, lines: Iterator[Assignment]) -> Iterator[Assignment]:
 
 def parse(text: str, path: str) -> Iterator[Assignment]:
     """The assignments of one file; what is none is left out, as systemd does."""
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
+    for number, raw in enumerate(re.split("\r\n|[\r\n\0]", text), 1):
+        line = raw.strip(" \t")
         if not line or line[0] in "#;":
             continue
         name, equals, value = line.partition("=")
@@ -91,12 +86,7 @@ def parse(text: str, path: str) -> Iterator[Assignment]:
 
 
 def _text(host: Host, path: str) -> str:
-    """A symlink to /dev/null masks the file, and one that leads nowhere is skipped."""
-    try:
-        if host.read_link(path) == "/dev/null":
-            return ""
-    except HostFileError:
-        pass  # a file
+    """A symlink that leads nowhere is skipped."""
     try:
         return host.read_text(path, limit_bytes=_FILE_BYTES)
     except HostFileMissing:

@@ -22,9 +22,14 @@ _UNIT = re.compile(rf"{_NAME}\.service")
 _SHOWN = re.compile(rf"{_NAME}\.(service|timer)")
 
 
+def is_service(name: str) -> bool:
+    """Whether a part of a cgroup's path is the name of a service."""
+    return _UNIT.fullmatch(name) is not None
+
+
 def unit_of(cgroup: str) -> str:
     """The innermost service in the path of a cgroup; empty when there is none."""
-    return next((part for part in reversed(cgroup.split("/")) if _UNIT.fullmatch(part)), "")
+    return next(filter(is_service, reversed(cgroup.split("/"))), "")
 
 
 def show(host: Host, unit: str, *properties: str) -> Mapping[str, str]:

@@ -34,9 +34,6 @@ def reach(host: Host, cloud: Cloud) -> Mapping[str, Reach]:
         return {one.name: Reach(Status.UNKNOWN, str(error)) for one in cloud.services}
     # The newest namespaces have the highest numbers: those that no earlier pass has asked.
     paths = [networks[key] for key in sorted(networks, reverse=True)][:_MOST]
-    if not paths:
-        nothing = Reach(Status.NOT_APPLICABLE, "no pod on this node has a network of its own")
-        return {one.name: nothing for one in cloud.services}
     return {one.name: _worst(_ask(paths, cloud, one), len(networks)) for one in cloud.services}
 
 
@@ -73,13 +70,22 @@ def _aws(data: bytes) -> Reach:
     code, server = _header(data)
     if not server.startswith("EC2ws"):
         return _instead(server) if code else _OPEN
-    if code == "401":
-        return _TOKEN
-    return Reach(Status.FAIL, f"IMDSv1 answers {code} without a token", Severity.CRITICAL)
+    match code:
+        case "401":
+            return _TOKEN
+        case "403":  # HttpEndpoint=disabled
+            return Reach(Status.PASS, "IMDS is turned off (403)")
+        case "200":
+            return Reach(Status.FAIL, "IMDSv1 answers 200 without a token", Severity.CRITICAL)
+    return _OPEN
 
 
 def _token(answer: Connection) -> Reach:
-    if answer.result is Result.OPEN and answer.data:
+    if answer.result is Result.ERROR:
+        return Reach(Status.UNKNOWN, answer.error)
+    if _header(answer.data)[0] == "403":
+        return Reach(Status.PASS, "IMDSv2 alone, and it refuses tokens (403)")
+    if answer.data:
         return Reach(Status.FAIL, "IMDSv2 gives pods tokens (hop limit above 1)", Severity.HIGH)
     return Reach(Status.PASS, "IMDSv2 alone, and its hop limit keeps tokens from pods")
 
@@ -107,6 +113,8 @@ def _instead(server: str) -> Reach:
 
 def _worst(found: Sequence[Reach], pods: int) -> Reach:
     """The worst answer, with how many pods gave which."""
+    if not found:
+        return Reach(Status.NOT_APPLICABLE, "no pod on this node has a network of its own")
     texts = [one.text for one in found]
     counted = join_limited((f"{texts.count(text)} {text}" for text in dict.fromkeys(texts)), characters=400)
     worst = min(found, key=lambda one: (_ORDER.index(one.status), _SEVERITIES.index(one.severity or Severity.HIGH)))

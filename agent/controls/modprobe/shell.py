@@ -32,8 +32,9 @@ _PROGRAM = re.compile(
     r"(?:/(?:usr/(?:local/)?)?s?bin/|/run/current-system/sw/bin/|/nix/store/[\w.+-]+/bin/)?"
     r"(?P<name>false|true|logger|echo|printf)"
 )
-# What runs the program behind it: `exec` ends the shell with it.
-_PREFIX = re.compile(r"exec|command|(?:/usr/bin/|/bin/)?env")
+# What runs the program behind it: `exec` ends the shell with it. Behind `env` the shell's own words are none.
+_PREFIX = re.compile(r"exec|command")
+_ENV = re.compile(r"(?:/usr/bin/|/bin/)?env")
 _SHELL = re.compile(r"(?:/usr/bin/|/bin/)?(?:ba|da)?sh")
 _QUOTED = re.compile(r"""'([^']*)'|"([^"$`\\]*)"|([\w./-]+)""")
 _TO_FILE = re.compile(r"[\d<>|]*[ \t]*(?P<file>/dev/(?:null|kmsg|console|stdout|stderr)|/(?:var|run|tmp)/[\w./-]+)")
@@ -130,7 +131,7 @@ class _Shell:
             return frozenset(), False
         if words[0] == "exit" and len(words) == 2 and re.fullmatch(r"[0-9]{1,3}", words[1]):
             return (_FAILED if int(words[1]) % 256 else _OK) | (frozenset() if safe else _FAILED), True
-        rest = list(itertools.dropwhile(_PREFIX.fullmatch, words))
+        rest = list(itertools.dropwhile(_ENV.fullmatch, itertools.dropwhile(_PREFIX.fullmatch, words)))
         result = _result(rest, is_builtin=rest == words)
         return result | (frozenset() if safe else _FAILED), "exec" in words[: len(words) - len(rest)]
 

@@ -21,7 +21,6 @@ from agent.controls.sysctl.settings import KEYS, SETTINGS, Setting
 from agent.errors import CommandMissing, HostError, HostFileError, HostFileMissing
 from agent.host import Host, sysctl_d
 from agent.host.budget import Budget
-from agent.host.command import HostExec
 from agent.model import Change, Finding, Severity, Status
 from agent.text import join_limited, sanitize
 
@@ -233,7 +232,7 @@ class SysctlControl:
         return Step(Change(CONTROL, "remove", FILE, "no longer in the configuration"), remove)
 
     def _set(self, seen: Observation, required: Sequence[Setting]) -> Iterator[Step]:
-        for one in required if self._may_run() else ():
+        for one in required if self._host.can_start_programs else ():
             value = seen.values.get(one.key, Value())
             if value.text is not None and value.text not in one.accepted:
                 yield self._assign("set", one.key, one.accepted[0], f"was {value.text}")
@@ -247,7 +246,7 @@ class SysctlControl:
         except HostFileError:
             text = ""
         written = {line.key: line.value for line in sysctl_d.parse(text, FILE)}
-        for key, before in entry.notes.items() if self._may_run() and seen.values else ():
+        for key, before in entry.notes.items() if self._host.can_start_programs and seen.values else ():
             one = next((one for one in SETTINGS if one.key == key or _is_of(key, one)), None)
             if one is None or one.key in kept or one.one_way:
                 continue
@@ -260,10 +259,6 @@ class SysctlControl:
         line = seen.boot.get(one.key) if seen.boot is not None else None
         known = (seen.values.get(one.key, Value()).text, line.value if line else None)
         return next((text for text in known if text in one.accepted), None) or one.accepted[0]
-
-    def _may_run(self) -> bool:
-        """A tree has no kernel of its own: what `sysctl` would set is this machine's."""
-        return self._host.is_running_system or self._host.how is HostExec.NSENTER
 
     def _assign(self, action: str, key: str, value: str, reason: str) -> Step:
         return Step(Change(CONTROL, action, f"{key}={value}", reason), partial(self._sysctl, f"{key}={value}"))

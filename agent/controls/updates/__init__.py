@@ -15,26 +15,22 @@ from typing import TypeVar
 
 from agent.config.node_sections import Updates
 from agent.controls.base import Step
-from agent.controls.updates import kernels, systems
+from agent.controls.updates import files, kernels, restarts, systems
+from agent.controls.updates.pending import Pending
+from agent.controls.updates.restarts import Restarts
 from agent.controls.updates.systems import Reading, System
 from agent.errors import HostError, HostFileError
 from agent.host import Host
-from agent.host.command import HostExec
 from agent.model import Finding, Severity, Status
-from agent.text import format_rfc3339, sanitize
+from agent.text import format_rfc3339, join_limited, sanitize
 
 CONTROL = "updates"
 Answer = TypeVar("Answer")
 _REFRESH_SECONDS = 3600.0
 _FIRST_COUNT_SECONDS = 60.0  # a single audit ends before it; the daemon counts at its second pass
-_COUNT_TIMEOUT_SECONDS = 300.0
 _DAY = 86400.0
 _STALE_DAYS = 3
-# A unit of its own: what apt or dnf need (84 MB, 200 MB and more) would else count against the agent's memory limit.
-_UNIT = (
-    "--quiet", "--pipe", "--wait", "--collect", "--property=Nice=19", "--property=CPUWeight=1",
-    "--property=MemoryMax=1G", f"--property=RuntimeMaxSec={_COUNT_TIMEOUT_SECONDS:g}", "--setenv=LC_ALL=C", "--",
-)  # fmt: skip
+_SHOWN = (8, 240)  # services, and characters of each
 
 _TITLES = {
     "automatic": ("Security updates install themselves", Severity.HIGH, "on"),
@@ -42,12 +38,16 @@ _TITLES = {
     "last-run": ("The last update run was recent and succeeded", Severity.MEDIUM, f"within {_STALE_DAYS} days"),
     "pending": ("No security update is pending for long", Severity.MEDIUM, "0, or for less than 7 days"),
     "kernel": ("The newest installed kernel runs", Severity.MEDIUM, ""),
+    "restart": ("Services run the programs and libraries that are installed", Severity.LOW, "none needs a restart"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Pending security updates. since: when the count was first above zero, in seconds since the epoch."""
+    """Pending security updates; with a problem, as they were counted before it.
+
+    since: when the count was first above zero, in seconds since the epoch.
+    """
 
     number: int | None = None
     problem: str = ""
@@ -68,6 +68,7 @@ class Observation:
     lists: float | None = None
     running: str = ""
     newest: str | None = None
+    restarts: Restarts | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,32 +99,32 @@ class UpdatesControl:
 
     def observe(self) -> Observation:
         """What is known, read again once an hour."""
-        if not (self._host.is_running_system or self._host.how is HostExec.NSENTER):
+        if not self._host.can_start_programs:
             return Observation(runs=False)
         system = self._seen.system if self._seen is not None else systems.system_of(self._host)
         signature = tuple(map(self._changed, systems.evidence(system))) if system else ()
         if self._seen is None or signature != self._signature or self._clock() >= self._refresh_at:
             self._seen, self._signature = self._read(systems.system_of(self._host)), signature
             self._refresh_at = self._clock() + _REFRESH_SECONDS
-        self._start_count(self._seen.system)
+        self._start_count(self._seen)
         return self._seen
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
-        """Five findings; one line on a tree and where the image is replaced as a whole."""
+        """Six findings; one line on a tree and where the image is replaced as a whole."""
         if not seen.runs:
             return (_finding("automatic", Status.NOT_APPLICABLE, "no system runs on this tree"),)
-        kernel = self._kernel(seen)
+        always = (self._kernel(seen), self._restart(seen))
         if seen.system is None:
             step = "Keep the node's packages current by other means; the agent cannot see how."
             known = ", ".join(one.name for one in systems.SYSTEMS)
             observed = f"none of {known} is on this node ({seen.release})"
-            return (_finding("automatic", Status.UNKNOWN, observed, remediation=step), kernel)
+            return (_finding("automatic", Status.UNKNOWN, observed, remediation=step), *always)
         if seen.system is systems.IMAGE:
             observed = f"{seen.release}: the image is replaced as a whole, by whoever runs the cluster"
-            return (_finding("automatic", Status.NOT_APPLICABLE, observed), kernel)
+            return (_finding("automatic", Status.NOT_APPLICABLE, observed), self._kernel(seen))
         answers = (("automatic", seen.automatic), ("reboots", seen.reboots))
         asked = [_answer(name, answer, seen.problems.get(name, "")) for name, answer in answers]
-        return (*asked, self._last_run(seen), self._pending(seen), kernel)
+        return (*asked, self._last_run(seen), self._pending(seen), *always)
 
     def plan(self, seen: Observation) -> Sequence[Step]:
         """Nothing: report only."""
@@ -143,20 +144,22 @@ class UpdatesControl:
                 return otherwise
 
         host, running = self._host, self._host.kernel_release()
-        release = systems.os_release(host)
+        release = files.os_release(host)
         newest = ask("kernel", lambda: kernels.newest_like(running, kernels.installed(host)), None)
         words = [sanitize(release.get(key, ""), 60) for key in ("ID", "VERSION_ID")]
         found = Observation(True, system, " ".join(words).strip() or "no os-release", running=running, newest=newest)
-        if system is None or system is systems.IMAGE:
+        if system is systems.IMAGE:
             return replace(found, problems=problems)
+        found = replace(found, restarts=ask("restart", lambda: restarts.survey(host), None), problems=problems)
+        if system is None:
+            return found
         return replace(
             found,
             automatic=ask("automatic", lambda: system.automatic(host), None),
             reboots=ask("reboots", lambda: system.reboots(host), None),
             last=ask("last-run", lambda: systems.last_run(host, system), None),
             trouble=ask("last-run", lambda: systems.trouble(host, system), ""),
-            lists=ask("pending", lambda: systems.lists_age(host, system), None),
-            problems=problems,
+            lists=ask("pending", lambda: system.pending.listed_at(host) if system.pending else None, None),
         )
 
     def _changed(self, path: str) -> int:
@@ -167,38 +170,29 @@ class UpdatesControl:
 
     # -- counting --------------------------------------------------------------------------------------------------
 
-    def _start_count(self, system: System | None) -> None:
+    def _start_count(self, seen: Observation) -> None:
         """In a thread, because it takes seconds; at most one at a time, and its result counts at the next pass."""
         due = self._config.pending_interval > 0 and self._clock() >= self._count_at
-        if system is None or system.pending is None or not due or (self._counting and self._counting.is_alive()):
+        pending = seen.system.pending if seen.system else None
+        if pending is None or not due or self._is_stale(seen) or (self._counting and self._counting.is_alive()):
             return
         self._count_at = self._clock() + self._config.pending_interval
-        self._counting = threading.Thread(target=self._run_count, args=(system,), name="updates-count", daemon=True)
+        self._counting = threading.Thread(target=self._run_count, args=(pending,), name="updates-count", daemon=True)
         self._counting.start()
 
-    def _run_count(self, system: System) -> None:
-        before = self._count
+    def _run_count(self, pending: Pending) -> None:
+        before = self._count or Count()
         try:
-            number = self._ask_count(system)
-        except (HostError, ValueError) as error:
-            self._count = Count(problem=str(error))
+            number = pending.count(self._host)
+        except HostError as error:
+            self._count = replace(before, problem=str(error))
             return
-        since = before.since if before and before.number and number else self._wall()
+        since = before.since if before.number and number else self._wall()
         self._count = Count(number, since=since)
 
-    def _ask_count(self, system: System) -> int:
-        """Raises HostError, ValueError."""
-        assert system.pending is not None  # noqa: S101 - _start_count has looked
-        (name, *arguments), form = system.pending
-        unit, tool = self._host.find_tool("systemd-run"), self._host.find_tool(name)
-        if unit is None or tool is None:
-            raise HostError(f"{name if tool is None else 'systemd-run'} is not on this node")
-        argv = [unit, *_UNIT, tool, *arguments]
-        done = self._host.run(argv, timeout_seconds=_COUNT_TIMEOUT_SECONDS + 10)
-        if done.cut:
-            raise HostError(f"{name} printed more than is read")
-        # zypper patch-check: 100 and 101 are updates, the latter security ones.
-        return systems.count_security(form, done.check(0, *((100, 101) if form == "zypper" else ())).stdout)
+    def _is_stale(self, seen: Observation) -> bool:
+        """Whether a count would mean nothing; and zypper loads the lists that it has none of."""
+        return seen.lists is None or self._wall() - seen.lists > _STALE_DAYS * _DAY
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -229,13 +223,15 @@ class UpdatesControl:
             return _finding("pending", Status.NOT_APPLICABLE, "updates come as one image")
         if self._config.pending_interval <= 0:
             return _finding("pending", Status.INFO, "not counted: updates.pendingInterval is 0")
-        if problem := seen.problems.get("pending") or (count.problem if count else ""):
+        if problem := seen.problems.get("pending"):
             return _finding("pending", Status.UNKNOWN, problem)
-        if system.lists is not None and (seen.lists is None or self._wall() - seen.lists > _STALE_DAYS * _DAY):
-            age = f"from {format_rfc3339(seen.lists)}" if seen.lists else "missing"
+        if self._is_stale(seen):
+            age = f"from {format_rfc3339(seen.lists)}" if seen.lists else "missing, or have no advisories"
             step = "Let the node refresh its package lists; the agent never does."
             observed = f"the package lists are {age}: what is pending is unknown"
             return _finding("pending", Status.UNKNOWN, observed, remediation=step)
+        if count is not None and count.problem:
+            return _finding("pending", Status.UNKNOWN, count.problem)
         if count is None or count.number is None:
             return _finding("pending", Status.INFO, "the running agent counts once a day, first after its start")
         if not count.number:
@@ -257,6 +253,21 @@ class UpdatesControl:
         observed = f"{seen.running} runs, {seen.newest} is installed"
         step = "Reboot the node; the agent does when the reboot sentinel requires it."
         return _finding("kernel", Status.FAIL, observed, remediation=step, needs_reboot=True)
+
+    def _restart(self, seen: Observation) -> Finding:
+        found, source = seen.restarts, "/proc/PID/maps"
+        if found is None:
+            return _finding("restart", Status.UNKNOWN, seen.problems.get("restart", ""), source=source)
+        if found.outdated:
+            parts = (f"{name} ({join_limited(files, most=3)})" for name, files in found.outdated.items())
+            step = (
+                "Restart them: `systemctl restart NAME`, `systemctl daemon-reexec` for init.scope; or reboot the node."
+            )
+            return _finding("restart", Status.FAIL, join_limited(parts, *_SHOWN), source=source, remediation=step)
+        if found.unread:
+            parts = (f"{name}: {why}" for name, why in found.unread.items())
+            return _finding("restart", Status.UNKNOWN, join_limited(parts, *_SHOWN), source=source)
+        return _finding("restart", Status.PASS, f"services checked: {found.total}", source=source)
 
 
 def _answer(name: str, answer: Reading | None, problem: str) -> Finding:

@@ -6,20 +6,21 @@ ones (`apt-config dump`, the file that dnf reads). Nothing is refreshed, install
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.errors import HostError, HostFileError, HostFileMissing
+from agent.controls.updates import pending
+from agent.controls.updates.files import first, merged, mtime, os_release
+from agent.controls.updates.pending import Pending
+from agent.errors import HostError, HostFileError
 from agent.host import Host, systemd
+from agent.host.budget import Budget
 from agent.text import sanitize
 
 _TIMEOUT_SECONDS = 20.0
-_CONFIG_BYTES = 256 << 10
 _LOG_BYTES = 4 << 20
 _STAMPS = "/var/lib/systemd/timers"
-_APT = "/var/lib/apt"
 _AKS = "/etc/kubernetes/azure.json"
 
 
@@ -37,9 +38,8 @@ class Reading:
 class System:
     """One way to update. present: whether the node has it. automatic, reboots: `good` is what the node should have.
 
-    stamps: files whose newest mtime is the last run. services: what runs them, for the result. lists: a folder, the
-    files in it whose newest mtime is the age of the package lists, and one that has to be there (repositories of DNF
-    without advisories count none). pending: the command that counts, and its format.
+    stamps: files whose newest mtime is the last run. services: what runs them, for the result. pending: what counts
+    security updates, None where they come as one image.
     """
 
     name: str
@@ -49,49 +49,29 @@ class System:
     stamps: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     log: str = ""
-    lists: tuple[str, str, str] | None = None
-    pending: tuple[tuple[str, ...], str] | None = None
+    pending: Pending | None = None
+
+
+def _unit(host: Host, name: str) -> Mapping[str, str]:
+    """What systemd knows of a unit. Raises HostError where it cannot be asked."""
+    found = systemd.show(host, name, "LoadState", "ActiveState", "Result")
+    if not found:
+        raise HostError(f"{name}: systemd cannot be asked")
+    return found
 
 
 def timer(host: Host, name: str) -> str:
     """Why a timer does not run; empty when it does. Raises HostError where systemd cannot be asked."""
-    found = systemd.show(host, name, "LoadState", "ActiveState", "UnitFileState")
-    if not found:
-        raise HostError(f"{name}: systemd cannot be asked")
+    found = _unit(host, name)
     if found.get("LoadState") != "loaded":
         return f"{name} is {sanitize(found.get('LoadState', 'unknown'), 40)}"
     return "" if found.get("ActiveState") == "active" else f"{name} is {sanitize(found.get('ActiveState', ''), 40)}"
-
-
-def os_release(host: Host) -> Mapping[str, str]:
-    """/etc/os-release; empty when it cannot be read."""
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            text = host.read_text(path, limit_bytes=_CONFIG_BYTES)
-        except HostFileError:
-            continue
-        pairs = (line.partition("=") for line in text.splitlines())
-        return {name.strip(): value.strip().strip("\"'") for name, equals, value in pairs if equals}
-    return {}
 
 
 def apt_settings(dump: str) -> dict[str, str]:
     """`apt-config dump`: keys in lower case, as APT compares them."""
     found = re.findall(r'^([\w:.-]+) "(.*)";$', dump, re.MULTILINE)
     return {key.lower(): value for key, value in found}
-
-
-def ini(text: str) -> dict[str, str]:
-    """`section.key` of an INI or TOML file of the simple kind that dnf, rebootmgr and Zincati read."""
-    section, found = "", {}
-    for raw in text.splitlines():
-        line = raw.strip()
-        if line.startswith("["):
-            section = line.strip("[] ")
-        elif line and line[0] not in "#;" and "=" in line:
-            key, _, value = line.partition("=")
-            found[f"{section}.{key.strip()}" if section else key.strip()] = value.strip().strip("\"'")
-    return found
 
 
 # -- APT -----------------------------------------------------------------------------------------------------------
@@ -139,19 +119,9 @@ _DNF_INSTALLS = "dnf-automatic-install.timer"
 _DNF_TIMERS = ("dnf-automatic.timer", "dnf5-automatic.timer")
 
 
-def _first(host: Host, paths: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """The first of the files that is there. Raises HostFileError."""
-    for path in paths:
-        try:
-            return ini(host.read_text(path, limit_bytes=_CONFIG_BYTES)), path
-        except HostFileMissing:
-            continue
-    return {}, ""
-
-
 def _dnf_automatic(host: Host) -> Reading:
     """A timer that only notifies (Mariner's) installs nothing."""
-    settings, path = _first(host, _DNF_FILES)
+    settings, path = first(host, _DNF_FILES)
     if not timer(host, _DNF_INSTALLS):
         return Reading(True, f"{_DNF_INSTALLS} is active", "systemd")
     off = [why for name in _DNF_TIMERS if (why := timer(host, name))]
@@ -163,7 +133,7 @@ def _dnf_automatic(host: Host) -> Reading:
 
 
 def _dnf_reboots(host: Host) -> Reading:
-    settings, path = _first(host, _DNF_FILES)
+    settings, path = first(host, _DNF_FILES)
     value = settings.get("commands.reboot", "never")
     fix = "" if value == "never" else f"Set reboot = never in {path}; the agent reboots after a drain."
     return Reading(value == "never", f"reboot = {sanitize(value, 40)}", path or "default", fix)
@@ -181,7 +151,7 @@ def _by_timer(name: str) -> Callable[[Host], Reading]:
 
 
 def _zypper_automatic(host: Host) -> Reading:
-    settings, path = _first(host, ("/etc/sysconfig/automatic_online_update",))
+    settings, path = first(host, ("/etc/sysconfig/automatic_online_update",))
     if settings.get("AOU_ENABLE_CRONJOB", "").lower() == "true":
         return Reading(True, 'AOU_ENABLE_CRONJOB="true"', path)
     reading = _by_timer("os-update.timer")(host)
@@ -189,55 +159,49 @@ def _zypper_automatic(host: Host) -> Reading:
     return reading if reading.good else Reading(False, reading.text, "systemd", fix)
 
 
-def _suse_reboots(host: Host) -> Reading:
-    """transactional-update leaves it to rebootmgr by default; with REBOOT_METHOD=systemd it reboots by itself."""
-    settings, path = _first(host, ("/etc/transactional-update.conf", "/usr/etc/transactional-update.conf"))
-    method = settings.get("REBOOT_METHOD", "auto")
+def _transactional_reboots(host: Host) -> Reading:
+    """`auto` is rebootmgr where it runs, else systemd, and both reboot: libtukit's Reboot.cpp."""
     fix = "Set REBOOT_METHOD=kured in /etc/transactional-update.conf: the agent sees /run/reboot-required."
-    if method == "systemd":
-        return Reading(False, "REBOOT_METHOD=systemd", path, fix)
-    return _by_service_off("rebootmgr.service", "rebootmgr", fix)(host)
+    return _suse_reboots(host, "transactional-update", "REBOOT_METHOD", ("kured", "none", "notify"), fix)
 
 
-def _by_service_off(unit: str, who: str, fix: str) -> Callable[[Host], Reading]:
-    """A service that reboots nodes must not run beside the agent."""
+def _zypper_reboots(host: Host) -> Reading:
+    """os-update's `auto` is rebootmgr where it runs, else `systemctl reboot`: https://github.com/openSUSE/os-update"""
+    fix = "Set REBOOT_CMD=none in /etc/os-update.conf: the agent reboots after a drain."
+    quiet = ("none",) if not timer(host, "os-update.timer") else None
+    return _suse_reboots(host, "os-update", "REBOOT_CMD", quiet, fix)
+
+
+def _suse_reboots(host: Host, program: str, key: str, quiet: Collection[str] | None, fix: str) -> Reading:
+    """quiet: the values with which the program does not reboot; None where it does not run at all."""
+    method = merged(host, (f"/usr/etc/{program}.conf", f"/etc/{program}.conf")).get(key, "auto")
+    if quiet is not None and method not in quiet:
+        return Reading(False, f"{key}={sanitize(method, 40)}", f"/etc/{program}.conf", fix)
+    stop = "Disable rebootmgr.service: the agent reboots the node."
+    return _by_service("rebootmgr.service", stop, runs=False)(host)
+
+
+def _by_service(unit: str, fix: str, *, runs: bool = True) -> Callable[[Host], Reading]:
+    """runs: whether it should; a service that reboots nodes must not run beside the agent."""
 
     def read(host: Host) -> Reading:
-        found = systemd.show(host, unit, "LoadState", "ActiveState")
-        if not found:
-            raise HostError(f"{unit}: systemd cannot be asked")
-        runs = found.get("ActiveState") == "active"
-        return Reading(not runs, f"{who} {'runs' if runs else 'does not run'}", unit, fix if runs else "")
+        active = _unit(host, unit).get("ActiveState") == "active"
+        text = f"{unit} {'is active' if active else 'does not run'}"
+        return Reading(active == runs, text, unit, "" if active == runs else fix)
 
     return read
 
 
 # -- images --------------------------------------------------------------------------------------------------------
 
-
-def _by_service(unit: str) -> Callable[[Host], Reading]:
-    def read(host: Host) -> Reading:
-        active = systemd.show(host, unit, "LoadState", "ActiveState")
-        if not active:
-            raise HostError(f"{unit}: systemd cannot be asked")
-        runs = active.get("ActiveState") == "active"
-        return Reading(
-            runs, f"{unit} {'is active' if runs else 'does not run'}", unit, "" if runs else f"Enable {unit}."
-        )
-
-    return read
+_ZINCATI = ("/run/zincati/config.d", "/etc/zincati/config.d", "/usr/lib/zincati/config.d")
 
 
 def _zincati_reboots(host: Host) -> Reading:
-    """Every strategy but fleet_lock's reboots without a drain."""
-    merged: dict[str, str] = {}
-    for folder in ("/usr/lib/zincati/config.d", "/run/zincati/config.d", "/etc/zincati/config.d"):
-        try:
-            for name in host.names(folder):
-                merged |= ini(host.read_text(f"{folder}/{name}", limit_bytes=_CONFIG_BYTES))
-        except HostFileMissing:
-            continue
-    strategy, enabled = merged.get("updates.strategy", "immediate"), merged.get("updates.enabled", "true")
+    """Every strategy but fleet_lock's reboots without a drain. https://coreos.github.io/zincati/usage/configuration"""
+    host = host.within(Budget())
+    settings = merged(host, host.overlaid(_ZINCATI, ".toml"))
+    strategy, enabled = settings.get("updates.strategy", "immediate"), settings.get("updates.enabled", "true")
     good = strategy == "fleet_lock" or enabled == "false"
     fix = "" if good else 'Set [updates] strategy = "fleet_lock" in /etc/zincati/config.d, or enabled = false.'
     return Reading(good, f"Zincati's strategy is {sanitize(strategy, 40)}", "/etc/zincati/config.d", fix)
@@ -255,41 +219,48 @@ def _has(*tools: str) -> Callable[[Host], bool]:
     return lambda host: any(host.find_tool(tool) is not None for tool in tools)
 
 
+def _updated_by(*tools: str) -> Callable[[Host], bool]:
+    """Debian has the programs of other distributions as packages, to build their images: they update nothing there."""
+    return lambda host: not _is_debian(host) and _has(*tools)(host)
+
+
+def _is_debian(host: Host) -> bool:
+    release = os_release(host)
+    return not {"debian", "ubuntu"}.isdisjoint((release.get("ID", ""), *release.get("ID_LIKE", "").split()))
+
+
 IMAGE = System("image", _is_image, lambda _: _IMAGE_TEXT, lambda _: _IMAGE_TEXT)
 SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
         "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
-        _by_service("zincati.service"), _zincati_reboots, services=("zincati.service",),
+        _by_service("zincati.service", "Enable zincati.service."), _zincati_reboots, services=("zincati.service",),
     ),
     System(
-        "Flatcar", lambda host: os_release(host).get("ID") == "flatcar", _by_service("update-engine.service"),
-        _by_service_off("locksmithd.service", "locksmithd", "Mask locksmithd.service: the agent reboots the node."),
+        "Flatcar", lambda host: os_release(host).get("ID") == "flatcar",
+        _by_service("update-engine.service", "Enable update-engine.service."),
+        _by_service("locksmithd.service", "Mask locksmithd.service: the agent reboots the node.", runs=False),
         services=("update-engine.service",),
     ),
     System(
-        "transactional-update", _has("transactional-update"), _by_timer("transactional-update.timer"), _suse_reboots,
-        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",), services=("transactional-update.service",),
-        pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
+        "transactional-update", _updated_by("transactional-update"), _by_timer("transactional-update.timer"),
+        _transactional_reboots, services=("transactional-update.service",),
+        stamps=(f"{_STAMPS}/stamp-transactional-update.timer",), pending=pending.ZYPPER,
     ),
     System(
-        "zypper", _has("zypper"), _zypper_automatic, _suse_reboots, services=("os-update.service",),
-        stamps=(f"{_STAMPS}/stamp-os-update.timer",),
-        pending=(("zypper", "--non-interactive", "--no-refresh", "patch-check"), "zypper"),
+        "zypper", _updated_by("zypper"), _zypper_automatic, _zypper_reboots, services=("os-update.service",),
+        stamps=(f"{_STAMPS}/stamp-os-update.timer",), pending=pending.ZYPPER,
     ),
     System(
-        "dnf", _has("dnf", "dnf5"), _dnf_automatic, _dnf_reboots,
+        "dnf", _updated_by("dnf", "dnf5"), _dnf_automatic, _dnf_reboots,
         services=("dnf-automatic-install.service", "dnf-automatic.service", "dnf5-automatic.service"),
         stamps=tuple(f"{_STAMPS}/stamp-{name}" for name in (_DNF_INSTALLS, *_DNF_TIMERS)),
-        lists=("/var/cache/dnf", r".*\.solvx?|expired_repos\.json", r".*-updateinfo\.solvx"),
-        pending=(("dnf", "-C", "-q", "updateinfo", "list", "--security"), "dnf"),
+        pending=pending.DNF,
     ),
     System(
         "APT", _has("apt-get"), _apt_automatic, _apt_reboots,
-        stamps=(f"{_APT}/periodic/upgrade-stamp", f"{_STAMPS}/stamp-apt-daily-upgrade.timer"),
-        log="/var/log/unattended-upgrades/unattended-upgrades.log",
-        lists=(f"{_APT}/lists", ".*_(InRelease|Release)", ".*_(InRelease|Release)"),
-        pending=(("apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"), "apt"),
+        stamps=("/var/lib/apt/periodic/upgrade-stamp", f"{_STAMPS}/stamp-apt-daily-upgrade.timer"),
+        log="/var/log/unattended-upgrades/unattended-upgrades.log", pending=pending.APT,
     ),
 )  # fmt: skip
 
@@ -308,26 +279,14 @@ def system_of(host: Host) -> System | None:
 
 def last_run(host: Host, system: System) -> float | None:
     """When the updates ran last, in seconds since the epoch. Raises HostFileError."""
-    return max((at for path in system.stamps if (at := _mtime(host, path)) is not None), default=None)
-
-
-def lists_age(host: Host, system: System) -> float | None:
-    """When the package lists were made, in seconds since the epoch; None where there are none. Raises HostFileError."""
-    times = [_mtime(host, f"{_APT}/periodic/update-success-stamp")] if system.name == "APT" else []
-    if system.lists is not None:
-        folder, names, needed = system.lists
-        there = host.names(folder) if host.exists(folder) else ()
-        if not any(re.fullmatch(needed, name) for name in there):
-            return None
-        times += [_mtime(host, posixpath.join(folder, name)) for name in there if re.fullmatch(names, name)]
-    return max((at for at in times if at is not None), default=None)
+    return max((at for path in system.stamps if (at := mtime(host, path)) is not None), default=None)
 
 
 def trouble(host: Host, system: System) -> str:
     """Why the last run did not succeed; empty when nothing is known against it. Raises HostError."""
     if system.log and host.exists(system.log):
         return failed_run(host.read_text(system.log, limit_bytes=_LOG_BYTES))
-    results = {name: systemd.show(host, name, "Result").get("Result", "success") for name in system.services}
+    results = {name: _unit(host, name).get("Result", "success") for name in system.services}
     return next((f"{name}: {sanitize(result, 40)}" for name, result in results.items() if result != "success"), "")
 
 
@@ -337,46 +296,8 @@ def failed_run(log: str) -> str:
     return next((sanitize(line, 200) for line in last.splitlines() if " ERROR " in line), "")
 
 
-def _mtime(host: Host, path: str) -> float | None:
-    try:
-        return host.stat(path).mtime_ns / 1e9
-    except HostFileMissing:
-        return None
-
-
-def count_security(form: str, output: str) -> int:
-    """How many pending security updates a command listed. Raises ValueError where it lists something else."""
-    return _COUNTS[form](output)
-
-
-def _apt_count(output: str) -> int:
-    """`Inst openssl [3.0.17-1] (3.0.18-1 Debian-Security:12/oldstable-security [amd64])`"""
-    if "Reading package lists" not in output:
-        raise ValueError("not the output of apt-get")
-    lines = (line for line in output.splitlines() if line.startswith("Inst "))
-    return sum(bool(re.search(r"\([^)]*-security\b", line, re.IGNORECASE)) for line in lines)
-
-
-def _dnf_count(output: str) -> int:
-    """Advisories, not packages: `RHSA-2026:1234 Important/Sec. openssl-…`, or `… security Important …` by DNF 5."""
-    lines = (line.split() for line in output.splitlines())
-    return len(
-        {words[0] for words in lines if len(words) > 2 and (words[1].endswith("/Sec.") or words[1] == "security")}
-    )
-
-
-def _zypper_count(output: str) -> int:
-    """`5 patches needed (3 security patches)`"""
-    found = re.search(r"^([0-9]+) patch(?:es)? needed(?: \(([0-9]+) security patch(?:es)?\))?", output, re.MULTILINE)
-    if found is None:
-        raise ValueError("not the output of zypper patch-check")
-    return int(found[2] or 0)
-
-
-_COUNTS: Mapping[str, Callable[[str], int]] = {"apt": _apt_count, "dnf": _dnf_count, "zypper": _zypper_count}
-
-
 def evidence(system: System) -> Iterator[str]:
     """Paths whose change makes another reading worth while."""
-    yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/zincati/config.d")
+    yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/os-update.conf")
+    yield "/etc/zincati/config.d"
     yield from ("/etc/systemd/system", "/etc/systemd/system/timers.target.wants", *system.stamps)

@@ -14,6 +14,7 @@ WRAPPED = (
     "exec /bin/false", "exec true", "command false", "env false", "/usr/bin/env true", "exec env false", "sh -c false",
     "/bin/sh -c 'exit 1'", '/bin/sh -c "logger x; false"', "sh -c ''", "exec sh -c 'modprobe x'", "env :",
     "exec exit 0", "bash -c 'exit 0'", "sh -c 'exec false' x", "exec",
+    "env exec false", "env command true", "command exec false", "exec command false",
 )  # fmt: skip
 PROGRAMS = ("/bin/false", "false", "/usr/bin/false", "/bin/true", "true", ":", "logger", "/nix/store/x-1.0/bin/false")
 LOADERS = ("modprobe -i sctp", "insmod sctp.ko", "sh -c modprobe")

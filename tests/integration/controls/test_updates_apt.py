@@ -7,15 +7,14 @@ import subprocess
 
 import pytest
 
-from agent.controls.updates import systems
+from agent.controls.updates import pending
+from agent.host import Completed
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get")
 def test_the_command_is_one_that_apt_understands() -> None:
     """Of a package alone, which is quick; with the options that the count uses."""
-    (_, *arguments), form = next(one.pending for one in systems.SYSTEMS if one.name == "APT")  # type: ignore[misc]
-    done = subprocess.run(
-        ["apt-get", *arguments[:-1], "install", "dpkg"], capture_output=True, text=True, timeout=60, check=True,
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-    )  # fmt: skip
-    assert systems.count_security(form, done.stdout) >= 0
+    argv = (*pending.APT.argv[:-1], "install", "dpkg")
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert pending.APT.parse(Completed(argv, done.returncode, done.stdout, done.stderr)) >= 0

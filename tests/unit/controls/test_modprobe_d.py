@@ -127,6 +127,9 @@ def test_the_kernels_own_soft_dependencies_sort_among_the_files() -> None:
         ("logger refused || modprobe -i sctp", Refusal.NONE),
         ("logger `modprobe -i sctp`; /bin/false", Refusal.NONE),
         ("/bin/false > /sys/bus/pci/drivers_probe", Refusal.NONE),
+        ("env exec false; modprobe -i sctp", Refusal.NONE),  # env starts programs, and exec is none
+        ("env command true || modprobe -i sctp", Refusal.NONE),
+        ("exec env false; modprobe -i sctp", Refusal.FAILS),
         ("", Refusal.PRETENDS),
     ],
 )

@@ -108,6 +108,9 @@ def test_a_file_that_wins_at_the_next_boot_fails(root: Path) -> None:
         ({"etc/sysctl.d/a.conf": ";x.y=1\nx.y 1\n"}, None),
         ({"etc/sysctl.d/a": "x.y=1"}, None),
         ({"etc/sysctl.d/a.conf": "*.z=1"}, None),  # a wildcard stays within its part
+        ({"etc/sysctl.d/a.conf": "x.*=1\n-x.*\n"}, None),  # the later line replaces the earlier one
+        ({"etc/sysctl.d/a.conf": "x.*=1\n*.y=2\nx.*=3\n"}, "/etc/sysctl.d/a.conf:3"),
+        ({"etc/sysctl.d/a.conf": "# what was\x0cx.y=1\x85x.y=2\n"}, None),  # one line, and a comment
     ],
 )
 def test_files_are_read_as_systemd_does(root: Path, files: Mapping[str, str], decides: str | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.config.node_sections import Updates
 from agent.controls import base
-from agent.controls.updates import UpdatesControl, kernels, systems
+from agent.controls.updates import UpdatesControl, kernels, restarts, systems
 from agent.host import Completed, Host, HostExec
 from agent.model import Finding, Severity, Status
 
@@ -67,6 +67,8 @@ def node(root: Path, tools: tuple[str, ...], answers: Mapping[str, str], *timers
         write(root, f"usr/bin/{tool}")
     (root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
     write(root, "proc/sys/kernel/osrelease", "6.1.0-18-amd64\n")
+    write(root, "proc/1/cgroup", "0::/init.scope\n")
+    write(root, "proc/1/maps", "")
     named = {name.replace("__", "."): text for name, text in units.items()}
     return Node(root, answers, dict.fromkeys(timers, ACTIVE) | named)
 
@@ -88,7 +90,7 @@ def test_apt_that_updates_itself_passes(tmp_path: Path) -> None:
     found = judged(apt(tmp_path))
     assert {name: one.status for name, one in found.items()} == {
         "automatic": Status.PASS, "reboots": Status.PASS, "last-run": Status.PASS, "pending": Status.INFO,
-        "kernel": Status.NOT_APPLICABLE,
+        "kernel": Status.NOT_APPLICABLE, "restart": Status.PASS,
     }  # fmt: skip
     assert {one.section for one in found.values()} == {"A4"}
 
@@ -171,6 +173,21 @@ def test_pending_is_counted_by_a_unit_of_its_own_once_a_day(tmp_path: Path) -> N
     assert passed(44 * DAY).status is Status.UNKNOWN
 
 
+def test_a_count_that_fails_once_does_not_make_old_updates_new(tmp_path: Path) -> None:
+    host, clock = apt(tmp_path), Clock()
+    control = UpdatesControl(Updates(), host, clock=clock, wall=clock.wall)
+    answers = host.answers
+    for day in (1, 9, 10, 11):
+        clock.now = day * DAY
+        os.utime(tmp_path / "var/lib/apt/lists/deb.example_dists_bookworm-security_InRelease", (clock.wall(),) * 2)
+        host.answers = {"apt-config": APT_ON} if day == 10 else answers
+        control.observe()
+        assert control._counting is not None
+        control._counting.join()
+        status = judged(host, control=control)["pending"].status
+        assert status is {1: Status.INFO, 10: Status.UNKNOWN}.get(day, Status.FAIL)
+
+
 def test_old_lists_make_a_count_unknown(tmp_path: Path) -> None:
     found = judged(apt(tmp_path, lists_days=4))["pending"]
     assert (found.status, "package lists are from" in found.observed) == (Status.UNKNOWN, True)
@@ -227,18 +244,34 @@ def test_dnf_whose_last_run_failed(tmp_path: Path) -> None:
     assert judged(host)["last-run"].status is Status.PASS
     host.units = {**host.units, "dnf-automatic.service": "Result=exit-code\n"}
     assert judged(host)["last-run"].observed == "the last run failed: dnf-automatic.service: exit-code"
+    (tmp_path / "usr/bin/systemctl").unlink()
+    assert judged(host)["last-run"].status is Status.UNKNOWN
+
+
+REPODATA = "var/cache/dnf/baseos-0a1b2c3d4e5f6071/repodata"
 
 
 def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "var/cache/dnf/baseos.solv")
-    host = node(tmp_path, ("dnf",), {})
-    assert judged(host)["pending"].status is Status.UNKNOWN
-    write(tmp_path, "var/cache/dnf/baseos-updateinfo.solvx")
-    assert judged(host)["pending"].status is Status.INFO
+    write(tmp_path, f"{REPODATA}/0a-primary.xml.gz")
+    host, clock = node(tmp_path, ("dnf",), {"dnf": ""}), Clock()
+    control = UpdatesControl(Updates(), host, clock=clock, wall=clock.wall)
+    clock.now = 300
+    assert judged(host, control=control)["pending"].status is Status.UNKNOWN
+    assert "dnf" not in host.ran
+    write(tmp_path, f"{REPODATA}/0b-updateinfo.xml.gz")
+    clock.now = 4000
+    assert judged(host, control=control)["pending"].status is Status.INFO
+    assert control._counting is not None
+    control._counting.join()
+    assert judged(host, control=control)["pending"].status is Status.PASS
 
 
 def test_transactional_update_leaves_reboots_to_the_agent_or_not(tmp_path: Path) -> None:
     host = node(tmp_path, ("transactional-update", "zypper"), {}, "transactional-update.timer")
+    # `auto`, the default, reboots: by rebootmgr where it runs, else by systemd.
+    assert judged(host)["reboots"].status is Status.FAIL
+    write(tmp_path, "usr/etc/transactional-update.conf", "REBOOT_METHOD=kured\n")
+    write(tmp_path, "etc/transactional-update.conf", "# only what differs\n")
     assert [one.status for one in judged(host).values()][:2] == [Status.PASS, Status.PASS]
     host.units = {**host.units, "rebootmgr.service": ACTIVE}
     assert judged(host)["reboots"].status is Status.FAIL
@@ -250,8 +283,12 @@ def test_transactional_update_leaves_reboots_to_the_agent_or_not(tmp_path: Path)
 def test_zypper(tmp_path: Path) -> None:
     host = node(tmp_path, ("zypper",), {}, "os-update.timer")
     assert judged(host)["automatic"].status is Status.PASS
+    assert judged(host)["reboots"].status is Status.FAIL  # os-update does, unless it is set otherwise
+    write(tmp_path, "etc/os-update.conf", 'REBOOT_CMD="none"\n')
+    assert judged(host)["reboots"].status is Status.PASS
+    (tmp_path / "etc/os-update.conf").unlink()
     host.units = {}
-    assert judged(host)["automatic"].status is Status.FAIL
+    assert [one.status for one in judged(host).values()][:2] == [Status.FAIL, Status.PASS]
     write(tmp_path, "etc/sysconfig/automatic_online_update", 'AOU_ENABLE_CRONJOB="true"\n')
     assert judged(host)["automatic"].status is Status.PASS
 
@@ -269,6 +306,33 @@ def test_flatcar_and_coreos_reboot_by_themselves_unless_told(tmp_path: Path) -> 
     assert judged(host)["reboots"].status is Status.FAIL
     write(core, "etc/zincati/config.d/55.toml", '[updates]\nstrategy = "fleet_lock"\n')
     assert judged(host)["reboots"].status is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("files", "status"),
+    [
+        ({"usr/lib": "90-a.toml"}, Status.FAIL),  # the last by name, whatever its folder
+        ({"usr/lib": "50-a.toml"}, Status.PASS),
+        ({"usr/lib": "55-b.toml"}, Status.PASS),  # hidden by its namesake in /etc
+        ({"usr/lib": "90-a.conf"}, Status.PASS),  # not read
+        ({"run": "55-b.toml"}, Status.FAIL),  # the first of the folders
+    ],
+)
+def test_zincati_reads_its_folders_as_one(tmp_path: Path, files: Mapping[str, str], status: Status) -> None:
+    write(tmp_path, "run/ostree-booted")
+    write(tmp_path, "usr/libexec/zincati")
+    write(tmp_path, "etc/zincati/config.d/55-b.toml", '[updates]\nstrategy = "fleet_lock"\n')
+    for folder, name in files.items():
+        write(tmp_path, f"{folder}/zincati/config.d/{name}", '[updates]\nstrategy = "immediate"\n')
+    assert judged(node(tmp_path, (), {}, "zincati.service"))["reboots"].status is status
+
+
+def test_endless_settings_of_zincati_are_unknown(tmp_path: Path) -> None:
+    write(tmp_path, "run/ostree-booted")
+    write(tmp_path, "usr/libexec/zincati")
+    for number in range(50):
+        write(tmp_path, f"etc/zincati/config.d/{number}.toml", "#" * (200 << 10))
+    assert judged(node(tmp_path, (), {}, "zincati.service"))["reboots"].status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize("name", ["bottlerocket", "talos", "cos"])
@@ -311,21 +375,48 @@ def test_a_newer_kernel_waits_for_a_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "output", "count"),
+    ("release", "name"),
     [
-        ("dnf", "RHSA-2026:1 Important/Sec. openssl-3.0\nRHSA-2026:1 Important/Sec. libssl\nRHBA-2026:2 bugfix x\n", 1),
-        ("dnf", "Name          Type     Severity  Package Issued\nFEDORA-1 security Important openssl 2026-11-01\n", 1),
-        ("dnf", "", 0),
-        ("zypper", "Loading repository data...\n5 patches needed (3 security patches)\n", 3),
-        ("zypper", "1 patch needed (1 security patch)\n", 1),
-        ("zypper", "0 patches needed (0 security patches)\n", 0),
+        ("ID=debian\n", "APT"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "APT"),
+        ('ID=pop\nID_LIKE="ubuntu debian"\n', "APT"),
+        ('ID="amzn"\nID_LIKE="fedora"\n', "zypper"),
+        ("", "zypper"),
     ],
 )
-def test_counts_of_other_package_managers(form: str, output: str, count: int) -> None:
-    assert systems.count_security(form, output) == count
+def test_debian_with_the_programs_of_others_is_debian(tmp_path: Path, release: str, name: str) -> None:
+    write(tmp_path, "etc/os-release", release)
+    found = systems.system_of(node(tmp_path, ("dnf", "zypper", *APT_TOOLS), {}))
+    assert found is not None
+    assert found.name == name
 
 
-@pytest.mark.parametrize("form", ["apt", "zypper"])
-def test_output_of_another_kind_is_no_count(form: str) -> None:
-    with pytest.raises(ValueError, match="not the output"):
-        systems.count_security(form, "Killed\n")
+def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> None:
+    host = apt(tmp_path)
+    assert judged(host)["restart"].observed == "services checked: 1"
+    line = "7f00-7f01 r-xp 00001000 fe:01 13 /usr/lib/libssl.so.3 (deleted)\n"
+    write(tmp_path, "proc/7/cgroup", "0::/system.slice/ssh.service\n")
+    write(tmp_path, "proc/7/maps", "x" * (2 << 20))
+    found = judged(host)["restart"]
+    assert (found.status, found.observed.partition(":")[0]) == (Status.UNKNOWN, "ssh.service")
+    write(tmp_path, "proc/7/maps", line)
+    found = judged(host)["restart"]
+    assert (found.status, found.severity, found.needs_reboot) == (Status.FAIL, Severity.LOW, False)
+    assert found.observed == "ssh.service (libssl.so.3)"
+    (tmp_path / "proc/1/cgroup").unlink()
+    assert judged(host)["restart"].status is Status.UNKNOWN
+
+
+def test_processes_are_read_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[Host]()
+
+    def survey(host: Host) -> restarts.Restarts:
+        read.append(host)
+        return restarts.Restarts(1, {}, {})
+
+    monkeypatch.setattr(restarts, "survey", survey)
+    host, clock = apt(tmp_path), Clock()
+    control = UpdatesControl(Updates(pending_interval=0), host, clock=clock, wall=clock.wall)
+    for clock.now in (0, 60, 3000, 3700):
+        judged(host, control=control)
+    assert len(read) == 2
