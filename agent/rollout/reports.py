@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent import annotations as keys
@@ -126,19 +126,21 @@ def remembered(text: str) -> tuple[Pending | None, Assessment]:
         data = json.loads(text)
         pending, own = data["pending"], data["assessment"]
         own = Assessment(**own | {key: tuple(map(str, own[key])) for key in ("failing", "baseline")})
-        own = _checked(own, verdict=Verdict(own.verdict))
+        own = _checked(own, revision=revision(own.revision), verdict=Verdict(own.verdict))
         if pending is not None:
             pending = Pending(**pending | {"seen": tuple(map(str, pending["seen"]))})
-            pending = _checked(pending, phase=Phase(pending.phase))
+            target, refused_by = revision(pending.target), str(pending.refused_by)
+            pending = _checked(pending, target=target, phase=Phase(pending.phase), refused_by=refused_by)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is not what this agent writes: {error}") from error
     return pending, own
 
 
 def _checked(made: Any, **better: Any) -> Any:
-    """With numbers for times: whatever a disk holds is compared with them later."""
-    times = {name: float(getattr(made, name)) for name in ("since", "unwell") if hasattr(made, name)}
-    return type(made)(**{name: getattr(made, name) for name in made.__slots__} | times | better)
+    """With numbers for times: whatever a disk holds is compared with them later. Raises ValueError, TypeError."""
+    if not all(0.0 <= getattr(made, name, 0.0) <= _LATEST_SECONDS for name in ("since", "unwell")):
+        raise ValueError("a time is out of range")
+    return replace(made, **better)
 
 
 def revision(value: object) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.config.groups import Rollout
 from agent.config.selector import parse
+from agent.daemon.rollout_thread import LONGEST_SECONDS, next_poll_seconds
 from agent.kube.retry import Backoff
 from agent.rollout import reports
 from agent.rollout.decision import (
@@ -33,8 +34,6 @@ from agent.rollout.decision import (
 )
 
 SOAK = 1800.0
-_DAY = 86400.0
-_LONGEST_LOOK = 600.0
 _PASS = 300.0
 _TROUBLES = ("away", "vanish", "vanish", "heal", "relabel", "restart", "promote", "abort", "none")
 
@@ -153,7 +152,7 @@ class World:
             node.running = node.accepted
         self.later(self.rng.uniform(0, 5), "pass", node.name)
         if node.pending is not None and (before is None or before.target != node.pending.target or not node.backoff):
-            node.backoff = Backoff(30.0, _LONGEST_LOOK, self.rng)
+            node.backoff = Backoff(30.0, LONGEST_SECONDS, self.rng)
             self.plan(node, node.backoff.next())
 
     def plan(self, node: Node, seconds: float) -> None:
@@ -204,8 +203,7 @@ class World:
             return
         if step.pending.phase is Phase.ABORTED and node.running == step.pending.target:
             self.read(node)
-        wait = node.backoff.next() if step.wait_seconds is None else step.wait_seconds + self.rng.uniform(0, 180)
-        self.plan(node, wait)
+        self.plan(node, next_poll_seconds(step, SOAK, node.backoff, self.rng))
 
     def observed(self, target: str) -> Observation:
         canaries = tuple(
@@ -236,9 +234,7 @@ def schedule(seed: int, nodes: int = 1000) -> World:
         world.change(bad=world.rng.choice([0.0, 0.0, 0.3]))
         for _ in range(world.rng.randint(0, 6)):
             world.run(world.rng.uniform(10, 2400))
-            trouble = world.rng.choice(
-                ["away", "vanish", "vanish", "heal", "relabel", "restart", "promote", "abort", "none"]
-            )
+            trouble = world.rng.choice(_TROUBLES)
             if trouble == "away":
                 world.away_until = world.now + world.rng.uniform(60, 4000)
             elif trouble in ("promote", "abort"):
@@ -246,7 +242,7 @@ def schedule(seed: int, nodes: int = 1000) -> World:
             elif trouble != "none":
                 getattr(world, trouble)()
     world.away_until = 0.0
-    world.run(STUCK_SECONDS + SOAK + 4 * _LONGEST_LOOK)
+    world.run(STUCK_SECONDS + SOAK + 4 * LONGEST_SECONDS)
     world.check_quiet()
     return world
 

@@ -69,6 +69,15 @@ def test_the_last_labels_outlive_the_process_and_the_agents_own_are_none_of_them
     assert not site.store.take_labels(GPU)
 
 
+def test_a_label_of_a_user_below_the_agents_prefix_selects_as_any_other(site: Site) -> None:
+    """The other nodes, the plugin and `validate` see it: a canary by it must know that it is one."""
+    site.write(interval="1m", rollout=ROLLOUT | {"canary": "node-hardening.io/canary"})
+    site.store.load()
+    assert site.store.take_labels({"metadata": {"labels": {"node-hardening.io/canary": ""}}})
+    site.write(interval="2m", rollout=ROLLOUT | {"canary": "node-hardening.io/canary"})
+    assert site.interval() == 120.0
+
+
 def test_labels_that_select_nothing_else_reload_nothing(site: Site) -> None:
     site.write(overrides=[{"name": "gpu", "nodeSelector": "pool=gpu", "interval": "1m"}], rollout=ROLLOUT)
     site.store.take_labels(GPU)
