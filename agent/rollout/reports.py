@@ -22,7 +22,7 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 ORDERS = "node-hardening-rollout"  # the ConfigMap that only users write
 STATE_LIMIT_BYTES = 64 << 10
 _NOTE_CHARACTERS = 1024
-_REVISION = re.compile(r"[0-9a-f]{12}")
+_REVISION = re.compile(r"([0-9a-f]{12})(-[0-9a-f]{8})?")  # of the policy, and of its profiles where it has any
 _LATEST_SECONDS = 4102444800.0  # the year 2100
 
 
@@ -146,6 +146,11 @@ def _checked(made: Any, **better: Any) -> Any:
 def revision(value: object) -> str:
     """A revision; empty for anything else."""
     return value if isinstance(value, str) and _REVISION.fullmatch(value) else ""
+
+
+def policy_of(revision: str) -> str:
+    """The policy's part of a revision, which is known without the nodes' profiles."""
+    return revision.partition("-")[0]
 
 
 def _is_ready(condition: object) -> bool:
