@@ -71,6 +71,12 @@ class Staging:
         with self._lock:
             return None if self._pending is None else (self._pending, self._rollout)
 
+    def held_back(self) -> str:
+        """Why this node keeps its last policy although there is another one; empty when it does not."""
+        with self._lock:
+            pending = self._pending
+            return pending.phase.value if pending is not None and self._running != pending.target else ""
+
     @property
     def runs_aborted(self) -> bool:
         """Whether this node still runs a policy that a user aborted."""

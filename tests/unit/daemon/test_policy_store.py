@@ -135,6 +135,7 @@ def test_a_changed_policy_is_held_back_also_across_a_restart_and_by_a_broken_fil
     assert (site.interval(), site.target) == (60.0, "")
     site.write(interval="2m", rollout=ROLLOUT)
     assert site.interval() == 60.0
+    assert site.store.staging.held_back() == Phase.WAITING
     since = site.store.staging.pending
     site.now += 500
     site.restart()
@@ -171,6 +172,7 @@ def test_a_canary_tries_it_at_once_and_an_abort_brings_it_back(site: Site) -> No
     site.write(interval="2m", rollout=ROLLOUT)
     assert site.interval() == 120.0
     assert site.store.staging.judge(failed=["x"], unknown=[])
+    assert site.store.staging.held_back() == ""
     assert not site.store.staging.judge(failed=["x"], unknown=[])  # one Event
     site.restart()
     assert site.interval() == 120.0
