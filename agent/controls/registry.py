@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -57,9 +57,14 @@ class ControlSpec:
     file_type: base.FileType | None = None
     make_visible: Callable[[Any, Host], AnyControl] | None = None
 
+    @property
+    def attribute(self) -> str:
+        """What the control's section is called in Config."""
+        return self.name.replace("-", "_")
+
     def section(self, config: Config) -> Any:
         """The control's section of the policy."""
-        return getattr(config, self.name.replace("-", "_"))
+        return getattr(config, self.attribute)
 
     def control(self, config: Config, host: Host, live: Live) -> AnyControl:
         """The control as the policy has it."""
@@ -166,6 +171,16 @@ def profile_kinds() -> tuple[str, ...]:
 def profile_folders(config: Config) -> tuple[str, ...]:
     """The folders of profiles that the policy uses now."""
     return tuple(spec.profiles(config) for spec in CONTROLS if spec.mode(config) != "off" and spec.profiles(config))
+
+
+def with_folders(config: Config, places: Mapping[str, str]) -> Config:
+    """The policy with other folders of profiles in place of those that `places` names."""
+    moved = {
+        spec.attribute: replace(spec.section(config), profiles=places[spec.profiles(config)])
+        for spec in CONTROLS
+        if spec.profiles(config) in places
+    }
+    return replace(config, **moved)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -21,24 +22,25 @@ from agent.config.overrides import matching, merged
 from agent.config.selector import Selector
 from agent.config.validation import refused
 from agent.controls import registry
+from agent.daemon import profile_copies
 from agent.daemon.node_labels import NodeLabels
 from agent.daemon.staging import LAST_GOOD, Document, Staging
 from agent.errors import ConfigError, Problem
 from agent.host import Host
-
-_PROFILE_LIMIT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is in force on this node. config None: no valid one yet. problem: why the newest was refused, or empty.
 
-    clashes: overrides that match this node contradict each other, and what was valid before is in force.
+    clashes: overrides that match this node contradict each other, and what was valid before is in force. places: copies
+    that are read in place of the configuration's folders of profiles.
     """
 
     config: Config | None
     problem: str = ""
     clashes: bool = False
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class PolicyStore:
@@ -54,6 +56,7 @@ class PolicyStore:
         self._good: Config | None = None
         self._selectors: tuple[Selector, ...] = ()
         self._in_use: tuple[Selector, ...] = ()
+        self._folders: tuple[str, ...] = ()
         self._reported: tuple[str, ...] = ()
         self._log = structlog.get_logger()
 
@@ -61,6 +64,11 @@ class PolicyStore:
     def path(self) -> Path:
         """The configuration file."""
         return self._path
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of profiles that the newest configuration names, to be watched."""
+        return self._folders
 
     def load(self) -> Policy:
         """The current policy. Never raises: errors are in `problem`."""
@@ -70,13 +78,15 @@ class PolicyStore:
         except ConfigError as error:
             problems = error.problems
             self._chosen = self._chosen or self._last_good()
+            self._folders = self._folders or tuple(self._chosen.profiles if self._chosen else ())
         else:
             self._chosen = self.staging.choose(newest, self._labels.known)
             self._selectors = (newest.config.rollout.canary, *_selectors(newest.config))
+            self._folders = tuple(newest.profiles)
         clash = self._merge(self._chosen.config) if self._chosen is not None else ()
         problems = problems or clash
         self._report(problems)
-        return Policy(self._good, _summary(problems), clashes=bool(clash))
+        return Policy(self._good, _summary(problems), clashes=bool(clash), places=self.staging.places)
 
     def _merge(self, config: Config) -> tuple[Problem, ...]:
         """Merges for the labels of this node; answers why that cannot be, with what was valid before in force."""
@@ -115,33 +125,16 @@ def _selectors(config: Config) -> Iterator[Selector]:
     return (one.node_selector for one in config.overrides)
 
 
-def fingerprint(config: Config) -> str:
-    """A short hash of the configuration and of every profile that it uses: what the `policy` annotation shows."""
+def fingerprint(config: Config, places: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A short hash of the configuration and of every profile that it uses: what the `policy` annotation shows.
+
+    places: where copies of its folders are read instead.
+    """
     seen = hashlib.sha256(configuration.fingerprint(config).encode())
     for folder in registry.profile_folders(config):
-        for name, content in _profiles(Path(folder)):
-            seen.update(f"\0{name}\0{len(content)}\0".encode())
-            seen.update(content)
+        for name, content in profile_copies.contents(places.get(folder, folder)):
+            seen.update(profile_copies.record(name, content))
     return seen.hexdigest()[:16]
-
-
-def _profiles(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file; a ConfigMap's own dot entries left out."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from ((f"{entry.name}/{name}", content) for name, content in _profiles(entry))
-            continue
-        try:
-            with entry.open("rb") as stream:
-                yield entry.name, stream.read(_PROFILE_LIMIT_BYTES)
-        except OSError:
-            yield entry.name, b"unreadable"
 
 
 def _summary(problems: tuple[Problem, ...]) -> str:

@@ -67,6 +67,7 @@ class Daemon:
         self._watch = FolderWatch({})
         self._rate = RateLimiter(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._policy = Policy(None)
+        self._used: Config | None = None  # what the controls were made of
         self._controls: tuple[registry.AnyControl, ...] = ()
         self._fingerprint = ""
         self._applied = ""  # the policy that the last complete pass applied
@@ -142,13 +143,17 @@ class Daemon:
             self._announce(Reason.POLICY_ACCEPTED, "the policy of all nodes is in force on this canary")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
         self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
-        if config is None or config == before.config:
+        if config is None or (config, self._policy.places) == (before.config, before.places):
             return
         self._rate.interval_seconds = config.interval
         # Kept from pass to pass, and where its section is the same: a control may cache what has not changed.
-        names = registry.unchanged(before.config, config)
+        used = registry.with_folders(config, self._policy.places)
+        names = registry.unchanged(self._used, used)
         same = {one.name: one for one in self._controls if one.name in names}
-        self._controls = registry.controls_of(config, self._host, self._live, kept=same)
+        self._controls = registry.controls_of(used, self._host, self._live, kept=same)
+        self._used = used
+        if config == before.config:
+            return
         if before.config is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")
@@ -161,7 +166,7 @@ class Daemon:
         config = self._policy.config
         # Before the pass, so that changes during it are not missed.
         before = self._watch.problem
-        self._watch.watch(self._watched(config, self._controls))
+        self._watch.watch(self._watched(self._controls))
         if self._watch.problem not in ("", before):
             self._log.warning("watch_setup_failed", error=self._watch.problem, effect="changes wait for the interval")
         if config is None:
@@ -171,7 +176,7 @@ class Daemon:
             )
             return
         begun = self._clock()
-        self._fingerprint = fingerprint(config)
+        self._fingerprint = fingerprint(config, self._policy.places)
         with registry.apply_lock(self._host):
             report = registry.run(self._node, self._controls, registry.Act.APPLY, config.exceptions)
         drift = self._applied == self._fingerprint
@@ -243,6 +248,8 @@ class Daemon:
             left = self._rate.hold_seconds() if causes else self._rate.until_due_seconds()
             if left <= 0:
                 self._log.debug("loop_wakeup", by=sorted(causes) or ["interval"])
+                if "profiles" in causes or self._watch.problem:
+                    self._load()
                 return
             changed = self._watch.wait(left)
             if self._reload.is_set() or "config" in changed:
@@ -251,10 +258,10 @@ class Daemon:
                 return  # explicitly requested: not rate limited
             causes |= changed
 
-    def _watched(self, config: Config | None, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
+    def _watched(self, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
         paths: dict[str, list[str]] = {
             "config": [str(self._store.path)],
-            "profiles": list(registry.profile_folders(config)) if config else [],
+            "profiles": list(self._store.folders),
             "node": [],
         }
         for path in (path for control in controls for path in control.watched()):

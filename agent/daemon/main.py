@@ -53,6 +53,7 @@ def serve(
     stop = threading.Event()
     log = structlog.get_logger()
     metrics = Metrics()
+    metrics.held_back.reason = store.staging.held_back
     around = ClientContext(stop=stop, log=log, on_request=lambda exchange: _count(metrics, exchange))
     kube = Kube(access, node=node, around=around)
     api = KubeReport(kube, node)

@@ -1,6 +1,6 @@
 """The labels of this node as the API server last showed them, kept on the node: a restart without it changes nothing.
 
-The agent's own labels follow from the policy and are none that the policy may depend on, so they are left out.
+The agent's own label follows from the policy and is none that the policy may depend on, so it is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from agent.annotations import PREFIX
+from agent.annotations import LABEL
 from agent.controls.manifest import STATE_FOLDER
 from agent.errors import HostError, HostFileMissing
 from agent.host import Host
@@ -62,4 +62,4 @@ class NodeLabels:
 def _texts(found: object) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
-    return {key: text for key, text in found.items() if isinstance(text, str) and not key.startswith(PREFIX)}
+    return {key: text for key, text in found.items() if isinstance(text, str) and key != LABEL}

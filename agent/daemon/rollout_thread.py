@@ -1,7 +1,7 @@
 """Polls the canaries while a changed policy is held back, and makes no request otherwise.
 
-A poll is one list of Nodes and one ConfigMap. Polls come with back-off, spread over the nodes; while the soak time
-runs, the next one is when it ends. Everything that is decided is in agent/rollout/decision.py.
+A poll is one list of Nodes and one ConfigMap. Polls come with back-off, spread over the nodes; the last one is when
+the soak time ends. Everything that is decided is in agent/rollout/decision.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ from agent.kube.retry import Backoff
 from agent.rollout import reports
 from agent.rollout.decision import MOST_CANARIES, Observation, Phase, Step
 
-_LONGEST_SECONDS = 600.0
+LONGEST_SECONDS = 600.0  # a user's decision takes effect within it
 _LONGEST_FIRST_SECONDS = 30.0
 _SPREAD = 0.1  # of the soak time, so that not all nodes change in the same second
+
+
+def next_poll_seconds(step: Step, soak_seconds: float, backoff: Backoff, chance: random.Random) -> float:
+    """With back-off; during the soak time until it ends, but not longer either: a user may decide before."""
+    if step.wait_seconds is None:
+        return backoff.next()
+    until_end = step.wait_seconds + chance.uniform(0.0, _SPREAD * soak_seconds)
+    return min(until_end, LONGEST_SECONDS * chance.uniform(0.8, 1.0))
 
 
 class Rollouts:
@@ -55,8 +63,8 @@ class Rollouts:
                 return
             self._wake.set()
             if pending and not self._is_running:
-                self._is_running = True
                 self._spawn(self.run)
+                self._is_running = True
 
     def run(self) -> None:
         """Polls until nothing is held back, or `stop` is set and `wake` was called."""
@@ -68,21 +76,22 @@ class Rollouts:
                 if pending is None or self._stop.is_set():
                     self._is_running = False
                     return
-            self._follow(pending[0].target, pending[1].canary, pending[1].soak)
+            self._follow(pending[0].target, pending[1].soak)
 
-    def _follow(self, target: str, selector: Selector, soak_seconds: float) -> None:
-        """Until it is decided, or something else is pending."""
+    def _follow(self, target: str, soak_seconds: float) -> None:
+        """Until it is decided, or something else is pending. How it is rolled out may change meanwhile."""
         first = min(max(soak_seconds / 60, 1.0), _LONGEST_FIRST_SECONDS)
-        backoff = Backoff(first, _LONGEST_SECONDS, self._chance)
+        backoff = Backoff(first, LONGEST_SECONDS, self._chance)
         wait_seconds = backoff.next()
         while not self._wake.wait(wait_seconds):
-            step = self._staging.observe(target, self._poll(target, selector))
+            if (pending := self._staging.pending) is None or pending[0].target != target:
+                return
+            step = self._staging.observe(target, self._poll(target, pending[1].canary))
             if step is None or step.take:
                 self._reload()
                 return
             self._show(step)
-            spread = self._chance.uniform(0.0, _SPREAD * soak_seconds)
-            wait_seconds = backoff.next() if step.wait_seconds is None else step.wait_seconds + spread
+            wait_seconds = next_poll_seconds(step, pending[1].soak, backoff, self._chance)
 
     def _show(self, step: Step) -> None:
         if step.announce:

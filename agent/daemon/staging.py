@@ -6,9 +6,10 @@ has no last policy, and takes what there is. The decisions are agent/rollout's.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +18,8 @@ from agent import config as configuration
 from agent.config import Config
 from agent.config.groups import Rollout
 from agent.controls.manifest import STATE_FOLDER
+from agent.daemon import profile_copies
+from agent.daemon.profile_copies import Digests, ProfileCopies
 from agent.errors import ConfigError, HostError, HostFileMissing
 from agent.host import Host
 from agent.report.node_status import NodeView
@@ -29,24 +32,26 @@ STATE = f"{STATE_FOLDER}/rollout.json"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A valid policy, before any override. revision: of what it sets."""
+    """A valid policy, before any override. profiles: what its folders of profiles hold. revision: of both."""
 
     text: str
     config: Config
+    profiles: Digests
     revision: str
 
     @classmethod
-    def of(cls, text: str, file: str) -> Document:
-        """Raises ConfigError."""
+    def of(cls, text: str, file: str, profiles: Digests | None = None) -> Document:
+        """profiles: None for what the folders hold now. Raises ConfigError."""
         config = configuration.loads(text, file)
-        return cls(text, config, configuration.revision(config))
+        found = profile_copies.digests(config) if profiles is None else profiles
+        return cls(text, config, found, profile_copies.revision(config, found))
 
 
 class Staging:
     """Safe for several threads: the loop reads policies, another thread polls the canaries."""
 
     def __init__(self, host: Host, wall: Callable[[], float] = time.time) -> None:
-        self._host, self._wall = host, wall
+        self._host, self._wall, self._copies = host, wall, ProfileCopies(host)
         self._log = structlog.get_logger()
         self._lock = threading.RLock()
         self._accepted: Document | None = None
@@ -66,6 +71,12 @@ class Staging:
         with self._lock:
             return None if self._pending is None else (self._pending, self._rollout)
 
+    def held_back(self) -> str:
+        """Why this node keeps its last policy although there is another one; empty when it does not."""
+        with self._lock:
+            pending = self._pending
+            return pending.phase.value if pending is not None and self._running != pending.target else ""
+
     @property
     def runs_aborted(self) -> bool:
         """Whether this node still runs a policy that a user aborted."""
@@ -73,10 +84,24 @@ class Staging:
             pending = self._pending
             return pending is not None and pending.phase is Phase.ABORTED and self._running == pending.target
 
+    @property
+    def places(self) -> Mapping[str, str]:
+        """Copies that the controls read in place of folders of profiles: those that were accepted with the policy.
+
+        Without canaries, and while this node tries a policy, they read the folders themselves.
+        """
+        with self._lock:
+            accepted = self._accepted
+            if not self._rollout.canary or accepted is None or self._running != accepted.revision:
+                return {}
+            return self._copies.places(accepted.profiles)
+
     def accepted(self) -> Document | None:
-        """The last policy that was accepted on this node."""
+        """The last policy that was accepted on this node, which is in force while no other can be read."""
         with self._lock:
             self._load()
+            if self._accepted is not None:
+                self._rollout, self._running = self._accepted.config.rollout, self._accepted.revision
             return self._accepted
 
     def choose(self, newest: Document, labels: Mapping[str, str]) -> Document:
@@ -144,6 +169,8 @@ class Staging:
 
     def _accept(self, newest: Document) -> None:
         before, self._accepted, self._promoted = self._accepted, newest, ""
+        with self._surviving(profile_copies.COPIES):
+            self._copies.keep(newest.profiles)
         if before is None or before.config != newest.config:
             self._write(LAST_GOOD, newest.text)
 
@@ -154,10 +181,15 @@ class Staging:
             self._write(STATE, text)
 
     def _write(self, path: str, text: str) -> None:
-        try:
+        with self._surviving(path):  # only a restart needs it
             self._host.write(path, text.encode(), mode=0o600)
+
+    @contextlib.contextmanager
+    def _surviving(self, path: str) -> Iterator[None]:
+        """Logs that something could not be kept."""
+        try:
+            yield
         except (OSError, HostError) as error:
-            # Only a restart needs it.
             self._log.warning("policy_state_not_kept", path=path, error=str(error))
 
     def _load(self) -> None:
@@ -165,10 +197,18 @@ class Staging:
             return
         self._is_loaded = True
         try:
-            self._accepted = Document.of(self._host.read_text(LAST_GOOD), LAST_GOOD)
+            self._accepted = Document.of(self._host.read_text(LAST_GOOD), LAST_GOOD, self._profiles())
             self._kept = self._host.read_text(STATE, limit_bytes=reports.STATE_LIMIT_BYTES)
             self._pending, self._own = reports.remembered(self._kept)
         except HostFileMissing:
             return
         except (ConfigError, HostError, ValueError) as error:
             self._log.warning("policy_state_unreadable", error=str(error))
+
+    def _profiles(self) -> Digests | None:
+        """What was accepted with the last policy; what is there now, where an agent without copies accepted it."""
+        try:
+            return self._copies.accepted()
+        except (HostError, ValueError) as error:
+            self._log.warning("policy_state_unreadable", error=str(error))
+            return {}

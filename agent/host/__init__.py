@@ -166,6 +166,10 @@ class Host:
         """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
         return self._tree.remove(path)
 
+    def remove_folder(self, path: str) -> None:
+        """Removes an empty folder. Raises HostFileMissing, HostFileError."""
+        self._tree.remove_folder(path)
+
     @contextlib.contextmanager
     def exclusive(self, path: str, *, wait_seconds: float = 30.0) -> Iterator[None]:
         """Holds a lock file (flock) while the block runs, so that two agents never change one node at the same time.

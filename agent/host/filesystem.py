@@ -163,6 +163,11 @@ class Tree:
             return False
         return True
 
+    def remove_folder(self, path: str) -> None:
+        """Removes an empty folder, never what a symlink leads to."""
+        with self._writing("remove", path) as (parent, name):
+            os.rmdir(name, dir_fd=parent)
+
     def locate(self, path: str) -> str:
         """Where the node's path really is on this machine; symlinks stay inside the root, the last part may miss."""
         with self._parent("find", path, follow_last=True) as (parent, name):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from agent import __version__
 from agent.controls import registry as controls
@@ -24,6 +25,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(ProcessCollector())
+        self.held_back = _HeldBack()
+        self.registry.register(self.held_back)
 
         def gauge(name: str, about: str, *labels: str) -> Gauge:
             return Gauge(f"{_P}_{name}", about, labels, registry=self.registry)
@@ -146,6 +149,21 @@ class Metrics:
     def api_error(self, error: str) -> None:
         """One failed request; `error` is the class of the error, of which there are few."""
         self._api_errors.labels(error).inc()
+
+
+class _HeldBack:
+    """One series while a changed policy is held back on this node, and none otherwise."""
+
+    def __init__(self) -> None:
+        self.reason: Callable[[], str] = str  # called at each scrape
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric as it is now."""
+        about = "1 while this node keeps its last policy because a changed one waits for its canaries, by why."
+        held = GaugeMetricFamily(f"{_P}_policy_held_back", about, labels=("reason",))
+        if reason := self.reason():
+            held.add_metric((reason,), 1.0)
+        yield held
 
 
 class _RebootMetrics:

@@ -16,6 +16,8 @@ from agent.config.groups import Rollout
 MOST_CANARIES = 50
 STUCK_SECONDS = 3600.0
 _BASELINE_LIMIT = 500
+# With one of these the policy was not applied: it is never excused because it was there before.
+NOT_APPLIED = frozenset({"agent/pass", "policy/config"})
 
 
 class Verdict(StrEnum):
@@ -98,7 +100,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows. take: the pending policy is accepted. wait_seconds: until the next poll; None: with back-off.
+    """What follows. take: the pending policy is accepted. wait_seconds: until the soak time ends; None: it waits.
 
     waits_for: canaries that are not well. announce: this node is stuck, for an Event.
     """
@@ -139,7 +141,8 @@ def judge(
     if is_same and tried and before.verdict is Verdict.FAILED:
         verdict = Verdict.FAILED
     since = before.since if is_same and verdict is before.verdict else now
-    failing = before.failing if tried else tuple(sorted({*failed, *unknown})[:_BASELINE_LIMIT])
+    found = {*failed, *unknown}
+    failing = before.failing if tried or found & NOT_APPLIED else tuple(sorted(found)[:_BASELINE_LIMIT])
     return Assessment(revision, verdict, since, failing, baseline)
 
 

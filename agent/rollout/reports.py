@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent import annotations as keys
@@ -22,7 +22,7 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 ORDERS = "node-hardening-rollout"  # the ConfigMap that only users write
 STATE_LIMIT_BYTES = 64 << 10
 _NOTE_CHARACTERS = 1024
-_REVISION = re.compile(r"[0-9a-f]{12}")
+_REVISION = re.compile(r"([0-9a-f]{12})(-[0-9a-f]{8})?")  # of the policy, and of its profiles where it has any
 _LATEST_SECONDS = 4102444800.0  # the year 2100
 
 
@@ -126,24 +126,31 @@ def remembered(text: str) -> tuple[Pending | None, Assessment]:
         data = json.loads(text)
         pending, own = data["pending"], data["assessment"]
         own = Assessment(**own | {key: tuple(map(str, own[key])) for key in ("failing", "baseline")})
-        own = _checked(own, verdict=Verdict(own.verdict))
+        own = _checked(own, revision=revision(own.revision), verdict=Verdict(own.verdict))
         if pending is not None:
             pending = Pending(**pending | {"seen": tuple(map(str, pending["seen"]))})
-            pending = _checked(pending, phase=Phase(pending.phase))
+            target, refused_by = revision(pending.target), str(pending.refused_by)
+            pending = _checked(pending, target=target, phase=Phase(pending.phase), refused_by=refused_by)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is not what this agent writes: {error}") from error
     return pending, own
 
 
 def _checked(made: Any, **better: Any) -> Any:
-    """With numbers for times: whatever a disk holds is compared with them later."""
-    times = {name: float(getattr(made, name)) for name in ("since", "unwell") if hasattr(made, name)}
-    return type(made)(**{name: getattr(made, name) for name in made.__slots__} | times | better)
+    """With numbers for times: whatever a disk holds is compared with them later. Raises ValueError, TypeError."""
+    if not all(0.0 <= getattr(made, name, 0.0) <= _LATEST_SECONDS for name in ("since", "unwell")):
+        raise ValueError("a time is out of range")
+    return replace(made, **better)
 
 
 def revision(value: object) -> str:
     """A revision; empty for anything else."""
     return value if isinstance(value, str) and _REVISION.fullmatch(value) else ""
+
+
+def policy_of(revision: str) -> str:
+    """The policy's part of a revision, which is known without the nodes' profiles."""
+    return revision.partition("-")[0]
 
 
 def _is_ready(condition: object) -> bool:

@@ -35,8 +35,13 @@ DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 KUBELET = "/var/lib/kubelet/config.yaml"
 FOREVER = "/var/lib/reboot-required"  # where no reboot takes it away
 EVERY_SECONDS = 5  # a pass; an alert on the age of one is hurried to four of them
-# Two versions of the agent, another exporter and hours are not to be had here: test_alerts_rules.py has them.
-ELSEWHERE = {"NodeHardeningVersionsDiffer", "NodeHardeningAgentMissing", "NodeHardeningNodeSilent"}
+# Two versions of the agent, canaries, another exporter and hours are not to be had here: test_alerts_rules.py has them.
+ELSEWHERE = {
+    "NodeHardeningVersionsDiffer",
+    "NodeHardeningAgentMissing",
+    "NodeHardeningNodeSilent",
+    "NodeHardeningPolicyHeldBack",
+}
 LATER = {"NodeHardeningAgentDown", "NodeHardeningAgentAbsent", "NodeHardeningRebootNotBack"}
 # Whom each has to name, and nobody else; the others name more than one.
 NAMED = {

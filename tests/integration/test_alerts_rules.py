@@ -134,6 +134,15 @@ CASES = [
         ({'node_hardening_policy_info{hash="bbb"}': "1x130"},), aggregated=True,
     ),
     Case(
+        "NodeHardeningPolicyHeldBack", 60, {'node_hardening_policy_held_back{reason="CanaryFailed"}': "1x70"},
+        (
+            {'node_hardening_policy_held_back{reason="Soaking"}': "1x70"},
+            {'node_hardening_policy_held_back{reason="Aborted"}': "1x70"},
+            {'node_hardening_policy_held_back{reason="WaitingForCanaries"}': "1x50 _x20"},
+        ),
+        {"reason": "CanaryFailed"}, aggregated=True,
+    ),
+    Case(
         "NodeHardeningRebootLockStuck", 31,
         {
             'node_hardening_reboot_lock_holder{holder="gone"}': "1x40",

@@ -15,6 +15,7 @@ from tests.support.apiservers import ApiServer, Client
 from tests.support.typed import Person
 
 FILE, OTHER = "/etc/modprobe.d/kubernetes-blacklist.conf", "/etc/modprobe.d/other.conf"
+INSTALLED = "/var/lib/kubelet/seccomp/team.json"
 ROLLOUT = {"canary": "canary=true", "soak": "1s"}
 Made = Callable[..., Agent]
 
@@ -142,3 +143,39 @@ def test_a_policy_that_works_on_the_canary_reaches_the_others_and_an_aborted_one
             eventually(lambda: "hfs" in denies(new), what="the new node")
         publish(client, both, rollout={**ROLLOUT, "soak": "2m", "urgent": True}, modprobe={"deny": ["hfs"]})
         eventually(lambda: "hfs" in denies(worker), what="the urgent policy")
+
+
+def test_a_profile_that_fails_on_the_canary_is_aborted_and_a_good_one_reaches_the_others(
+    make: Made, client: Client, api: ApiServer, tmp_path: Path
+) -> None:
+    """The ConfigMap of profiles changes, the policy does not; both nodes see the change immediately."""
+    canary, worker = make("canary", canary="true"), make("worker")
+    folder, both = tmp_path / "seccomp", [canary, worker]
+    folder.mkdir()
+    canary.replace(folder / "team.json", profile("SCMP_ACT_ERRNO"))
+    publish(client, both, rollout=ROLLOUT, seccomp={"profiles": str(folder)})
+    with running(canary), running(worker):
+        eventually(lambda: rollout(canary).get("verdict") == "verified", what="the first profile verified")
+        eventually(lambda: denies(worker, INSTALLED), what="the first profile")
+        old, good = eventually(lambda: rollout(worker).get("revision"), what="a report"), denies(worker, INSTALLED)
+        canary.replace(folder / "team.json", "{")
+        eventually(lambda: rollout(canary).get("verdict") == "failed", what="the failure on the canary")
+        eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "CanaryFailed", what="the stop")
+        worker.root.at(INSTALLED).unlink()
+        eventually(lambda: denies(worker, INSTALLED) == good, what="the last profile, which the worker still keeps")
+        assert rollout(worker)["revision"] == old
+        shown = Person(api).types("rollout", "status")
+        assert (shown.code, f"policy {rollout(worker)['target']}" in shown.out) == (1, True), shown.out
+        done = Person(api).types("rollout", "abort", "--yes", "--reason", "broken")
+        assert done.code == 0, done.err
+        eventually(lambda: rollout(canary).get("revision") == old, what="the last profiles on the canary")
+        eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "Aborted", what="the abort")
+        canary.replace(folder / "team.json", profile("SCMP_ACT_LOG"))  # another change: not aborted
+        eventually(lambda: "SCMP_ACT_LOG" in denies(worker, INSTALLED), what="the corrected profile")
+        eventually(lambda: rollout(worker) == {"v": 1, "revision": rollout(canary)["revision"]}, what="one revision")
+        eventually(lambda: worker.annotation("policy") == canary.annotation("policy"), what="one hash")
+
+
+def profile(action: str) -> str:
+    """A seccomp profile."""
+    return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod"], "action": action}]})

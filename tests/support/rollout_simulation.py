@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.config.groups import Rollout
 from agent.config.selector import parse
+from agent.daemon.rollout_thread import LONGEST_SECONDS, next_poll_seconds
 from agent.kube.retry import Backoff
 from agent.rollout import reports
 from agent.rollout.decision import (
@@ -33,10 +34,8 @@ from agent.rollout.decision import (
 )
 
 SOAK = 1800.0
-_DAY = 86400.0
-_LONGEST_LOOK = 600.0
 _PASS = 300.0
-_TROUBLES = ("away", "vanish", "vanish", "heal", "relabel", "restart", "promote", "abort", "none")
+_TROUBLES = ("away", "vanish", "vanish", "silence", "heal", "relabel", "restart", "promote", "abort", "none")
 
 
 @dataclass(slots=True)
@@ -53,7 +52,7 @@ class Node:
     events: list[tuple[float, str]] = field(default_factory=list)
     backoff: Backoff | None = None
     looks: int = 0
-    token: int = 0  # of the look that is planned; another one planned it anew
+    token: int = 0  # of the look that is planned; another one replaced it
     seen_refusal: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -73,6 +72,9 @@ class World:
         self.away_until = 0.0
         self.requests = 0
         self.refused_at: dict[str, list[tuple[float, str]]] = {}
+        self.silent: set[str] = set()
+        self.verified_at: dict[tuple[str, str], float] = {}
+        self.mounted_at: dict[tuple[str, str], float] = {}
         self.changed_at = self.now
         self.events: list[tuple[float, int, str, str, int]] = []
         self.count = 0
@@ -111,6 +113,10 @@ class World:
         if some:
             del self.nodes[self.rng.choice(some)]
 
+    def silence(self) -> None:
+        """The agent of a canary does nothing any more."""
+        self.silent |= {self.rng.choice(some)} if (some := sorted(one.name for one in self.canaries())) else set()
+
     def relabel(self) -> None:
         """A node becomes a canary, or stops being one."""
         node = self.nodes[self.rng.choice(sorted(self.nodes))]
@@ -132,7 +138,7 @@ class World:
         }  # fmt: skip
         while self.events and self.events[0][0] <= ends:
             self.now, _, what, name, token = heapq.heappop(self.events)
-            if (node := self.nodes.get(name)) is not None:
+            if (node := self.nodes.get(name)) is not None and name not in self.silent:
                 steps[what](node, token)
         self.now = ends
 
@@ -141,6 +147,7 @@ class World:
     def read(self, node: Node, _token: int = 0) -> None:
         """As Staging.choose."""
         node.mounted = self.policy
+        self.mounted_at.setdefault((node.mounted, node.name), self.now)
         rollout = Rollout(canary=parse("canary"), soak=SOAK)
         before = node.pending
         node.pending = stage(before, newest=node.mounted, accepted=node.accepted, rollout=rollout, now=self.now)
@@ -153,7 +160,7 @@ class World:
             node.running = node.accepted
         self.later(self.rng.uniform(0, 5), "pass", node.name)
         if node.pending is not None and (before is None or before.target != node.pending.target or not node.backoff):
-            node.backoff = Backoff(30.0, _LONGEST_LOOK, self.rng)
+            node.backoff = Backoff(30.0, LONGEST_SECONDS, self.rng)
             self.plan(node, node.backoff.next())
 
     def plan(self, node: Node, seconds: float) -> None:
@@ -161,18 +168,24 @@ class World:
         self.later(seconds, "look", node.name, node.token)
 
     def take(self, node: Node, policy: str) -> None:
-        """Accepts it. No node does whose last policy is good, when it knows or could know of a refusal."""
+        """Accepts it. Checked against what happened, not against what the node remembers of it."""
+        promoted = self.orders.get(policy) is Order.PROMOTE
+        if node.accepted not in (None, policy) and not promoted:
+            self.check_taken(node, policy)
+        node.accepted, node.running, node.pending = policy, policy, None
+
+    def check_taken(self, node: Node, policy: str) -> None:
+        """No canary refused it that the node knows or could know of; every canary has it well for the soak time."""
         known = [
             at for at, name in self.refused_at.get(policy, ())
             if (name in self.nodes and self.nodes[name].is_canary) or (policy, name) in node.seen_refusal
         ]  # fmt: skip
-        promoted = self.orders.get(policy) is Order.PROMOTE
-        if node.accepted not in (None, policy) and known and not promoted:
+        if known:
             raise Violation(f"{node.name} took {policy}, which a canary refused at {known}")
-        waited = self.now - node.pending.since if node.pending is not None else SOAK
-        if not promoted and waited < SOAK:
-            raise Violation(f"{node.name} took {policy} after {waited:.0f} s")
-        node.accepted, node.running, node.pending = policy, policy, None
+        times = [self.verified_at.get((policy, one.name), self.now) for one in self.canaries()]
+        waited = self.now - max((*times, self.mounted_at[policy, node.name]))
+        if not times or waited < SOAK:
+            raise Violation(f"{node.name} took {policy} after {waited:.0f} s, with {len(times)} canaries")
 
     def passed(self, node: Node, _token: int = 0) -> None:
         """A pass of the loop: what fails is known from the draw."""
@@ -180,6 +193,10 @@ class World:
         tried = node.pending is not None and node.running == node.pending.target
         before = node.own
         node.own = judge(before, node.running, failed=failed, unknown=(), tried=tried, now=self.now)
+        if failed:
+            self.verified_at.pop((node.running, node.name), None)
+        else:
+            self.verified_at.setdefault((node.running, node.name), self.now)
         is_new = before.verdict is not Verdict.FAILED or before.revision != node.running
         if tried and node.is_canary and node.own.verdict is Verdict.FAILED and is_new:
             node.events.append((self.now, "PolicyFailedOnCanary"))
@@ -204,8 +221,7 @@ class World:
             return
         if step.pending.phase is Phase.ABORTED and node.running == step.pending.target:
             self.read(node)
-        wait = node.backoff.next() if step.wait_seconds is None else step.wait_seconds + self.rng.uniform(0, 180)
-        self.plan(node, wait)
+        self.plan(node, next_poll_seconds(step, SOAK, node.backoff, self.rng))
 
     def observed(self, target: str) -> Observation:
         canaries = tuple(
@@ -218,8 +234,8 @@ class World:
     # -- what has to hold ------------------------------------------------------------------------------------------
 
     def check_quiet(self) -> None:
-        """After days of quiet: everyone has the policy, or somebody was told why not."""
-        held = [one for one in self.nodes.values() if one.pending is not None]
+        """After days of quiet: everyone has the policy, or an Event says why not."""
+        held = [one for one in self.nodes.values() if one.pending is not None and one.name not in self.silent]
         if not held:
             return
         told = [event for one in self.nodes.values() for event in one.events if event[0] >= self.changed_at]
@@ -236,9 +252,7 @@ def schedule(seed: int, nodes: int = 1000) -> World:
         world.change(bad=world.rng.choice([0.0, 0.0, 0.3]))
         for _ in range(world.rng.randint(0, 6)):
             world.run(world.rng.uniform(10, 2400))
-            trouble = world.rng.choice(
-                ["away", "vanish", "vanish", "heal", "relabel", "restart", "promote", "abort", "none"]
-            )
+            trouble = world.rng.choice(_TROUBLES)
             if trouble == "away":
                 world.away_until = world.now + world.rng.uniform(60, 4000)
             elif trouble in ("promote", "abort"):
@@ -246,7 +260,7 @@ def schedule(seed: int, nodes: int = 1000) -> World:
             elif trouble != "none":
                 getattr(world, trouble)()
     world.away_until = 0.0
-    world.run(STUCK_SECONDS + SOAK + 4 * _LONGEST_LOOK)
+    world.run(STUCK_SECONDS + SOAK + 4 * LONGEST_SECONDS)
     world.check_quiet()
     return world
 

@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     session.write(f"{rules.source}, revision {newest}; overrides for {options.node}: {', '.join(names) or 'none'}")
     for clash in clashes:
         session.write(session.style.paint(f"contradiction: {values.text(clash)}", WARN))
-    if running not in ("", newest):
+    if reports.policy_of(running) not in ("", newest):
         session.write(f"in force is revision {running}: kubectl node-hardening rollout status")
     session.write(shown(listed, session) if listed else "every value is the default (--all lists them)")
     return NOT_WELL if clashes else OK

@@ -1,7 +1,9 @@
 """`rollout status|promote|abort`: how far a changed policy is, and a user's decision about it.
 
 A decision is a ConfigMap that agents read and only users write. It names the policy's revision, so that it does not
-count for the next change.
+count for the next change. The part of it that is about profiles is known to the nodes alone: of what they report about
+the policy of the ConfigMap, the revision that most of them wait for is the newest; where none waits, the one that most
+have in force.
 """
 
 from __future__ import annotations
@@ -36,17 +38,48 @@ _AUDITS = {Order.PROMOTE: AuditReason.ROLLOUT_PROMOTED, Order.ABORT: AuditReason
 
 
 @dataclass(slots=True)
-class _Fleet:
-    """What the Nodes show. running: nodes by revision. pending: those that hold the newest policy back, by phase.
+class Fleet:
+    """What the Nodes show. policy: the revision of the ConfigMap's. running: nodes by revision.
 
-    undecided: pending ones, and canaries that try it.
+    targets: nodes for which a revision is not decided: its phase, and whether they hold it back or are trying it.
     """
 
+    policy: str
     running: Counter[str] = field(default_factory=Counter)
-    pending: Counter[Phase] = field(default_factory=Counter)
+    targets: Counter[tuple[str, Phase, bool]] = field(default_factory=Counter)
     canaries: list[Canary] = field(default_factory=list)
     silent: int = 0
-    undecided: int = 0
+
+    @property
+    def newest(self) -> str:
+        """The newest revision, of the policy and its profiles."""
+        waited_for: Counter[str] = Counter()
+        for (target, _, _), number in self.targets.items():
+            waited_for[target] += number
+        for found in (waited_for, self.running):
+            known = [one for one, _ in found.most_common() if reports.policy_of(one) == self.policy]
+            if known:
+                return known[0]
+        return self.policy
+
+    @property
+    def pending(self) -> Counter[Phase]:
+        """Nodes that hold the newest revision back, by phase."""
+        newest, found = self.newest, Counter[Phase]()
+        for (target, phase, is_held), number in self.targets.items():
+            if target == newest and is_held:
+                found[phase] += number
+        return found
+
+    @property
+    def others(self) -> int:
+        """Nodes that hold another revision back: they have other profiles, or have not seen the newest yet."""
+        return sum(number for (target, _, is_held), number in self.targets.items() if is_held and target != self.newest)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether a node holds the newest revision back or is trying it."""
+        return any(target == self.newest for target, _, _ in self.targets)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +92,9 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     rules = policy.read(session.kube, session.namespace)
     if rules.config is None:
         raise AgentError(f"the policy is unknown: {rules.problem}")
-    newest = revision(rules.config)
     orders = _orders(session)
-    fleet = _fleet(session, rules.config, newest)
+    fleet = _fleet(session, rules.config)
+    newest = fleet.newest
     if options.action == "status":
         return _status(session, rules.config, newest, fleet, orders)
     return _decide(options, session, newest, fleet, orders)
@@ -76,24 +109,23 @@ def _orders(session: Session) -> Mapping[str, Any]:
         return {}
 
 
-def _fleet(session: Session, config: Config, newest: str) -> _Fleet:
-    found = _Fleet()
+def _fleet(session: Session, config: Config) -> Fleet:
+    found = Fleet(revision(config))
     for page in session.kube.list(NODES, page_size=nodes.PAGE_SIZE).pages():
         while page:
             node = page.pop(0)
             report = reports.report(node)
             found.silent += not report.revision
             found.running[report.revision] += bool(report.revision)
-            if report.target == newest and report.phase is not None:
-                found.undecided += 1
-                found.pending[report.phase] += report.revision != newest
+            if report.target and report.phase is not None:
+                found.targets[report.target, report.phase, report.revision != report.target] += 1
             canary = reports.canary(node, config.rollout.canary) if config.rollout.canary else None
             found.canaries += [canary] if canary is not None else []
     return found
 
 
-def _status(session: Session, config: Config, newest: str, fleet: _Fleet, orders: Mapping[str, Any]) -> int:
-    order, held = reports.order(orders, newest), sum(fleet.pending.values())
+def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders: Mapping[str, Any]) -> int:
+    order, held = reports.order(orders, newest), sum(fleet.pending.values()) + fleet.others
     if session.form.is_document:
         canaries = [
             {"node": values.name(one.name), "revision": one.revision or None, "verdict": one.verdict.value,
@@ -103,7 +135,7 @@ def _status(session: Session, config: Config, newest: str, fleet: _Fleet, orders
         session.document(
             {"revision": newest, "canary": str(config.rollout.canary), "soakSeconds": config.rollout.soak,
              "urgent": config.rollout.urgent, "order": order.value if order else None, "canaries": canaries,
-             "pending": {phase.value: number for phase, number in fleet.pending.items()},
+             "pending": {phase.value: number for phase, number in fleet.pending.items()}, "pendingOther": fleet.others,
              "nodes": {name: number for name, number in fleet.running.items() if name}, "noReport": fleet.silent}
         )  # fmt: skip
         return NOT_WELL if held else OK
@@ -123,10 +155,13 @@ def _status(session: Session, config: Config, newest: str, fleet: _Fleet, orders
         session.write(f"{count(fleet.silent, 'node')} without a report")
     for phase, number in sorted(fleet.pending.items()):
         session.write(session.style.paint(f"pending on {count(number, 'node')}: {phase.value}", WARN))
+    if fleet.others:
+        held_back = count(fleet.others, "node holds", "nodes hold")
+        session.write(session.style.paint(f"{held_back} back another policy, or this one with other profiles", WARN))
     return NOT_WELL if held else OK
 
 
-def _canaries(session: Session, fleet: _Fleet, newest: str) -> str:
+def _canaries(session: Session, fleet: Fleet, newest: str) -> str:
     now = session.now()
     columns = [Column("CANARY", elastic=True), Column("POLICY"), Column("VERDICT"), Column("SINCE"), Column("READY")]
     rows = [
@@ -138,14 +173,12 @@ def _canaries(session: Session, fleet: _Fleet, newest: str) -> str:
     return table(columns, rows, session.style) + (f"and {more} more\n" if more > 0 else "")
 
 
-def _decide(
-    options: argparse.Namespace, session: Session, newest: str, fleet: _Fleet, orders: Mapping[str, Any]
-) -> int:
+def _decide(options: argparse.Namespace, session: Session, newest: str, fleet: Fleet, orders: Mapping[str, Any]) -> int:
     reason, order = mutations.reason_of(options), Order(options.action)
     held = sum(fleet.pending.values())
     if reports.order(orders, newest) is order:
         return _done(session, newest, order, f"policy {newest} is {_DONE[order]} already", changed=False)
-    if not fleet.undecided:
+    if not fleet.is_undecided:
         raise UsageError(f"policy {newest} is not being rolled out: nothing to {order.value}; nothing was changed")
     who = mutations.user_name(session.kube)
     data = {"decision": order.value, "revision": newest, "reason": reason, "by": who}

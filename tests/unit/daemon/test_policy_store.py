@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.config_store import PolicyStore
+from agent.controls.registry import with_folders
+from agent.daemon.config_store import PolicyStore, fingerprint
 from agent.daemon.node_labels import PATH as LABELS
+from agent.daemon.profile_copies import COPIES
 from agent.daemon.staging import LAST_GOOD, STATE
 from agent.host import Host
 from agent.rollout.decision import Canary, Observation, Order, Phase, Verdict
@@ -47,6 +49,20 @@ class Site:
     def at(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
+    def profile(self, content: str, name: str = "p.json") -> dict[str, Any]:
+        """Changes a file in the folder of profiles; the policy's section that names the folder."""
+        folder = self.file.parent / "profiles"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+        return {"seccomp": {"profiles": str(folder)}}
+
+    def used(self) -> str:
+        """The profile that the controls of this node read."""
+        policy = self.store.load()
+        assert policy.config is not None
+        folder = with_folders(policy.config, policy.places).seccomp.profiles
+        return (Path(folder) / "p.json").read_text()
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
@@ -67,6 +83,15 @@ def test_the_last_labels_outlive_the_process_and_the_agents_own_are_none_of_them
     assert site.interval() == 60.0
     assert json.loads(site.at(LABELS).read_text()) == {"pool": "gpu"}
     assert not site.store.take_labels(GPU)
+
+
+def test_a_label_of_a_user_below_the_agents_prefix_selects_as_any_other(site: Site) -> None:
+    """The other nodes, the plugin and `validate` see it: a canary by it must know that it is one."""
+    site.write(interval="1m", rollout=ROLLOUT | {"canary": "node-hardening.io/canary"})
+    site.store.load()
+    assert site.store.take_labels({"metadata": {"labels": {"node-hardening.io/canary": ""}}})
+    site.write(interval="2m", rollout=ROLLOUT | {"canary": "node-hardening.io/canary"})
+    assert site.interval() == 120.0
 
 
 def test_labels_that_select_nothing_else_reload_nothing(site: Site) -> None:
@@ -110,6 +135,7 @@ def test_a_changed_policy_is_held_back_also_across_a_restart_and_by_a_broken_fil
     assert (site.interval(), site.target) == (60.0, "")
     site.write(interval="2m", rollout=ROLLOUT)
     assert site.interval() == 60.0
+    assert site.store.staging.held_back() == Phase.WAITING
     since = site.store.staging.pending
     site.now += 500
     site.restart()
@@ -146,6 +172,7 @@ def test_a_canary_tries_it_at_once_and_an_abort_brings_it_back(site: Site) -> No
     site.write(interval="2m", rollout=ROLLOUT)
     assert site.interval() == 120.0
     assert site.store.staging.judge(failed=["x"], unknown=[])
+    assert site.store.staging.held_back() == ""
     assert not site.store.staging.judge(failed=["x"], unknown=[])  # one Event
     site.restart()
     assert site.interval() == 120.0
@@ -209,3 +236,86 @@ def test_how_it_is_rolled_out_is_no_change_that_is_rolled_out(site: Site) -> Non
     site.write(interval="1m", rollout={**ROLLOUT, "soak": "1h"})
     site.store.load()
     assert site.target == ""
+
+
+def test_a_changed_profile_is_held_back_as_a_changed_policy_is(site: Site) -> None:
+    """Also across a restart, with a broken policy, and by a node whose pass begins before it has seen the change."""
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    assert (site.used(), site.target) == ("old", "")
+    before = site.store.load()
+    site.profile("new")
+    assert before.config is not None
+    assert (Path(with_folders(before.config, before.places).seccomp.profiles) / "p.json").read_text() == "old"
+    assert site.used() == "old"
+    assert site.target != ""
+    site.restart()
+    assert site.used() == "old"
+    valid = site.file.read_text()
+    site.file.write_text("interval: 7")
+    site.restart()
+    assert site.used() == "old"
+    site.file.write_text(valid)
+    assert site.used() == "old"
+    site.now += 700
+    site.poll(Canary("c", site.target, Verdict.VERIFIED, 1000.0, 1.0))
+    assert (site.used(), site.target) == ("new", "")
+    site.restart()
+    assert (site.used(), site.target) == ("new", "")
+
+
+def test_a_canary_tries_a_changed_profile_immediately_and_an_abort_brings_the_last_one_back(site: Site) -> None:
+    site.store.take_labels({"metadata": {"labels": {"canary": "true"}}})
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.load()
+    site.store.staging.judge(failed=[], unknown=[])
+    site.profile("new")
+    assert site.used() == "new"
+    assert site.store.staging.judge(failed=["seccomp/profile/p.json"], unknown=[])
+    site.poll(order=Order.ABORT)
+    assert site.used() == "old"
+
+
+@pytest.mark.parametrize("rollout", [{}, {**ROLLOUT, "urgent": True}])
+def test_a_profile_is_not_held_back_without_canaries_or_when_it_is_urgent(site: Site, rollout: dict[str, Any]) -> None:
+    site.write(**site.profile("old"), rollout=rollout)
+    site.store.load()
+    site.profile("new")
+    assert (site.used(), site.target) == ("new", "")
+
+
+def test_canaries_and_the_first_changed_profile_may_come_together(site: Site) -> None:
+    site.write(**site.profile("old"))
+    site.store.load()
+    site.write(**site.profile("new"), rollout=ROLLOUT)
+    assert site.used() == "old"
+
+
+def test_a_new_node_takes_the_profiles_that_are_there(site: Site) -> None:
+    site.write(**site.profile("new"), rollout=ROLLOUT)
+    assert (site.used(), site.target) == ("new", "")
+
+
+def test_an_agent_that_kept_no_profiles_before_counts_those_that_are_there(site: Site) -> None:
+    """An upgrade holds nothing back."""
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.load()
+    site.at(f"{COPIES}/accepted.json").unlink()
+    site.restart()
+    assert (site.used(), site.target) == ("old", "")
+    site.profile("new")
+    assert site.used() == "old"
+
+
+def test_a_disk_that_takes_no_copy_does_not_keep_a_node_from_its_profiles(site: Site) -> None:
+    site.at(COPIES).parent.mkdir(parents=True)
+    site.at(COPIES).write_text("in the way")
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    assert site.used() == "old"
+
+
+def test_nodes_with_the_same_profiles_have_the_same_hash_wherever_they_read_them(site: Site) -> None:
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    policy = site.store.load()
+    assert policy.config is not None
+    assert policy.places
+    assert fingerprint(policy.config, policy.places) == fingerprint(policy.config)

@@ -13,13 +13,14 @@ import pytest
 
 from agent import annotations as keys
 from agent.daemon.config_store import PolicyStore
-from agent.daemon.rollout_thread import Rollouts
+from agent.daemon.rollout_thread import LONGEST_SECONDS, Rollouts, next_poll_seconds
 from agent.errors import KubeError
 from agent.event_reasons import Reason
 from agent.host import Host
 from agent.kube.errors import Forbidden, NotFound, Operation, Unreachable
+from agent.kube.retry import Backoff
 from agent.report.node_status import NodeView
-from agent.rollout.decision import MOST_CANARIES
+from agent.rollout.decision import MOST_CANARIES, Pending, Step
 
 OPERATION = Operation("GET", "get", "configmaps", "configmaps/node-hardening-rollout", "/x")
 
@@ -56,6 +57,7 @@ class Site:
         self.events: list[Reason] = []
         self.views: list[NodeView] = []
         self.reloads = 0
+        self.after_poll = self.end
         self.spawned: list[Callable[[], None]] = []
         server: Any = self.server
         self.rollouts = Rollouts(
@@ -63,12 +65,14 @@ class Site:
             spawn=self.spawned.append, chance=random.Random(1),
         )  # fmt: skip
         for interval in ("1m", "2m"):
-            rollout = {"canary": "canary=true", "soak": "0s"}
-            self.file.write_text(json.dumps({"interval": interval, "rollout": rollout}))
-            self.store.load()
+            self.read(interval)
         pending = self.store.staging.pending
         assert pending is not None
         self.target = pending[0].target
+
+    def read(self, interval: str, canary: str = "canary=true") -> None:
+        self.file.write_text(json.dumps({"interval": interval, "rollout": {"canary": canary, "soak": "0s"}}))
+        self.store.load()
 
     def reload(self) -> None:
         self.reloads += 1
@@ -82,7 +86,7 @@ class Site:
     def offer(self, _part: str, shown: NodeView) -> None:
         """After the first poll that decides nothing the thread is ended, too."""
         self.views.append(shown)
-        self.end()
+        self.after_poll()
 
     def event(self, reason: Reason, _message: str) -> None:
         self.events.append(reason)
@@ -131,6 +135,30 @@ def test_an_api_server_that_is_away_changes_nothing(site: Site) -> None:
     assert site.reloads == 0
     assert site.views[-1].conditions[0].reason == "WaitingForCanaries"
     assert site.events == []
+
+
+def test_another_selector_for_the_same_policy_counts_from_the_next_poll(site: Site) -> None:
+    """A user corrects one that matches no node, and that alone."""
+
+    def correct() -> None:
+        site.read("2m", "corrected=true")
+        site.rollouts.wake()
+        site.after_poll = site.end
+
+    site.after_poll = correct
+    site.rollouts.run()
+    assert [request for request in site.server.requests if request.startswith("list")] == [
+        f"list {selector}=true {MOST_CANARIES + 1}" for selector in ("canary", "corrected")
+    ]
+
+
+@pytest.mark.parametrize("soak_seconds", [60.0, 1800.0, 86400.0])
+def test_a_user_who_decides_during_the_soak_time_waits_ten_minutes_at_most(soak_seconds: float) -> None:
+    chance = random.Random(1)
+    backoff = Backoff(30.0, LONGEST_SECONDS, chance)
+    for left in (soak_seconds, soak_seconds / 2, 1.0):
+        wait = next_poll_seconds(Step(Pending("a", 0.0), wait_seconds=left), soak_seconds, backoff, chance)
+        assert 1.0 <= wait <= LONGEST_SECONDS
 
 
 def test_there_is_a_thread_only_while_something_is_held_back(site: Site) -> None:

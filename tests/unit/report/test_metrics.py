@@ -39,6 +39,7 @@ def filled() -> Metrics:
         report(finding(status=Status.FAIL), changes=(change(), change(Outcome.FAILED))), seconds=1, now=9, drift=True
     )
     metrics.policy("abc")
+    metrics.held_back.reason = lambda: "Soaking"
     metrics.api_error("Unreachable")
     metrics.reboot_tick(
         phase="draining", required=True, since=5, blocked_by="window", holder="n2", stuck=False, failures=1
@@ -188,3 +189,10 @@ def test_a_node_adds_a_bounded_number_of_series(found: list[object], errors: lis
     assert len(families["node_hardening_findings"].samples) <= len(_CONTROLS) * len(Status) * len(Severity)
     others = sum(len(family.samples) for name, family in families.items() if name != "node_hardening_findings")
     assert others <= 80
+
+
+def test_what_is_held_back_is_one_series_by_its_reason_and_none_otherwise() -> None:
+    metrics = Metrics()
+    assert values(metrics, "node_hardening_policy_held_back") == {}
+    metrics.held_back.reason = lambda: "CanaryFailed"
+    assert values(metrics, "node_hardening_policy_held_back") == {("CanaryFailed",): 1.0}

@@ -9,6 +9,7 @@ import pytest
 from agent.config.groups import Rollout
 from agent.config.selector import Selector, parse
 from agent.rollout.decision import (
+    NOT_APPLIED,
     STUCK_SECONDS,
     Assessment,
     Canary,
@@ -159,6 +160,15 @@ def test_what_failed_before_is_not_the_new_policys_fault() -> None:
     assert verdict(before, {"x"}, {"y"}).verdict is Verdict.VERIFIED
     assert verdict(before, {"x", "z"}).verdict is Verdict.FAILED
     assert verdict(before, set(), {"z"}).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("check", sorted(NOT_APPLIED))
+def test_a_pass_that_could_not_apply_the_last_policy_excuses_nothing(check: str) -> None:
+    """Neither the same for the next one, which says nothing about it, nor what the pass did not come to check."""
+    before = judge(Assessment(), OLD, failed={"x"}, unknown=set(), tried=False, now=1.0)
+    before = judge(before, OLD, failed=set(), unknown={check}, tried=False, now=2.0)
+    assert verdict(before, set(), {check}).verdict is Verdict.UNKNOWN
+    assert verdict(before, {"x"}).verdict is Verdict.VERIFIED
 
 
 def test_a_failure_stays_one_while_the_policy_is_tried() -> None:

@@ -114,3 +114,21 @@ def test_any_state_is_read_or_refused(found: object) -> None:
         return
     assert isinstance(own.verdict, Verdict)
     assert pending is None or isinstance(pending.phase, Phase)
+
+
+@pytest.mark.parametrize(("part", "key"), [("pending", "since"), ("pending", "unwell"), ("assessment", "since")])
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1, pytest.param(10**400, id="huge"), "5", None])
+def test_a_time_that_is_none_is_refused(part: str, key: str, time: object) -> None:
+    """The soak time is reckoned with it: not a number would end the thread that polls."""
+    state = json.loads(reports.written(PENDING, OWN))
+    state[part][key] = time
+    with pytest.raises(ValueError, match=r"is not what|out of range"):
+        reports.remembered(json.dumps(state))
+
+
+def test_whatever_else_a_disk_holds_in_place_of_text_can_be_shown() -> None:
+    state = json.loads(reports.written(PENDING, OWN))
+    state["pending"] |= {"target": 7, "refused_by": 7}
+    state["assessment"]["revision"] = [7]
+    pending, own = reports.remembered(json.dumps(state))
+    assert reports.view(OLD, pending, own, is_canary=True, uses_canaries=True).conditions

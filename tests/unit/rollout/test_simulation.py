@@ -52,6 +52,29 @@ def test_a_bad_policy_stays_on_the_canaries_with_one_event_each_and_few_requests
     assert {one.accepted for one in world.nodes.values()} == {policy}
 
 
+def test_a_refusal_that_no_node_saw_when_it_happened_still_counts() -> None:
+    """The API server is away until the canary has recovered: its report has to hold what it found."""
+    world = World(1, nodes=50)
+    world.run(300)
+    world.away_until = world.now + 1200
+    world.change(bad=1.0)
+    world.run(600)
+    world.heal()
+    world.run(6 * 3600)
+    assert {one.running for one in world.nodes.values() if not one.is_canary} == {"0" * 12}
+
+
+def test_a_canary_that_reports_nothing_holds_the_others_with_an_event_each() -> None:
+    world = World(1, nodes=50)
+    world.run(300)
+    world.silence()
+    world.change(bad=0.0)
+    world.run(6 * 3600)
+    others = [one for one in world.nodes.values() if not one.is_canary]
+    assert {one.running for one in others} == {"0" * 12}
+    assert {tuple(what for _, what in one.events) for one in others} == {("PolicyRolloutStuck",)}
+
+
 def test_nothing_is_requested_while_nothing_is_held_back() -> None:
     world = World(2)
     world.run(86400)
