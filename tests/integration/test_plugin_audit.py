@@ -385,6 +385,16 @@ def test_no_answer_of_the_api_server_ends_the_audit_or_passes_what_was_not_read(
     assert all("as=PartialObjectMetadataList" in one for one in secrets)
 
 
+@pytest.mark.parametrize("value", ["+Inf", "1.2.3", "--", "e", "NaN", "1e999", "-1"])
+def test_no_number_of_the_metrics_ends_the_audit(value: str) -> None:
+    """What is no finite number is no sample."""
+    text = f"apiserver_request_total 1\napiserver_audit_event_total{{}} {value}\n".encode()
+
+    with scripted(lambda request: answer(request, text if request.path == "/metrics" else b"{}")) as server:
+        found = audited(ApiServer(server.url, "token", None))
+    assert found["audit-events"]["status"] == "unknown"
+
+
 def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:
     """The bindings that the API server makes itself: none of them is a finding."""
     assets = apiservers.assets()

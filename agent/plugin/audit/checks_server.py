@@ -12,7 +12,12 @@ from agent.plugin.audit.view import Token, View
 _DAY = 86400.0
 _BOOTSTRAP_DAYS = 1  # kubeadm's own: 24 hours
 _MANAGED = re.compile(r"-eks-|-gke\.|-aks|-aliyun|-tke")
-_CORE = re.compile(r"[a-z]+(/|$)|[a-z.]+\.k8s\.io/")
+# Groups of the API server itself: those without a dot, and these; a CRD may be below k8s.io too.
+_CORE = re.compile(
+    r"[a-z]+/|(admissionregistration|apiextensions|apiregistration|authentication|authorization|certificates|"
+    r"coordination|discovery|events|flowcontrol\.apiserver|internal\.apiserver|networking|node|rbac\.authorization|"
+    r"resource|scheduling|storage|storagemigration)\.k8s\.io/"
+)
 _ENCRYPTED = "k8s:enc:"
 _TRANSFORMED = "apiserver_storage_transformation_operations_total"
 
@@ -38,11 +43,11 @@ def _days(view: View, moment: float) -> int:
 
 
 def _webhooks(view: View) -> Iterator[Affected] | PlainResult:
-    """Mutating ones are left out: an injector of side-cars that is down must not stop every pod."""
-    if not any(one.validates for one in view.webhooks):
+    """Mutating ones are not read: an injector of side-cars that is down must not stop every pod."""
+    if not view.webhooks:
         return PlainResult(Status.NOT_APPLICABLE, "no validating webhooks")
     return (Affected("ValidatingWebhookConfiguration", "", one.configuration, f"{one.name}: failurePolicy: Ignore")
-            for one in view.webhooks if one.validates and one.ignores_failure)  # fmt: skip
+            for one in view.webhooks if one.ignores_failure)  # fmt: skip
 
 
 def _admission(view: View) -> Iterator[Affected] | PlainResult:
@@ -66,7 +71,7 @@ def _at_rest(view: View) -> PlainResult:
     prefixes = sorted({
         labels.get("transformer_prefix", "") for labels, value in samples
         if value and labels.get("transformation_type") == "to_storage" and labels.get("status", "OK") == "OK"
-        and labels.get("resource", "secrets") == "secrets"
+        and labels.get("resource") == "secrets"
     })  # fmt: skip
     if _MANAGED.search(view.version):
         return PlainResult(
@@ -75,7 +80,7 @@ def _at_rest(view: View) -> PlainResult:
     if not samples:
         return PlainResult(Status.FAIL, "the API server has transformed nothing: no encryption is configured")
     if not prefixes:
-        return PlainResult(Status.UNKNOWN, "no Secret was written since the API server started")
+        return PlainResult(Status.UNKNOWN, "the metrics of this API server show no Secret that was written")
     bare = [prefix for prefix in prefixes if not prefix.startswith(_ENCRYPTED)]
     if bare:
         return PlainResult(Status.FAIL, "the API server has written in clear (identity)")

@@ -36,7 +36,9 @@ _METRICS = frozenset({
     "apiserver_audit_event_total", "apiserver_storage_transformation_operations_total", "kubernetes_feature_enabled",
     "authenticated_user_requests", "apiserver_request_total",
 })  # fmt: skip
-_SAMPLE = re.compile(rb"([a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)")
+_SAMPLE = re.compile(
+    rb"([a-z_]+)(?:\{([^}]*)\})? ([0-9]{1,15}(?:\.[0-9]{1,15})?(?:e[+-]?[0-9]{1,2})?)(?: -?[0-9]+)?\s*"
+)
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 _OTHER_POLICIES = (
     Resource("policy.networking.k8s.io", "v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", namespaced=False),
@@ -139,7 +141,7 @@ def _metrics(kube: Kube, view: View) -> None:
         if size > _METRICS_BYTES:
             view.problems["metrics"] = f"metrics are more than {_METRICS_BYTES >> 20} MiB"
             return
-        if (found := _SAMPLE.match(line)) and (name := found[1].decode()) in _METRICS:
+        if (found := _SAMPLE.fullmatch(line)) and (name := found[1].decode()) in _METRICS:
             labels = dict(_LABEL.findall((found[2] or b"").decode(errors="replace")))
             kept = view.metrics.setdefault(name, [])
             if len(kept) < (1 if name == "apiserver_request_total" else 5000):
@@ -222,14 +224,18 @@ def _limits(view: View, found: Object) -> None:
             view.memory_defaults.add(_meta(found, "namespace"))
 
 
-def _webhook(view: View, found: Object, *, validates: bool) -> None:
+def _webhook(view: View, found: Object) -> None:
     for one in values.mappings(found.get("webhooks")):
         name = values.text(one.get("name"), 253)
-        view.webhooks.append(Webhook(name, _meta(found, "name"), validates, one.get("failurePolicy") == "Ignore"))
+        view.webhooks.append(Webhook(name, _meta(found, "name"), one.get("failurePolicy") == "Ignore"))
 
 
 def _admission_policy(view: View, found: Object) -> None:
-    view.admission.setdefault(_meta(found, "name"), False)
+    name = _meta(found, "name")
+    view.admission.setdefault(name, False)
+    rules = values.mappings(values.part(values.part(found, "spec"), "matchConstraints").get("resourceRules"))
+    if any({"pods", "*"}.intersection(values.texts(rule.get("resources"))) for rule in rules):
+        view.pod_policies.add(name)
 
 
 def _admission_binding(view: View, found: Object) -> None:
@@ -265,10 +271,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("validatingwebhooks",
          Resource(_ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
                   namespaced=False),
-         lambda view, found: _webhook(view, found, validates=True)),
-    Kind("mutatingwebhooks",
-         Resource(_ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False),
-         lambda view, found: _webhook(view, found, validates=False)),
+         _webhook),
     Kind("admissionpolicies",
          Resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False),
          _admission_policy),

@@ -56,11 +56,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One webhook of an admission configuration."""
+    """One webhook of a validating admission configuration."""
 
     name: str
     configuration: str
-    validates: bool
     ignores_failure: bool
 
 
@@ -100,6 +99,7 @@ class View:
     memory_defaults: set[str] = field(default_factory=set)
     webhooks: list[Webhook] = field(default_factory=list)
     admission: dict[str, bool] = field(default_factory=dict)  # ValidatingAdmissionPolicy: a binding denies
+    pod_policies: set[str] = field(default_factory=set)  # those of them that are about pods
     tokens: list[Token] = field(default_factory=list)
     bootstrap: list[Token] = field(default_factory=list)
     metrics: dict[str, list[tuple[Mapping[str, str], float]]] = field(default_factory=dict)
@@ -133,6 +133,8 @@ class View:
 
     def uncovered(self, workload: Workload) -> list[str]:
         """The directions, Ingress and Egress, in which some of its pods are selected by no NetworkPolicy."""
+        if workload.more_labels:
+            return ["Ingress", "Egress"]
         policies = self.policies.get(workload.namespace, [])
         return [
             way for way in ("Ingress", "Egress") if not all(
@@ -143,7 +145,8 @@ class View:
 
     def denies_metadata(self, workload: Workload) -> bool:
         """Whether NetworkPolicies keep all of its pods from the cloud's metadata address."""
-        return bool(workload.label_sets) and all(self._denies(workload.namespace, one) for one in workload.label_sets)
+        some = () if workload.more_labels else workload.label_sets
+        return bool(some) and all(self._denies(workload.namespace, one) for one in some)
 
     def _denies(self, namespace: str, labels: Labels) -> bool:
         chosen = [one for one in self.policies.get(namespace, [])
