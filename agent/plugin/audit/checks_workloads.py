@@ -112,7 +112,8 @@ def _control_plane(view: View) -> Iterator[Affected] | PlainResult:
         return PlainResult(Status.NOT_APPLICABLE, "no node of the control plane is a Node here")
     if len(control) == len(view.nodes):
         return PlainResult(Status.NOT_APPLICABLE, "every node is of the control plane")
-    return (Affected("Node", "", one.name, "no NoSchedule taint") for one in control if not one.is_tainted)
+    return (Affected("Node", "", one.name, "no NoSchedule taint", labels=one.labels)
+            for one in control if not one.is_tainted)  # fmt: skip
 
 
 def _tolerations(view: View) -> Iterator[Affected]:

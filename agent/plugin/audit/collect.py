@@ -175,7 +175,8 @@ def _node(view: View, found: Object) -> None:
     notes = values.part(values.part(found, "metadata"), "annotations")
     passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
     is_control_plane = any(key in labels for key in _CONTROL_PLANE)
-    view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed)
+    kept = {} if is_tainted or not is_control_plane else {key: values.text(value, 63) for key, value in labels.items()}
+    view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed, kept)
 
 
 def _pod(view: View, found: Object) -> None:

@@ -29,12 +29,16 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One node: whether it is of the control plane and keeps other pods away, and the kubelet's seccomp default."""
+    """One node: whether it is of the control plane and keeps other pods away, and the kubelet's seccomp default.
+
+    labels: kept where it does not keep them away, for exceptions.
+    """
 
     name: str
     is_control_plane: bool
     is_tainted: bool
     seccomp_default: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

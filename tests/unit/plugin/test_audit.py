@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Pool
+from agent.config.schema import AuditException, Pool
 from agent.model import Report, Severity, Status
 from agent.plugin.audit import collect, pods, rbac, view
 from agent.plugin.audit.audit import CHECKS, judged
@@ -352,6 +352,19 @@ def test_rows_are_sound() -> None:
         assert one.section in sections
         assert one.cis == tuple(sorted(benchmark.numbers_of(one.id), key=one.cis.index)), one.id
         assert bool(one.remediation) or one.severity is Severity.INFO
+
+
+@pytest.mark.parametrize(("labels", "status"), [("pool=edge", Status.INFO), ("pool=web", Status.FAIL)])
+def test_an_exception_of_the_cluster_selects_nodes_by_their_labels(labels: str, status: Status) -> None:
+    """What a Node shows, of the nodes that a check is about."""
+    of = whole()
+    for name, role in (("a", "node-role.kubernetes.io/control-plane"), ("b", "worker")):
+        collect._node(of, {"metadata": {"name": name, "labels": {role: "", "pool": "edge"}}})
+    one = AuditException(id="cluster/control-plane-taint", selector={"labels": labels}, reason="edge site",
+                         owner="team-edge", expires="2027-06-30")  # fmt: skip
+    found = {one.finding.id: one for one in judged(of, "c", [one]).results}["cluster/control-plane-taint"]
+    assert found.finding.status is status
+    assert ("edge site (team-edge)" in found.finding.observed) is (status is Status.INFO)
 
 
 # -- the nodes' own findings -------------------------------------------------------------------------------------------
