@@ -131,7 +131,7 @@ _H, _M, _L = Severity.HIGH, Severity.MEDIUM, Severity.LOW
 CHECKS: tuple[Check, ...] = (
     Check(
         "pod-security", "Every namespace enforces a Pod Security level", _H, "K6", ("5.2.1",),
-        ("namespaces", "pods", "validatingwebhooks", "admissionpolicies", "admissionbindings"), _pod_security,
+        ("namespaces", "pods", "validating webhooks", "admission policies", "admission policy bindings"), _pod_security,
         "baseline or restricted",
         "kubectl label namespace NAME pod-security.kubernetes.io/enforce=baseline; with warn first.",
     ),

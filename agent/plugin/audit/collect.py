@@ -21,6 +21,7 @@ from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
 from agent.plugin.cluster import values
 from agent.plugin.cluster.nodes import PAGE_SIZE, checks
+from agent.plugin.mutations import user_info
 from agent.text import sanitize
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -29,6 +30,8 @@ _SECRETS = Resource("", "v1", "secrets", "Secret")
 _SECCOMP = "kubelet/4.2.14"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
+_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 # A view of more than this is not kept: the check is unknown, with the number as the reason.
 LIMIT = 100_000
 _METRICS_BYTES = 64 << 20
@@ -67,7 +70,7 @@ class Kind:
 
 def collect(kube: Kube, view: View, progress: Progress) -> None:
     """Fills the view; its `scope` decides which namespace. Raises what would fail every further request too."""
-    for name, read in (("version", _version), ("groups", _groups)):
+    for name, read in (("version", _version), ("groups", _groups), ("user", _user), ("API server flags", _flags)):
         _noting(view, name, lambda read=read: read(kube, view))  # type: ignore[misc]
     for kind in KINDS:
         _noting(view, kind.name, lambda kind=kind: _list(kube, view, kind, progress))  # type: ignore[misc]
@@ -122,6 +125,23 @@ def _list(kube: Kube, view: View, kind: Kind, progress: Progress) -> None:
 def _version(kube: Kube, view: View) -> None:
     found = kube.get_raw("/version")
     view.version = values.text(found.get("gitVersion"), 60) if isinstance(found, dict) else ""
+
+
+def _user(kube: Kube, view: View) -> None:
+    """Who runs the audit, and whether with a certificate. Source: KEP-4605, credential-id of X.509 users (beta since 1.32)."""
+    found = user_info(kube)
+    view.user = values.text(found.get("username"), 253)
+    ids = values.texts(values.part(found, "extra").get("authentication.kubernetes.io/credential-id"))
+    view.by_certificate = any(one.startswith("X509SHA256=") for one in ids)
+    if not view.user:
+        view.problems["user"] = "the API server does not answer who runs this audit"
+
+
+def _flags(kube: Kube, view: View) -> None:
+    """Source: KEP-4828; v1beta1 since 1.36, v1alpha1 in 1.35."""
+    found = kube.get_raw("/flagz", _FLAGZ)
+    flags = values.part(found if isinstance(found, dict) else {}, "flags")
+    view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
 
 
 def _groups(kube: Kube, view: View) -> None:
@@ -231,6 +251,12 @@ def _webhook(view: View, found: Object) -> None:
         view.webhooks.append(Webhook(name, _meta(found, "name"), one.get("failurePolicy") == "Ignore"))
 
 
+def _certificate(view: View, found: Object) -> None:
+    spec = values.part(found, "spec")
+    if spec.get("signerName") == _CLIENT_SIGNER and values.part(found, "status").get("certificate"):
+        view.certificates.append((_meta(found, "name"), values.text(spec.get("username"), 253)))
+
+
 def _admission_policy(view: View, found: Object) -> None:
     name = _meta(found, "name")
     view.admission.setdefault(name, False)
@@ -269,24 +295,35 @@ KINDS: tuple[Kind, ...] = (
     Kind("networkpolicies", Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"), _policy),
     Kind("resourcequotas", Resource("", "v1", "resourcequotas", "ResourceQuota"), _quota),
     Kind("limitranges", Resource("", "v1", "limitranges", "LimitRange"), _limits),
-    Kind("validatingwebhooks",
+    Kind("validating webhooks",
          Resource(_ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
                   namespaced=False),
          _webhook),
-    Kind("admissionpolicies",
+    Kind("admission policies",
          Resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False),
          _admission_policy),
-    Kind("admissionbindings",
+    Kind("admission policy bindings",
          Resource(_ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
                   namespaced=False),
          _admission_binding),
-    Kind("tokens", _SECRETS, lambda view, found: _token(view.tokens, found),
+    Kind("certificate requests",
+         Resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest",
+                  namespaced=False), _certificate),
+    Kind("service account tokens", _SECRETS, lambda view, found: _token(view.tokens, found),
          "type=kubernetes.io/service-account-token", metadata_only=True),
-    Kind("bootstraptokens", _SECRETS, lambda view, found: _token(view.bootstrap, found),
+    Kind("bootstrap tokens", _SECRETS, lambda view, found: _token(view.bootstrap, found),
          "type=bootstrap.kubernetes.io/token", "kube-system", metadata_only=True),
 )  # fmt: skip
 
 
 def kinds() -> Iterable[str]:
     """The names that a check may need."""
-    return [*(kind.name for kind in KINDS), "version", "groups", "metrics", "other policies"]
+    return [
+        *(kind.name for kind in KINDS),
+        "version",
+        "groups",
+        "user",
+        "API server flags",
+        "metrics",
+        "other policies",
+    ]

@@ -213,9 +213,11 @@ def _is_join(rule: Mapping[str, Any]) -> bool:
     resources, verbs = (frozenset(values.texts(rule.get(key))) for key in ("resources", "verbs"))
     if resources <= {_REQUESTS, f"{_REQUESTS}/nodeclient", f"{_REQUESTS}/selfnodeclient"} and resources:
         return verbs <= {"create", "get", "list", "watch"}
-    is_read = verbs <= {"get"} and (resources == {"nodes"} or bool(resources == {"configmaps"} and any(
-        values.texts(rule.get("resourceNames")))))  # fmt: skip
-    return is_read or _is_discovery(rule)
+    names = values.texts(rule.get("resourceNames"))
+    by_name = (resources == {"configmaps"} and all(names) and bool(names)) or (
+        resources == {"secrets"} and names == ["kubeadm-certs"]
+    )
+    return (verbs <= {"get"} and (by_name or resources == {"nodes"})) or _is_discovery(rule)
 
 
 _AT_MOST = {PUBLIC: _is_public, DISCOVERY: _is_discovery, JOIN: _is_join}

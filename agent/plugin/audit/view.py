@@ -83,6 +83,8 @@ class View:
     """The cluster. scope: the one namespace that was read, empty for all. problems: why a kind could not be read.
 
     counts: how many objects of each kind were read. metrics: of the API server, by name the samples' labels and value.
+    user: who runs the audit; by_certificate: with a client certificate. flags: of the API server, as it parsed them.
+    certificates: requests for client certificates that were signed, and who made them.
     """
 
     scope: str = ""
@@ -90,6 +92,10 @@ class View:
     problems: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     version: str = ""
+    user: str = ""
+    by_certificate: bool = False
+    flags: dict[str, str] = field(default_factory=dict)
+    certificates: list[tuple[str, str]] = field(default_factory=list)
     groups: tuple[str, ...] = ()
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
@@ -129,6 +135,8 @@ class View:
                 return f"{len(self.user_namespaces):,} namespaces outside kube-*"
             case "clusterrolebindings":
                 return f"{self.counts[kind] + self.counts['rolebindings']:,} bindings"
+            case "user":
+                return f"{len(self.certificates) + 1:,} credentials that are visible here"
             case "metrics":
                 gates = self.metrics.get("kubernetes_feature_enabled", [])
                 return f"{len(gates):,} feature gates and {len(self.groups):,} API versions"

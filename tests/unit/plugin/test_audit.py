@@ -72,6 +72,20 @@ def role(**rule: Any) -> frozenset[str]:
         ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["get"]},
          rbac.PUBLIC, True),
         ({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}, rbac.PUBLIC, False),
+        # kubeadm's roles for nodes that join.
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"],
+          "verbs": ["create", "get", "list", "watch"]}, rbac.JOIN, True),
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/nodeclient"],
+          "verbs": ["create"]}, rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kubeadm-config"], "verbs": ["get"]},
+         rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}, rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["kubeadm-certs"], "verbs": ["get"]},
+         rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}, rbac.JOIN, False),
+        ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}, rbac.JOIN, False),
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"],
+          "verbs": ["update"]}, rbac.JOIN, False),
         ({"resources": "secrets", "verbs": 7, "apiGroups": None}, rbac.SECRETS, False),
         # The empty name is what list and create ask for; and one group, role or webhook by name can be enough.
         ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"], "resourceNames": [""]}, rbac.SECRETS, True),
@@ -259,6 +273,7 @@ def test_a_policy_lets_the_metadata_address_through_or_not(egress: list[Object],
 # -- what only some clusters show --------------------------------------------------------------------------------------
 
 _BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}
+_JOINING = {"kind": "Group", "name": "system:bootstrappers:kubeadm:default-node-token"}
 _HOST: dict[str, tuple[str, ...]] = {"hostNetwork": ("",)}
 _WRITTEN = "apiserver_storage_transformation_operations_total"
 
@@ -308,6 +323,28 @@ def written(*prefixes: str) -> Object:
         ({"webhooks": [Webhook("b", "b", True)]}, "webhook-failures", Status.FAIL),
         ({}, "admission-policies", Status.NOT_APPLICABLE),
         ({"admission": {"a": False}}, "admission-policies", Status.INFO),
+        ({"user": "alice", "by_certificate": True}, "certificate-users", Status.FAIL),
+        ({"user": "system:node:a", "by_certificate": True}, "certificate-users", Status.INFO),
+        ({"user": "alice", "certificates": [("csr-1", "bob")]}, "certificate-users", Status.FAIL),
+        ({"user": "alice"}, "certificate-users", Status.INFO),
+        ({"user": "alice", "problems": {"certificate requests": "no"}}, "certificate-users", Status.UNKNOWN),
+        ({"user": "alice", "by_certificate": True, "problems": {"certificate requests": "no"}}, "certificate-users",
+         Status.FAIL),
+        ({"problems": {"user": "no"}}, "certificate-users", Status.UNKNOWN),
+        ({"user": "alice", "flags": {"client-ca-file": ""}}, "certificate-users", Status.PASS),
+        ({"user": "alice", "flags": {"client-ca-file": "/ca.crt"}}, "certificate-users", Status.INFO),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)]}, "token-users", Status.FAIL),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, 0)]}, "token-users", Status.INFO),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)],
+          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", 1, account="ci")}}, "token-users", Status.INFO),
+        ({}, "token-users", Status.INFO),
+        ({}, "bootstrap-users", Status.PASS),
+        ({"grants": granted(_JOINING, {rbac.JOIN})}, "bootstrap-users", Status.PASS),
+        ({"grants": granted(_JOINING, set())}, "bootstrap-users", Status.FAIL),
+        ({"grants": granted({"kind": "User", "name": "system:bootstrap:abcdef"}, set())}, "bootstrap-users",
+         Status.FAIL),
+        ({"grants": granted(_JOINING, set()), "flags": {"enable-bootstrap-token-auth": "false"}}, "bootstrap-users",
+         Status.PASS),
         ({"bootstrap": [Token("kube-system", "t", "", NOW - 3600, 0)]}, "bootstrap-tokens", Status.PASS),
         ({"bootstrap": [Token("kube-system", "t", "", NOW - 90000, 0)]}, "bootstrap-tokens", Status.FAIL),
         ({"bootstrap": [Token("kube-system", "t", "", 0, 0)]}, "bootstrap-tokens", Status.FAIL),
