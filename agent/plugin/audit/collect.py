@@ -128,7 +128,7 @@ def _version(kube: Kube, view: View) -> None:
 
 
 def _user(kube: Kube, view: View) -> None:
-    """Who runs the audit, and whether with a certificate. Source: KEP-4605, credential-id of X.509 users (beta since 1.32)."""
+    """Who runs the audit, and whether with a certificate. Source: KEP-4605, credential-id of X.509."""
     found = user_info(kube)
     view.user = values.text(found.get("username"), 253)
     ids = values.texts(values.part(found, "extra").get("authentication.kubernetes.io/credential-id"))
