@@ -62,9 +62,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    config, host = _node(arguments)
+    config, host, labels = _node(arguments)
     controls = registry.controls_of(config, host)
-    report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions)
+    report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions, labels)
     if arguments.benchmark:
         _show_benchmark(report, arguments.output, _evidence(config, host))
     elif arguments.output in FORMATS:
@@ -84,11 +84,11 @@ def _show_benchmark(report: Report, output: str, evidence: Mapping[str, object])
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    config, host = _node(arguments)
+    config, host, labels = _node(arguments)
     controls = registry.controls_of(config, host)
     act = Act.DRY_RUN if arguments.dry_run else Act.APPLY
     with contextlib.nullcontext() if arguments.dry_run else registry.apply_lock(host):
-        report = registry.run(arguments.node_name, controls, act, config.exceptions)
+        report = registry.run(arguments.node_name, controls, act, config.exceptions, labels)
     _show(report, arguments.output, act, _evidence(config, host))
     if any(change.outcome is Outcome.FAILED for change in report.changes):
         return COULD_NOT
@@ -126,13 +126,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo(_out, render, keep=arguments.keep, nodes=arguments.nodes, live=live)
 
 
-def _node(arguments: argparse.Namespace) -> tuple[Config, Host]:
-    """The policy, merged for the last known labels of the node, and the node; sets up the log."""
+def _node(arguments: argparse.Namespace) -> tuple[Config, Host, Mapping[str, str]]:
+    """The policy, merged for the last known labels of the node; the node, and the labels. Sets up the log."""
     path, named = options.config_path(arguments.config)
     config = load_or_default(path, explicit=named)
     common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
     host = common.node_host(arguments.host_root, arguments.host_exec)
-    return merge(config, NodeLabels(host).known), host
+    labels = NodeLabels(host).known
+    return merge(config, labels), host, labels
 
 
 def _evidence(config: Config, host: Host) -> dict[str, object]:

@@ -344,7 +344,9 @@ class AuditException:
 
     id: str = key("", "the check's id, such as kubelet/4.2.6 or cluster/privileged")
     selector: Mapping[Words, Words] = section(
-        dict, "what it holds for, with * and ?: node, or for cluster/… any of namespace, kind, name, subject"
+        dict,
+        "what it holds for, all of them: node (with * and ?), or for cluster/… namespace, kind, name, subject; "
+        "labels is a selector of the Node's labels",
     )
     reason: str = key("", "why it is accepted; shown with the finding")
     owner: str = key("", "who answers for it")

@@ -29,6 +29,7 @@ from agent.config.schema import (
     Window,
 )
 from agent.config.schema_tree import keys
+from agent.config.selector import parse
 
 # Set by the request itself, or they would change its meaning.
 _OUR_HEADERS = frozenset({"authorization", "accept", "accept-encoding", "host", "content-length", "connection"})
@@ -38,7 +39,7 @@ _LONGEST_MONTH = 31
 # An exception that outlives its author is a hole without an owner.
 _LONGEST_EXCEPTION_DAYS = 366
 _CLUSTER = "cluster"
-_SELECTS = {False: ("node",), True: ("namespace", "kind", "name", "subject")}
+_SELECTS = {False: ("node", "labels"), True: ("namespace", "kind", "name", "subject", "labels")}
 
 Broken = Iterator[tuple[str, str]]  # (key path, message)
 _SECRETS = {"urlFile": "URL", "keyFile": "routing key"}
@@ -145,6 +146,12 @@ def _exception(exception: AuditException, here: str, controls: tuple[str, ...]) 
     for name in exception.selector:
         if name not in known:
             yield f"{here}.selector.{name}", f"is not known for {exception.id}: write {', '.join(known)}"
+    if (labels := exception.selector.get("labels")) is not None:
+        try:
+            if not parse(labels):
+                yield f"{here}.selector.labels", "is empty: write labels of the nodes, such as pool=gpu"
+        except ValueError as error:
+            yield f"{here}.selector.labels", f"is not a label selector: {error}"
     if exception.expires:
         try:
             last = dt.date.fromisoformat(exception.expires)

@@ -195,10 +195,16 @@ def apply_lock(host: Host) -> Iterator[None]:
         yield
 
 
-def run(node: str, controls: Sequence[AnyControl], act: Act, accepted: Sequence[AuditException] = ()) -> Report:
+def run(
+    node: str,
+    controls: Sequence[AnyControl],
+    act: Act,
+    accepted: Sequence[AuditException] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Report:
     """One pass. A node on which every control is off is reported as unknown, with that as the reason.
 
-    accepted: the policy's exceptions; they change what is reported, never what is applied.
+    accepted: the policy's exceptions; they change what is reported, never what is applied. labels: of the Node.
     """
     runner = {Act.AUDIT: base.audit, Act.DRY_RUN: base.dry_run, Act.APPLY: base.apply}[act]
     passes = [runner(control) for control in controls]
@@ -206,7 +212,7 @@ def run(node: str, controls: Sequence[AnyControl], act: Act, accepted: Sequence[
         return Report(node, (_all_off(),))
     findings = tuple(finding for one in passes for finding in one.findings)
     if accepted:
-        findings = exceptions.applied(findings, accepted, node, exceptions.today())
+        findings = exceptions.applied(findings, accepted, node, labels or {}, exceptions.today())
     return Report(node, findings, tuple(change for one in passes for change in one.changes))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from agent import config as configuration
-from agent.config import Config
+from agent.config import Config, selector
 from agent.config.overrides import matching, merged
 from agent.config.selector import Selector
 from agent.config.validation import refused
@@ -70,6 +70,11 @@ class PolicyStore:
         """The folders of profiles that the newest configuration names, to be watched."""
         return self._folders
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Of this node, as they were last seen."""
+        return self._labels.known
+
     def load(self) -> Policy:
         """The current policy. Never raises: errors are in `problem`."""
         problems: tuple[Problem, ...] = ()
@@ -91,13 +96,14 @@ class PolicyStore:
     def _merge(self, config: Config) -> tuple[Problem, ...]:
         """Merges for the labels of this node; answers why that cannot be, with what was valid before in force."""
         chosen = matching(config, self._labels.known)
-        self._in_use = tuple(_selectors(config))
         names = ", ".join(one.name for one in chosen)
         wrong = tuple(
             Problem(str(self._path), 0, key, f"{message} (overrides {names} together, on this node)")
             for key, message in refused(config, chosen)
         )
         self._good = (self._good or merged(config, ())) if wrong else merged(config, chosen)
+        labels = (one.selector.get("labels", "") for one in self._good.exceptions)
+        self._in_use = (*_selectors(config), *map(selector.parse, filter(None, labels)))
         return wrong
 
     def take_labels(self, node: Mapping[str, Any]) -> bool:

@@ -178,7 +178,7 @@ class Daemon:
         begun = self._clock()
         self._fingerprint = fingerprint(config, self._policy.places)
         with registry.apply_lock(self._host):
-            report = registry.run(self._node, self._controls, registry.Act.APPLY, config.exceptions)
+            report = registry.run(self._node, self._controls, registry.Act.APPLY, config.exceptions, self._store.labels)
         drift = self._applied == self._fingerprint
         complete = not any(change.outcome is Outcome.FAILED for change in report.changes)
         self._applied = self._fingerprint if complete else ""

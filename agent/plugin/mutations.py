@@ -104,17 +104,21 @@ def reason_of(options: argparse.Namespace) -> str:
     return sanitize(text, REASON_CHARACTERS)
 
 
-def user_name(kube: Kube) -> str:
-    """The user, as the API server knows them; else as their kubeconfig calls them; else `unknown`.
+def user_info(kube: Kube) -> Mapping[str, Any]:
+    """The user as the API server knows them: username, groups, extra. Raises KubeError.
 
     https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/self-subject-review-v1/ (1.28)
     """
     body = {"apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {}}
+    return values.part(values.part(kube.create(_REVIEWS, body), "status"), "userInfo")
+
+
+def user_name(kube: Kube) -> str:
+    """The user's name, as the API server has it; else as their kubeconfig calls them; else `unknown`."""
     try:
-        status = values.part(kube.create(_REVIEWS, body), "status")
+        name = values.text(user_info(kube).get("username"), _WHO_CHARACTERS)
     except KubeError:
-        status = {}
-    name = values.text(values.part(status, "userInfo").get("username"), _WHO_CHARACTERS)
+        name = ""
     return name or sanitize(kube.user, _WHO_CHARACTERS) or UNKNOWN
 
 

@@ -95,9 +95,9 @@ _TABLE = """
 2.5 | etcd: peer client certificates required | control-plane/etcd/peer-certificates
 2.6 | etcd: no self-signed peer certificates | control-plane/etcd/peer-auto-tls
 2.7 | etcd: a CA of its own | control-plane/etcd/own-ca
-3.1.1 | Users without client certificates | cluster/static-users
-3.1.2 | Users without service account tokens | cluster/service-account-tokens
-3.1.3 | Users without bootstrap tokens | cluster/bootstrap-tokens
+3.1.1 | Users without client certificates | cluster/certificate-users
+3.1.2 | Users without service account tokens | cluster/token-users
+3.1.3 | Users without bootstrap tokens | cluster/bootstrap-users
 3.2.1 | Audit policy | control-plane/apiserver/audit-policy cluster/audit-events
 3.2.2 | Audit policy covers what matters | control-plane/apiserver/audit-policy
 4.1.1 | kubelet unit: mode 600 | kubelet/4.1.1

@@ -135,6 +135,10 @@ def _groups() -> list[Resource]:
         Resource(RBAC_GROUP, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
         Resource(RBAC_GROUP, "v1", "roles", "Role"),
         Resource(RBAC_GROUP, "v1", "rolebindings", "RoleBinding"),
+        Resource(
+            "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", False, ("csr",),
+            status=True,
+        ),
         Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",)),
         *(
             Resource(

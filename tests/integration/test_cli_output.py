@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from agent import __version__
+from agent.daemon.node_labels import PATH as LABELS
 from agent.model import Severity, Status
 from agent.sandbox.noderoot import NodeRoot
 from agent.text import parse_rfc3339
@@ -252,3 +254,23 @@ def test_apply_without_the_right_to_write_ends_with_3(root: Path, quiet: Path) -
     assert done.returncode == 3
     assert done.stdout.startswith("FAILED  modprobe: write /etc/modprobe.d/kubernetes-blacklist.conf")
     assert done.stdout.rstrip().endswith(f"0 changes made, {len(failed)} failed.")
+
+
+def test_an_exception_for_labels_holds_where_the_node_has_them(root: Path, tmp_path: Path) -> None:
+    """The labels that the daemon keeps on the node: without them the finding fails as before."""
+    one = {"selector": {"labels": "pool=gpu"}, "reason": "vendor image", "owner": "team-gpu"}
+    ends = str(dt.datetime.now(dt.UTC).date() + dt.timedelta(30))
+    accepted = {**one, "id": "modprobe/dccp", "expires": ends}
+    config = policy(tmp_path, json.dumps({"kubelet": {"probe": False}, "exceptions": [accepted]}))
+
+    def observed() -> tuple[str, str]:
+        done = agent("audit", "--config", config, "--host-root", root, "--node-name", "n1", "-o", "json")
+        (found,) = [one for one in document(done)["findings"] if one["id"] == "modprobe/dccp"]
+        return found["status"], found["observed"]
+
+    assert observed()[0] == "fail"
+    (root / LABELS.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    (root / LABELS.lstrip("/")).write_text(json.dumps({"pool": "gpu"}))
+    status, text = observed()
+    assert status == "info"
+    assert "vendor image (team-gpu)" in text

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from agent.plugin.audit import checks_rbac
 from agent.plugin.audit.audit import CHECKS
 from agent.plugin.commands import COMMANDS
-from agent.plugin.main import parser
+from agent.plugin.main import main, parser
 from agent.sandbox.server import Sandbox
 from tests.support import apiservers
 from tests.support.apiservers import ApiServer, Client
@@ -293,8 +294,8 @@ def test_one_missing_right_makes_its_checks_unknown_and_the_rest_go_their_way(
     everything = audited(api, token=grant(client, namespace, "all", rules))
     missing = {name: one["observed"] for name, one in everything.items() if "may not be read" in one["observed"]}
     assert missing == {}
-    without = [{**one, "resources": [name for name in one["resources"] if name != "pods"]}
-               for one in rules if "resources" in one]  # fmt: skip
+    without = [{**one, "resources": sorted({*one["resources"]} - {"pods"})} if "resources" in one else one
+               for one in rules]  # fmt: skip
     found = audited(api, token=grant(client, namespace, "few", without))
     for check in CHECKS:
         one = found[check.name]
@@ -308,6 +309,88 @@ def test_no_right_at_all_is_all_unknown(api: ApiServer, client: Client, namespac
     """What every authenticated user may read is no reason to pass anything but what it shows."""
     found = audited(api, token=token_of(client, namespace, "nothing"))
     assert {one["status"] for one in found.values()} <= {"unknown"}
+
+
+def certificate_of(authority: trustme.CA, name: str, group: str, folder: Path) -> Object:
+    """A user's entry of a kubeconfig."""
+    issued = authority.issue_cert("user.example", common_name=name, organization_name=group)
+    issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.crt"))
+    issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    return {"client-certificate": str(folder / f"{name}.crt"), "client-key": str(folder / f"{name}.key")}
+
+
+@pytest.fixture
+def control_plane(api: ApiServer, tmp_path: Path) -> Iterator[tuple[ApiServer, trustme.CA]]:
+    """A real one that accepts certificates of a CA of the test's own."""
+    assets = apiservers.assets()
+    if assets is None or not api.is_real:
+        pytest.skip("no real control plane: KUBEBUILDER_ASSETS does not name one")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "client-ca.pem"))
+    flags = (f"--client-ca-file={tmp_path / 'client-ca.pem'}", "--enable-bootstrap-token-auth")
+    with apiservers.control_plane(assets, tmp_path, flags=flags) as server:
+        yield server, authority
+
+
+def test_users_with_certificates_and_every_measure_of_rights(
+    control_plane: tuple[ApiServer, trustme.CA], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No rights, those of the role view, and all: each audit ends, and passes nothing that it did not read."""
+    api, authority = control_plane
+    client = api.client()
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:aggregate-to-view"}
+    put(client, f"{RBAC}/clusterrolebindings",
+        {"metadata": {"name": "readers"}, "roleRef": reference, "subjects": [user("readers", "Group")]})  # fmt: skip
+    put(client, "/api/v1/namespaces", {"metadata": {"name": "bare"}})
+    statuses = {}
+    for name, group in (("nothing", "none"), ("reader", "readers"), ("root", "system:masters")):
+        config = json.loads(api.kubeconfig(tmp_path / "config").read_text())
+        config["users"][0]["user"] = certificate_of(authority, name, group, tmp_path)
+        (tmp_path / "config").write_text(json.dumps(config))
+        assert main(["audit", "--kubeconfig", str(tmp_path / "config"), "-o", "json", "--cluster"]) == 1
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        document = json.loads(shown.out)
+        assert document["by"] == name
+        statuses[name] = {one["id"].removeprefix("cluster/"): one for one in document["findings"]}
+    fails = statuses["nothing"].pop("certificate-users")
+    assert (fails["status"], names(fails), fails["cis"]) == ("fail", {"User nothing"}, ["3.1.1"])
+    assert {one["status"] for one in statuses["nothing"].values()} == {"unknown"}
+    # view has no Secrets, no RBAC, no nodes and no metrics.
+    for check in CHECKS:
+        unread = {
+            "clusterroles", "nodes", "metrics", "service account tokens", "bootstrap tokens", "admission policies",
+            "validating webhooks",
+        }.intersection(check.needs)  # fmt: skip
+        assert (statuses["reader"][check.name]["status"] == "unknown") >= bool(unread), check.name
+    assert statuses["reader"]["limits"]["status"] == "fail"
+    unknown = {name for name, one in statuses["root"].items() if one["status"] == "unknown"}
+    assert unknown == {"network-engine"}
+    bootstrap = statuses["root"]["bootstrap-users"]
+    assert (bootstrap["status"], bootstrap["observed"]) == (
+        "pass", "0 tokens, and 0 bindings for them, which let a node join and no more")  # fmt: skip
+
+
+def test_a_role_of_bootstrap_tokens_and_a_used_token_of_no_pod_are_users(
+    api: ApiServer, client: Client, namespace: str, unique: str
+) -> None:
+    """CIS 3.1.2 and 3.1.3, by signs that are objects; the group's own role for joining is none."""
+    join = rule(["certificatesigningrequests"], ["create", "get"], "certificates.k8s.io")
+    bind(client, f"{unique}-join", join, user("system:bootstrappers:kubeadm:default-node-token", "Group"))
+    before = audited(api)
+    assert (before["bootstrap-users"]["status"], before["bootstrap-users"]["cis"]) == ("pass", ["3.1.3"])
+    bind(client, f"{unique}-more", rule(["pods"], ["list"]), user("system:bootstrappers", "Group"))
+    put(client, f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "ci"}})
+    put(client, f"/api/v1/namespaces/{namespace}/secrets", {
+        "metadata": {"name": "ci", "annotations": {"kubernetes.io/service-account.name": "ci"},
+                     "labels": {"kubernetes.io/legacy-token-last-used": "2027-01-10"}},
+        "type": "kubernetes.io/service-account-token"})  # fmt: skip
+    after = audited(api)
+    if "accepts none" in after["bootstrap-users"]["observed"]:
+        assert api.is_real  # started without --enable-bootstrap-token-auth, and its /flagz has it
+    else:
+        assert names(after["bootstrap-users"]) == {f"ClusterRoleBinding {unique}-more"}
+    assert (names(after["token-users"]), after["token-users"]["cis"]) == ({"Secret ci"}, ["3.1.2"])
 
 
 def test_an_exception_holds_for_what_it_selects_until_its_day(
@@ -383,6 +466,16 @@ def test_no_answer_of_the_api_server_ends_the_audit_or_passes_what_was_not_read(
     secrets = [headers["accept"] for _, path, headers in server.seen if "/secrets" in path]
     assert secrets
     assert all("as=PartialObjectMetadataList" in one for one in secrets)
+
+
+@pytest.mark.parametrize("value", ["+Inf", "1.2.3", "--", "e", "NaN", "1e999", "-1"])
+def test_no_number_of_the_metrics_ends_the_audit(value: str) -> None:
+    """What is no finite number is no sample."""
+    text = f"apiserver_request_total 1\napiserver_audit_event_total{{}} {value}\n".encode()
+
+    with scripted(lambda request: answer(request, text if request.path == "/metrics" else b"{}")) as server:
+        found = audited(ApiServer(server.url, "token", None))
+    assert found["audit-events"]["status"] == "unknown"
 
 
 def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,9 +168,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def control_plane(assets: Path, folder: Path, *names: str) -> Iterator[ApiServer]:
+def control_plane(assets: Path, folder: Path, *names: str, flags: Sequence[str] = ()) -> Iterator[ApiServer]:
     """A real etcd and kube-apiserver from ``assets`` (envtest's folder), with their state in ``folder``. Its
-    certificate is good for these names too."""
+    certificate is good for these names too. flags: more of kube-apiserver's."""
     certificates = make_certificates(folder, *names)
     signing, public = folder / "sa.key", folder / "sa.pub"
     subprocess.run(["/usr/bin/openssl", "genrsa", "-out", signing, "2048"], check=True, capture_output=True, timeout=60)
@@ -210,6 +210,7 @@ def control_plane(assets: Path, folder: Path, *names: str) -> Iterator[ApiServer
         "--authorization-mode=RBAC",
         "--disable-admission-plugins=ServiceAccount",
         "--allow-privileged=true",
+        *flags,
     ]
     result = ApiServer(f"https://{secure}", "admin-token", certificates.ca)
     with _running(etcd, folder / "etcd.log"), _running(server, folder / "kube-apiserver.log") as process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.config.schema import AuditException
@@ -20,13 +20,14 @@ _CHARACTERS = 160
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """One object that does not comply. subject: of a binding, who is bound. detail: what about it."""
+    """One object that does not comply. subject: who a binding binds. detail: what about it. labels: of a Node."""
 
     kind: str
     namespace: str
     name: str
     detail: str = ""
     subject: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         where = f"{self.namespace}/{self.name}" if self.namespace else self.name
@@ -129,7 +130,7 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
 def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
     status, observed = answer.status, answer.observed
     if status is Status.FAIL:
-        active, ended = exceptions.find(accepted, check.id, {}, day)
+        active, ended = exceptions.find(accepted, check.id, {}, {}, day)
         if active is not None:
             status, observed = Status.INFO, f"{exceptions.note(active, day)}; observed: {observed}"
         elif ended is not None:
@@ -143,7 +144,7 @@ def _sorted_out(check: Check, affected: Iterable[Affected], accepted: Sequence[A
     mine = [one for one in accepted if one.id == check.id]
     for one in affected:
         facts = {"namespace": one.namespace, "kind": one.kind, "name": one.name, "subject": one.subject}
-        active, ended = exceptions.find(mine, check.id, facts, day)
+        active, ended = exceptions.find(mine, check.id, facts, one.labels, day)
         if active is not None:
             if len(found.excepted) < KEPT:
                 found.excepted.append((one, exceptions.note(active, day)))

@@ -1,6 +1,6 @@
 """Who may do what: RBAC's bindings. Each check is a row; the functions look at grants that are resolved already.
 
-Bindings of cluster-admin are listed once, and left out of the other checks, which they would all fill.
+Bindings of cluster-admin in the whole cluster are listed once, and left out of the other checks, which they would fill.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _affected(grant: Grant, detail: str = "") -> Affected:
 def _having(*powers: str, where: Callable[[View, Grant], bool]) -> Callable[[View], Iterator[Affected]]:
     def judge(view: View) -> Iterator[Affected]:
         for grant in view.grants:
-            is_listed_once = grant.has(rbac.ADMIN) and rbac.ADMIN not in powers
+            is_listed_once = grant.has(rbac.ADMIN) and not grant.scope and rbac.ADMIN not in powers
             if any(map(grant.has, powers)) and not grant.is_default and not is_listed_once and where(view, grant):
                 yield _affected(grant)
 
@@ -96,8 +96,11 @@ def _dangling(view: View) -> Iterator[Affected]:
 
 
 def _default_accounts(view: View) -> Iterator[Affected]:
+    """Bound by name, or as a member of a group of service accounts."""
     for grant in view.grants:
-        if grant.subject.is_account and grant.subject.name == "default":
+        is_one = grant.subject.is_account and grant.subject.name == "default"
+        is_all = f"{grant.subject.name}:".startswith("system:serviceaccounts:") and not grant.has(rbac.DISCOVERY)
+        if is_one or is_all:
             yield _affected(grant)
 
 
@@ -147,25 +150,25 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "persistent-volumes", "No binding creates PersistentVolumes", Severity.HIGH, "K3", ("5.1.9",), _NEEDS,
-        _having(rbac.VOLUMES, where=_anywhere), "no create of persistentvolumes",
+        _having(rbac.VOLUMES, where=_whole_cluster), "no create of persistentvolumes",
         "Leave it to the provisioners: a hostPath volume reads any file of a node.",
     ),
     Check(
         "node-proxy", "No binding reaches kubelets through nodes/proxy", Severity.HIGH, "K4", ("5.1.10",), _NEEDS,
-        _having(rbac.NODE_PROXY, where=_anywhere), "no nodes/proxy",
+        _having(rbac.NODE_PROXY, where=_whole_cluster), "no nodes/proxy",
         "Use nodes/metrics, nodes/stats and nodes/log: nodes/proxy, also with get, runs commands in every pod.",
     ),
     Check(
         "certificate-approval", "No binding approves certificates", Severity.HIGH, "K14", ("5.1.11",), _NEEDS,
-        _having(rbac.APPROVE, where=_anywhere), "no update of certificatesigningrequests/approval", _LEAST,
+        _having(rbac.APPROVE, where=_whole_cluster), "no update of certificatesigningrequests/approval", _LEAST,
     ),
     Check(
         "webhook-writers", "No binding changes admission webhooks", Severity.HIGH, "K15", ("5.1.12",), _NEEDS,
-        _having(rbac.WEBHOOKS, where=_anywhere), "no write of webhook configurations",
+        _having(rbac.WEBHOOKS, where=_whole_cluster), "no write of webhook configurations",
         "A webhook sees and changes every object, Secrets included. " + _LEAST,
     ),
     Check(
-        "token-creation", "No binding creates service account tokens", Severity.HIGH, "K14", ("5.1.13",), _NEEDS,
+        "token-creation", "No binding creates tokens of any service account", Severity.HIGH, "K14", ("5.1.13",), _NEEDS,
         _having(rbac.TOKENS, where=_anywhere), "no create of serviceaccounts/token",
         "Who creates a token has the rights of its account. " + _LEAST,
     ),

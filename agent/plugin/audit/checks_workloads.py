@@ -14,7 +14,7 @@ _ENGINES = ("kyverno", "gatekeeper", "kubewarden", "opa", "jspolicy", "polaris")
 # DaemonSets that enforce NetworkPolicies, and one that is known not to. A CNI inside another process shows neither.
 _NETWORK_ENGINES = (
     "calico-node", "canal", "cilium", "antrea-agent", "kube-router", "ovnkube-node", "kube-ovn-cni", "weave-net",
-    "aws-node", "aws-eks-nodeagent", "azure-npm", "anetd", "kube-network-policies", "kindnet",
+    "azure-npm", "anetd", "kube-network-policies", "kindnet",
 )  # fmt: skip
 _WITHOUT = ("kube-flannel-ds", "kube-flannel")
 _QUOTA = (("cpu", "requests.cpu", "limits.cpu"), ("memory", "requests.memory", "limits.memory"), ("pods", "count/pods"))
@@ -36,9 +36,9 @@ def _flagged(flag: str) -> Callable[[View], Iterator[Affected]]:
 
 def _pod_security(view: View) -> Iterator[Affected] | PlainResult:
     bare = [one for one in view.user_namespaces if one.enforce not in ("baseline", "restricted")]
-    engines = sorted({one.configuration for one in view.webhooks if one.validates and any(
+    engines = sorted({one.configuration for one in view.webhooks if any(
         name in one.configuration.lower() for name in _ENGINES)})  # fmt: skip
-    engines += sorted(name for name, denies in view.admission.items() if denies)
+    engines += sorted(name for name, denies in view.admission.items() if denies and name in view.pod_policies)
     if bare and engines:
         names = ", ".join(engines[:3])
         observed = f"{len(bare):,} of {view.judged('namespaces')} have no enforce label (first {bare[0].name})"
@@ -51,20 +51,29 @@ def _pod_security(view: View) -> Iterator[Affected] | PlainResult:
 
 def _network_policies(view: View) -> Iterator[Affected] | PlainResult:
     missing = [(one, ways) for one in view.user_workloads if one.label_sets and (ways := view.uncovered(one))]
-    if missing and view.other_policies:
-        others = ", ".join(f"{number} {kind}" for kind, number in sorted(view.other_policies.items()))
+    others = [f"{number} {kind}" for kind, number in sorted(view.other_policies.items())]
+    others += [view.problems[name] for name in ("groups", "other policies") if name in view.problems]
+    if missing and others:
         first = f"{missing[0][0].kind} {missing[0][0].namespace}/{missing[0][0].name}"
         observed = f"{len(missing):,} workloads are in no NetworkPolicy (first {first})"
-        return PlainResult(Status.UNKNOWN, f"{observed}; {others} may select them and are not evaluated")
-    return (_of(one, f"no policy for {' and '.join(ways)}") for one, ways in missing)
+        more = ", ".join(others)
+        return PlainResult(Status.UNKNOWN, f"{observed}; policies of others may, and are not evaluated: {more}")
+    return (
+        _of(one, "more sets of labels than are judged" if one.more_labels else f"no policy for {' and '.join(ways)}")
+        for one, ways in missing
+    )
 
 
 def _network_engine(view: View) -> PlainResult:
-    names = {one.name for one in view.workloads.values() if one.kind == "DaemonSet"}
-    if found := sorted(name for name in names if name in _NETWORK_ENGINES):
+    # Anyone can name an owner so; a network plugin's pods use the node's network, which admission guards.
+    some = [one for one in view.workloads.values() if one.kind == "DaemonSet"]
+    names = {one.name for one in some}
+    if found := sorted({one.name for one in some if one.name in _NETWORK_ENGINES and "hostNetwork" in one.flags}):
         return PlainResult(Status.PASS, f"DaemonSet {found[0]} enforces them")
     if without := sorted(name for name in names if name in _WITHOUT):
         return PlainResult(Status.FAIL, f"DaemonSet {without[0]} alone does not enforce them")
+    if "aws-node" in names:
+        return PlainResult(Status.UNKNOWN, "DaemonSet aws-node enforces them only where enableNetworkPolicy is true")
     return PlainResult(
         Status.UNKNOWN, "no known network plugin runs as a DaemonSet; k3s and some clouds have it built in"
     )
@@ -103,7 +112,8 @@ def _control_plane(view: View) -> Iterator[Affected] | PlainResult:
         return PlainResult(Status.NOT_APPLICABLE, "no node of the control plane is a Node here")
     if len(control) == len(view.nodes):
         return PlainResult(Status.NOT_APPLICABLE, "every node is of the control plane")
-    return (Affected("Node", "", one.name, "no NoSchedule taint") for one in control if not one.is_tainted)
+    return (Affected("Node", "", one.name, "no NoSchedule taint", labels=one.labels)
+            for one in control if not one.is_tainted)  # fmt: skip
 
 
 def _tolerations(view: View) -> Iterator[Affected]:
@@ -121,7 +131,7 @@ _H, _M, _L = Severity.HIGH, Severity.MEDIUM, Severity.LOW
 CHECKS: tuple[Check, ...] = (
     Check(
         "pod-security", "Every namespace enforces a Pod Security level", _H, "K6", ("5.2.1",),
-        ("namespaces", "pods", "validatingwebhooks", "admissionpolicies", "admissionbindings"), _pod_security,
+        ("namespaces", "pods", "validating webhooks", "admission policies", "admission policy bindings"), _pod_security,
         "baseline or restricted",
         "kubectl label namespace NAME pod-security.kubernetes.io/enforce=baseline; with warn first.",
     ),

@@ -21,6 +21,7 @@ from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
 from agent.plugin.cluster import values
 from agent.plugin.cluster.nodes import PAGE_SIZE, checks
+from agent.plugin.mutations import user_info
 from agent.text import sanitize
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -29,6 +30,8 @@ _SECRETS = Resource("", "v1", "secrets", "Secret")
 _SECCOMP = "kubelet/4.2.14"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
+_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 # A view of more than this is not kept: the check is unknown, with the number as the reason.
 LIMIT = 100_000
 _METRICS_BYTES = 64 << 20
@@ -36,7 +39,9 @@ _METRICS = frozenset({
     "apiserver_audit_event_total", "apiserver_storage_transformation_operations_total", "kubernetes_feature_enabled",
     "authenticated_user_requests", "apiserver_request_total",
 })  # fmt: skip
-_SAMPLE = re.compile(rb"([a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)")
+_SAMPLE = re.compile(
+    rb"([a-z_]+)(?:\{([^}]*)\})? ([0-9]{1,15}(?:\.[0-9]{1,15})?(?:e[+-]?[0-9]{1,2})?)(?: -?[0-9]+)?\s*"
+)
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 _OTHER_POLICIES = (
     Resource("policy.networking.k8s.io", "v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", namespaced=False),
@@ -65,7 +70,7 @@ class Kind:
 
 def collect(kube: Kube, view: View, progress: Progress) -> None:
     """Fills the view; its `scope` decides which namespace. Raises what would fail every further request too."""
-    for name, read in (("version", _version), ("groups", _groups)):
+    for name, read in (("version", _version), ("groups", _groups), ("user", _user), ("API server flags", _flags)):
         _noting(view, name, lambda read=read: read(kube, view))  # type: ignore[misc]
     for kind in KINDS:
         _noting(view, kind.name, lambda kind=kind: _list(kube, view, kind, progress))  # type: ignore[misc]
@@ -122,6 +127,23 @@ def _version(kube: Kube, view: View) -> None:
     view.version = values.text(found.get("gitVersion"), 60) if isinstance(found, dict) else ""
 
 
+def _user(kube: Kube, view: View) -> None:
+    """Who runs the audit, and whether with a certificate. Source: KEP-4605, credential-id of X.509."""
+    found = user_info(kube)
+    view.user = values.text(found.get("username"), 253)
+    ids = values.texts(values.part(found, "extra").get("authentication.kubernetes.io/credential-id"))
+    view.by_certificate = any(one.startswith("X509SHA256=") for one in ids)
+    if not view.user:
+        view.problems["user"] = "the API server does not answer who runs this audit"
+
+
+def _flags(kube: Kube, view: View) -> None:
+    """Source: KEP-4828; v1beta1 since 1.36, v1alpha1 in 1.35."""
+    found = kube.get_raw("/flagz", _FLAGZ)
+    flags = values.part(found if isinstance(found, dict) else {}, "flags")
+    view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
+
+
 def _groups(kube: Kube, view: View) -> None:
     found = kube.get_raw("/apis")
     view.groups = tuple(
@@ -139,7 +161,7 @@ def _metrics(kube: Kube, view: View) -> None:
         if size > _METRICS_BYTES:
             view.problems["metrics"] = f"metrics are more than {_METRICS_BYTES >> 20} MiB"
             return
-        if (found := _SAMPLE.match(line)) and (name := found[1].decode()) in _METRICS:
+        if (found := _SAMPLE.fullmatch(line)) and (name := found[1].decode()) in _METRICS:
             labels = dict(_LABEL.findall((found[2] or b"").decode(errors="replace")))
             kept = view.metrics.setdefault(name, [])
             if len(kept) < (1 if name == "apiserver_request_total" else 5000):
@@ -173,7 +195,8 @@ def _node(view: View, found: Object) -> None:
     notes = values.part(values.part(found, "metadata"), "annotations")
     passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
     is_control_plane = any(key in labels for key in _CONTROL_PLANE)
-    view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed)
+    kept = {} if is_tainted or not is_control_plane else {key: values.text(value, 63) for key, value in labels.items()}
+    view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed, kept)
 
 
 def _pod(view: View, found: Object) -> None:
@@ -222,14 +245,24 @@ def _limits(view: View, found: Object) -> None:
             view.memory_defaults.add(_meta(found, "namespace"))
 
 
-def _webhook(view: View, found: Object, *, validates: bool) -> None:
+def _webhook(view: View, found: Object) -> None:
     for one in values.mappings(found.get("webhooks")):
         name = values.text(one.get("name"), 253)
-        view.webhooks.append(Webhook(name, _meta(found, "name"), validates, one.get("failurePolicy") == "Ignore"))
+        view.webhooks.append(Webhook(name, _meta(found, "name"), one.get("failurePolicy") == "Ignore"))
+
+
+def _certificate(view: View, found: Object) -> None:
+    spec = values.part(found, "spec")
+    if spec.get("signerName") == _CLIENT_SIGNER and values.part(found, "status").get("certificate"):
+        view.certificates.append((_meta(found, "name"), values.text(spec.get("username"), 253)))
 
 
 def _admission_policy(view: View, found: Object) -> None:
-    view.admission.setdefault(_meta(found, "name"), False)
+    name = _meta(found, "name")
+    view.admission.setdefault(name, False)
+    rules = values.mappings(values.part(values.part(found, "spec"), "matchConstraints").get("resourceRules"))
+    if any({"pods", "*"}.intersection(values.texts(rule.get("resources"))) for rule in rules):
+        view.pod_policies.add(name)
 
 
 def _admission_binding(view: View, found: Object) -> None:
@@ -262,27 +295,35 @@ KINDS: tuple[Kind, ...] = (
     Kind("networkpolicies", Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"), _policy),
     Kind("resourcequotas", Resource("", "v1", "resourcequotas", "ResourceQuota"), _quota),
     Kind("limitranges", Resource("", "v1", "limitranges", "LimitRange"), _limits),
-    Kind("validatingwebhooks",
+    Kind("validating webhooks",
          Resource(_ADMISSION, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
                   namespaced=False),
-         lambda view, found: _webhook(view, found, validates=True)),
-    Kind("mutatingwebhooks",
-         Resource(_ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False),
-         lambda view, found: _webhook(view, found, validates=False)),
-    Kind("admissionpolicies",
+         _webhook),
+    Kind("admission policies",
          Resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False),
          _admission_policy),
-    Kind("admissionbindings",
+    Kind("admission policy bindings",
          Resource(_ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
                   namespaced=False),
          _admission_binding),
-    Kind("tokens", _SECRETS, lambda view, found: _token(view.tokens, found),
+    Kind("certificate requests",
+         Resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest",
+                  namespaced=False), _certificate),
+    Kind("service account tokens", _SECRETS, lambda view, found: _token(view.tokens, found),
          "type=kubernetes.io/service-account-token", metadata_only=True),
-    Kind("bootstraptokens", _SECRETS, lambda view, found: _token(view.bootstrap, found),
+    Kind("bootstrap tokens", _SECRETS, lambda view, found: _token(view.bootstrap, found),
          "type=bootstrap.kubernetes.io/token", "kube-system", metadata_only=True),
 )  # fmt: skip
 
 
 def kinds() -> Iterable[str]:
     """The names that a check may need."""
-    return [*(kind.name for kind in KINDS), "version", "groups", "metrics", "other policies"]
+    return [
+        *(kind.name for kind in KINDS),
+        "version",
+        "groups",
+        "user",
+        "API server flags",
+        "metrics",
+        "other policies",
+    ]

@@ -6,6 +6,7 @@ thousand pods are a few hundred workloads, so owners are judged, not pods.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +32,13 @@ _SAFE_SYSCTLS = frozenset({
 })  # fmt: skip
 # With these a container reads the node's credentials, or runs what it likes on it.
 _SENSITIVE = (
-    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
-    "/var/lib", "/var/run", "/var/log",
+    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/snap",
+    "/sys", "/usr", "/var/lib", "/var/log", "/var/run", "/var/snap", "/var/spool",
 )  # fmt: skip
 _WHOLE = ("/", "/var")
 _KINDS = ("containers", "initContainers", "ephemeralContainers")
 _DETAILS_KEPT = 4
-_LABEL_SETS_KEPT = 20
+_LABEL_SETS_KEPT = 200
 _DETAIL_CHARACTERS = 160
 
 
@@ -45,7 +46,8 @@ _DETAIL_CHARACTERS = 160
 class Workload:
     """The pods of one owner. flags: what they may do that they need not, by name, each with a few details.
 
-    label_sets: of its pods, as NetworkPolicies select them; empty where all use the node's network.
+    label_sets: of its pods, as NetworkPolicies select them; empty where all use the node's network. more_labels: some
+    did not fit.
     """
 
     namespace: str
@@ -55,6 +57,7 @@ class Workload:
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     label_sets: set[Labels] = field(default_factory=set)
     account: str = ""
+    more_labels: bool = False
 
     @property
     def is_system(self) -> bool:
@@ -88,12 +91,15 @@ def add(workload: Workload, pod: Mapping[str, Any], *, seccomp_default: bool) ->
     spec = values.part(pod, "spec")
     workload.pods += 1
     workload.account = sys.intern(values.text(spec.get("serviceAccountName"), 253) or "default")
-    if spec.get("hostNetwork") is not True and len(workload.label_sets) < _LABEL_SETS_KEPT:
+    if spec.get("hostNetwork") is not True:
         labels = values.part(values.part(pod, "metadata"), "labels").items()
-        workload.label_sets.add(frozenset(
+        one = frozenset(
             (sys.intern(values.text(key, 317)), sys.intern(values.text(value, 63)))
             for key, value in labels if key not in _OF_ONE_POD
-        ))  # fmt: skip
+        )  # fmt: skip
+        if len(workload.label_sets) < _LABEL_SETS_KEPT:
+            workload.label_sets.add(one)
+        workload.more_labels |= one not in workload.label_sets
     for flag, detail in _flags(pod, spec, seccomp_default=seccomp_default):
         known = workload.flags.get(flag, ())
         if detail not in known and len(known) < _DETAILS_KEPT:
@@ -182,19 +188,19 @@ def _annotated(pod: Mapping[str, Any], containers: int) -> Iterator[tuple[str, s
 
 
 def _host_paths(spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    # The API server refuses `..` in them; slashes and `.` mean nothing.
     paths = {
-        one.get("name"): values.text(values.part(one, "hostPath").get("path"), 120) for one in
-        values.mappings(spec.get("volumes")) if "hostPath" in one
+        one.get("name"): posixpath.normpath(f"//{values.text(values.part(one, 'hostPath').get('path'), 4096)}")
+        for one in values.mappings(spec.get("volumes")) if "hostPath" in one
     }  # fmt: skip
     if not paths:
         return
     mounts = [mount for one in containers for mount in values.mappings(one.get("volumeMounts"))]
     writable = {mount.get("name") for mount in mounts if mount.get("readOnly") is not True}
     for name, path in paths.items():
-        detail = f"{path} ({'read-write' if name in writable else 'read-only'})"
+        detail = f"{values.text(path, 120)} ({'read-write' if name in writable else 'read-only'})"
         yield "hostPath", detail
-        plain = path.rstrip("/") or "/"
-        if plain in _WHOLE or any(plain == one or plain.startswith(f"{one}/") for one in _SENSITIVE):
+        if path in _WHOLE or any(path == one or path.startswith(f"{one}/") for one in _SENSITIVE):
             yield "hostPath-sensitive", detail
 
 

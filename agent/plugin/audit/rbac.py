@@ -15,7 +15,7 @@ from agent.plugin.cluster import values
 
 ADMIN, WILDCARD, SECRETS, WORKLOADS, ESCALATE = "admin", "wildcard", "secrets", "workloads", "escalate"
 NODE_PROXY, VOLUMES, APPROVE, WEBHOOKS, TOKENS, EXEC = "node-proxy", "volumes", "approve", "webhooks", "tokens", "exec"
-PUBLIC, DISCOVERY = "public", "discovery"  # of a role: no rule lets more than that
+PUBLIC, DISCOVERY, JOIN = "public", "discovery", "join"  # of a role: no rule lets more than that
 _SERVICE_ACCOUNT = "ServiceAccount"
 
 # Each power: any of these (API group, resource, verbs) is enough.
@@ -45,15 +45,18 @@ _POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("", "pods/ephemeralcontainers", "update patch"),
     ),
 }  # fmt: skip
+# Of these, one object by its name can be as good as all: system:masters, cluster-admin, a webhook that sees everything.
+_BY_NAME = frozenset({ESCALATE, NODE_PROXY, APPROVE, WEBHOOKS})
 # Health, version, and the issuer's public keys, which other clouds read to verify service account tokens.
 _OPEN = ("/healthz", "/livez", "/readyz", "/version", "/.well-known", "/openid/v1/jwks")
 _BROWSE = (*_OPEN, "/api", "/apis", "/openapi")
+_REQUESTS = "certificatesigningrequests"
 _REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a role lets: its powers, and PUBLIC or DISCOVERY where it lets no more than a cluster's defaults do."""
+    """What a role lets: its powers, and PUBLIC, DISCOVERY or JOIN where it lets no more than that."""
 
     name: str
     powers: frozenset[str]
@@ -75,17 +78,12 @@ class Subject:
         """A service account."""
         return self.kind == _SERVICE_ACCOUNT
 
-    @property
-    def is_system(self) -> bool:
-        """A component of Kubernetes, by name: `system:serviceaccounts` and whatever else begins alike is none."""
-        return not self.is_account and (self.name in _COMPONENTS or self.name.startswith("system:node:"))
-
 
 EVERYONE = ("system:anonymous", "system:unauthenticated", "system:authenticated")
-_COMPONENTS = frozenset({
-    "system:masters", "system:nodes", "system:monitoring", "system:apiserver", "system:kube-controller-manager",
-    "system:kube-scheduler", "system:kube-proxy", "system:cloud-controller-manager",
-})  # fmt: skip
+_COMPONENTS = frozenset(f"system:{name}" for name in ("apiserver", "kube-controller-manager", "kube-scheduler",
+                                                      "cloud-controller-manager"))  # fmt: skip
+_ADMINISTRATORS = (("Group", "system:masters", "cluster-admin"),
+                   ("Group", "kubeadm:cluster-admins", "kubeadm:cluster-admins"))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +110,24 @@ class Grant:
 
     @property
     def is_default(self) -> bool:
-        """Kubernetes' own subjects, and kubeadm's group of administrators under its own binding."""
+        """Kubernetes' own components with roles of its own, and the two groups of administrators with theirs."""
+        role = self.role.partition("/")[2]
         if self.subject.is_account:
             # The controllers' accounts, each bound to the role of its own name.
-            own = f"system:controller:{self.subject.name}"
-            return self.subject.namespace == "kube-system" and self.role.partition("/")[2] == own
-        kubeadm = (self.subject.name, self.binding, self.role)
-        return self.subject.is_system or kubeadm == (*["kubeadm:cluster-admins"] * 2, "ClusterRole/cluster-admin")
+            return self.subject.namespace == "kube-system" and role == f"system:controller:{self.subject.name}"
+        if (self.subject.kind, self.subject.name, self.binding) in _ADMINISTRATORS:
+            return self.role == "ClusterRole/cluster-admin"
+        is_component = self.subject.kind == "User" and self.subject.name in _COMPONENTS
+        return is_component and role.startswith("system:") and not self.has(ADMIN)
 
 
 def role(found: Mapping[str, Any]) -> Role:
     """A Role or ClusterRole, reduced."""
     rules = values.mappings(found.get("rules"))
-    powers = {power for power, needs in _POWERS.items() if any(_lets(rule, *need) for rule in rules for need in needs)}
+    powers = {
+        power for power, needs in _POWERS.items()
+        if any(_lets(rule, *need, by_name=power in _BY_NAME) for rule in rules for need in needs)
+    }  # fmt: skip
     powers |= {name for name, holds in _WHOLE.items() if any(map(holds, rules))}
     powers |= {name for name, holds in _AT_MOST.items() if all(map(holds, rules))}
     return Role(sys.intern(values.text(_meta(found).get("name"), 253)), frozenset(powers))
@@ -151,9 +154,15 @@ def _account(subject: Subject) -> Subject:
     return subject
 
 
-def _lets(rule: Mapping[str, Any], group: str, resource: str, verbs: str) -> bool:
-    """Whether the rule lets one of the verbs on all objects of a resource; of named ones alone it does not."""
-    if rule.get("resourceNames") or not {group, "*"}.intersection(values.texts(rule.get("apiGroups"))):
+def _lets(rule: Mapping[str, Any], group: str, resource: str, verbs: str, *, by_name: bool) -> bool:
+    """Whether the rule lets one of the verbs on all objects of a resource. by_name: or on some that it names.
+
+    The empty name is what list and create ask for.
+    """
+    names = values.texts(rule.get("resourceNames"))
+    if names and "" not in names and not by_name:
+        return False
+    if not {group, "*"}.intersection(values.texts(rule.get("apiGroups"))):
         return False
     main, _, sub = resource.partition("/")
     matching = {resource, "*", *([f"*/{sub}"] if sub else [])}
@@ -181,9 +190,9 @@ _WHOLE = {ADMIN: _is_everything, WILDCARD: _has_wildcard}
 def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _OPEN) -> bool:
     """What is open by default; and the one ConfigMap that a node reads before it joins."""
     urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
-    if resources == ["configmaps"]:
-        return values.texts(rule.get("resourceNames")) == ["cluster-info"] and not urls
     only_get = set(values.texts(rule.get("verbs"))) <= {"get"}
+    if resources == ["configmaps"]:
+        return values.texts(rule.get("resourceNames")) == ["cluster-info"] and only_get and not urls
     return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(_under(paths)) for one in urls)
 
 
@@ -199,7 +208,19 @@ def _is_discovery(rule: Mapping[str, Any]) -> bool:
     return _is_public(rule, _BROWSE)
 
 
-_AT_MOST = {PUBLIC: _is_public, DISCOVERY: _is_discovery}
+def _is_join(rule: Mapping[str, Any]) -> bool:
+    """What kubeadm binds to bootstrap tokens: request and renew a node's certificate, read what a node starts with."""
+    resources, verbs = (frozenset(values.texts(rule.get(key))) for key in ("resources", "verbs"))
+    if resources <= {_REQUESTS, f"{_REQUESTS}/nodeclient", f"{_REQUESTS}/selfnodeclient"} and resources:
+        return verbs <= {"create", "get", "list", "watch"}
+    names = values.texts(rule.get("resourceNames"))
+    by_name = (resources == {"configmaps"} and all(names) and bool(names)) or (
+        resources == {"secrets"} and names == ["kubeadm-certs"]
+    )
+    return (verbs <= {"get"} and (by_name or resources == {"nodes"})) or _is_discovery(rule)
+
+
+_AT_MOST = {PUBLIC: _is_public, DISCOVERY: _is_discovery, JOIN: _is_join}
 
 
 def _meta(found: Mapping[str, Any]) -> Mapping[str, Any]:

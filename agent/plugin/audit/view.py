@@ -29,12 +29,16 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One node: whether it is of the control plane and keeps other pods away, and the kubelet's seccomp default."""
+    """One node: whether it is of the control plane and keeps other pods away, and the kubelet's seccomp default.
+
+    labels: kept where it does not keep them away, for exceptions.
+    """
 
     name: str
     is_control_plane: bool
     is_tainted: bool
     seccomp_default: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One webhook of an admission configuration."""
+    """One webhook of a validating admission configuration."""
 
     name: str
     configuration: str
-    validates: bool
     ignores_failure: bool
 
 
@@ -80,6 +83,8 @@ class View:
     """The cluster. scope: the one namespace that was read, empty for all. problems: why a kind could not be read.
 
     counts: how many objects of each kind were read. metrics: of the API server, by name the samples' labels and value.
+    user: who runs the audit; by_certificate: with a client certificate. flags: of the API server, as it parsed them.
+    certificates: requests for client certificates that were signed, and who made them.
     """
 
     scope: str = ""
@@ -87,6 +92,10 @@ class View:
     problems: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     version: str = ""
+    user: str = ""
+    by_certificate: bool = False
+    flags: dict[str, str] = field(default_factory=dict)
+    certificates: list[tuple[str, str]] = field(default_factory=list)
     groups: tuple[str, ...] = ()
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
@@ -100,6 +109,7 @@ class View:
     memory_defaults: set[str] = field(default_factory=set)
     webhooks: list[Webhook] = field(default_factory=list)
     admission: dict[str, bool] = field(default_factory=dict)  # ValidatingAdmissionPolicy: a binding denies
+    pod_policies: set[str] = field(default_factory=set)  # those of them that are about pods
     tokens: list[Token] = field(default_factory=list)
     bootstrap: list[Token] = field(default_factory=list)
     metrics: dict[str, list[tuple[Mapping[str, str], float]]] = field(default_factory=dict)
@@ -125,6 +135,8 @@ class View:
                 return f"{len(self.user_namespaces):,} namespaces outside kube-*"
             case "clusterrolebindings":
                 return f"{self.counts[kind] + self.counts['rolebindings']:,} bindings"
+            case "user":
+                return f"{len(self.certificates) + 1:,} credentials that are visible here"
             case "metrics":
                 gates = self.metrics.get("kubernetes_feature_enabled", [])
                 return f"{len(gates):,} feature gates and {len(self.groups):,} API versions"
@@ -133,6 +145,8 @@ class View:
 
     def uncovered(self, workload: Workload) -> list[str]:
         """The directions, Ingress and Egress, in which some of its pods are selected by no NetworkPolicy."""
+        if workload.more_labels:
+            return ["Ingress", "Egress"]
         policies = self.policies.get(workload.namespace, [])
         return [
             way for way in ("Ingress", "Egress") if not all(
@@ -143,7 +157,8 @@ class View:
 
     def denies_metadata(self, workload: Workload) -> bool:
         """Whether NetworkPolicies keep all of its pods from the cloud's metadata address."""
-        return bool(workload.label_sets) and all(self._denies(workload.namespace, one) for one in workload.label_sets)
+        some = () if workload.more_labels else workload.label_sets
+        return bool(some) and all(self._denies(workload.namespace, one) for one in some)
 
     def _denies(self, namespace: str, labels: Labels) -> bool:
         chosen = [one for one in self.policies.get(namespace, [])

@@ -30,7 +30,7 @@ def finding(status: Status, id_: str = "kubelet/4.2.6") -> Finding:
 @pytest.mark.parametrize("status", Status)
 def test_only_a_failure_is_excepted(status: Status) -> None:
     """Unknown stays unknown; the reason, the owner and the day are shown, and what was observed."""
-    (found,) = exceptions.applied([finding(status)], [accepted()], "gpu-1", DAY)
+    (found,) = exceptions.applied([finding(status)], [accepted()], "gpu-1", {}, DAY)
     if status is Status.FAIL:
         assert found.status is Status.INFO
         assert found.observed == "excepted until 2027-06-30: vendor image (team-gpu); observed: false"
@@ -51,23 +51,44 @@ def test_only_a_failure_is_excepted(status: Status) -> None:
 )
 def test_it_holds_for_its_nodes_until_its_day(node: str, day: dt.date, status: Status, text: str) -> None:
     """The day itself included; afterwards the failure is back and names it."""
-    found = exceptions.applied([finding(Status.FAIL)], [accepted()], node, day)[0]
+    found = exceptions.applied([finding(Status.FAIL)], [accepted()], node, {}, day)[0]
     assert found.status is status
     assert text in found.observed
+
+
+@pytest.mark.parametrize(
+    ("selected", "labels", "holds"),
+    [
+        ({"labels": "pool=gpu"}, {"pool": "gpu"}, True),
+        ({"labels": "pool=gpu"}, {"pool": "web"}, False),
+        ({"labels": "pool in (gpu, tpu),!spot"}, {"pool": "tpu"}, True),
+        ({"labels": "pool!=web"}, {"pool": "gpu"}, True),
+        ({"labels": "pool!=web"}, {}, False),
+        ({"labels": "!spot"}, {}, False),
+        ({"labels": "pool=gpu", "node": "gpu-*"}, {"pool": "gpu"}, True),
+        ({"labels": "pool=gpu", "node": "web-*"}, {"pool": "gpu"}, False),
+    ],
+)
+def test_it_holds_for_nodes_with_its_labels(selected: dict[str, str], labels: dict[str, str], holds: bool) -> None:
+    """Name and labels together where both are given; a node whose labels are not known has none of its exceptions."""
+    found = exceptions.applied([finding(Status.FAIL)], [accepted(selector=selected)], "gpu-1", labels, DAY)
+    assert [one.status for one in found] == [Status.INFO if holds else Status.FAIL]
+    unused = exceptions.applied([], [accepted(selector=selected)], "gpu-1", labels, DAY)
+    assert bool(unused) is holds
 
 
 def test_of_two_the_one_that_holds_counts() -> None:
     """An exception that was renewed is not ended by the older one."""
     both = [accepted(expires="2027-01-01"), accepted()]
-    assert exceptions.applied([finding(Status.FAIL)], both, "gpu-1", DAY)[0].status is Status.INFO
+    assert exceptions.applied([finding(Status.FAIL)], both, "gpu-1", {}, DAY)[0].status is Status.INFO
 
 
 def test_an_id_that_is_no_check_of_this_node_is_information() -> None:
     """Misspelt, or of another node's: shown where it should hold, and nowhere else; never a pass."""
     given = [accepted(id="kubelet/4.2.66"), accepted(id="cluster/privileged", selector={"namespace": "*"})]
-    found = exceptions.applied([finding(Status.PASS)], given, "gpu-1", DAY)
+    found = exceptions.applied([finding(Status.PASS)], given, "gpu-1", {}, DAY)
     assert [(one.id, one.status) for one in found[1:]] == [("exceptions/kubelet/4.2.66", Status.INFO)]
-    assert exceptions.applied([finding(Status.PASS)], given, "web-1", DAY) == (finding(Status.PASS),)
+    assert exceptions.applied([finding(Status.PASS)], given, "web-1", {}, DAY) == (finding(Status.PASS),)
 
 
 _WHOLE = "{id: kubelet/4.2.6, selector: {node: '*'}, reason: r, owner: o, expires: DAY}"
@@ -95,8 +116,10 @@ def test_the_policy_takes_a_whole_exception() -> None:
         ("{node: '*'}", "{}", "exceptions[0].selector", "is missing"),
         ("kubelet/4.2.6", "kubelet", "exceptions[0].id", "is no check"),
         ("kubelet/4.2.6", "kublet/4.2.6", "exceptions[0].id", "is no check"),
-        ("node: '*'", "namespace: x", "exceptions[0].selector.namespace", "write node"),
-        ("kubelet/4.2.6", "cluster/root", "exceptions[0].selector.node", "write namespace, kind, name, subject"),
+        ("node: '*'", "namespace: x", "exceptions[0].selector.namespace", "write node, labels"),
+        ("kubelet/4.2.6", "cluster/root", "exceptions[0].selector.node", "namespace, kind, name, subject, labels"),
+        ("node: '*'", "labels: ''", "exceptions[0].selector.labels", "is empty"),
+        ("node: '*'", "labels: 'a=b=c'", "exceptions[0].selector.labels", "is not a label selector: 'a=b=c'"),
         ("DAY", "12-24", "exceptions[0].expires", "has no year"),
         ("DAY", "2027-02-30", "exceptions[0].expires", "not in the calendar"),
         ("DAY", _in_days(400), "exceptions[0].expires", "more than a year ahead"),

@@ -103,6 +103,15 @@ def test_labels_that_select_nothing_else_reload_nothing(site: Site) -> None:
     assert site.store.take_labels({"metadata": {"labels": {**labels, "canary": "true"}}})
 
 
+def test_labels_that_an_exception_selects_are_a_reason_to_load_again(site: Site) -> None:
+    """So that it holds, or no longer does, with the next pass and not with the next change of the file."""
+    one = {"id": "kubelet/4.2.6", "selector": {"labels": "spot"}, "reason": "r", "owner": "o", "expires": "2020-01-01"}
+    site.write(exceptions=[one])
+    site.store.load()
+    assert site.store.take_labels({"metadata": {"labels": {"spot": "true"}}})
+    assert site.store.labels == {"spot": "true"}
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"pool": 3}', "\0"])
 def test_labels_that_cannot_be_read_are_none(site: Site, content: str) -> None:
     site.at(LABELS).parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.config.schema import Pool
+from agent.config.schema import AuditException, Pool
 from agent.model import Report, Severity, Status
 from agent.plugin.audit import collect, pods, rbac, view
 from agent.plugin.audit.audit import CHECKS, judged
@@ -72,7 +72,31 @@ def role(**rule: Any) -> frozenset[str]:
         ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["get"]},
          rbac.PUBLIC, True),
         ({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}, rbac.PUBLIC, False),
+        # kubeadm's roles for nodes that join.
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"],
+          "verbs": ["create", "get", "list", "watch"]}, rbac.JOIN, True),
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/nodeclient"],
+          "verbs": ["create"]}, rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kubeadm-config"], "verbs": ["get"]},
+         rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}, rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["kubeadm-certs"], "verbs": ["get"]},
+         rbac.JOIN, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}, rbac.JOIN, False),
+        ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}, rbac.JOIN, False),
+        ({"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"],
+          "verbs": ["update"]}, rbac.JOIN, False),
         ({"resources": "secrets", "verbs": 7, "apiGroups": None}, rbac.SECRETS, False),
+        # The empty name is what list and create ask for; and one group, role or webhook by name can be enough.
+        ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"], "resourceNames": [""]}, rbac.SECRETS, True),
+        ({"apiGroups": [""], "resources": ["groups"], "verbs": ["impersonate"], "resourceNames": ["system:masters"]},
+         rbac.ESCALATE, True),
+        ({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["bind"],
+          "resourceNames": ["cluster-admin"]}, rbac.ESCALATE, True),
+        ({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
+          "verbs": ["patch"], "resourceNames": ["injector"]}, rbac.WEBHOOKS, True),
+        ({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["update"]},
+         rbac.PUBLIC, False),
     ],
 )  # fmt: skip
 def test_a_rule_lets_what_the_api_server_says_it_lets(rule: Object, power: str, has: bool) -> None:
@@ -109,7 +133,71 @@ def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_
     }  # fmt: skip
 
 
+def granted(subject: Object, powers: set[str], *, namespace: str = "", role: str = "r") -> list[rbac.Grant]:
+    """A binding of a role with these powers, in a namespace or in the whole cluster."""
+    known = {("", role): rbac.Role(role, frozenset(powers))}
+    bound = {"metadata": {"name": "b", "namespace": namespace}, "roleRef": {"kind": "ClusterRole", "name": role},
+             "subjects": [subject]}  # fmt: skip
+    return list(rbac.grants(bound, known))
+
+
+def test_an_administrator_of_one_namespace_is_in_every_check_that_is_about_it() -> None:
+    """Bindings of the whole cluster are listed once; a RoleBinding of cluster-admin in kube-system is none of them."""
+    everything = {rbac.ADMIN, rbac.WILDCARD, rbac.SECRETS, rbac.WORKLOADS, rbac.ESCALATE, rbac.NODE_PROXY}
+    of = whole(grants=granted({"kind": "User", "name": "eve"}, everything, namespace="kube-system"))
+    found = {one.finding.id for one in judged(of, "c", ()).results if one.affected}
+    assert {f"cluster/{name}" for name in ("wildcards", "secrets-readers", "escalation", "kube-pods")} <= found
+    # Nodes are in no namespace: a RoleBinding does not reach them.
+    assert "cluster/node-proxy" not in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "role", "powers"),
+    [
+        ("Group", "system:nodes", "cluster-admin", {rbac.ADMIN}),
+        ("Group", "system:nodes", "system:node", {rbac.SECRETS}),
+        ("User", "system:kube-scheduler", "cluster-admin", {rbac.ADMIN}),
+        ("User", "system:kube-proxy", "reader", {rbac.SECRETS}),
+        ("User", "system:masters", "cluster-admin", {rbac.ADMIN}),
+        ("User", "system:node:worker-1", "reader", {rbac.SECRETS}),
+    ],
+)
+def test_a_component_has_its_own_role_and_no_other(kind: str, name: str, role: str, powers: set[str]) -> None:
+    """Every kubelet as administrator is a finding, whatever Kubernetes calls the group."""
+    of = whole(grants=granted({"kind": kind, "name": name}, powers, role=role))
+    assert "fail" in {result("cluster-admin", of)[0], result("secrets-readers", of)[0]}
+
+
+@pytest.mark.parametrize("group", ["system:serviceaccounts", "system:serviceaccounts:shop"])
+def test_a_right_of_all_service_accounts_is_one_of_the_default_ones(group: str) -> None:
+    """What the API server binds to them itself, the issuer's public keys, is not."""
+    subject = {"kind": "Group", "name": group}
+    assert result("default-accounts", whole(grants=granted(subject, set())))[0] is Status.FAIL
+    assert result("default-accounts", whole(grants=granted(subject, {rbac.DISCOVERY})))[0] is Status.PASS
+
+
 # -- pods --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["//etc/kubernetes", "/./etc", "/" + "./" * 80 + "root/.ssh", "/lib64", "/var/spool/cron"]
+)
+def test_a_path_of_the_node_is_one_however_it_is_written(path: str) -> None:
+    """The API server refuses `..` and nothing else."""
+    one = Workload("n", "Pod", "p")
+    pods.add(one, {"spec": {"volumes": [{"name": "v", "hostPath": {"path": path}}]}}, seccomp_default=True)
+    assert "hostPath-sensitive" in one.flags
+
+
+def test_pods_of_one_owner_with_countless_labels_are_not_called_covered() -> None:
+    """Whatever does not fit is not judged, and said to be so."""
+    one = Workload("a", "Job", "j")
+    for number in range(300):
+        pods.add(one, {"metadata": {"labels": {"n": str(number)}}, "spec": {}}, seccomp_default=True)
+    every = view.policy({"spec": {"podSelector": {"matchExpressions": [{"key": "n", "operator": "Exists"}]},
+                                  "policyTypes": ["Ingress", "Egress"]}})  # fmt: skip
+    status, observed = result("network-policies", whole(workloads={("a", "Job", "j"): one}, policies={"a": [every]}))
+    assert (status, "more sets of labels" in observed) == (Status.FAIL, True)
 
 
 @pytest.mark.parametrize(
@@ -184,11 +272,14 @@ def test_a_policy_lets_the_metadata_address_through_or_not(egress: list[Object],
 
 # -- what only some clusters show --------------------------------------------------------------------------------------
 
+_BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}
+_JOINING = {"kind": "Group", "name": "system:bootstrappers:kubeadm:default-node-token"}
+_HOST: dict[str, tuple[str, ...]] = {"hostNetwork": ("",)}
 _WRITTEN = "apiserver_storage_transformation_operations_total"
 
 
 def written(*prefixes: str) -> Object:
-    label = {"transformation_type": "to_storage", "status": "OK"}
+    label = {"transformation_type": "to_storage", "status": "OK", "resource": "secrets"}
     return {_WRITTEN: [({**label, "transformer_prefix": prefix}, 3.0) for prefix in prefixes]}
 
 
@@ -200,6 +291,10 @@ def written(*prefixes: str) -> Object:
         ({"metrics": written("k8s:enc:aescbc:v1:", "")}, "encryption-at-rest", Status.FAIL),
         ({"metrics": {_WRITTEN: [({"transformation_type": "from_storage"}, 1.0)]}}, "encryption-at-rest",
          Status.UNKNOWN),
+        ({"metrics": {_WRITTEN: [({"transformation_type": "to_storage", "transformer_prefix": "k8s:enc:aescbc:v1:"},
+                                  1.0)]}}, "encryption-at-rest", Status.UNKNOWN),
+        ({"metrics": {_WRITTEN: [({"transformation_type": "to_storage", "transformer_prefix": "k8s:enc:aescbc:v1:",
+                                   "resource": "configmaps"}, 1.0)]}}, "encryption-at-rest", Status.UNKNOWN),
         ({"metrics": {}, "version": "v1.35.1-gke.100"}, "encryption-at-rest", Status.UNKNOWN),
         ({"problems": {"metrics": "no"}}, "encryption-at-rest", Status.UNKNOWN),
         ({"metrics": {}}, "audit-events", Status.UNKNOWN),
@@ -210,30 +305,62 @@ def written(*prefixes: str) -> Object:
          Status.FAIL),
         ({"groups": ("apps/v1", "crd.example/v1alpha1")}, "alpha-features", Status.PASS),
         ({"groups": ("resource.k8s.io/v1alpha3",)}, "alpha-features", Status.FAIL),
+        ({"groups": ("policy.networking.k8s.io/v1alpha1", "snapshot.storage.k8s.io/v1alpha1")}, "alpha-features",
+         Status.PASS),
         ({"metrics": {"authenticated_user_requests": [({"username": "admin"}, 2.0)]}}, "static-users", Status.INFO),
         ({}, "network-engine", Status.UNKNOWN),
-        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium")}}, "network-engine",
-         Status.PASS),
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1, _HOST)}},
+         "network-engine", Status.PASS),
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1)}}, "network-engine",
+         Status.UNKNOWN),
+        ({"workloads": {("k", "DaemonSet", "aws-node"): Workload("k", "DaemonSet", "aws-node", 1, _HOST)}},
+         "network-engine", Status.UNKNOWN),
         ({"workloads": {("k", "DaemonSet", "kube-flannel-ds"): Workload("k", "DaemonSet", "kube-flannel-ds")}},
          "network-engine", Status.FAIL),
         ({}, "webhook-failures", Status.NOT_APPLICABLE),
-        ({"webhooks": [Webhook("a", "a", False, True), Webhook("b", "b", True, False)]}, "webhook-failures",
+        ({"webhooks": [Webhook("b", "b", False)]}, "webhook-failures",
          Status.PASS),
-        ({"webhooks": [Webhook("b", "b", True, True)]}, "webhook-failures", Status.FAIL),
+        ({"webhooks": [Webhook("b", "b", True)]}, "webhook-failures", Status.FAIL),
         ({}, "admission-policies", Status.NOT_APPLICABLE),
         ({"admission": {"a": False}}, "admission-policies", Status.INFO),
+        ({"user": "alice", "by_certificate": True}, "certificate-users", Status.FAIL),
+        ({"user": "system:node:a", "by_certificate": True}, "certificate-users", Status.INFO),
+        ({"user": "alice", "certificates": [("csr-1", "bob")]}, "certificate-users", Status.FAIL),
+        ({"user": "alice"}, "certificate-users", Status.INFO),
+        ({"user": "alice", "problems": {"certificate requests": "no"}}, "certificate-users", Status.UNKNOWN),
+        ({"user": "alice", "by_certificate": True, "problems": {"certificate requests": "no"}}, "certificate-users",
+         Status.FAIL),
+        ({"problems": {"user": "no"}}, "certificate-users", Status.UNKNOWN),
+        ({"user": "alice", "flags": {"client-ca-file": ""}}, "certificate-users", Status.PASS),
+        ({"user": "alice", "flags": {"client-ca-file": "/ca.crt"}}, "certificate-users", Status.INFO),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)]}, "token-users", Status.FAIL),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, 0)]}, "token-users", Status.INFO),
+        ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)],
+          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", 1, account="ci")}}, "token-users", Status.INFO),
+        ({}, "token-users", Status.INFO),
+        ({}, "bootstrap-users", Status.PASS),
+        ({"grants": granted(_JOINING, {rbac.JOIN})}, "bootstrap-users", Status.PASS),
+        ({"grants": granted(_JOINING, set())}, "bootstrap-users", Status.FAIL),
+        ({"grants": granted({"kind": "User", "name": "system:bootstrap:abcdef"}, set())}, "bootstrap-users",
+         Status.FAIL),
+        ({"grants": granted(_JOINING, set()), "flags": {"enable-bootstrap-token-auth": "false"}}, "bootstrap-users",
+         Status.PASS),
         ({"bootstrap": [Token("kube-system", "t", "", NOW - 3600, 0)]}, "bootstrap-tokens", Status.PASS),
         ({"bootstrap": [Token("kube-system", "t", "", NOW - 90000, 0)]}, "bootstrap-tokens", Status.FAIL),
         ({"bootstrap": [Token("kube-system", "t", "", 0, 0)]}, "bootstrap-tokens", Status.FAIL),
         ({"namespaces": {"a": view.Namespace("a", "")}}, "pod-security", Status.FAIL),
-        ({"namespaces": {"a": view.Namespace("a", "")}, "admission": {"p": True}}, "pod-security", Status.UNKNOWN),
+        ({"namespaces": {"a": view.Namespace("a", "")}, "admission": {"p": True},
+          "pod_policies": {"p"}}, "pod-security", Status.UNKNOWN),
+        ({"namespaces": {"a": view.Namespace("a", "")}, "admission": {"of-nodes": True}}, "pod-security", Status.FAIL),
         ({"namespaces": {"a": view.Namespace("a", "restricted")}}, "pod-security", Status.PASS),
         ({"nodes": {"a": view.NodeFacts("a", True, False, False)}}, "control-plane-taint", Status.NOT_APPLICABLE),
         ({"nodes": {"a": view.NodeFacts("a", True, False, False), "b": view.NodeFacts("b", False, False, False)}},
          "control-plane-taint", Status.FAIL),
         ({"other_policies": {"GlobalNetworkPolicy": 2},
-          "workloads": {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}}, "network-policies",
-         Status.UNKNOWN),
+          "workloads": _BARE}, "network-policies", Status.UNKNOWN),
+        ({"workloads": _BARE}, "network-policies", Status.FAIL),
+        ({"problems": {"other policies": "no"}, "workloads": _BARE}, "network-policies", Status.UNKNOWN),
+        ({"problems": {"groups": "no"}, "workloads": _BARE}, "network-policies", Status.UNKNOWN),
     ],
 )  # fmt: skip
 def test_absent_is_unknown_and_never_a_pass(changes: Object, check: str, status: Status) -> None:
@@ -262,6 +389,19 @@ def test_rows_are_sound() -> None:
         assert one.section in sections
         assert one.cis == tuple(sorted(benchmark.numbers_of(one.id), key=one.cis.index)), one.id
         assert bool(one.remediation) or one.severity is Severity.INFO
+
+
+@pytest.mark.parametrize(("labels", "status"), [("pool=edge", Status.INFO), ("pool=web", Status.FAIL)])
+def test_an_exception_of_the_cluster_selects_nodes_by_their_labels(labels: str, status: Status) -> None:
+    """What a Node shows, of the nodes that a check is about."""
+    of = whole()
+    for name, role in (("a", "node-role.kubernetes.io/control-plane"), ("b", "worker")):
+        collect._node(of, {"metadata": {"name": name, "labels": {role: "", "pool": "edge"}}})
+    one = AuditException(id="cluster/control-plane-taint", selector={"labels": labels}, reason="edge site",
+                         owner="team-edge", expires="2027-06-30")  # fmt: skip
+    found = {one.finding.id: one for one in judged(of, "c", [one]).results}["cluster/control-plane-taint"]
+    assert found.finding.status is status
+    assert ("edge site (team-edge)" in found.finding.observed) is (status is Status.INFO)
 
 
 # -- the nodes' own findings -------------------------------------------------------------------------------------------
