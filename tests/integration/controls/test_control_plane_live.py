@@ -160,6 +160,16 @@ def test_anonymous_requests_are_tried(
         assert found["apiserver/audit-maxage"].observed.startswith("--audit-log-maxage=366")
 
 
+def test_a_refusal_on_one_path_does_not_excuse_another_that_is_open(node: ControlPlane) -> None:
+    file = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+    node.files({"/etc/a.yaml": file + "anonymous: {enabled: true, conditions: [{path: /metrics}]}\n"})
+    with answering({"/api/v1/nodes": (401, ""), "/version": (401, "")}, context=server_context()) as port:
+        node.run("kube-apiserver", "--authentication-config=/etc/a.yaml", listen=(port,))
+        found = node.audit()
+    assert statuses(found, "apiserver/anonymous-live", "apiserver/anonymous") == [PASS, FAIL]
+    assert "/metrics" in found["apiserver/anonymous"].observed
+
+
 def test_flags_come_from_the_component_itself_where_it_answers(node: ControlPlane) -> None:
     flags = '{"flags": {"profiling": "true", "authorization-mode": "[Node,AlwaysAllow]"}}'
     paths = {"/api/v1/nodes": (200, "{}"), "/version": (200, '{"gitVersion": "v1.36.2"}'), "/flagz": (200, flags)}
