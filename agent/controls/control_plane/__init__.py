@@ -5,7 +5,7 @@ What a node without any of them pays is one look at the names of its processes; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent.config.node_sections import ControlPlane
@@ -26,7 +26,8 @@ MANIFESTS = ("/etc/kubernetes/manifests", "/var/lib/rancher/rke2/agent/pod-manif
 class ControlPlaneControl:
     """Observes and judges; plans nothing.
 
-    allows_anything: whether the API server allows a verb that no rule can name; None where it is not to be asked.
+    allows_anything: whether the API server allows a verb that no rule can name. flags: those of the API server at an
+    address and port. Both are None where it is not to be asked.
     """
 
     name = CONTROL
@@ -37,8 +38,9 @@ class ControlPlaneControl:
         host: Host,
         *,
         allows_anything: Callable[[], bool | None] | None = None,
+        flags: Callable[[str, int, str], Mapping[str, str]] | None = None,
     ) -> None:
-        self._config, self._host, self._allows_anything = config, host, allows_anything
+        self._config, self._host, self._allows_anything, self._flags = config, host, allows_anything, flags
 
     def watched(self) -> Sequence[str]:
         """Nothing: files are audited only."""
@@ -56,7 +58,9 @@ class ControlPlaneControl:
             return _line(Status.NOT_APPLICABLE, f"no part of a control plane runs on this node{others}")
         from agent.controls.control_plane.observe import observe  # noqa: PLC0415 - a worker does without
 
-        seen = observe(host, table, probing=self._config.probe, allows_anything=self._allows_anything)
+        seen = observe(
+            host, table, probing=self._config.probe, allows_anything=self._allows_anything, flags=self._flags
+        )
         if seen.seen or seen.manifests:
             return seen
         return _line(Status.NOT_APPLICABLE, "no part of a control plane runs on this node")

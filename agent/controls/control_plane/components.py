@@ -40,6 +40,7 @@ _K3S = {
 READ_ONCE = ("audit-policy-file", "admission-control-config-file", "encryption-provider-config", "config")
 _RELOADED = "encryption-provider-config-automatic-reload"
 _TOLERANCE_SECONDS = 2.0  # a file's time is the kernel's coarse clock, a process's is in ticks since boot
+_CLASSIFIED = "CLASSIFIED"  # what /flagz has for secrets
 _COMPONENT = re.compile("^(kube)?:")
 _HIDDEN = "k3s wipes its arguments from /proc, and sets this itself where its configuration does not"
 # What k3s sets itself to a value that depends on more than its configuration: pkg/daemons/control/server.go.
@@ -83,8 +84,11 @@ class Component:
     def get(self, name: str) -> Setting:
         """The effective value: a bool, a tuple for lists, a mapping for gates, else text."""
         kind = kind_of(self.program, name)
-        if name in self.flagz:
-            return self._parsed(kind, [self.flagz[name].strip("[]").replace(" ", ",")], "flagz")
+        if (shown := self.flagz.get(name, _CLASSIFIED)) != _CLASSIFIED:
+            # pflag shows lists in brackets, a flag that is text here and takes several among them.
+            return self._parsed(
+                kind, [shown[1:-1] if shown.startswith("[") and shown.endswith("]") else shown], "flagz"
+            )
         if self.doubt:
             return Setting(None, "", self.doubt)
         if given := self.flags.all(name):

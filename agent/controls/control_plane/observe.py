@@ -24,12 +24,13 @@ from agent.host.budget import CONFIG_BYTES
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
+# The flags of the API server at an address and port of this node, for the run of it that the text names.
+ReadFlags = Callable[[str, int, str], Mapping[str, str]]
 
 OLD_TLS = "TLS 1.1"
 WEAK_TLS = ("VersionTLS10", "VersionTLS11")
 _PROBES_SECONDS = 10.0  # for all ports of a pass
 _VERSION = re.compile(r"v1\.(\d{1,3})\.")
-_FLAGZ = ("application/json;as=Flagz;v=v1beta1;g=config.k8s.io", "application/json;as=Flagz;v=v1alpha1;g=config.k8s.io")
 _PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.API_SERVER: ("/version", "/api/v1/nodes", "/debug/pprof/"),
     Program.CONTROLLER_MANAGER: ("/healthz", "/metrics", "/debug/pprof/"),
@@ -88,11 +89,12 @@ class Observation:
 
 
 def observe(
-    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None
+    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None,
+    flags: ReadFlags | None = None,
 ) -> Observation:  # fmt: skip
     """One pass. host: within a budget. probing: whether ports are asked."""
     with deadline(_PROBES_SECONDS):
-        seen = [_see(host, one, probing=probing) for one in components.find(host, table.processes)]
+        seen = [_see(host, one, probing, flags) for one in components.find(host, table.processes)]
     running = host.still_running(one.component.process for one in seen)
     kept = tuple(one for one in seen if one.component.process in running)
     manifests = dict(_manifests(host))
@@ -101,7 +103,7 @@ def observe(
     return Observation(host, table, kept, manifests, asked)
 
 
-def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
+def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> ObservedComponent:
     try:
         with host.entry_of(one.process) as entry:
             places = entry.listeners()
@@ -116,9 +118,11 @@ def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
     if reason:
         return ObservedComponent(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
     sockets = tuple(_ask(one.program, address, port) for address, port in places)
-    if one.program is Program.API_SERVER and one.text("tls-min-version") in WEAK_TLS:
-        sockets = tuple(_with_old_tls(socket) for socket in sockets)
-    return ObservedComponent(replace(one, flagz=_flagz(sockets)), sockets)
+    if one.program is Program.API_SERVER:
+        one = replace(one, flagz=_flagz(one, sockets, flags))
+        if one.text("tls-min-version") in WEAK_TLS:
+            sockets = tuple(_with_old_tls(socket) for socket in sockets)
+    return ObservedComponent(one, sockets)
 
 
 def own_network() -> str:
@@ -152,17 +156,13 @@ def target(address: str) -> str:
     return ("127.0.0.1" if ip.version == 4 else "::1") if ip.is_unspecified else address
 
 
-def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
-    """The flags as the component parsed them, where it answers without credentials."""
-    for one in sockets:
-        if not any(answer.status == 200 for path, answer in one.tls.items() if path in ("/metrics", "/api/v1/nodes")):
-            continue  # it would be refused: /flagz is for system:monitoring
-        for accept in _FLAGZ:
-            answer = probe.get(target(one.address), one.port, "/flagz", tls=True, accept=accept)
-            flags = answer.json().get("flags") if answer.status == 200 else None
-            if isinstance(flags, dict):
-                return {str(name).removeprefix("--"): str(value) for name, value in flags.items()}
-    return {}
+def _flagz(one: Component, sockets: Sequence[Socket], flags: ReadFlags | None) -> Mapping[str, str]:
+    """The flags as the API server parsed them, where the agent may read them."""
+    place = next((one for one in sockets if "/version" in one.tls and one.tls["/version"].status is not None), None)
+    if flags is None or place is None:
+        return {}
+    run = f"{one.process.pid} since {one.process.started}"
+    return flags(target(place.address), place.port, run)
 
 
 def _versioned(
