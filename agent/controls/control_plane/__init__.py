@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.config.node_sections import ControlPlane
 from agent.controls.base import Step
 from agent.errors import HostError
-from agent.host import Host, Program
+from agent.host import Host, Process, Program
 from agent.host.budget import Budget
 from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Severity, Status
@@ -51,7 +51,7 @@ class ControlPlaneControl:
         host = self._host.within(Budget())
         table = host.processes(CONTROL_PLANE_PROGRAMS)
         # What `k3s agent` and a worker's kubelite start is found out later, if need be.
-        if not any(_may_have_one(one.program, one.argv) for one in table.processes) and not _manifests(host):
+        if not any(map(may_have_one, table.processes)) and not _manifests(host):
             if table.unverified:
                 return _line(Status.UNKNOWN, f"some processes could not be verified: {table.unverified}")
             others = f"; {table.others} processes with such a name are not the node's own" if table.others else ""
@@ -78,8 +78,11 @@ class ControlPlaneControl:
         return ()
 
 
-def _may_have_one(program: Program, argv: Sequence[str]) -> bool:
-    return program is not Program.K3S or tuple(argv[1:2]) == ("server",)
+def may_have_one(process: Process) -> bool:
+    """Whether a process is a part of a control plane, or may have one inside."""
+    return process.program in CONTROL_PLANE_PROGRAMS and (
+        process.program is not Program.K3S or process.argv[1:2] == ("server",)
+    )
 
 
 def _manifests(host: Host) -> bool:
