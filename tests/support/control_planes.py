@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -118,11 +119,13 @@ class ControlPlane:
         probe: bool = True,
         allows_anything: Callable[[], bool | None] | None = None,
         flags: Callable[[str, int, str], Mapping[str, str]] | None = None,
+        today: str = "2026-11-28",
     ) -> dict[str, Finding]:
         """The control's findings by id, without its name."""
         control = ControlPlaneControl(
-            node_sections.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything, flags=flags
-        )
+            node_sections.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything, flags=flags,
+            wall=datetime.fromisoformat(f"{today}T12:00:00+00:00").timestamp,
+        )  # fmt: skip
         found = base.audit(control).findings
         assert len({finding.id for finding in found}) == len(found)
         for finding in found:

@@ -5,7 +5,9 @@ What a node without any of them pays is one look at the names of its processes; 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.config.node_sections import ControlPlane
@@ -39,8 +41,11 @@ class ControlPlaneControl:
         *,
         allows_anything: Callable[[], bool | None] | None = None,
         flags: Callable[[str, int, str], Mapping[str, str]] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._host, self._allows_anything, self._flags = config, host, allows_anything, flags
+        self._wall = wall
+        self._known: dict[Process, str] = {}
 
     def watched(self) -> Sequence[str]:
         """Nothing: files are audited only."""
@@ -59,8 +64,9 @@ class ControlPlaneControl:
         from agent.controls.control_plane.observe import observe  # noqa: PLC0415 - a worker does without
 
         seen = observe(
-            host, table, probing=self._config.probe, allows_anything=self._allows_anything, flags=self._flags
-        )
+            host, table, probing=self._config.probe, allows_anything=self._allows_anything, flags=self._flags,
+            today=datetime.fromtimestamp(self._wall(), UTC).date(), known=self._known,
+        )  # fmt: skip
         if seen.seen or seen.manifests:
             return seen
         return _line(Status.NOT_APPLICABLE, "no part of a control plane runs on this node")

@@ -61,7 +61,8 @@ class Component:
 
     program: which one. view: the files as it sees them. place: where its flags are set. doubt: why its settings are not
     known at all. hidden: flags that may be set where that is not seen, so that one which is not among the flags is
-    unknown. version: minor version, 0 when unknown. flagz: what it reported itself. embedded: it shares its process.
+    unknown. release: `1.36.2`, `3.6.5-0`, empty when unknown. flagz: what it reported itself. embedded: it shares its
+    process.
     """
 
     program: Program
@@ -71,7 +72,7 @@ class Component:
     place: str
     doubt: str = ""
     hidden: frozenset[str] = frozenset()
-    version: int = 0
+    release: str = ""
     flagz: Mapping[str, str] = field(default_factory=dict)
     embedded: bool = False
 
@@ -80,6 +81,11 @@ class Component:
         """`kube-apiserver (pid 812)`."""
         inside = f" in {self.process.program.value}" if self.embedded else ""
         return f"{self.program.value}{inside} (pid {self.process.pid})"
+
+    @property
+    def version(self) -> int:
+        """The minor version, 0 when it is unknown."""
+        return int(self.release.split(".")[1]) if self.release else 0
 
     def get(self, name: str) -> Setting:
         """The effective value: a bool, a tuple for lists, a mapping for gates, else text."""
@@ -112,7 +118,7 @@ class Component:
         path = self.path(name) if name in READ_ONCE else ""
         if not path or (name == "encryption-provider-config" and self.get(_RELOADED).value is True):
             return ""
-        return _newer(self.view, self.process, path)
+        return newer(self.view, self.process, path)
 
     def _default(self, name: str, kind: Kind) -> Setting:
         default = DEFAULTS[self.program].get(name, "")
@@ -185,7 +191,7 @@ def _view(host: Host, process: Process) -> Host:
     return view
 
 
-def _newer(view: Host, process: Process, *paths: str) -> str:
+def newer(view: Host, process: Process, *paths: str) -> str:
     """Which of the files changed after the process had started, as a reason; empty when none did."""
     for path in paths:
         with contextlib.suppress(HostError):
@@ -211,7 +217,7 @@ def _etcd(host: Host, view: Host, process: Process) -> Component:
     if path := one.flags.text("config-file") or by_environment.get("config-file", ""):
         path = posixpath.join("/", process.cwd, path)
         read = from_etcd_file(one, path)
-        return replace(read, doubt=read.doubt or _newer(view, process, path))
+        return replace(read, doubt=read.doubt or newer(view, process, path))
     unset = [name for name in by_environment if not one.flags.all(name)]
     words = (*kubelet_flags.arguments(given),
              *(Argument(f"--{name}={by_environment[name]}", "environment") for name in unset))  # fmt: skip
@@ -248,7 +254,7 @@ def _microk8s(host: Host, process: Process) -> Iterator[Component]:
     for program, (flag, file) in _MICROK8S.items():
         path = own.text(flag, default=f"{discovery.MICROK8S_ARGS}/{file}")
         try:
-            words, doubt = tuple(discovery.args_file(host, path)), _newer(host, process, path)
+            words, doubt = tuple(discovery.args_file(host, path)), newer(host, process, path)
         except HostError as error:
             words, doubt = (), f"its arguments cannot be read: {error}"
         yield Component(program, process, host, parse(program, words), path, doubt, embedded=True)
@@ -262,7 +268,7 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
     extra: Mapping[str, Sequence[Argument]] = {}
     try:
         place, files, extra = discovery.k3s_extra(host, process, (*_K3S.values(), "data-dir", "d"))
-        doubt = _newer(host, process, *files)
+        doubt = newer(host, process, *files)
     except AgentError as error:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():

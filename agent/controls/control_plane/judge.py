@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers
+from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers, versions
 from agent.controls.control_plane.check import Facts
 from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
@@ -15,7 +15,7 @@ from agent.controls.kubelet.check import CheckResult, Row
 from agent.host import Program
 from agent.model import Finding, Severity, Status, worst_first
 
-CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS)
+CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS, *versions.CHECKS)
 _PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD)
 
 

@@ -52,10 +52,11 @@ def test_a_real_control_plane_comes_out_as_it_is(api: ApiServer, tmp_path: Path)
         "apiserver/service-account": FAIL, "apiserver/etcd": FAIL, "apiserver/audit": FAIL,
         "apiserver/audit-maxage": PASS, "apiserver/encryption": FAIL, "apiserver/profiling": FAIL,
         "apiserver/tls-minimum": PASS, "etcd/tls": FAIL, "etcd/client-certificates": FAIL, "etcd/peer-tls": FAIL,
-        "etcd/pprof": PASS, "scheduler/process": Status.NOT_APPLICABLE,
+        "etcd/pprof": PASS, "apiserver/supported": PASS, "scheduler/process": Status.NOT_APPLICABLE,
     }  # fmt: skip
     assert {id_: found[id_].status for id_ in expected} == expected, [found[id_].observed for id_ in expected]
     assert "in the clear: HTTP 200" in found["etcd/tls"].observed
+    assert found["etcd/supported"].observed.startswith("3.")
 
 
 def _questions(api: ApiServer, folder: Path, token: str = "") -> Questions:
