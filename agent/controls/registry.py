@@ -31,12 +31,14 @@ class Live:
     """What controls may ask beyond the node's own files and processes; None where they may not.
 
     configz: reads the running kubelet's configuration. allows_anything: whether the API server allows a made-up verb.
-    versions: `gitVersion` of the API server and of this node's kubelet. The last two are None when it does not answer.
+    versions: `gitVersion` of the API server and of this node's kubelet. The two are None when it does not answer.
+    flags: of the API server at an address and port of this node, as this run of it parsed them; none when unknown.
     """
 
     configz: Configz | None = None
     allows_anything: Callable[[], bool | None] | None = None
     versions: Callable[[], tuple[str, str] | None] | None = None
+    flags: Callable[[str, int, str], Mapping[str, str]] | None = None
 
 
 NOTHING_LIVE = Live()
@@ -109,7 +111,7 @@ CONTROLS: tuple[ControlSpec, ...] = (
         lambda section, host: seccomp.SeccompControl(section, host, visible=True),
     ),
     ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
-    ControlSpec("control-plane", _Lazy("control_plane", "ControlPlaneControl", "allows_anything")),
+    ControlSpec("control-plane", _Lazy("control_plane", "ControlPlaneControl", "allows_anything", "flags")),
     ControlSpec("certificates", _Lazy("certificates", "CertificatesControl")),
     ControlSpec("version", _Lazy("version", "VersionControl", "versions")),
     ControlSpec("sysctl", _Lazy("sysctl", "SysctlControl")),

@@ -18,7 +18,7 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----",
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
 _MAX_CERTIFICATES = 256
 _OID_COMMON_NAME, _OID_ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
-_UTC_TIME, _VERSION = 0x17, 0xA0
+_UTC_TIME, _VERSION, _BMP_STRING = 0x17, 0xA0, 0x1E
 
 
 class NotACertificate(ValueError):
@@ -103,8 +103,8 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 def _attributes(name: bytes) -> Iterator[tuple[bytes, str]]:
     for _, relative, _ in _elements(name):
         for _, attribute, _ in _elements(relative):
-            (_, oid, _), (_, value, _) = list(_elements(attribute))[:2]
-            yield oid, value.decode(errors="replace")
+            (_, oid, _), (tag, value, _) = list(_elements(attribute))[:2]
+            yield oid, value.decode("utf-16-be" if tag == _BMP_STRING else "utf-8", errors="replace")
 
 
 def _time(tag: int, content: bytes) -> float:

@@ -63,7 +63,7 @@ def serve(
         alive=lambda: daemon.healthy()[0], on_heartbeat=metrics.heartbeat.set,
     )  # fmt: skip
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
-    questions = Questions(kube, node, clock=time.monotonic)
+    questions = Questions(kube, access, node, clock=time.monotonic)
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
     denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop))
 
@@ -81,7 +81,7 @@ def serve(
         store,
         publisher,
         metrics,
-        live=registry.Live(configz, questions.allows_anything, questions.versions),
+        live=registry.Live(configz, questions.allows_anything, questions.versions, questions.flags),
         on_config=on_config,
         on_pass=on_pass,
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads

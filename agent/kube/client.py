@@ -87,7 +87,7 @@ class Kube:
         """One object."""
         return self._object(Request(_operation("GET", "get", resource, name, namespace)))
 
-    def get_raw(self, path: str, accept: str = JSON) -> Any:
+    def get_raw(self, path: str, *, accept: str = JSON) -> Any:
         """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
         request = Request(Operation("GET", "get", "nonresource", path, path), accept=accept)
         return self._caller.call(request, self._patience)

@@ -1,17 +1,22 @@
-"""What controls ask the API server on behalf of the node: which versions run, and whether everything is allowed.
+"""What controls ask the API server on behalf of the node: which versions run, whether everything is allowed, and with
+which flags the API server of this very node runs.
 
 Answers are kept for hours: they change with an upgrade or a restart of the API server, and a question costs a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from agent.errors import KubeError
 from agent.kube.client import Kube
-from agent.kube.errors import ServerError, Stopped, TooManyRequests, Unreachable
+from agent.kube.credentials import Access
+from agent.kube.errors import Refused, ServerError, Stopped, TooManyRequests, Unreachable
 from agent.kube.resources import ACCESS_REVIEWS, NODES
+from agent.kube.retry import RetryPolicy
 
 _Answer = TypeVar("_Answer")
 _SECONDS = 6 * 3600.0
@@ -19,6 +24,10 @@ _ACCESS_SECONDS = 3600.0
 _AFTER_FAILURE_SECONDS = 600.0
 _PATIENCE_SECONDS = 3.0  # a pass waits for it
 # No role can name it: only an authorizer that allows everything, or `*` for every verb and group, allows it.
+# Beta and on from 1.36; alpha in 1.35. Another form is refused with 406.
+_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_MOST_SERVERS = 4
+_ONE_TRY = RetryPolicy(seconds=_PATIENCE_SECONDS, attempts=1, connect_seconds=1.0, read_seconds=2.0)
 _MADE_UP = {"verb": "imagine", "group": "nonexistent.node-hardening.io", "resource": "alwaysallow"}
 
 
@@ -46,8 +55,9 @@ class _Kept(Generic[_Answer]):
 class Questions:
     """Questions to the API server that the agent's access leads to, which may be any of several."""
 
-    def __init__(self, kube: Kube, node: str, *, clock: Callable[[], float]) -> None:
-        self._kube, self._node = kube.within(_PATIENCE_SECONDS), node
+    def __init__(self, kube: Kube, access: Access, node: str, *, clock: Callable[[], float]) -> None:
+        self._kube, self._access, self._node, self._clock = kube.within(_PATIENCE_SECONDS), access, node, clock
+        self._flags: dict[tuple[str, int, str], _Kept[Mapping[str, str]]] = {}
         self._known = _Kept(self._versions, _SECONDS, clock)
         self._allowed = _Kept(self._allows_anything, _ACCESS_SECONDS, clock)
 
@@ -67,6 +77,41 @@ class Questions:
             return self._known()
         except (Unreachable, Stopped, ServerError, TooManyRequests):
             return None
+
+    def flags(self, address: str, port: int, run: str) -> Mapping[str, str]:
+        """The flags of the API server there as it parsed them; none where it does not answer or the right is missing.
+
+        run: names this one run of it. The agent's token goes only to who shows a certificate of the cluster's authority
+        for the name that the agent's own access has; the right to /flagz is opt-in (docs/flagz.yaml).
+        """
+        if len(self._flags) > _MOST_SERVERS:
+            self._flags.clear()
+        key = (address, port, run)
+        if key not in self._flags:
+            self._flags[key] = _Kept(lambda: self._flagz(address, port), _SECONDS, self._clock)
+        try:
+            return self._flags[key]()
+        except KubeError:
+            return {}
+
+    def _flagz(self, address: str, port: int) -> Mapping[str, str]:
+        trust, url = self._access.trust, urlsplit(self._access.server)
+        if trust.insecure or trust.authority is None or url.scheme != "https":
+            return {}  # who answers would be unknown
+        trust = replace(trust, server_name=trust.server_name or url.hostname or "")
+        host = f"[{address}]" if ":" in address else address
+        there = replace(self._access, server=f"https://{host}:{port}", trust=trust, proxy="")
+        kube = Kube(there, node=self._node, patience=_ONE_TRY)
+        try:
+            document = kube.get_raw("/flagz", accept=_FLAGZ)
+        except (ServerError, TooManyRequests):
+            raise
+        except Refused:
+            return {}  # not allowed, or not served: neither changes soon
+        finally:
+            kube.close()  # one connection in hours is not worth keeping
+        flags = document.get("flags") if isinstance(document, dict) else None
+        return {str(name): str(value) for name, value in flags.items()} if isinstance(flags, dict) else {}
 
     def _versions(self) -> tuple[str, str]:
         version = self._kube.get_raw("/version")

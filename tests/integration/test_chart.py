@@ -468,12 +468,13 @@ def test_rights_for_people_are_those_of_docs(helm: Helm) -> None:
     assert sorted(locks) == sorted(lease_names(WORKERS, 1) + lease_names(CONTROL_PLANE, 1) + lease_names("gpu", 1))
 
 
-def test_events_on_pods_need_a_right_of_their_own(helm: Helm) -> None:
-    """Off until asked for; then docs/denial-events.yaml."""
-    plain = objects((ROOT / "docs/denial-events.yaml").read_text())
+@pytest.mark.parametrize(("value", "file"), [("denialEvents", "denial-events.yaml"), ("flagz", "flagz.yaml")])
+def test_what_few_need_is_a_right_of_its_own(helm: Helm, value: str, file: str) -> None:
+    """Off until asked for; then what that file of docs/ has."""
+    plain = objects((ROOT / "docs" / file).read_text())
     without = helm.objects()
     assert not set(plain) & set(without)
-    rendered = helm.objects({"rbac": {"denialEvents": True}})
+    rendered = helm.objects({"rbac": {value: True}})
     assert {key: normalised(item) for key, item in rendered.items() if key not in without} == plain
 
 

@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -113,12 +114,18 @@ class ControlPlane:
             (folder / entry).symlink_to(real.readlink() if entry in ("exe", "cwd") else real)
 
     def audit(
-        self, *, probe: bool = True, allows_anything: Callable[[], bool | None] | None = None
+        self,
+        *,
+        probe: bool = True,
+        allows_anything: Callable[[], bool | None] | None = None,
+        flags: Callable[[str, int, str], Mapping[str, str]] | None = None,
+        today: str = "2026-11-28",
     ) -> dict[str, Finding]:
         """The control's findings by id, without its name."""
         control = ControlPlaneControl(
-            node_sections.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything
-        )
+            node_sections.ControlPlane(probe=probe), Host(self.root), allows_anything=allows_anything, flags=flags,
+            wall=datetime.fromisoformat(f"{today}T12:00:00+00:00").timestamp,
+        )  # fmt: skip
         found = base.audit(control).findings
         assert len({finding.id for finding in found}) == len(found)
         for finding in found:
@@ -130,12 +137,22 @@ class ControlPlane:
 
 
 @contextmanager
-def answering(statuses: Mapping[str, tuple[int, str]], *, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server on loopback that answers GET by path with a status and body, 404 for any other path."""
+def answering(
+    statuses: Mapping[str, tuple[int, str]],
+    *,
+    context: ssl.SSLContext | None = None,
+    seen: list[str | None] | None = None,
+) -> Iterator[int]:
+    """A server on loopback that answers GET by path with a status and body, 404 for any other path.
+
+    seen: gets the credentials of each request.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = statuses.get(self.path, (404, ""))
+            if seen is not None:
+                seen.append(self.headers.get("Authorization"))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

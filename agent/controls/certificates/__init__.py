@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from agent.config.node_sections import Certificates
+from agent.controls import control_plane
 from agent.controls.base import Step
-from agent.controls.kubelet import files
+from agent.controls.kubelet import discovery, effective, files
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.controls.kubelet.files import Group
 from agent.controls.x509 import Certificate, NotACertificate, certificates, has_private_key
 from agent.errors import HostError, HostFileMissing
-from agent.host import Host
+from agent.host import Host, ProcessTable
 from agent.host.budget import Budget
+from agent.host.identity import CONTROL_PLANE_PROGRAMS, NODE_PROGRAMS
 from agent.model import Finding, Severity, Status
 from agent.text import join_limited
 
@@ -35,7 +37,10 @@ _MAX_FILES, _MAX_FOLDERS = 400, 40
 _SUPER_ADMIN = "/etc/kubernetes/super-admin.conf"
 _MASTERS = "system:masters"
 _CLIENT = "kubelet-client-current.pem"
-_EMBEDDED = re.compile(rb'client-certificate-data"?:\s*"?([A-Za-z0-9+/=]{1,65536})')
+_DATA = (b"client-certificate-data", b"certificate-authority-data")
+_EMBEDDED = re.compile(rb'(?:client-certificate|certificate-authority)-data"?:\s*"?([A-Za-z0-9+/=]{1,65536})')
+_REFERRED = re.compile(rb'\b(?:client-certificate|client-key|certificate-authority)"?:\s*["\']?([^\s"\',}]{1,4096})')
+_KUBELET_FLAGS = ("kubeconfig", "tls-cert-file", "tls-private-key-file", "client-ca-file")
 _CONTROL_PLANE = (
     "/etc/kubernetes/pki", "/var/lib/rancher/rke2/server/tls", "/var/lib/rancher/k3s/server/tls", "/var/lib/k0s/pki",
     "/var/snap/microk8s/current/certs", "/system/secrets/kubernetes", "/system/secrets/etcd",
@@ -46,10 +51,21 @@ _AGAIN = "Fix the cause; the next pass checks again."
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A file that a process of the node names. view: the files as it sees them. by: who names it, of which user."""
+
+    view: Host
+    path: str
+    by: str = ""
+    uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """A file with certificates or a private key, or a kubeconfig. problem: why it cannot be read."""
+    """A file with certificates or a private key, or a kubeconfig. problem: why it cannot be read. view: where it is."""
 
     path: str
+    view: Host
     certificates: tuple[Certificate, ...] = ()
     has_key: bool = False
     problem: str = ""
@@ -67,12 +83,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that was found. trouble: what could not be listed."""
+    """Everything that was found. trouble: what could not be listed. owners: who may own keys: root, who names them."""
 
-    host: Host
     items: tuple[Item, ...]
     trouble: tuple[str, ...]
     served: tuple[Served, ...] = ()
+    super_admin: bool = False
+    owners: tuple[int, ...] = (0,)
 
 
 class CertificatesControl:
@@ -90,13 +107,19 @@ class CertificatesControl:
     def observe(self) -> Observation:
         host = self._host.within(Budget())
         trouble: list[str] = []
-        items = tuple(_items(host, trouble))
+        table = host.processes(NODE_PROGRAMS | CONTROL_PLANE_PROGRAMS)
+        trouble += [f"some processes could not be verified: {table.unverified}"] if table.unverified else []
+        named = [*_named_by_kubelets(host, table)]
         served: tuple[Served, ...] = ()
-        if any(item.has_key and item.path.startswith(_CONTROL_PLANE) for item in items):
-            from agent.controls.certificates.live import served_by  # noqa: PLC0415 - a worker does without
+        if any(map(control_plane.may_have_one, table.processes)):
+            from agent.controls.certificates import live  # noqa: PLC0415 - a worker does without
 
-            served = tuple(served_by(host))
-        return Observation(host, items, tuple(trouble), served)
+            parts = live.components_of(host, table)
+            named += live.named_by(parts, trouble)
+            served = tuple(live.served_by(host, parts))
+        items = tuple(_items(host, named, trouble))
+        owners = tuple(sorted({0, *(one.uid for one in named)}))
+        return Observation(items, tuple(trouble), served, host.is_file(_SUPER_ADMIN), owners)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         if not seen.items and not seen.trouble:
@@ -105,8 +128,10 @@ class CertificatesControl:
         now = self._wall()
         found = [self._expiry(seen, now), _masters(seen, now), _super_admin(seen), _rotation(seen, now)]
         found += [_live(seen)] if seen.served else []
-        for group in _groups(seen):
-            found += files.judge(group, files.look(seen.host, group))
+        for group, items in _groups(seen):
+            found += files.judge(
+                group, [one for item in items for one in files.look(item.view, replace(group, paths=(item.path,)))]
+            )
         return found
 
     def plan(self, seen: Observation) -> Sequence[Step]:
@@ -117,7 +142,7 @@ class CertificatesControl:
         row = _row("expiry", Severity.MEDIUM, "No certificate ends soon", "more than 30 days, or as configured")
         known = [(one.not_after - now, item.path) for item in seen.items for one in item.certificates]
         soon = sorted(one for one in known if one[0] < self._config.warn_before)
-        problems = [*seen.trouble, *(f"{item.path}: {item.problem}" for item in seen.items if item.problem)]
+        problems = _problems(seen)
         if soon:
             left = soon[0][0]
             severity = Severity.CRITICAL if left <= 0 else Severity.HIGH if left < _WEEK_SECONDS else Severity.MEDIUM
@@ -137,6 +162,10 @@ def _row(id_: str, severity: Severity, title: str, expected: str) -> Row:
     return Row(id_, title, severity, expected, control=CONTROL, section="K14")
 
 
+def _problems(seen: Observation) -> list[str]:
+    return [*seen.trouble, *(f"{item.path}: {item.problem}" for item in seen.items if item.problem)]
+
+
 def _span(seconds: float) -> str:
     days = round(abs(seconds) / _DAY)
     return f"ended {days} days ago" if seconds <= 0 else f"ends in {days} days"
@@ -150,12 +179,14 @@ def _masters(seen: Observation, now: float) -> Finding:
         step = "Make a new one without that group (kubeadm 1.29 and later does). It cannot be revoked: it is good "
         step += "until it ends or the CA is replaced, so remove every copy."
         return row.finding(CheckResult(Status.FAIL, ", ".join(dict.fromkeys(found)), "files", step))
+    if problems := _problems(seen):
+        return row.finding(CheckResult(Status.UNKNOWN, join_limited(problems, characters=600), "files", _AGAIN))
     return row.finding(CheckResult(Status.PASS, "none", "files"))
 
 
 def _super_admin(seen: Observation) -> Finding:
     row = _row("super-admin", Severity.HIGH, "super-admin.conf is not kept on the node", "not there")
-    if any(item.path == _SUPER_ADMIN for item in seen.items):
+    if seen.super_admin:
         step = f"Move {_SUPER_ADMIN} to a safe place; `kubeadm init phase kubeconfig super-admin` makes another."
         return row.finding(CheckResult(Status.FAIL, f"{_SUPER_ADMIN} is there: it passes every authorization",
                                        _SUPER_ADMIN, step))  # fmt: skip
@@ -194,52 +225,78 @@ def _live(seen: Observation) -> Finding:
     return row.finding(CheckResult(Status.PASS, ", ".join(one.where for one in seen.served), "handshake"))
 
 
-def _groups(seen: Observation) -> Iterator[Group]:
+def _groups(seen: Observation) -> Iterator[tuple[Group, Sequence[Item]]]:
     """Keys wherever they are, whatever they are called; certificates; the administrators' kubeconfigs."""
-    keys = tuple(item.path for item in seen.items if item.has_key)
-    plain = tuple(item.path for item in seen.items if item.certificates and not item.has_key)
-    admins = tuple(path for item in seen.items if (path := item.path).endswith("admin.conf"))
-    base = Group("keys", "", "Private keys, by content", Severity.CRITICAL, 0o600, keys, control=CONTROL,
-                 cis=("1.1.19", "1.1.21"), section="K14", any_group=True)  # fmt: skip
+    base = Group("keys", "", "Private keys, by content", Severity.CRITICAL, 0o600, (), control=CONTROL,
+                 cis=("1.1.19", "1.1.21"), section="K14", owners=seen.owners,
+                 any_group=len(seen.owners) > 1)  # fmt: skip
+    plain = replace(base, mode_id="files", title="Certificates", severity=Severity.MEDIUM, maximum=0o644,
+                    cis=("1.1.19", "1.1.20"))  # fmt: skip
+    admin = replace(base, mode_id="admin", title="The administrators' kubeconfigs", severity=Severity.HIGH,
+                    cis=("1.1.13", "1.1.14"))  # fmt: skip
     kinds = (
-        base,
-        replace(base, mode_id="files", title="Certificates", severity=Severity.MEDIUM, maximum=0o644, paths=plain,
-                cis=("1.1.19", "1.1.20")),
-        replace(base, mode_id="admin", title="The administrators' kubeconfigs", severity=Severity.HIGH, paths=admins,
-                cis=("1.1.13", "1.1.14")),
-    )  # fmt: skip
-    return (replace(group, any_group=False) for group in kinds if group.paths)
+        (base, [item for item in seen.items if item.has_key]),
+        (plain, [item for item in seen.items if item.certificates and not item.has_key]),
+        (admin, [item for item in seen.items if item.path.endswith("admin.conf")]),
+    )
+    return ((group, items) for group, items in kinds if items)
 
 
-def _items(host: Host, trouble: list[str]) -> Iterator[Item]:
-    """Every file of interest, within limits."""
+def _named_by_kubelets(host: Host, table: ProcessTable) -> Iterator[Named]:
+    for launch in discovery.search(host, table).launches:
+        paths = effective.Effective(launch.flags, launch.process.cwd)
+        given = (launch.flags.text(name) for name in _KUBELET_FLAGS)
+        yield from (Named(host, paths.absolute(path), launch.called) for path in given if path)
+
+
+def _items(host: Host, named: Sequence[Named], trouble: list[str]) -> Iterator[Item]:
+    """Every file of interest, within limits, and once."""
     paths = [*_below(host, _FOLDERS, trouble)]
     for folder in _KUBECONFIGS:
         paths += [path for path in _files(host, folder, trouble) if path.endswith((".conf", ".kubeconfig"))]
-    if len(paths) > _MAX_FILES:
-        trouble.append(f"more than {_MAX_FILES} files; the rest was not read")
-    for path in paths[:_MAX_FILES]:
+    pending = [*(Named(host, path) for path in reversed(paths)), *reversed(named)]
+    known: set[tuple[str, int]] = set()
+    while pending:
+        one = pending.pop()
         try:
-            content = host.read_bytes(path, limit_bytes=_FILE_BYTES)
-        except HostFileMissing:
-            continue
+            key = (one.path, one.view.stat(one.path).inode)
+            if key in known:
+                continue
+            if len(known) == _MAX_FILES:
+                trouble.append(f"more than {_MAX_FILES} files; the rest was not read")
+                return
+            known.add(key)
+            content = one.view.read_bytes(one.path, limit_bytes=_FILE_BYTES)
         except HostError as error:
-            yield Item(path, problem=str(error))
+            if one.by or not isinstance(error, HostFileMissing):
+                yield Item(one.path, one.view, problem=f"{error}{f', which {one.by} names' if one.by else ''}")
             continue
-        if item := _item(path, content):
+        if one.by:
+            pending += (replace(one, path=path) for path in _referred(one.path, content))
+        if item := _item(one, content):
             yield item
 
 
-def _item(path: str, content: bytes) -> Item | None:
+def _referred(path: str, content: bytes) -> Iterator[str]:
+    """The files that a kubeconfig names instead of holding their content."""
+    if b"clusters" in content:
+        folder = posixpath.dirname(path)
+        yield from (posixpath.normpath(posixpath.join(folder, found[1].decode(errors="replace")))
+                    for found in _REFERRED.finditer(content))  # fmt: skip
+
+
+def _item(one: Named, content: bytes) -> Item | None:
     """None for a file that is neither."""
     has_key = has_private_key(content) or b"client-key-data" in content
-    embedded = _EMBEDDED.search(content)
+    embedded = [found[1] for found in _EMBEDDED.finditer(content)]
+    if len(embedded) < sum(content.count(key) for key in _DATA):
+        return Item(one.path, one.view, has_key=has_key, problem="the data of one of its certificates cannot be read")
     try:
-        pem = base64.b64decode(embedded[1], validate=True) if embedded else content
+        pem = b"\n".join(base64.b64decode(text, validate=True) for text in embedded) if embedded else content
         found = certificates(pem) if b"BEGIN CERTIFICATE-" in pem or embedded else ()
     except (binascii.Error, NotACertificate) as error:
-        return Item(path, has_key=has_key, problem=str(error))
-    return Item(path, found, has_key) if found or has_key else None
+        return Item(one.path, one.view, has_key=has_key, problem=str(error))
+    return Item(one.path, one.view, found, has_key) if found or has_key else None
 
 
 def _below(host: Host, folders: Sequence[str], trouble: list[str]) -> Iterator[str]:

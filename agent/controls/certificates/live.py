@@ -1,33 +1,63 @@
-"""What the control plane's components serve now, beside what is in the file that each of them names."""
+"""What the control plane's components name and serve now. Paths are those of their own flags and files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterable, Iterator
 
 from agent.bounded_socket import deadline
-from agent.controls.certificates import Served
+from agent.controls.certificates import Named, Served
 from agent.controls.control_plane import components, probe
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import own_network, target
 from agent.controls.x509 import Certificate, NotACertificate, certificates
 from agent.errors import HostError
-from agent.host import Host, Program
+from agent.host import Host, ProcessTable, Program
 from agent.host.budget import CERTIFICATE_BYTES
-from agent.host.identity import CONTROL_PLANE_PROGRAMS
 
 _PROBES_SECONDS = 5.0
 _FLAGS = {Program.API_SERVER: "tls-cert-file", Program.ETCD: "cert-file", Program.CONTROLLER_MANAGER: "tls-cert-file",
           Program.SCHEDULER: "tls-cert-file"}  # fmt: skip
 
 
-def served_by(host: Host) -> Iterator[Served]:
+# How flags end that name certificates, keys and kubeconfigs; what a file holds decides.
+_ENDINGS = ("-file", "certfile", "keyfile", "cafile", "-certificate", "-client-key", "-authority", "kubeconfig")
+_OTHERS = frozenset((
+    "audit-policy-file", "token-auth-file", "config-file", "admission-control-config-file", "tracing-config-file",
+    "egress-selector-config-file", "authorization-policy-file", "oidc-ca-file",
+))  # fmt: skip
+_PAIR = "tls-sni-cert-key"  # certificate,key:names
+
+
+def components_of(host: Host, table: ProcessTable) -> tuple[Component, ...]:
+    """The parts of the control plane that these processes are."""
+    return tuple(components.find(host, table.processes))
+
+
+def named_by(parts: Iterable[Component], trouble: list[str]) -> Iterator[Named]:
+    """Every file that the flags of these components name. trouble: gets the reason where flags are not known."""
+    for one in parts:
+        if one.doubt:
+            trouble.append(f"the files that {one.called} names are unknown: {one.doubt}")
+            continue
+        for name in one.flags.names:
+            texts = [flag.value for flag in one.flags.all(name)]
+            if name == _PAIR:
+                texts = [path for text in texts for path in text.partition(":")[0].split(",")]
+            elif not name.endswith(_ENDINGS) or name in _OTHERS:
+                continue
+            paths = (posixpath.normpath(posixpath.join("/", one.process.cwd, text)) for text in texts if text)
+            yield from (Named(one.view, path, one.called, one.process.uid) for path in paths)
+
+
+def served_by(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
     """One for each component that names a certificate and listens in the agent's network namespace."""
     with deadline(_PROBES_SECONDS):
-        yield from _served(host)
+        yield from _served(host, parts)
 
 
-def _served(host: Host) -> Iterator[Served]:
-    for one in components.find(host, host.processes(CONTROL_PLANE_PROGRAMS).processes):
+def _served(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
+    for one in parts:
         path = "" if one.embedded else one.path(_FLAGS[one.program])
         if not path:
             continue

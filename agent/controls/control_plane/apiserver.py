@@ -25,10 +25,11 @@ _SAFE_ANONYMOUS = (
 def _anonymous(facts: Facts) -> CheckResult:
     on, paths, source = documents.anonymous(facts)
     answers = [one for one in facts.seen.answers("/version") if one[1].status in (200, 401, 403)]
-    if answers and all(answer.status == 401 for _, answer in answers):
+    refused = answers and all(answer.status == 401 for _, answer in answers)
+    if refused and (not on or not paths or documents.only_health(paths)):
         url = answers[0][0]
         return CheckResult(Status.PASS, f"GET {url}: 401, off for all but health checks", source)
-    if answers and not (on and not documents.only_health(paths)):
+    if answers and not refused and not (on and not documents.only_health(paths)):
         url, answer = answers[0]
         observed = f"GET {url}: {answer}, although it is set to be off ({source})"
         return CheckResult(Status.FAIL, observed, source, "Restart kube-apiserver so that it uses its configuration.")
@@ -48,7 +49,7 @@ def _anonymous_live(facts: Facts) -> CheckResult:
         step = "Take system:anonymous and system:unauthenticated out of every binding, and AlwaysAllow out of the "
         return CheckResult(Status.FAIL, f"GET {opened[0]} without credentials: 200, every client reads the cluster",
                            opened[0], step + "authorizers; whoever reached this port knows its secrets.")  # fmt: skip
-    url, answer = answers[0]
+    url, answer = max(answers, key=lambda one: one[1].status or 0)
     status = Status.PASS if answer.status == 401 else Status.INFO
     return CheckResult(status, f"GET {url} without credentials: {answer}", url)
 
@@ -180,8 +181,9 @@ def _at_least(name: str, least: int) -> Judge:
 
 
 def _etcd(facts: Facts) -> CheckResult:
-    names = ("etcd-certfile", "etcd-keyfile", "etcd-cafile", "etcd-servers")
-    *files, servers = (facts.value(one) for one in names)
+    names = ("etcd-certfile", "etcd-keyfile", "etcd-cafile", "etcd-servers", "etcd-servers-overrides")
+    *files, servers, others = (facts.value(one) for one in names)
+    servers = (*servers, *(url for one in others for url in one.partition("#")[2].split(";")))
     plain = [url for url in servers if not url.startswith(("https://", "unix:"))]
     if all(files) and not plain and servers:
         return facts.passed(f"{', '.join(servers)}, with a certificate of its own", *names)

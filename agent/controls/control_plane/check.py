@@ -56,6 +56,8 @@ class Facts:
         """The path and content of the configuration file that a flag names. Raises Unknown."""
         self.value(flag)
         path = self.component.path(flag)
+        if why := self.component.outdated(flag):
+            raise Unknown(f"{why}: restart {self.component.program.value}")
         try:
             content = self.component.view.read_bytes(path, limit_bytes=CONFIG_BYTES)
             tree = yaml_tree.load(content, path, budget=self.component.view.budget)

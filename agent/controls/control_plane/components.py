@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,12 @@ _K3S = {
     Program.SCHEDULER: "kube-scheduler-arg",
     Program.ETCD: "etcd-arg",
 }
+# Read once, at the start. What is read again when it changes: authentication, authorization, certificates.
+READ_ONCE = ("audit-policy-file", "admission-control-config-file", "encryption-provider-config", "config")
+_RELOADED = "encryption-provider-config-automatic-reload"
+_TOLERANCE_SECONDS = 2.0  # a file's time is the kernel's coarse clock, a process's is in ticks since boot
+_CLASSIFIED = "CLASSIFIED"  # what /flagz has for secrets
+_COMPONENT = re.compile("^(kube)?:")
 _HIDDEN = "k3s wipes its arguments from /proc, and sets this itself where its configuration does not"
 # What k3s sets itself to a value that depends on more than its configuration: pkg/daemons/control/server.go.
 _SET_BY_K3S = frozenset((
@@ -54,7 +61,8 @@ class Component:
 
     program: which one. view: the files as it sees them. place: where its flags are set. doubt: why its settings are not
     known at all. hidden: flags that may be set where that is not seen, so that one which is not among the flags is
-    unknown. version: minor version, 0 when unknown. flagz: what it reported itself. embedded: it shares its process.
+    unknown. release: `1.36.2`, `3.6.5-0`, empty when unknown. flagz: what it reported itself. embedded: it shares its
+    process.
     """
 
     program: Program
@@ -64,7 +72,7 @@ class Component:
     place: str
     doubt: str = ""
     hidden: frozenset[str] = frozenset()
-    version: int = 0
+    release: str = ""
     flagz: Mapping[str, str] = field(default_factory=dict)
     embedded: bool = False
 
@@ -74,11 +82,19 @@ class Component:
         inside = f" in {self.process.program.value}" if self.embedded else ""
         return f"{self.program.value}{inside} (pid {self.process.pid})"
 
+    @property
+    def version(self) -> int:
+        """The minor version, 0 when it is unknown."""
+        return int(self.release.split(".")[1]) if self.release else 0
+
     def get(self, name: str) -> Setting:
         """The effective value: a bool, a tuple for lists, a mapping for gates, else text."""
         kind = kind_of(self.program, name)
-        if name in self.flagz:
-            return self._parsed(kind, [self.flagz[name].strip("[]").replace(" ", ",")], "flagz")
+        if (shown := self.flagz.get(name, _CLASSIFIED)) != _CLASSIFIED:
+            # pflag shows lists in brackets, a flag that is text here and takes several among them.
+            return self._parsed(
+                kind, [shown[1:-1] if shown.startswith("[") and shown.endswith("]") else shown], "flagz"
+            )
         if self.doubt:
             return Setting(None, "", self.doubt)
         if given := self.flags.all(name):
@@ -96,6 +112,13 @@ class Component:
         """A setting that is a path, as the component opens it."""
         given = self.text(name)
         return posixpath.normpath(posixpath.join("/", self.process.cwd, given)) if given else ""
+
+    def outdated(self, name: str) -> str:
+        """Why what the file of a flag holds may not be what it runs with; empty when it is."""
+        path = self.path(name) if name in READ_ONCE else ""
+        if not path or (name == "encryption-provider-config" and self.get(_RELOADED).value is True):
+            return ""
+        return newer(self.view, self.process, path)
 
     def _default(self, name: str, kind: Kind) -> Setting:
         default = DEFAULTS[self.program].get(name, "")
@@ -118,7 +141,9 @@ class Component:
             return Setting(tuple(item for item in items if item), source)
         if kind is Kind.MAP:
             pairs = (pair.partition("=") for text in given for pair in text.split(",") if pair.strip())
-            return Setting({name.strip(): value.strip() or "true" for name, _, value in pairs}, source)
+            # Since 1.31 a gate may have its component before it: `kube:AllAlpha=true`, `:AllAlpha=true` in /flagz.
+            named = ((_COMPONENT.sub("", name.strip()), value.strip() or "true") for name, _, value in pairs)
+            return Setting(dict(named), source)
         text = given[-1] if given else ""
         if kind is Kind.BOOLEAN:
             value = kubelet_flags.boolean(text) if text else False
@@ -166,12 +191,23 @@ def _view(host: Host, process: Process) -> Host:
     return view
 
 
+def newer(view: Host, process: Process, *paths: str) -> str:
+    """Which of the files changed after the process had started, as a reason; empty when none did."""
+    for path in paths:
+        with contextlib.suppress(HostError):
+            if view.stat(path).mtime_ns / 1e9 > process.started + _TOLERANCE_SECONDS:
+                return f"{path} changed after it started; unknown whether it runs with that content"
+    return ""
+
+
 # -- etcd --------------------------------------------------------------------------------------------------------------
 
 
 def _etcd(host: Host, view: Host, process: Process) -> Component:
     """Its command line and environment; with a configuration file that alone."""
-    one = _process(view, process, Program.ETCD, kubelet_flags.arguments(process.argv[1:]))
+    # Go's own package flag takes `-name` for `--name`.
+    given = [f"-{word}" if word.startswith("-") and word[1:2] != "-" else word for word in process.argv[1:]]
+    one = _process(view, process, Program.ETCD, kubelet_flags.arguments(given))
     try:
         with host.entry_of(process) as entry:
             environment = entry.environment("ETCD_")
@@ -179,10 +215,12 @@ def _etcd(host: Host, view: Host, process: Process) -> Component:
         return replace(one, doubt=f"its environment (ETCD_*) cannot be read: {error}")
     by_environment = {name[5:].lower().replace("_", "-"): value for name, value in environment.items()}
     if path := one.flags.text("config-file") or by_environment.get("config-file", ""):
-        return from_etcd_file(one, posixpath.join("/", process.cwd, path))
+        path = posixpath.join("/", process.cwd, path)
+        read = from_etcd_file(one, path)
+        return replace(read, doubt=read.doubt or newer(view, process, path))
     unset = [name for name in by_environment if not one.flags.all(name)]
-    given = [Argument(f"--{name}={by_environment[name]}", "environment") for name in unset]
-    words = (*kubelet_flags.arguments(process.argv[1:]), *given)
+    words = (*kubelet_flags.arguments(given),
+             *(Argument(f"--{name}={by_environment[name]}", "environment") for name in unset))  # fmt: skip
     return replace(one, flags=parse(Program.ETCD, words))
 
 
@@ -216,7 +254,7 @@ def _microk8s(host: Host, process: Process) -> Iterator[Component]:
     for program, (flag, file) in _MICROK8S.items():
         path = own.text(flag, default=f"{discovery.MICROK8S_ARGS}/{file}")
         try:
-            words, doubt = tuple(discovery.args_file(host, path)), ""
+            words, doubt = tuple(discovery.args_file(host, path)), newer(host, process, path)
         except HostError as error:
             words, doubt = (), f"its arguments cannot be read: {error}"
         yield Component(program, process, host, parse(program, words), path, doubt, embedded=True)
@@ -229,20 +267,26 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
     place, doubt = discovery.K3S_CONFIG, ""
     extra: Mapping[str, Sequence[Argument]] = {}
     try:
-        place, extra = discovery.k3s_extra(host, process, tuple(_K3S.values()))
+        place, files, extra = discovery.k3s_extra(host, process, (*_K3S.values(), "data-dir", "d"))
+        doubt = newer(host, process, *files)
     except AgentError as error:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():
         words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), extra.get(key, ()))
         one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _SET_BY_K3S,
                         embedded=True)  # fmt: skip
-        etcd_file = f"{discovery.K3S_DATA}/server/db/etcd/config"
+        etcd_file = f"{_data_dir(extra)}/server/db/etcd/config"
         if program is not Program.ETCD:
             yield one
         else:
             with contextlib.suppress(HostError):
                 if host.is_file(etcd_file):
                     yield from_etcd_file(replace(one, doubt=""), etcd_file)
+
+
+def _data_dir(extra: Mapping[str, Sequence[Argument]]) -> str:
+    given = extra.get("data-dir") or extra.get("d") or (Argument(discovery.K3S_DATA),)
+    return posixpath.normpath(given[-1].text)
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go

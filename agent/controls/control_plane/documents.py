@@ -11,7 +11,14 @@ from typing import Any
 from agent.controls.control_plane.check import Facts, Unknown
 
 _HEALTH = frozenset(("/livez", "/readyz", "/healthz"))
+# What must not be logged with its content, and what has to be logged at all: group and resource.
 _DATA = (("", "secrets"), ("", "configmaps"), ("authentication.k8s.io", "tokenreviews"))
+_WRITES = frozenset(("create", "update", "patch", "delete"))
+_EVENTFUL = (*_DATA[:2], ("", "pods/exec"), ("rbac.authorization.k8s.io", "clusterrolebindings"))
+_ALL_USERS = frozenset(("system:authenticated", "system:masters"))
+# A stage at the end of each answered request; watches alone have another one.
+_ANSWERED = "ResponseComplete"
+_BEFORE = "RequestReceived"
 
 
 def anonymous(facts: Facts) -> tuple[bool, tuple[str, ...], str]:
@@ -79,40 +86,65 @@ def audit_gaps(document: Mapping[str, Any], path: str) -> tuple[bool, tuple[str,
     The first rule that matches a request decides; what no rule matches is not logged.
     """
     rules = [mapping(one, f"{path}: rules") for one in sequence(document.get("rules"), path)]
-    if not any(str(rule.get("level")) != "None" for rule in rules):
-        return False, ("no rule logs anything",)
+    omitted = _texts(document, "omitStages")
+    logging = [rule for rule in rules if rule.get("level") != "None" and not _is_silent(rule, omitted)]
+    if not logging:
+        why = "omitStages leaves out every stage of an answered request" if omitted else "no rule logs anything"
+        return False, (why,)
     gaps = list(_leaks(rules))
     every = next((rule for rule in rules if not _narrowed(rule)), None)
-    if every is None or every.get("level") == "None":
+    if every is None or every not in logging:
         gaps.append("requests that no rule names are not logged")
-    if {str(one) for one in sequence(document.get("omitStages"), path)} >= {
-        "RequestReceived",
-        "ResponseComplete",
-        "ResponseStarted",
-    }:
-        gaps.append("omitStages leaves out every stage of an answered request")
+    before = rules if every is None else rules[: rules.index(every)]
+    gaps += (f"changes of {resource} are not logged" for group, resource in _EVENTFUL
+             if _is_dropped([rule for rule in before if _reaches(rule, group, resource)], logging))  # fmt: skip
     return True, tuple(gaps)
 
 
+def _is_silent(rule: Mapping[str, Any], omitted: frozenset[str]) -> bool:
+    """Whether no stage of an answered request is left."""
+    return omitted | _texts(rule, "omitStages") >= {_BEFORE, _ANSWERED}
+
+
 def _leaks(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Every rule that a request for such content may meet counts, up to the one that all of them meet."""
     for group, resource in _DATA:
-        rule = next((one for one in rules if _covers(one, group, resource)), None)
-        if rule is not None and rule.get("level") in ("Request", "RequestResponse"):
-            yield f"{resource} are logged with their content ({rule['level']})"
+        for rule in rules:
+            if not _reaches(rule, group, resource):
+                continue
+            verbs = _texts(rule, "verbs")
+            has_body = not verbs or bool(verbs & {"create", "update", "patch", "*"})
+            if rule.get("level") == "RequestResponse" or (rule.get("level") == "Request" and has_body):
+                yield f"{resource} are logged with their content ({rule['level']})"
+                break
+            if not any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces")):
+                break
 
 
-def _covers(rule: Mapping[str, Any], group: str, resource: str) -> bool:
-    """Whether a rule is the one for all requests to that resource."""
-    if not _narrowed(rule):
-        return True
-    if any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces", "nonResourceURLs")):
-        return False
-    for one in sequence(rule.get("resources"), "resources of a rule"):
-        if mapping(one, "resources of a rule").get("group", "") in (group, "*") and not one.get("resourceNames"):
-            names = sequence(one.get("resources"), "resources of a rule")
-            if not names or resource in names or "*" in names:
-                return True
+def _is_dropped(rules: Sequence[Mapping[str, Any]], logging: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first of these rules that takes changes by every user does not log them."""
+    for rule in rules:
+        verbs, groups = _texts(rule, "verbs"), _texts(rule, "userGroups")
+        by_everyone = not rule.get("users") and not rule.get("namespaces") and (not groups or groups & _ALL_USERS)
+        if by_everyone and (not verbs or verbs & _WRITES):
+            return rule not in logging
     return False
+
+
+def _reaches(rule: Mapping[str, Any], group: str, resource: str) -> bool:
+    """Whether a rule takes requests to that resource, of some users at least."""
+    where = "resources of a rule"
+    given = [mapping(one, where) for one in sequence(rule.get("resources"), where)]
+    if not given:
+        return not rule.get("nonResourceURLs")
+    base, _, below = resource.partition("/")
+    names_of_it = {"*", resource, *((f"{base}/*", f"*/{below}") if below else ())}
+    matching = [one for one in given if one.get("group", "") in (group, "*") and not one.get("resourceNames")]
+    return any(not names or names & names_of_it for names in (_texts(one, "resources") for one in matching))
+
+
+def _texts(given: Mapping[str, Any], key: str) -> frozenset[str]:
+    return frozenset(str(one) for one in sequence(given.get(key), key))
 
 
 def _narrowed(rule: Mapping[str, Any]) -> bool:

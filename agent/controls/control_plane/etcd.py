@@ -53,8 +53,7 @@ def _clear(*, peers: bool) -> Judge:
             if answer is not None and answer.status is not None:
                 observed = f"GET http://{one}{_VERSION} in the clear: {answer}"
                 return facts.failed(observed, fix, name)
-        plain = [url for url in _urls(facts, name) if not url.startswith(("https://", "unixs://", "unix://"))]
-        if plain:
+        if plain := _clear_urls(facts, peers=peers):
             return facts.failed(f"in the clear: {', '.join(plain)}", fix, name)
         given = all(facts.value(f"{prefix}{file}") for file in ("cert-file", "key-file"))
         auto = facts.value(f"{prefix}auto-tls")
@@ -63,6 +62,12 @@ def _clear(*, peers: bool) -> Judge:
         return facts.passed(f"TLS on {', '.join(_urls(facts, name))}{_how(facts)}", name)
 
     return judge
+
+
+def _clear_urls(facts: Facts, *, peers: bool) -> list[str]:
+    names = ("listen-peer-urls",) if peers else ("listen-client-urls", "listen-client-http-urls")
+    urls = [url for name in names for url in _urls(facts, name)]
+    return [url for url in urls if not url.startswith(("https://", "unixs://", "unix://"))]
 
 
 def _mutual(*, peers: bool) -> Judge:
@@ -84,6 +89,8 @@ def _mutual(*, peers: bool) -> Judge:
             return facts.passed(f"refused without a client certificate on {places}", *names)
         asked, trusted = (facts.value(name) for name in names)
         observed = f"{shown(names[0], asked)}, {shown(names[1], trusted)}"
+        if plain := _clear_urls(facts, peers=peers):
+            return facts.failed(f"in the clear, where no certificate is asked for: {', '.join(plain)}", fix, *names)
         # A CA alone is enough for etcd to ask for certificates: pkg/transport/listener.go.
         if trusted:
             return facts.passed(f"{observed}{_how(facts)}", *names)
@@ -122,8 +129,8 @@ def _metrics(facts: Facts) -> CheckResult:
     urls, ports = _urls(facts, name), _ports(facts, name)
     if not urls:
         return facts.passed("metrics are served with the clients' URLs only", name)
-    clear = [one for one in facts.seen.sockets if one.port in ports and one.plain.get(_VERSION)]
-    outside = [str(one) for one in clear if _is_open(one.address)]
+    answers = [(one, one.plain.get(_VERSION)) for one in facts.seen.sockets if one.port in ports]
+    outside = [str(one) for one, clear in answers if clear and clear.status is not None and _is_open(one.address)]
     outside += [url for url in urls if url.startswith("http:") and _is_open(urlsplit(url).hostname or "")]
     if outside:
         fix = facts.fix(f"Set --{name}=http://127.0.0.1:2381")

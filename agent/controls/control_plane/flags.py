@@ -30,6 +30,7 @@ DEFAULTS: Mapping[Program, Mapping[str, str | Changed]] = {
         "anonymous-auth": _TRUE, "authorization-mode": "", "enable-admission-plugins": "",
         "disable-admission-plugins": "", "admission-control": "", "admission-control-config-file": "",
         "authentication-config": "", "authorization-config": "", "token-auth-file": "", "etcd-servers": "",
+        "etcd-servers-overrides": "", "encryption-provider-config-automatic-reload": "",
         "kubelet-client-certificate": "", "kubelet-client-key": "", "kubelet-certificate-authority": "",
         "profiling": _TRUE, "audit-log-path": "", "audit-policy-file": "", "audit-webhook-config-file": "",
         "audit-log-maxage": (36, "0", "366"), "audit-log-maxbackup": (36, "0", "100"), "audit-log-maxsize": "100",
@@ -65,12 +66,12 @@ DEFAULTS: Mapping[Program, Mapping[str, str | Changed]] = {
 _BOOLEANS = """
     anonymous-auth profiling service-account-lookup service-account-extend-token-expiration enable-bootstrap-token-auth
     allow-privileged use-service-account-credentials client-cert-auth peer-client-cert-auth auto-tls peer-auto-tls
-    enable-pprof
+    enable-pprof encryption-provider-config-automatic-reload
 """
 BOOLEANS = frozenset(_BOOLEANS.split())
 _LISTS = """
     authorization-mode enable-admission-plugins disable-admission-plugins admission-control etcd-servers
-    tls-cipher-suites requestheader-allowed-names authorization-always-allow-paths controllers
+    etcd-servers-overrides tls-cipher-suites requestheader-allowed-names authorization-always-allow-paths controllers
 """
 _MAPS = frozenset(("feature-gates", "runtime-config"))
 

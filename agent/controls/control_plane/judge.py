@@ -6,21 +6,17 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers
+from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers, versions
 from agent.controls.control_plane.check import Facts
+from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
 from agent.controls.kubelet import files as file_checks
 from agent.controls.kubelet.check import CheckResult, Row
-from agent.errors import HostError
 from agent.host import Program
 from agent.model import Finding, Severity, Status, worst_first
 
-CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS)
+CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS, *versions.CHECKS)
 _PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD)
-# Read once, at the start. What is read again when it changes: authentication, authorization, certificates.
-_READ_ONCE = ("audit-policy-file", "admission-control-config-file", "encryption-provider-config", "config",
-              "config-file")  # fmt: skip
-_TOLERANCE_SECONDS = 2.0
 
 
 def findings(seen: Observation) -> Iterator[Finding]:
@@ -83,17 +79,8 @@ def _drift(facts: Facts) -> CheckResult:
         if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
-    newer = []
-    for name in _READ_ONCE:
-        try:
-            path = one.path(name)
-            if path and one.view.stat(path).mtime_ns / 1e9 > one.process.started + _TOLERANCE_SECONDS:
-                newer.append(path)
-        except (HostError, KeyError):
-            continue
-    if newer:
-        observed = f"changed after it started: {', '.join(newer)}; unknown whether it runs with that content"
-        return CheckResult(Status.UNKNOWN, observed, one.called, f"Restart {one.program.value}.")
+    if newer := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
+        return CheckResult(Status.UNKNOWN, newer, one.called, f"Restart {one.program.value}.")
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)
 
 

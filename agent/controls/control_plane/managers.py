@@ -14,6 +14,7 @@ from agent.model import Severity, Status
 
 HIGH, MEDIUM, LOW, INFO = Severity.HIGH, Severity.MEDIUM, Severity.LOW, Severity.INFO
 _PPROF = "/debug/pprof/"
+_INNER = ("/metrics", "/debug", "/configz", "/flagz", "/statusz")
 _ROTATE = "RotateKubeletServerCertificate"
 
 
@@ -57,7 +58,7 @@ def _open_paths(facts: Facts) -> CheckResult:
     opened = [url for path in ("/metrics", _PPROF) for url, answer in facts.seen.answers(path) if answer.status == 200]
     if opened:
         return facts.failed(f"without credentials: {', '.join(opened)} (200)", fix, name)
-    if wide := [path for path in paths if "*" in path or path.startswith(("/metrics", "/debug", "/configz"))]:
+    if wide := [path for path in paths if "*" in path or path.startswith(_INNER)]:
         return facts.failed(f"open to everybody: {', '.join(wide)}", fix, name)
     return facts.passed(shown(name, paths), name)
 

@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
 from agent.errors import AgentError, HostError, HostFileMissing
-from agent.host import Host, ProcessTable, Program
+from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
+# The flags of the API server at an address and port of this node, for the run of it that the text names.
+ReadFlags = Callable[[str, int, str], Mapping[str, str]]
 
 OLD_TLS = "TLS 1.1"
 WEAK_TLS = ("VersionTLS10", "VersionTLS11")
 _PROBES_SECONDS = 10.0  # for all ports of a pass
-_VERSION = re.compile(r"v1\.(\d{1,3})\.")
-_FLAGZ = ("application/json;as=Flagz;v=v1beta1;g=config.k8s.io", "application/json;as=Flagz;v=v1alpha1;g=config.k8s.io")
+_RELEASE = re.compile(r"(?<![\d.])\d\.\d{1,3}\.\d{1,3}[^\s@]{0,80}")
 _PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.API_SERVER: ("/version", "/api/v1/nodes", "/debug/pprof/"),
     Program.CONTROLLER_MANAGER: ("/healthz", "/metrics", "/debug/pprof/"),
@@ -74,10 +76,12 @@ class ObservedComponent:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The control plane as found. manifests: static pod manifests by program. allows_anything: None when unknown."""
+    """The control plane as found on that day. manifests: static pod manifests by program. allows_anything: None when
+    unknown."""
 
     host: Host
     table: ProcessTable
+    today: date
     seen: tuple[ObservedComponent, ...] = ()
     manifests: Mapping[Program, str] = field(default_factory=dict)
     allows_anything: bool | None = None
@@ -88,20 +92,24 @@ class Observation:
 
 
 def observe(
-    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None
+    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None,
+    flags: ReadFlags | None, today: date, known: dict[Process, str],
 ) -> Observation:  # fmt: skip
-    """One pass. host: within a budget. probing: whether ports are asked."""
+    """One pass. host: within a budget. probing: whether ports are asked. known: what programs printed of their version,
+    from pass to pass."""
     with deadline(_PROBES_SECONDS):
-        seen = [_see(host, one, probing=probing) for one in components.find(host, table.processes)]
+        seen = [_see(host, one, probing, flags) for one in components.find(host, table.processes)]
     running = host.still_running(one.component.process for one in seen)
     kept = tuple(one for one in seen if one.component.process in running)
     manifests = dict(_manifests(host))
-    kept = tuple(replace(one, component=_versioned(one, kept, manifests, host)) for one in kept)
+    kept = tuple(replace(one, component=_versioned(one, kept, manifests, host, known)) for one in kept)
+    for ended in known.keys() - {one.component.process for one in kept}:
+        del known[ended]
     asked = allows_anything() if allows_anything is not None and kept else None
-    return Observation(host, table, kept, manifests, asked)
+    return Observation(host, table, today, kept, manifests, asked)
 
 
-def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
+def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> ObservedComponent:
     try:
         with host.entry_of(one.process) as entry:
             places = entry.listeners()
@@ -116,9 +124,11 @@ def _see(host: Host, one: Component, *, probing: bool) -> ObservedComponent:
     if reason:
         return ObservedComponent(one, tuple(Socket(address, port, {}, {}) for address, port in places), reason)
     sockets = tuple(_ask(one.program, address, port) for address, port in places)
-    if one.program is Program.API_SERVER and one.text("tls-min-version") in WEAK_TLS:
-        sockets = tuple(_with_old_tls(socket) for socket in sockets)
-    return ObservedComponent(replace(one, flagz=_flagz(sockets)), sockets)
+    if one.program is Program.API_SERVER:
+        one = replace(one, flagz=_flagz(one, sockets, flags))
+        if one.text("tls-min-version") in WEAK_TLS:
+            sockets = tuple(_with_old_tls(socket) for socket in sockets)
+    return ObservedComponent(one, sockets)
 
 
 def own_network() -> str:
@@ -152,37 +162,41 @@ def target(address: str) -> str:
     return ("127.0.0.1" if ip.version == 4 else "::1") if ip.is_unspecified else address
 
 
-def _flagz(sockets: Sequence[Socket]) -> Mapping[str, str]:
-    """The flags as the component parsed them, where it answers without credentials."""
-    for one in sockets:
-        if not any(answer.status == 200 for path, answer in one.tls.items() if path in ("/metrics", "/api/v1/nodes")):
-            continue  # it would be refused: /flagz is for system:monitoring
-        for accept in _FLAGZ:
-            answer = probe.get(target(one.address), one.port, "/flagz", tls=True, accept=accept)
-            flags = answer.json().get("flags") if answer.status == 200 else None
-            if isinstance(flags, dict):
-                return {str(name).removeprefix("--"): str(value) for name, value in flags.items()}
-    return {}
+def _flagz(one: Component, sockets: Sequence[Socket], flags: ReadFlags | None) -> Mapping[str, str]:
+    """The flags as the API server parsed them, where the agent may read them."""
+    place = next((one for one in sockets if "/version" in one.tls and one.tls["/version"].status is not None), None)
+    if flags is None or place is None:
+        return {}
+    run = f"{one.process.pid} since {one.process.started}"
+    return flags(target(place.address), place.port, run)
 
 
 def _versioned(
-    one: ObservedComponent, seen: Iterable[ObservedComponent], manifests: Mapping[Program, str], host: Host
-) -> Component:
-    """With the minor version: its own answer, its manifest's image, or what the API server of this node answers."""
-    program = one.component.program
-    answers = [answer.json().get("gitVersion") for _, answer in one.answers("/version")]
-    image = _image(host, manifests.get(program, ""))
-    if program is not Program.ETCD and not (image or any(answers)):
-        answers += [answer.json().get("gitVersion") for other in seen for _, answer in other.answers("/version")]
-    if one.component.program is Program.API_SERVER and not (image or any(answers)):
-        answers.append(_program_version(host, one.component))
-    texts = [str(text) for text in (*answers, image) if text]
-    found = next((match for text in texts if (match := _VERSION.search(text))), None)
-    return replace(one.component, version=int(found[1]) if found else 0)
+    one: ObservedComponent, seen: Iterable[ObservedComponent], manifests: Mapping[Program, str], host: Host,
+    known: dict[Process, str],
+) -> Component:  # fmt: skip
+    """With its version: by its own answer, by the image of the manifest that it was started from, or by its program.
+
+    What shares a process with the API server has the API server's version.
+    """
+    component = one.component
+    own = [other for other in seen if other.component.process == component.process]
+    texts = [answer.json().get("etcdserver" if component.program is Program.ETCD else "gitVersion")
+             for other in (own if component.program is not Program.ETCD else [one])
+             for _, answer in other.answers("/version")]  # fmt: skip
+    manifest = manifests.get(component.program, "")
+    if manifest and not component.embedded and not components.newer(host, component.process, manifest):
+        texts.append(_image(host, manifest).partition("@")[0].rpartition(":")[2])
+    if not any(texts) and not component.embedded:
+        if component.process not in known:
+            known[component.process] = _program_version(host, component)
+        texts.append(known[component.process])
+    found = next((match for text in texts if text and (match := _RELEASE.search(str(text)))), None)
+    return replace(component, release=found[0] if found else "")
 
 
 def _program_version(host: Host, one: Component) -> str:
-    """What `kube-apiserver --version` prints, where its program is this node's own file and not a container's."""
+    """What its program prints with --version, where it is this node's own file and not a container's."""
     try:
         with host.entry_of(one.process) as entry:
             path = entry.executable()

@@ -49,10 +49,10 @@ class Response:
         return found if isinstance(found, dict) else {}
 
 
-def get(address: str, port: int, path: str, *, tls: bool, accept: str = "*/*", newest: Any = None) -> Response:
+def get(address: str, port: int, path: str, *, tls: bool, newest: Any = None) -> Response:
     """One GET without credentials. newest: the newest version of TLS that is offered. Never raises."""
     host = f"[{address}]" if ":" in address else address
-    lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", f"Accept: {accept}",
+    lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Accept: */*",
              "User-Agent: node-hardening-agent")  # fmt: skip
     handshake, certificate = False, None
     context = _context(newest) if tls else None

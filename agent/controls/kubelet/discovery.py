@@ -220,15 +220,19 @@ def _k3s_cli(host: Host, unit: str, role: str, visible: Sequence[str]) -> tuple[
     return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=switches, valued=_K3S_VALUED), doubt
 
 
-def k3s_extra(host: Host, process: Process, names: Sequence[str]) -> tuple[str, Mapping[str, Sequence[Argument]]]:
-    """The arguments that `k3s server` passes on by these names, and its configuration file. Raises AgentError."""
+def k3s_extra(
+    host: Host, process: Process, names: Sequence[str]
+) -> tuple[str, Sequence[str], Mapping[str, Sequence[Argument]]]:
+    """What `k3s server` is given by these names; before it its configuration file, and all the files of it that are
+    there. Raises AgentError."""
     cli, doubt = _k3s_cli(host, process.unit or "k3s.service", "server", process.argv[2:])
     if doubt:
         raise HostError(doubt)
     config = cli.text("config", "c", default=K3S_CONFIG)
-    settings = _k3s_config(host, _k3s_files(host, config))
+    files = _k3s_files(host, config)
+    settings = _k3s_config(host, files)
     given = {name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ()) for name in names}
-    return config, given
+    return config, files, given
 
 
 def _k3s_files(host: Host, path: str) -> tuple[str, ...]:

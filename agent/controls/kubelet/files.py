@@ -35,6 +35,7 @@ _SOCKETS = (
     "/run/k3s/containerd/containerd.sock",
     "/var/snap/microk8s/common/run/containerd.sock",
 )
+_SOCKET_MODE = 0o775
 _KEYS = (".key", ".pem")
 _PLUGINS = (".conf", ".conflist", ".json", "kubeconfig")
 _K3S_CNI = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
@@ -115,7 +116,7 @@ def groups(host: Host, view: Host, launch: Launch | None, effective: Effective |
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
         Group("file/cni", "", "The CNI configuration", medium, 0o600, plugins, plugins_trouble, cis=_CNI_NUMBERS),
-        Group("file/socket", "", "The runtime's sockets", high, 0o775, sockets, any_group=True),
+        Group("file/socket", "", "The runtime's sockets", high, _SOCKET_MODE, sockets, any_group=True),
     )
 
 
@@ -141,7 +142,7 @@ def judge(group: Group, found_files: Sequence[FoundFile]) -> tuple[Finding, ...]
 
 def _finding(group: Group, id_: str, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
     owned = ("root" if group.owners == (0,) else "its user") if group.any_group else "root:root"
-    allowed = "not world-writable" if group.any_group else f"{group.maximum:04o} or less"
+    allowed = "not world-writable" if group.maximum == _SOCKET_MODE else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
     what = " and ".join(["mode"] * mode + ["owner"] * owner)
     row = Row(id_, f"{group.title}: {what}", group.severity, expected,

@@ -7,7 +7,7 @@ https://github.com/spf13/pflag, https://kubernetes.io/docs/reference/command-lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 # Every boolean flag that a kubelet of 1.20 or later knew, cAdvisor's and klog's among them.
@@ -70,6 +70,11 @@ class Flags:
         for flag in given:
             by_name.setdefault(flag.name, []).append(flag)
         self._given: Mapping[str, Sequence[Flag]] = by_name
+
+    @property
+    def names(self) -> Collection[str]:
+        """Every flag that is given."""
+        return self._given.keys()
 
     def all(self, name: str) -> Sequence[Flag]:
         """Every occurrence, in order."""

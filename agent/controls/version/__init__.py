@@ -41,6 +41,7 @@ _SUPPORTED = Row("supported", "Upstream supports the kubelet's version", Severit
 _SKEWED = Row("skew", "The kubelet is not too far from the API server", Severity.HIGH,
               "not newer, and at most three minor versions older", control=CONTROL, section="A3")  # fmt: skip
 _AGAIN = "Fix the cause; the next pass checks again."
+TOO_OLD = "Upgrade the agent: its table is too old."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +124,27 @@ def _minor(version: str) -> int | None:
 
 
 def _supported(seen: Observation, today: date) -> CheckResult:
-    minor = _minor(seen.kubelet)
-    if minor is None:
+    if _minor(seen.kubelet) is None:
         return _without(seen, "the kubelet's version", seen.kubelet)
-    last = max(SUPPORT)
+    return support(seen.kubelet, today)
+
+
+def support(version: str, today: date) -> CheckResult:
+    """Whether upstream supports a version of Kubernetes (`v1.36.2`) on that day."""
+    minor, last = _minor(version) or 0, max(SUPPORT)
     if minor > last or (minor not in SUPPORT and minor > min(SUPPORT)):
         if today > SUPPORT[last][1] + _OUTDATED_TABLE:
-            observed = f"{seen.kubelet} is newer than the table of {TABLE_DATE}"
-            return CheckResult(Status.UNKNOWN, observed, "table", "Upgrade the agent: its table is too old.")
-        return CheckResult(Status.INFO, f"{seen.kubelet} is newer than the table of {TABLE_DATE}", "table")
+            observed = f"{version} is newer than the table of {TABLE_DATE}"
+            return CheckResult(Status.UNKNOWN, observed, "table", TOO_OLD)
+        return CheckResult(Status.INFO, f"{version} is newer than the table of {TABLE_DATE}", "table")
     if minor not in SUPPORT:
-        return _ended(seen.kubelet, f"before {SUPPORT[min(SUPPORT)][1]}")
+        return _ended(version, f"before {SUPPORT[min(SUPPORT)][1]}")
     maintenance, end = SUPPORT[minor]
     if today > end:
-        return _ended(seen.kubelet, f"on {end}")
+        return _ended(version, f"on {end}")
     if today >= maintenance:
-        return CheckResult(Status.INFO, f"{seen.kubelet}: maintenance only, upstream's end of life is {end}", "table")
-    return CheckResult(Status.PASS, f"{seen.kubelet}: supported until {end}", "table")
+        return CheckResult(Status.INFO, f"{version}: maintenance only, upstream's end of life is {end}", "table")
+    return CheckResult(Status.PASS, f"{version}: supported until {end}", "table")
 
 
 def _ended(version: str, when: str) -> CheckResult:

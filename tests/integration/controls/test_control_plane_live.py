@@ -160,14 +160,42 @@ def test_anonymous_requests_are_tried(
         assert found["apiserver/audit-maxage"].observed.startswith("--audit-log-maxage=366")
 
 
-def test_flags_come_from_the_component_itself_where_it_answers(node: ControlPlane) -> None:
-    flags = '{"flags": {"profiling": "true", "authorization-mode": "[Node,AlwaysAllow]"}}'
-    paths = {"/api/v1/nodes": (200, "{}"), "/version": (200, '{"gitVersion": "v1.36.2"}'), "/flagz": (200, flags)}
-    with answering(paths, context=server_context()) as port:
-        node.run("kube-apiserver", *API_SERVER, listen=(port,))
+def test_a_refusal_on_one_path_does_not_excuse_another_that_is_open(node: ControlPlane) -> None:
+    file = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+    node.files({"/etc/a.yaml": file + "anonymous: {enabled: true, conditions: [{path: /metrics}]}\n"})
+    with answering({"/api/v1/nodes": (401, ""), "/version": (401, "")}, context=server_context()) as port:
+        node.run("kube-apiserver", "--authentication-config=/etc/a.yaml", listen=(port,))
         found = node.audit()
-    assert statuses(found, "apiserver/profiling", "apiserver/always-allow") == [FAIL, FAIL]
+    assert statuses(found, "apiserver/anonymous-live", "apiserver/anonymous") == [PASS, FAIL]
+    assert "/metrics" in found["apiserver/anonymous"].observed
+
+
+def test_flags_come_from_the_api_server_itself_where_the_agent_may_read_them(node: ControlPlane) -> None:
+    flags = {"profiling": "true", "authorization-mode": "[Node,AlwaysAllow]", "service-account-key-file": "[]",
+             "token-auth-file": "CLASSIFIED"}  # fmt: skip
+    asked = []
+
+    def read(address: str, port: int, run: str) -> Mapping[str, str]:
+        asked.append((address, port, run.partition(" ")[0]))
+        return flags
+
+    with answering({"/version": (401, "")}, context=server_context()) as port:
+        pid = node.run("kube-apiserver", *API_SERVER, listen=(port,))
+        found = node.audit(flags=read)
+        assert asked == [("127.0.0.1", port, str(pid))]
+    ids = ("apiserver/profiling", "apiserver/always-allow", "apiserver/token-key", "apiserver/token-file")
+    assert statuses(found, *ids) == [FAIL, FAIL, FAIL, PASS]
     assert "flagz" in found["apiserver/profiling"].source
+    assert "flagz" not in found["apiserver/token-file"].source
+
+
+def test_nothing_is_asked_of_a_server_without_tls(node: ControlPlane) -> None:
+    def read(address: str, port: int, run: str) -> Mapping[str, str]:
+        raise AssertionError(port)
+
+    with answering({"/version": (200, "{}")}) as port:
+        node.run("kube-apiserver", *API_SERVER, listen=(port,))
+        assert node.audit(flags=read)["apiserver/profiling"].status is PASS
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from agent.errors import KubeError
 from agent.kube.access import find
 from agent.kube.client import Kube
+from agent.kube.credentials import Trust, direct
 from agent.kube.questions import Questions
 from agent.model import Status
-from tests.support.apiservers import ApiServer, Client
-from tests.support.control_planes import ControlPlane
+from tests.support.agents import eventually
+from tests.support.apiservers import ApiServer, Client, make_certificates
+from tests.support.control_planes import ControlPlane, answering, server_context
 
 PASS, FAIL, INFO = Status.PASS, Status.FAIL, Status.INFO
 
@@ -48,15 +52,64 @@ def test_a_real_control_plane_comes_out_as_it_is(api: ApiServer, tmp_path: Path)
         "apiserver/service-account": FAIL, "apiserver/etcd": FAIL, "apiserver/audit": FAIL,
         "apiserver/audit-maxage": PASS, "apiserver/encryption": FAIL, "apiserver/profiling": FAIL,
         "apiserver/tls-minimum": PASS, "etcd/tls": FAIL, "etcd/client-certificates": FAIL, "etcd/peer-tls": FAIL,
-        "etcd/pprof": PASS, "scheduler/process": Status.NOT_APPLICABLE,
+        "etcd/pprof": PASS, "apiserver/supported": PASS, "scheduler/process": Status.NOT_APPLICABLE,
     }  # fmt: skip
     assert {id_: found[id_].status for id_ in expected} == expected, [found[id_].observed for id_ in expected]
     assert "in the clear: HTTP 200" in found["etcd/tls"].observed
+    assert found["etcd/supported"].observed.startswith("3.")
 
 
 def _questions(api: ApiServer, folder: Path, token: str = "") -> Questions:
     access = find({}, kubeconfig=str(api.kubeconfig(folder / "kubeconfig", token)))
-    return Questions(Kube(access, node="n1"), "n1", clock=time.monotonic)
+    return Questions(Kube(access, node="n1"), access, "n1", clock=time.monotonic)
+
+
+def _port(api: ApiServer) -> int:
+    return urlsplit(api.url).port or 0
+
+
+@pytest.mark.real_only
+def test_flags_are_read_with_the_opt_in_right_alone(
+    api: ApiServer, client: Client, unique: str, tmp_path: Path
+) -> None:
+    """By a service account, as an agent is one."""
+    account = {"metadata": {"name": unique}}
+    assert client.post("/api/v1/namespaces/default/serviceaccounts", account).ok
+    made = client.post(f"/api/v1/namespaces/default/serviceaccounts/{unique}/token", {"spec": {}})
+    token = made.json()["status"]["token"]
+    assert _questions(api, tmp_path, token).flags("127.0.0.1", _port(api), "1") == {}
+    role, binding = yaml.safe_load_all(Path("docs/flagz.yaml").read_text())
+    binding["subjects"][0] |= {"name": unique, "namespace": "default"}
+    objects = {"clusterroles": role, "clusterrolebindings": binding}
+    for plural, body in objects.items():
+        assert client.post(f"/apis/rbac.authorization.k8s.io/v1/{plural}", body).ok
+    try:
+        flags = eventually(lambda: _questions(api, tmp_path, token).flags("127.0.0.1", _port(api), "1"), what="flags")
+    finally:
+        for plural, body in objects.items():
+            client.delete(f"/apis/rbac.authorization.k8s.io/v1/{plural}/{body['metadata']['name']}")
+        client.delete(f"/api/v1/namespaces/default/serviceaccounts/{unique}")
+    assert len(flags) > 150
+    assert (flags["authorization-mode"], flags["audit-log-maxage"]) == ("[RBAC]", "366")
+    node = ControlPlane(tmp_path / "node")
+    node.show(_pid(f"--secure-port={_port(api)}"))
+    without, found = node.audit(), node.audit(flags=_questions(api, tmp_path).flags)
+    assert {id_: one.status for id_, one in found.items()} == {id_: one.status for id_, one in without.items()}
+    assert "flagz" in found["apiserver/authorizer-rbac"].source
+
+
+@pytest.mark.parametrize("authority", ["another", "insecure"])
+def test_the_token_goes_to_none_who_is_not_the_clusters_own(tmp_path: Path, authority: str) -> None:
+    asked: list[str | None] = []
+    own = make_certificates(tmp_path)
+    paths = {"/flagz": (200, '{"flags": {"profiling": "false"}}')}
+    with answering(paths, context=server_context(), seen=asked) as port:
+        access = direct(f"https://127.0.0.1:{port}", token="secret", authority=own.ca.read_bytes())
+        if authority == "insecure":
+            access = replace(access, trust=Trust(insecure=True))
+        questions = Questions(Kube(access, node="n1"), access, "n1", clock=time.monotonic)
+        assert questions.flags("127.0.0.1", port, "1") == {}
+    assert asked == []
 
 
 def test_a_made_up_verb_is_allowed_to_who_may_do_everything(api: ApiServer, tmp_path: Path) -> None:

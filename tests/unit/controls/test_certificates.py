@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -12,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from agent.config import node_sections
@@ -20,6 +22,7 @@ from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
 from agent.host import Host
 from agent.model import Finding, Severity, Status
+from tests.support.control_planes import ControlPlane
 from tests.support.kubelets import plant
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -139,3 +142,86 @@ def test_a_certificate_that_ends_early_is_none(cut: int) -> None:
     der = x509.load_pem_x509_certificate(certificate(1).encode()).public_bytes(serialization.Encoding.DER)
     with pytest.raises(reader.NotACertificate):
         reader.parse(der[:cut])
+
+
+def named(root: Path, program: str, *flags: str, uid: int = 0, files: Mapping[str, str]) -> dict[str, Finding]:
+    """The findings where a static pod, or the kubelet, names files beyond the usual folders."""
+    node = ControlPlane(root)
+    if program == "kubelet":
+        node.node.add("kubelet", "/usr/bin/kubelet", *flags)
+    else:
+        node.run(program, *flags, uid=uid)
+    return audit(root, files)
+
+
+@pytest.mark.parametrize(
+    ("program", "flag"),
+    [
+        ("kube-apiserver", "--etcd-certfile={}"), ("kube-apiserver", "--service-account-key-file={}"),
+        ("kube-apiserver", "--tls-sni-cert-key={},/nowhere/sni.key:*.a.b"), ("etcd", "-peer-trusted-ca-file={}"),
+        ("kube-controller-manager", "--cluster-signing-cert-file={}"), ("kubelet", "--tls-cert-file={}"),
+    ],
+)  # fmt: skip
+def test_what_a_process_names_counts_wherever_it_is(tmp_path: Path, program: str, flag: str) -> None:
+    path = "/opt/tls/one"
+    files = {path: certificate(3), "/nowhere/sni.key": private()}
+    found = named(tmp_path / "node", program, flag.format(path), files=files)
+    assert found["expiry"].status is FAIL
+    assert path in found["expiry"].observed
+    assert named(tmp_path / "none", program, "--v=2", files=files)["expiry"].status is NONE
+
+
+def test_a_kubeconfig_that_is_named_leads_to_its_files(tmp_path: Path) -> None:
+    text = "apiVersion: v1\nclusters: []\nusers: [{name: u, user: {client-certificate: tls/c.pem, client-key: /k}}]\n"
+    files = {"/srv/s.conf": text, "/srv/tls/c.pem": certificate(300, group="system:masters"), "/k": private()}
+    found = named(tmp_path / "node", "kube-scheduler", "--kubeconfig=/srv/s.conf", files=files)
+    assert (found["masters"].status, found["masters"].observed) == (FAIL, "/srv/tls/c.pem")
+    assert found["keys"].observed == "/k is 0600"
+
+
+def test_a_file_that_is_named_and_not_there_is_unknown(tmp_path: Path) -> None:
+    files = {f"{PKI}/ca.crt": certificate(3650)}
+    found = named(tmp_path / "node", "kube-apiserver", "--client-ca-file=/srv/ca.crt", files=files)
+    assert (found["expiry"].status, found["masters"].status) == (UNKNOWN, UNKNOWN)
+    assert "/srv/ca.crt" in found["expiry"].observed
+    assert "kube-apiserver (pid" in found["expiry"].observed
+
+
+def test_settings_that_are_unknown_leave_it_unknown_what_is_named(tmp_path: Path) -> None:
+    files = {f"{PKI}/ca.crt": certificate(3650)}
+    found = named(tmp_path / "node", "kube-apiserver", "--openshift-config=/x", files=files)
+    assert found["expiry"].status is UNKNOWN
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_key_may_belong_to_who_names_it(tmp_path: Path) -> None:
+    """k0s and etcd's own unit run as users of their own."""
+    for name, uid, status in (("own", 2379, PASS), ("another", 0, FAIL)):
+        root = tmp_path / name
+        plant(root, {"/srv/k": private()})
+        (root / "srv/k").chmod(0o600)
+        os.chown(root / "srv/k", 2379, 2379)
+        found = named(root, "etcd", "--key-file=/srv/k", uid=uid, files={"/srv/c": certificate(99)})
+        assert found["keys"].status is status
+
+
+def test_every_certificate_of_a_kubeconfig_counts(tmp_path: Path) -> None:
+    second = kubeconfig(certificate(365)) + kubeconfig(certificate(365, group="system:masters"))
+    assert audit(tmp_path, {"/etc/kubernetes/a.conf": second})["masters"].status is FAIL
+    folded = "client-certificate-data: >-\n  AAAA\n"
+    found = audit(tmp_path / "other", {"/etc/kubernetes/a.conf": kubeconfig(certificate(365)) + folded})
+    assert (found["masters"].status, found["expiry"].status) == (UNKNOWN, UNKNOWN)
+
+
+def test_super_admin_without_a_certificate_inside_is_still_there(tmp_path: Path) -> None:
+    files = {"/etc/kubernetes/super-admin.conf": "users: []\n", f"{PKI}/ca.crt": certificate(365)}
+    assert audit(tmp_path, files)["super-admin"].status is FAIL
+
+
+def test_an_organization_in_utf_16_is_read(tmp_path: Path) -> None:
+    """Go reads a BMPString as what it says, and so has to whoever judges."""
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:masters", _ASN1Type.BMPString)])
+    built = x509.CertificateBuilder(x509.Name([]), name, key().public_key(), 7)
+    made = built.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=99)).sign(key(), hashes.SHA256())
+    pem = made.public_bytes(serialization.Encoding.PEM).decode()
+    assert audit(tmp_path, {f"{PKI}/x.crt": pem})["masters"].status is FAIL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_k3s_is_judged_by_its_configuration(node: ControlPlane) -> None:
     node.files({"/etc/rancher/k3s/config.yaml": "kube-apiserver-arg: [anonymous-auth=true, audit-log-maxage=7]\n"})
     unit = "[Service]\nExecStart=/usr/local/bin/k3s server\n"
     node.files({"/etc/systemd/system/k3s.service": unit})
-    node.node.add("k3s-server", "/usr/local/bin/k3s", "server", cgroup="0::/system.slice/k3s.service\n")
+    node.node.add("k3s-server", "/usr/local/bin/k3s", "server", cgroup="0::/system.slice/k3s.service\n", started=1e9)
     found = node.audit()
     expected = {
         "apiserver/anonymous": FAIL, "apiserver/audit-maxage": FAIL, "apiserver/authorizer-rbac": PASS,
@@ -77,6 +78,16 @@ def test_k3s_is_judged_by_its_configuration(node: ControlPlane) -> None:
     }  # fmt: skip
     assert {id_: found[id_].status for id_ in expected} == expected
     assert "k3s wipes its arguments" in found["apiserver/kubelet-ca"].observed
+    os.utime(node.root / "etc/rancher/k3s/config.yaml", (3e9, 3e9))
+    assert node.audit()["apiserver/authorizer-rbac"].status is UNKNOWN
+
+
+def test_the_etcd_of_k3s_is_found_where_its_data_are(node: ControlPlane) -> None:
+    node.files({"/etc/rancher/k3s/config.yaml": "data-dir: /data/k3s\n",
+                "/etc/systemd/system/k3s.service": "[Service]\nExecStart=/usr/local/bin/k3s server\n",
+                "/data/k3s/server/db/etcd/config": "listen-client-urls: http://127.0.0.1:2379\n"})  # fmt: skip
+    node.node.add("k3s-server", "/usr/local/bin/k3s", "server", cgroup="0::/system.slice/k3s.service\n", started=1e9)
+    assert node.audit()["etcd/tls"].status is FAIL
 
 
 def test_microk8s_is_judged_by_its_arguments_files(node: ControlPlane) -> None:
@@ -86,11 +97,13 @@ def test_microk8s_is_judged_by_its_arguments_files(node: ControlPlane) -> None:
         f"{args}/kube-scheduler": "--profiling=false\n",
     })  # fmt: skip
     unit = "0::/system.slice/snap.microk8s.daemon-kubelite.service\n"
-    node.node.add("kubelite", "kubelite", f"--apiserver-args-file={args}/kube-apiserver", cgroup=unit)
+    node.node.add("kubelite", "kubelite", f"--apiserver-args-file={args}/kube-apiserver", cgroup=unit, started=1e9)
     found = node.audit()
     expected = {"apiserver/always-allow": FAIL, "apiserver/ciphers": FAIL, "scheduler/profiling": PASS,
                 "controller-manager/process": UNKNOWN, "controller-manager/profiling": UNKNOWN}  # fmt: skip
     assert {id_: found[id_].status for id_ in expected} == expected
+    os.utime(node.root / f"{args}/kube-scheduler".lstrip("/"), (3e9, 3e9))
+    assert node.audit()["scheduler/profiling"].status is UNKNOWN
 
 
 def test_openshifts_own_format_is_unknown(node: ControlPlane) -> None:

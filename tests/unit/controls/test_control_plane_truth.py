@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def _encrypted(resources: str) -> Callable[[ControlPlane], None]:
 
 
 _AUDIT = ("--audit-log-path=/var/log/audit.log", "--audit-policy-file=/etc/kubernetes/policy.yaml")
+_SECRETS = (
+    "{level: Metadata, resources: [{group: '', resources: [secrets, configmaps]}, {group: authentication.k8s.io}]}"
+)
+
+
+def _rules(*rules: str) -> str:
+    """An audit policy that logs what these rules leave."""
+    return POLICY.replace("{level: LEVEL}", ", ".join((*rules, "{level: Metadata}")))
+
+
 _AUTHZ = "--authorization-config=/etc/kubernetes/authz.yaml"
 _SCHEDULER_FILE = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
 _VERSIONED = {"kube-apiserver": "spec: {containers: [{image: 'registry.k8s.io/kube-apiserver:v1.36.2', command: []}]}"}
@@ -157,6 +168,43 @@ CASES: Mapping[str, tuple[Callable[[ControlPlane], None], Mapping[str, Status]]]
     "aescbc first": (_encrypted(f"[{{resources: [secrets], providers: [{{{AES}}}, {{{CLEAR}}}]}}]"),
                      {"apiserver/encryption": PASS}),
     "aesgcm": (_encrypted(f"[{{resources: [secrets], providers: [{{{GCM}}}]}}]"), {"apiserver/encryption": PASS}),
+    "anonymous requests reach another path": (
+        _server("--authentication-config=/etc/kubernetes/authn.yaml", without=("anonymous-auth",), authn=(
+            AUTHENTICATION.replace("false", "true, conditions: [{path: /livez}, {path: /metrics}]"))),
+        {"apiserver/anonymous": FAIL}),
+    "every alpha feature by the component's name": (
+        _server("--feature-gates=kube:AllAlpha=true"), {"apiserver/alpha": FAIL}),
+    "etcd for events in the clear": (
+        _server("--etcd-servers-overrides=/events#https://10.0.0.1:2379;http://10.0.0.2:1"), {"apiserver/etcd": FAIL}),
+    "secrets are logged before the rule that protects them": (
+        _server(*_AUDIT, policy=_rules("{level: RequestResponse, verbs: [create, update]}", _SECRETS)),
+        {"apiserver/audit-policy": FAIL}),
+    "a rule for what has no content comes before": (
+        _server(*_AUDIT, policy=_rules("{level: Request, verbs: [get, list]}", _SECRETS)),
+        {"apiserver/audit-policy": PASS}),
+    "no user's requests are logged": (
+        _server(*_AUDIT, policy=_rules("{level: None, userGroups: ['system:authenticated']}")),
+        {"apiserver/audit-policy": FAIL}),
+    "changes of bindings are not logged": (
+        _server(*_AUDIT, policy=_rules("{level: None, resources: [{group: rbac.authorization.k8s.io}]}")),
+        {"apiserver/audit-policy": FAIL}),
+    "exec is not logged": (
+        _server(*_AUDIT, policy=_rules("{level: None, resources: [{group: '', resources: ['pods/*']}]}")),
+        {"apiserver/audit-policy": FAIL}),
+    "noise is not logged": (
+        _server(*_AUDIT, policy=_rules(
+            "{level: None, users: ['system:kube-proxy']}", "{level: None, nonResourceURLs: ['/healthz*']}",
+            "{level: None, resources: [{group: '', resources: [events]}]}", "{level: None, verbs: [get, watch]}")),
+        {"apiserver/audit-policy": PASS}),
+    "both stages of an answered request are left out": (
+        _server(*_AUDIT, policy=_rules() + "omitStages: [RequestReceived, ResponseComplete]\n"),
+        {"apiserver/audit": FAIL, "apiserver/audit-policy": FAIL}),
+    "etcd's flags with one dash": (
+        _program("etcd", *ETCD, "-auto-tls", "-listen-client-urls", "http://127.0.0.1:2379"),
+        {"etcd/auto-tls": FAIL, "etcd/tls": FAIL, "etcd/client-certificates": FAIL}),
+    "etcd serves HTTP alone in the clear": (
+        _program("etcd", *ETCD, "--listen-client-http-urls=http://0.0.0.0:2382"),
+        {"etcd/tls": FAIL, "etcd/client-certificates": FAIL}),
     "PodSecurity disabled": (_server("--disable-admission-plugins=PodSecurity"), {"apiserver/pod-security": FAIL}),
     "namespaces exempt from PodSecurity": (
         _server("--admission-control-config-file=/etc/kubernetes/adm.yaml",
@@ -176,6 +224,40 @@ def test_what_is_found_is_the_truth(
     stage(node)
     found = node.audit()
     assert {id_: found[id_].status for id_ in expected} == expected, [found[id_].observed for id_ in expected]
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "check"),
+    [
+        (_server(*_AUDIT, policy=_rules()), "policy", "apiserver/audit"),
+        (_encrypted(f"[{{resources: [secrets], providers: [{{{AES}}}]}}]"), "enc", "apiserver/encryption"),
+        (_program("kube-scheduler", "--config=/etc/kubernetes/s.yaml", s=_SCHEDULER_FILE + "enableProfiling: false\n"),
+         "s", "scheduler/profiling"),
+        (_program("etcd", "--config-file=/etc/kubernetes/e.yaml",
+                  e=ETCD_FILE.replace("URL", "https://127.0.0.1:2379")), "e", "etcd/tls"),
+    ],
+)  # fmt: skip
+def test_a_file_that_changed_after_the_start_decides_nothing(
+    node: ControlPlane, stage: Callable[[ControlPlane], None], file: str, check: str
+) -> None:
+    """It is read once: the process runs with what was in it then."""
+    stage(node)
+    component = check.partition("/")[0]
+    before = node.audit()
+    assert (before[check].status, before[f"{component}/drift"].status) == (PASS, PASS)
+    os.utime(node.root / f"etc/kubernetes/{file}.yaml", (3e9, 3e9))
+    after = node.audit()
+    assert (after[check].status, after[f"{component}/drift"].status) == (UNKNOWN, UNKNOWN)
+    assert "changed after it started" in after[check].observed
+
+
+def test_encryption_that_is_reloaded_decides_at_any_time(node: ControlPlane) -> None:
+    resources = f"[{{resources: [secrets], providers: [{{{AES}}}]}}]"
+    _server("--encryption-provider-config=/etc/kubernetes/enc.yaml", "--encryption-provider-config-automatic-reload",
+            enc=ENCRYPTION.replace("RESOURCES", resources))(node)  # fmt: skip
+    os.utime(node.root / "etc/kubernetes/enc.yaml", (3e9, 3e9))
+    found = node.audit()
+    assert (found["apiserver/encryption"].status, found["apiserver/drift"].status) == (PASS, PASS)
 
 
 def test_the_defaults_of_audit_logs_comply_from_1_36_on(node: ControlPlane) -> None:
