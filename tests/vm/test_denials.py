@@ -67,7 +67,7 @@ thread.join()
 one._show()
 print(json.dumps({"denials": json.loads(out.text), "recordings": json.loads(out.recordings or "{}")}))
 """
-GETPPID, GETPGRP = 110, 111
+GETPPID, GETPGRP, GETGID = 110, 111, 104
 # COUNT NUMBER PAUSE: so many calls of one syscall, each of which is logged.
 LOGGED = """
 import ctypes, struct, sys, time
@@ -362,15 +362,15 @@ def test_beside_auditd_both_read_everything_and_a_command_line_is_nowhere(served
     """The refusal is on the Node and the calls are recorded; audit.log has every one of them, and the command line; no
     output, log or state file of the agent has that."""
     machine, name = served.machine, served.machine.name
-    machine.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 2000 {GETPPID} 0", seconds=240)
+    machine.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 2000 {GETGID} 0", seconds=240)
     confined = f"aa-exec -p {DENY_WRITE} -- sh -c ': {SECRET}; echo x > /tmp/refused; sleep 1'"
     machine.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec {confined}")
     rows = eventually(lambda: [row for row in served.denials()["rows"] if row[4] == DENY_WRITE], what="the refusal")
     assert [row[1:3] for row in rows] == [["web-0", UID]]
     assert served.denials()["notes"] == ["auditd"]
-    eventually(lambda: "getppid" in served.recorded(), what="the recording")
+    eventually(lambda: "getgid" in served.recorded(), what="the recording")
     log = "/var/log/audit/audit.log"
-    machine.eventually(f"test $(grep -c 'type=SECCOMP.* syscall={GETPPID} ' {log}) = 2000")
+    machine.eventually(f"test $(grep -c 'type=SECCOMP.* syscall={GETGID} ' {log}) = 2000")
     assert machine.sh(f"grep -l 'type=PROCTITLE.*{SECRETS[2]}' {log}").out, "no secret to keep"
     shown = [
         json.dumps([served.api.node(name), served.api.client.get("/api/v1/events").json()]),
