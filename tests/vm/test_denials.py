@@ -6,15 +6,19 @@ import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from agent import annotations as keys
-from agent.plugin.record.profile import RUNTIME, make
-from agent.plugin.record.recordings import recordings_of
+from agent.controls.seccomp.refusal_records import FLAGS
+from agent.plugin.record.profile import make
+from agent.plugin.record.recordings import RecordingRow, recordings_of
+from tests.support.daemons import get
 from tests.vm.conftest import Boot
 from tests.vm.harness import container
+from tests.vm.harness.cluster import UNIT, ClusterOfMachines, cluster, eventually
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import apply, policy
 from tests.vm.test_in_container import MOUNTS
@@ -63,14 +67,17 @@ thread.join()
 one._show()
 print(json.dumps({"denials": json.loads(out.text), "recordings": json.loads(out.recordings or "{}")}))
 """
+GETPPID, GETPGRP, GETGID = 110, 111, 104
+# COUNT NUMBER PAUSE: so many calls of one syscall, each of which is logged.
 LOGGED = """
-import ctypes, struct, sys
+import ctypes, struct, sys, time
+number, pause = int(sys.argv[2]), float(sys.argv[3])
 libc = ctypes.CDLL(None, use_errno=True)
-program = b"".join(struct.pack("HBBI", *one) for one in [(32, 0, 0, 0), (21, 0, 1, 110), (6, 0, 0, 0x7ffc0000),
+program = b"".join(struct.pack("HBBI", *one) for one in [(32, 0, 0, 0), (21, 0, 1, number), (6, 0, 0, 0x7ffc0000),
                                                         (6, 0, 0, 0x7fff0000)])
 held = ctypes.create_string_buffer(program, len(program))
 assert libc.prctl(22, 2, struct.pack("HP", 4, ctypes.addressof(held)), 0, 0) == 0
-for _ in range(int(sys.argv[1])): libc.syscall(110)
+for _ in range(int(sys.argv[1])): libc.syscall(number); pause and time.sleep(pause)
 """
 # AUDIT_ADD_RULE and AUDIT_SET, as auditctl sends them; the agent never does.
 AUDITCTL = """
@@ -148,7 +155,7 @@ def test_a_flood_is_received_or_counted_as_lost(pods: Machine, buffer: int) -> N
     """20,000 records: what came and what is counted as lost add up, with the agent's own queue and with a small one."""
     with observed(pods, buffer=buffer) as seen:
         pods.put("/run/logged.py", LOGGED)
-        pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 20000", seconds=240)
+        pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 20000 {GETPPID} 0", seconds=240)
     found = seen["denials"]
     assert found["received"] + found["lost"] == 20000
     assert found["lost"] > 0 or not buffer
@@ -186,27 +193,57 @@ if len(sys.argv) > 1:
 """
 
 
-@pytest.mark.parametrize("no_new_privs", [False, True])
-def test_a_recorded_profile_is_enforced_and_refuses_what_was_not_recorded(pods: Machine, no_new_privs: bool) -> None:
-    """Record under the shipped logging profile, export, enforce: it works, chmod is EPERM, and without what the
-    runtime needs the container does not start."""
-    argv = ["/usr/bin/python3", "-I", "-c", WORK]
+CONTAINERS = [(runtime, flag) for runtime in ("runc", "crun") for flag in (False, True)]
+ERRNO = "SCMP_ACT_ERRNO"
 
-    def works(profile: dict[str, Any], *more: str) -> Any:
-        handed = container.as_containerd(profile)
-        cgroup = f"/kubepods/besteffort/pod{UID}/{ID}"
-        return container.run(pods, [*argv, *more], seccomp=handed, cgroup=cgroup, no_new_privs=no_new_privs)
 
+def works(machine: Machine, profile: dict[str, Any], runtime: str, no_new_privs: bool, *more: str) -> Any:
+    """The workload in a container under that profile."""
+    number = CONTAINERS.index((runtime, no_new_privs))
+    return container.run(
+        machine, ["/usr/bin/python3", "-I", "-c", WORK, *more], seccomp=container.as_containerd(profile),
+        cgroup=f"/kubepods/besteffort/pod{UID}/{number:x}{ID[1:]}", no_new_privs=no_new_privs, runtime=runtime,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded(pods: Machine) -> dict[str, RecordingRow]:
+    """What each kind of container called under the shipped logging profile, by the container's name."""
+    logging = json.loads(pods.get("/var/lib/kubelet/seccomp/audit.json"))
+    for number, (runtime, flag) in enumerate(CONTAINERS):
+        pods.sh(f"ln -sf /nowhere /var/log/containers/web-0_shop_{runtime}-{flag:d}-{number:x}{ID[1:]}.log")
     with observed(pods) as seen:
-        assert works(json.loads(pods.get("/var/lib/kubelet/seccomp/audit.json"))).code == 0
-    notes = {keys.RECORDINGS: json.dumps(seen["recordings"])}
-    rows = list(recordings_of({"metadata": {"name": "node", "annotations": notes}}))
-    assert [(row.pod, row.container) for row in rows] == [("web-0", "nginx")]
-    made = json.loads(make(rows, default="SCMP_ACT_ERRNO", existing=None, by="test").text)
-    done = works(made, "chmod")
+        for runtime, flag in CONTAINERS:
+            done = works(pods, logging, runtime, flag)
+            assert done.code == 0, done.text
+    return recordings(seen["recordings"])
+
+
+def recordings(annotation: dict[str, Any]) -> dict[str, RecordingRow]:
+    """What the plugin reads of it, by the container's name."""
+    notes = {keys.RECORDINGS: json.dumps(annotation)}
+    rows = recordings_of({"metadata": {"name": "node", "annotations": notes}})
+    return {row.container: row for row in rows}
+
+
+@pytest.mark.parametrize(("runtime", "no_new_privs"), CONTAINERS)
+def test_a_recorded_profile_is_enforced_and_refuses_what_was_not_recorded(
+    pods: Machine, recorded: dict[str, RecordingRow], runtime: str, no_new_privs: bool
+) -> None:
+    """Record under the shipped logging profile, export, enforce: it works, and chmod is EPERM. What the application
+    alone calls starts with the runtimes' own calls, which the export adds, and without them not."""
+
+    def exported(name: str) -> dict[str, Any]:
+        made: dict[str, Any] = json.loads(make([recorded[name]], default=ERRNO, existing=None, by="test").text)
+        return made
+
+    done = works(pods, exported(f"{runtime}-{no_new_privs:d}"), runtime, no_new_privs, "chmod")
     assert (done.code, done.out) == (0, "EPERM\n"), done.text
-    application = {**made, "syscalls": [{**made["syscalls"][0], "names": sorted(rows[0].syscalls - RUNTIME)}]}
-    assert works(application).code != 0
+    # crun sets the filter last when no_new_privs allows it: recorded there is the application alone.
+    application = exported("crun-1")
+    assert works(pods, application, runtime, no_new_privs).code == 0
+    application["syscalls"] = application["syscalls"][:1]
+    assert (works(pods, application, runtime, no_new_privs).code == 0) == ((runtime, no_new_privs) == ("crun", True))
 
 
 def test_a_kernel_without_audit_is_named(boot: Boot) -> None:
@@ -257,3 +294,106 @@ def test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visibl
     assert container.run(pods, ["/bin/true"], seccomp=container.as_containerd(installed)).code == 0
     if visible:
         assert said.finding("seccomp/visible")["observed"].startswith("not visible on this runtime: /usr/sbin/runc")
+
+
+# crun answers so since 1.9; Debian 12's takes the flags and does not know the command.
+FEATURES = {"linux": {"seccomp": {"enabled": True, "supportedFlags": list(FLAGS)}}}
+
+
+def test_what_seccomp_refuses_is_seen_where_the_runtime_takes_the_flag(pods: Machine) -> None:
+    """On a node with crun alone the agent writes the flag, and the refusal is a row; runc 1.1 starts no such container,
+    which is why it gets none there."""
+    pods.put("/run/features.json", json.dumps(FEATURES))
+    answers = '#!/bin/sh\n[ "$1" = features ] && exec cat /run/features.json\nexec /usr/bin/crun "$@"\n'
+    pods.put("/usr/sbin/crun", answers, 0o755)
+    policy(pods, apparmor={}, seccomp={}, denials={"visible": True})
+    try:
+        pods.sh("mv /usr/sbin/runc /usr/sbin/runc.away")
+        said = apply(pods)
+    finally:
+        pods.sh("mv /usr/sbin/runc.away /usr/sbin/runc; rm /usr/sbin/crun")
+    assert said.status("seccomp/visible") == "pass"
+    handed = container.as_containerd(json.loads(pods.get("/var/lib/kubelet/seccomp/prevent-chmod.json")))
+    chmod, cgroup = ["/bin/chmod", "600", "/tmp"], f"/kubepods/besteffort/pod{UID}/{ID}"
+    with observed(pods) as seen:
+        done = container.run(pods, chmod, seccomp=handed, cgroup=cgroup, runtime="crun")
+        assert (done.code, "Operation not permitted" in done.text) == (1, True), done.text
+    rows = [row[:9] for row in seen["denials"]["rows"] if row[2] == UID]
+    assert rows == [["shop", "web-0", UID, "nginx", "", "seccomp", "fchmodat", "", "refused"]]
+    refuses = container.run(pods, ["/bin/true"], seccomp=handed)
+    assert (refuses.code != 0, "flags" in refuses.text) == (True, True), refuses.text
+
+
+SECRET = "s3cret-word"
+SECRETS = (SECRET, SECRET.encode().hex(), SECRET.encode().hex().upper())
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The agent as a service that observes, beside auditd, and the API server that it reports to."""
+
+    machine: Machine
+    api: ClusterOfMachines
+
+    def denials(self) -> dict[str, Any]:
+        """What the Node shows."""
+        return dict(json.loads(self.api.annotation(self.machine.name, "denials") or "{}"))
+
+    def recorded(self) -> frozenset[str]:
+        """What the Node shows of the container's calls."""
+        shown = json.loads(self.api.annotation(self.machine.name, "recordings") or "{}")
+        return frozenset[str]().union(*(row.syscalls for row in recordings(shown).values() if row.uid == UID))
+
+
+@pytest.fixture(scope="module")
+def served(pods: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Once records arrive. auditd enables auditing: with each refusal the kernel then adds the command line."""
+    pods.sh("rm -f /var/lib/node-hardening/recordings.json; systemctl start auditd")
+    pods.put("/run/logged.py", LOGGED)
+    with cluster(tmp_path_factory.mktemp("api")) as api:
+        made = Served(pods, api)
+        api.join(pods, {"apparmor": {}, "denials": {"mode": "observe"}})
+        eventually(lambda: made.denials().get("state") == "seeing", what="records")
+        yield made
+        pods.sh(f"systemctl stop {UNIT}; kill $(cat /run/auditd.pid); auditctl -e 0")
+
+
+def test_beside_auditd_both_read_everything_and_a_command_line_is_nowhere(served: Served) -> None:
+    """The refusal is on the Node and the calls are recorded; audit.log has every one of them, and the command line; no
+    output, log or state file of the agent has that."""
+    machine, name = served.machine, served.machine.name
+    machine.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 2000 {GETGID} 0", seconds=240)
+    confined = f"aa-exec -p {DENY_WRITE} -- sh -c ': {SECRET}; echo x > /tmp/refused; sleep 1'"
+    machine.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec {confined}")
+    rows = eventually(lambda: [row for row in served.denials()["rows"] if row[4] == DENY_WRITE], what="the refusal")
+    assert [row[1:3] for row in rows] == [["web-0", UID]]
+    assert served.denials()["notes"] == ["auditd"]
+    eventually(lambda: "getgid" in served.recorded(), what="the recording")
+    log = "/var/log/audit/audit.log"
+    machine.eventually(f"test $(grep -c 'type=SECCOMP.* syscall={GETGID} ' {log}) = 2000")
+    assert machine.sh(f"grep -l 'type=PROCTITLE.*{SECRETS[2]}' {log}").out, "no secret to keep"
+    shown = [
+        json.dumps([served.api.node(name), served.api.client.get("/api/v1/events").json()]),
+        machine.sh("cd /var/lib/node-hardening && test -s recordings.json && cat $(find . -type f)").out,
+        machine.get("/var/log/agent.log"),
+        get(f"http://127.0.0.1:{machine.metrics_port}/metrics").text,
+    ]
+    assert all(shown)
+    assert [secret for secret in SECRETS for text in shown if secret in text] == []
+
+
+def test_a_kill_in_the_middle_of_a_recording_loses_no_name_of_the_checkpoint(served: Served) -> None:
+    """SIGKILL while the container calls; what it never calls again is still there when the next agent records."""
+    calls = f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 100000"
+    machine = served.machine
+    machine.sh(f"systemd-run -q --unit=before sh -c '{calls.replace('$', '$$')} {GETPPID} 0.05'")
+    eventually(lambda: "getppid" in served.recorded(), what="the first name")
+    machine.sh(
+        f"systemctl kill -s KILL {UNIT}; systemctl stop before; "
+        f"systemd-run -q --unit=after sh -c '{calls.replace('$', '$$')} {GETPGRP} 0.05'"
+    )
+    try:
+        eventually(lambda: "getpgrp" in served.recorded(), what="the name after it")
+        assert "getppid" in served.recorded()
+    finally:
+        machine.sh("systemctl stop after")

@@ -1,4 +1,4 @@
-"""Containers as runc starts them, for what a container is refused and for the agent in one of its own."""
+"""Containers as runc and crun start them, for what a container is refused and for the agent in one of its own."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ def run(
     network: bool = True,
     cgroup: str = "",
     no_new_privs: bool = False,
+    runtime: str = "runc",
     seconds: float = 180.0,
 ) -> Done:
     """Runs argv in a container over the machine's own files, with a /tmp of its own; its output and exit code.
 
     privileged: all capabilities and the node's PID and network namespaces, as daemonset.yaml has it. capabilities:
     these alone and the same namespaces, with what a runtime masks and makes read-only. network: the node's, for these
-    two, which are in a pod's cgroup. cgroup: another path, as a kubelet would give it. before: a line of shell that
-    runs when the root file system is there.
+    two, which are in a pod's cgroup. cgroup: another path, as a kubelet would give it. runtime: the program that
+    starts it. before: a line of shell that runs when the root file system is there.
     """
     bundle = "/run/container"
     machine.sh(
@@ -64,7 +65,7 @@ def run(
         if cgroup:
             spec["linux"]["cgroupsPath"] = cgroup
         machine.put(f"{bundle}/config.json", json.dumps(spec))
-        return machine.sh(f"cd {bundle} && exec runc run agent", check=False, seconds=seconds)
+        return machine.sh(f"cd {bundle} && exec {runtime} run agent", check=False, seconds=seconds)
     finally:
         machine.sh(f"umount -R {bundle}/rootfs", check=False)
 

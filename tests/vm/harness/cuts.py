@@ -278,7 +278,10 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
     "five": (
         Cut(
             "a broken file counts as one that left",
-            ("test_apparmor.py::test_a_broken_profile_leaves_the_old_one_enforcing",),
+            (
+                "test_apparmor.py::test_a_broken_profile_leaves_the_old_one_enforcing",
+                "test_apparmor.py::test_a_profile_of_a_newer_abi_loads_with_the_nodes_parser_or_is_refused_for_it",
+            ),
             (
                 ("controls/apparmor/diff.py", "held = {one.file for one in refused}", "held: set[str] = set()"),
                 (
@@ -457,6 +460,109 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "processes are not followed",
             ("test_denials.py::test_short_processes_are_attributed[yes]",),
             (("denials/attribution.py", "self._events = self._open_events()", "self._events = None"),),
+        ),
+    ),
+    "recording": (
+        Cut(
+            "calls are counted and their names are not kept",
+            tuple(
+                f"test_denials.py::test_a_recorded_profile_is_enforced_and_refuses_what_was_not_recorded[{case}]"
+                for case in ("runc-False", "runc-True", "crun-False", "crun-True")
+            ),
+            (
+                (
+                    "denials/recording.py",
+                    "before, found.syscalls = found.syscalls, found.syscalls | 1 << number",
+                    "before = found.syscalls",
+                ),
+            ),
+        ),
+        Cut(
+            "a kernel that has no audit is not known as one",
+            ("test_denials.py::test_a_kernel_without_audit_is_named",),
+            (("denials/observer.py", "errno.EPROTONOSUPPORT: Reason.AUDIT_OFF, ", ""),),
+        ),
+        Cut(
+            "seccomp profiles get no log flag",
+            ("test_denials.py::test_what_seccomp_refuses_is_seen_where_the_runtime_takes_the_flag",),
+            (("controls/seccomp/control.py", "with_flags(source) if logged else source", "source"),),
+        ),
+    ),
+    "checkpoint": (
+        Cut(
+            "the checkpoint of recordings is not read",
+            ("test_denials.py::test_a_kill_in_the_middle_of_a_recording_loses_no_name_of_the_checkpoint",),
+            (("denials/recording.py", "        self._load()\n", ""),),
+        ),
+        Cut(
+            "records of other types are logged",
+            ("test_denials.py::test_beside_auditd_both_read_everything_and_a_command_line_is_nowhere",),
+            (
+                (
+                    "denials/observer.py",
+                    "        if number not in (records.SECCOMP, records.APPARMOR):\n            return\n",
+                    (
+                        "        if number not in (records.SECCOMP, records.APPARMOR):\n"
+                        "            self._log.debug('record', text=repr(text))\n            return\n"
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "contained": (
+        Cut(
+            "commands run in the agent's own namespaces",
+            (
+                "test_in_container.py::test_a_hook_is_roots_only_in_a_privileged_container[privileged]",
+                "test_in_container.py::test_the_node_reboots[command]",
+            ),
+            (("host/command.py", "[*_NSENTER, *argv] if how is HostExec.NSENTER else list(argv)", "list(argv)"),),
+        ),
+        Cut(
+            "kernel settings are not set",
+            ("test_in_container.py::test_kernel_settings_are_the_nodes_own",),
+            (("controls/sysctl/__init__.py", "for one in required if self._may_run() else ():", "for one in ():"),),
+        ),
+        Cut(
+            "the changes of AppArmor's profiles are not followed",
+            ("test_daemon.py::test_a_profile_that_is_removed_is_loaded_again",),
+            (("host/inotify.py", "changed.add(self._revisions[fd])", "changed.discard(self._revisions[fd])"),),
+        ),
+    ),
+    "node": (
+        Cut(
+            "a hook that failed counts as done",
+            ("test_in_container.py::test_a_hook_is_roots_only_in_a_privileged_container[capabilities]",),
+            (
+                (
+                    "reboot/hooks.py",
+                    "return HookProgress(done=False, error=sanitize(str(error), _WORDS + len(name)))",
+                    "continue",
+                ),
+            ),
+        ),
+        Cut(
+            "the signal to reboot goes to no process",
+            ("test_in_container.py::test_the_node_reboots[signal]",),
+            (("reboot/rebooters.py", "self._send(self._pid, REBOOT_SIGNAL)", "self._send(1 << 22, REBOOT_SIGNAL)"),),
+        ),
+        Cut(
+            "the table for the metadata service is not written",
+            ("test_in_container.py::test_pods_are_kept_from_the_metadata_service_and_the_node_is_not",),
+            (
+                (
+                    "controls/metadata_access/nftables.py",
+                    '    _nft(host, "-f", "-", feed=script(services)).check()\n\n\ndef remove',
+                    "    del host, services\n\n\ndef remove",
+                ),
+            ),
+        ),
+    ),
+    "initramfs": (
+        Cut(
+            "no initramfs is known to hold a module",
+            ("test_modprobe.py::test_a_module_in_the_initramfs_stays_out_after_the_command_that_is_named",),
+            (("controls/modprobe/initramfs.py", "if module not in self.modules or", "if True or"),),
         ),
     ),
 }
