@@ -210,8 +210,9 @@ class Observer:
         if record is None:
             return
         self._arrived_since = True
-        if self._canary.is_ours(record):
-            self._canary_seen()
+        if self._canary.is_one(record):
+            if self._canary.is_ours(record):
+                self._canary_seen()
             return
         self._last_record = self._clock()
         self._received += 1

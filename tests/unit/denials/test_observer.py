@@ -324,6 +324,14 @@ def test_without_its_own_record_it_does_not_say_none(node: Path, clock: Clock) -
     assert scene.turns(scene.canary(5))["state"] == "seeing"
 
 
+def test_a_test_record_that_comes_too_late_is_no_denial(node: Path, clock: Clock) -> None:
+    """Nor is that of another agent on this node, while one replaces the other."""
+    scene = Scene(node, clock)
+    number, text = scene.canary(1)
+    seen = scene.turns((number, text.replace(b"nha-0", b"nha-f")), scene.canary(2))
+    assert (seen["state"], seen["received"], seen["unattributed"], seen["rows"]) == ("seeing", 0, 0, [])
+
+
 @pytest.mark.parametrize(
     ("actions", "state", "reason"),
     [
