@@ -102,7 +102,7 @@ class Observer:
         self._seen = Summary(State.STARTING, since=format_rfc3339(wall()))
         self._counted: Counter[tuple[str, str, str]] = Counter()
         self._metric_names: set[tuple[str, str, str]] = set()
-        self._received = self._lost_reported = self._missed_reported = 0
+        self._received = self._lost_reported = self._missed_reported = self._lost_to_recordings = 0
         self._check_due, self._checked_at, self._deadline = True, 0.0, 0.0
         self._arrived_since = self._overflowed = False
         self._last_record = self._shown_at = 0.0
@@ -140,7 +140,7 @@ class Observer:
     def end(self) -> None:
         """Closes the sockets and writes the checkpoint."""
         self._processes.unfollow()
-        self._recorder.save()
+        self._save(is_last=True)
         if self._audit is not None:
             self._audit.close()
             self._audit = None
@@ -203,6 +203,8 @@ class Observer:
         head = records.header(text)
         if head is None:
             return
+        if self._serials.newest is None:
+            self._recorder.resume(head[1])
         self._serials.observe(head[1])
         if number not in (records.SECCOMP, records.APPARMOR):
             return
@@ -225,6 +227,8 @@ class Observer:
         if record.kind is Kind.SECCOMP and record.outcome is Outcome.LOGGED and names is not None:
             self._due(_NEW_SECONDS if self._recorder.add(place, names, record, at) else _COUNTS_SECONDS)
             return
+        if record.outcome is Outcome.LOGGED and place == UNKNOWN:
+            self._lost_to_recordings += 1  # whose call it was is unknown: it may be missing in any of them
         operation = record.operation or syscall_names.name_of(record.arch, record.number)
         file = "/".join(record.target.split("/")[:_FILE_PARTS]) if self._policy.file_names else ""
         key = Key(place, record.profile, record.kind, operation, record.mask, record.outcome, file)
@@ -311,12 +315,15 @@ class Observer:
         self._show_at, self._shown_at = None, self._clock()
         lost, missed = max(self._serials.lost, self._lost_reported), self._processes.missed
         self._output.uncounted(lost=lost - self._lost_reported, unattributed=missed - self._missed_reported)
-        if lost > self._lost_reported:
-            self._recorder.lost(lost - self._lost_reported, self._wall() - _COUNTS_SECONDS)
-        self._lost_reported, self._missed_reported = lost, missed
-        self._recorder.save()
+        self._recorder.lost(lost - self._lost_reported + self._lost_to_recordings, self._wall())
+        self._lost_reported, self._missed_reported, self._lost_to_recordings = lost, missed, 0
+        self._save()
         seen = replace(self._seen, received=self._received, lost=lost, unattributed=missed, other=self._table.other)
         self._output.show(encode(seen, self._rows()), self._recorder.document())
+
+    def _save(self, *, is_last: bool = False) -> None:
+        if self._serials.newest is not None:
+            self._recorder.save(self._serials.newest, self._wall(), is_last=is_last)
 
     def _rows(self) -> list[list[str | int]]:
         """Rows with names, newest first; containers of one name, such as restarts, are one row."""
