@@ -11,7 +11,12 @@ import pytest
 
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
+from agent.denials.records import Kind, Outcome
+from agent.plugin.cluster.denials import DenialRow
+from agent.plugin.commands.denials import suggestion
 from agent.plugin.record.loading import ProfileRefused, load
+from agent.plugin.record.profile import make
+from agent.plugin.record.recordings import RecordingRow
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support.plugin_fleet import SCENES, Staged
@@ -65,6 +70,62 @@ def test_a_privileged_container_is_named(still: Sandbox, refused: Staged) -> Non
         assert "is privileged: no denial of it is visible" in shown
     finally:
         still.delete("pods", "report-1", "jobs")
+
+
+def test_a_privileged_container_without_a_row_is_named_in_any_namespace(still: Sandbox, refused: Staged) -> None:
+    """It has no rows that would tell the namespace; and without its denials there is no pass."""
+    pod = builders.pod("driver-0", namespace="default", node="node-2")
+    pod["spec"]["initContainers"] = [{"name": "setup", "securityContext": {"privileged": True}}]
+    still.create("pods", pod, "default")
+    try:
+        still.update("nodes", "node-3", lambda node: node["metadata"]["annotations"].pop(keys.DENIALS))
+        shown = Screen(still, refused, 200).type("denials driver-0")
+        assert (shown.code, "setup is privileged: no denial of it is visible" in shown.out) == (1, True)
+    finally:
+        still.delete("pods", "driver-0", "default")
+
+
+def test_the_name_of_no_pod_is_an_error(still: Sandbox, refused: Staged) -> None:
+    """Rather than "no denial"."""
+    shown = Screen(still, refused).type("denials no-such-pod")
+    assert (shown.code, shown.out) == (2, "")
+    assert "the name of no node and of no pod" in shown.err
+
+
+@pytest.mark.parametrize("key", ["lost", "unattributed", "other", "more"])
+def test_what_may_be_missing_is_not_none(still: Sandbox, refused: Staged, key: str) -> None:
+    text = json.dumps({"v": 1, "state": "seeing", "rows": [], key: 3})
+    still.update("nodes", "node-2", lambda node: node["metadata"]["annotations"].update({keys.DENIALS: text}))
+    shown = Screen(still, refused).type("denials node-2")
+    assert (shown.code, "No denial" in shown.out) == (1, False)
+
+
+def test_an_agent_that_is_silent_has_not_seen_none(still: Sandbox, refused: Staged) -> None:
+    """Its annotation stays when it ends; the kubelet's heartbeat goes on."""
+
+    def age(node: dict[str, Any]) -> None:
+        for one in node["status"]["conditions"]:
+            if one["type"] == keys.CONDITION_HARDENED:
+                one["lastHeartbeatTime"] = "2020-01-01T00:00:00Z"
+
+    still.update("nodes", "node-2", age)
+    shown = Screen(still, refused).type("denials node-2")
+    assert (shown.code, "No denial" in shown.out, "does not report any more" in shown.out) == (1, False, True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "mask", "rule"),
+    [
+        ("signal", "send term", "signal (send) set=(term),"), ("mount", "tmpfs", "mount fstype=tmpfs,"),
+        ("mount", "", "mount,"), ("create", "inet raw", "network inet raw,"), ("connect", "unix stream",
+        "network unix stream,"), ("capable", "sys_time", "capability sys_time,"), ("ptrace", "read", "ptrace (read),"),
+        ("mknod", "c", "/etc/ssl/** w,"), ("exec", "x", "/etc/ssl/** ix,"),
+    ],
+)  # fmt: skip
+def test_a_suggested_rule_is_in_apparmors_language(operation: str, mask: str, rule: str) -> None:
+    """Each of these is taken by apparmor_parser 3.0."""
+    row = DenialRow("n", "p", "u", "c", "web", Kind.APPARMOR, operation, mask, Outcome.REFUSED, "/etc/ssl", 1, 1.0, 1.0)
+    assert suggestion(row) == rule
 
 
 def test_without_an_observer_it_says_how_to_begin(still: Sandbox) -> None:
