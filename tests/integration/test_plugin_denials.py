@@ -201,6 +201,49 @@ def test_an_existing_profile_is_kept(still: Sandbox, recorded: Staged, tmp_path:
     assert any("chmod" in line for line in document["comment"])
 
 
+def test_an_older_form_is_kept_too(still: Sandbox, recorded: Staged, tmp_path: Path) -> None:
+    """With `name` instead of `names`."""
+    file = tmp_path / "old.json"
+    rules = [{"name": "chmod", "action": "SCMP_ACT_KILL"}, {"name": "read", "action": "SCMP_ACT_ALLOW"}]
+    file.write_text(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}))
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {file}")
+    assert (shown.code, json.loads(shown.out)["syscalls"][:2]) == (0, rules)
+    added = {name for rule in json.loads(shown.out)["syscalls"][2:] for name in rule["names"]}
+    assert not added & {"chmod", "read"}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": 7}',
+             '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": null, "action": "SCMP_ACT_ALLOW"}]}']
+)  # fmt: skip
+def test_an_existing_profile_that_is_invalid_is_named(
+    still: Sandbox, recorded: Staged, tmp_path: Path, text: str
+) -> None:
+    """By its own file and line, before anything is added to it."""
+    (tmp_path / "bad.json").write_text(text)
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {tmp_path}/bad.json")
+    assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
+
+
+def test_a_program_of_32_bit_arm_gets_what_it_starts_with() -> None:
+    """Its own calls have numbers that no recording holds."""
+    row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_ARM", frozenset({"read"}), 1, 0, 1.0, 2.0)
+    made = make([row], default="SCMP_ACT_ERRNO", existing=None, by="test")
+    assert {"set_tls", "cacheflush"} <= profile_of(made.text)["SCMP_ACT_ALLOW"]
+
+
+def test_nothing_recorded_where_no_agent_can_see(still: Sandbox, recorded: Staged) -> None:
+    """It does not claim that no container logs."""
+    blind = json.dumps({"v": 1, "state": "blind", "reason": "network-namespace"})
+    for number in (1, 2, 3):
+        notes = {keys.DENIALS: blind, keys.RECORDINGS: ""}
+        still.update("nodes", f"node-{number}", lambda node: node["metadata"]["annotations"].update(notes))  # noqa: B023
+    shown = Screen(still, recorded, 200).type("record status")
+    assert shown.code == 1
+    assert "no container of these runs under a logging profile" not in shown.out
+    assert "network namespace" in shown.out
+
+
 def test_lost_records_make_it_incomplete(still: Sandbox, recorded: Staged) -> None:
     """In the comment, on standard error, and in the exit code."""
 
