@@ -45,6 +45,7 @@ class Reason(StrEnum):
         return reason
 
     AUDIT_OFF = "audit-off", "the kernel makes no audit records: it was started with audit=0, or has no audit"
+    NO_KERNEL = "no-kernel", "no kernel runs on the agent's --host-root: the audit records here are another machine's"
     NOT_PERMITTED = "not-permitted", "the agent may not read audit records: it needs CAP_AUDIT_READ"
     NETWORK_NAMESPACE = (
         "network-namespace",

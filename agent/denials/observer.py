@@ -24,7 +24,7 @@ from agent.config.node_sections import Denials
 from agent.denials import records, syscall_names
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Names, Place, Processes
-from agent.denials.canary import Canary
+from agent.denials.canary import Canary, log_one_call
 from agent.denials.document import Reason, State, Summary, encode
 from agent.denials.netlink import AuditSocket, AuditState, AuditUnavailable, ProcessEvents, audit_state
 from agent.denials.recording import Recorder
@@ -44,7 +44,7 @@ _FILE_PARTS = 3  # of `/etc/ssl/…` split at `/`
 # audit=0 on the kernel's command line, no audit in the kernel, no CAP_AUDIT_READ.
 _UNAVAILABLE = {
     errno.EPROTONOSUPPORT: Reason.AUDIT_OFF, errno.EAFNOSUPPORT: Reason.AUDIT_OFF,
-    errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED,
+    errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED, errno.ENODEV: Reason.NO_KERNEL,
 }  # fmt: skip
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
 _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
@@ -76,6 +76,16 @@ class Sources:
     audit: Callable[[], AuditSocket] = AuditSocket
     events: Callable[[], ProcessEvents] = ProcessEvents
     state: Callable[[], AuditState | None] = audit_state
+    canary: Callable[[str], None] = log_one_call
+
+
+def no_kernel() -> Sources:
+    """Of a tree on another machine, whose records are not the node's."""
+
+    def audit() -> AuditSocket:
+        raise AuditUnavailable(OSError(errno.ENODEV, "no kernel runs on this tree"))
+
+    return Sources(audit)
 
 
 class Observer:
@@ -93,7 +103,7 @@ class Observer:
         self._stopping = threading.Event()
         self._audit: AuditSocket | None = None
         self._serials = Serials()
-        self._canary = Canary()
+        self._canary = Canary(sources.canary)
         self._processes = Processes(host.procfs, clock, sources.events)
         self._names = ContainerNames(host, clock)
         self._table = DenialTable()
