@@ -6,11 +6,15 @@ The order of imports is part of that, and measured: docs/performance.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from agent.cli import common
 from agent.cli.common import CliArgs
 from agent.lean import lazy_import, shared_methods
+
+if TYPE_CHECKING:
+    from agent.denials.observer import Sources
 
 _NAMESPACE = "node-hardening"  # daemonset.yaml's
 
@@ -43,8 +47,8 @@ def _parsed(argv: Sequence[str]) -> CliArgs:
     return options.run_args(options.parser(os.environ, daemon=True).parse_args(argv))
 
 
-def serve(given: CliArgs) -> int:
-    """The daemon, wired; returns its exit code. Raises AgentError."""
+def serve(given: CliArgs, *, kernel: Callable[[], Sources] | None = None) -> int:
+    """The daemon, wired; returns its exit code. kernel: see daemon.serve. Raises AgentError."""
     shared_methods.load(*PACKAGES)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
@@ -65,4 +69,5 @@ def serve(given: CliArgs) -> int:
         address=policy.metrics.address,
         namespace=os.environ.get("POD_NAMESPACE", _NAMESPACE),
         node_address=os.environ.get("HOST_IP", ""),  # the downward API's status.hostIP
+        kernel=kernel,
     )

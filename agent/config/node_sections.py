@@ -70,5 +70,6 @@ class Denials:
 
     mode: DenialsMode = key(DenialsMode.OFF, "observe or off")
     visible: bool = key(False, "make what the shipped profiles refuse leave a record, where the runtime allows it")
+    noquiet: bool = key(False, "let deny rules of every AppArmor profile of the node leave a record (audit=noquiet)")
     events: bool = key(False, "Events on the pods that are refused something; needs docs/denial-events.yaml")
     file_names: bool = key(False, "show the first two components of a refused file's path, on the Node only")

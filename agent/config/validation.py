@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from agent.annotations import LABEL
-from agent.config.choices import RebootMethod, Required
+from agent.config.choices import Mode, RebootMethod, Required
 from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.config.groups import Override
 from agent.config.overrides import MOST, merged
@@ -66,6 +66,8 @@ def _around(key: str) -> Iterator[str]:
 
 def _all(config: Config, given: AbstractSet[str]) -> Broken:
     yield from _modprobe(config.modprobe)
+    if config.denials.noquiet and config.apparmor.mode is Mode.OFF:
+        yield "denials.noquiet", "nothing sets it while apparmor.mode is off: write enforce, or leave it out"
     yield from _sentinel(config.reboot.sentinel, given)
     for index, window in enumerate(config.reboot.windows):
         yield from _window(window, f"reboot.windows[{index}]")

@@ -51,13 +51,13 @@ class ControlSpec:
 
     make: the control for a section of the policy; what a node without its subject does not need is imported there.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
-    make_visible: the control for `denials.visible`, where what its profiles refuse would leave no record otherwise.
+    uses_denials: whether make takes that section of the policy too: records of what its profiles refuse.
     """
 
     name: str
-    make: Callable[[Any, Host, Live], AnyControl]
+    make: Callable[..., AnyControl]
     file_type: base.FileType | None = None
-    make_visible: Callable[[Any, Host], AnyControl] | None = None
+    uses_denials: bool = False
 
     @property
     def attribute(self) -> str:
@@ -70,9 +70,8 @@ class ControlSpec:
 
     def control(self, config: Config, host: Host, live: Live) -> AnyControl:
         """The control as the policy has it."""
-        if config.denials.visible and self.make_visible is not None:
-            return self.make_visible(self.section(config), host)
-        return self.make(self.section(config), host, live)
+        more = (config.denials,) if self.uses_denials else ()
+        return self.make(self.section(config), host, live, *more)
 
     def mode(self, config: Config) -> Mode | AuditMode:
         """The control's mode; an AuditMode of a control that never changes the node."""
@@ -100,15 +99,17 @@ CONTROLS: tuple[ControlSpec, ...] = (
     ControlSpec("modprobe", lambda section, host, _: modprobe.ModprobeControl(section, host), modprobe.FILE_TYPE),
     ControlSpec(
         "apparmor",
-        lambda section, host, _: apparmor.ApparmorControl(section, host),
+        lambda section, host, _, denials: apparmor.ApparmorControl(
+            section, host, visible=denials.visible, noquiet=denials.noquiet
+        ),
         apparmor.FILE_TYPE,
-        lambda section, host: apparmor.ApparmorControl(section, host, visible=True),
+        uses_denials=True,
     ),
     ControlSpec(
         "seccomp",
-        lambda section, host, _: seccomp.SeccompControl(section, host),
+        lambda section, host, _, denials: seccomp.SeccompControl(section, host, visible=denials.visible),
         seccomp.FILE_TYPE,
-        lambda section, host: seccomp.SeccompControl(section, host, visible=True),
+        uses_denials=True,
     ),
     ControlSpec("kubelet", lambda section, host, live: KubeletControl(section, host, configz=live.configz)),
     ControlSpec("control-plane", _Lazy("control_plane", "ControlPlaneControl", "allows_anything", "flags")),
@@ -156,7 +157,7 @@ def unchanged(before: Config | None, after: Config) -> Collection[str]:
         for spec in CONTROLS
         if before is not None
         and spec.section(before) == spec.section(after)
-        and (spec.make_visible is None or before.denials.visible == after.denials.visible)
+        and (not spec.uses_denials or before.denials == after.denials)
     ]
 
 

@@ -19,7 +19,7 @@ from agent.report.publisher import NodePublisher
 
 if TYPE_CHECKING:
     from agent.denials.attribution import Names
-    from agent.denials.observer import Observer
+    from agent.denials.observer import Observer, Sources
 
 _PART = "denials"
 _END_SECONDS = 3.0
@@ -58,10 +58,11 @@ class DenialsThread:
     """Starts and ends the observer as the policy has it. `configure` and `check` are called by the loop's thread."""
 
     def __init__(
-        self, host: Host, publisher: NodePublisher, metrics: Metrics, supervise: Callable[[Callable[[], None]], None]
-    ) -> None:
-        """supervise: runs a target to its end, and again when it crashes."""
-        self._host, self._supervise = host, supervise
+        self, host: Host, publisher: NodePublisher, metrics: Metrics, supervise: Callable[[Callable[[], None]], None],
+        kernel: Callable[[], Sources] | None = None,
+    ) -> None:  # fmt: skip
+        """supervise: runs a target to its end, and again when it crashes. kernel: None for the node's own."""
+        self._host, self._supervise, self._kernel = host, supervise, kernel
         self._reporter = DenialReporter(publisher, metrics)
         self._policy: Denials | None = None
         self._observer: Observer | None = None
@@ -80,9 +81,10 @@ class DenialsThread:
             self._reporter.show("", "")
             self._reporter.visible(seeing=False)
             return
-        from agent.denials.observer import Observer  # noqa: PLC0415 - nodes without it do not pay for it
+        from agent.denials import observer  # noqa: PLC0415 - nodes without it do not pay for it
 
-        self._observer = Observer(self._host, config.denials, self._reporter)
+        kernel = self._kernel or (observer.Sources if self._host.can_start_programs else observer.no_kernel)
+        self._observer = observer.Observer(self._host, config.denials, self._reporter, sources=kernel())
         self._thread = threading.Thread(target=self._supervise, args=(self._observer.run,), name=_PART, daemon=True)
         self._thread.start()
 

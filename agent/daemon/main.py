@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -37,18 +38,22 @@ from agent.report.http import StatusServer
 from agent.report.metrics import Metrics
 from agent.report.publisher import NodePublisher
 
+if TYPE_CHECKING:
+    from agent.denials.observer import Sources
+
 _END_WITHIN_SECONDS = 4.0
 _LONGEST_RESTART_SECONDS = 60.0
 
 
 def serve(
-    host: Host, node: str, access: Access, store: PolicyStore, *, address: str, namespace: str, node_address: str = ""
-) -> int:
+    host: Host, node: str, access: Access, store: PolicyStore, *, address: str, namespace: str, node_address: str = "",
+    kernel: Callable[[], Sources] | None = None,
+) -> int:  # fmt: skip
     """Runs until SIGTERM or SIGINT; answers the exit code. SIGHUP reads the configuration again.
 
     address: where /metrics and the probes are served, empty for nowhere. namespace: the agent's own, where the reboot
-    locks are. node_address: where the node's own kubelet is
-    asked for its configuration; empty: it is not. Raises UsageError when the address is taken.
+    locks are. node_address: where the node's own kubelet is asked for its configuration; empty: it is not. kernel: of
+    which audit records are read; None: the node's own. Raises UsageError when the address is taken.
     """
     stop = threading.Event()
     log = structlog.get_logger()
@@ -65,7 +70,7 @@ def serve(
     configz = KubeletConfigz(access, node, node_address, clock=time.monotonic, log=log) if node_address else None
     questions = Questions(kube, access, node, clock=time.monotonic)
     reboots = Reboots(host, kube, publisher, metrics, node=node, namespace=namespace, stop=stop, delivered=delivered)
-    denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop))
+    denials = DenialsThread(host, publisher, metrics, lambda target: supervise(target, stop), kernel)
 
     def on_config(config: Config) -> None:
         reboots.configure(config)

@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why no record arrives, or why some do not (as a note); with what it means."""
+    """Why no record arrives, or why some do not (as a note); with what it means. AGENT_SILENT is the plugin's own."""
 
     meaning: str
 
@@ -45,6 +45,7 @@ class Reason(StrEnum):
         return reason
 
     AUDIT_OFF = "audit-off", "the kernel makes no audit records: it was started with audit=0, or has no audit"
+    NO_KERNEL = "no-kernel", "no kernel runs on the agent's --host-root: the audit records here are another machine's"
     NOT_PERMITTED = "not-permitted", "the agent may not read audit records: it needs CAP_AUDIT_READ"
     NETWORK_NAMESPACE = (
         "network-namespace",
@@ -52,12 +53,13 @@ class Reason(StrEnum):
     )
     ACTIONS_LOGGED = (
         "actions-logged",
-        "the sysctl kernel.seccomp.actions_logged of the node leaves out log: seccomp's records are incomplete",
+        "the sysctl kernel.seccomp.actions_logged of the node leaves out actions: seccomp's records are incomplete",
     )
     EXCLUDED = "excluded", "an audit rule of the node drops these records: auditctl -l shows `always,exclude`"
     NO_RECORD = "no-record", "the agent's own test record did not arrive, and the reason is unknown"
     EXCLUDED_APPARMOR = "excluded-apparmor", "an audit rule of the node drops AppArmor's records: auditctl -l shows it"
     RATE_LIMIT = "rate-limit", "the node's audit rate limit may drop records (auditctl -s); dropped ones count as lost"
+    AGENT_SILENT = "agent-silent", "its agent does not report any more: what is listed is its last report"
     AUDITD = "auditd", "auditd runs: a container that floods it with records is slowed down by the kernel"
 
 

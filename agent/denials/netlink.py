@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -72,14 +73,17 @@ class AuditSocket:
         return self._socket.fileno()
 
     def read(self) -> tuple[int, bytes] | None:
-        """Type and text of the next record; None when there is none. Raises OSError (ENOBUFS: some were dropped)."""
-        while True:
-            try:
-                data, (sender, _) = self._socket.recvfrom(LARGEST_BYTES)
-            except BlockingIOError:
-                return None
-            if sender == 0 and len(data) >= _HEADER.size:  # 0 is the kernel
-                return int.from_bytes(data[4:6], sys.byteorder), data[_HEADER.size :]
+        """Type and text of the next record; None when there is none. Raises OSError (ENOBUFS: some were dropped).
+
+        (0, b"") for a message that is not the kernel's: whoever sends those must not keep the caller here.
+        """
+        try:
+            data, (sender, _) = self._socket.recvfrom(LARGEST_BYTES)
+        except BlockingIOError:
+            return None
+        if sender or len(data) < _HEADER.size:  # 0 is the kernel
+            return 0, b""
+        return int.from_bytes(data[4:6], sys.byteorder), data[_HEADER.size :]
 
     def close(self) -> None:
         """Ends it."""
@@ -99,7 +103,6 @@ def audit_state() -> AuditState | None:
     """None where the kernel does not answer: in another PID namespace, or without CAP_AUDIT_CONTROL."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _AUDIT) as asked:
-            asked.settimeout(_ANSWER_SECONDS)
             status = next((body for kind, body in _answers(asked, _GET) if kind == _GET), b"")
             if len(status) < _STATUS.size:
                 return None
@@ -111,9 +114,11 @@ def audit_state() -> AuditState | None:
 
 
 def _answers(asked: socket.socket, kind: int) -> Iterator[tuple[int, bytes]]:
-    """What comes until the kernel's last message; one answer for a question that has one."""
+    """What comes until the kernel's last message, in a second at most; one answer for a question that has one."""
     asked.sendto(_HEADER.pack(_HEADER.size, kind, _REQUEST, kind, 0), (0, 0))
+    end = time.monotonic() + _ANSWER_SECONDS
     for _ in range(_ANSWERS):
+        asked.settimeout(max(end - time.monotonic(), 0.001))
         data, (sender, _groups) = asked.recvfrom(LARGEST_BYTES)
         if sender or len(data) < _HEADER.size:
             continue

@@ -24,7 +24,7 @@ from agent.config.node_sections import Denials
 from agent.denials import records, syscall_names
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Names, Place, Processes
-from agent.denials.canary import Canary
+from agent.denials.canary import Canary, log_one_call
 from agent.denials.document import Reason, State, Summary, encode
 from agent.denials.netlink import AuditSocket, AuditState, AuditUnavailable, ProcessEvents, audit_state
 from agent.denials.recording import Recorder
@@ -44,7 +44,7 @@ _FILE_PARTS = 3  # of `/etc/ssl/…` split at `/`
 # audit=0 on the kernel's command line, no audit in the kernel, no CAP_AUDIT_READ.
 _UNAVAILABLE = {
     errno.EPROTONOSUPPORT: Reason.AUDIT_OFF, errno.EAFNOSUPPORT: Reason.AUDIT_OFF,
-    errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED,
+    errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED, errno.ENODEV: Reason.NO_KERNEL,
 }  # fmt: skip
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
 _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
@@ -76,6 +76,16 @@ class Sources:
     audit: Callable[[], AuditSocket] = AuditSocket
     events: Callable[[], ProcessEvents] = ProcessEvents
     state: Callable[[], AuditState | None] = audit_state
+    canary: Callable[[str], None] = log_one_call
+
+
+def no_kernel() -> Sources:
+    """Of a tree on another machine, whose records are not the node's."""
+
+    def audit() -> AuditSocket:
+        raise AuditUnavailable(OSError(errno.ENODEV, "no kernel runs on this tree"))
+
+    return Sources(audit)
 
 
 class Observer:
@@ -93,7 +103,7 @@ class Observer:
         self._stopping = threading.Event()
         self._audit: AuditSocket | None = None
         self._serials = Serials()
-        self._canary = Canary()
+        self._canary = Canary(sources.canary)
         self._processes = Processes(host.procfs, clock, sources.events)
         self._names = ContainerNames(host, clock)
         self._table = DenialTable()
@@ -102,7 +112,7 @@ class Observer:
         self._seen = Summary(State.STARTING, since=format_rfc3339(wall()))
         self._counted: Counter[tuple[str, str, str]] = Counter()
         self._metric_names: set[tuple[str, str, str]] = set()
-        self._received = self._lost_reported = self._missed_reported = 0
+        self._received = self._lost_reported = self._missed_reported = self._lost_to_recordings = 0
         self._check_due, self._checked_at, self._deadline = True, 0.0, 0.0
         self._arrived_since = self._overflowed = False
         self._last_record = self._shown_at = 0.0
@@ -140,7 +150,7 @@ class Observer:
     def end(self) -> None:
         """Closes the sockets and writes the checkpoint."""
         self._processes.unfollow()
-        self._recorder.save()
+        self._save(is_last=True)
         if self._audit is not None:
             self._audit.close()
             self._audit = None
@@ -203,6 +213,8 @@ class Observer:
         head = records.header(text)
         if head is None:
             return
+        if self._serials.newest is None:
+            self._recorder.resume(head[1])
         self._serials.observe(head[1])
         if number not in (records.SECCOMP, records.APPARMOR):
             return
@@ -210,8 +222,9 @@ class Observer:
         if record is None:
             return
         self._arrived_since = True
-        if self._canary.is_ours(record):
-            self._canary_seen()
+        if self._canary.is_one(record):
+            if self._canary.is_ours(record):
+                self._canary_seen()
             return
         self._last_record = self._clock()
         self._received += 1
@@ -224,6 +237,8 @@ class Observer:
         if record.kind is Kind.SECCOMP and record.outcome is Outcome.LOGGED and names is not None:
             self._due(_NEW_SECONDS if self._recorder.add(place, names, record, at) else _COUNTS_SECONDS)
             return
+        if record.outcome is Outcome.LOGGED and place == UNKNOWN:
+            self._lost_to_recordings += 1  # whose call it was is unknown: it may be missing in any of them
         operation = record.operation or syscall_names.name_of(record.arch, record.number)
         file = "/".join(record.target.split("/")[:_FILE_PARTS]) if self._policy.file_names else ""
         key = Key(place, record.profile, record.kind, operation, record.mask, record.outcome, file)
@@ -310,12 +325,15 @@ class Observer:
         self._show_at, self._shown_at = None, self._clock()
         lost, missed = max(self._serials.lost, self._lost_reported), self._processes.missed
         self._output.uncounted(lost=lost - self._lost_reported, unattributed=missed - self._missed_reported)
-        if lost > self._lost_reported:
-            self._recorder.lost(lost - self._lost_reported, self._wall() - _COUNTS_SECONDS)
-        self._lost_reported, self._missed_reported = lost, missed
-        self._recorder.save()
+        self._recorder.lost(lost - self._lost_reported + self._lost_to_recordings, self._wall())
+        self._lost_reported, self._missed_reported, self._lost_to_recordings = lost, missed, 0
+        self._save()
         seen = replace(self._seen, received=self._received, lost=lost, unattributed=missed, other=self._table.other)
         self._output.show(encode(seen, self._rows()), self._recorder.document())
+
+    def _save(self, *, is_last: bool = False) -> None:
+        if self._serials.newest is not None:
+            self._recorder.save(self._serials.newest, self._wall(), is_last=is_last)
 
     def _rows(self) -> list[list[str | int]]:
         """Rows with names, newest first; containers of one name, such as restarts, are one row."""

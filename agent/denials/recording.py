@@ -26,6 +26,7 @@ LIMIT_BYTES: Final = 16 << 10  # of the annotation
 _FILE_BYTES = 256 << 10
 _CONTAINERS = 64
 _HIGHEST = 1023
+_RUNNING_SECONDS = 300.0  # since its last call a container counts as one that runs
 _ID_CHARACTERS = 12
 _X32_BIT = 0x40000000
 
@@ -33,7 +34,7 @@ _X32_BIT = 0x40000000
 @dataclass(slots=True)
 class Recording:
     """One container on one architecture (AUDIT_ARCH_*). syscalls: a bit for each number. lost: records of the node that
-    were lost meanwhile, whoever made them. first, last: epoch seconds."""
+    were lost meanwhile, whoever made them, and logged calls of unknown containers. first, last: epoch seconds."""
 
     syscalls: int
     calls: int
@@ -51,6 +52,11 @@ class Recorder:
         self._found: dict[tuple[Place, int], Recording] = {}
         self._log = structlog.get_logger()
         self._is_saved = True
+        self._stopped_at = (0, 0.0)  # serial number and time of the checkpoint, if it is of this boot
+        try:
+            self._boot = host.boot_id()
+        except HostError:
+            self._boot = ""
         self._load()
 
     def add(self, place: Place, names: Names, record: Record, at: float) -> bool:
@@ -72,19 +78,28 @@ class Recorder:
         before, found.syscalls = found.syscalls, found.syscalls | 1 << number
         return before != found.syscalls
 
-    def lost(self, number: int, since: float) -> None:
-        """Records were lost: whatever was recorded since then may be incomplete."""
-        for found in self._found.values():
-            if found.last >= since:
+    def lost(self, number: int, at: float) -> None:
+        """So many records were lost until then: what containers that ran have called may be incomplete."""
+        for found in self._found.values() if number else ():
+            if found.last >= at - _RUNNING_SECONDS:
                 found.lost += number
+                self._is_saved = False
 
-    def save(self) -> None:
-        """The checkpoint; one that cannot be written costs what came since the last one, after a restart."""
-        if self._is_saved:
+    def resume(self, serial: int) -> None:
+        """The kernel's number of this run's first record: what it numbered since the checkpoint nothing has read."""
+        before, at = self._stopped_at
+        if before and serial > before + 1:
+            self.lost(serial - before - 1, at)
+
+    def save(self, serial: int, at: float, *, is_last: bool = False) -> None:
+        """The checkpoint; one that cannot be written costs what came since the last one, after a restart. serial, at:
+        of the newest record, and the time in epoch seconds. is_last: writes it although nothing new was recorded."""
+        if not self._found or (self._is_saved and not is_last):
             return
         self._is_saved = True
+        head = {"v": RECORDING_VERSION, "boot": self._boot, "serial": serial, "at": round(at)}
         try:
-            self._host.write(PATH, json.dumps({"v": RECORDING_VERSION, "recordings": self._rows()}), mode=0o600)
+            self._host.write(PATH, json.dumps({**head, "recordings": self._rows()}), mode=0o600)
         except HostError as error:
             self._log.warning("recordings_not_written", path=PATH, error=str(error))
 
@@ -113,9 +128,11 @@ class Recorder:
             document = json.loads(self._host.read_text(PATH, limit_bytes=_FILE_BYTES))
             for row in document["recordings"][:_CONTAINERS]:
                 self._restore(dict(zip(RECORDING_FIELDS, row, strict=True)))
+            if self._boot and document.get("boot") == self._boot:
+                self._stopped_at = int(document["serial"]), float(document["at"])
         except HostFileMissing:
             pass
-        except (HostError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (HostError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             self._log.warning("recordings_not_read", path=PATH, error=sanitize(str(error)))
 
     def _restore(self, row: Mapping[str, Any]) -> None:

@@ -12,21 +12,21 @@ _LATEST = 1 << 31  # a step of more is the counter's wrap, or another boot
 
 
 class Serials:
-    """Counts. lost: events that were numbered and never came."""
+    """Counts. lost: events that were numbered and never came. newest: the last one that came; None before the first."""
 
     def __init__(self) -> None:
         self.lost = 0
-        self._newest: int | None = None
+        self.newest: int | None = None
         self._missing: dict[int, None] = {}
 
     def observe(self, serial: int) -> None:
         """One record's number. The first one is where counting begins."""
-        newest = self._newest
+        newest = self.newest
         if newest is None or abs(serial - newest) >= _LATEST:
-            self._newest = serial
+            self.newest = serial
             self._missing.clear()
         elif serial > newest:
-            self._newest = serial
+            self.newest = serial
             if serial > newest + 1:
                 self.lost += serial - newest - 1
                 self._remember(range(max(newest + 1, serial - _REMEMBERED), serial))

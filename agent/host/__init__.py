@@ -162,6 +162,10 @@ class Host:
         self._tree.write(path, new, mode)
         return True
 
+    def write_in_place(self, path: str, content: str) -> None:
+        """Into a file that the kernel made, such as sysfs has; never makes or replaces one. Raises HostFileError."""
+        self._tree.write_in_place(path, content.encode())
+
     def remove(self, path: str) -> bool:
         """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
         return self._tree.remove(path)

@@ -153,6 +153,16 @@ class Tree:
             finally:
                 os.close(folder)
 
+    def write_in_place(self, path: str, content: bytes) -> None:
+        """One write into a regular file that is there: one of sysfs can be neither replaced nor written in parts."""
+        with self._writing("write", path) as (parent, name):
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=parent)
+            try:
+                os.write(fd, content)
+            finally:
+                os.close(fd)
+
     def remove(self, path: str) -> bool:
         """Removes a file or symlink (never a folder); False when it was not there."""
         try:

@@ -65,6 +65,16 @@ class Machine:
         self.configure(self.policy)
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """The module that runs as the agent, with arguments of its own before the agent's."""
+        return ("agent",)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What it inherits."""
+        return ()
+
+    @property
     def reboot_command(self) -> list[str]:
         """What `reboot.command` has to be for this machine to go down."""
         return [sys.executable, "-m", "agent.sandbox.fake_reboot", str(self.root.path)]
@@ -116,10 +126,12 @@ class Machine:
             "PYTHONPATH": str(SOURCE),
         }
         argv = [
-            sys.executable, "-m", "agent", "run", "--host-root", str(self.root.path), "--node-name", self.name,
+            sys.executable, "-m", *self.program, "run", "--host-root", str(self.root.path), "--node-name", self.name,
             "--config", str(self.config), "--log-format", "json",
         ]  # fmt: skip
-        return subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=output, stderr=output)
+        return subprocess.Popen(
+            argv, cwd=self.folder, env=environment, stdout=output, stderr=output, pass_fds=self.descriptors
+        )
 
     def _go_down(self) -> None:
         """The power goes: no last words of the agent."""

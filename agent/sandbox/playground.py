@@ -25,8 +25,8 @@ from agent.controls.registry import Act, profile_kinds
 from agent.errors import ConfigError, UsageError
 from agent.host import Host
 from agent.model import Status
+from agent.sandbox.audit import AuditedMachine, Containers
 from agent.sandbox.authn import ADMIN
-from agent.sandbox.machines import Machine
 from agent.sandbox.noderoot import NodeRoot
 from agent.sandbox.rolling_reboot import NAMESPACE, furnish
 from agent.sandbox.server import Sandbox
@@ -63,7 +63,8 @@ class Playground:
         self.names = [f"node-{number}" for number in range(1, nodes + 1)]
         self.kubeconfig = self.folder / "kubeconfig"
         self.off: frozenset[str] = frozenset()
-        self._machines: list[Machine] = []
+        self._machines: list[AuditedMachine] = []
+        self._containers = Containers()
         self._runs = False
         self._policy: dict[str, Any] | str | None = None
 
@@ -73,7 +74,7 @@ class Playground:
         furnish(sandbox, self.names, len(self.names) + 1, 1)
         for name in self.names:
             folder = self.folder / name
-            self._machines.append(Machine(sandbox, name, folder, down_seconds=_DOWN_SECONDS))
+            self._machines.append(AuditedMachine(sandbox, name, folder, down_seconds=_DOWN_SECONDS))
         self.off = untold(self._machines[0].root)
         sandbox.kubeconfig(self.kubeconfig)
 
@@ -93,6 +94,8 @@ class Playground:
             self._machines.clear()
             self.say("the DaemonSet is gone and the agents with it; Ctrl-C, and start again to try more")
         self._runs = there
+        if there:
+            self._containers.step(self._machines, lambda: self.sandbox.list("pods"))
 
     def stop(self) -> None:
         """Ends every process; what was written stays."""

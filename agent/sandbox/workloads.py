@@ -1,6 +1,7 @@
 """Deployments, ReplicaSets, DaemonSets and a scheduler, as small as drains need them: what is evicted comes back.
 
-No rollouts, no history, no preferences: a pod goes to the Ready and schedulable node with the fewest pods.
+A changed template replaces all pods together. No history, no preferences: a pod goes to the Ready and schedulable node
+with the fewest pods.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class Workloads:
             self._create(self._sets, item.meta["namespace"], child)
             return
         head = mine[0]
+        if head.obj["spec"].get("template") != spec["template"]:
+            self._registry.delete(self._sets, item.meta["namespace"], head.meta["name"], DeleteOptions())
+            return
         if head.obj["spec"].get("replicas") != spec.get("replicas"):
             desired = {**head.obj["spec"], "replicas": spec.get("replicas", 1)}
             self._registry.write(self._sets, {**head.obj, "spec": desired})

@@ -251,6 +251,36 @@ def test_workloads_keep_their_pods_off_cordoned_nodes(sandbox: Sandbox) -> None:
     eventually(lambda: homes(sandbox), ["n1", "n2"])
 
 
+def test_a_changed_template_replaces_the_pods(sandbox: Sandbox) -> None:
+    """All of them, once; a change of anything else none."""
+    sandbox.add_node("n")
+    sandbox.create("deployments", builders.workload("Deployment", "web", replicas=2))
+    eventually(lambda: [phase(sandbox, pod["metadata"]["name"]) for pod in sandbox.list("pods")], ["Running"] * 2)
+    before = {pod["metadata"]["uid"] for pod in sandbox.list("pods")}
+
+    def change(found: dict[str, Any]) -> None:
+        found["metadata"]["labels"] = {"a": "b"}
+
+    sandbox.update("deployments", "web", change)
+
+    def name_profile(found: dict[str, Any]) -> None:
+        found["spec"]["template"]["spec"]["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
+
+    assert {pod["metadata"]["uid"] for pod in sandbox.list("pods")} == before
+    sandbox.update("deployments", "web", name_profile)
+    eventually(
+        lambda: [
+            (pod["spec"].get("securityContext"), pod["metadata"]["uid"] in before, pod["status"]["phase"])
+            for pod in sandbox.list("pods")
+        ],
+        [({"seccompProfile": {"type": "RuntimeDefault"}}, False, "Running")] * 2,
+    )
+    after = {pod["metadata"]["uid"] for pod in sandbox.list("pods")}
+    sandbox.update("deployments", "web", change)
+    time.sleep(0.3)
+    assert {pod["metadata"]["uid"] for pod in sandbox.list("pods")} == after
+
+
 def test_a_daemonset_has_a_pod_on_every_node(sandbox: Sandbox) -> None:
     """Also on cordoned ones, also on those that come later, and again after a deletion."""
     sandbox.add_node("n1")

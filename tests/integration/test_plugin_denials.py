@@ -11,7 +11,12 @@ import pytest
 
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
+from agent.denials.records import Kind, Outcome
+from agent.plugin.cluster.denials import DenialRow
+from agent.plugin.commands.denials import suggestion
 from agent.plugin.record.loading import ProfileRefused, load
+from agent.plugin.record.profile import make
+from agent.plugin.record.recordings import RecordingRow
 from agent.sandbox import builders
 from agent.sandbox.server import Sandbox
 from tests.support.plugin_fleet import SCENES, Staged
@@ -65,6 +70,62 @@ def test_a_privileged_container_is_named(still: Sandbox, refused: Staged) -> Non
         assert "is privileged: no denial of it is visible" in shown
     finally:
         still.delete("pods", "report-1", "jobs")
+
+
+def test_a_privileged_container_without_a_row_is_named_in_any_namespace(still: Sandbox, refused: Staged) -> None:
+    """It has no rows that would tell the namespace; and without its denials there is no pass."""
+    pod = builders.pod("driver-0", namespace="default", node="node-2")
+    pod["spec"]["initContainers"] = [{"name": "setup", "securityContext": {"privileged": True}}]
+    still.create("pods", pod, "default")
+    try:
+        still.update("nodes", "node-3", lambda node: node["metadata"]["annotations"].pop(keys.DENIALS))
+        shown = Screen(still, refused, 200).type("denials driver-0")
+        assert (shown.code, "setup is privileged: no denial of it is visible" in shown.out) == (1, True)
+    finally:
+        still.delete("pods", "driver-0", "default")
+
+
+def test_the_name_of_no_pod_is_an_error(still: Sandbox, refused: Staged) -> None:
+    """Rather than "no denial"."""
+    shown = Screen(still, refused).type("denials no-such-pod")
+    assert (shown.code, shown.out) == (2, "")
+    assert "the name of no node and of no pod" in shown.err
+
+
+@pytest.mark.parametrize("key", ["lost", "unattributed", "other", "more"])
+def test_what_may_be_missing_is_not_none(still: Sandbox, refused: Staged, key: str) -> None:
+    text = json.dumps({"v": 1, "state": "seeing", "rows": [], key: 3})
+    still.update("nodes", "node-2", lambda node: node["metadata"]["annotations"].update({keys.DENIALS: text}))
+    shown = Screen(still, refused).type("denials node-2")
+    assert (shown.code, "No denial" in shown.out) == (1, False)
+
+
+def test_an_agent_that_is_silent_has_not_seen_none(still: Sandbox, refused: Staged) -> None:
+    """Its annotation stays when it ends; the kubelet's heartbeat goes on."""
+
+    def age(node: dict[str, Any]) -> None:
+        for one in node["status"]["conditions"]:
+            if one["type"] == keys.CONDITION_HARDENED:
+                one["lastHeartbeatTime"] = "2020-01-01T00:00:00Z"
+
+    still.update("nodes", "node-2", age)
+    shown = Screen(still, refused).type("denials node-2")
+    assert (shown.code, "No denial" in shown.out, "does not report any more" in shown.out) == (1, False, True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "mask", "rule"),
+    [
+        ("signal", "send term", "signal (send) set=(term),"), ("mount", "tmpfs", "mount fstype=tmpfs,"),
+        ("mount", "", "mount,"), ("create", "inet raw", "network inet raw,"), ("connect", "unix stream",
+        "network unix stream,"), ("capable", "sys_time", "capability sys_time,"), ("ptrace", "read", "ptrace (read),"),
+        ("mknod", "c", "/etc/ssl/** w,"), ("exec", "x", "/etc/ssl/** ix,"),
+    ],
+)  # fmt: skip
+def test_a_suggested_rule_is_in_apparmors_language(operation: str, mask: str, rule: str) -> None:
+    """Each of these is taken by apparmor_parser 3.0."""
+    row = DenialRow("n", "p", "u", "c", "web", Kind.APPARMOR, operation, mask, Outcome.REFUSED, "/etc/ssl", 1, 1.0, 1.0)
+    assert suggestion(row) == rule
 
 
 def test_without_an_observer_it_says_how_to_begin(still: Sandbox) -> None:
@@ -138,6 +199,49 @@ def test_an_existing_profile_is_kept(still: Sandbox, recorded: Staged, tmp_path:
     assert "write" in added
     assert not added & {"chmod", "read", "ptrace"}
     assert any("chmod" in line for line in document["comment"])
+
+
+def test_an_older_form_is_kept_too(still: Sandbox, recorded: Staged, tmp_path: Path) -> None:
+    """With `name` instead of `names`."""
+    file = tmp_path / "old.json"
+    rules = [{"name": "chmod", "action": "SCMP_ACT_KILL"}, {"name": "read", "action": "SCMP_ACT_ALLOW"}]
+    file.write_text(json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}))
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {file}")
+    assert (shown.code, json.loads(shown.out)["syscalls"][:2]) == (0, rules)
+    added = {name for rule in json.loads(shown.out)["syscalls"][2:] for name in rule["names"]}
+    assert not added & {"chmod", "read"}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": 7}',
+             '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": null, "action": "SCMP_ACT_ALLOW"}]}']
+)  # fmt: skip
+def test_an_existing_profile_that_is_invalid_is_named(
+    still: Sandbox, recorded: Staged, tmp_path: Path, text: str
+) -> None:
+    """By its own file and line, before anything is added to it."""
+    (tmp_path / "bad.json").write_text(text)
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {tmp_path}/bad.json")
+    assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
+
+
+def test_a_program_of_32_bit_arm_gets_what_it_starts_with() -> None:
+    """Its own calls have numbers that no recording holds."""
+    row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_ARM", frozenset({"read"}), 1, 0, 1.0, 2.0)
+    made = make([row], default="SCMP_ACT_ERRNO", existing=None, by="test")
+    assert {"set_tls", "cacheflush"} <= profile_of(made.text)["SCMP_ACT_ALLOW"]
+
+
+def test_nothing_recorded_where_no_agent_can_see(still: Sandbox, recorded: Staged) -> None:
+    """It does not claim that no container logs."""
+    blind = json.dumps({"v": 1, "state": "blind", "reason": "network-namespace"})
+    for number in (1, 2, 3):
+        notes = {keys.DENIALS: blind, keys.RECORDINGS: ""}
+        still.update("nodes", f"node-{number}", lambda node: node["metadata"]["annotations"].update(notes))  # noqa: B023
+    shown = Screen(still, recorded, 200).type("record status")
+    assert shown.code == 1
+    assert "no container of these runs under a logging profile" not in shown.out
+    assert "network namespace" in shown.out
 
 
 def test_lost_records_make_it_incomplete(still: Sandbox, recorded: Staged) -> None:

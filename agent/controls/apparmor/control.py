@@ -15,6 +15,7 @@ from agent.config.choices import Mode
 from agent.config.schema import Apparmor
 from agent.controls.apparmor import profile_dir as sources
 from agent.controls.apparmor import securityfs as kernels
+from agent.controls.apparmor.deny_records import DenyRecordsParameter
 from agent.controls.apparmor.diff import (
     Observation,
     ProfileFile,
@@ -50,16 +51,17 @@ class ApparmorControl:
     name = CONTROL
 
     def __init__(
-        self, config: Apparmor, host: Host, *, tool: Tool | None = None, visible: bool = False,
+        self, config: Apparmor, host: Host, *, tool: Tool | None = None, visible: bool = False, noquiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """visible: what the shipped profiles refuse by a `deny` rule leaves a record."""
+        """visible: what the shipped profiles refuse by a `deny` rule leaves a record. noquiet: by any profile."""
         self._clock, self._visible = clock, visible
         self._config = config
         self._host = host
         self._tool = tool
         self._chooser = Chooser(host, config.parser)
         self._installed = Installed(host, CONTROL)
+        self._deny_records = DenyRecordsParameter(host, is_required=noquiet)
         # What was linted in the last pass, so that a pass over an unchanged folder starts no process.
         self._linted: dict[tuple[str, str, _Stamp], Linted] = {}
 
@@ -71,7 +73,8 @@ class ApparmorControl:
 
     def observe(self) -> Observation:
         """Kernel, folder, manifest, and what comparing them needs. Raises HostError without a boot id."""
-        return replace(self._observe(), runtime_parser=self._runtime_parser())
+        seen, deny_records = self._observe(), self._deny_records.observe()
+        return replace(seen, runtime_parser=self._runtime_parser(), deny_records=deny_records)
 
     def _runtime_parser(self) -> bool:
         """Whether the node has the parser that containerd and CRI-O look for at this path. Raises HostError."""
@@ -214,8 +217,12 @@ class ApparmorControl:
         return judge(seen, self._config.mode)
 
     def plan(self, seen: Observation) -> Sequence[Step]:
-        if self._config.mode is not Mode.ENFORCE or seen.kernel.lsm is not Lsm.ON:
+        if seen.kernel.lsm is not Lsm.ON:
             return ()
+        enforced = self._config.mode is Mode.ENFORCE
+        parameter = tuple(self._deny_records.plan(seen.deny_records, is_enforced=enforced))
+        if not enforced:
+            return parameter
         stale: dict[str, tuple[ProfileFile, str, bool]] = {}
         for verdict in verdicts(seen):
             if verdict.state is State.LOAD and verdict.unit.file not in stale:
@@ -224,7 +231,7 @@ class ApparmorControl:
         leaving = removed_profiles(seen)
         steps += [self._leaving(removed, leaving) for removed in leaving if self._acts(removed, leaving)]
         fresh = {unit.file for unit, _, _ in stale.values()}
-        return (*steps, *(self._sweeping(file) for file in seen.orphans if file not in fresh))
+        return (*parameter, *steps, *(self._sweeping(file) for file in seen.orphans if file not in fresh))
 
     @staticmethod
     def _acts(removed: RemovedProfile, leaving: Sequence[RemovedProfile]) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from agent.controls.apparmor.deny_records import NOT_REQUIRED, DenyRecords
 from agent.controls.apparmor.securityfs import Kernel, Lsm, covers
 from agent.controls.manifest import Entry
 from agent.errors import Problem
@@ -72,6 +73,7 @@ class Observation:
     users_error: str = ""
     copied: frozenset[str] = frozenset()
     orphans: tuple[str, ...] = ()
+    deny_records: DenyRecords = NOT_REQUIRED
 
 
 class State(Enum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.config.choices import Mode
+from agent.controls.apparmor.deny_records import NOQUIET, PARAMETER, DenyRecords
 from agent.controls.apparmor.diff import (
     ENFORCING,
     Observation,
@@ -18,7 +19,7 @@ from agent.controls.apparmor.diff import (
     tops,
     verdicts,
 )
-from agent.controls.apparmor.securityfs import APPARMORFS, Lsm
+from agent.controls.apparmor.securityfs import APPARMORFS, Kernel, Lsm
 from agent.controls.base import correction
 from agent.controls.manifest import STATE_FOLDER
 from agent.model import Finding, Severity, Status
@@ -32,7 +33,9 @@ _LENIENT = {"complain": "what it has no rule for is allowed and logged", "unconf
 
 def judge(seen: Observation, mode: Mode = Mode.ENFORCE) -> tuple[Finding, ...]:
     """Every finding of one observation. mode: the control's, on which the next step depends."""
-    return (*_surroundings(seen), *_profiles(seen, correction(CONTROL, mode)))
+    step = correction(CONTROL, mode)
+    noquiet = (_noquiet(seen.deny_records, seen.kernel, mode, step),) if seen.deny_records.is_required else ()
+    return (*_surroundings(seen), *noquiet, *_profiles(seen, step))
 
 
 def _surroundings(seen: Observation) -> Iterator[Finding]:
@@ -99,6 +102,20 @@ def _kernel(seen: Observation) -> Finding:
         observed=f"on, {len(kernel.profiles)} profiles loaded" if on else kernel.reason, expected="on",
         source=f"{APPARMORFS}/profiles" if on else "/sys/module/apparmor/parameters/enabled",
         remediation=kernel.remediation,
+    )  # fmt: skip
+
+
+def _noquiet(seen: DenyRecords, kernel: Kernel, mode: Mode, step: str) -> Finding:
+    status, observed = Status.PASS if seen.is_on else Status.INFO, f"audit is {seen.value}"
+    if kernel.lsm is Lsm.OFF:
+        status, observed, step = Status.NOT_APPLICABLE, f"cannot be set on this node: {kernel.reason}", ""
+    elif seen.problem:
+        status, observed, step = Status.UNKNOWN, seen.problem, "Fix what the error names; nothing is set until then."
+    elif not seen.is_on and mode is Mode.ENFORCE:
+        status = Status.FAIL
+    return _finding(
+        NOQUIET, "What deny rules refuse leaves a record", status, Severity.LOW, observed=observed,
+        expected=f"audit is {NOQUIET}", source=PARAMETER, remediation="" if seen.is_on else step,
     )  # fmt: skip
 
 

@@ -62,6 +62,11 @@ class NodeDenials:
         """How many rows are refusals."""
         return sum(row.is_refused for row in self.rows)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether what is not in the rows did not happen."""
+        return self.state is State.SEEING and not (self.lost or self.unattributed or self.other or self.more)
+
 
 def denials_of(node: Mapping[str, Any]) -> NodeDenials | None:
     """A Node's; None where the agent does not observe. Pure; a malformed annotation is State.BLIND without a reason."""

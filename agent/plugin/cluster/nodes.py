@@ -186,7 +186,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     node = node_view(found)
     notes = node.annotations
     listed, more = findings(notes.get(keys.FINDINGS, ""))
-    silent_since = _silent_since(found)
+    silent = silent_since(found)
     info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
@@ -195,8 +195,8 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         ready=node.ready,
         cordoned=node.unschedulable,
         kernel=sys.intern(values.text(info.get("kernelVersion"), 80)),
-        compliance=compliance(notes.get(keys.STATUS), is_silent=silent_since > 0),
-        silent_since=silent_since,
+        compliance=compliance(notes.get(keys.STATUS), is_silent=silent > 0),
+        silent_since=silent,
         worst=listed[0] if listed else None,
         failing=sum(one.status is Status.FAIL for one in listed),
         unknown=sum(one.status is Status.UNKNOWN for one in listed),
@@ -264,7 +264,7 @@ def compliance(text: str | None, *, is_silent: bool) -> ComplianceStatus | None:
     return known if text else None
 
 
-def _silent_since(found: Mapping[str, Any]) -> float:
+def silent_since(found: Mapping[str, Any]) -> float:
     """The agent's last heartbeat where the kubelet's is hours newer. Both are of the node's clock: ours is not read."""
     agent = values.timestamp(_condition(found, keys.CONDITION_HARDENED, "lastHeartbeatTime"))
     kubelet = values.timestamp(_condition(found, "Ready", "lastHeartbeatTime"))

@@ -15,21 +15,23 @@ from agent.denials.records import Kind
 from agent.errors import KubeError, UsageError
 from agent.kube import NODES, PODS, EventType, field_selector
 from agent.kube.errors import NotFound
-from agent.plugin.cluster import denials, values
+from agent.plugin.cluster import denials, nodes, values
 from agent.plugin.cluster.denials import DenialRow, NodeDenials
 from agent.plugin.session import NAMESPACE, NOT_WELL, OK, Command, Session
 from agent.plugin.views import table
 from agent.plugin.views.table import Cell, Column
+from agent.reboot.kube.views import node_view
 from agent.terminal import Style
 
 _PAGE_SIZE = 500
 _SUGGESTED = 20
-# A rule of AppArmor for the operation; everything else is a rule about a file.
+# A rule of AppArmor for the operation; everything else is about a file or, with two words in the mask, a socket.
 _RULES = {
-    "capable": "capability {mask},", "create": "network {mask},", "signal": "signal ({mask}),",
-    "ptrace": "ptrace ({mask}),", "mount": "mount fstype={mask},", "umount": "umount,", "userns_create": "userns,",
+    "capable": "capability {mask},", "signal": "signal ({mask}),", "ptrace": "ptrace ({mask}),", "umount": "umount,",
+    "userns_create": "userns,",
 }  # fmt: skip
 _FILE_WORDS = {"c": "w", "d": "w", "x": "ix"}
+_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -49,15 +51,21 @@ def _run(options: argparse.Namespace, session: Session) -> int:
             raise UsageError("--watch has no documents; for programs: kubectl get nodes --watch -o json")
         return _watch(session, named, pod, namespace)
     found = session.kube.list(NODES, field_selector=named, page_size=_PAGE_SIZE)
-    seen = [one for node in found if (one := denials.denials_of(node)) is not None]
-    shown = [_of(one, pod, namespace) for one in seen]
+    shown = [_of(one, pod, namespace) for node in found if (one := observed(node)) is not None]
     notes = _pod_notes(session, pod, namespace, shown)
     if session.form.is_document:
         session.document(document(shown, notes))
     else:
         session.write(text(shown, notes, session.style, session.now()))
-    well = shown and all(one.state is State.SEEING and not one.refused for one in shown)
+    well = shown and not notes and all(one.is_complete and not one.refused for one in shown)
     return OK if well else NOT_WELL
+
+
+def observed(node: Mapping[str, Any]) -> NodeDenials | None:
+    """What a Node's agent saw; blind once it does not report any more, because nothing it listed is of today."""
+    found = denials.denials_of(node)
+    is_silent = nodes.silent_since(node) > 0 or node_view(node).ready is None
+    return replace(found, state=State.BLIND, reason=Reason.AGENT_SILENT) if found and is_silent else found
 
 
 def _is_node(session: Session, target: str) -> bool:
@@ -80,19 +88,22 @@ def _of(node: NodeDenials, pod: str, namespace: str) -> NodeDenials:
 
 
 def _pod_notes(session: Session, pod: str, namespace: str, shown: Iterable[NodeDenials]) -> list[str]:
-    """What of a pod no profile confines: its privileged and unconfined containers have no denials."""
-    namespace = namespace or next((row.namespace for one in shown for row in one.rows), "")
-    if not pod or not namespace:
+    """What of a pod no profile confines: its privileged and unconfined containers have no denials.
+
+    Raises UsageError where no pod has that name and no denial is of one.
+    """
+    if not pod:
         return []
     try:
         # Readers may list pods and not get one.
-        found = session.kube.list(PODS, namespace, field_selector=field_selector({"metadata.name": pod}))
-        spec = values.part(next(iter(found), {}), "spec")
+        found = list(session.kube.list(PODS, namespace, field_selector=field_selector({"metadata.name": pod})))
     except KubeError as error:
-        return [f"the profiles of pod {namespace}/{pod} are unknown: {values.text(str(error), 120)}"]
-    listed = spec.get("containers")
-    containers = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    open_ones = [name for one in containers if (name := _unconfined(one, values.part(spec, "securityContext")))]
+        return [f"the profiles of pod {pod} are unknown: {values.text(str(error), 120)}"]
+    if not found and not any(one.rows for one in shown):
+        raise UsageError(f"{pod} is the name of no node and of no pod{f' of namespace {namespace}' * bool(namespace)}")
+    specs = [values.part(one, "spec") for one in found]
+    containers = [(one, spec) for spec in specs for key in _CONTAINERS for one in values.mappings(spec.get(key))]
+    open_ones = [name for one, spec in containers if (name := _unconfined(one, values.part(spec, "securityContext")))]
     return [f"container {name}: no denial of it is visible" for name in open_ones]
 
 
@@ -109,8 +120,15 @@ def suggestion(row: DenialRow) -> str:
     """What in the profile would let the call through, as its language has it; to be judged, not to be pasted."""
     if row.kind is Kind.SECCOMP:
         return f"allow {row.operation}" if row.is_refused else f"{row.operation} is allowed and logged"
+    words = row.mask.split()
+    if row.operation == "signal" and len(words) > 1:
+        return f"signal ({words[0]}) set=({words[1]}),"
+    if row.operation == "mount":
+        return f"mount fstype={row.mask}," if words else "mount,"
     if row.operation in _RULES:
         return _RULES[row.operation].format(mask=row.mask)
+    if len(words) > 1:
+        return f"network {row.mask},"
     letters = "".join(dict.fromkeys(_FILE_WORDS.get(letter, letter) for letter in row.mask))
     return f"{row.file + '/**' if row.file else 'FILE'} {letters or 'r'},"
 
@@ -144,11 +162,11 @@ def text(shown: Sequence[NodeDenials], notes: Sequence[str], style: Style, now: 
         return "No agent observes denials here: set denials.mode: observe in the policy (docs/denials.md)."
     rows = sorted(((one.node, row) for one in shown for row in one.rows), key=lambda one: -one[1].last)
     lines = [_table(rows, style, now, named=len(shown) > 1)] if rows else []
-    quiet = [one for one in shown if not one.rows and one.state is State.SEEING and not one.lost]
+    quiet = [one for one in shown if not one.rows and one.is_complete]
     if quiet:
         since = table.since(max(one.since for one in quiet), now)
         lines.append(f"No denial on {table.count(len(quiet), 'node')} in the last {since}.")
-    below = [line for one in shown for line in _not_visible(one)]
+    below = [line for one in shown for line in not_visible(one)]
     return "\n".join([*lines, *(line for one in (*below, *notes) for line in style.wrap(one))])
 
 
@@ -182,9 +200,10 @@ def _cells(row: DenialRow, now: float) -> list[Cell | str]:
     ]  # fmt: skip
 
 
-def _not_visible(one: NodeDenials) -> Iterable[str]:
+def not_visible(one: NodeDenials) -> Iterable[str]:
+    """Why its rows may not be all that there is, a line each."""
     if one.state is State.STARTING:
-        yield f"{one.node}: the agent has just started to look"
+        yield f"{one.node}: the agent has just started to read audit records"
     if one.state is State.BLIND:
         yield f"{one.node}: denials are not visible: {one.reason.meaning if one.reason else Reason.NO_RECORD.meaning}"
     yield from (f"{one.node}: {note.meaning}" for note in one.notes)
@@ -201,7 +220,7 @@ def _watch(session: Session, named: str, pod: str, namespace: str) -> int:
     for change in session.kube.follow(NODES, field_selector=named):
         if change.seen not in (EventType.ADDED, EventType.MODIFIED):
             continue
-        found = denials.denials_of(change.object)
+        found = observed(change.object)
         for row in _of(found, pod, namespace).rows if found is not None else ():
             key = (found.node if found else "", replace(row, count=0, first=0.0, last=0.0))
             if key not in known:

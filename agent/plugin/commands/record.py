@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.controls.seccomp.linting import lint
+from agent.denials.document import State
 from agent.denials.records import Kind, Outcome
 from agent.errors import ConfigError, Problem, UsageError
 from agent.kube import NODES
 from agent.plugin.cluster import values
-from agent.plugin.cluster.denials import DenialRow, denials_of
-from agent.plugin.commands.denials import suggestion
+from agent.plugin.cluster.denials import DenialRow, NodeDenials
+from agent.plugin.commands.denials import not_visible, observed, suggestion
 from agent.plugin.diagnosis.advice import kubectl
 from agent.plugin.record import profile
 from agent.plugin.record.loading import load
@@ -58,12 +60,12 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     rows = [row for node in nodes for row in recordings_of(node) if _is_named(row, options, namespace)]
     if options.action == "export":
         return _export(options, session, rows)
-    seen = [one for node in nodes if (one := denials_of(node)) is not None]
+    seen = [one for node in nodes if (one := observed(node)) is not None]
     complaints = [row for one in seen for row in one.rows if row.outcome is Outcome.ALLOWED]
     if session.form.is_document:
         session.document({"recordings": [_document(row) for row in rows], "rules": _rules(complaints)})
     else:
-        session.write(_status(rows, _rules(complaints), session, is_observed=bool(seen)))
+        session.write(_status(rows, _rules(complaints), session, seen))
     return OK if rows or complaints else NOT_WELL
 
 
@@ -112,7 +114,9 @@ def _document(row: RecordingRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _status(rows: Sequence[RecordingRow], rules: Sequence[str], session: Session, *, is_observed: bool) -> str:
+def _status(
+    rows: Sequence[RecordingRow], rules: Sequence[str], session: Session, observed_nodes: Sequence[NodeDenials]
+) -> str:
     lines = []
     columns = [Column("POD", elastic=True, least=12), *map(Column, ("CONTAINER", "ARCH", "SYSCALLS", "CALLS"))]
     columns += [Column("LOST"), Column("FOR"), Column("LAST")]
@@ -126,12 +130,16 @@ def _status(rows: Sequence[RecordingRow], rules: Sequence[str], session: Session
     ]  # fmt: skip
     if cells:
         lines.append(table.table(columns, cells, session.style))
-    elif is_observed:
+    elif any(one.state is State.SEEING for one in observed_nodes):
         lines.append("Nothing is recorded: no container of these runs under a logging profile.")
+    elif observed_nodes:
+        lines.append("Nothing is recorded: no node's agent receives audit records.")
     else:
         lines.append("No agent observes denials: set denials.mode: observe in the policy (docs/record.md).")
     if rules:
         lines += ["Rules that AppArmor profiles in complain mode would need; none is generated:", *rules]
+    blind = [one for one in observed_nodes if one.state is not State.SEEING]
+    lines += [line for one in blind for words in not_visible(one) for line in session.style.wrap(words)]
     return "\n".join(lines)
 
 
@@ -168,11 +176,12 @@ def _export(options: argparse.Namespace, session: Session, rows: Sequence[Record
 def _existing(path: str) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as stream:
-            document = json.loads(stream.read(_EXISTING_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
+            text = stream.read(_EXISTING_BYTES)
+    except (OSError, ValueError) as error:
         raise ConfigError([Problem(path, 0, "", f"cannot be read as a JSON profile: {error}")]) from error
-    if not isinstance(document, dict):
-        raise ConfigError([Problem(path, 0, "", "a profile is a JSON object")])
+    if problems := lint(text, path):
+        raise ConfigError(problems)
+    document: dict[str, Any] = json.loads(text)
     return document
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import AgentError
+from agent.plugin.record.profile import names_of
 
 _ERRNO, _LOG, _ALLOW, _KILL_PROCESS = 0x00050001, 0x7FFC0000, 0x7FFF0000, 0x80000000
 _ACTIONS: Final = {
@@ -40,7 +41,7 @@ def load(text: str) -> bool:
             action = _ACTIONS.get(rule["action"])
             if action is None or rule.get("args") or rule["action"] == profile["defaultAction"]:
                 continue
-            for one in rule["names"]:
+            for one in names_of(rule):
                 number = library.seccomp_syscall_resolve_name(one.encode())
                 code = library.seccomp_rule_add(ctypes.c_void_p(context), ctypes.c_uint32(action), number, 0)
                 if code:

@@ -19,10 +19,11 @@ from agent.plugin.views import table
 ALLOW: Final = "SCMP_ACT_ALLOW"
 # What runc 1.1.5 and crun 1.8 call between the filter and the container's program, with no_new_privs and without, and
 # what newer ones do: runc 1.3.3 needs openat2 and statx. A recording under one runtime does not start under another.
-_RUNTIME_NAMES: Final = """capget capset chdir clock_gettime close close_range epoll_ctl epoll_pwait execve exit_group
-    faccessat2 fchown fcntl fstat fstatfs futex getcwd getdents64 getpid getppid getuid mmap mprotect munmap nanosleep
-    newfstatat openat openat2 prctl read rt_sigaction rt_sigprocmask rt_sigreturn sched_yield setgid setgroups setresgid
-    setresuid setuid sigaltstack statx tgkill write"""
+# set_tls and cacheflush of 32-bit ARM have numbers beyond a recording's bitmap, and no program starts without them.
+_RUNTIME_NAMES: Final = """cacheflush capget capset chdir clock_gettime close close_range epoll_ctl epoll_pwait execve
+    exit_group faccessat2 fchown fcntl fstat fstatfs futex getcwd getdents64 getpid getppid getuid mmap mprotect
+    munmap nanosleep newfstatat openat openat2 prctl read rt_sigaction rt_sigprocmask rt_sigreturn sched_yield set_tls
+    setgid setgroups setresgid setresuid setuid sigaltstack statx tgkill write"""
 RUNTIME: Final = frozenset(_RUNTIME_NAMES.split())
 _LINE_CHARACTERS = 100
 
@@ -37,11 +38,11 @@ class Made:
 
 def make(rows: Sequence[RecordingRow], *, default: str, existing: Mapping[str, Any] | None, by: str) -> Made:
     """rows: of one workload. default: SCMP_ACT_*; empty for the existing profile's. existing: another profile, which is
-    kept as it is. by: the program. Raises ConfigError when the result is refused by the project's own lint."""
+    valid and kept as it is. by: the program. Raises ConfigError when the project's own lint refuses the result."""
     document: dict[str, Any] = dict(existing or {})
-    before = [rule for rule in document.get("syscalls") or [] if isinstance(rule, dict)]
-    allowed = {name for rule in before if rule.get("action") == ALLOW and not _narrow(rule) for name in rule["names"]}
-    refused = {name for rule in before if rule.get("action") != ALLOW for name in rule.get("names", [])}
+    before: list[dict[str, Any]] = document.get("syscalls") or []
+    allowed = {name for rule in before if rule["action"] == ALLOW and not _narrow(rule) for name in names_of(rule)}
+    refused = {name for rule in before if rule["action"] != ALLOW for name in names_of(rule)}
     recorded = frozenset[str]().union(*(row.syscalls for row in rows))
     architectures = tuple(sorted({row.architecture for row in rows}))
     base = frozenset(name for name in RUNTIME if exists_on(name, architectures))
@@ -65,7 +66,13 @@ def make(rows: Sequence[RecordingRow], *, default: str, existing: Mapping[str, A
 
 def _narrow(rule: Mapping[str, Any]) -> bool:
     """Whether a rule is about some of the calls of its names only."""
-    return bool(rule.get("args") or rule.get("includes") or rule.get("excludes")) or "names" not in rule
+    return bool(rule.get("args") or rule.get("includes") or rule.get("excludes"))
+
+
+def names_of(rule: Mapping[str, Any]) -> Sequence[str]:
+    """The syscalls of a valid profile's rule; the older form has one."""
+    names: Sequence[str] = rule.get("names") or [rule["name"]]
+    return names
 
 
 def _rule(comment: str, names: Iterable[str]) -> dict[str, Any]:

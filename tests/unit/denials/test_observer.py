@@ -324,6 +324,14 @@ def test_without_its_own_record_it_does_not_say_none(node: Path, clock: Clock) -
     assert scene.turns(scene.canary(5))["state"] == "seeing"
 
 
+def test_a_test_record_that_comes_too_late_is_no_denial(node: Path, clock: Clock) -> None:
+    """Nor is that of another agent on this node, while one replaces the other."""
+    scene = Scene(node, clock)
+    number, text = scene.canary(1)
+    seen = scene.turns((number, text.replace(b"nha-0", b"nha-f")), scene.canary(2))
+    assert (seen["state"], seen["received"], seen["unattributed"], seen["rows"]) == ("seeing", 0, 0, [])
+
+
 @pytest.mark.parametrize(
     ("actions", "state", "reason"),
     [
@@ -443,7 +451,7 @@ def test_a_checkpoint_is_continued_after_a_restart(node: Path) -> None:
     """SIGKILL loses no name that was written."""
     first = Recorder(Host(node))
     first.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1.0)
-    first.save()
+    first.save(7, 1.0)
     again = Recorder(Host(node))
     assert not again.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1.0)
     assert again.add(PLACE, Names("shop", "web-0", "nginx"), call(60), 1.0)
@@ -451,7 +459,51 @@ def test_a_checkpoint_is_continued_after_a_restart(node: Path) -> None:
     assert (int(row[6], 16), row[7]) == (1 << 59 | 1 << 60, 3)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"recordings": [[1]]}', '{"recordings": 7}', '{"recordings": [7]}'])
+def test_what_was_lost_is_in_the_checkpoint_too(node: Path) -> None:
+    """Although no call came since the one before."""
+    names = Names("shop", "web-0", "nginx")
+    first = Recorder(Host(node))
+    first.add(PLACE, names, call(59), 1000.0)
+    first.save(7, 1000.0)
+    first.lost(12, 1100.0)
+    first.save(20, 1100.0)
+    assert [row[8] for row in json.loads(Recorder(Host(node)).document())["recordings"]] == [12]
+
+
+@pytest.mark.parametrize(("boot", "serial", "lost"), [("a", 8, 0), ("a", 50, 42), ("b", 50, 0)])
+def test_what_was_made_while_no_agent_read_is_lost(node: Path, boot: str, serial: int, lost: int) -> None:
+    """By the kernel's numbers of the same boot, for what still ran; a container that was done before has all of it."""
+    boot_id = node / "proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True)
+    boot_id.write_text(f"{'a' * 8}-0000-0000-0000-{'0' * 12}\n")
+    first = Recorder(Host(node))
+    first.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1000.0)
+    first.add(Place(UID, "c" * 64), Names("shop", "web-0", "done"), call(59), 10.0)
+    first.save(7, 1010.0, is_last=True)
+    boot_id.write_text(f"{boot * 8}-0000-0000-0000-{'0' * 12}\n")
+    again = Recorder(Host(node))
+    again.resume(serial)
+    assert {row[3]: row[8] for row in json.loads(again.document())["recordings"]} == {"nginx": lost, "done": 0}
+
+
+def test_a_logged_call_of_an_unknown_container_makes_recordings_incomplete(node: Path, clock: Clock) -> None:
+    """It may have been any container's; the profile must not claim that nothing was lost."""
+    scene = Scene(node, clock)
+    log = samples.SECCOMP_LOG.replace(b"pid=27324", b"pid=9")
+    scene.observer._wall = lambda: 1795877818.0
+    scene.turns(scene.canary(1), (SECCOMP, log.replace(b":30574)", b":2)")))
+    assert [row[8] for row in scene.shown.recordings["recordings"]] == [0]
+    scene.turns((SECCOMP, samples.SECCOMP_LOG.replace(b":30574)", b":3)")), seconds=400.0)
+    assert scene.shown.unattributed == 1
+    assert [row[8] for row in scene.shown.recordings["recordings"]] == [1]
+
+
+_INFINITE = '{"recordings": [["n", "p", "u", "c", "i", "c000003e", "1", 1e999, 0, 0, 0]]}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"recordings": [[1]]}', '{"recordings": 7}', '{"recordings": [7]}', _INFINITE]
+)
 def test_a_broken_checkpoint_costs_what_it_held(node: Path, text: str) -> None:
     (node / PATH.lstrip("/")).parent.mkdir(parents=True)
     (node / PATH.lstrip("/")).write_text(text)
