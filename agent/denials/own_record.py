@@ -1,4 +1,4 @@
-"""A record of the agent's own, to learn whether records arrive: without it "no denials" would mean nothing.
+"""The test record: one of the agent's own, to learn whether records arrive: without it "no denials" would mean nothing.
 
 A short-lived thread takes a name that was never used, gives itself (and no other thread) a seccomp filter that logs a
 syscall which does not exist, makes that syscall and ends. What exclude rules, actions_logged, audit=0 or a network
@@ -23,7 +23,7 @@ _PROGRAM = [(0x20, 0, 0, 0), (0x15, 0, 1, NUMBER), (0x06, 0, 0, _LOG), (0x06, 0,
 _PREFIX = "nha-"
 
 
-class Canary:
+class OwnRecord:
     """One at a time. `send`, then show it every record until one `is_ours`."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Canary:
     def send(self) -> None:
         """Makes the record; waits a millisecond for its thread."""
         self._name = f"{_PREFIX}{secrets.token_hex(5)}"
-        thread = threading.Thread(target=_call, args=(self._name.encode(),), name="denials-canary", daemon=True)
+        thread = threading.Thread(target=_call, args=(self._name.encode(),), name="denials-own-record", daemon=True)
         thread.start()
         thread.join()
 
