@@ -42,11 +42,15 @@ class Document:
         return cls(text, config, configuration.revision(config))
 
 
+Reader = Callable[[str, str], Document]
+"""What a policy's text means, as `Document.of`: the text and its file's name. Raises ConfigError."""
+
+
 class Staging:
     """Safe for several threads: the loop reads policies, another thread polls the canaries."""
 
-    def __init__(self, host: Host, wall: Callable[[], float] = time.time) -> None:
-        self._host, self._wall = host, wall
+    def __init__(self, host: Host, wall: Callable[[], float] = time.time, read: Reader = Document.of) -> None:
+        self._host, self._wall, self._read = host, wall, read
         self._log = structlog.get_logger()
         self._lock = threading.RLock()
         self._accepted: Document | None = None
@@ -165,7 +169,7 @@ class Staging:
             return
         self._is_loaded = True
         try:
-            self._accepted = Document.of(self._host.read_text(LAST_GOOD), LAST_GOOD)
+            self._accepted = self._read(self._host.read_text(LAST_GOOD), LAST_GOOD)
             self._kept = self._host.read_text(STATE, limit_bytes=reports.STATE_LIMIT_BYTES)
             self._pending, self._own = reports.remembered(self._kept)
         except HostFileMissing:

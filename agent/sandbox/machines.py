@@ -22,6 +22,7 @@ from agent.sandbox.fake_reboot import MARK
 from agent.sandbox.noderoot import NodeRoot
 
 _LOOK_EVERY_SECONDS = 0.05
+SETTINGS = "sandbox.json"  # beside the policy, for agent.cli.sandboxed
 SOURCE = Path(__file__).resolve().parents[2]
 
 
@@ -40,7 +41,10 @@ class MachineContext(Protocol):
 
 @dataclass
 class Machine:
-    """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes. ca: file, for https."""
+    """One machine. policy: the agent's configuration. down_seconds: how long a reboot takes. ca: file, for https.
+
+    module: what Python runs as the agent.
+    """
 
     sandbox: MachineContext
     name: str
@@ -51,6 +55,7 @@ class Machine:
     down_seconds: float = 1.0
     reboots: int = 0
     ca: Path | None = None
+    module: str = "agent"
 
     def __post_init__(self) -> None:
         self.root = NodeRoot.make(self.folder / "root", self.name)
@@ -73,10 +78,13 @@ class Machine:
         """Replaces the policy in one step; the reboot command is this machine's unless the policy names another."""
         reboot = {"command": self.reboot_command, **policy.get("reboot", {})}
         reboot["sentinel"] = {"settle": "0s", **reboot.get("sentinel", {})}  # there is no package run to wait for
-        text = yaml.safe_dump({**policy, "reboot": reboot})
-        new = self.folder / ".config.new"
+        self.put(self.config.name, yaml.safe_dump({**policy, "reboot": reboot}))
+
+    def put(self, name: str, text: str) -> None:
+        """Replaces a file of the machine's folder in one step."""
+        new = self.folder / f".{name}.new"
         new.write_text(text)
-        new.rename(self.config)
+        new.rename(self.folder / name)
 
     def start(self) -> None:
         """Powers the machine on."""
@@ -116,7 +124,7 @@ class Machine:
             "PYTHONPATH": str(SOURCE),
         }
         argv = [
-            sys.executable, "-m", "agent", "run", "--host-root", str(self.root.path), "--node-name", self.name,
+            sys.executable, "-m", self.module, "run", "--host-root", str(self.root.path), "--node-name", self.name,
             "--config", str(self.config), "--log-format", "json",
         ]  # fmt: skip
         return subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=output, stderr=output)
