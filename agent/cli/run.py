@@ -14,6 +14,7 @@ from agent.cli.common import CliArgs
 from agent.lean import lazy_import, shared_methods
 
 if TYPE_CHECKING:
+    from agent.daemon.staging import Reader
     from agent.denials.observer import Sources
 
 _NAMESPACE = "node-hardening"  # daemonset.yaml's
@@ -47,8 +48,8 @@ def _parsed(argv: Sequence[str]) -> CliArgs:
     return options.run_args(options.parser(os.environ, daemon=True).parse_args(argv))
 
 
-def serve(given: CliArgs, *, kernel: Callable[[], Sources] | None = None) -> int:
-    """The daemon, wired; returns its exit code. kernel: see daemon.serve. Raises AgentError."""
+def serve(given: CliArgs, *, read: Reader | None = None, kernel: Callable[[], Sources] | None = None) -> int:
+    """The daemon, wired; returns its exit code. read, kernel: see PolicyStore and daemon.serve. Raises AgentError."""
     shared_methods.load(*PACKAGES)
     from agent import daemon, kube  # noqa: PLC0415
     from agent.config.schema import Config, Log  # noqa: PLC0415
@@ -56,7 +57,7 @@ def serve(given: CliArgs, *, kernel: Callable[[], Sources] | None = None) -> int
 
     host = common.node_host(given.host_root, given.host_exec)
     common.set_up_log(Log(), given.node, level=given.log_level, form=given.log_format)
-    store = daemon.PolicyStore(given.config, host, explicit=given.is_named)
+    store = daemon.PolicyStore(given.config, host, explicit=given.is_named, read=read)
     policy = store.load().config or Config()
     shared_methods.load(*registry.modules(policy))  # what the policy has switched on
     common.set_up_log(policy.log, given.node, level=given.log_level, form=given.log_format)

@@ -24,7 +24,7 @@ from agent.config.validation import refused
 from agent.controls import registry
 from agent.daemon import profile_copies
 from agent.daemon.node_labels import NodeLabels
-from agent.daemon.staging import LAST_GOOD, Document, Staging
+from agent.daemon.staging import LAST_GOOD, Document, Reader, Staging
 from agent.errors import ConfigError, Problem
 from agent.host import Host
 
@@ -46,12 +46,16 @@ class Policy:
 class PolicyStore:
     """Reads the configuration file, and answers what this node makes of it: by its labels, and when its turn is."""
 
-    def __init__(self, path: Path, host: Host, *, explicit: bool, wall: Callable[[], float] = time.time) -> None:
-        """explicit: the user named the file, so that it has to exist."""
+    def __init__(
+        self, path: Path, host: Host, *, explicit: bool, wall: Callable[[], float] = time.time,
+        read: Reader | None = None,
+    ) -> None:  # fmt: skip
+        """explicit: the user named the file, so that it has to exist. read: what a policy's text means."""
         self._path = path
         self._explicit = explicit
         self._labels = NodeLabels(host)
-        self.staging = Staging(host, wall)
+        self._read = read or Document.of
+        self.staging = Staging(host, wall, self._read)
         self._chosen: Document | None = None
         self._good: Config | None = None
         self._selectors: tuple[Selector, ...] = ()
@@ -79,7 +83,7 @@ class PolicyStore:
         """The current policy. Never raises: errors are in `problem`."""
         problems: tuple[Problem, ...] = ()
         try:
-            newest = Document.of(configuration.text_of(self._path, explicit=self._explicit), str(self._path))
+            newest = self._read(configuration.text_of(self._path, explicit=self._explicit), str(self._path), None)
         except ConfigError as error:
             problems = error.problems
             self._chosen = self._chosen or self._last_good()

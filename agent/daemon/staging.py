@@ -47,11 +47,15 @@ class Document:
         return cls(text, config, found, profile_copies.revision(config, found))
 
 
+Reader = Callable[[str, str, Digests | None], Document]
+"""What a policy's text means; see `Document.of`."""
+
+
 class Staging:
     """Safe for several threads: the loop reads policies, another thread polls the canaries."""
 
-    def __init__(self, host: Host, wall: Callable[[], float] = time.time) -> None:
-        self._host, self._wall, self._copies = host, wall, ProfileCopies(host)
+    def __init__(self, host: Host, wall: Callable[[], float] = time.time, read: Reader = Document.of) -> None:
+        self._host, self._wall, self._read, self._copies = host, wall, read, ProfileCopies(host)
         self._log = structlog.get_logger()
         self._lock = threading.RLock()
         self._accepted: Document | None = None
@@ -197,7 +201,7 @@ class Staging:
             return
         self._is_loaded = True
         try:
-            self._accepted = Document.of(self._host.read_text(LAST_GOOD), LAST_GOOD, self._profiles())
+            self._accepted = self._read(self._host.read_text(LAST_GOOD), LAST_GOOD, self._profiles())
             self._kept = self._host.read_text(STATE, limit_bytes=reports.STATE_LIMIT_BYTES)
             self._pending, self._own = reports.remembered(self._kept)
         except HostFileMissing:

@@ -24,9 +24,9 @@ from agent.config.node_sections import Denials
 from agent.denials import records, syscall_names
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, UNKNOWN, ContainerNames, Names, Place, Processes
-from agent.denials.canary import Canary, log_one_call
 from agent.denials.document import Reason, State, Summary, encode
 from agent.denials.netlink import AuditSocket, AuditState, AuditUnavailable, ProcessEvents, audit_state
+from agent.denials.own_record import OwnRecord, log_one_call
 from agent.denials.recording import Recorder
 from agent.denials.records import HARMLESS, Kind, Outcome, Record
 from agent.denials.serials import Serials
@@ -36,7 +36,7 @@ from agent.host import Host
 from agent.text import format_rfc3339
 
 _AT_A_TIME = 1000  # records, then the clock is read
-_CANARY_SECONDS, _CANARY_EVERY_SECONDS = 1.0, 3600.0
+_OWN_RECORD_SECONDS, _OWN_RECORD_EVERY_SECONDS = 1.0, 3600.0
 _NEW_SECONDS, _SPACED_SECONDS, _COUNTS_SECONDS = 1.0, 15.0, 300.0
 _QUIET_SECONDS, _SETTLED_SECONDS = 60.0, 1.0
 _METRIC_NAMES = 64
@@ -76,7 +76,7 @@ class Sources:
     audit: Callable[[], AuditSocket] = AuditSocket
     events: Callable[[], ProcessEvents] = ProcessEvents
     state: Callable[[], AuditState | None] = audit_state
-    canary: Callable[[str], None] = log_one_call
+    own_record: Callable[[str], None] = log_one_call
 
 
 def no_kernel() -> Sources:
@@ -103,7 +103,7 @@ class Observer:
         self._stopping = threading.Event()
         self._audit: AuditSocket | None = None
         self._serials = Serials()
-        self._canary = Canary(sources.canary)
+        self._own_record = OwnRecord(sources.own_record)
         self._processes = Processes(host.procfs, clock, sources.events)
         self._names = ContainerNames(host, clock)
         self._table = DenialTable()
@@ -123,7 +123,7 @@ class Observer:
     def check(self) -> None:
         """Verifies that records still arrive, once an hour at most; at any time while they do not."""
         blind = self._seen.state is State.BLIND
-        if blind or self._clock() - self._checked_at >= _CANARY_EVERY_SECONDS:
+        if blind or self._clock() - self._checked_at >= _OWN_RECORD_EVERY_SECONDS:
             self._check_due = True
             os.eventfd_write(self._waker, 1)
 
@@ -158,12 +158,12 @@ class Observer:
     def turn(self) -> None:
         """One round: waits for a record or for what is due, and does it."""
         if self._check_due:
-            self._send_canary()
+            self._send_own_record()
         self._wait()
         self._read()
         now = self._clock()
         if self._deadline and now >= self._deadline:
-            self._canary_missing()
+            self._own_record_missing()
         if self._overflowed and now >= self._last_record + _SETTLED_SECONDS:
             # What was lost last shows only in the number of the next record.
             self._overflowed, self._check_due = False, True
@@ -222,9 +222,9 @@ class Observer:
         if record is None:
             return
         self._arrived_since = True
-        if self._canary.is_one(record):
-            if self._canary.is_ours(record):
-                self._canary_seen()
+        if self._own_record.is_one(record):
+            if self._own_record.is_ours(record):
+                self._own_record_seen()
             return
         self._last_record = self._clock()
         self._received += 1
@@ -260,7 +260,7 @@ class Observer:
 
     # -- whether records arrive ------------------------------------------------------------------------------------
 
-    def _send_canary(self) -> None:
+    def _send_own_record(self) -> None:
         self._check_due, self._checked_at, self._arrived_since = False, self._clock(), False
         if self._audit is None:
             try:
@@ -268,10 +268,10 @@ class Observer:
             except AuditUnavailable as error:
                 self._become(State.BLIND, _UNAVAILABLE.get(error.number, Reason.NO_RECORD))
                 return
-        self._deadline = self._clock() + _CANARY_SECONDS
-        self._canary.send()
+        self._deadline = self._clock() + _OWN_RECORD_SECONDS
+        self._own_record.send()
 
-    def _canary_seen(self) -> None:
+    def _own_record_seen(self) -> None:
         self._deadline = 0.0
         state = self._sources.state()
         notes = [] if self._actions_logged() >= _REFUSALS else [Reason.ACTIONS_LOGGED]
@@ -281,7 +281,7 @@ class Observer:
             notes += [Reason.EXCLUDED_APPARMOR] if records.APPARMOR in state.excluded else []
         self._become(State.SEEING, None, tuple(notes))
 
-    def _canary_missing(self) -> None:
+    def _own_record_missing(self) -> None:
         self._deadline = 0.0
         if self._arrived_since and self._serials.lost > self._lost_reported:
             self._check_due = True  # one of those that were lost

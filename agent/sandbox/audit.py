@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from agent.denials import syscall_names
-from agent.denials.canary import NUMBER
 from agent.denials.netlink import AuditSocket, ProcessEvents
 from agent.denials.observer import Sources
+from agent.denials.own_record import NUMBER
 from agent.denials.records import SECCOMP
 from agent.sandbox.machines import Machine
 from agent.sandbox.noderoot import NodeRoot
@@ -44,13 +44,13 @@ _CALLS: Final = """accept4 access arch_prctl bind brk capset clone close connect
 def sources(inbox: int, outbox: int) -> Sources:
     """What the kernel of a sandboxed node offers its agent. inbox, outbox: descriptors, see AuditedMachine."""
 
-    def canary(name: str) -> None:
+    def own_record(name: str) -> None:
         os.write(outbox, _record(os.getpid(), name, NUMBER, _LOGGED))
 
     def no_events() -> ProcessEvents:
         raise OSError("a sandboxed node has no process events")
 
-    return Sources(lambda: EmulatedAudit(inbox), no_events, lambda: None, canary)
+    return Sources(lambda: EmulatedAudit(inbox), no_events, lambda: None, own_record)
 
 
 class EmulatedAudit(AuditSocket):
@@ -88,7 +88,7 @@ class AuditedMachine(Machine):
     @property
     def program(self) -> tuple[str, ...]:
         """See Machine."""
-        return ("agent.cli.sandboxed_run", *map(str, self.descriptors))
+        return ("agent.cli.sandboxed", *map(str, self.descriptors))
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from agent.sandbox.fake_reboot import MARK
 from agent.sandbox.noderoot import NodeRoot
 
 _LOOK_EVERY_SECONDS = 0.05
+SETTINGS = "sandbox.json"  # beside the policy, for agent.cli.sandboxed
 SOURCE = Path(__file__).resolve().parents[2]
 
 
@@ -83,10 +84,13 @@ class Machine:
         """Replaces the policy in one step; the reboot command is this machine's unless the policy names another."""
         reboot = {"command": self.reboot_command, **policy.get("reboot", {})}
         reboot["sentinel"] = {"settle": "0s", **reboot.get("sentinel", {})}  # there is no package run to wait for
-        text = yaml.safe_dump({**policy, "reboot": reboot})
-        new = self.folder / ".config.new"
+        self.put(self.config.name, yaml.safe_dump({**policy, "reboot": reboot}))
+
+    def put(self, name: str, text: str) -> None:
+        """Replaces a file of the machine's folder in one step."""
+        new = self.folder / f".{name}.new"
         new.write_text(text)
-        new.rename(self.config)
+        new.rename(self.folder / name)
 
     def start(self) -> None:
         """Powers the machine on."""

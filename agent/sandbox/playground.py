@@ -8,6 +8,7 @@ something is already, and leaves no process behind.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -16,17 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from agent.config import Config, loads
+from agent.config import Config
 from agent.config.schema import Kubelet
 from agent.controls import registry
 from agent.controls.registry import Act, profile_kinds
-from agent.errors import ConfigError, UsageError
+from agent.errors import UsageError
 from agent.host import Host
 from agent.model import Status
 from agent.sandbox.audit import AuditedMachine, Containers
 from agent.sandbox.authn import ADMIN
+from agent.sandbox.machines import SETTINGS
 from agent.sandbox.noderoot import NodeRoot
 from agent.sandbox.rolling_reboot import NAMESPACE, furnish
 from agent.sandbox.server import Sandbox
@@ -66,7 +66,7 @@ class Playground:
         self._machines: list[AuditedMachine] = []
         self._containers = Containers()
         self._runs = False
-        self._policy: dict[str, Any] | str | None = None
+        self._published: tuple[str, str] | None = None  # the policy, and the settings beside it
 
     def start(self) -> None:
         """The API server with its nodes, their trees; no agent yet."""
@@ -105,41 +105,29 @@ class Playground:
         self.sandbox.stop()
 
     def _deliver(self) -> None:
-        """Mounts the ConfigMaps: profiles as folders, the policy as each machine's file."""
+        """Mounts the ConfigMaps: profiles as folders, the policy as each machine's file, unchanged."""
         folders = {name: self._mount(name) for name in profile_kinds()}
-        policy = self._asked(folders)
-        if policy == self._policy:
+        published = self._data(POLICY).get("config.yaml", ""), json.dumps(self._settings(folders))
+        if published == self._published:
             return
-        changed, self._policy = self._policy is not None, policy
+        changed, self._published = self._published is not None, published
         for machine in self._machines:
-            if isinstance(policy, str):
-                machine.config.write_text(policy)
-            else:
-                machine.configure(policy)
+            machine.put(SETTINGS, published[1])
+            machine.put(machine.config.name, published[0])
         if changed:
             self.say("another policy was applied, and is on every node now")
 
-    def _asked(self, folders: Mapping[str, Path | None]) -> dict[str, Any] | str:
-        """The ConfigMap's policy with what a sandbox needs besides; as it is where agents are going to refuse it."""
-        text = self._data(POLICY).get("config.yaml", "")
-        try:
-            loads(text, "config.yaml")
-        except ConfigError:
-            return text
-        asked: dict[str, Any] = yaml.safe_load(text) or {}
-        for section, needed in _HERE.items():
-            asked[section] = {**(asked.get(section) or {}), **needed}
+    def _settings(self, folders: Mapping[str, Path | None]) -> dict[str, Any]:
+        """What a sandbox needs beside the policy, for agent.cli.sandboxed."""
+        over = {name: {**section} for name, section in _HERE.items()}
         for name, folder in folders.items():
             if folder is not None:
-                asked[name] = {**(asked.get(name) or {}), "profiles": str(folder)}
-        # One command on every node, so that they show the hash of one policy.
-        asked["reboot"] = {
-            "command": [sys.executable, "-m", "agent.sandbox.fake_reboot"],
-            **(asked.get("reboot") or {}),
-        }
+                over[name] = {"profiles": str(folder)}
         for name in self.off:
-            asked[name] = {**(asked.get(name) or {}), "mode": "off"}
-        return asked
+            over[name] = {**over.get(name, {}), "mode": "off"}
+        # One command on every node, so that they show the hash of one policy; there is no package run to wait for.
+        command = [sys.executable, "-m", "agent.sandbox.fake_reboot"]
+        return {"under": {"reboot": {"command": command, "sentinel": {"settle": "0s"}}}, "over": over}
 
     def _mount(self, name: str) -> Path | None:
         """The folder with the files of a ConfigMap of profiles; None without one, which means the shipped ones."""

@@ -18,6 +18,8 @@ from agent.errors import UsageError
 from agent.sandbox.playground import DAEMONSET, POLICY, Playground
 from agent.sandbox.rolling_reboot import NAMESPACE, wait_until
 from tests.support.agents import ROOT
+from tests.support.apiservers import ApiServer
+from tests.support.typed import Person
 
 MANIFEST = [one for one in yaml.safe_load_all((ROOT / "daemonset.yaml").read_text()) if one]
 PLURALS = {"Namespace": "namespaces", "ConfigMap": "configmaps", "DaemonSet": "daemonsets"}
@@ -82,6 +84,23 @@ def test_the_manifest_brings_agents_a_policy_reaches_them_and_a_reboot_comes_of_
     assert becomes(ground, lambda: keys.REBOOT_HISTORY in shown_by(ground, "node-1"))
     assert (ground.folder / "node-1/root/proc/sys/kernel/random/boot_id").read_text() != booted
     assert keys.REBOOT_HISTORY not in shown_by(ground, "node-2")
+
+
+def test_a_policy_that_fails_on_a_canary_stops_there_until_the_plugin_promotes_it(ground: Playground) -> None:
+    """The agents' revision of a policy is the one that the plugin computes from the ConfigMap."""
+    if "modprobe" in ground.off:
+        pytest.skip("this machine lacks modprobe")
+    ground.sandbox.update("nodes", "node-1", lambda found: found["metadata"]["labels"].update(canary="true"))
+    (ground.folder / "node-1/root/etc/modprobe.d/other.conf").mkdir(parents=True)
+    rollout = "rollout: {canary: canary=true, soak: 1s}\n"
+    deploy(ground)
+    put_policy(ground, rollout)
+    assert becomes(ground, lambda: hardened(ground))
+    put_policy(ground, f"{rollout}modprobe: {{file: /etc/modprobe.d/other.conf}}\n")
+    person = Person(ApiServer.of(ground.sandbox))
+    assert becomes(ground, lambda: "pending on 1 node: CanaryFailed" in person.types("rollout", "status").out)
+    assert person.types("rollout", "promote", "--yes").code == 0
+    assert becomes(ground, (ground.folder / "node-2/root/etc/modprobe.d/other.conf").is_file)
 
 
 def test_profiles_of_a_configmap_reach_the_nodes_and_leave_them(ground: Playground) -> None:

@@ -184,7 +184,7 @@ def test_the_plugin_is_an_executable_of_pure_python(made: Path) -> None:
 
 
 def test_the_image_is_built_from_the_commit_whoever_builds_it(checkout: Path, tmp_path: Path) -> None:
-    """Not from what else lies in the folder, and with the same modes under any umask: both are in the layer's digest."""
+    """Not from what else lies in the folder, and with the same modes under any umask: the layer's digest has both."""
     builder = tmp_path / "bin" / "podman"
     builder.parent.mkdir()
     builder.write_text(BUILDER)
@@ -199,7 +199,7 @@ def test_the_image_is_built_from_the_commit_whoever_builds_it(checkout: Path, tm
     finally:
         left.unlink()
     assert done.returncode == 0, done.stderr
-    given = dict(reversed(line.split(" ", 1)) for line in noted.read_text().splitlines())
+    given = {name: mode for mode, name in (line.split(" ", 1) for line in noted.read_text().splitlines())}
     assert given["model.py"] == "644"
     assert set(given.values()) == {"644", "755"}
     assert "left.pyc" not in given

@@ -113,7 +113,7 @@ def test_no_profile_and_no_agent_make_no_records(node: Node) -> None:
 
 
 def test_the_test_record_comes_back(node: Node) -> None:
-    node.kernel.canary("nha-1")
+    node.kernel.own_record("nha-1")
     found = node.audit.read()
     assert found is not None
     record = parse(*found)

@@ -139,7 +139,7 @@ def _user(kube: Kube, view: View) -> None:
 
 def _flags(kube: Kube, view: View) -> None:
     """Source: KEP-4828; v1beta1 since 1.36, v1alpha1 in 1.35."""
-    found = kube.get_raw("/flagz", _FLAGZ)
+    found = kube.get_raw("/flagz", accept=_FLAGZ)
     flags = values.part(found if isinstance(found, dict) else {}, "flags")
     view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
 

@@ -282,14 +282,14 @@ class Scene:
             Host(node), Denials(mode=DenialsMode.OBSERVE, **policy), self.shown,
             sources=Sources(lambda: self.audit, Events, lambda: state), clock=clock, wall=lambda: 1e9,
         )  # fmt: skip
-        self.observer._canary.send = self._send  # type: ignore[method-assign]
+        self.observer._own_record.send = self._send  # type: ignore[method-assign]
         self.observer._wait = lambda: None  # type: ignore[method-assign]
 
     def _send(self) -> None:
         self.canaries += 1
-        self.observer._canary._name = "nha-0"
+        self.observer._own_record._name = "nha-0"
 
-    def canary(self, serial: int) -> tuple[int, bytes]:
+    def own_record(self, serial: int) -> tuple[int, bytes]:
         """The record of the agent's own."""
         text = samples.SECCOMP_LOG.replace(b'comm="sh"', b'comm="nha-0"').replace(b"syscall=59", b"syscall=16383")
         return SECCOMP, text.replace(b":30574)", b":%d)" % serial)
@@ -306,13 +306,13 @@ class Scene:
 def test_a_refused_write_is_a_row_with_names_and_without_the_file(node: Path, clock: Clock) -> None:
     """And with the first two components of its path where the policy asks for them."""
     scene = Scene(node, clock)
-    seen = scene.turns(scene.canary(1), (APPARMOR, samples.FILE.replace(b":30577)", b":2)")))
+    seen = scene.turns(scene.own_record(1), (APPARMOR, samples.FILE.replace(b":30577)", b":2)")))
     assert (seen["state"], seen["received"], seen["lost"], scene.shown.seeing) == ("seeing", 1, 0, True)
     (row,) = seen["rows"]
     assert row[:10] == ["shop", "web-0", UID, "nginx", "k8s-deny", "apparmor", "mknod", "c", "refused", ""]
     assert scene.shown.counts == {("apparmor", "k8s-deny", "shop"): 1}
     named = Scene(node, clock, file_names=True)
-    assert named.turns(named.canary(1), (APPARMOR, samples.FILE))["rows"][0][9] == "/etc/ssl"
+    assert named.turns(named.own_record(1), (APPARMOR, samples.FILE))["rows"][0][9] == "/etc/ssl"
 
 
 def test_without_its_own_record_it_does_not_say_none(node: Path, clock: Clock) -> None:
@@ -321,14 +321,14 @@ def test_without_its_own_record_it_does_not_say_none(node: Path, clock: Clock) -
     seen = scene.turns()
     assert (seen["state"], seen["rows"], scene.shown.seeing) == ("blind", [], False)
     scene.observer.check()
-    assert scene.turns(scene.canary(5))["state"] == "seeing"
+    assert scene.turns(scene.own_record(5))["state"] == "seeing"
 
 
 def test_a_test_record_that_comes_too_late_is_no_denial(node: Path, clock: Clock) -> None:
     """Nor is that of another agent on this node, while one replaces the other."""
     scene = Scene(node, clock)
-    number, text = scene.canary(1)
-    seen = scene.turns((number, text.replace(b"nha-0", b"nha-f")), scene.canary(2))
+    number, text = scene.own_record(1)
+    seen = scene.turns((number, text.replace(b"nha-0", b"nha-f")), scene.own_record(2))
     assert (seen["state"], seen["received"], seen["unattributed"], seen["rows"]) == ("seeing", 0, 0, [])
 
 
@@ -372,18 +372,18 @@ def test_a_socket_that_does_not_open_is_named(node: Path, clock: Clock, error: i
 def test_what_limits_it_is_noted(node: Path, clock: Clock) -> None:
     """auditd, a rate limit, a rule for AppArmor's records alone."""
     scene = Scene(node, clock, AuditState(400, 10, frozenset({APPARMOR})))
-    assert scene.turns(scene.canary(1))["notes"] == ["auditd", "rate-limit", "excluded-apparmor"]
+    assert scene.turns(scene.own_record(1))["notes"] == ["auditd", "rate-limit", "excluded-apparmor"]
 
 
 def test_an_overflow_is_settled_by_a_record_of_its_own(node: Path, clock: Clock) -> None:
     """What was lost last shows only in the next number."""
     scene = Scene(node, clock)
     log = samples.SECCOMP_LOG.replace(b"pid=27324", b"pid=9")
-    scene.turns(scene.canary(1), (SECCOMP, log.replace(b":30574)", b":2)")), OSError(errno.ENOBUFS, "full"))
+    scene.turns(scene.own_record(1), (SECCOMP, log.replace(b":30574)", b":2)")), OSError(errno.ENOBUFS, "full"))
     assert scene.canaries == 1
     scene.observer.turn()
     assert scene.canaries == 2
-    seen = scene.turns(scene.canary(103), seconds=20.0)
+    seen = scene.turns(scene.own_record(103), seconds=20.0)
     assert (seen["received"], seen["lost"], scene.shown.lost, seen["state"]) == (1, 100, 100, "seeing")
 
 
@@ -391,7 +391,7 @@ def test_counts_alone_are_written_rarely(node: Path, clock: Clock) -> None:
     """A container that is refused all day costs a write in five minutes, and nothing new costs none."""
     scene = Scene(node, clock)
     write = (APPARMOR, samples.FILE)
-    scene.turns(scene.canary(30576), write)
+    scene.turns(scene.own_record(30576), write)
     before = scene.shown.writes
     for _ in range(105):
         scene.turns(write, seconds=3.0)
@@ -441,7 +441,7 @@ def test_a_logged_call_is_recorded_and_no_denial(node: Path, clock: Clock) -> No
     """One bit for each syscall, whoever made it in the container."""
     scene = Scene(node, clock)
     log = samples.SECCOMP_LOG.replace(b"pid=27324", b"pid=9")
-    scene.turns(scene.canary(1), (SECCOMP, log), (SECCOMP, log.replace(b"syscall=59", b"syscall=2")))
+    scene.turns(scene.own_record(1), (SECCOMP, log), (SECCOMP, log.replace(b"syscall=59", b"syscall=2")))
     assert scene.shown.denials["rows"] == []
     (row,) = scene.shown.recordings["recordings"]
     assert row[:8] == ["shop", "web-0", UID, "nginx", ID[:12], "c000003e", f"{1 << 59 | 1 << 2:x}", 2]
@@ -491,7 +491,7 @@ def test_a_logged_call_of_an_unknown_container_makes_recordings_incomplete(node:
     scene = Scene(node, clock)
     log = samples.SECCOMP_LOG.replace(b"pid=27324", b"pid=9")
     scene.observer._wall = lambda: 1795877818.0
-    scene.turns(scene.canary(1), (SECCOMP, log.replace(b":30574)", b":2)")))
+    scene.turns(scene.own_record(1), (SECCOMP, log.replace(b":30574)", b":2)")))
     assert [row[8] for row in scene.shown.recordings["recordings"]] == [0]
     scene.turns((SECCOMP, samples.SECCOMP_LOG.replace(b":30574)", b":3)")), seconds=400.0)
     assert scene.shown.unattributed == 1

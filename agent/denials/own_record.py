@@ -1,4 +1,4 @@
-"""A record of the agent's own, to learn whether records arrive: without it "no denials" would mean nothing.
+"""The test record: one of the agent's own, to learn whether records arrive: without it "no denials" would mean nothing.
 
 A short-lived thread takes a name that was never used, gives itself (and no other thread) a seccomp filter that logs a
 syscall which does not exist, makes that syscall and ends. What exclude rules, actions_logged, audit=0 or a network
@@ -24,7 +24,7 @@ _PROGRAM = [(0x20, 0, 0, 0), (0x15, 0, 1, NUMBER), (0x06, 0, 0, _LOG), (0x06, 0,
 _PREFIX = "nha-"
 
 
-class Canary:
+class OwnRecord:
     """One at a time. `send`, then show it every record that `is_one` until one `is_ours`."""
 
     def __init__(self, make: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Canary:
 
 def log_one_call(name: str) -> None:
     """In a thread under a filter of its own; waits a millisecond for it."""
-    thread = threading.Thread(target=_call, args=(name.encode(),), name="denials-canary", daemon=True)
+    thread = threading.Thread(target=_call, args=(name.encode(),), name="denials-own-record", daemon=True)
     thread.start()
     thread.join()
 
