@@ -197,10 +197,33 @@ def _by_service(unit: str, fix: str, *, runs: bool = True) -> Callable[[Host], R
 _ZINCATI = ("/run/zincati/config.d", "/etc/zincati/config.d", "/usr/lib/zincati/config.d")
 
 
-def _zincati_reboots(host: Host) -> Reading:
-    """Every strategy but fleet_lock's reboots without a drain. https://coreos.github.io/zincati/usage/configuration"""
+def _zincati(host: Host) -> Mapping[str, str]:
+    """https://coreos.github.io/zincati/usage/configuration"""
     host = host.within(Budget())
-    settings = merged(host, host.overlaid(_ZINCATI, ".toml"))
+    return merged(host, host.overlaid(_ZINCATI, ".toml"))
+
+
+def _flatcar(host: Host) -> Mapping[str, str]:
+    """https://www.flatcar.org/docs/latest/setup/releases/update-conf/"""
+    return merged(host, ("/usr/share/flatcar/update.conf", "/etc/flatcar/update.conf"))
+
+
+def _by_service_unless(
+    unit: str, settings: Callable[[Host], Mapping[str, str]], key: str, off: str
+) -> Callable[[Host], Reading]:
+    """A service that runs and updates nothing where a setting turns it off."""
+
+    def read(host: Host) -> Reading:
+        if settings(host).get(key) == off:
+            return Reading(False, f"{unit}: {key} is {off}", unit, f"Remove {key} = {off} from its configuration.")
+        return _by_service(unit, f"Enable {unit}.")(host)
+
+    return read
+
+
+def _zincati_reboots(host: Host) -> Reading:
+    """Every strategy but fleet_lock's reboots without a drain."""
+    settings = _zincati(host)
     strategy, enabled = settings.get("updates.strategy", "immediate"), settings.get("updates.enabled", "true")
     good = strategy == "fleet_lock" or enabled == "false"
     fix = "" if good else 'Set [updates] strategy = "fleet_lock" in /etc/zincati/config.d, or enabled = false.'
@@ -234,11 +257,12 @@ SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
         "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
-        _by_service("zincati.service", "Enable zincati.service."), _zincati_reboots, services=("zincati.service",),
+        _by_service_unless("zincati.service", _zincati, "updates.enabled", "false"), _zincati_reboots,
+        services=("zincati.service",),
     ),
     System(
         "Flatcar", lambda host: os_release(host).get("ID") == "flatcar",
-        _by_service("update-engine.service", "Enable update-engine.service."),
+        _by_service_unless("update-engine.service", _flatcar, "SERVER", "disabled"),
         _by_service("locksmithd.service", "Mask locksmithd.service: the agent reboots the node.", runs=False),
         services=("update-engine.service",),
     ),
@@ -299,5 +323,5 @@ def failed_run(log: str) -> str:
 def evidence(system: System) -> Iterator[str]:
     """Paths whose change makes another reading worth while."""
     yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/os-update.conf")
-    yield "/etc/zincati/config.d"
+    yield from ("/etc/zincati/config.d", "/etc/flatcar/update.conf")
     yield from ("/etc/systemd/system", "/etc/systemd/system/timers.target.wants", *system.stamps)

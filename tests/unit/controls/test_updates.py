@@ -299,13 +299,17 @@ def test_flatcar_and_coreos_reboot_by_themselves_unless_told(tmp_path: Path) -> 
     found = judged(host)
     assert (found["automatic"].status, found["reboots"].status) == (Status.PASS, Status.FAIL)
     assert found["pending"].status is Status.NOT_APPLICABLE
+    write(tmp_path, "etc/flatcar/update.conf", "GROUP=stable\nSERVER=disabled\n")
+    assert judged(host)["automatic"].observed == "update-engine.service: SERVER is disabled"
     core = tmp_path / "core"
     write(core, "run/ostree-booted")
     write(core, "usr/libexec/zincati")
     host = node(core, (), {}, "zincati.service")
     assert judged(host)["reboots"].status is Status.FAIL
     write(core, "etc/zincati/config.d/55.toml", '[updates]\nstrategy = "fleet_lock"\n')
-    assert judged(host)["reboots"].status is Status.PASS
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.PASS, Status.PASS]
+    write(core, "etc/zincati/config.d/55.toml", "[updates]\nenabled = false\n")
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.FAIL, Status.PASS]
 
 
 @pytest.mark.parametrize(
