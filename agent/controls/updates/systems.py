@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.controls.updates import pending
-from agent.controls.updates.files import first, merged, mtime, os_release
+from agent.controls.updates.files import merged, mtime, os_release
 from agent.controls.updates.pending import Pending
 from agent.errors import HostError, HostFileError
 from agent.host import Host, systemd
@@ -114,29 +114,30 @@ def _apt_reboots(host: Host) -> Reading:
 
 # -- DNF -----------------------------------------------------------------------------------------------------------
 
-_DNF_FILES = ("/etc/dnf/automatic.conf", "/etc/dnf/dnf5-plugins/automatic.conf")
+_DNF_FILE = "/etc/dnf/automatic.conf"
+# DNF 5 reads the distribution's own first: https://dnf5.readthedocs.io/en/latest/dnf5_plugins/automatic.8.html
+_DNF_FILES = ("/usr/share/dnf5/dnf5-plugins/automatic.conf", "/etc/dnf/dnf5-plugins/automatic.conf", _DNF_FILE)
 _DNF_INSTALLS = "dnf-automatic-install.timer"
 _DNF_TIMERS = ("dnf-automatic.timer", "dnf5-automatic.timer")
 
 
 def _dnf_automatic(host: Host) -> Reading:
     """A timer that only notifies (Mariner's) installs nothing."""
-    settings, path = first(host, _DNF_FILES)
+    settings = merged(host, _DNF_FILES)
     if not timer(host, _DNF_INSTALLS):
         return Reading(True, f"{_DNF_INSTALLS} is active", "systemd")
     off = [why for name in _DNF_TIMERS if (why := timer(host, name))]
     applies = settings.get("commands.apply_updates", "no").lower() in ("yes", "true", "1", "on")
     if len(off) < len(_DNF_TIMERS) and applies:
-        return Reading(True, "dnf-automatic's timer is active, apply_updates = yes", path)
+        return Reading(True, "dnf-automatic's timer is active, apply_updates = yes", _DNF_FILE)
     text = "; ".join(off[:1] if len(off) == len(_DNF_TIMERS) else ["apply_updates is not yes: it only notifies"])
-    return Reading(False, text, path or "systemd", f"Install dnf-automatic and enable {_DNF_INSTALLS}.")
+    return Reading(False, text, _DNF_FILE, f"Install dnf-automatic and enable {_DNF_INSTALLS}.")
 
 
 def _dnf_reboots(host: Host) -> Reading:
-    settings, path = first(host, _DNF_FILES)
-    value = settings.get("commands.reboot", "never")
-    fix = "" if value == "never" else f"Set reboot = never in {path}; the agent reboots after a drain."
-    return Reading(value == "never", f"reboot = {sanitize(value, 40)}", path or "default", fix)
+    value = merged(host, _DNF_FILES).get("commands.reboot", "never")
+    fix = "" if value == "never" else f"Set reboot = never in {_DNF_FILE}; the agent reboots after a drain."
+    return Reading(value == "never", f"reboot = {sanitize(value, 40)}", _DNF_FILE, fix)
 
 
 # -- SUSE ----------------------------------------------------------------------------------------------------------
@@ -151,8 +152,8 @@ def _by_timer(name: str) -> Callable[[Host], Reading]:
 
 
 def _zypper_automatic(host: Host) -> Reading:
-    settings, path = first(host, ("/etc/sysconfig/automatic_online_update",))
-    if settings.get("AOU_ENABLE_CRONJOB", "").lower() == "true":
+    path = "/etc/sysconfig/automatic_online_update"
+    if merged(host, (path,)).get("AOU_ENABLE_CRONJOB", "").lower() == "true":
         return Reading(True, 'AOU_ENABLE_CRONJOB="true"', path)
     reading = _by_timer("os-update.timer")(host)
     fix = "Enable os-update.timer (package os-update), or YaST's automatic online update."
