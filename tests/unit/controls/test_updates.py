@@ -11,7 +11,8 @@ import pytest
 
 from agent.config.node_sections import Updates
 from agent.controls import base
-from agent.controls.updates import UpdatesControl, kernels, restarts, systems
+from agent.controls.updates import UpdatesControl, kernels, systems
+from agent.controls.updates.restarts import Restarts, Survey
 from agent.host import Completed, Host, HostExec
 from agent.model import Finding, Severity, Status
 
@@ -420,13 +421,13 @@ def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> 
 
 
 def test_processes_are_read_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = list[Host]()
+    read = list[Survey]()
 
-    def survey(host: Host) -> restarts.Restarts:
-        read.append(host)
-        return restarts.Restarts(1, {}, {})
+    def survey(one: Survey) -> Restarts:
+        read.append(one)
+        return Restarts(1, {}, {})
 
-    monkeypatch.setattr(restarts, "survey", survey)
+    monkeypatch.setattr(Survey, "read", survey)
     host, clock = apt(tmp_path), Clock()
     control = UpdatesControl(Updates(pending_interval=0), host, clock=clock, wall=clock.wall)
     for clock.now in (0, 60, 3000, 3700):
