@@ -268,6 +268,8 @@ class UpdatesControl:
         if found.unread:
             parts = (f"{name}: {why}" for name, why in found.unread.items())
             return _finding("restart", Status.UNKNOWN, join_limited(parts, *_SHOWN), source=source)
+        if not found.total:
+            return _finding("restart", Status.NOT_APPLICABLE, "no service of systemd runs", source=source)
         return _finding("restart", Status.PASS, f"services checked: {found.total}", source=source)
 
 

@@ -416,6 +416,9 @@ def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> 
     found = judged(host)["restart"]
     assert (found.status, found.severity, found.needs_reboot) == (Status.FAIL, Severity.LOW, False)
     assert found.observed == "ssh.service (libssl.so.3)"
+    for pid in (1, 7):
+        write(tmp_path, f"proc/{pid}/cgroup", "0::/\n")
+    assert judged(host)["restart"].status is Status.NOT_APPLICABLE  # another init than systemd
     (tmp_path / "proc/1/cgroup").unlink()
     assert judged(host)["restart"].status is Status.UNKNOWN
 
