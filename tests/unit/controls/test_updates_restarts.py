@@ -76,6 +76,14 @@ def test_only_services_of_the_node_count(tmp_path: Path, host: Host, cgroup: str
     assert Survey(host).read().outdated == ({service: ("libssl.so.3",)} if service else {})
 
 
+def test_paths_are_relative_to_the_agents_own_pod(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "proc/1/cgroup").write_text("0::/../../../init.scope\n")
+    process(tmp_path, 7, "/../../../system.slice/ssh.service", OPENSSL)
+    process(tmp_path, 8, "/", OPENSSL)  # the agent itself
+    process(tmp_path, 9, "/../../kubepods-besteffort.slice/cri-containerd-0a.scope/a.service", OPENSSL)
+    assert Survey(host).read() == Restarts(2, {"ssh.service": ("libssl.so.3",)}, {})
+
+
 def test_what_cannot_be_read_is_named_and_hides_nothing(tmp_path: Path, host: Host) -> None:
     process(tmp_path, 7, "/system.slice/endless.service", OPENSSL * 20_000)
     process(tmp_path, 8, "/system.slice/ssh.service", OPENSSL)
