@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from agent.config.node_sections import Updates
 from agent.controls.base import Step
-from agent.controls.updates import files, kernels, restarts, systems
+from agent.controls.updates import files, kernels, systems
 from agent.controls.updates.pending import Pending
-from agent.controls.updates.restarts import Restarts
+from agent.controls.updates.restarts import Restarts, Survey
 from agent.controls.updates.systems import Reading, System
 from agent.errors import HostError, HostFileError
 from agent.host import Host
@@ -92,6 +92,7 @@ class UpdatesControl:
         self._count_at = clock() + _FIRST_COUNT_SECONDS
         self._count: Count | None = None
         self._counting: threading.Thread | None = None
+        self._restarts = Survey(host)
 
     def watched(self) -> Sequence[str]:
         """Nothing: what changes here is read within the hour."""
@@ -150,7 +151,7 @@ class UpdatesControl:
         found = Observation(True, system, " ".join(words).strip() or "no os-release", running=running, newest=newest)
         if system is systems.IMAGE:
             return replace(found, problems=problems)
-        found = replace(found, restarts=ask("restart", lambda: restarts.survey(host), None), problems=problems)
+        found = replace(found, restarts=ask("restart", self._restarts.read, None), problems=problems)
         if system is None:
             return found
         return replace(
@@ -267,6 +268,8 @@ class UpdatesControl:
         if found.unread:
             parts = (f"{name}: {why}" for name, why in found.unread.items())
             return _finding("restart", Status.UNKNOWN, join_limited(parts, *_SHOWN), source=source)
+        if not found.total:
+            return _finding("restart", Status.NOT_APPLICABLE, "no service of systemd runs", source=source)
         return _finding("restart", Status.PASS, f"services checked: {found.total}", source=source)
 
 

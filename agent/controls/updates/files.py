@@ -36,16 +36,6 @@ def ini(text: str) -> dict[str, str]:
     return found
 
 
-def first(host: Host, paths: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """The first of the files that is there. Raises HostFileError."""
-    for path in paths:
-        try:
-            return ini(host.read_text(path, limit_bytes=_CONFIG_BYTES)), path
-        except HostFileMissing:
-            continue
-    return {}, ""
-
-
 def merged(host: Host, paths: Iterable[str]) -> dict[str, str]:
     """The settings of those files that are there; the later ones count. Raises HostFileError."""
     found: dict[str, str] = {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.controls.updates import pending
-from agent.controls.updates.files import first, merged, mtime, os_release
+from agent.controls.updates.files import merged, mtime, os_release
 from agent.controls.updates.pending import Pending
 from agent.errors import HostError, HostFileError
 from agent.host import Host, systemd
@@ -114,29 +114,30 @@ def _apt_reboots(host: Host) -> Reading:
 
 # -- DNF -----------------------------------------------------------------------------------------------------------
 
-_DNF_FILES = ("/etc/dnf/automatic.conf", "/etc/dnf/dnf5-plugins/automatic.conf")
+_DNF_FILE = "/etc/dnf/automatic.conf"
+# DNF 5 reads the distribution's own first: https://dnf5.readthedocs.io/en/latest/dnf5_plugins/automatic.8.html
+_DNF_FILES = ("/usr/share/dnf5/dnf5-plugins/automatic.conf", "/etc/dnf/dnf5-plugins/automatic.conf", _DNF_FILE)
 _DNF_INSTALLS = "dnf-automatic-install.timer"
 _DNF_TIMERS = ("dnf-automatic.timer", "dnf5-automatic.timer")
 
 
 def _dnf_automatic(host: Host) -> Reading:
     """A timer that only notifies (Mariner's) installs nothing."""
-    settings, path = first(host, _DNF_FILES)
+    settings = merged(host, _DNF_FILES)
     if not timer(host, _DNF_INSTALLS):
         return Reading(True, f"{_DNF_INSTALLS} is active", "systemd")
     off = [why for name in _DNF_TIMERS if (why := timer(host, name))]
     applies = settings.get("commands.apply_updates", "no").lower() in ("yes", "true", "1", "on")
     if len(off) < len(_DNF_TIMERS) and applies:
-        return Reading(True, "dnf-automatic's timer is active, apply_updates = yes", path)
+        return Reading(True, "dnf-automatic's timer is active, apply_updates = yes", _DNF_FILE)
     text = "; ".join(off[:1] if len(off) == len(_DNF_TIMERS) else ["apply_updates is not yes: it only notifies"])
-    return Reading(False, text, path or "systemd", f"Install dnf-automatic and enable {_DNF_INSTALLS}.")
+    return Reading(False, text, _DNF_FILE, f"Install dnf-automatic and enable {_DNF_INSTALLS}.")
 
 
 def _dnf_reboots(host: Host) -> Reading:
-    settings, path = first(host, _DNF_FILES)
-    value = settings.get("commands.reboot", "never")
-    fix = "" if value == "never" else f"Set reboot = never in {path}; the agent reboots after a drain."
-    return Reading(value == "never", f"reboot = {sanitize(value, 40)}", path or "default", fix)
+    value = merged(host, _DNF_FILES).get("commands.reboot", "never")
+    fix = "" if value == "never" else f"Set reboot = never in {_DNF_FILE}; the agent reboots after a drain."
+    return Reading(value == "never", f"reboot = {sanitize(value, 40)}", _DNF_FILE, fix)
 
 
 # -- SUSE ----------------------------------------------------------------------------------------------------------
@@ -151,8 +152,8 @@ def _by_timer(name: str) -> Callable[[Host], Reading]:
 
 
 def _zypper_automatic(host: Host) -> Reading:
-    settings, path = first(host, ("/etc/sysconfig/automatic_online_update",))
-    if settings.get("AOU_ENABLE_CRONJOB", "").lower() == "true":
+    path = "/etc/sysconfig/automatic_online_update"
+    if merged(host, (path,)).get("AOU_ENABLE_CRONJOB", "").lower() == "true":
         return Reading(True, 'AOU_ENABLE_CRONJOB="true"', path)
     reading = _by_timer("os-update.timer")(host)
     fix = "Enable os-update.timer (package os-update), or YaST's automatic online update."
@@ -197,10 +198,33 @@ def _by_service(unit: str, fix: str, *, runs: bool = True) -> Callable[[Host], R
 _ZINCATI = ("/run/zincati/config.d", "/etc/zincati/config.d", "/usr/lib/zincati/config.d")
 
 
-def _zincati_reboots(host: Host) -> Reading:
-    """Every strategy but fleet_lock's reboots without a drain. https://coreos.github.io/zincati/usage/configuration"""
+def _zincati(host: Host) -> Mapping[str, str]:
+    """https://coreos.github.io/zincati/usage/configuration"""
     host = host.within(Budget())
-    settings = merged(host, host.overlaid(_ZINCATI, ".toml"))
+    return merged(host, host.overlaid(_ZINCATI, ".toml"))
+
+
+def _flatcar(host: Host) -> Mapping[str, str]:
+    """https://www.flatcar.org/docs/latest/setup/releases/update-conf/"""
+    return merged(host, ("/usr/share/flatcar/update.conf", "/etc/flatcar/update.conf"))
+
+
+def _by_service_unless(
+    unit: str, settings: Callable[[Host], Mapping[str, str]], key: str, off: str
+) -> Callable[[Host], Reading]:
+    """A service that runs and updates nothing where a setting turns it off."""
+
+    def read(host: Host) -> Reading:
+        if settings(host).get(key) == off:
+            return Reading(False, f"{unit}: {key} is {off}", unit, f"Remove {key} = {off} from its configuration.")
+        return _by_service(unit, f"Enable {unit}.")(host)
+
+    return read
+
+
+def _zincati_reboots(host: Host) -> Reading:
+    """Every strategy but fleet_lock's reboots without a drain."""
+    settings = _zincati(host)
     strategy, enabled = settings.get("updates.strategy", "immediate"), settings.get("updates.enabled", "true")
     good = strategy == "fleet_lock" or enabled == "false"
     fix = "" if good else 'Set [updates] strategy = "fleet_lock" in /etc/zincati/config.d, or enabled = false.'
@@ -234,11 +258,12 @@ SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
         "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
-        _by_service("zincati.service", "Enable zincati.service."), _zincati_reboots, services=("zincati.service",),
+        _by_service_unless("zincati.service", _zincati, "updates.enabled", "false"), _zincati_reboots,
+        services=("zincati.service",),
     ),
     System(
         "Flatcar", lambda host: os_release(host).get("ID") == "flatcar",
-        _by_service("update-engine.service", "Enable update-engine.service."),
+        _by_service_unless("update-engine.service", _flatcar, "SERVER", "disabled"),
         _by_service("locksmithd.service", "Mask locksmithd.service: the agent reboots the node.", runs=False),
         services=("update-engine.service",),
     ),
@@ -299,5 +324,5 @@ def failed_run(log: str) -> str:
 def evidence(system: System) -> Iterator[str]:
     """Paths whose change makes another reading worth while."""
     yield from ("/etc/apt/apt.conf.d", "/etc/dnf", "/etc/transactional-update.conf", "/etc/os-update.conf")
-    yield "/etc/zincati/config.d"
+    yield from ("/etc/zincati/config.d", "/etc/flatcar/update.conf")
     yield from ("/etc/systemd/system", "/etc/systemd/system/timers.target.wants", *system.stamps)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.controls.updates import restarts
+from agent.controls.updates.restarts import Restarts, Survey
 from agent.host import Host
 
 # Below a folder that is the child's own; beside the library, memory and a file of its own that it may execute.
@@ -44,7 +44,7 @@ def test_a_replaced_library_is_found_until_the_service_is_restarted(tmp_path: Pa
         assert child.stdout.readline() == "ready\n"
         (tmp_path / "proc/1/maps").symlink_to("/proc/self/maps")
         (tmp_path / "proc/7/maps").symlink_to(f"/proc/{child.pid}/maps")
-        assert restarts.survey(Host(tmp_path)) == restarts.Restarts(2, {"demo.service": ("libdemo.so",)}, {})
+        assert Survey(Host(tmp_path)).read() == Restarts(2, {"demo.service": ("libdemo.so",)}, {})
         child.stdin.close()
         child.wait(timeout=30)
-    assert restarts.survey(Host(tmp_path)) == restarts.Restarts(1, {}, {})
+    assert Survey(Host(tmp_path)).read() == Restarts(1, {}, {})

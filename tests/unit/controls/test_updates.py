@@ -11,7 +11,8 @@ import pytest
 
 from agent.config.node_sections import Updates
 from agent.controls import base
-from agent.controls.updates import UpdatesControl, kernels, restarts, systems
+from agent.controls.updates import UpdatesControl, kernels, systems
+from agent.controls.updates.restarts import Restarts, Survey
 from agent.host import Completed, Host, HostExec
 from agent.model import Finding, Severity, Status
 
@@ -238,6 +239,14 @@ def test_dnf(tmp_path: Path, timer: str, applies: str, reboot: str, expected: tu
     assert (found["automatic"].status, found["reboots"].status) == expected
 
 
+def test_dnf5_reads_the_distributions_own_settings_first(tmp_path: Path) -> None:
+    write(tmp_path, "usr/share/dnf5/dnf5-plugins/automatic.conf", DNF.format("yes", "when-needed"))
+    host = node(tmp_path, ("dnf5",), {}, "dnf5-automatic.timer")
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.PASS, Status.FAIL]
+    write(tmp_path, "etc/dnf/automatic.conf", "[commands]\nreboot = never\n")
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.PASS, Status.PASS]
+
+
 def test_dnf_whose_last_run_failed(tmp_path: Path) -> None:
     write(tmp_path, "var/lib/systemd/timers/stamp-dnf-automatic.timer", age_days=1)
     host = node(tmp_path, ("dnf",), {}, "dnf-automatic.timer")
@@ -260,7 +269,7 @@ def test_dnf_without_advisories_counts_nothing(tmp_path: Path) -> None:
     assert "dnf" not in host.ran
     write(tmp_path, f"{REPODATA}/0b-updateinfo.xml.gz")
     clock.now = 4000
-    assert judged(host, control=control)["pending"].status is Status.INFO
+    control.observe()
     assert control._counting is not None
     control._counting.join()
     assert judged(host, control=control)["pending"].status is Status.PASS
@@ -299,13 +308,17 @@ def test_flatcar_and_coreos_reboot_by_themselves_unless_told(tmp_path: Path) -> 
     found = judged(host)
     assert (found["automatic"].status, found["reboots"].status) == (Status.PASS, Status.FAIL)
     assert found["pending"].status is Status.NOT_APPLICABLE
+    write(tmp_path, "etc/flatcar/update.conf", "GROUP=stable\nSERVER=disabled\n")
+    assert judged(host)["automatic"].observed == "update-engine.service: SERVER is disabled"
     core = tmp_path / "core"
     write(core, "run/ostree-booted")
     write(core, "usr/libexec/zincati")
     host = node(core, (), {}, "zincati.service")
     assert judged(host)["reboots"].status is Status.FAIL
     write(core, "etc/zincati/config.d/55.toml", '[updates]\nstrategy = "fleet_lock"\n')
-    assert judged(host)["reboots"].status is Status.PASS
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.PASS, Status.PASS]
+    write(core, "etc/zincati/config.d/55.toml", "[updates]\nenabled = false\n")
+    assert [judged(host)[name].status for name in ("automatic", "reboots")] == [Status.FAIL, Status.PASS]
 
 
 @pytest.mark.parametrize(
@@ -403,18 +416,21 @@ def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> 
     found = judged(host)["restart"]
     assert (found.status, found.severity, found.needs_reboot) == (Status.FAIL, Severity.LOW, False)
     assert found.observed == "ssh.service (libssl.so.3)"
+    for pid in (1, 7):
+        write(tmp_path, f"proc/{pid}/cgroup", "0::/\n")
+    assert judged(host)["restart"].status is Status.NOT_APPLICABLE  # another init than systemd
     (tmp_path / "proc/1/cgroup").unlink()
     assert judged(host)["restart"].status is Status.UNKNOWN
 
 
 def test_processes_are_read_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = list[Host]()
+    read = list[Survey]()
 
-    def survey(host: Host) -> restarts.Restarts:
-        read.append(host)
-        return restarts.Restarts(1, {}, {})
+    def survey(one: Survey) -> Restarts:
+        read.append(one)
+        return Restarts(1, {}, {})
 
-    monkeypatch.setattr(restarts, "survey", survey)
+    monkeypatch.setattr(Survey, "read", survey)
     host, clock = apt(tmp_path), Clock()
     control = UpdatesControl(Updates(pending_interval=0), host, clock=clock, wall=clock.wall)
     for clock.now in (0, 60, 3000, 3700):
