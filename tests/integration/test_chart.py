@@ -230,7 +230,7 @@ def test_folders_of_the_policy_can_be_written(helm: Helm) -> None:
     ],
 )
 def test_only_what_the_policy_uses_is_mounted(helm: Helm, sections: dict[str, Any], gone: set[str]) -> None:
-    """A control that is off mounts nothing; one that only audits nothing that it would write, but what it takes back."""
+    """A control that is off mounts nothing, one that audits no folder but those where it reverts its own writes."""
     whole, rendered = helm.objects(), helm.objects({"config": sections})
     assert set(mounts(whole)) - set(mounts(rendered)) == gone
     assert set(mounts(rendered)) <= set(mounts(whole))
