@@ -31,6 +31,7 @@ from agent.host import Host
 
 STDIN = "-"
 _LIMIT_BYTES = 4 << 20
+_BINARY_BYTES = 8000  # a NUL byte in them makes a file binary, as in git's buffer_is_binary
 _PROSE = (".md", ".txt", ".rst", ".swp", "~")
 _NOT_OURS = "no policy, deny list or profile"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -180,6 +181,8 @@ class _Linter:
             return
         if is_template:
             self._skip(file, _TEMPLATE, in_doubt=names_our_map(content.decode(errors="replace")))
+        elif b"\0" in content[:_BINARY_BYTES] and content[:2] not in _UTF16_MARKS:
+            self._skip(file, "a binary file")
         else:
             self._content(file, content, is_named=False)
 

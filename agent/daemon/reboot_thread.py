@@ -230,7 +230,7 @@ class Reboots:
                     return
                 self._watch.watch({"sentinel": self._located(parts.sentinel.watched())})
                 tick = self._tick(coordinator)
-                if policy.mode is Mode.OFF and tick.status.reason is StatusReason.MODE_OFF and tick.wait_seconds > 0:
+                if policy.mode is Mode.OFF and tick.status.reason is StatusReason.MODE_OFF and not tick.acting:
                     break
                 poll = parts.sentinel.poll_seconds()
                 self._watch.wait(tick.wait_seconds if poll is None else min(tick.wait_seconds, poll))

@@ -367,6 +367,7 @@ class Coordinator:
             stuck=decision.stuck,
             lock_since=_lock_since(inputs, decision.holder),
             marks=inputs.state.marks if isinstance(inputs.state, Attempt | Finished) else (),
+            acting=decision.action is not None,
         )
 
     def _failed(self, error: AgentError) -> Tick:

@@ -284,7 +284,8 @@ class Tick:
     status: as the annotation reboot-status and the condition have it. sentence: the same as text. wait_seconds: when
     to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
     required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
-    which the lock was acquired that this node has or waits for, 0 for neither. marks: see state.Attempt.
+    which the lock was acquired that this node has or waits for, 0 for neither. marks: see state.Attempt. acting: there
+    was something to do, whether or not it succeeded.
     """
 
     status: RebootStatus
@@ -294,6 +295,7 @@ class Tick:
     stuck: bool = False
     lock_since: float = 0.0
     marks: Marks = ()
+    acting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import shutil
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_a_whole_repository_may_be_walked() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     places = {one["file"].split("/")[0] for one in document(done)["checked"]}
     assert places <= {"profiles", "daemonset.yaml", "docs", "charts"}
+
+
+def test_a_binary_file_is_skipped_unless_it_is_named(tmp_path: Path) -> None:
+    """A compiled module has the texts of its source, policies and profiles among them."""
+    compiled = tmp_path / "test_validate.pyc"
+    py_compile.compile(str(ROOT / "tests/unit/cli/test_validate.py"), str(compiled), doraise=True)
+    done = agent("validate", tmp_path, "-v")
+    assert (done.returncode, "a binary file" in done.stdout) == (0, True)
+    assert agent("validate", compiled).returncode == 2
 
 
 def test_the_templates_of_a_chart_are_passed_over(tmp_path: Path) -> None:

@@ -152,6 +152,25 @@ def test_the_taint_of_a_waiting_node_follows_the_policy(
     site.until(lambda: _taints(site) == left, f"the taints {left}")
 
 
+@pytest.mark.parametrize("what", ["nodes/node-1", "leases"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_left_of_a_reboot_is_removed_although_writes_conflict(make: MakeSite, what: str, waits: bool) -> None:
+    """Another writer is faster while reboots are switched off: neither taint, cordon nor lock may stay."""
+    site = make(preferNoScheduleTaint=TAINT, **({"windows": NEVER_OPEN} if waits else {}))
+    site.add("node-1")
+    _allow(site, taints=["node-hardening.io/not-hardened", TAINT])
+    if waits:
+        site.start()
+        site.require()
+        site.until(lambda: TAINT in _taints(site), "the taint")
+    else:
+        _held_drain(site)
+    verbs = frozenset({"patch", "update"})
+    site.sandbox.add_fault(Fault(FaultKind.STATUS, verbs=verbs, path=what, code=409, reason="Conflict", count=6))
+    site.configure("node-1", mode="off")
+    site.until(lambda: _is_released(site) and not _taints(site), "no taint, no cordon and no lock")
+
+
 def test_a_hook_that_runs_outlives_changes_of_other_keys(either: MakeSite, tmp_path: Path) -> None:
     """It has begun once when it ends, whatever changed meanwhile."""
     mark, go, receiver = tmp_path / "mark", tmp_path / "go", tmp_path / "url"
