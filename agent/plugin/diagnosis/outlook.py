@@ -22,7 +22,7 @@ _WEEK_SECONDS = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of a node's policy decides when it may begin. release_seconds: how long it keeps its lock when it is done."""
+    """What of a node's policy decides when it may begin. release_seconds: how long it then keeps its lock."""
 
     windows: tuple[Window, ...] = ()
     release_seconds: float = 0.0
