@@ -159,7 +159,7 @@ class _HeldBack:
 
     def collect(self) -> Iterator[Metric]:
         """The metric as it is now."""
-        about = "1 while this node keeps its last policy because a changed one waits for its canaries, by why."
+        about = "1 while this node keeps its last policy because a changed one waits for its canaries, by reason."
         held = GaugeMetricFamily(f"{_P}_policy_held_back", about, labels=("reason",))
         if reason := self.reason():
             held.add_metric((reason,), 1.0)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import agents
 from tests.support.agents import Agent, eventually, running
-from tests.support.apiservers import ApiServer, Client
+from tests.support.apiservers import ApiServer, Client, free_ports
 from tests.support.typed import Person
 
 FILE, OTHER = "/etc/modprobe.d/kubernetes-blacklist.conf", "/etc/modprobe.d/other.conf"
@@ -114,7 +114,7 @@ def test_a_policy_that_fails_on_the_canary_stops_there_until_it_is_promoted(
         shown = Person(api).types("rollout", "status")
         assert (shown.code, "CanaryFailed" in shown.out, "failed" in shown.out) == (1, True, True)
         done = Person(api).types("rollout", "promote", "--yes", "--reason", "known")
-        assert done.code == 0, done.err
+        assert done.code == 0, done.error
         eventually(lambda: denies(worker, OTHER), what="the promoted policy")
         eventually(lambda: worker.condition("PolicyCurrent").get("status") == "True", what="the condition")
     assert not worker.events("PolicyFailedOnCanary")
@@ -167,13 +167,47 @@ def test_a_profile_that_fails_on_the_canary_is_aborted_and_a_good_one_reaches_th
         shown = Person(api).types("rollout", "status")
         assert (shown.code, f"policy {rollout(worker)['target']}" in shown.out) == (1, True), shown.out
         done = Person(api).types("rollout", "abort", "--yes", "--reason", "broken")
-        assert done.code == 0, done.err
+        assert done.code == 0, done.error
         eventually(lambda: rollout(canary).get("revision") == old, what="the last profiles on the canary")
         eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "Aborted", what="the abort")
         canary.replace(folder / "team.json", profile("SCMP_ACT_LOG"))  # another change: not aborted
         eventually(lambda: "SCMP_ACT_LOG" in denies(worker, INSTALLED), what="the corrected profile")
         eventually(lambda: rollout(worker) == {"v": 1, "revision": rollout(canary)["revision"]}, what="one revision")
         eventually(lambda: worker.annotation("policy") == canary.annotation("policy"), what="one hash")
+
+
+def test_without_a_canary_a_policy_waits_until_it_is_promoted_and_the_next_one_waits_again(
+    make: Made, client: Client, api: ApiServer
+) -> None:
+    worker = make("worker")
+    (worker.port,) = free_ports(1)
+    worker.config["metrics"] = {"address": f"127.0.0.1:{worker.port}"}
+    held = 'node_hardening_policy_held_back{reason="NoCanaries"}'
+    publish(client, [worker], rollout=ROLLOUT)
+    with running(worker):
+        eventually(lambda: worker.condition("PolicyCurrent").get("status") == "True", what="the first policy")
+        assert held not in worker.metrics()
+        nothing = Person(api).types("rollout", "promote", "--yes")
+        assert (nothing.code, "nothing to promote" in nothing.error) == (2, True), nothing.error
+        publish(client, [worker], rollout=ROLLOUT, modprobe={"deny": ["cramfs"]})
+        eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "NoCanaries", what="the wait")
+        assert worker.metrics()[held] == 1
+        done = Person(api).types("rollout", "promote", "--yes", "--reason", "no canary is there")
+        assert done.code == 0, done.error
+        eventually(lambda: "cramfs" in denies(worker), what="the promoted policy")
+        assert held not in worker.metrics()
+        eventually(lambda: worker.condition("PolicyCurrent").get("status") == "True", what="nothing held back")
+        publish(client, [worker], rollout=ROLLOUT, modprobe={"deny": ["hfs"]})
+        eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "NoCanaries", what="the next wait")
+        done = Person(api).types("rollout", "abort", "--yes")
+        assert done.code == 0, done.error
+        eventually(lambda: worker.condition("PolicyCurrent").get("reason") == "Aborted", what="the abort")
+        assert "cramfs" in denies(worker)
+        assert "hfs" not in denies(worker)
+        shown = Person(api).types("rollout", "status")
+        assert (shown.code, "aborted by" in shown.out) == (1, True), shown.out
+        publish(client, [worker], rollout=ROLLOUT, modprobe={"deny": ["cramfs"]})  # reverted
+        eventually(lambda: worker.condition("PolicyCurrent").get("status") == "True", what="nothing is held back")
 
 
 def profile(action: str) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from agent import annotations as keys
@@ -40,6 +41,7 @@ _AFTER_THE_COMMAND = frozenset({Phase.REBOOTING, Phase.VERIFYING, Phase.RELEASIN
 _FINDINGS_KEPT = 200
 _REBOOTS_KEPT = 20
 _PHASES_KEPT = 12
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})  # one for all rows
 T = TypeVar("T", bound=StrEnum)
 
 
@@ -85,8 +87,8 @@ class NodeRow:
     reason, message, since, until, failures, drain, mode: of `reboot-status` (since: when the phase began; before
     the lock, when the reboot was first required). phase is None while reboots are off or no agent reports.
     is_outdated: the agent is too old for that annotation: only phase and message are known. required: None when
-    unknown. denials: kinds of call that profiles refuse its containers. These, findings and history: empty unless
-    requested.
+    unknown. denials: kinds of call that profiles refuse its containers. These, findings, history and labels: empty
+    unless requested.
     """
 
     name: str
@@ -120,6 +122,7 @@ class NodeRow:
     findings: tuple[FindingRow, ...] = ()
     history: tuple[Reboot, ...] = ()
     denials: int = 0
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
 
     @property
     def is_well(self) -> bool:
@@ -145,6 +148,7 @@ class Keep:
     history: bool = False
     checks: bool = False
     denials: bool = False
+    labels: bool = False
 
 
 def rows(
@@ -211,6 +215,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         findings=listed if keep.findings else (),
         history=history(notes.get(keys.REBOOT_HISTORY, "")) if keep.history else (),
         denials=seen.refused if keep.denials and (seen := denials_of(found)) else 0,
+        labels=node.labels if keep.labels else _NO_LABELS,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import zoneinfo
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
-from agent.plugin.diagnosis.outlook import CycleTime, Finish, Roll, cycle_time, finish
+from agent.plugin.diagnosis.outlook import CycleTime, Finish, Roll, Rules, cycle_time, finish
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector
 from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import WARN, Cell, Column, age, count, rfc3339, stamp, table
@@ -33,33 +33,50 @@ from agent.text import join_limited
 
 @dataclass(slots=True)
 class PoolLoad:
-    """One pool's nodes, counted while they are read. Names are kept only where they are listed."""
+    """One pool's nodes, counted while they are read. Names are kept only where they are listed.
+
+    waiting: nodes by their rules, which overrides may set. inactive: pending ones whose policy reboots nothing, by its
+    mode. holding: the section of those that hold a lock.
+    """
 
     size: int = 0
-    pending: int = 0
+    waiting: Counter[Rules] = field(default_factory=Counter)
+    inactive: dict[Mode, list[str]] = field(default_factory=dict)
+    holding: dict[str, Reboot] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     unknown: int = 0
     seconds: list[float] = field(default_factory=list)
 
-    def count(self, row: NodeRow, holders: frozenset[str]) -> None:
-        """Each node once; one that holds a lock is under way, and counted there."""
+    @property
+    def pending(self) -> int:
+        """Nodes that need a reboot and have not begun."""
+        return self.waiting.total() + sum(map(len, self.inactive.values()))
+
+    def count(self, row: NodeRow, holders: frozenset[str], reboot: Reboot) -> None:
+        """Each node once; one that holds a lock is under way, and counted there. reboot: of the node's policy."""
         self.size += 1
         self.seconds += [one.seconds for one in row.history if one.seconds > 0]
         if row.name in holders:
+            self.holding[row.name] = reboot
             return
         if row.skip and row.wants_reboot:
             self.skipped.append(row.name)
         elif row.required is None and not row.wants_reboot:
             self.unknown += 1
-        elif row.phase is Phase.ROLLED_BACK:
-            self.failed.append(row.name)
-            self.pending += 1
-        elif row.wants_reboot and row.reason is StatusReason.SENTINEL_UNCHANGED:
+        elif row.wants_reboot and row.reason is StatusReason.SENTINEL_UNCHANGED and row.phase is not Phase.ROLLED_BACK:
             self.stopped.append(row.name)  # held by the loop guard: no waiting ends that
         elif row.wants_reboot:
-            self.pending += 1
+            self._wait(row, reboot)
+
+    def _wait(self, row: NodeRow, reboot: Reboot) -> None:
+        if row.phase is Phase.ROLLED_BACK:
+            self.failed.append(row.name)
+        if reboot.mode is Mode.ENFORCE:
+            self.waiting[Rules(reboot.windows, reboot.lock.release_delay)] += 1
+        else:
+            self.inactive.setdefault(reboot.mode, []).append(row.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +107,9 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     holders = frozenset(lock.holder for lock in known if lock.holder)
     loads: dict[str, PoolLoad] = defaultdict(PoolLoad)
     with Progress(session.err, live=session.live) as progress:
-        keep = Keep(history=True)
+        keep = Keep(history=True, labels=True)
         for row in nodes.rows(session.kube, rules.pool, selector=options.selector, keep=keep, progress=progress):
-            loads[row.pool].count(row, holders)
+            loads[row.pool].count(row, holders, rules.of_node(row.labels).reboot)
     everything = [seconds for load in loads.values() for seconds in load.seconds]
     outlooks = []
     for pool in sorted(loads):
@@ -100,11 +117,9 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         cycle = given or cycle_time(loads[pool].seconds) or cycle_time(everything)
         outlooks.append(outlook(pool, loads[pool], cycle, slots=slots, rules=rules, pause=pause, now=now))
     if session.form.is_document:
-        session.document(
-            {"pools": [_document(one) for one in outlooks], "assumes": assumptions(outlooks, rules, pause)}
-        )
+        session.document({"pools": [_document(one) for one in outlooks], "assumes": assumptions(outlooks, pause)})
     else:
-        _show(session, outlooks, assumptions(outlooks, rules, pause), now)
+        _show(session, outlooks, assumptions(outlooks, pause), now)
     return NOT_WELL if any(one.typical.at is None for one in outlooks) else OK
 
 
@@ -125,32 +140,39 @@ def outlook(
         unknown = f"whether {count(load.unknown, 'node')} {'needs' if load.unknown == 1 else 'need'} a reboot"
         nothing = Finish(None, unknown) if load.unknown else Finish(now)
         return Outlook(pool, load, under_way, cycle, nothing, nothing)
-    why = _unknown(held, cycle, rules, pause, now)
+    why = _unknown(held, cycle, load, rules, pause=pause, now=now)
     if why or cycle is None or rules.config is None:
         return Outlook(pool, load, under_way, cycle, Finish(None, why), Finish(None, why))
     reboot = rules.config.reboot
     begins = max(now, values.timestamp(pause.until)) if pause.active else now
     roll = Roll(
-        pending=load.pending,
-        under_way=tuple(max(0.0, now - lock.acquired) for lock in held),
+        pending=load.waiting,
+        under_way=tuple(max(0.0, now - lock.acquired) - _of(lock, load, rules).lock.release_delay for lock in held),
         slots=min(usable_slots(reboot, pool), allowed_unavailable(reboot, pool, load.size)),
         gap_seconds=reboot.blockers.minimum_gap,
         last_reboot=max((lock.last_reboot for lock in slots), default=0.0),
     )
-    both = [_finish(roll, seconds, reboot, begins) for seconds in (cycle.typical, cycle.cautious)]
+    both = [_finish(roll, seconds, begins) for seconds in (cycle.typical, cycle.cautious)]
     return Outlook(pool, load, under_way, cycle, *both)
 
 
-def _unknown(held: Sequence[Lock], cycle: CycleTime | None, rules: Policy, pause: Pause, now: float) -> str:
+def _of(lock: Lock, load: PoolLoad, rules: Policy) -> Reboot:
+    """The section of the lock's holder; that of all nodes where its Node is not there."""
+    return load.holding.get(lock.holder, rules.reboot)
+
+
+def _unknown(
+    held: Sequence[Lock], cycle: CycleTime | None, load: PoolLoad, rules: Policy, *, pause: Pause, now: float
+) -> str:
     """Why the answer is unknown; empty when it is not."""
     if rules.config is None:
         return f"the agents' configuration: {rules.problem}"
-    if rules.config.reboot.mode is not Mode.ENFORCE:
-        return f"never: reboot.mode is {rules.config.reboot.mode.value}"
+    if load.inactive and not load.waiting:
+        return f"never: reboot.mode is {' or '.join(sorted(load.inactive))}"
     if pause.active and not (pause.is_known and values.timestamp(pause.until)):
         return f"reboots are paused {pause.sentence}".strip()
     for lock in held:
-        if lock.is_stuck(now, rules.reboot) or not lock.holder:
+        if lock.is_stuck(now, _of(lock, load, rules)) or not lock.holder:
             return f"lock {lock.name} is stuck: {lock.shown_holder} did not come back from its reboot"
     return "no reboot was recorded yet; pass how long one takes: --takes 10m" if cycle is None else ""
 
@@ -168,14 +190,14 @@ def _given(takes: str) -> CycleTime | None:
     return CycleTime(0, seconds, seconds)
 
 
-def _finish(roll: Roll, seconds: float, reboot: Reboot, begins: float) -> Finish:
+def _finish(roll: Roll, seconds: float, begins: float) -> Finish:
     try:
-        return finish(roll, seconds + reboot.lock.release_delay, reboot.windows, begins)
+        return finish(roll, seconds, begins)
     except zoneinfo.ZoneInfoNotFoundError as error:
         return Finish(None, f"this machine has no time zone {error.args[0]}, which a window uses")
 
 
-def assumptions(outlooks: Sequence[Outlook], rules: Policy, pause: Pause) -> list[str]:
+def assumptions(outlooks: Sequence[Outlook], pause: Pause) -> list[str]:
     """What the answers assume, and which nodes they leave out."""
     lines = []
     calculated = [one for one in outlooks if one.typical.at is not None and (one.load.pending or one.under_way)]
@@ -185,10 +207,11 @@ def assumptions(outlooks: Sequence[Outlook], rules: Policy, pause: Pause) -> lis
         lines.append("nothing else blocks a node: no alert, no disruption budget, no node that is down")
         if pause.active:
             lines.append(f"the pause ends at {pause.until}")
-        if rules.config is not None and not rules.config.reboot.windows:
+        if any(not waiting.windows for one in calculated for waiting in one.load.waiting):
             lines.append("no windows: a reboot may begin at any time")
     for one in outlooks:
         for names, what in (
+            *((names, f"reboot.mode is {mode}, not counted") for mode, names in one.load.inactive.items()),
             (one.load.skipped, "opted out, not counted"),
             (one.load.stopped, "stopped by the loop guard, not counted"),
             (one.load.failed, "backing off after a failure, counted as if the next try succeeds"),

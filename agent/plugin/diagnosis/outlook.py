@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Window
@@ -21,15 +21,23 @@ _WEEK_SECONDS = 7 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What of a node's policy decides when it may begin. release_seconds: how long it then keeps its lock."""
+
+    windows: tuple[Window, ...] = ()
+    release_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Roll:
     """What one pool has to do.
 
-    pending: nodes that have not begun. under_way: seconds since each of the others took its lock. slots: how many may
-    be in a cycle at the same time. gap_seconds: least time between the end of one and the lock of the next.
-    last_reboot: moment, 0 for never.
+    pending: how many nodes have not begun, by the rules that they have. under_way: seconds since each of the others
+    took its lock. slots: how many may be in a cycle at the same time. gap_seconds: least time between the end of one
+    and the lock of the next. last_reboot: moment, 0 for never.
     """
 
-    pending: int
+    pending: Mapping[Rules, int]
     under_way: tuple[float, ...] = ()
     slots: int = 1
     gap_seconds: float = 0.0
@@ -63,10 +71,10 @@ def cycle_time(seconds: Sequence[float]) -> CycleTime | None:
     return CycleTime(len(ranked), typical, ranked[math.ceil(_CAUTIOUS_SHARE * len(ranked)) - 1])
 
 
-def finish(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: float) -> Finish:
+def finish(roll: Roll, cycle_seconds: float, now: float) -> Finish:
     """When the last node of the roll is done, if every cycle takes so long. Raises ZoneInfoNotFoundError."""
     last = now
-    for _, end in cycles(roll, cycle_seconds, windows, now):
+    for _, end in cycles(roll, cycle_seconds, now):
         if end == math.inf:
             return Finish(None, "the windows never open")
         if end - now > HORIZON_SECONDS:
@@ -75,12 +83,11 @@ def finish(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: flo
     return Finish(last)
 
 
-def cycles(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: float) -> Iterator[tuple[float, float]]:
+def cycles(roll: Roll, cycle_seconds: float, now: float) -> Iterator[tuple[float, float]]:
     """(begin, end) of every cycle, in the order in which they begin; those under way first.
 
     Where the windows never open again, one last cycle without an end.
     """
-    calendar = Calendar(windows)
     ends = []
     for elapsed in roll.under_way:
         end = now + max(0.0, cycle_seconds - elapsed)
@@ -91,17 +98,51 @@ def cycles(roll: Roll, cycle_seconds: float, windows: Sequence[Window], now: flo
     heapq.heapify(free)
     last_ends = [roll.last_reboot, *ends]
     begin = now
-    for _ in range(roll.pending):
-        begin = _rested(max(begin, heapq.heappop(free)), roll.gap_seconds, last_ends)
-        while (opened := calendar.open_from(begin)) > begin:
-            if opened == math.inf:
-                yield begin, math.inf
-                return
-            begin = _rested(opened, roll.gap_seconds, last_ends)
-        end = begin + cycle_seconds
+    queue = _Queue(roll.pending, now)
+    while queue:
+        begin, rules = queue.pop(max(begin, heapq.heappop(free)), roll.gap_seconds, last_ends)
+        if begin == math.inf:
+            yield begin, begin
+            return
+        end = begin + cycle_seconds + rules.release_seconds
         heapq.heappush(free, end + HAND_OVER_SECONDS)
         last_ends = [one for one in last_ends if one + roll.gap_seconds > begin] + [end]
         yield begin, end
+
+
+class _Queue:
+    """Nodes that have not begun. The next is one that may begin first."""
+
+    def __init__(self, pending: Mapping[Rules, int], now: float) -> None:
+        self._groups = [(rules, Calendar(rules.windows)) for rules in pending]
+        self._left = list(pending.values())
+        # A begin that was calculated for a group before: it can only become later.
+        self._begins = [(now, number) for number, left in enumerate(self._left) if left > 0]
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def pop(self, moment: float, gap: float, ends: Sequence[float]) -> tuple[float, Rules]:
+        """When the next node begins, not before this moment, and its rules. Moments must not descend."""
+        while True:
+            earlier, number = heapq.heappop(self._begins)
+            rules, calendar = self._groups[number]
+            begin = _first_begin(max(moment, earlier), gap, ends, calendar)
+            if self._begins and begin > max(moment, self._begins[0][0]):
+                heapq.heappush(self._begins, (begin, number))
+                continue
+            self._left[number] -= 1
+            if self._left[number]:
+                heapq.heappush(self._begins, (begin, number))
+            return begin, rules
+
+
+def _first_begin(begin: float, gap: float, ends: Sequence[float], calendar: Calendar) -> float:
+    """The first moment from `begin` on that gap and windows allow; infinite when there is none."""
+    begin = _rested(begin, gap, ends)
+    while begin < math.inf and (opened := calendar.open_from(begin)) > begin:
+        begin = _rested(opened, gap, ends)
+    return begin
 
 
 def _rested(begin: float, gap: float, ends: Sequence[float]) -> float:
@@ -114,7 +155,7 @@ def _rested(begin: float, gap: float, ends: Sequence[float]) -> float:
 
 
 class Calendar:
-    """The windows, looked up in ascending order: the interval that was found last answers most lookups."""
+    """The windows: the interval that was found last answers most lookups."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = tuple(windows)

@@ -141,6 +141,9 @@ def _consistent_reboot(reboot: dict[str, Any]) -> None:
         drain["gracePeriod"] = units.spell_duration(min(units.duration(drain["gracePeriod"]), 3600))
     if reboot.get("method") == "signal":
         reboot.pop("command", None)
+    labels = reboot.get("nodeLabels", {})
+    for when, some in labels.items():  # no label that the agent writes selects nodes
+        labels[when] = {f"agent.example.com/{name.rpartition('/')[2]}": value for name, value in some.items()}
     for hooks in reboot.get("hooks", {}).values():
         for hook in hooks:
             hook.setdefault("command", ["/bin/true"])

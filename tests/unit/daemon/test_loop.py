@@ -1,0 +1,69 @@
+"""The loop where the kernel has no inotify instance left to give: changes wait for the interval, and are seen then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from agent.daemon import loop
+from agent.daemon.config_store import PolicyStore
+from agent.daemon.loop import Daemon
+from agent.event_reasons import Reason
+from agent.host import Host
+from agent.report.metrics import Metrics
+from agent.report.node_status import NodeView
+
+OFF = "kubelet: {mode: 'off'}\napparmor: {mode: 'off'}\nmodprobe: {mode: 'off'}\nseccomp: {mode: 'off'}\n"
+
+
+class Blind:
+    """Stands for FolderWatch without an inotify instance; waiting moves the clock."""
+
+    now = 0.0
+    problem = "inotify_init1: Too many open files"
+
+    def __init__(self, _paths: Mapping[str, Iterable[str]]) -> None: ...
+
+    def watch(self, paths: Mapping[str, Iterable[str]]) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def wait(self, timeout_seconds: float) -> frozenset[str]:
+        Blind.now += timeout_seconds
+        return frozenset()
+
+
+class Sink:
+    """Changes the policy after the first pass, and ends the loop after the second."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.passes, self.events = file, 0, list[str]()
+        self.daemon: Daemon | None = None
+
+    def offer(self, part: str, _shown: NodeView) -> None:
+        self.passes += part == "hardening"
+        if part == "hardening" and self.passes == 1:
+            self.file.write_text(f"{OFF}interval: 7m\n")
+        elif part == "hardening" and self.daemon is not None:
+            self.daemon.stop()
+
+    def event(self, reason: Reason, _message: str) -> None:
+        self.events.append(reason.value)
+
+
+def test_a_changed_policy_is_read_at_the_next_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FolderWatch", Blind)
+    file = tmp_path / "config.yaml"
+    file.write_text(OFF)
+    (tmp_path / "root").mkdir()
+    host, sink = Host(tmp_path / "root"), Sink(file)
+    store = PolicyStore(file, host, explicit=True)
+    sink.daemon = Daemon(host, "n", store, sink, Metrics(), clock=lambda: Blind.now)
+    sink.daemon.run()
+    assert sink.passes == 2
+    assert "ConfigReloaded" in sink.events
+    assert 200 < Blind.now < 400  # the interval of before, 5m
