@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from agent.plugin.audit.audit import CHECKS, judged
 from agent.plugin.audit.check import KEPT
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.audit.pods import Workload
+from agent.plugin.audit.titles import title_of
 from agent.plugin.audit.view import Token, View, Webhook
 from agent.plugin.cluster.nodes import Keep, row
 from agent.plugin.views.progress import Progress
 from agent.report import benchmark
+from tests.support.known_checks import known
 from tests.support.plugin_fleet import SCENES
 
 Object = dict[str, Any]
@@ -420,11 +423,40 @@ def test_the_nodes_findings_are_grouped_with_the_nodes_that_have_them() -> None:
     assert found["kubelet/4.2.1", Status.PASS].cis == ("4.2.1",)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_passed_has_a_title_and_evidence_and_counts_while_the_agent_reports(silent: bool) -> None:
+    """A pass of an agent that is silent is unknown, as the node itself is."""
+    (node,) = [row(one, Pool(), Keep(findings=True, checks=True)) for one in SCENES["non-compliant"]().nodes()
+               if one["metadata"]["name"] == "node-1"]  # fmt: skip
+    report = report_of(replace(node, silent_since=NOW if silent else 0.0))
+    passed = [one for one in report.findings if one.id != "agent/report" and one.status is not Status.FAIL]
+    assert passed
+    assert {one.status for one in passed} == {Status.UNKNOWN if silent else Status.PASS}
+    assert all(one.title and f"by agent {node.version}" in one.observed for one in passed), passed
+
+
 def test_a_node_without_an_agent_is_unknown() -> None:
-    """And so is one whose report is old: never a pass."""
-    found = reports("without-agent")
-    assert all(one.status is not Status.PASS for one in found if not any(f.control == "kubelet" for f in one.findings))
-    assert any(one.id == "agent/report" for report in found for one in report.findings)
+    """Whatever else is on it."""
+    (found,) = [one for one in reports("without-agent") if not any(f.control == "kubelet" for f in one.findings)]
+    assert [(one.id, one.status) for one in found.findings] == [("agent/report", Status.UNKNOWN)]
+
+
+@pytest.mark.parametrize(
+    ("check", "title"),
+    [
+        ("modprobe/sctp", "Kernel module sctp is refused"),
+        ("seccomp/profile/a/b.json", "seccomp profile a/b.json is installed"),
+        ("sysctl/kernel.kptr_restrict", "Kernel setting kernel.kptr_restrict"),
+        ("control-plane/file/etcd-data", "etcd data directory: mode 700"),
+        ("no/such-check", ""),
+    ],
+)
+def test_a_check_of_nodes_has_a_title_by_its_id(check: str, title: str) -> None:
+    assert title_of(check) == title
+
+
+def test_every_row_has_a_title() -> None:
+    assert [name for name in known() if not name.startswith("cluster/") and not title_of(name)] == []
 
 
 def test_progress_names_what_is_read() -> None:
