@@ -172,6 +172,9 @@ _FIELDS: list[tuple[str, Object]] = [
     ("net-raw", {}),
     ("capabilities", {"containers": [
         {"name": "c", "image": "x", "securityContext": {"capabilities": {"add": ["SYS_TIME"], "drop": ["ALL"]}}}]}),
+    ("drop-all", {}),
+    ("drop-all", {"containers": [
+        {"name": "c", "image": "x", "securityContext": {"capabilities": {"drop": ["KILL"]}}}]}),
     ("host-path", {"volumes": [{"name": "v", "hostPath": {"path": "/srv/data"}}]}),
     ("host-path-sensitive", {"volumes": [{"name": "v", "hostPath": {"path": "/var/run/containerd/containerd.sock"}}]}),
     ("host-port", {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}),

@@ -35,8 +35,8 @@ def _certificate_users(view: View) -> list[Affected] | PlainResult:
         return PlainResult(Status.UNKNOWN, view.problems["certificate requests"])
     return found or PlainResult(
         Status.INFO,
-        f"no sign that they do: none of {view.counts['certificate requests']:,} certificate requests was signed for one, "
-        "and this audit has no such certificate; what was signed elsewhere is not visible here",
+        f"no sign that they do: none of {view.counts['certificate requests']:,} certificate requests was signed for a "
+        "user, and this audit has no such certificate; what was signed elsewhere is not visible here",
     )
 
 
@@ -51,8 +51,8 @@ def _token_users(view: View) -> list[Affected] | PlainResult:
     own = "; this audit itself is a service account" if view.user.startswith("system:serviceaccount:") else ""
     return found or PlainResult(
         Status.INFO,
-        f"no sign that they do: none of {len(view.tokens):,} tokens that are Secrets was used without a pod{own}; tokens on "
-        "request (kubectl create token) are visible in the audit log alone",
+        f"no sign that they do: none of {len(view.tokens):,} tokens that are Secrets was used without a pod{own}; "
+        "tokens on request (kubectl create token) are visible in the audit log alone",
     )
 
 

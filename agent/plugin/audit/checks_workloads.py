@@ -171,6 +171,10 @@ CHECKS: tuple[Check, ...] = (
         _flagged("capabilities"), "NET_BIND_SERVICE at most", "Remove what the program does not need.",
     ),
     Check(
+        "drop-all", "Containers drop all capabilities", _L, "A2", ("5.2.9",), _PODS,
+        _flagged("assigned"), "drop: [ALL]", "Set capabilities.drop: [ALL], and add what the program needs.",
+    ),
+    Check(
         "host-process", "No Windows container runs on the host", _H, "K6", ("5.2.10",), _PODS,
         _flagged("hostProcess"), "not true", _ADMIT,
     ),

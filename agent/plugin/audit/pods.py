@@ -164,6 +164,8 @@ def _linux(
         yield "capabilities", f"adds {', '.join(extra)}"
     if is_privileged or added & {"NET_RAW", "ALL"} or not dropped & {"NET_RAW", "ALL"}:
         yield "NET_RAW", "NET_RAW is not dropped"
+    if is_privileged or "ALL" not in dropped:
+        yield "assigned", "keeps the runtime's default capabilities"
     # The kubelet sets no_new_privs only where this is false, and never for these.
     if own.get("allowPrivilegeEscalation") is not False or is_privileged or "SYS_ADMIN" in added:
         yield "escalation", "allowPrivilegeEscalation is not false"
