@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -479,6 +480,21 @@ def test_no_number_of_the_metrics_ends_the_audit(value: str) -> None:
     with scripted(lambda request: answer(request, text if request.path == "/metrics" else b"{}")) as server:
         found = audited(ApiServer(server.url, "token", None))
     assert found["audit-events"]["status"] == "unknown"
+
+
+def test_a_server_that_hangs_up_where_it_need_not_answer_is_audited_all_the_same() -> None:
+    """/flagz and /metrics are what only some serve, also behind a proxy that cuts them."""
+
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        if request.path in ("/flagz", "/metrics"):
+            request.close_connection = True
+        else:
+            answer(request, b"{}")
+
+    with scripted(reply) as server:
+        found = audited(ApiServer(server.url, "token", None))
+    assert found["audit-events"]["status"] == "unknown"
+    assert found["host-pid"]["status"] == "pass"
 
 
 def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:

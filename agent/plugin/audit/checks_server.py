@@ -9,6 +9,7 @@ from agent.model import Severity, Status
 from agent.plugin.audit import rbac
 from agent.plugin.audit.check import Affected, Check, PlainResult
 from agent.plugin.audit.view import Token, View
+from agent.text import join_limited
 
 _DAY = 86400.0
 _BOOTSTRAP_DAYS = 1  # kubeadm's own: 24 hours
@@ -134,7 +135,7 @@ def _at_rest(view: View) -> PlainResult:
     bare = [prefix for prefix in prefixes if not prefix.startswith(_ENCRYPTED)]
     if bare:
         return PlainResult(Status.FAIL, "the API server has written in clear (identity)")
-    return PlainResult(Status.PASS, f"written with {', '.join(prefixes)}; older values may still be in clear")
+    return PlainResult(Status.PASS, f"written with {join_limited(prefixes)}; older values may still be in clear")
 
 
 def _audit(view: View) -> PlainResult:
@@ -153,7 +154,7 @@ def _static_users(view: View) -> PlainResult:
         return PlainResult(Status.UNKNOWN, "the API server does not publish authenticated_user_requests")
     named = sorted({labels.get("username", "") for labels, _ in samples} - {"other", ""})
     return PlainResult(
-        Status.INFO, f"requests were made as {', '.join(named)}" if named else "no well-known name was used"
+        Status.INFO, f"requests were made as {join_limited(named)}" if named else "no well-known name was used"
     )
 
 

@@ -31,6 +31,7 @@ _SECCOMP = "kubelet/4.2.14"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 _FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_OPTIONAL = ("API server flags", "metrics")
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 # A view of more than this is not kept: the check is unknown, with the number as the reason.
 LIMIT = 100_000
@@ -89,8 +90,8 @@ def _noting(view: View, name: str, read: Callable[[], None]) -> None:
     except NotFound:
         view.problems[name] = f"{name} are not served by this cluster"
     except KubeError as error:
-        # A server that is away fails every further request too; at the metrics, which are last, the rest is there.
-        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name != "metrics":
+        # A server that is away fails every further request too; what only some serve need not be there.
+        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name not in _OPTIONAL:
             raise
         view.problems[name] = f"{name}: {values.text(str(error), 200)}"
 
@@ -213,6 +214,9 @@ def _role(view: View, found: Object) -> None:
 
 def _binding(view: View, found: Object) -> None:
     view.grants += rbac.grants(found, view.roles)
+    if len(view.grants) > LIMIT:
+        view.problems["rolebindings"] = f"bindings have more than {LIMIT:,} subjects; audit one namespace: -n NAME"
+        del view.grants[LIMIT:]
 
 
 def _account(view: View, found: Object) -> None:

@@ -230,6 +230,17 @@ def test_a_pod_without_a_profile_has_its_kubelets_default(default: bool) -> None
     assert ("seccomp" in one.flags) is not default
 
 
+def test_countless_subjects_are_unknown_rather_than_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One binding of a megabyte names tens of thousands."""
+    monkeypatch.setattr(collect, "LIMIT", 10)
+    of = whole()
+    subjects = [{"kind": "User", "name": f"u{number}"} for number in range(50)]
+    collect._binding(of, {"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+                          "subjects": subjects})  # fmt: skip
+    assert len(of.grants) == 10
+    assert result("groups", of)[0] is Status.UNKNOWN
+
+
 def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names() -> None:
     """Whatever a cluster is like, a check keeps so many objects and counts the others."""
     loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", 1, {"hostPID": ("x",)})
