@@ -16,6 +16,7 @@ from agent.annotations import CHECKS
 from agent.errors import KubeError, UsageError
 from agent.kube import NAMESPACES, NODES, PODS, Kube, Resource
 from agent.kube.errors import Forbidden, NoCredentials, NotFound, Unauthorized, Unreachable
+from agent.kube.questions import FLAGZ
 from agent.model import Status
 from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
@@ -30,7 +31,7 @@ _SECRETS = Resource("", "v1", "secrets", "Secret")
 _SECCOMP = "kubelet/4.2.14"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
-_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_FLAGZ_SECONDS = 5.0
 _OPTIONAL = ("API server flags", "metrics")
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 # A view of more than this is not kept: the check is unknown, with the number as the reason.
@@ -139,8 +140,8 @@ def _user(kube: Kube, view: View) -> None:
 
 
 def _flags(kube: Kube, view: View) -> None:
-    """Source: KEP-4828; v1beta1 since 1.36, v1alpha1 in 1.35."""
-    found = kube.get_raw("/flagz", accept=_FLAGZ)
+    """Source: KEP-4828. Few serve it, so it is not waited for as for what all do."""
+    found = kube.within(_FLAGZ_SECONDS).get_raw("/flagz", accept=FLAGZ)
     flags = values.part(found if isinstance(found, dict) else {}, "flags")
     view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
 
