@@ -21,7 +21,7 @@ from agent.model import Status
 from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
 from agent.plugin.cluster import values
-from agent.plugin.cluster.nodes import PAGE_SIZE, checks
+from agent.plugin.cluster.nodes import PAGE_SIZE, checks, silent_since
 from agent.plugin.mutations import user_info
 from agent.text import sanitize
 
@@ -194,8 +194,9 @@ def _node(view: View, found: Object) -> None:
     name, labels = _meta(found, "name"), values.part(values.part(found, "metadata"), "labels")
     taints = values.mappings(values.part(found, "spec").get("taints"))
     is_tainted = any(one.get("key") in _CONTROL_PLANE and one.get("effect") in _KEEPS_AWAY for one in taints)
-    notes = values.part(values.part(found, "metadata"), "annotations")
-    passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
+    note = values.part(values.part(found, "metadata"), "annotations").get(CHECKS)
+    is_current = isinstance(note, str) and not silent_since(found)
+    passed = {one.id for one in checks(note) if one.status is Status.PASS} if is_current else ()
     is_control_plane = any(key in labels for key in _CONTROL_PLANE)
     kept = {} if is_tainted or not is_control_plane else {key: values.text(value, 63) for key, value in labels.items()}
     view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed, kept)

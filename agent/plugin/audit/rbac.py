@@ -31,6 +31,8 @@ _POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("rbac.authorization.k8s.io", "clusterroles", "bind escalate"),
         ("", "users", "impersonate"), ("", "groups", "impersonate"), ("", "serviceaccounts", "impersonate"),
         ("authentication.k8s.io", "uids", "impersonate"), ("authentication.k8s.io", "userextras", "impersonate"),
+        # KEP-5284, 1.35: verbs such as impersonate:user-info, all in that group.
+        *(("authentication.k8s.io", who, "impersonate:") for who in ("users", "groups", "serviceaccounts", "nodes")),
     ),
     NODE_PROXY: (("", "nodes/proxy", "get create update patch delete"),),
     VOLUMES: (("", "persistentvolumes", "create"),),
