@@ -175,6 +175,13 @@ def test_a_component_has_its_own_role_and_no_other(kind: str, name: str, role: s
     assert "fail" in {result("cluster-admin", of)[0], result("secrets-readers", of)[0]}
 
 
+def test_what_is_bound_to_administrators_besides_gives_them_nothing() -> None:
+    """system:masters passes every authorizer: another binding of theirs is no finding, and is named where they are."""
+    of = whole(grants=granted({"kind": "Group", "name": "system:masters"}, {rbac.ADMIN}))
+    assert result("cluster-admin", of)[0] is Status.PASS
+    assert "ClusterRoleBinding b" in result("masters", of)[1]
+
+
 @pytest.mark.parametrize("group", ["system:serviceaccounts", "system:serviceaccounts:shop"])
 def test_a_right_of_all_service_accounts_is_one_of_the_default_ones(group: str) -> None:
     """What the API server binds to them itself, the issuer's public keys, is not."""
