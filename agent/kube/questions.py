@@ -23,11 +23,11 @@ _SECONDS = 6 * 3600.0
 _ACCESS_SECONDS = 3600.0
 _AFTER_FAILURE_SECONDS = 600.0
 _PATIENCE_SECONDS = 3.0  # a pass waits for it
-# No role can name it: only an authorizer that allows everything, or `*` for every verb and group, allows it.
 # Beta and on from 1.36; alpha in 1.35. Another form is refused with 406.
-_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
 _MOST_SERVERS = 4
 _ONE_TRY = RetryPolicy(seconds=_PATIENCE_SECONDS, attempts=1, connect_seconds=1.0, read_seconds=2.0)
+# No role can name it: only an authorizer that allows everything, or `*` for every verb and group, allows it.
 _MADE_UP = {"verb": "imagine", "group": "nonexistent.node-hardening.io", "resource": "alwaysallow"}
 
 
@@ -103,7 +103,7 @@ class Questions:
         there = replace(self._access, server=f"https://{host}:{port}", trust=trust, proxy="")
         kube = Kube(there, node=self._node, patience=_ONE_TRY)
         try:
-            document = kube.get_raw("/flagz", accept=_FLAGZ)
+            document = kube.get_raw("/flagz", accept=FLAGZ)
         except (ServerError, TooManyRequests):
             raise
         except Refused:

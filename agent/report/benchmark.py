@@ -146,7 +146,7 @@ _TABLE = """
 5.2.6 | Privilege escalation | cluster/privilege-escalation
 5.2.7 | Root containers | cluster/root
 5.2.8 | NET_RAW | cluster/net-raw
-5.2.9 | Added capabilities | cluster/capabilities
+5.2.9 | Assigned capabilities | cluster/capabilities cluster/drop-all
 5.2.10 | Windows HostProcess | cluster/host-process
 5.2.11 | HostPath volumes | cluster/host-path cluster/host-path-sensitive
 5.2.12 | HostPorts | cluster/host-port

@@ -141,7 +141,7 @@ def _policy_report(report: Report, moment: float) -> dict[str, object]:
     return {
         "apiVersion": "wgpolicyk8s.io/v1alpha2",
         "kind": "ClusterPolicyReport",
-        "metadata": {"name": f"{_TOOL}-{name}"[:253], "labels": {"app.kubernetes.io/managed-by": _TOOL}},
+        "metadata": {"name": f"{_TOOL}-{name}"[:253].rstrip("-."), "labels": {"app.kubernetes.io/managed-by": _TOOL}},
         **scope,
         "summary": {key: counts[key] for key in ("pass", "fail", "warn", "error", "skip")},
         "results": results,

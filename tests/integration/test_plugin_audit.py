@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,9 @@ _FIELDS: list[tuple[str, Object]] = [
     ("net-raw", {}),
     ("capabilities", {"containers": [
         {"name": "c", "image": "x", "securityContext": {"capabilities": {"add": ["SYS_TIME"], "drop": ["ALL"]}}}]}),
+    ("drop-all", {}),
+    ("drop-all", {"containers": [
+        {"name": "c", "image": "x", "securityContext": {"capabilities": {"drop": ["KILL"]}}}]}),
     ("host-path", {"volumes": [{"name": "v", "hostPath": {"path": "/srv/data"}}]}),
     ("host-path-sensitive", {"volumes": [{"name": "v", "hostPath": {"path": "/var/run/containerd/containerd.sock"}}]}),
     ("host-port", {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}),
@@ -476,6 +480,21 @@ def test_no_number_of_the_metrics_ends_the_audit(value: str) -> None:
     with scripted(lambda request: answer(request, text if request.path == "/metrics" else b"{}")) as server:
         found = audited(ApiServer(server.url, "token", None))
     assert found["audit-events"]["status"] == "unknown"
+
+
+def test_a_server_that_hangs_up_where_it_need_not_answer_is_audited_all_the_same() -> None:
+    """/flagz is what only some serve, also behind a proxy that cuts it."""
+
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        if request.path == "/flagz":
+            request.close_connection = True
+        else:
+            answer(request, b"{}")
+
+    with scripted(reply) as server:
+        found = audited(ApiServer(server.url, "token", None))
+    assert found["audit-events"]["status"] == "unknown"
+    assert found["host-pid"]["status"] == "pass"
 
 
 def test_a_fresh_cluster_has_no_finding_about_who_may_do_what(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
     """The check's result under the exceptions. Unknown where something that it needs could not be read."""
     problems = [view.problems[name] for name in check.needs if name in view.problems]
     if problems:
-        step = "Ask for the rights of docs/cluster-audit.md, or for the cause named."
+        step = "Get the rights in docs/rbac-auditor.yaml, or remove the cause that is named."
         return CheckResult(_finding(check, Status.UNKNOWN, "; ".join(problems), step))
     answer = check.judge(view)
     if isinstance(answer, PlainResult):

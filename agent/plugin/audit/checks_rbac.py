@@ -120,12 +120,12 @@ def _token_mounts(view: View) -> Iterator[Affected]:
 
 CHECKS: tuple[Check, ...] = (
     Check(
-        "anonymous", "Clients without a name get nothing beyond the defaults", Severity.CRITICAL, "K2", (), _NEEDS,
+        "anonymous", "Anonymous and authenticated clients have the default rights", Severity.CRITICAL, "K2", (), _NEEDS,
         _anonymous, "only health, version and discovery",
         "Delete the binding: anyone who reaches the API server, or who is in the cluster at all, has this role.",
     ),
     Check(
-        "cluster-admin", "Kubernetes' own subjects alone administer the cluster", Severity.HIGH, "K3", ("5.1.1",),
+        "cluster-admin", "Only Kubernetes' own subjects have cluster-admin", Severity.HIGH, "K3", ("5.1.1",),
         _NEEDS, _having(rbac.ADMIN, where=_whole_cluster), "system:masters and kubeadm:cluster-admins alone", _LEAST,
     ),
     Check(
@@ -195,7 +195,7 @@ CHECKS: tuple[Check, ...] = (
         "",
     ),
     Check(
-        "dangling-bindings", "Bindings name service accounts that there are", Severity.LOW, "K3", (),
+        "dangling-bindings", "Bindings name service accounts that exist", Severity.LOW, "K3", (),
         (*_NEEDS, "serviceaccounts"), _dangling, "no binding for a missing account", "Delete the binding.",
     ),
     Check(
@@ -204,7 +204,7 @@ CHECKS: tuple[Check, ...] = (
         "Make a service account for the workload: every pod without one uses default.",
     ),
     Check(
-        "token-mounts", "Pods hold a token only where it has a right", Severity.LOW, "K14", ("5.1.6",),
+        "token-mounts", "Pods mount a service account token only where it has a role", Severity.LOW, "K14", ("5.1.6",),
         ("pods", "serviceaccounts", *_NEEDS), _token_mounts, "automountServiceAccountToken: false",
         "Set automountServiceAccountToken: false in the service account, or in the pod.",
     ),

@@ -9,6 +9,7 @@ from agent.model import Severity, Status
 from agent.plugin.audit import rbac
 from agent.plugin.audit.check import Affected, Check, PlainResult
 from agent.plugin.audit.view import Token, View
+from agent.text import join_limited
 
 _DAY = 86400.0
 _BOOTSTRAP_DAYS = 1  # kubeadm's own: 24 hours
@@ -35,8 +36,8 @@ def _certificate_users(view: View) -> list[Affected] | PlainResult:
         return PlainResult(Status.UNKNOWN, view.problems["certificate requests"])
     return found or PlainResult(
         Status.INFO,
-        f"no sign of one: of {view.counts['certificate requests']:,} certificate requests none was signed for a user, "
-        "and this audit has no such certificate; what was signed elsewhere is not visible here",
+        f"no sign that they do: none of {view.counts['certificate requests']:,} certificate requests was signed for a "
+        "user, and this audit has no such certificate; what was signed elsewhere is not visible here",
     )
 
 
@@ -51,8 +52,8 @@ def _token_users(view: View) -> list[Affected] | PlainResult:
     own = "; this audit itself is a service account" if view.user.startswith("system:serviceaccount:") else ""
     return found or PlainResult(
         Status.INFO,
-        f"no sign of one: none of {len(view.tokens):,} tokens that are Secrets was used without a pod{own}; tokens on "
-        "request (kubectl create token) are visible in the audit log alone",
+        f"no sign that they do: none of {len(view.tokens):,} tokens that are Secrets was used without a pod{own}; "
+        "tokens on request (kubectl create token) are visible in the audit log alone",
     )
 
 
@@ -128,13 +129,13 @@ def _at_rest(view: View) -> PlainResult:
             Status.UNKNOWN, f"{view.version} is managed: whether etcd is encrypted is in the cloud's own API"
         )
     if not samples:
-        return PlainResult(Status.FAIL, "the API server has transformed nothing: no encryption is configured")
+        return PlainResult(Status.FAIL, "the metrics have no encrypted write: no encryption is configured")
     if not prefixes:
         return PlainResult(Status.UNKNOWN, "the metrics of this API server show no Secret that was written")
     bare = [prefix for prefix in prefixes if not prefix.startswith(_ENCRYPTED)]
     if bare:
         return PlainResult(Status.FAIL, "the API server has written in clear (identity)")
-    return PlainResult(Status.PASS, f"written with {', '.join(prefixes)}; older values may still be in clear")
+    return PlainResult(Status.PASS, f"written with {join_limited(prefixes)}; older values may still be in clear")
 
 
 def _audit(view: View) -> PlainResult:
@@ -153,7 +154,7 @@ def _static_users(view: View) -> PlainResult:
         return PlainResult(Status.UNKNOWN, "the API server does not publish authenticated_user_requests")
     named = sorted({labels.get("username", "") for labels, _ in samples} - {"other", ""})
     return PlainResult(
-        Status.INFO, f"requests were made as {', '.join(named)}" if named else "no well-known name was used"
+        Status.INFO, f"requests were made as {join_limited(named)}" if named else "no well-known name was used"
     )
 
 
@@ -180,12 +181,12 @@ CHECKS: tuple[Check, ...] = (
         "the Secret.",
     ),
     Check(
-        "bootstrap-tokens", "No bootstrap token outlives the day", Severity.MEDIUM, "K14", (),
+        "bootstrap-tokens", "No bootstrap token is older than 24 hours", Severity.MEDIUM, "K14", (),
         ("bootstrap tokens",), _bootstrap, "none older than 24 hours",
         "kubeadm token delete ID: whoever has it can join a node. Its expiry is in its data, which is not read.",
     ),
     Check(
-        "webhook-failures", "Validating webhooks refuse when they fail", Severity.MEDIUM, "K15", (),
+        "webhook-failures", "Validating webhooks fail closed", Severity.MEDIUM, "K15", (),
         ("validating webhooks",), _webhooks, "failurePolicy: Fail",
         "Set failurePolicy: Fail, with enough replicas and kube-system excluded: else taking it down switches it off.",
     ),
@@ -200,15 +201,15 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "encryption-at-rest", "Secrets are encrypted in etcd", Severity.MEDIUM, "K16", ("1.2.27", "1.2.28"),
-        ("metrics", "version"), _at_rest, "no identity provider first",
+        ("metrics", "version"), _at_rest, "an encrypting provider first",
         "Set --encryption-provider-config with a KMS, then write every Secret again.",
     ),
     Check(
         "audit-events", "The API server makes audit events", Severity.MEDIUM, "K12", ("3.2.1",), ("metrics",), _audit,
-        "more than none", "Set an audit policy and a log path or webhook: one alone logs nothing.",
+        "at least one", "Set an audit policy and a log path or webhook: one alone logs nothing.",
     ),
     Check(
-        "static-users", "Well-known user names", Severity.INFO, "K2", (), ("metrics",), _static_users,
+        "static-users", "Requests of well-known user names", Severity.INFO, "K2", (), ("metrics",), _static_users,
         "none", "",
     ),
 )  # fmt: skip

@@ -131,7 +131,7 @@ _H, _M, _L = Severity.HIGH, Severity.MEDIUM, Severity.LOW
 CHECKS: tuple[Check, ...] = (
     Check(
         "pod-security", "Every namespace enforces a Pod Security level", _H, "K6", ("5.2.1",),
-        ("namespaces", "pods", "validating webhooks", "admission policies", "admission policy bindings"), _pod_security,
+        ("namespaces", "validating webhooks", "admission policies", "admission policy bindings"), _pod_security,
         "baseline or restricted",
         "kubectl label namespace NAME pod-security.kubernetes.io/enforce=baseline; with warn first.",
     ),
@@ -140,20 +140,20 @@ CHECKS: tuple[Check, ...] = (
         _flagged("privileged"), "not true", f"Grant the capability or device that is needed instead. {_ADMIT}",
     ),
     Check(
-        "host-pid", "No pod sees the node's processes", _H, "K6", ("5.2.3",), _PODS,
+        "host-pid", "No pod uses the node's process namespace (hostPID)", _H, "K6", ("5.2.3",), _PODS,
         _flagged("hostPID"), "not true", _ADMIT,
     ),
     Check(
-        "host-ipc", "No pod shares the node's IPC", _H, "K6", ("5.2.4",), _PODS,
+        "host-ipc", "No pod uses the node's IPC namespace (hostIPC)", _H, "K6", ("5.2.4",), _PODS,
         _flagged("hostIPC"), "not true", _ADMIT,
     ),
     Check(
-        "host-network", "No pod uses the node's network", _H, "K6", ("5.2.5",), _PODS,
+        "host-network", "No pod uses the node's network namespace (hostNetwork)", _H, "K6", ("5.2.5",), _PODS,
         _flagged("hostNetwork"), "not true",
         f"NetworkPolicies do not hold for such a pod, and it reaches the cloud's metadata. {_ADMIT}",
     ),
     Check(
-        "privilege-escalation", "No container may gain privileges", _M, "A2", ("5.2.6", "5.6.3"), _PODS,
+        "privilege-escalation", "No container allows privilege escalation", _M, "A2", ("5.2.6", "5.6.3"), _PODS,
         _flagged("escalation"), "allowPrivilegeEscalation: false",
         "Set it in every container; a pod has no such field.",
     ),
@@ -171,20 +171,24 @@ CHECKS: tuple[Check, ...] = (
         _flagged("capabilities"), "NET_BIND_SERVICE at most", "Remove what the program does not need.",
     ),
     Check(
+        "drop-all", "Containers drop all capabilities", _L, "A2", ("5.2.9",), _PODS,
+        _flagged("assigned"), "drop: [ALL]", "Set capabilities.drop: [ALL], and add what the program needs.",
+    ),
+    Check(
         "host-process", "No Windows container runs on the host", _H, "K6", ("5.2.10",), _PODS,
         _flagged("hostProcess"), "not true", _ADMIT,
     ),
     Check(
-        "host-path", "No pod mounts files of the node", _M, "K6", ("5.2.11",), _PODS,
+        "host-path", "No pod has a hostPath volume", _M, "K6", ("5.2.11",), _PODS,
         _flagged("hostPath"), "no hostPath volume", f"Use a volume of the cluster. {_ADMIT}",
     ),
     Check(
-        "host-path-sensitive", "No pod mounts what the node is made of", _H, "K6", ("5.2.11",), _PODS,
+        "host-path-sensitive", "No pod mounts system folders of the node", _H, "K6", ("5.2.11",), _PODS,
         _flagged("hostPath-sensitive"), "no system path",
         f"Such a path holds credentials or programs of the node. {_ADMIT}",
     ),
     Check(
-        "host-port", "No container takes a port of the node", _L, "K6", ("5.2.12",), _PODS,
+        "host-port", "No container has a hostPort", _L, "K6", ("5.2.12",), _PODS,
         _flagged("hostPort"), "no hostPort", "Use a Service.",
     ),
     Check(
@@ -221,7 +225,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "network-engine", "NetworkPolicies are enforced by the network plugin", _H, "K8", ("5.3.1",), _PODS,
         _network_engine, "a plugin that enforces them",
-        "Run a plugin that does, beside flannel for example kube-router.",
+        "Run a plugin that does, beside flannel for example kube-router; for a built-in one see its own documentation.",
     ),
     Check(
         "metadata-policies", "NetworkPolicies and the cloud's metadata address", Severity.INFO, "K9", (),
@@ -229,21 +233,21 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "quotas", "Every namespace has a quota of CPU, memory and pods", _L, "K5", (),
-        ("namespaces", "pods", "resourcequotas"), _quotas(_QUOTA), "a ResourceQuota without scopes",
+        ("namespaces", "resourcequotas"), _quotas(_QUOTA), "a ResourceQuota without scopes",
         "Create a ResourceQuota with cpu, memory and pods: one namespace can then not take the cluster.",
     ),
     Check(
-        "service-quotas", "Every namespace limits what it exposes", _L, "K8", (),
-        ("namespaces", "pods", "resourcequotas"),
+        "service-quotas", "Every namespace has a quota of node ports and load balancers", _L, "K8", (),
+        ("namespaces", "resourcequotas"),
         _quotas(_EXPOSING), "quotas of node ports and load balancers",
         "Add services.nodeports and services.loadbalancers to the quota, 0 where nothing is exposed.",
     ),
     Check(
-        "limits", "Containers without limits get one", _L, "K5", (), ("namespaces", "pods", "limitranges"), _limits,
+        "limits", "Every namespace has a default memory limit", _L, "K5", (), ("namespaces", "limitranges"), _limits,
         "a default of memory", "Create a LimitRange of type Container with default.memory.",
     ),
     Check(
-        "control-plane-taint", "The control plane's nodes take no other pods", _M, "K10", (), ("nodes",),
+        "control-plane-taint", "Control plane nodes have a NoSchedule taint", _M, "K10", (), ("nodes",),
         _control_plane, "NoSchedule", "kubectl taint node NAME node-role.kubernetes.io/control-plane:NoSchedule",
     ),
     Check(
@@ -251,7 +255,7 @@ CHECKS: tuple[Check, ...] = (
         "Name the taints: a toleration of everything also enters nodes that are kept for others.",
     ),
     Check(
-        "node-selectors", "Namespaces that are held to their nodes", Severity.INFO, "K10", (), ("namespaces", "pods"),
+        "node-selectors", "Namespaces with a node selector of their own", Severity.INFO, "K10", (), ("namespaces",),
         _selectors, "where tenants are separated", "",
     ),
 )  # fmt: skip

@@ -16,11 +16,12 @@ from agent.annotations import CHECKS
 from agent.errors import KubeError, UsageError
 from agent.kube import NAMESPACES, NODES, PODS, Kube, Resource
 from agent.kube.errors import Forbidden, NoCredentials, NotFound, Unauthorized, Unreachable
+from agent.kube.questions import FLAGZ
 from agent.model import Status
 from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
 from agent.plugin.cluster import values
-from agent.plugin.cluster.nodes import PAGE_SIZE, checks
+from agent.plugin.cluster.nodes import PAGE_SIZE, checks, silent_since
 from agent.plugin.mutations import user_info
 from agent.text import sanitize
 
@@ -30,7 +31,8 @@ _SECRETS = Resource("", "v1", "secrets", "Secret")
 _SECCOMP = "kubelet/4.2.14"
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
-_FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
+_FLAGZ_SECONDS = 5.0
+_OPTIONAL = ("API server flags", "metrics")
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 # A view of more than this is not kept: the check is unknown, with the number as the reason.
 LIMIT = 100_000
@@ -89,8 +91,8 @@ def _noting(view: View, name: str, read: Callable[[], None]) -> None:
     except NotFound:
         view.problems[name] = f"{name} are not served by this cluster"
     except KubeError as error:
-        # A server that is away fails every further request too; at the metrics, which are last, the rest is there.
-        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name != "metrics":
+        # A server that is away fails every further request too; what only some serve need not be there.
+        if isinstance(error, Unreachable | Unauthorized | NoCredentials) and name not in _OPTIONAL:
             raise
         view.problems[name] = f"{name}: {values.text(str(error), 200)}"
 
@@ -138,8 +140,8 @@ def _user(kube: Kube, view: View) -> None:
 
 
 def _flags(kube: Kube, view: View) -> None:
-    """Source: KEP-4828; v1beta1 since 1.36, v1alpha1 in 1.35."""
-    found = kube.get_raw("/flagz", accept=_FLAGZ)
+    """Source: KEP-4828. Few serve it, so it is not waited for as for what all do."""
+    found = kube.within(_FLAGZ_SECONDS).get_raw("/flagz", accept=FLAGZ)
     flags = values.part(found if isinstance(found, dict) else {}, "flags")
     view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
 
@@ -192,8 +194,9 @@ def _node(view: View, found: Object) -> None:
     name, labels = _meta(found, "name"), values.part(values.part(found, "metadata"), "labels")
     taints = values.mappings(values.part(found, "spec").get("taints"))
     is_tainted = any(one.get("key") in _CONTROL_PLANE and one.get("effect") in _KEEPS_AWAY for one in taints)
-    notes = values.part(values.part(found, "metadata"), "annotations")
-    passed = {one.id for one in checks(notes.get(CHECKS) or "") if one.status is Status.PASS}
+    note = values.part(values.part(found, "metadata"), "annotations").get(CHECKS)
+    is_current = isinstance(note, str) and not silent_since(found)
+    passed = {one.id for one in checks(note) if one.status is Status.PASS} if is_current else ()
     is_control_plane = any(key in labels for key in _CONTROL_PLANE)
     kept = {} if is_tainted or not is_control_plane else {key: values.text(value, 63) for key, value in labels.items()}
     view.nodes[name] = NodeFacts(name, is_control_plane, is_tainted, _SECCOMP in passed, kept)
@@ -213,6 +216,9 @@ def _role(view: View, found: Object) -> None:
 
 def _binding(view: View, found: Object) -> None:
     view.grants += rbac.grants(found, view.roles)
+    if len(view.grants) > LIMIT:
+        view.problems["rolebindings"] = f"bindings have more than {LIMIT:,} subjects; audit one namespace: -n NAME"
+        del view.grants[LIMIT:]
 
 
 def _account(view: View, found: Object) -> None:

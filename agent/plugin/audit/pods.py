@@ -112,8 +112,8 @@ def _flags(pod: Mapping[str, Any], spec: Mapping[str, Any], *, seccomp_default: 
         if spec.get(name) is True:
             yield name, f"{name}: true"
     for one in values.mappings(above.get("sysctls")):
-        if one.get("name") not in _SAFE_SYSCTLS:
-            yield "sysctl", values.text(one.get("name"), 80)
+        if (name := values.text(one.get("name"), 253)) not in _SAFE_SYSCTLS:
+            yield "sysctl", name
     automount = spec.get("automountServiceAccountToken")
     yield ("token" if automount is None else "token-asked" if automount else "token-off"), ""
     for one in values.mappings(spec.get("tolerations")):
@@ -164,6 +164,8 @@ def _linux(
         yield "capabilities", f"adds {', '.join(extra)}"
     if is_privileged or added & {"NET_RAW", "ALL"} or not dropped & {"NET_RAW", "ALL"}:
         yield "NET_RAW", "NET_RAW is not dropped"
+    if is_privileged or "ALL" not in dropped:
+        yield "assigned", "keeps the runtime's default capabilities"
     # The kubelet sets no_new_privs only where this is false, and never for these.
     if own.get("allowPrivilegeEscalation") is not False or is_privileged or "SYS_ADMIN" in added:
         yield "escalation", "allowPrivilegeEscalation is not false"
@@ -188,15 +190,17 @@ def _annotated(pod: Mapping[str, Any], containers: int) -> Iterator[tuple[str, s
 
 
 def _host_paths(spec: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    mounted = [one for one in values.mappings(spec.get("volumes")) if "hostPath" in one]
     # The API server refuses `..` in them; slashes and `.` mean nothing.
     paths = {
-        one.get("name"): posixpath.normpath(f"//{values.text(values.part(one, 'hostPath').get('path'), 4096)}")
-        for one in values.mappings(spec.get("volumes")) if "hostPath" in one
+        values.text(one.get("name"), 63):
+            posixpath.normpath("//" + values.text(values.part(one, "hostPath").get("path"), 4096))
+        for one in mounted
     }  # fmt: skip
     if not paths:
         return
     mounts = [mount for one in containers for mount in values.mappings(one.get("volumeMounts"))]
-    writable = {mount.get("name") for mount in mounts if mount.get("readOnly") is not True}
+    writable = {values.text(mount.get("name"), 63) for mount in mounts if mount.get("readOnly") is not True}
     for name, path in paths.items():
         detail = f"{values.text(path, 120)} ({'read-write' if name in writable else 'read-only'})"
         yield "hostPath", detail

@@ -31,6 +31,8 @@ _POWERS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("rbac.authorization.k8s.io", "clusterroles", "bind escalate"),
         ("", "users", "impersonate"), ("", "groups", "impersonate"), ("", "serviceaccounts", "impersonate"),
         ("authentication.k8s.io", "uids", "impersonate"), ("authentication.k8s.io", "userextras", "impersonate"),
+        # KEP-5284, 1.35: verbs such as impersonate:user-info, all in that group.
+        *(("authentication.k8s.io", who, "impersonate:") for who in ("users", "groups", "serviceaccounts", "nodes")),
     ),
     NODE_PROXY: (("", "nodes/proxy", "get create update patch delete"),),
     VOLUMES: (("", "persistentvolumes", "create"),),
@@ -82,8 +84,8 @@ class Subject:
 EVERYONE = ("system:anonymous", "system:unauthenticated", "system:authenticated")
 _COMPONENTS = frozenset(f"system:{name}" for name in ("apiserver", "kube-controller-manager", "kube-scheduler",
                                                       "cloud-controller-manager"))  # fmt: skip
-_ADMINISTRATORS = (("Group", "system:masters", "cluster-admin"),
-                   ("Group", "kubeadm:cluster-admins", "kubeadm:cluster-admins"))  # fmt: skip
+_MASTERS = ("Group", "system:masters")  # passes every authorizer, whatever is bound to it
+_KUBEADM = ("Group", "kubeadm:cluster-admins", "kubeadm:cluster-admins", "ClusterRole/cluster-admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,10 @@ class Grant:
         if self.subject.is_account:
             # The controllers' accounts, each bound to the role of its own name.
             return self.subject.namespace == "kube-system" and role == f"system:controller:{self.subject.name}"
-        if (self.subject.kind, self.subject.name, self.binding) in _ADMINISTRATORS:
-            return self.role == "ClusterRole/cluster-admin"
-        is_component = self.subject.kind == "User" and self.subject.name in _COMPONENTS
+        who = (self.subject.kind, self.subject.name)
+        if who == _MASTERS or (*who, self.binding, self.role) == _KUBEADM:
+            return True
+        is_component = who[0] == "User" and who[1] in _COMPONENTS
         return is_component and role.startswith("system:") and not self.has(ADMIN)
 
 

@@ -116,10 +116,8 @@ class View:
 
     @property
     def user_namespaces(self) -> list[Namespace]:
-        """Those for workloads; `default` only where something runs in it."""
-        used = {workload.namespace for workload in self.workloads.values()}
-        return [one for one in self.namespaces.values()
-                if not is_system(one.name) and (one.name != "default" or one.name in used)]  # fmt: skip
+        """Those for workloads; `default` too where nothing runs in it: whoever may create pods can use it."""
+        return [one for one in self.namespaces.values() if not is_system(one.name)]
 
     @property
     def user_workloads(self) -> list[Workload]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from agent.plugin.audit.audit import CHECKS, judged
 from agent.plugin.audit.check import KEPT
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.audit.pods import Workload
+from agent.plugin.audit.titles import title_of
 from agent.plugin.audit.view import Token, View, Webhook
 from agent.plugin.cluster.nodes import Keep, row
 from agent.plugin.views.progress import Progress
 from agent.report import benchmark
+from tests.support.known_checks import known
 from tests.support.plugin_fleet import SCENES
 
 Object = dict[str, Any]
@@ -59,6 +62,10 @@ def role(**rule: Any) -> frozenset[str]:
         ({"apiGroups": ["authentication.k8s.io"], "resources": ["uids"], "verbs": ["impersonate:user-info"]},
          rbac.ESCALATE, True),
         ({"apiGroups": [""], "resources": ["users"], "verbs": ["*"]}, rbac.ESCALATE, True),
+        ({"apiGroups": ["authentication.k8s.io"], "resources": ["users"], "verbs": ["impersonate:user-info"]},
+         rbac.ESCALATE, True),
+        ({"apiGroups": ["authentication.k8s.io"], "resources": ["users"], "verbs": ["impersonate"]}, rbac.ESCALATE,
+         False),
         ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}, rbac.ADMIN, False),
         ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, rbac.ADMIN, True),
         ({"nonResourceURLs": ["/healthz/*", "/version"], "verbs": ["get"]}, rbac.PUBLIC, True),
@@ -168,6 +175,13 @@ def test_a_component_has_its_own_role_and_no_other(kind: str, name: str, role: s
     assert "fail" in {result("cluster-admin", of)[0], result("secrets-readers", of)[0]}
 
 
+def test_what_is_bound_to_administrators_besides_gives_them_nothing() -> None:
+    """system:masters passes every authorizer: another binding of theirs is no finding, and is named where they are."""
+    of = whole(grants=granted({"kind": "Group", "name": "system:masters"}, {rbac.ADMIN}))
+    assert result("cluster-admin", of)[0] is Status.PASS
+    assert "ClusterRoleBinding b" in result("masters", of)[1]
+
+
 @pytest.mark.parametrize("group", ["system:serviceaccounts", "system:serviceaccounts:shop"])
 def test_a_right_of_all_service_accounts_is_one_of_the_default_ones(group: str) -> None:
     """What the API server binds to them itself, the issuer's public keys, is not."""
@@ -225,6 +239,17 @@ def test_a_pod_without_a_profile_has_its_kubelets_default(default: bool) -> None
     one = Workload("n", "Pod", "p")
     pods.add(one, {"spec": {"containers": [{"name": "c"}]}}, seccomp_default=default)
     assert ("seccomp" in one.flags) is not default
+
+
+def test_countless_subjects_are_unknown_rather_than_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One binding of a megabyte names tens of thousands."""
+    monkeypatch.setattr(collect, "LIMIT", 10)
+    of = whole()
+    subjects = [{"kind": "User", "name": f"u{number}"} for number in range(50)]
+    collect._binding(of, {"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+                          "subjects": subjects})  # fmt: skip
+    assert len(of.grants) == 10
+    assert result("groups", of)[0] is Status.UNKNOWN
 
 
 def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names() -> None:
@@ -420,11 +445,40 @@ def test_the_nodes_findings_are_grouped_with_the_nodes_that_have_them() -> None:
     assert found["kubelet/4.2.1", Status.PASS].cis == ("4.2.1",)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_passed_has_a_title_and_evidence_and_counts_while_the_agent_reports(silent: bool) -> None:
+    """A pass of an agent that is silent is unknown, as the node itself is."""
+    (node,) = [row(one, Pool(), Keep(findings=True, checks=True)) for one in SCENES["non-compliant"]().nodes()
+               if one["metadata"]["name"] == "node-1"]  # fmt: skip
+    report = report_of(replace(node, silent_since=NOW if silent else 0.0))
+    passed = [one for one in report.findings if one.id != "agent/report" and one.status is not Status.FAIL]
+    assert passed
+    assert {one.status for one in passed} == {Status.UNKNOWN if silent else Status.PASS}
+    assert all(one.title and f"by agent {node.version}" in one.observed for one in passed), passed
+
+
 def test_a_node_without_an_agent_is_unknown() -> None:
-    """And so is one whose report is old: never a pass."""
-    found = reports("without-agent")
-    assert all(one.status is not Status.PASS for one in found if not any(f.control == "kubelet" for f in one.findings))
-    assert any(one.id == "agent/report" for report in found for one in report.findings)
+    """Whatever else is on it."""
+    (found,) = [one for one in reports("without-agent") if not any(f.control == "kubelet" for f in one.findings)]
+    assert [(one.id, one.status) for one in found.findings] == [("agent/report", Status.UNKNOWN)]
+
+
+@pytest.mark.parametrize(
+    ("check", "title"),
+    [
+        ("modprobe/sctp", "Kernel module sctp is refused"),
+        ("seccomp/profile/a/b.json", "seccomp profile a/b.json is installed"),
+        ("sysctl/kernel.kptr_restrict", "Kernel setting kernel.kptr_restrict"),
+        ("control-plane/file/etcd-data", "etcd data directory: mode 700"),
+        ("no/such-check", ""),
+    ],
+)
+def test_a_check_of_nodes_has_a_title_by_its_id(check: str, title: str) -> None:
+    assert title_of(check) == title
+
+
+def test_every_row_has_a_title() -> None:
+    assert [name for name in known() if not name.startswith("cluster/") and not title_of(name)] == []
 
 
 def test_progress_names_what_is_read() -> None:

@@ -86,6 +86,8 @@ def test_policy_report_is_what_kubectl_applies() -> None:
     assert document["summary"] == {"warn": 0, **Counter(results.values())}
     cluster = yaml.safe_load(FORMATS["policyreport"]([Report("cluster kind (x)", EVERY.findings, is_node=False)], NOW))
     assert ("scope" in cluster, cluster["metadata"]["name"]) == (False, "node-hardening-cluster-kind-x")
+    long = yaml.safe_load(FORMATS["policyreport"]([Report(f"{'a' * 237}/eu", EVERY.findings, is_node=False)], NOW))
+    assert long["metadata"]["name"] == f"node-hardening-{'a' * 237}"
 
 
 @pytest.mark.parametrize("name", FORMATS)
