@@ -240,7 +240,7 @@ def test_nothing_recorded_where_no_agent_can_see(still: Sandbox, recorded: Stage
         still.update("nodes", f"node-{number}", lambda node: node["metadata"]["annotations"].update(notes))  # noqa: B023
     shown = Screen(still, recorded, 200).type("record status")
     assert shown.code == 1
-    assert "no container of these runs under a logging profile" not in shown.out
+    assert "no agent has reported a logged call" not in shown.out
     assert "network namespace" in shown.out
 
 

@@ -131,7 +131,7 @@ def _status(
     if cells:
         lines.append(table.table(columns, cells, session.style))
     elif any(one.state is State.SEEING for one in observed_nodes):
-        lines.append("Nothing is recorded: no container of these runs under a logging profile.")
+        lines.append("Nothing is recorded: no agent has reported a logged call of these (it takes up to 20 seconds).")
     elif observed_nodes:
         lines.append("Nothing is recorded: no node's agent receives audit records.")
     else:
