@@ -225,6 +225,17 @@ def test_an_existing_profile_that_is_invalid_is_named(
     assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
 
 
+def test_what_an_existing_profile_allows_under_a_condition_is_not_widened() -> None:
+    """A recording has no arguments: `clone` was recorded, and may not make namespaces because of it."""
+    row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_X86_64", frozenset({"clone"}), 1, 0, 1.0, 2.0)
+    no_namespaces = {"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    rule = {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_namespaces]}
+    existing = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}
+    document = json.loads(make([row], default="", existing=existing, by="test").text)
+    assert [one for one in document["syscalls"] if "clone" in one["names"]] == [rule]
+    assert "Recorded, and left as the existing profile has them: clone." in document["comment"]
+
+
 def test_a_program_of_32_bit_arm_gets_what_it_starts_with() -> None:
     """Its own calls have numbers that no recording holds."""
     row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_ARM", frozenset({"read"}), 1, 0, 1.0, 2.0)
