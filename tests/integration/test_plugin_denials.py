@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,17 @@ import pytest
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
 from agent.denials.records import Kind, Outcome
+from agent.kube import Kube, direct
 from agent.plugin.cluster.denials import DenialRow
+from agent.plugin.commands import COMMANDS
 from agent.plugin.commands.denials import suggestion
+from agent.plugin.main import parser, run
 from agent.plugin.record.loading import ProfileRefused, load
 from agent.plugin.record.profile import make
 from agent.plugin.record.recordings import RecordingRow
+from agent.plugin.session import Form, Session
 from agent.sandbox import builders
+from agent.sandbox.rolling_reboot import wait_until
 from agent.sandbox.server import Sandbox
 from tests.support.plugin_fleet import SCENES, Staged
 from tests.support.plugin_screen import Screen, emulator
@@ -126,6 +133,33 @@ def test_a_suggested_rule_is_in_apparmors_language(operation: str, mask: str, ru
     """Each of these is taken by apparmor_parser 3.0."""
     row = DenialRow("n", "p", "u", "c", "web", Kind.APPARMOR, operation, mask, Outcome.REFUSED, "/etc/ssl", 1, 1.0, 1.0)
     assert suggestion(row) == rule
+
+
+def test_watch_prints_new_rows_and_where_none_would_be_seen(still: Sandbox, refused: Staged) -> None:
+    """Each row once, a count is none; of a node that cannot see silence would mean "none"."""
+    kube = Kube(direct(still.url, token=still.token), node="watch")
+    out = io.StringIO()
+    session = Session(lambda: kube, "node-hardening", Form.TABLE, out, io.StringIO(), lambda: refused.now)
+    options = parser(COMMANDS).parse_args(["denials", "--watch"])
+    thread = threading.Thread(target=run, args=(options, session), daemon=True)
+    thread.start()
+    printed = wait_until(lambda: "node-3: denials are not visible" in out.getvalue(), 10)
+    assert printed, out.getvalue()
+    assert out.getvalue().count("node-1  ") == 3
+
+    def more(node: dict[str, Any]) -> None:
+        document = json.loads(node["metadata"]["annotations"][keys.DENIALS])
+        first = document["rows"][0]
+        counted = [[*row[:10], row[10] + 1, *row[11:]] for row in document["rows"]]
+        document["rows"] = [[*first[:6], "ptrace", *first[7:]], *counted]
+        node["metadata"]["annotations"][keys.DENIALS] = json.dumps(document)
+
+    still.update("nodes", "node-1", more)
+    assert wait_until(lambda: "ptrace" in out.getvalue(), 10)
+    assert out.getvalue().count("node-1  ") == 4
+    kube.stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_without_an_observer_it_says_how_to_begin(still: Sandbox) -> None:

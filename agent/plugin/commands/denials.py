@@ -216,19 +216,28 @@ def not_visible(one: NodeDenials) -> Iterable[str]:
 
 
 def _watch(session: Session, named: str, pod: str, namespace: str) -> int:
-    known: set[tuple[str, DenialRow]] = set()
+    known: dict[str, frozenset[object]] = {}  # what each node showed last, however often that changes
     for change in session.kube.follow(NODES, field_selector=named):
-        if change.seen not in (EventType.ADDED, EventType.MODIFIED):
+        found = observed(change.object) if change.seen in (EventType.ADDED, EventType.MODIFIED) else None
+        if found is None:
             continue
-        found = observed(change.object)
-        for row in _of(found, pod, namespace).rows if found is not None else ():
-            key = (found.node if found else "", replace(row, count=0, first=0.0, last=0.0))
-            if key not in known:
-                known.add(key)
-                words = [word if isinstance(word, str) else word.text for word in _cells(row, session.now())]
-                session.write("  ".join((table.rfc3339(row.last) or "-", key[0], *words)))
-                session.out.flush()
+        lines = dict(_lines(_of(found, pod, namespace), session.now()))
+        for key, line in lines.items():
+            if key not in known.get(found.node, ()):
+                session.write(line)
+        session.out.flush()
+        known[found.node] = frozenset(lines)
     return OK
+
+
+def _lines(node: NodeDenials, now: float) -> Iterable[tuple[object, str]]:
+    """A line for each row, and for why there may be none; each with what makes it a new one."""
+    if node.state is not State.SEEING:
+        yield from ((line, line) for line in not_visible(node))
+    for row in node.rows:
+        words = [word if isinstance(word, str) else word.text for word in _cells(row, now)]
+        line = "  ".join((table.rfc3339(row.last) or "-", node.node, *words))
+        yield replace(row, count=0, first=0.0, last=0.0), line
 
 
 COMMAND = Command("denials", "what profiles refused containers, and what to change in the profile", _configure, _run)
