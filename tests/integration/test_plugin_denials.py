@@ -92,6 +92,25 @@ def test_a_privileged_container_without_a_row_is_named_in_any_namespace(still: S
         still.delete("pods", "driver-0", "default")
 
 
+def test_a_workloads_name_is_that_of_its_pods(still: Sandbox, refused: Staged) -> None:
+    """As for record; with and without a row, in any namespace. The name of one pod is no beginning of others."""
+    screen = Screen(still, refused)
+    assert {one["pod"] for one in json.loads(screen.type("denials web -o json").out)["denials"]} == {"web-5d9c7"}
+    pods = [builders.pod(name, namespace="default", node="node-2") for name in ("driver-0", "driver-1", "drivers-0")]
+    for pod in pods:
+        own = {"name": f"{pod['metadata']['name']}-c", "image": "i", "securityContext": {"privileged": True}}
+        pod["spec"]["containers"] = [own]
+        still.create("pods", pod, "default")
+    try:
+        notes = json.loads(screen.type("denials driver -o json").out)["pod"]
+        assert [note.split()[1] for note in notes] == ["driver-0-c", "driver-1-c"]
+        notes = json.loads(screen.type("denials driver-1 -o json").out)["pod"]
+        assert [note.split()[1] for note in notes] == ["driver-1-c"]
+    finally:
+        for pod in pods:
+            still.delete("pods", pod["metadata"]["name"], "default")
+
+
 def test_the_name_of_no_pod_is_an_error(still: Sandbox, refused: Staged) -> None:
     """Rather than "no denial"."""
     shown = Screen(still, refused).type("denials no-such-pod")

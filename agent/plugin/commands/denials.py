@@ -36,7 +36,7 @@ _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", nargs="?", default="", metavar="NODE|POD", help="one node or pod; -n: pods of that namespace alone"
+        "target", nargs="?", default="", metavar="NODE|POD", help="a node, or a pod or workload; -n: their namespace"
     )
     parser.add_argument("-w", "--watch", action="store_true", help="print new rows as they come, until Ctrl-C")
 
@@ -81,9 +81,14 @@ def _is_node(session: Session, target: str) -> bool:
     return True
 
 
+def is_of(pod: str, name: str) -> bool:
+    """A pod is meant by its own name or by its workload's, which begins it."""
+    return pod == name or pod.startswith(f"{name}-")
+
+
 def _of(node: NodeDenials, pod: str, namespace: str) -> NodeDenials:
     """Only its rows of that pod and namespace."""
-    rows = [row for row in node.rows if pod in ("", row.pod) and namespace in ("", row.namespace)]
+    rows = [row for row in node.rows if (not pod or is_of(row.pod, pod)) and namespace in ("", row.namespace)]
     return replace(node, rows=tuple(rows))
 
 
@@ -97,6 +102,8 @@ def _pod_notes(session: Session, pod: str, namespace: str, shown: Iterable[NodeD
     try:
         # Readers may list pods and not get one.
         found = list(session.kube.list(PODS, namespace, field_selector=field_selector({"metadata.name": pod})))
+        listed = () if found else session.kube.list(PODS, namespace, page_size=_PAGE_SIZE)
+        found += [one for one in listed if is_of(values.name(values.part(one, "metadata").get("name")), pod)]
     except KubeError as error:
         return [f"the profiles of pod {pod} are unknown: {values.text(str(error), 120)}"]
     if not found and not any(one.rows for one in shown):
