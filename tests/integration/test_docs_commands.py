@@ -32,7 +32,7 @@ from agent.sandbox import builders
 from tests.support.pages import PAGES, ROOT, Command, commands, mentioned, words_of
 from tests.support.programs import needed
 
-QUICKSTART = "docs/quickstart.md"
+QUICKSTART, WALK = "docs/quickstart.md", "docs/record.md"
 # Their blocks are run as they stand by tests of their own.
 ELSEWHERE = {"docs/install.md": "test_install.py", "docs/plugin.md": "test_docs_plugin.py"}
 # What is not run here, by how it begins, and why.
@@ -53,7 +53,7 @@ NEEDS = {
     "kubectl kustomize ../overlay": "test_install.py does it, in a copy of the checkout",
     "kubectl -n node-hardening logs POD": "the emulated kubelets keep no logs",
     "kubectl taint node": "on a well node the agent is faster and has lifted it already",
-    "kubectl node-hardening record": "needs audit records: test_plugin_denials.py, tests/vm/test_denials.py",
+    "kubectl node-hardening record": "needs a container that logs: the walk's test, test_plugin_denials.py",
     "kubectl node-hardening rollout promote": "needs a policy that is being rolled out: test_rollout.py",
     "kubectl node-hardening rollout abort": "needs a policy that is being rolled out: test_rollout.py",
     "kubectl node-hardening unlock": "needs a holder that does not come back: test_plugin_unlock.py",
@@ -139,7 +139,11 @@ def test_every_command_is_run_somewhere_or_says_what_it_needs() -> None:
     """And each reason is some page's."""
     own = [one for one in ALL if not run_elsewhere(one)]
     assert set(NEEDS) - {reason_not_to(one) for one in own} == set()
-    placed = [one for one in own if one.page == QUICKSTART or reason_not_to(one) or is_name(one) or RUN.match(one.text)]
+    placed = [
+        one
+        for one in own
+        if one.page in (QUICKSTART, WALK) or reason_not_to(one) or is_name(one) or RUN.match(one.text)
+    ]
     assert [f"{one.where}: {one.text}" for one in own if one not in placed] == []
     assert [first for first in FIRST if not any(one.text.startswith(first) for one in own)] == []
     assert all((ROOT / "tests/integration" / test).is_file() for test in ELSEWHERE.values())
@@ -231,6 +235,19 @@ def test_the_quickstart_works_as_it_stands(cluster: Cluster) -> None:
     )
 
 
+def test_the_walk_to_a_profile_of_ones_own_works_as_it_stands(cluster: Cluster) -> None:
+    """From a pod without a profile to one whose refusal is seen, and is of the call that it did not record."""
+    cluster.comes_to("kubectl apply -f daemonset.yaml", frozenset({0}))
+    walk = list(commands(ROOT / WALK))
+    for one in walk:
+        if one.text.startswith("kubectl set env"):  # what was recorded is allowed
+            cluster.comes_to("kubectl node-hardening denials", frozenset({0}))
+        cluster.comes_to(one.text, frozenset({max(one.code, 0)}))
+    seen = json.loads(cluster.shell("kubectl node-hardening denials -o json").stdout)["denials"]
+    assert {(one["pod"][:4], one["operation"], one["outcome"]) for one in seen} == {("web-", "chmod", "refused")}
+    assert len(walk) > 12
+
+
 def stood_in(command: Command) -> str:
     """With names of the sandboxed cluster, what has to come first, and yes said beforehand."""
     line = command.text
@@ -260,7 +277,7 @@ def test_every_other_command_works(cluster: Cluster) -> None:
     others = {
         stood_in(one): codes_of(one)
         for one in sorted(ALL, key=lambda one: one.text.startswith(LAST))
-        if one.page != QUICKSTART
+        if one.page not in (QUICKSTART, WALK)
         and RUN.match(one.text)
         and not (run_elsewhere(one) or reason_not_to(one) or is_name(one))
     }

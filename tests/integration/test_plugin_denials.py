@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,17 @@ import pytest
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
 from agent.denials.records import Kind, Outcome
+from agent.kube import Kube, direct
 from agent.plugin.cluster.denials import DenialRow
+from agent.plugin.commands import COMMANDS
 from agent.plugin.commands.denials import suggestion
+from agent.plugin.main import parser, run
 from agent.plugin.record.loading import ProfileRefused, load
 from agent.plugin.record.profile import make
 from agent.plugin.record.recordings import RecordingRow
+from agent.plugin.session import Form, Session
 from agent.sandbox import builders
+from agent.sandbox.rolling_reboot import wait_until
 from agent.sandbox.server import Sandbox
 from tests.support.plugin_fleet import SCENES, Staged
 from tests.support.plugin_screen import Screen, emulator
@@ -85,6 +92,25 @@ def test_a_privileged_container_without_a_row_is_named_in_any_namespace(still: S
         still.delete("pods", "driver-0", "default")
 
 
+def test_a_workloads_name_is_that_of_its_pods(still: Sandbox, refused: Staged) -> None:
+    """As for record; with and without a row, in any namespace. The name of one pod is no beginning of others."""
+    screen = Screen(still, refused)
+    assert {one["pod"] for one in json.loads(screen.type("denials web -o json").out)["denials"]} == {"web-5d9c7"}
+    pods = [builders.pod(name, namespace="default", node="node-2") for name in ("driver-0", "driver-1", "drivers-0")]
+    for pod in pods:
+        own = {"name": f"{pod['metadata']['name']}-c", "image": "i", "securityContext": {"privileged": True}}
+        pod["spec"]["containers"] = [own]
+        still.create("pods", pod, "default")
+    try:
+        notes = json.loads(screen.type("denials driver -o json").out)["pod"]
+        assert [note.split()[1] for note in notes] == ["driver-0-c", "driver-1-c"]
+        notes = json.loads(screen.type("denials driver-1 -o json").out)["pod"]
+        assert [note.split()[1] for note in notes] == ["driver-1-c"]
+    finally:
+        for pod in pods:
+            still.delete("pods", pod["metadata"]["name"], "default")
+
+
 def test_the_name_of_no_pod_is_an_error(still: Sandbox, refused: Staged) -> None:
     """Rather than "no denial"."""
     shown = Screen(still, refused).type("denials no-such-pod")
@@ -126,6 +152,33 @@ def test_a_suggested_rule_is_in_apparmors_language(operation: str, mask: str, ru
     """Each of these is taken by apparmor_parser 3.0."""
     row = DenialRow("n", "p", "u", "c", "web", Kind.APPARMOR, operation, mask, Outcome.REFUSED, "/etc/ssl", 1, 1.0, 1.0)
     assert suggestion(row) == rule
+
+
+def test_watch_prints_new_rows_and_where_none_would_be_seen(still: Sandbox, refused: Staged) -> None:
+    """Each row once, a count is none; of a node that cannot see silence would mean "none"."""
+    kube = Kube(direct(still.url, token=still.token), node="watch")
+    out = io.StringIO()
+    session = Session(lambda: kube, "node-hardening", Form.TABLE, out, io.StringIO(), lambda: refused.now)
+    options = parser(COMMANDS).parse_args(["denials", "--watch"])
+    thread = threading.Thread(target=run, args=(options, session), daemon=True)
+    thread.start()
+    printed = wait_until(lambda: "node-3: denials are not visible" in out.getvalue(), 10)
+    assert printed, out.getvalue()
+    assert out.getvalue().count("node-1  ") == 3
+
+    def more(node: dict[str, Any]) -> None:
+        document = json.loads(node["metadata"]["annotations"][keys.DENIALS])
+        first = document["rows"][0]
+        counted = [[*row[:10], row[10] + 1, *row[11:]] for row in document["rows"]]
+        document["rows"] = [[*first[:6], "ptrace", *first[7:]], *counted]
+        node["metadata"]["annotations"][keys.DENIALS] = json.dumps(document)
+
+    still.update("nodes", "node-1", more)
+    assert wait_until(lambda: "ptrace" in out.getvalue(), 10)
+    assert out.getvalue().count("node-1  ") == 4
+    kube.stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_without_an_observer_it_says_how_to_begin(still: Sandbox) -> None:
@@ -225,6 +278,17 @@ def test_an_existing_profile_that_is_invalid_is_named(
     assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
 
 
+def test_what_an_existing_profile_allows_under_a_condition_is_not_widened() -> None:
+    """A recording has no arguments: `clone` was recorded, and may not make namespaces because of it."""
+    row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_X86_64", frozenset({"clone"}), 1, 0, 1.0, 2.0)
+    no_namespaces = {"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    rule = {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_namespaces]}
+    existing = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]}
+    document = json.loads(make([row], default="", existing=existing, by="test").text)
+    assert [one for one in document["syscalls"] if "clone" in one["names"]] == [rule]
+    assert "Recorded, and left as the existing profile has them: clone." in document["comment"]
+
+
 def test_a_program_of_32_bit_arm_gets_what_it_starts_with() -> None:
     """Its own calls have numbers that no recording holds."""
     row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_ARM", frozenset({"read"}), 1, 0, 1.0, 2.0)
@@ -240,7 +304,7 @@ def test_nothing_recorded_where_no_agent_can_see(still: Sandbox, recorded: Stage
         still.update("nodes", f"node-{number}", lambda node: node["metadata"]["annotations"].update(notes))  # noqa: B023
     shown = Screen(still, recorded, 200).type("record status")
     assert shown.code == 1
-    assert "no container of these runs under a logging profile" not in shown.out
+    assert "no agent has reported a logged call" not in shown.out
     assert "network namespace" in shown.out
 
 

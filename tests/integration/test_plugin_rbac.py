@@ -165,7 +165,7 @@ def reads(node: str) -> list[list[str]]:
         ["status"], ["status", node], ["why", node], ["history"], ["history", node], ["forecast"],
         ["preflight"], ["preflight", node], ["diff", node], ["status", "-o", "json"],
         ["audit"], ["audit", node], ["report", "-O", "-"], ["policy", node], ["rollout"], ["rollout", "status"],
-        ["denials"], ["denials", node], ["denials", "web-0", "-n", "default"], ["record", "status"],
+        ["denials"], ["denials", node], ["denials", "busy"], ["record", "status"],
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.controls.kubelet import discovery
 from agent.errors import HostError
-from agent.host import Host, HostExec
+from agent.host import Host
 from agent.host.budget import Budget
 
 DEFAULT_ROOT: Final = "/var/lib/kubelet"
@@ -54,7 +54,7 @@ def find(directory: str, host: Host, last_known: str) -> Place:
 
 def libseccomp_of(host: Host) -> tuple[Version, str] | None:
     """The libseccomp that the node's runc was built with, and runc's path; None where that is unknown."""
-    if host.how is HostExec.DIRECT and not host.is_running_system:
+    if not host.can_start_programs:
         return None  # a plain child would be this machine's runc, not the tree's
     try:
         runc = host.find_tool("runc") or (_K3S_RUNC if host.exists(_K3S_RUNC) else None)

@@ -46,6 +46,8 @@ class RuntimeFlags:
 
     def visibility(self) -> Visibility:
         """Over every runtime of the node: one that does not take the flags is enough for "not visible"."""
+        if not self._host.can_start_programs:
+            return Visibility("the runtimes of a tree cannot be run on this machine")
         paths = tuple(self._paths())
         if not paths:
             return Visibility("no container runtime is found in the node's usual folders")

@@ -36,7 +36,7 @@ _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", nargs="?", default="", metavar="NODE|POD", help="one node or pod; -n: pods of that namespace alone"
+        "target", nargs="?", default="", metavar="NODE|POD", help="a node, or a pod or workload; -n: their namespace"
     )
     parser.add_argument("-w", "--watch", action="store_true", help="print new rows as they come, until Ctrl-C")
 
@@ -81,9 +81,14 @@ def _is_node(session: Session, target: str) -> bool:
     return True
 
 
+def is_of(pod: str, name: str) -> bool:
+    """A pod is meant by its own name or by its workload's, which begins it."""
+    return pod == name or pod.startswith(f"{name}-")
+
+
 def _of(node: NodeDenials, pod: str, namespace: str) -> NodeDenials:
     """Only its rows of that pod and namespace."""
-    rows = [row for row in node.rows if pod in ("", row.pod) and namespace in ("", row.namespace)]
+    rows = [row for row in node.rows if (not pod or is_of(row.pod, pod)) and namespace in ("", row.namespace)]
     return replace(node, rows=tuple(rows))
 
 
@@ -97,6 +102,8 @@ def _pod_notes(session: Session, pod: str, namespace: str, shown: Iterable[NodeD
     try:
         # Readers may list pods and not get one.
         found = list(session.kube.list(PODS, namespace, field_selector=field_selector({"metadata.name": pod})))
+        listed = () if found else session.kube.list(PODS, namespace, page_size=_PAGE_SIZE)
+        found += [one for one in listed if is_of(values.name(values.part(one, "metadata").get("name")), pod)]
     except KubeError as error:
         return [f"the profiles of pod {pod} are unknown: {values.text(str(error), 120)}"]
     if not found and not any(one.rows for one in shown):
@@ -216,19 +223,28 @@ def not_visible(one: NodeDenials) -> Iterable[str]:
 
 
 def _watch(session: Session, named: str, pod: str, namespace: str) -> int:
-    known: set[tuple[str, DenialRow]] = set()
+    known: dict[str, frozenset[object]] = {}  # what each node showed last, however often that changes
     for change in session.kube.follow(NODES, field_selector=named):
-        if change.seen not in (EventType.ADDED, EventType.MODIFIED):
+        found = observed(change.object) if change.seen in (EventType.ADDED, EventType.MODIFIED) else None
+        if found is None:
             continue
-        found = observed(change.object)
-        for row in _of(found, pod, namespace).rows if found is not None else ():
-            key = (found.node if found else "", replace(row, count=0, first=0.0, last=0.0))
-            if key not in known:
-                known.add(key)
-                words = [word if isinstance(word, str) else word.text for word in _cells(row, session.now())]
-                session.write("  ".join((table.rfc3339(row.last) or "-", key[0], *words)))
-                session.out.flush()
+        lines = dict(_lines(_of(found, pod, namespace), session.now()))
+        for key, line in lines.items():
+            if key not in known.get(found.node, ()):
+                session.write(line)
+        session.out.flush()
+        known[found.node] = frozenset(lines)
     return OK
+
+
+def _lines(node: NodeDenials, now: float) -> Iterable[tuple[object, str]]:
+    """A line for each row, and for why there may be none; each with what makes it a new one."""
+    if node.state is not State.SEEING:
+        yield from ((line, line) for line in not_visible(node))
+    for row in node.rows:
+        words = [word if isinstance(word, str) else word.text for word in _cells(row, now)]
+        line = "  ".join((table.rfc3339(row.last) or "-", node.node, *words))
+        yield replace(row, count=0, first=0.0, last=0.0), line
 
 
 COMMAND = Command("denials", "what profiles refused containers, and what to change in the profile", _configure, _run)

@@ -22,7 +22,7 @@ from agent.errors import ConfigError, Problem, UsageError
 from agent.kube import NODES
 from agent.plugin.cluster import values
 from agent.plugin.cluster.denials import DenialRow, NodeDenials
-from agent.plugin.commands.denials import not_visible, observed, suggestion
+from agent.plugin.commands.denials import is_of, not_visible, observed, suggestion
 from agent.plugin.diagnosis.advice import kubectl
 from agent.plugin.record import profile
 from agent.plugin.record.loading import load
@@ -70,8 +70,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 
 def _is_named(row: RecordingRow, options: argparse.Namespace, namespace: str) -> bool:
-    """A pod is meant by its own name or by its workload's, which begins it."""
-    named = any(row.pod == name or row.pod.startswith(f"{name}-") for name in options.names) or not options.names
+    named = any(is_of(row.pod, name) for name in options.names) or not options.names
     return named and namespace in ("", row.namespace) and options.container in ("", row.container)
 
 
@@ -131,7 +130,7 @@ def _status(
     if cells:
         lines.append(table.table(columns, cells, session.style))
     elif any(one.state is State.SEEING for one in observed_nodes):
-        lines.append("Nothing is recorded: no container of these runs under a logging profile.")
+        lines.append("Nothing is recorded: no agent has reported a logged call of these (it takes up to 20 seconds).")
     elif observed_nodes:
         lines.append("Nothing is recorded: no node's agent receives audit records.")
     else:

@@ -41,16 +41,16 @@ def make(rows: Sequence[RecordingRow], *, default: str, existing: Mapping[str, A
     valid and kept as it is. by: the program. Raises ConfigError when the project's own lint refuses the result."""
     document: dict[str, Any] = dict(existing or {})
     before: list[dict[str, Any]] = document.get("syscalls") or []
+    known = {name for rule in before for name in names_of(rule)}  # under a condition too: that must not become any call
     allowed = {name for rule in before if rule["action"] == ALLOW and not _narrow(rule) for name in names_of(rule)}
-    refused = {name for rule in before if rule["action"] != ALLOW for name in names_of(rule)}
     recorded = frozenset[str]().union(*(row.syscalls for row in rows))
     architectures = tuple(sorted({row.architecture for row in rows}))
     base = frozenset(name for name in RUNTIME if exists_on(name, architectures))
     rules = [
-        _rule("Recorded of the application and the runtime.", recorded - allowed - refused),
-        _rule("Not recorded: what runc and crun may need to start the container.", base - recorded - allowed - refused),
+        _rule("Recorded of the application and the runtime.", recorded - known),
+        _rule("Not recorded: what runc and crun may need to start the container.", base - recorded - known),
     ]
-    comment = [*_origin(rows, by), *_left_out(recorded & refused)]
+    comment = [*_origin(rows, by), *_left_out(recorded & known - allowed)]
     text = render(
         {
             "comment": comment,

@@ -13,7 +13,7 @@ from agent.config import loads, schema
 from agent.controls import base, registry
 from agent.controls.apparmor import profile_dir
 from agent.controls.seccomp import SeccompControl
-from agent.controls.seccomp.refusal_records import FLAGS, RuntimeFlags, takes_flags
+from agent.controls.seccomp.refusal_records import FLAGS, RuntimeFlags, Visibility, takes_flags
 from agent.host import Host
 from agent.host.command import Completed
 from agent.model import Status
@@ -37,6 +37,8 @@ def test_deny_rules_of_shipped_profiles_are_audited_and_nobody_elses(tmp_path: P
 
 class RuntimeHost(Host):
     """A node whose runtimes are files, with what `features` answers in them."""
+
+    can_start_programs = True
 
     def __init__(self, root: Path, **runtimes: str) -> None:
         super().__init__(root)
@@ -73,6 +75,16 @@ def test_flags_are_written_only_where_every_runtime_takes_them(
     installed = json.loads((tmp_path / "var/lib/kubelet/seccomp/prevent-chmod.json").read_text())
     assert installed.get("flags", []) == (list(FLAGS) if visible else [])
     assert "flags" not in json.loads((tmp_path / "var/lib/kubelet/seccomp/audit.json").read_text())
+
+
+def test_the_runtimes_of_this_machine_are_not_a_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of a node is built on a machine whose runtime takes the flags; the node's own may not."""
+    host = RuntimeHost(tmp_path, runc=TAKES)
+    assert RuntimeFlags(host).visibility().problem == ""
+    monkeypatch.setattr(RuntimeHost, "can_start_programs", Host.can_start_programs)
+    ran = len(host.ran)
+    assert RuntimeFlags(host).visibility() == Visibility("the runtimes of a tree cannot be run on this machine")
+    assert len(host.ran) == ran
 
 
 def test_a_runtime_is_asked_once_for_each_version(tmp_path: Path) -> None:
