@@ -34,6 +34,7 @@ _STATUS_ORDER = {
     for rank, status in enumerate((Status.FAIL, Status.UNKNOWN, Status.INFO, Status.PASS, Status.NOT_APPLICABLE))
 }
 _SEVERITY_ORDER = {severity: rank for rank, severity in enumerate(Severity)}
+FAILED_CHANGE = "apply"  # the source of a finding that is about a change, not about what was observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,15 @@ class Finding:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings by status (fail, unknown, info, pass, not-applicable), severity and id."""
-    return tuple(sorted(findings, key=lambda f: (_STATUS_ORDER[f.status], _SEVERITY_ORDER[f.severity], f.id)))
+    """Findings by status (fail, unknown, info, pass, not-applicable), severity and id.
+
+    A change that failed comes before the checks that do not pass because of it.
+    """
+
+    def order(one: Finding) -> tuple[int, int, bool, str]:
+        return _STATUS_ORDER[one.status], _SEVERITY_ORDER[one.severity], one.source != FAILED_CHANGE, one.id
+
+    return tuple(sorted(findings, key=order))
 
 
 class Outcome(StrEnum):

@@ -15,7 +15,7 @@ from agent.config.choices import Mode
 from agent.config.recognition import Claim
 from agent.errors import AgentError, Problem
 from agent.host import Host
-from agent.model import Change, Finding, Outcome, Severity, Status
+from agent.model import FAILED_CHANGE, Change, Finding, Outcome, Severity, Status
 
 Observed = TypeVar("Observed")
 
@@ -136,7 +136,7 @@ def _failures(changes: Iterable[Change]) -> tuple[Finding, ...]:
             severity=Severity.HIGH,
             observed=change.error,
             expected="done",
-            source="apply",
+            source=FAILED_CHANGE,
             remediation="Fix what the error names; the next pass tries again.",
         )
         for change in changes

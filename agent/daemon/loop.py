@@ -23,7 +23,7 @@ from agent.daemon.rate_limit import RateLimiter
 from agent.errors import AgentError, HostError
 from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host
-from agent.model import Finding, Outcome, Report, Severity, Status
+from agent.model import Finding, Outcome, Report, Severity, Status, worst_first
 from agent.report import node_status
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
@@ -216,13 +216,13 @@ class Daemon:
     def _judge(self, report: Report, enforced: list[str]) -> None:
         """Takes the pass as evidence for or against a policy that is tried here first."""
         found: dict[Status, list[str]] = {Status.FAIL: ["policy/config"] if self._policy.clashes else []}
-        for one in node_status.unmet(report, enforced, after_reboot=True):
+        for one in worst_first(node_status.unmet(report, enforced, after_reboot=True)):
             found.setdefault(one.status, []).append(one.id)
         failed, unknown = found[Status.FAIL], found.get(Status.UNKNOWN, [])
         staging = self._store.staging
         if staging.judge(failed=failed, unknown=unknown):
             names = join_limited(failed, characters=200)
-            message = f"this canary fails checks that passed before: {names}; other nodes keep the last policy"
+            message = f"the changed policy fails on this canary: {names}; other nodes keep the last policy"
             self._announce(Reason.POLICY_FAILED_ON_CANARY, message)
         staging.show(self._sink.offer)
 

@@ -94,6 +94,8 @@ def view(running: str, pending: Pending | None, own: Assessment, *, is_canary: b
 
 def sentence(running: str, pending: Pending | None) -> str:
     """For users; nothing parses it. It changes with the phase alone, not with every look."""
+    if pending is not None and running == pending.target:
+        return f"policy {running} is tried on this canary; {_held(pending)}"
     return f"policy {running} is in force" + (f"; {_held(pending)}" if pending is not None else "")
 
 

@@ -78,7 +78,7 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
         story.say(f"   {line}")
     story.claim(
         bool(report.changes) and all(change.outcome is Outcome.DONE for change in report.changes),
-        f"{len(report.changes)} changes made, and looked at again afterwards",
+        f"{len(report.changes)} changes made, and verified afterwards",
     )
     unknown = [finding for finding in report.findings if finding.status is Status.UNKNOWN]
     if unknown:

@@ -192,7 +192,7 @@ class Roll:
         refused = sum(one.status == 429 for one in evictions)
         return (
             f"{len(requests)} API requests since the agents started; "
-            f"{len(evictions) - refused} pods evicted, {refused} evictions refused by the budget and tried again"
+            f"{len(evictions) - refused} pods evicted; tried again because the budget refused: {refused}"
         )
 
     def events(self, name: str) -> list[Object]:

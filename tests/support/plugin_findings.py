@@ -29,7 +29,7 @@ SCTP = Finding(
     "Kernel module sctp is refused",
     Status.FAIL,
     Severity.HIGH,
-    "not refused: loads",
+    "it loads",
     "refused, and not in the running kernel",
     "modprobe",
     "Set modprobe.mode to enforce, and the agent corrects it.",

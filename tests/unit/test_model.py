@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Change, Finding, Outcome, Report, Severity, Status, worst_first
+from agent.model import FAILED_CHANGE, Change, Finding, Outcome, Report, Severity, Status, worst_first
 
 
 def finding(status: Status, severity: Severity = Severity.HIGH, name: str = "x") -> Finding:
@@ -40,6 +40,14 @@ def test_what_needs_reading_comes_first() -> None:
         (Status.PASS, "x"),
         (Status.NOT_APPLICABLE, "x"),
     ]
+
+
+def test_a_change_that_failed_comes_before_the_checks_that_fail_because_of_it() -> None:
+    """A summary names the first alone."""
+    failed = replace(finding(Status.FAIL, name="test/write/file"), source=FAILED_CHANGE)
+    assert worst_first([finding(Status.FAIL, name="test/a"), failed])[0] is failed
+    critical = finding(Status.FAIL, Severity.CRITICAL, "test/b")
+    assert worst_first([failed, critical])[0] is critical
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,7 @@ def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denie
         observed = f"loads{through} despite `{install}` in {install.place}"
         remedy = f"Run `modprobe --show-depends {asked.through}` on the node."
         return _Assessment(Status.FAIL, observed, remedy, source="modprobe")
-    return _Assessment(
-        Status.FAIL, f"not refused: loads{through}", _remedy(config, seen, None, install), source="modprobe"
-    )
+    return _Assessment(Status.FAIL, f"it loads{through}", _remedy(config, seen, None, install), source="modprobe")
 
 
 def _remedy(config: Modprobe, seen: Observation, around: ConfigLine | None, install: ConfigLine | None) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.bundled_profiles import shipped_profiles
 from agent.config import choices, schema
-from agent.controls.base import Step
+from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
 from agent.controls.seccomp import kubelet_root, profile_dir
 from agent.controls.seccomp.equivalent_syscalls import unknown_to
@@ -69,7 +69,7 @@ class SeccompControl:
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         """A finding for the folder, one a profile, and one for each that can be walked around."""
-        return findings(seen)
+        return findings(seen, correction(self.name, self._config.mode))
 
     def plan(self, seen: Observation) -> Sequence[Step]:
         """Writes what is missing or differs, then removes what left. Nothing in audit mode."""

@@ -19,8 +19,8 @@ _CONTROL: Final = "seccomp"
 _PROBLEMS_SHOWN: Final = 5
 
 
-def findings(seen: Observation) -> tuple[Finding, ...]:
-    """Every finding, in a stable order."""
+def findings(seen: Observation, step: str) -> tuple[Finding, ...]:
+    """Every finding, in a stable order. step: the next one where the agent itself can correct it."""
     found = [_directory(seen)]
     if seen.manifest_error:
         found.append(_manifest(seen))
@@ -29,9 +29,9 @@ def findings(seen: Observation) -> tuple[Finding, ...]:
     if seen.visibility is not None:
         found.append(_visible(seen.visibility))
     for item in seen.items:
-        found.append(_profile(item))
+        found.append(_profile(item, step))
         found.extend(_gaps(item, seen))
-    found.extend(_stale(one) for one in seen.stale if one.there)
+    found.extend(_stale(one, step) for one in seen.stale if one.there)
     return tuple(found)
 
 
@@ -130,7 +130,7 @@ def _visible(visibility: Visibility) -> Finding:
     )
 
 
-def _profile(item: Item) -> Finding:
+def _profile(item: Item, step: str) -> Finding:
     id_, title = f"profile/{item.name}", f"Seccomp profile {item.name} is valid and installed"
     expected = f"{item.path}, mode {MODE:04o}, for pods with localhostProfile: {item.name}"
     if item.resolved is None:
@@ -165,7 +165,7 @@ def _profile(item: Item) -> Finding:
             observed=difference,
             expected=expected,
             source=item.path,
-            remediation="Run apply, or let the daemon in mode enforce write it.",
+            remediation=step,
         )
     if item.present.uid != 0:
         return _finding(
@@ -230,7 +230,7 @@ def _gaps(item: Item, seen: Observation) -> Iterable[Finding]:
         )
 
 
-def _stale(one: Stale) -> Finding:
+def _stale(one: Stale, step: str) -> Finding:
     return _finding(
         f"left/{one.entry.key}",
         f"{one.entry.key} is removed from the node",
@@ -239,7 +239,7 @@ def _stale(one: Stale) -> Finding:
         observed="still installed" if one.moved_to is None else f"still installed; {one.moved_to.path} is used now",
         expected="removed",
         source=one.entry.key,
-        remediation="Run apply, or let the daemon in mode enforce remove it.",
+        remediation=step,
     )
 
 

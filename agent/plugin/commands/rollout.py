@@ -20,6 +20,7 @@ from agent.kube import CONFIGMAPS, NODES
 from agent.kube.errors import NotFound
 from agent.plugin import mutations
 from agent.plugin.cluster import nodes, policy, values
+from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason, Change
 from agent.plugin.session import NOT_WELL, OK, Command, Session
 from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, since, table
@@ -29,6 +30,7 @@ from agent.rollout.reports import ORDERS
 
 _COLOURS = {Verdict.VERIFIED: GOOD, Verdict.FAILED: BAD, Verdict.UNKNOWN: WARN}
 _SHOWN = 100
+_EXPLAINED = 3
 _EFFECTS = {
     Order.PROMOTE: "every node takes it with its next poll, within ten minutes, whatever the canaries report",
     Order.ABORT: "every node keeps its last policy, and the canaries return to theirs within ten minutes",
@@ -158,6 +160,11 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
     if fleet.others:
         held_back = count(fleet.others, "node holds", "nodes hold")
         session.write(session.style.paint(f"{held_back} back another policy, or this one with other profiles", WARN))
+    if order is None and Phase.FAILED in fleet.pending:
+        failed = sorted(one.name for one in fleet.canaries if (one.revision, one.verdict) == (newest, Verdict.FAILED))
+        for name in failed[:_EXPLAINED]:
+            session.write(f"  -> {command('why', values.name(name))}")
+        session.write(f"  -> correct the policy, or {command('rollout', 'abort')}")
     return NOT_WELL if held else OK
 
 

@@ -109,7 +109,13 @@ def _trust(context: NodeContext) -> Iterator[Advice]:
     if held.target != held.revision and held.phase in _STOPPED:
         yield Advice(
             "PolicyHeldBack",
-            f"policy {held.revision} is in force, and the changed policy {held.target} held back: {held.phase}",
+            f"policy {held.revision} is in force, and the changed policy {held.target} is held back: {held.phase}",
+            (command("rollout", "status"),),
+        )
+    if held.target and held.target == held.revision and held.verdict is decision.Verdict.FAILED:
+        yield Advice(
+            "PolicyFailed",
+            f"the changed policy {held.target} is tried here, fails, and is not rolled out",
             (command("rollout", "status"),),
         )
     if row.compliance is ComplianceStatus.FAILED:

@@ -187,7 +187,7 @@ def footer(seen: Fleet, style: Style) -> list[str]:
     if seen.rules.problem:
         lines += _line(f"Policy: {seen.rules.problem}", style, table.WARN)
     if audited := _audited(seen.rules):
-        lines += _line(f"Audit mode: {', '.join(audited)} only report and change nothing", style)
+        lines += _line(f"Audit mode, which reports and changes nothing: {', '.join(audited)}", style)
     if rejected := [row.name for row in seen.rows if row.config_problem]:
         text = f"Policy: rejected by {table.count(len(rejected), 'node')}, last valid configuration in use"
         lines += _line(text, style, table.WARN, command("why", rejected[0]))

@@ -173,7 +173,7 @@ def test_what_the_agent_would_do_itself_is_never_advised() -> None:
         installed={},
     )
     found = judged(seen)
-    assert found["sctp"].observed == "not refused: loads"
+    assert found["sctp"].observed == "it loads"
     assert "at its next pass" in found["sctp"].remediation
     audited = judged(seen, Modprobe(mode=Mode.AUDIT))
     assert {audited[one].remediation for one in ("sctp", "file")} == {

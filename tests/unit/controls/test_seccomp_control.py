@@ -90,7 +90,11 @@ def test_audit_and_dry_run_write_nothing(node: Node) -> None:
     """Both say what is missing; only apply makes folders and files, and never in mode audit."""
     assert node.finding("profile/p.json").observed == "not installed"
     assert acts(base.dry_run(node.control())) == [("write", "p.json", Outcome.PLANNED)]
-    assert base.apply(node.control(choices.Mode.AUDIT)).changes == ()
+    audited = base.apply(node.control(choices.Mode.AUDIT))
+    assert audited.changes == ()
+    assert [one.remediation for one in audited.findings if one.id == "seccomp/profile/p.json"] == [
+        "Set seccomp.mode to enforce, and the agent corrects it."
+    ]
     assert list(node.root.iterdir()) == []
 
 

@@ -375,6 +375,6 @@ def test_what_only_reports_is_named_below_the_table() -> None:
     """Sections that could act; one that only audits in any case, and one that is off, are not."""
     config = loads("modprobe: {mode: audit}\nreboot: {mode: audit}\nseccomp: {mode: off}\n", "config.yaml")
     seen = fleet.fleet([a_row("a")], (), pause=Pause(active=False), rules=Policy(config, "x"), namespace="n", now=NOW)
-    assert "Audit mode: modprobe, reboot only report and change nothing" in fleet.footer(seen, Style())
+    assert "Audit mode, which reports and changes nothing: modprobe, reboot" in fleet.footer(seen, Style())
     enforced = fleet.fleet([], (), pause=Pause(active=False), rules=DEFAULT, namespace="n", now=NOW)
     assert "Audit mode" not in "".join(fleet.footer(enforced, Style()))

@@ -361,7 +361,7 @@ def test_a_policy_that_is_held_back_is_named_with_what_decides_it() -> None:
     found = verdict(context(staged, "node-2"))
     assert codes(found)[0] == ["PolicyHeldBack"]
     assert found.hardening[0].next == ("kubectl node-hardening rollout status",)
-    assert codes(verdict(context(staged, "node-1")))[0] == []
+    assert codes(verdict(context(staged, "node-1")))[0] == ["PolicyFailed"]
 
 
 def test_many_findings_are_counted_below_the_worst() -> None:

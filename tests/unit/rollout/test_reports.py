@@ -38,6 +38,7 @@ def node(note: object = None, *, ready: object = "True", labels: object = None) 
 
 def test_what_an_agent_shows_is_what_others_read() -> None:
     shown = reports.view(NEW, PENDING, OWN, is_canary=True, uses_canaries=True)
+    assert shown.conditions[0].message.startswith(f"policy {NEW} is tried on this canary; ")
     note = shown.annotations[keys.ROLLOUT]
     assert reports.report(node(note)) == reports.Report(NEW, NEW, Phase.FAILED, Verdict.FAILED, 1100.0)
     assert reports.canary(node(note), SELECTOR) == Canary("c1", NEW, Verdict.FAILED, 1100.0, 600.0)
