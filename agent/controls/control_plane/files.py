@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from agent.controls.control_plane import CONTROL, MANIFESTS
+from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import Observation
 from agent.controls.kubelet import files
@@ -38,11 +38,11 @@ _NAMED = (
 def look(seen: Observation) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
     """Every group of files with what was found."""
     for program, numbers in _NUMBERS.items():
-        path = seen.manifests.get(program)
+        path = seen.static_pods.manifests.get(program)
         group = _group(f"file/manifest/{program.value}", f"The manifest of {program.value}", Severity.MEDIUM,
                        (path,) if path else (), cis=numbers, section="K14")  # fmt: skip
         yield group, files.look(seen.host, group)
-    folders = tuple(folder for folder in MANIFESTS if any(path.startswith(folder) for path in seen.manifests.values()))
+    folders = tuple(dict.fromkeys(map(posixpath.dirname, seen.static_pods.manifests.values())))
     group = _group("file/manifests", "The folder of static pods", Severity.HIGH, folders, 0o755)
     yield group, files.look(seen.host, group)
     for one in (one.component for one in seen.seen):

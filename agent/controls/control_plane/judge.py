@@ -63,7 +63,7 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
                                            "Fix the cause; the next pass checks again."))  # fmt: skip
         status = Status.PASS if len(running) == 1 else Status.INFO
         return row.finding(CheckResult(status, f"{names}{aside}", "processes"))
-    if manifest := seen.manifests.get(program):
+    if manifest := seen.static_pods.manifests.get(program):
         observed = f"no such process, although {manifest} is there{aside}"
         step = "Find out why the kubelet does not run it (`crictl ps -a`); the next pass checks again."
         return row.finding(CheckResult(Status.UNKNOWN, observed, manifest, step))
@@ -72,13 +72,16 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
 
 def _drift(facts: Facts) -> CheckResult:
     one = facts.component
-    manifest = facts.all.manifests.get(one.program, "")
+    manifest = facts.all.static_pods.manifests.get(one.program, "")
     required = command_of(facts.all.host, manifest)
     if required and not one.embedded and not any("$(" in word for word in required):
         ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
         if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
+    if facts.all.static_pods.problem and not (manifest or one.embedded or one.process.unit):
+        why = f"where its manifest is is unknown: {facts.all.static_pods.problem}"
+        return CheckResult(Status.UNKNOWN, why, one.called, "Fix the cause; the next pass checks again.")
     if newer := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
         return CheckResult(Status.UNKNOWN, newer, one.called, f"Restart {one.program.value}.")
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)

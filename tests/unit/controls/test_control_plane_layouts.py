@@ -130,6 +130,44 @@ def test_a_manifest_that_is_not_what_runs_is_drift(node: ControlPlane) -> None:
     assert node.audit()["scheduler/drift"].status is FAIL
 
 
+def _drifted(node: ControlPlane, path: str) -> None:
+    node.files({path: json.dumps({"spec": {"containers": [{"command": ["kube-scheduler", "--v=9"]}]}})})
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "path"),
+    [
+        (("--pod-manifest-path=/srv/pods",), "", "/srv/pods/kube-scheduler.yaml"),
+        (("--pod-manifest-path=pods",), "", "/var/work/pods/kube-scheduler.yaml"),
+        ((), "staticPodPath: /srv/pods", "/srv/pods/kube-scheduler.yml"),
+        ((), "staticPodPath: /srv/one/kube-scheduler.yaml", "/srv/one/kube-scheduler.yaml"),
+        (("--pod-manifest-path=/srv/flag",), "staticPodPath: /srv/file", "/srv/flag/kube-scheduler.yaml"),
+    ],
+)
+def test_manifests_are_where_the_kubelet_reads_them(
+    node: ControlPlane, flags: tuple[str, ...], config: str, path: str
+) -> None:
+    kind = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+    node.files({"/var/k.yaml": f"{kind}{config}\n"})
+    node.node.add("kubelet", "kubelet", "--config=/var/k.yaml", *flags, cwd="/var/work")
+    node.run("kube-scheduler", *SCHEDULER)
+    _drifted(node, "/etc/kubernetes/manifests/kube-scheduler.yaml")  # nothing reads it
+    assert node.audit()["scheduler/drift"].status is PASS
+    _drifted(node, path)
+    found = node.audit()
+    assert found["scheduler/drift"].status is FAIL
+    assert path in found["file/manifest/kube-scheduler"].observed
+    assert "/etc/kubernetes/manifests" not in found["file/manifests"].observed
+
+
+def test_where_manifests_are_is_unknown_without_the_kubelets_configuration(node: ControlPlane) -> None:
+    node.node.add("kubelet", "kubelet", "--config=/gone.yaml")
+    node.run("kube-scheduler", *SCHEDULER)
+    assert node.audit()["scheduler/drift"].status is UNKNOWN
+    _drifted(node, "/etc/kubernetes/manifests/kube-scheduler.yaml")
+    assert node.audit()["scheduler/drift"].status is FAIL
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [("", "empty"), ("{", "not JSON"), ("rules: 7\n", "not a list"), ("a: " + "x" * 600_000, "bytes")],
