@@ -62,13 +62,14 @@ class Program(StrEnum):
     CONTROLLER_MANAGER = "kube-controller-manager"
     SCHEDULER = "kube-scheduler"
     ETCD = "etcd"
+    DQLITE = "k8s-dqlite"  # what MicroK8s and Canonical Kubernetes may have in etcd's place
 
 
 NODE_PROGRAMS = frozenset(
     (Program.KUBELET, Program.KUBELITE, Program.K3S, Program.MICROSHIFT, Program.RKE2, Program.KUBE_PROXY)
 )
 _COMPONENTS = frozenset((Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD))
-CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S}
+CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S, Program.DQLITE}
 
 
 _BY_NAME = {name: one for one in Program for name in (one.value, one.value[:_NAME_BYTES])}

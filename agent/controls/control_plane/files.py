@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 
 from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
@@ -67,6 +68,12 @@ def _of(one: Component) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
         group = _group(f"file/kubeconfig/{one.program.value}", title, Severity.HIGH, (path,) if path else (),
                        owners=owners, cis=numbers)  # fmt: skip
         yield group, files.look(one.view, group)
+    if one.program is Program.DQLITE:
+        path = _path(one, "storage-dir")
+        group = _group("file/dqlite-data", "dqlite's data, and the key of its nodes", Severity.HIGH,
+                       (path, f"{path}/cluster.key"), 0o770, owners=owners, section="K11")  # fmt: skip
+        # Their group is that of the cluster's administrators: microk8s.
+        yield replace(group, any_group=True), files.look(one.view, group)
     if one.program is Program.ETCD:
         path = _path(one, "data-dir") or posixpath.join(one.process.cwd or "/", f"{one.text('name')}.etcd")
         group = _group("file/etcd-data", "etcd's data", Severity.HIGH, (path,), 0o700, owners=owners,

@@ -37,6 +37,7 @@ _PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.CONTROLLER_MANAGER: ("/healthz", "/metrics", "/debug/pprof/"),
     Program.SCHEDULER: ("/healthz", "/metrics", "/debug/pprof/"),
     Program.ETCD: ("/version",),
+    Program.DQLITE: ("/version",),
 }
 _EMBEDDED_PORTS: Mapping[Program, frozenset[int]] = {
     Program.API_SERVER: frozenset((6443, 6444, 16443)),
@@ -185,7 +186,7 @@ def _versioned(
     manifest = manifests.get(component.program, "")
     if manifest and not component.embedded and not components.newer(host, component.process, manifest):
         texts.append(_image(host, manifest).partition("@")[0].rpartition(":")[2])
-    if not any(texts) and not component.embedded:
+    if not any(texts) and not component.embedded and component.program is not Program.DQLITE:
         if component.process not in known:
             known[component.process] = _program_version(host, component)
         texts.append(known[component.process])
