@@ -62,13 +62,14 @@ class Program(StrEnum):
     CONTROLLER_MANAGER = "kube-controller-manager"
     SCHEDULER = "kube-scheduler"
     ETCD = "etcd"
+    DQLITE = "k8s-dqlite"  # what MicroK8s and Canonical Kubernetes may have in etcd's place
 
 
 NODE_PROGRAMS = frozenset(
     (Program.KUBELET, Program.KUBELITE, Program.K3S, Program.MICROSHIFT, Program.RKE2, Program.KUBE_PROXY)
 )
 _COMPONENTS = frozenset((Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD))
-CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S}
+CONTROL_PLANE_PROGRAMS = _COMPONENTS | {Program.KUBELITE, Program.K3S, Program.DQLITE}
 
 
 _BY_NAME = {name: one for one in Program for name in (one.value, one.value[:_NAME_BYTES])}
@@ -227,11 +228,20 @@ def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether any hierarchy has the process in a container, or outside of what PID 1 governs.
 
     Paths are relative to the reader's cgroup namespace: from inside a pod, the node's own begin with PID 1's `/../..`,
-    and what does not is in the agent's own pod or beside it.
+    and what does not is in the agent's own pod or beside it. Beside an agent that docker or nerdctl started are the
+    services of system.slice: a path that names a service and no container is none.
     """
     for hierarchy, path in cgroups.items():
-        below = _below(path, init.get(hierarchy, "/"))
-        if below is None or any(_CONTAINER.fullmatch(part) and not part.endswith(".service") for part in below):
+        governs = init.get(hierarchy, "/")
+        below = _below(path, governs)
+        if below is None:
+            *above, last = _beside(path, governs) or ("",)
+            if not any(part.endswith(".service") for part in (*above, last)):
+                return True
+            if any(map(_CONTAINER.fullmatch, above)):
+                return True
+            below = [last]
+        if any(_CONTAINER.fullmatch(part) and not part.endswith(".service") for part in below):
             return True
     return not cgroups
 
@@ -241,8 +251,8 @@ def service_of(cgroups: Mapping[str, str], init: Mapping[str, str]) -> str:
 
     The outermost counts: a service may name the cgroups below its own as it likes, and so may a user.
     """
-    parts = _unit_path(cgroups, init).split("/")[1:]
-    if in_container(cgroups, init) or parts[0] == "user.slice":
+    parts, _ = _unit_path(cgroups, init)
+    if in_container(cgroups, init) or parts[:1] == ["user.slice"]:
         return ""
     return parts[0] if parts == ["init.scope"] else next(filter(systemd.is_service, parts), "")
 
@@ -251,7 +261,8 @@ def _is_static_pod(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether every hierarchy that has the process in a pod has it in one that a manifest of this node made."""
     found = set()
     for hierarchy, path in cgroups.items():
-        pods = (_POD.fullmatch(part) for part in _below(path, init.get(hierarchy, "/")) or ())
+        governs = init.get(hierarchy, "/")
+        pods = (_POD.fullmatch(part) for part in _below(path, governs) or _beside(path, governs))
         found |= {pod[1].isalnum() for pod in itertools.islice(filter(None, pods), 1)}
     return found == {True}
 
@@ -261,11 +272,9 @@ def _is_service(
 ) -> bool:  # fmt: skip
     """Whether systemd started it as its unit's main process, or k0s did, as another user than root."""
     parent = entry.parent_and_start()[0]
-    path = _unit_path(cgroups, init)
-    shown = systemd.show(host, systemd.unit_of(path), "ControlGroup", "MainPID")
-    if shown.get("ControlGroup") != path:
-        return False
-    return shown.get("MainPID") == str(entry.pid) or (shown.get("MainPID") == str(parent) and "k0s" in path)
+    shown = _unit(host, cgroups, init)
+    by_k0s = shown.get("MainPID") == str(parent) and "k0s" in shown.get("ControlGroup", "")
+    return shown.get("MainPID") == str(entry.pid) or by_k0s
 
 
 def _below(path: str, init: str) -> list[str] | None:
@@ -275,6 +284,15 @@ def _below(path: str, init: str) -> list[str] | None:
     if parts[: len(base)] != base:
         return None
     return None if ".." in parts[len(base) :] else parts[len(base) :]
+
+
+def _beside(path: str, init: str) -> list[str]:
+    """The parts of a path that leads to something beside a cgroup above the agent's own: from its first part on that is
+    known. What is in the agent's own cgroup, and what PID 1 governs from the top, is not beside it."""
+    base, parts = ([part for part in one.split("/") if part] for one in (init.removesuffix("/init.scope"), path))
+    up = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    rest = parts[up:]
+    return rest if 0 < up < len(base) and set(base) == {".."} and ".." not in rest else []
 
 
 def _is_file_of_node(host: Host, executable: str) -> bool:
@@ -288,13 +306,23 @@ def _is_file_of_node(host: Host, executable: str) -> bool:
 
 def _is_named_by_systemd(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """A unit may have a mount namespace of its own (PrivateTmp=, ProtectSystem=): systemd has to know it."""
-    path = _unit_path(cgroups, init)
-    return systemd.show(host, systemd.unit_of(path), "ControlGroup").get("ControlGroup") == path
+    return bool(_unit(host, cgroups, init))
 
 
-def _unit_path(cgroups: Mapping[str, str], init: Mapping[str, str]) -> str:
+def _unit(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> Mapping[str, str]:
+    """What systemd has of the unit that the cgroup is; empty when it knows it at another place."""
+    parts, hidden = _unit_path(cgroups, init)
+    shown = systemd.show(host, systemd.unit_of("/".join(parts)), "ControlGroup", "MainPID")
+    found = shown.get("ControlGroup", "").split("/")[1:]
+    return shown if parts and found[hidden:] == parts and len(found) == hidden + len(parts) else {}
+
+
+def _unit_path(cgroups: Mapping[str, str], init: Mapping[str, str]) -> tuple[list[str], int]:
+    """The parts of the path in systemd's hierarchy, and how many before them are hidden beside the agent's own."""
     hierarchy = "name=systemd" if "name=systemd" in cgroups else ""
-    return "/" + "/".join(_below(cgroups.get(hierarchy, ""), init.get(hierarchy, "/")) or ())
+    path, governs = cgroups.get(hierarchy, ""), init.get(hierarchy, "/")
+    below = _below(path, governs)
+    return (below, 0) if below is not None else (_beside(path, governs), governs.count("..") - path.count(".."))
 
 
 def _process(entry: ProcessEntry, boot: float) -> Process | None:

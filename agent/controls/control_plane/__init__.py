@@ -5,15 +5,18 @@ What a node without any of them pays is one look at the names of its processes; 
 
 from __future__ import annotations
 
+import posixpath
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.config.node_sections import ControlPlane
 from agent.controls.base import Step
-from agent.errors import HostError
-from agent.host import Host, Process, Program
+from agent.controls.kubelet import discovery, effective, fields
+from agent.errors import HostError, HostFileMissing
+from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import Budget
 from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Severity, Status
@@ -22,7 +25,18 @@ if TYPE_CHECKING:
     from agent.controls.control_plane.observe import Observation
 
 CONTROL = "control-plane"
-MANIFESTS = ("/etc/kubernetes/manifests", "/var/lib/rancher/rke2/agent/pod-manifests")
+# Where static pods usually are: kubeadm's folder and RKE2's. A kubelet that runs decides itself.
+_USUAL = ("/etc/kubernetes/manifests", "/var/lib/rancher/rke2/agent/pod-manifests")
+_COMPONENTS = CONTROL_PLANE_PROGRAMS - {Program.KUBELITE, Program.K3S}
+_PROGRAMS = CONTROL_PLANE_PROGRAMS | {Program.KUBELET}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticPods:
+    """The manifests of the control plane by program. problem: why not all of their places are known."""
+
+    manifests: Mapping[Program, str]
+    problem: str = ""
 
 
 class ControlPlaneControl:
@@ -54,9 +68,10 @@ class ControlPlaneControl:
     def observe(self) -> Observation | Finding:
         """What runs here; the one finding of a node on which no part of a control plane runs."""
         host = self._host.within(Budget())
-        table = host.processes(CONTROL_PLANE_PROGRAMS)
+        table = host.processes(_PROGRAMS)
+        places = static_pods(host, table)
         # What `k3s agent` and a worker's kubelite start is found out later, if need be.
-        if not any(map(may_have_one, table.processes)) and not _manifests(host):
+        if not any(map(may_have_one, table.processes)) and not places.manifests:
             if table.unverified:
                 return _line(Status.UNKNOWN, f"some processes could not be verified: {table.unverified}")
             others = f"; {table.others} processes with such a name are not the node's own" if table.others else ""
@@ -64,10 +79,10 @@ class ControlPlaneControl:
         from agent.controls.control_plane.observe import observe  # noqa: PLC0415 - a worker does without
 
         seen = observe(
-            host, table, probing=self._config.probe, allows_anything=self._allows_anything, flags=self._flags,
+            host, table, places, probing=self._config.probe, allows_anything=self._allows_anything, flags=self._flags,
             today=datetime.fromtimestamp(self._wall(), UTC).date(), known=self._known,
         )  # fmt: skip
-        if seen.seen or seen.manifests:
+        if seen.seen or places.manifests:
             return seen
         return _line(Status.NOT_APPLICABLE, "no part of a control plane runs on this node")
 
@@ -91,15 +106,29 @@ def may_have_one(process: Process) -> bool:
     )
 
 
-def _manifests(host: Host) -> bool:
-    """Whether a static pod of the control plane is meant to run here."""
-    for folder in MANIFESTS:
+def static_pods(host: Host, table: ProcessTable) -> StaticPods:
+    """By the folder, or the one file, that each kubelet of the node really reads; the usual ones without a kubelet."""
+    launches = discovery.search(host, table).launches
+    paths, problem = ([*_USUAL], "") if not launches else ([], "")
+    for launch in launches:
+        config = effective.read(host, launch.flags, launch.process.cwd, doubt=launch.doubt)
+        setting = config.get(fields.STATIC_PODS)
+        problem = setting.problem or problem
+        paths += _USUAL if setting.problem else [config.path(fields.STATIC_PODS)]
+    found: dict[Program, str] = {}
+    for path in filter(None, dict.fromkeys(paths)):
         try:
-            if any("kube-apiserver" in name or name.startswith("etcd") for name in host.names(folder)):
-                return True
-        except HostError:
+            files = [path] if host.is_file(path) else [f"{path}/{name}" for name in host.names(path)]
+        except HostFileMissing:
             continue
-    return False
+        except HostError as error:
+            problem = str(error)
+            continue
+        for file in files:
+            stem = posixpath.basename(file).rpartition(".")[0].removeprefix("talos-").removesuffix("-pod")
+            if stem in _COMPONENTS:
+                found.setdefault(Program(stem), file)
+    return StaticPods(found, problem)
 
 
 def _line(status: Status, observed: str) -> Finding:

@@ -79,7 +79,7 @@ class Facts:
 
     def fix(self, what: str) -> str:
         """Where to change what."""
-        place = self.all.manifests.get(self.component.program) or self.component.place
+        place = self.all.static_pods.manifests.get(self.component.program) or self.component.place
         return f"{what} in {place}; {self.component.program.value} restarts with it."
 
     def passed(self, observed: str, *flags: str) -> CheckResult:

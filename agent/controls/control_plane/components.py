@@ -162,7 +162,7 @@ def find(host: Host, processes: Iterable[Process]) -> Iterator[Component]:
                 yield from _microk8s(host, process)
             case Program.K3S:
                 yield from _k3s(host, process)
-            case program:
+            case program if program in DEFAULTS:
                 words = process.argv[2:] if process.argv[1:2] == (program.value,) else process.argv[1:]
                 yield _process(view, process, program, kubelet_flags.arguments(words))
 

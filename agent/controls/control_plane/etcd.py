@@ -83,7 +83,7 @@ def _mutual(*, peers: bool) -> Judge:
                 if answer is not None and answer.status is not None:
                     url = f"{scheme}://{one}{_VERSION}"
                     return facts.failed(f"GET {url} without a client certificate: {answer}", fix, *names)
-        refused = [one for one in sockets if (tls := one.tls.get(_VERSION)) and _is_refusal(tls.error)]
+        refused = [one for one in sockets if (tls := one.tls.get(_VERSION)) and is_refusal(tls.error)]
         if sockets and len(refused) == len(sockets):
             places = ", ".join(map(str, refused))
             return facts.passed(f"refused without a client certificate on {places}", *names)
@@ -99,7 +99,7 @@ def _mutual(*, peers: bool) -> Judge:
     return judge
 
 
-def _is_refusal(error: str) -> bool:
+def is_refusal(error: str) -> bool:
     """Whether an exchange ended the way in which Go ends it when a client's certificate is missing."""
     reasons = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA")
     return error.startswith("TLS:") and any(one in error.upper() for one in reasons)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 
-from agent.controls.control_plane import CONTROL, MANIFESTS
+from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import Observation
 from agent.controls.kubelet import files
@@ -38,11 +39,11 @@ _NAMED = (
 def look(seen: Observation) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
     """Every group of files with what was found."""
     for program, numbers in _NUMBERS.items():
-        path = seen.manifests.get(program)
+        path = seen.static_pods.manifests.get(program)
         group = _group(f"file/manifest/{program.value}", f"The manifest of {program.value}", Severity.MEDIUM,
                        (path,) if path else (), cis=numbers, section="K14")  # fmt: skip
         yield group, files.look(seen.host, group)
-    folders = tuple(folder for folder in MANIFESTS if any(path.startswith(folder) for path in seen.manifests.values()))
+    folders = tuple(dict.fromkeys(map(posixpath.dirname, seen.static_pods.manifests.values())))
     group = _group("file/manifests", "The folder of static pods", Severity.HIGH, folders, 0o755)
     yield group, files.look(seen.host, group)
     for one in (one.component for one in seen.seen):
@@ -67,6 +68,12 @@ def _of(one: Component) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
         group = _group(f"file/kubeconfig/{one.program.value}", title, Severity.HIGH, (path,) if path else (),
                        owners=owners, cis=numbers)  # fmt: skip
         yield group, files.look(one.view, group)
+    if one.program is Program.DQLITE:
+        path = _path(one, "storage-dir")
+        group = _group("file/dqlite-data", "dqlite's data, and the key of its nodes", Severity.HIGH,
+                       (path, f"{path}/cluster.key"), 0o770, owners=owners, section="K11")  # fmt: skip
+        # Their group is that of the cluster's administrators: microk8s.
+        yield replace(group, any_group=True), files.look(one.view, group)
     if one.program is Program.ETCD:
         path = _path(one, "data-dir") or posixpath.join(one.process.cwd or "/", f"{one.text('name')}.etcd")
         group = _group("file/etcd-data", "etcd's data", Severity.HIGH, (path,), 0o700, owners=owners,

@@ -61,12 +61,17 @@ DEFAULTS: Mapping[Program, Mapping[str, str | Changed]] = {
         "peer-key-file": "", "peer-client-cert-auth": "", "peer-trusted-ca-file": "", "enable-pprof": "",
         "cipher-suites": "", "data-dir": "", "name": "default", "config-file": "",
     },
+    Program.DQLITE: {  # https://github.com/canonical/k8s-dqlite/blob/master/cmd/root.go
+        "storage-dir": "/var/tmp/k8s-dqlite",  # noqa: S108 - its default
+        "listen": "tcp://127.0.0.1:12379", "enable-tls": _TRUE, "profiling": "", "profiling-listen": "127.0.0.1:4000",
+        "metrics": "", "metrics-listen": "127.0.0.1:9042",
+    },
 }  # fmt: skip
 
 _BOOLEANS = """
     anonymous-auth profiling service-account-lookup service-account-extend-token-expiration enable-bootstrap-token-auth
     allow-privileged use-service-account-credentials client-cert-auth peer-client-cert-auth auto-tls peer-auto-tls
-    enable-pprof encryption-provider-config-automatic-reload
+    enable-pprof enable-tls metrics encryption-provider-config-automatic-reload
 """
 BOOLEANS = frozenset(_BOOLEANS.split())
 _LISTS = """

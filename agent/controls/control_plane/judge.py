@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from agent.controls.control_plane import CONTROL, apiserver, etcd, files, managers, versions
+from agent.controls.control_plane import CONTROL, apiserver, dqlite, etcd, files, managers, versions
 from agent.controls.control_plane.check import Facts
 from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
@@ -15,15 +15,16 @@ from agent.controls.kubelet.check import CheckResult, Row
 from agent.host import Program
 from agent.model import Finding, Severity, Status, worst_first
 
-CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS, *versions.CHECKS)
-_PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD)
+CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS, *dqlite.CHECKS, *versions.CHECKS)
+_PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD, Program.DQLITE)
 
 
 def findings(seen: Observation) -> Iterator[Finding]:
     """Every finding of a node that runs at least one component, or should."""
     for program in _PROGRAMS:
         running = [one for one in seen.seen if one.component.program is program]
-        yield _process(seen, program, running)
+        if running or program is not Program.DQLITE:
+            yield _process(seen, program, running)
         found = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen)]
         yield from worst_of_each(found)
     for group, found_files in files.look(seen):
@@ -63,22 +64,35 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
                                            "Fix the cause; the next pass checks again."))  # fmt: skip
         status = Status.PASS if len(running) == 1 else Status.INFO
         return row.finding(CheckResult(status, f"{names}{aside}", "processes"))
-    if manifest := seen.manifests.get(program):
+    if manifest := seen.static_pods.manifests.get(program):
         observed = f"no such process, although {manifest} is there{aside}"
         step = "Find out why the kubelet does not run it (`crictl ps -a`); the next pass checks again."
         return row.finding(CheckResult(Status.UNKNOWN, observed, manifest, step))
-    return row.finding(CheckResult(Status.NOT_APPLICABLE, f"not on this node{aside}", "processes"))
+    instead = _instead(seen) if program is Program.ETCD else ""
+    return row.finding(CheckResult(Status.NOT_APPLICABLE, f"not on this node{instead}{aside}", "processes"))
+
+
+def _instead(seen: Observation) -> str:
+    """What holds the cluster's data where no etcd runs."""
+    if other := seen.of(Program.DQLITE):
+        return f": {other.component.called} takes its place"
+    if any(one.component.process.program is Program.K3S for one in seen.seen):
+        return ": k3s keeps its data in SQLite, or in a database elsewhere; neither is audited"
+    return ""
 
 
 def _drift(facts: Facts) -> CheckResult:
     one = facts.component
-    manifest = facts.all.manifests.get(one.program, "")
+    manifest = facts.all.static_pods.manifests.get(one.program, "")
     required = command_of(facts.all.host, manifest)
     if required and not one.embedded and not any("$(" in word for word in required):
         ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
         if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
+    if facts.all.static_pods.problem and not (manifest or one.embedded or one.process.unit):
+        why = f"where its manifest is is unknown: {facts.all.static_pods.problem}"
+        return CheckResult(Status.UNKNOWN, why, one.called, "Fix the cause; the next pass checks again.")
     if newer := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
         return CheckResult(Status.UNKNOWN, newer, one.called, f"Restart {one.program.value}.")
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)

@@ -9,13 +9,13 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from agent.bounded_socket import deadline
-from agent.controls.control_plane import MANIFESTS, components, probe
+from agent.controls.control_plane import StaticPods, components, probe
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
@@ -37,6 +37,7 @@ _PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.CONTROLLER_MANAGER: ("/healthz", "/metrics", "/debug/pprof/"),
     Program.SCHEDULER: ("/healthz", "/metrics", "/debug/pprof/"),
     Program.ETCD: ("/version",),
+    Program.DQLITE: ("/version",),
 }
 _EMBEDDED_PORTS: Mapping[Program, frozenset[int]] = {
     Program.API_SERVER: frozenset((6443, 6444, 16443)),
@@ -76,15 +77,14 @@ class ObservedComponent:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The control plane as found on that day. manifests: static pod manifests by program. allows_anything: None when
-    unknown."""
+    """The control plane as found on that day. allows_anything: None when unknown."""
 
     host: Host
     table: ProcessTable
     today: date
-    seen: tuple[ObservedComponent, ...] = ()
-    manifests: Mapping[Program, str] = field(default_factory=dict)
-    allows_anything: bool | None = None
+    seen: tuple[ObservedComponent, ...]
+    static_pods: StaticPods
+    allows_anything: bool | None
 
     def of(self, program: Program) -> ObservedComponent | None:
         """The component of that program."""
@@ -92,7 +92,7 @@ class Observation:
 
 
 def observe(
-    host: Host, table: ProcessTable, *, probing: bool, allows_anything: AllowsAnything | None,
+    host: Host, table: ProcessTable, places: StaticPods, *, probing: bool, allows_anything: AllowsAnything | None,
     flags: ReadFlags | None, today: date, known: dict[Process, str],
 ) -> Observation:  # fmt: skip
     """One pass. host: within a budget. probing: whether ports are asked. known: what programs printed of their version,
@@ -101,12 +101,11 @@ def observe(
         seen = [_see(host, one, probing, flags) for one in components.find(host, table.processes)]
     running = host.still_running(one.component.process for one in seen)
     kept = tuple(one for one in seen if one.component.process in running)
-    manifests = dict(_manifests(host))
-    kept = tuple(replace(one, component=_versioned(one, kept, manifests, host, known)) for one in kept)
+    kept = tuple(replace(one, component=_versioned(one, kept, places.manifests, host, known)) for one in kept)
     for ended in known.keys() - {one.component.process for one in kept}:
         del known[ended]
     asked = allows_anything() if allows_anything is not None and kept else None
-    return Observation(host, table, today, kept, manifests, asked)
+    return Observation(host, table, today, kept, places, asked)
 
 
 def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> ObservedComponent:
@@ -187,7 +186,7 @@ def _versioned(
     manifest = manifests.get(component.program, "")
     if manifest and not component.embedded and not components.newer(host, component.process, manifest):
         texts.append(_image(host, manifest).partition("@")[0].rpartition(":")[2])
-    if not any(texts) and not component.embedded:
+    if not any(texts) and not component.embedded and component.program is not Program.DQLITE:
         if component.process not in known:
             known[component.process] = _program_version(host, component)
         texts.append(known[component.process])
@@ -205,20 +204,6 @@ def _program_version(host: Host, one: Component) -> str:
         return host.run((path, "--version"), timeout_seconds=5.0, limit_bytes=4096).check().stdout
     except (OSError, HostError):
         return ""
-
-
-def _manifests(host: Host) -> Iterable[tuple[Program, str]]:
-    """The static pods of the control plane, by the kubelet's usual folders."""
-    for folder in MANIFESTS:
-        try:
-            names = host.names(folder)
-        except HostError:
-            continue
-        for name in names:
-            stem = name.rpartition(".")[0].removeprefix("talos-").removesuffix("-pod")
-            known = next((one for one in Program if one.value == stem), None)
-            if known is not None:
-                yield known, f"{folder}/{name}"
 
 
 def command_of(host: Host, path: str) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ DEBUG_FLAGS = Field("enableDebugFlagsHandler", "", Kind.BOOLEAN, True)
 DEBUGGING = Field("enableDebuggingHandlers", "enable-debugging-handlers", Kind.BOOLEAN, True)
 HEALTHZ = Field("healthzBindAddress", "healthz-bind-address", Kind.TEXT, "127.0.0.1", zero_is_unset=True)
 HEALTHZ_PORT = Field("healthzPort", "healthz-port", Kind.INT32, 10248)
+STATIC_PODS = Field("staticPodPath", "pod-manifest-path", Kind.TEXT, "")
 STATIC_URL = Field("staticPodURL", "manifest-url", Kind.TEXT, "")
 GATES = Field("featureGates", "feature-gates", Kind.GATES, {})
 ADDRESS = Field("address", "address", Kind.TEXT, "0.0.0.0", zero_is_unset=True)  # noqa: S104 - the kubelet's default
@@ -107,8 +108,8 @@ RUNTIME = Field(
 FIELDS: tuple[Field, ...] = (
     ANONYMOUS, WEBHOOK, AUTHORIZATION, CLIENT_CA, READ_ONLY_PORT, STREAMING, IPTABLES, HOSTNAME, EVENT_QPS, CERTIFICATE,
     PRIVATE_KEY, ROTATE, SERVER_TLS, CIPHERS, PIDS, SECCOMP, KERNEL_DEFAULTS, TLS_MINIMUM, SYSCTLS, PULL_POLICY,
-    LOG_QUERY, PROFILING, DEBUG_FLAGS, DEBUGGING, HEALTHZ, HEALTHZ_PORT, STATIC_URL, GATES, ADDRESS, PORT, SERVER,
-    RUNTIME,
+    LOG_QUERY, PROFILING, DEBUG_FLAGS, DEBUGGING, HEALTHZ, HEALTHZ_PORT, STATIC_PODS, STATIC_URL, GATES, ADDRESS, PORT,
+    SERVER, RUNTIME,
 )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ _OTHERS = {
     Kind.TEXT: """cgroupDriver cgroupRoot clusterDomain configMapAndSecretChangeDetectionStrategy containerLogMaxSize
         contentType cpuManagerPolicy hairpinMode imageServiceEndpoint kubeReservedCgroup kubeletCgroups logging.format
         memoryManagerPolicy memorySwap.swapBehavior podCIDR podLogsDir providerID reservedSystemCPUs resolvConf
-        showHiddenMetricsForVersion staticPodPath systemCgroups systemReservedCgroup topologyManagerPolicy
+        showHiddenMetricsForVersion systemCgroups systemReservedCgroup topologyManagerPolicy
         topologyManagerScope tracing.endpoint volumePluginDir""",
     Kind.DURATION: """authentication.webhook.cacheTTL authorization.webhook.cacheAuthorizedTTL
         authorization.webhook.cacheUnauthorizedTTL containerLogMonitorInterval cpuCFSQuotaPeriod

@@ -133,6 +133,22 @@ def test_etcd_by_environment_alone_is_read(node: ControlPlane) -> None:
     assert "environment" in found["etcd/tls"].source
 
 
+@pytest.mark.parametrize(("mutual", "expected"), [(True, PASS), (False, UNKNOWN)])
+def test_the_nodes_of_dqlite_need_their_certificate(
+    node: ControlPlane, tmp_path: Path, *, mutual: bool, expected: Status
+) -> None:
+    one = Authority(tmp_path / "pki")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(one.certificate, one.key)
+    if mutual:
+        context.load_verify_locations(one.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    with answering({}, context=context) as port:
+        node.run("k8s-dqlite", "--listen=unix:///kine.sock", listen=(port,), mounts="mnt:[4026531841]",
+                 cgroup="0::/system.slice/snap.k8s.k8s-dqlite.service\n")  # fmt: skip
+        assert node.audit()["k8s-dqlite/peers"].status is expected
+
+
 # -- answers without credentials ---------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,9 @@ def test_flags_are_read_with_the_opt_in_right_alone(
         client.delete(f"/api/v1/namespaces/default/serviceaccounts/{unique}")
     assert len(flags) > 150
     assert (flags["authorization-mode"], flags["audit-log-maxage"]) == ("[RBAC]", "366")
+    # Lists in brackets, those that count as text here among them; what is unset.
+    assert flags["service-account-key-file"].startswith("[/")
+    assert (flags["etcd-servers-overrides"], flags["feature-gates"], flags["token-auth-file"][:1]) == ("[]", "", "/")
     node = ControlPlane(tmp_path / "node")
     node.show(_pid(f"--secure-port={_port(api)}"))
     without, found = node.audit(), node.audit(flags=_questions(api, tmp_path).flags)

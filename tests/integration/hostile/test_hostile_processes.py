@@ -21,6 +21,7 @@ from agent.controls import base
 from agent.controls.kubelet import KubeletControl
 from agent.controls.seccomp import SeccompControl
 from agent.host import Completed, Host, HostExec, Program
+from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, HARDENED, QUIET, plant
 from tests.support.node_tree import KUBELET_CGROUP, NodeTree
@@ -189,6 +190,70 @@ def test_cgroups_are_compared_with_that_of_pid_1(tmp_path: Path, cgroup: str, is
     (tree.root / "proc/1/cgroup").write_text("0::/../../../init.scope\n")
     tree.add("kubelet", *REAL, cgroup=f"0::{cgroup}\n")
     assert bool(Host(tree.root).processes().processes) is is_own
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "is_own"),
+    [
+        ("/../kubelet.service", True),
+        ("/../system-kubelet.slice/kubelet.service", True),
+        ("/../kubelet.service/sub", True),
+        ("/../../user.slice/x", True),
+        ("/kubelet.service", False),
+        ("/", False),
+        ("/..", False),
+        ("/../kubelet", False),
+        (f"/../docker-{'1' * 64}.scope/system.slice/kubelet.service", False),
+        (f"/../nerdctl-{'1' * 64}.scope/kubelet.service", False),
+        (f"/../{'1' * 64}/kubelet.service", False),
+        ("/../kubelet.service/libpod-payload-1", False),
+        ("/../systemd-nspawn@x.service/payload/system.slice/kubelet.service", False),
+        ("/../x/../kubelet.service", False),
+    ],
+)
+def test_services_beside_an_agent_that_docker_started_are_the_nodes(
+    tmp_path: Path, cgroup: str, *, is_own: bool
+) -> None:
+    """`docker run` puts it into system.slice, beside them: what is above both is hidden from it."""
+    tree = NodeTree(tmp_path / "node")
+    (tree.root / "proc/1/cgroup").write_text("0::/../../init.scope\n")
+    tree.add("kubelet", *REAL, cgroup=f"0::{cgroup}\n")
+    assert bool(Host(tree.root).processes().processes) is is_own
+
+
+def test_containers_beside_an_agent_that_docker_started_are_counted_alone(tmp_path: Path) -> None:
+    tree = NodeTree(tmp_path / "node")
+    (tree.root / "proc/1/cgroup").write_text("0::/../../init.scope\n")
+    for pid, path in enumerate(("/../kubelet.service", "/../systemd-udevd.service/udev", "/../docker.service",
+                                f"/../docker-{'2' * 64}.scope", "/", "/../../user.slice/s.scope"), 20):  # fmt: skip
+        tree.add("x", "x", pid=pid, cgroup=f"0::{path}\n")
+    for process in tree.root.glob("proc/[0-9]*"):
+        (process / "ns/net").symlink_to("net:[1]")
+    assert sorted(one.pid for one in Host(tree.root).containers()) == [23, 24]
+
+
+def test_static_pods_are_seen_from_a_pod_with_a_cgroup_namespace_of_its_own(tmp_path: Path) -> None:
+    tree = NodeTree(tmp_path / "node")
+    (tree.root / "proc/1/cgroup").write_text("0::/../../../../init.scope\n")
+    pods = {"0123456789abcdef" * 2: True, "01234567_89ab_4cde_8123_456789abcdef": False}
+    for pid, uid in enumerate(pods, 30):
+        scope = f"kubepods-burstable-pod{uid}.slice/cri-containerd-{'a' * 64}.scope"
+        tree.add("etcd", "etcd", pid=pid, cgroup=f"0::/../../{scope}\n", mounts=OTHER_MOUNTS)
+    found = Host(tree.root).processes(CONTROL_PLANE_PROGRAMS)
+    assert [one.pid for one in found.processes] == [30]
+
+
+@pytest.mark.parametrize("control_group", ["/system.slice/kubelet.service", "/a/system.slice/kubelet.service", ""])
+def test_systemd_names_a_unit_beside_the_agent_at_its_depth(tmp_path: Path, control_group: str) -> None:
+    class Systemd(Host):
+        def run(self, argv: Sequence[str], **_: Any) -> Completed:
+            return Completed(tuple(argv), 0, f"ControlGroup={control_group}\n", "")
+
+    tree = NodeTree(plant(tmp_path / "node", {"/usr/bin/systemctl": "", "/run/systemd/system/x": ""}))
+    (tree.root / "proc/1/cgroup").write_text("0::/../../init.scope\n")
+    tree.add("kubelet", *REAL, cgroup="0::/../kubelet.service\n", mounts=OTHER_MOUNTS)
+    found = Systemd(tree.root, how=HostExec.NSENTER).processes()
+    assert len(found.processes) == (control_group == "/system.slice/kubelet.service")
 
 
 @pytest.mark.parametrize("control_group", ["/system.slice/kubelet.service", "/elsewhere/kubelet.service", ""])

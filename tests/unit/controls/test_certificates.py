@@ -145,12 +145,13 @@ def test_a_certificate_that_ends_early_is_none(cut: int) -> None:
 
 
 def named(root: Path, program: str, *flags: str, uid: int = 0, files: Mapping[str, str]) -> dict[str, Finding]:
-    """The findings where a static pod, or the kubelet, names files beyond the usual folders."""
+    """The findings where a static pod, or the kubelet beside one, names files beyond the usual folders."""
     node = ControlPlane(root)
     if program == "kubelet":
-        node.node.add("kubelet", "/usr/bin/kubelet", *flags)
+        node.run("kube-scheduler")
     else:
         node.run(program, *flags, uid=uid)
+    node.node.add("kubelet", "/usr/bin/kubelet", *(flags if program == "kubelet" else ()))
     return audit(root, files)
 
 

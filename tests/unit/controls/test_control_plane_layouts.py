@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.model import Status
+from agent.model import Finding, Status
 from tests.support.control_planes import API_POD, API_SERVER, ETCD, HASH, PKI, SCHEDULER, STATIC_POD, ControlPlane
 
 PASS, FAIL, UNKNOWN, NONE = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.NOT_APPLICABLE
@@ -77,6 +78,7 @@ def test_k3s_is_judged_by_its_configuration(node: ControlPlane) -> None:
         "etcd/process": NONE,
     }  # fmt: skip
     assert {id_: found[id_].status for id_ in expected} == expected
+    assert "SQLite" in found["etcd/process"].observed
     assert "k3s wipes its arguments" in found["apiserver/kubelet-ca"].observed
     os.utime(node.root / "etc/rancher/k3s/config.yaml", (3e9, 3e9))
     assert node.audit()["apiserver/authorizer-rbac"].status is UNKNOWN
@@ -106,6 +108,48 @@ def test_microk8s_is_judged_by_its_arguments_files(node: ControlPlane) -> None:
     assert node.audit()["scheduler/profiling"].status is UNKNOWN
 
 
+DQLITE = "/var/snap/microk8s/current/var/kubernetes/backend"
+
+
+def _dqlite(node: ControlPlane, *flags: str, listen: Sequence[int] = ()) -> dict[str, Finding]:
+    node.run("k8s-dqlite", f"--storage-dir={DQLITE}/", *flags, listen=listen, mounts=NODE,
+             cgroup="0::/system.slice/snap.microk8s.daemon-k8s-dqlite.service\n")  # fmt: skip
+    return node.audit()
+
+
+@pytest.mark.parametrize(
+    ("socket", "folder", "status"),
+    [(0o755, 0o770, PASS), (0o777, 0o770, PASS), (0o755, 0o755, PASS), (0o777, 0o755, FAIL), (None, 0o770, UNKNOWN)],
+)
+def test_who_reaches_the_socket_of_dqlite_decides(
+    node: ControlPlane, socket: int | None, folder: int, status: Status
+) -> None:
+    path = f"{DQLITE}/kine.sock:12379"
+    node.files({f"{DQLITE}/cluster.key": "x", **({path: ""} if socket is not None else {})})
+    if socket is not None:
+        (node.root / path[1:]).chmod(socket)
+    (node.root / DQLITE[1:]).chmod(folder)
+    found = _dqlite(node, f"--listen=unix://{path}")
+    assert found["k8s-dqlite/socket"].status is status
+    assert found["file/dqlite-data"].status is (PASS if folder == 0o770 else FAIL)
+    assert found["etcd/process"].status is NONE
+    assert "k8s-dqlite (pid" in found["etcd/process"].observed
+
+
+def test_dqlite_never_passes_by_what_is_not_known(node: ControlPlane) -> None:
+    found = _dqlite(node)
+    assert (found["k8s-dqlite/socket"].status, found["k8s-dqlite/peers"].status) == (FAIL, UNKNOWN)
+
+
+def test_dqlite_in_the_clear_fails(node: ControlPlane) -> None:
+    assert _dqlite(node, "--enable-tls=false")["k8s-dqlite/peers"].status is FAIL
+
+
+def test_no_other_cluster_has_findings_of_dqlite(node: ControlPlane) -> None:
+    node.run("kube-scheduler", *SCHEDULER)
+    assert not [id_ for id_ in node.audit() if "dqlite" in id_]
+
+
 def test_openshifts_own_format_is_unknown(node: ControlPlane) -> None:
     node.node.add("hyperkube", "hyperkube", "kube-apiserver", "--openshift-config=/etc/c.yaml", cgroup=STATIC_POD)
     found = node.audit()
@@ -127,6 +171,44 @@ def test_a_manifest_that_is_not_what_runs_is_drift(node: ControlPlane) -> None:
     node.run("kube-scheduler", *SCHEDULER)
     assert node.audit()["scheduler/drift"].status is PASS
     node.files({path: json.dumps({"spec": {"containers": [{"command": [*command, "--v=2"]}]}})})
+    assert node.audit()["scheduler/drift"].status is FAIL
+
+
+def _drifted(node: ControlPlane, path: str) -> None:
+    node.files({path: json.dumps({"spec": {"containers": [{"command": ["kube-scheduler", "--v=9"]}]}})})
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "path"),
+    [
+        (("--pod-manifest-path=/srv/pods",), "", "/srv/pods/kube-scheduler.yaml"),
+        (("--pod-manifest-path=pods",), "", "/var/work/pods/kube-scheduler.yaml"),
+        ((), "staticPodPath: /srv/pods", "/srv/pods/kube-scheduler.yml"),
+        ((), "staticPodPath: /srv/one/kube-scheduler.yaml", "/srv/one/kube-scheduler.yaml"),
+        (("--pod-manifest-path=/srv/flag",), "staticPodPath: /srv/file", "/srv/flag/kube-scheduler.yaml"),
+    ],
+)
+def test_manifests_are_where_the_kubelet_reads_them(
+    node: ControlPlane, flags: tuple[str, ...], config: str, path: str
+) -> None:
+    kind = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+    node.files({"/var/k.yaml": f"{kind}{config}\n"})
+    node.node.add("kubelet", "kubelet", "--config=/var/k.yaml", *flags, cwd="/var/work")
+    node.run("kube-scheduler", *SCHEDULER)
+    _drifted(node, "/etc/kubernetes/manifests/kube-scheduler.yaml")  # nothing reads it
+    assert node.audit()["scheduler/drift"].status is PASS
+    _drifted(node, path)
+    found = node.audit()
+    assert found["scheduler/drift"].status is FAIL
+    assert path in found["file/manifest/kube-scheduler"].observed
+    assert "/etc/kubernetes/manifests" not in found["file/manifests"].observed
+
+
+def test_where_manifests_are_is_unknown_without_the_kubelets_configuration(node: ControlPlane) -> None:
+    node.node.add("kubelet", "kubelet", "--config=/gone.yaml")
+    node.run("kube-scheduler", *SCHEDULER)
+    assert node.audit()["scheduler/drift"].status is UNKNOWN
+    _drifted(node, "/etc/kubernetes/manifests/kube-scheduler.yaml")
     assert node.audit()["scheduler/drift"].status is FAIL
 
 

@@ -84,6 +84,13 @@ def test_paths_are_relative_to_the_agents_own_pod(tmp_path: Path, host: Host) ->
     assert Survey(host).read() == Restarts(2, {"ssh.service": ("libssl.so.3",)}, {})
 
 
+def test_services_beside_an_agent_that_docker_started_count(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "proc/1/cgroup").write_text("0::/../../init.scope\n")
+    process(tmp_path, 7, "/../cron.service", OPENSSL)
+    process(tmp_path, 8, f"/../docker-{'1' * 64}.scope/system.slice/cron.service", OPENSSL)
+    assert Survey(host).read().outdated == {"cron.service": ("libssl.so.3",)}
+
+
 def test_what_cannot_be_read_is_named_and_hides_nothing(tmp_path: Path, host: Host) -> None:
     process(tmp_path, 7, "/system.slice/endless.service", OPENSSL * 20_000)
     process(tmp_path, 8, "/system.slice/ssh.service", OPENSSL)
