@@ -6,16 +6,18 @@ Source: kubernetes plugin/pkg/auth/authorizer/rbac and pkg/apis/rbac/v1/evaluati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from agent.sandbox import status_errors
-from agent.sandbox.authn import MASTERS, User
+from agent.sandbox.authn import MASTERS, User, service_account
 from agent.sandbox.catalog import Catalog
 from agent.sandbox.routing import RequestInfo
 from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.store import Store
 
+_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
 _DISCOVERY = ["/healthz", "/livez", "/readyz", "/version", "/version/"]
 _BROWSE = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *_DISCOVERY]
 
@@ -72,14 +74,21 @@ class Authorizer:
     def impersonate(self, user: User, name: str, groups: tuple[str, ...]) -> User:
         """Whom a request is made as: the user itself without a name, else the one named, where that is allowed.
 
+        A service account is in its own groups where none are named.
+        Source: apiserver pkg/endpoints/filters/impersonation.
+
         Raises:
             ApiError: 403.
         """
-        if not name and groups:
-            raise ApiError(500, "InternalError", "requested [] without impersonating a user")
-        for resource, target in [("users", name), *(("groups", group) for group in groups)] if name else []:
-            self.check(user, RequestInfo("impersonate", "", "", "v1", "", resource, target))
-        return User(name, groups) if name else user
+        if not name:
+            if groups:
+                raise ApiError(500, "InternalError", "requested [] without impersonating a user")
+            return user
+        account = _ACCOUNT.fullmatch(name)
+        who = ("serviceaccounts", account[2], account[1]) if account else ("users", name, "")
+        for resource, target, namespace in (who, *(("groups", group, "") for group in groups)):
+            self.check(user, RequestInfo("impersonate", "", "", "v1", namespace, resource, target))
+        return service_account(account[1], account[2]) if account and not groups else User(name, groups)
 
     def check(self, user: User, info: RequestInfo) -> None:
         """Nothing, or the real server's 403.

@@ -334,3 +334,22 @@ def test_the_comments_commands_do_what_they_say() -> None:
     ]
     assert len(linked) == len(alerts())
     assert all(url.startswith("https://wiki.example/node-hardening/runbook.md#") for url in linked)
+
+
+def test_the_commands_at_the_head_of_the_file_work() -> None:
+    """The Prometheus operator gets the same groups, and every alert an address that on-call can open."""
+    head = RULES.read_text().partition("\ngroups:")[0].replace("\n#", "\n")
+    wrapped = re.search(r"^ +\{ printf .*?\}(?= \| kubectl apply)", head, re.MULTILINE | re.DOTALL)
+    published = re.search(r"^ +sed .*runbook_url.*$", head, re.MULTILINE)
+    assert wrapped is not None
+    assert published is not None
+    made, addressed = (yaml.safe_load(_shell(found[0])) for found in (wrapped, published))
+    assert (made["kind"], made["spec"]) == ("PrometheusRule", rules())
+    urls = [rule["annotations"]["runbook_url"] for group in addressed["groups"] for rule in group["rules"]]
+    assert len(urls) == len(alerts())
+    assert {url.partition("#")[0] for url in urls} == {"https://wiki.example/node-hardening/runbook.md"}
+
+
+def _shell(script: str) -> str:
+    command = ["/bin/bash", "-euo", "pipefail", "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -266,10 +266,12 @@ def stood_in(command: Command) -> str:
 
 
 def test_every_other_command_works(cluster: Cluster) -> None:
-    """Each once, on a cluster that has the agent, a lock, a kured and a node that was rebooted."""
+    """Each once, on a cluster that has the agent, a lock, a kured, a pod web-0 and a node that was rebooted."""
     kured = builders.workload("DaemonSet", "kured", namespace="kube-system")
     (cluster.folder / "kured.json").write_text(json.dumps({"apiVersion": "apps/v1", "kind": "DaemonSet", **kured}))
-    for line in ("kubectl apply -f daemonset.yaml", "kubectl create -f /tmp/kured.json"):
+    (cluster.folder / "web-0.json").write_text(json.dumps(builders.pod("web-0", node="node-2")))
+    created = (f"kubectl create -f /tmp/{name}.json" for name in ("kured", "web-0"))
+    for line in ("kubectl apply -f daemonset.yaml", *created):
         cluster.comes_to(line, frozenset({0}))
     cluster.comes_to("kubectl get nodes -l node-hardening.io/hardened=true | grep node-1", frozenset({0}))
     (cluster.folder / "playground/node-1/root/run/reboot-required").touch()

@@ -47,6 +47,11 @@ def test_a_user_and_groups_are_impersonated(api: ApiServer, tmp_path: Path) -> N
     seen = kube.create(review, dict(body))["status"]["userInfo"]
     assert (seen["username"], {"one", "system:masters"} <= set(seen["groups"])) == ("zo\u00eb", True)
     kube.close()
+    robot = Impersonation("system:serviceaccount:default:robot")
+    kube = Kube(find({}, kubeconfig=config, impersonation=robot), node="worker-1")
+    groups = kube.create(review, dict(body))["status"]["userInfo"]["groups"]
+    assert set(groups) == {"system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"}
+    kube.close()
     kube = Kube(find({}, kubeconfig=config, impersonation=Impersonation("ada")), node="worker-1")
     with pytest.raises(Forbidden, match="ada"):
         kube.get(NAMESPACES, "default")

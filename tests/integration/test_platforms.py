@@ -47,6 +47,7 @@ def test_every_example_is_a_row_of_the_page_or_of_the_guide() -> None:
 def test_an_example_renders_and_its_policy_is_valid(path: Path, tmp_path: Path) -> None:
     """In audit mode and enforced; it never denies what its platform runs on."""
     values = yaml.safe_load(path.read_text())
+    assert values.get("audit") is True or path.name not in PAGE, "docs/platforms.md: they begin with `audit: true`"
     helm = Helm(tmp_path)
     audited = policy(helm.objects({**values, "audit": True}), tmp_path)
     assert Mode.ENFORCE not in (audited.modprobe.mode, audited.apparmor.mode, audited.seccomp.mode, audited.reboot.mode)
@@ -78,6 +79,10 @@ def test_what_gitops_shows_renders(tmp_path: Path) -> None:
         if block.kind == "yaml":
             found |= {item["kind"]: item["spec"] for item in yaml.safe_load_all(block.text) if "kind" in item}
     assert set(found) == {"Application", "OCIRepository", "HelmRelease", "Kustomization"}
+    # Where the release's workflow pushes the chart: beside it, under the plain name, is the image.
+    assert '"oci://$REGISTRY/$REGISTRY_ORGANIZATION/charts"' in (ROOT / ".github/workflows/release.yaml").read_text()
+    assert found["OCIRepository"]["url"] == "oci://registry.example/platform/charts/node-hardening-agent"
+    assert found["Application"]["source"]["repoURL"] == "registry.example/platform/charts"
     helm = Helm(tmp_path)
     for values in (found["Application"]["source"]["helm"]["valuesObject"], found["HelmRelease"]["values"]):
         rendered = helm.objects(values)
