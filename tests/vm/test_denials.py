@@ -382,7 +382,7 @@ def test_beside_auditd_both_read_everything_and_a_command_line_is_nowhere(served
     assert [secret for secret in SECRETS for text in shown if secret in text] == []
 
 
-def test_a_kill_in_the_middle_of_a_recording_loses_no_name_of_the_checkpoint(served: Served) -> None:
+def test_a_kill_during_a_recording_loses_no_name_of_the_checkpoint(served: Served) -> None:
     """SIGKILL while the container calls; what it never calls again is still there when the next agent records."""
     calls = f"echo $$ > {SCOPE}/cgroup.procs; exec python3 -I /run/logged.py 100000"
     machine = served.machine

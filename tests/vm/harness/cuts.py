@@ -491,7 +491,7 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
     "checkpoint": (
         Cut(
             "the checkpoint of recordings is not read",
-            ("test_denials.py::test_a_kill_in_the_middle_of_a_recording_loses_no_name_of_the_checkpoint",),
+            ("test_denials.py::test_a_kill_during_a_recording_loses_no_name_of_the_checkpoint",),
             (("denials/recording.py", "        self._load()\n", ""),),
         ),
         Cut(
