@@ -509,6 +509,23 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ),
         ),
     ),
+    "counts": (
+        Cut(
+            "records that came are not counted",
+            ("test_denials.py::test_a_flood_is_received_or_counted_as_lost[default]",),
+            (("denials/observer.py", "self._received += 1", "self._received += 0"),),
+        ),
+        Cut(
+            "records of unknown processes are not counted",
+            ("test_denials.py::test_short_processes_are_attributed[no]",),
+            (("denials/attribution.py", "self.missed += 1", "self.missed += 0"),),
+        ),
+        Cut(
+            "shipped profiles are made visible whatever the policy says",
+            ("test_denials.py::test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible[False]",),
+            (("controls/apparmor/control.py", "audited=self._visible", "audited=True"),),
+        ),
+    ),
     "contained": (
         Cut(
             "commands run in the agent's own namespaces",
