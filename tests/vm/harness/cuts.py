@@ -509,6 +509,23 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ),
         ),
     ),
+    "counts": (
+        Cut(
+            "records that came are not counted",
+            ("test_denials.py::test_a_flood_is_received_or_counted_as_lost[default]",),
+            (("denials/observer.py", "self._received += 1", "self._received += 0"),),
+        ),
+        Cut(
+            "records of unknown processes are not counted",
+            ("test_denials.py::test_short_processes_are_attributed[no]",),
+            (("denials/attribution.py", "self.missed += 1", "self.missed += 0"),),
+        ),
+        Cut(
+            "shipped profiles are made visible whatever the policy says",
+            ("test_denials.py::test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible[False]",),
+            (("controls/apparmor/control.py", "audited=self._visible", "audited=True"),),
+        ),
+    ),
     "contained": (
         Cut(
             "commands run in the agent's own namespaces",
@@ -521,7 +538,13 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
         Cut(
             "kernel settings are not set",
             ("test_in_container.py::test_kernel_settings_are_the_nodes_own",),
-            (("controls/sysctl/__init__.py", "for one in required if self._may_run() else ():", "for one in ():"),),
+            (
+                (
+                    "controls/sysctl/__init__.py",
+                    "for one in required if self._host.can_start_programs else ():",
+                    "for one in ():",
+                ),
+            ),
         ),
         Cut(
             "the changes of AppArmor's profiles are not followed",
