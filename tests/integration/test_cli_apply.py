@@ -65,7 +65,7 @@ def dry(root: Path, name: str) -> list[str]:
     modprobe = tool("modprobe")
     assert modprobe is not None
     argv = [modprobe, "-d", str(root), "-S", RELEASE, "-C", str(root / "etc/modprobe.d"), "-n", "-v", name]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout.splitlines()
 
 
 def loads(printed: list[str], module: str) -> bool:

@@ -48,7 +48,7 @@ def applies() -> Iterator[Applies]:
         yield Applies(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
 
 
 def snapshot(root: Path) -> Files:

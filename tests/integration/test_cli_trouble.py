@@ -42,11 +42,11 @@ def mounted(node: NodeRoot) -> Iterator[Path]:
         pytest.skip("needs root to mount")
     folder = node.at("/etc/modprobe.d")
     argv = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode != 0:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True, timeout=20)
+    subprocess.run(["umount", str(folder)], check=True, timeout=300)
 
 
 def by_id(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
@@ -61,7 +61,7 @@ def apply(node: NodeRoot, config: Path, *more: str) -> subprocess.CompletedProce
 
 def test_a_read_only_etc(node: NodeRoot, quiet: Path, mounted: Path) -> None:
     """Exit 3; the failed change in the document and as a finding; the profiles are installed all the same."""
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True, timeout=20)
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True, timeout=300)
     done = apply(node, quiet)
     assert (done.returncode, done.stderr) == (3, "")
     found = by_id(done)

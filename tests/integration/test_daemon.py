@@ -90,7 +90,7 @@ def test_it_is_ready_when_it_works_and_says_what_is_missing(make: Make) -> None:
     with running(agent):
         eventually(lambda: agent.probe("/healthz") == 200, what="healthz")
         eventually(agent.root.at(DENY_FILE).exists, what="a pass")
-        answer = requests.get(f"http://127.0.0.1:{agent.port}/readyz", timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{agent.port}/readyz", timeout=300)
         assert answer.status_code == 503
         assert "the API server has not been reached yet" in answer.text
         sandbox.back()
@@ -149,7 +149,7 @@ def test_kubectl_describe_shows_the_events(agent: Agent, tmp_path: Path) -> None
     kubeconfig = agent.api.kubeconfig(tmp_path / "admin.kubeconfig")
     told = subprocess.run(
         [needed("kubectl"), "--kubeconfig", str(kubeconfig), "describe", "node", agent.node],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     ).stdout  # fmt: skip
     for word in ("NodeHardened", "node-hardening.io/summary", "node-hardening-agent", "new -> hardened"):
         assert word in told

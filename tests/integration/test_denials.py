@@ -50,7 +50,7 @@ def test_the_node_shows_that_denials_are_not_visible(agent: Agent) -> None:
     """Never just no rows: this machine's records are not of a node that is a tree. Off removes it again."""
     shown = json.loads(str(eventually(lambda: agent.annotation("denials"), what="denials")))
     assert (shown["state"], shown["reason"]) == ("blind", "no-kernel")
-    metrics = requests.get(f"http://127.0.0.1:{agent.port}/metrics", timeout=10).text
+    metrics = requests.get(f"http://127.0.0.1:{agent.port}/metrics", timeout=300).text
     assert "node_hardening_denials_visible 0.0" in metrics
     agent.write_policy(denials={"mode": "off"})
     eventually(lambda: agent.annotation("denials") is None, what="the annotation removed")

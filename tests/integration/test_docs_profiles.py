@@ -29,7 +29,7 @@ def validated(text: str, name: str, tmp_path: Path) -> subprocess.CompletedProce
     """What the command says of a file with that text."""
     (tmp_path / name).write_text(text)
     argv = [sys.executable, "-m", "agent", "validate", str(tmp_path / name)]
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("block", samples("json"), ids=lambda block: block.line)

@@ -127,7 +127,7 @@ def test_the_command_that_frees_a_lock_frees_it() -> None:
             f"{sandbox.url}/apis/coordination.k8s.io/v1/namespaces/node-hardening/leases/{name}",
             data=json.dumps(json.loads(patch)),
             headers={"Authorization": f"Bearer {sandbox.token}", "Content-Type": "application/merge-patch+json"},
-            timeout=10,
+            timeout=300,
         )
         assert answer.status_code == 200
         assert lease_view(answer.json()).holder == ""

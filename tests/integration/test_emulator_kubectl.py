@@ -35,7 +35,7 @@ class Kubectl:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -197,15 +197,15 @@ def test_drain_evicts_what_it_should(cluster: ApiServer, tmp_path: Path) -> None
     sandbox.create("deployments", builders.workload("Deployment", "web", replicas=6, grace_seconds=0))
     sandbox.create("daemonsets", builders.workload("DaemonSet", "logs"))
     sandbox.create("poddisruptionbudgets", builders.budget("web", {"app": "web"}, max_unavailable=2))
-    kubectl("rollout", "status", "deployment/web", "--timeout=20s")
-    kubectl("rollout", "status", "daemonset/logs", "--timeout=20s")
-    done = kubectl.run("drain", "node-1", "--timeout=40s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=200s")
+    kubectl("rollout", "status", "daemonset/logs", "--timeout=200s")
+    done = kubectl.run("drain", "node-1", "--timeout=200s")
     assert "cannot delete DaemonSet-managed Pods" in done.stderr
-    shown = kubectl("drain", "node-1", "--ignore-daemonsets", "--timeout=40s")
+    shown = kubectl("drain", "node-1", "--ignore-daemonsets", "--timeout=200s")
     assert "node/node-1 drained" in shown
     left = kubectl("get", "pods", "--field-selector", "spec.nodeName=node-1", "-o", "name").split()
     assert [name.rpartition("-")[0] for name in left] == ["pod/logs"]
-    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=6", "deployment/web", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=6", "deployment/web", "--timeout=200s")
     homes = kubectl("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}").split()
     assert set(homes) == {"node-2", "node-3"}
 
@@ -217,8 +217,8 @@ def test_drain_waits_for_a_budget_and_says_so(cluster: ApiServer, tmp_path: Path
     assert sandbox is not None
     sandbox.create("replicasets", builders.workload("ReplicaSet", "db", replicas=1))
     sandbox.create("poddisruptionbudgets", builders.budget("db", {"app": "db"}, min_available=1))
-    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=1", "replicaset/db", "--timeout=20s")
-    kubectl("wait", "--for=jsonpath={.status.currentHealthy}=1", "pdb/db", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=1", "replicaset/db", "--timeout=200s")
+    kubectl("wait", "--for=jsonpath={.status.currentHealthy}=1", "pdb/db", "--timeout=200s")
     (pod,) = sandbox.list("pods", "default")
     done = kubectl.run("drain", pod["spec"]["nodeName"], "--timeout=1s")
     assert done.returncode == 1
@@ -233,7 +233,7 @@ def test_deleting_a_namespace_empties_it(cluster: ApiServer, tmp_path: Path) -> 
     assert sandbox is not None
     sandbox.create("namespaces", {"metadata": {"name": "demo"}})
     sandbox.create("deployments", builders.workload("Deployment", "web", namespace="demo", replicas=2))
-    kubectl("rollout", "status", "deployment/web", "-n", "demo", "--timeout=20s")
-    kubectl("delete", "namespace", "demo", "--timeout=20s")
+    kubectl("rollout", "status", "deployment/web", "-n", "demo", "--timeout=200s")
+    kubectl("delete", "namespace", "demo", "--timeout=200s")
     assert sandbox.get("namespaces", "demo") is None
     assert sandbox.list("pods", "demo") == []

@@ -42,7 +42,7 @@ def run(tmp_path: Path, *, mounted: bool) -> list[str]:
     root = tmp_path / "container"
     root.mkdir()
     argv = [*NAMESPACES, "sh", "-c", CONTAINER, "sh", str(root), str(data), sys.executable, "yes" if mounted else ""]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     if "unshare failed" in done.stderr or "permission denied" in done.stderr:
         pytest.skip("no mount namespaces here")
     assert done.returncode == 0, done.stderr

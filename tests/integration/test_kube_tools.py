@@ -74,6 +74,6 @@ def test_what_it_fetched_is_whole() -> None:
     if not FETCHED.is_dir():
         pytest.skip("nothing was fetched on this machine (make test does it where npm is)")
     for name, words in (("kubectl", ("version", "--client")), ("helm", ("version",))):
-        done = subprocess.run([FETCHED / name, *words], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([FETCHED / name, *words], capture_output=True, text=True, timeout=300, check=True)
         assert "v" in done.stdout
         assert program(name) is not None

@@ -147,5 +147,5 @@ def test_ctrl_c_is_its_good_end_and_puts_everything_away(tmp_path: Path) -> None
         assert str(folder / "kubeconfig") in told
         assert (folder / "kubeconfig").is_file()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
     assert not folder.exists()

@@ -370,7 +370,7 @@ def test_an_older_server_knows_people_by_their_kubeconfig(
 
 PROGRAM = Path(sys.executable).parent / "kubectl-node_hardening"
 CTRL_C = b"\x03"
-SLOWEST_SECONDS = 120  # a bound for what never comes; only a failing test waits so long
+SLOWEST_SECONDS = 240  # a bound for what never comes; only a failing test waits so long
 
 
 def at_a_terminal(kubeconfig: Path, line: list[str], keys: bytes) -> tuple[int, str]:
@@ -432,7 +432,7 @@ def test_a_script_without_yes_is_exit_2(
     argv = [str(PROGRAM), "--kubeconfig", str(kubeconfig), "-n", namespace, "skip", node]
     for more, code in (([], 2), (["--yes"], 0)):
         ran = subprocess.run(
-            [*argv, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+            [*argv, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
             env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         )  # fmt: skip
         assert (ran.returncode, "pass --yes to confirm; nothing was changed" in ran.stderr) == (code, code == 2)

@@ -346,7 +346,7 @@ def _environment(kubeconfig: Path) -> dict[str, str]:
 def _kubectl(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [needed("kubectl"), *words],
-        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -374,7 +374,7 @@ def test_kubectl_completes_the_plugins_words(screen: Screen, kubeconfig: Path) -
 def test_the_shells_own_scripts_offer_the_same(screen: Screen, kubeconfig: Path, shell: str) -> None:
     """Each shell reads its script, and bash fills in a word."""
     script = subprocess.run(
-        [PROGRAM, "completion", shell], capture_output=True, text=True, timeout=60, check=True
+        [PROGRAM, "completion", shell], capture_output=True, text=True, timeout=300, check=True
     ).stdout
     assert "kubectl_complete-node_hardening" in script
     if shell != "bash":
@@ -382,7 +382,7 @@ def test_the_shells_own_scripts_offer_the_same(screen: Screen, kubeconfig: Path,
     asked = f"{script}\nCOMP_WORDS=(kubectl-node_hardening why node-); COMP_CWORD=2; _kubectl_node_hardening\n"
     done = subprocess.run(
         ["/bin/bash", "-c", asked + 'echo "${COMPREPLY[@]}"'],
-        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.stdout == "node-1 node-2 node-3\n", done.stderr
 
@@ -466,7 +466,7 @@ def test_a_reader_that_has_seen_enough(screen: Screen, kubeconfig: Path) -> None
     """`| head -1` ends quietly."""
     done = subprocess.run(
         ["/bin/bash", "-c", f"{PROGRAM} status -o json | head -1; echo ${{PIPESTATUS[0]}}"],
-        env=_environment(kubeconfig), capture_output=True, text=True, timeout=60, check=False,
+        env=_environment(kubeconfig), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == "{"

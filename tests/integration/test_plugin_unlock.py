@@ -203,10 +203,10 @@ def test_another_node_takes_a_freed_lock_and_the_old_holder_finishes_without_it(
         return typed.code == 0
 
     site.until(freed, "node-1 counts as silent")
-    site.until(lambda: site.reboots("node-2") == 1 and site.is_well("node-2"), "node-2 rebooted", seconds=90)
+    site.until(lambda: site.reboots("node-2") == 1 and site.is_well("node-2"), "node-2 rebooted")
     site.until(lambda: not site.holder(), "the lock of node-2 released")
     site.machines["node-1"].come_up()
-    site.until(site.all_rebooted, "node-1 came back and is well", seconds=120)
+    site.until(site.all_rebooted, "node-1 came back and is well")
     assert site.history.holders() == ["node-1", "", "node-2", ""]
     assert site.history.reboots_without_lock() == [
         "node-1"

@@ -93,7 +93,7 @@ def test_three_nodes_go_down_one_after_another(either: MakeSite) -> None:
     _web(site, 4)
     site.start()
     site.require()
-    site.until(site.all_rebooted, "three reboots", seconds=120)
+    site.until(site.all_rebooted, "three reboots")
     _assert_orderly(site)
     holders = site.history.holders()
     assert sorted(filter(None, holders)) == names
@@ -404,7 +404,7 @@ def test_agents_that_are_killed_at_random_moments(make: MakeSite) -> None:
         moment = rng.uniform(0.3, 2.5)
         site.until(_after(moment), "the moment")
         victim.crash()
-    site.until(site.all_rebooted, "both reboots", seconds=120)
+    site.until(site.all_rebooted, "both reboots")
     _assert_orderly(site)
     for name in names:
         site.until(lambda: "RebootLockReleased" in site.history.told(name), "the last Event")  # noqa: B023

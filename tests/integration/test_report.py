@@ -141,7 +141,7 @@ def test_metrics_are_what_prometheus_reads(agent: Agent) -> None:
 
     with running(agent):
         eventually(lambda: agent.probe("/readyz") == 200, what="ready")
-        answer = requests.get(f"http://127.0.0.1:{agent.port}/metrics", timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{agent.port}/metrics", timeout=300)
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     families = list(text_string_to_metric_families(answer.text))
     assert len(families) > 15

@@ -18,7 +18,7 @@ from agent.report import http
 from agent.report.http import StatusServer
 
 GOOD = (True, "good")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 240.0
 
 
 @pytest.fixture

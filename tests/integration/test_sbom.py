@@ -96,7 +96,7 @@ def sbom(*words: str | Path, epoch: int = 1_767_225_600) -> str:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/sbom"), *map(str, words)],
         env={"PATH": os.defpath, "SOURCE_DATE_EPOCH": str(epoch)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

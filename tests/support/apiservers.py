@@ -24,7 +24,7 @@ import urllib3
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0
 PATCHES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -173,12 +173,14 @@ def control_plane(assets: Path, folder: Path, *names: str, flags: Sequence[str] 
     certificate is good for these names too. flags: more of kube-apiserver's."""
     certificates = make_certificates(folder, *names)
     signing, public = folder / "sa.key", folder / "sa.pub"
-    subprocess.run(["/usr/bin/openssl", "genrsa", "-out", signing, "2048"], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        ["/usr/bin/openssl", "genrsa", "-out", signing, "2048"], check=True, capture_output=True, timeout=300
+    )
     subprocess.run(
         ["/usr/bin/openssl", "rsa", "-in", signing, "-pubout", "-out", public],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
     (folder / "tokens.csv").write_text('admin-token,admin,admin-uid,"system:masters"\n', encoding="utf-8")
     client, peer, secure = (f"127.0.0.1:{port}" for port in free_ports(3))

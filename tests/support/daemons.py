@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-READY_SECONDS = 60.0
+READY_SECONDS = 240.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -37,7 +37,7 @@ def get(url: str, **query: str) -> requests.Response:
     """A GET that no proxy of the environment sees."""
     with requests.Session() as session:
         session.trust_env = False
-        return session.get(url, params=query, timeout=10)
+        return session.get(url, params=query, timeout=300)
 
 
 @contextmanager

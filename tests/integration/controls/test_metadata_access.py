@@ -58,7 +58,7 @@ server.serve_forever()
 
 
 def run(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True, timeout=20)
+    subprocess.run(argv, check=True, capture_output=True, timeout=300)
 
 
 def remove_cgroup(folder: Path) -> None:
@@ -122,7 +122,7 @@ class Net:
             ["ip", "netns", "exec", f"{self.prefix}node", "nft", "-f", "-"],
             input=script.encode(),
             check=True,
-            timeout=20,
+            timeout=300,
         )
 
     def cloud(self, values: Mapping[str, str]) -> None:

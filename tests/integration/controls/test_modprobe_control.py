@@ -91,7 +91,7 @@ def dry(root: Path, name: str, *, folders: tuple[str, ...] = ("/etc/modprobe.d",
     """What `modprobe -n -v NAME` prints for the tree, word by word as the issue asks for it."""
     chosen = [option for folder in folders for option in ("-C", str(root / folder[1:]))]
     argv = [MODPROBE, "-d", str(root), "-S", RELEASE, *chosen, "-n", "-v", name]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout.splitlines()
 
 
 def loads(printed: list[str], module: str) -> bool:
@@ -609,16 +609,16 @@ def mounted(tree: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount")
     argv = ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=8", "tmpfs", str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode != 0:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
     yield tree
-    subprocess.run(["umount", str(folder)], check=True, timeout=20)
+    subprocess.run(["umount", str(folder)], check=True, timeout=300)
 
 
 def test_a_read_only_folder_is_a_finding(mounted: Path) -> None:
     """No traceback; the modules are open, and the error is the kernel's."""
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted / "etc/modprobe.d")], check=True, timeout=20)
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted / "etc/modprobe.d")], check=True, timeout=300)
     result = base.apply(control(mounted))
     assert [one.outcome for one in result.changes] == [Outcome.FAILED]
     assert os.strerror(errno.EROFS) in result.changes[0].error
@@ -732,5 +732,5 @@ def showconfig(tree: Path) -> list[str]:
     """The configuration that kmod holds for the tree."""
     chosen = [option for folder in FOLDERS for option in ("-C", str(tree / folder[1:]))]
     argv = [MODPROBE, "-d", str(tree), "-S", RELEASE, *chosen, "--showconfig"]
-    text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout
+    text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout
     return [line.rstrip() for line in text.partition("# End of configuration")[0].splitlines() if line]

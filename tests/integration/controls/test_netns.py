@@ -23,5 +23,5 @@ def test_a_namespace_that_may_not_be_entered_is_an_error_and_not_a_refused_conne
     """Without the capability the kernel answers EPERM, which is also what a firewall answers to a connection."""
     argv = [sys.executable, "-c", _ENTER]
     folder = Path(netns.__file__).parents[2]
-    done = subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["ERROR"]

@@ -107,7 +107,7 @@ def theirs(root: Path, verb: str) -> Iterator[tuple[str, ...]]:
     """What modprobe prints of its configuration."""
     chosen = [option for folder in FOLDERS for option in ("-C", str(root / folder[1:]))]
     argv = [MODPROBE, "-d", str(root), "-S", RELEASE, *chosen, "--showconfig"]
-    text = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout.decode(errors="replace")
+    text = subprocess.run(argv, capture_output=True, check=True, timeout=300).stdout.decode(errors="replace")
     for line in text.partition("# End of configuration")[0].split("\n"):
         if line.startswith(f"{verb} "):
             words = line.split()

@@ -40,7 +40,7 @@ def test_enforce_sets_what_runs_and_audit_restores_it() -> None:
     script = f'for f in {folders}; do mkdir -p $f; mount -t tmpfs tmpfs $f; done; exec "$0" -c "$1"'
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-ec", script, sys.executable, _CODE],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_files_are_read_as_the_real_systemd_reads_them(tmp_path: Path) -> None:
     script = f"exe=$0; code=$1; root=$2; shift 2; {mounts} {run}"
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-ec", script, sys.executable, _READER, str(tmp_path), *_KEYS],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -16,5 +16,5 @@ def test_the_command_is_one_that_apt_understands() -> None:
     """Of a package alone, which is quick; with the options that the count uses."""
     argv = (*pending.APT.argv[:-1], "install", "dpkg")
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True, env=environment)
     assert pending.APT.parse(Completed(argv, done.returncode, done.stdout, done.stderr)) >= 0

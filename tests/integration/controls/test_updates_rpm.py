@@ -61,7 +61,7 @@ class Machine:
 
     def command(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": str(self.folder)}
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=check)
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=300, check=check)
 
     def manage(self, package_manager: Pending, *words: str) -> Completed:
         """What the package manager does below the root folder; without words, the very command that counts."""

@@ -24,7 +24,7 @@ from tests.support.agents import eventually
 from tests.support.apiservers import ApiServer
 from tests.support.kube import client_of
 
-SYNC_SECONDS = 20.0
+SYNC_SECONDS = 240.0
 LABELS = {f"key-{number}": "x" * 50 for number in range(1500)}
 
 

@@ -79,5 +79,5 @@ def test_leases_of_a_megabyte_do_not_hide_the_locks(site: Site) -> None:
         site.add(name)
     site.start()
     site.require()
-    site.until(site.all_rebooted, "three reboots", seconds=90)
+    site.until(site.all_rebooted, "three reboots")
     assert site.history.most_cordoned() <= 2

@@ -119,7 +119,6 @@ def test_a_folder_that_changed_since_is_not_copied_and_the_copies_of_before_stay
     assert (site.place(before) / "a").read_text() == "one"
 
 
-@pytest.mark.timeout(20)
 def test_a_fifo_neither_stops_the_agent_nor_is_copied(site: Site) -> None:
     site.mount(a="one")
     before = site.found()
@@ -130,7 +129,6 @@ def test_a_fifo_neither_stops_the_agent_nor_is_copied(site: Site) -> None:
         site.copies.keep(found)
 
 
-@pytest.mark.timeout(20)
 def test_folders_without_an_end_are_read_to_a_limit_and_not_copied(site: Site) -> None:
     site.mount(a="one")
     for name in ("x", "y"):
