@@ -39,7 +39,7 @@ class Restarts:
 
 class Survey:
     """One node's services. A reading has a thread of its own: the kernel makes it wait for the memory of a process that
-    hangs (a dead NFS server's files), and the pass goes on without it."""
+    hangs (a dead NFS server's files), and the pass continues without it."""
 
     def __init__(self, host: Host, *, wait_seconds: float = _WAIT_SECONDS) -> None:
         self._host, self._wait_seconds = host, wait_seconds
