@@ -35,13 +35,8 @@ DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 KUBELET = "/var/lib/kubelet/config.yaml"
 FOREVER = "/var/lib/reboot-required"  # where no reboot takes it away
 EVERY_SECONDS = 5  # a pass; an alert on the age of one is hurried to four of them
-# Two versions of the agent, canaries, another exporter and hours are not to be had here: test_alerts_rules.py has them.
-ELSEWHERE = {
-    "NodeHardeningVersionsDiffer",
-    "NodeHardeningAgentMissing",
-    "NodeHardeningNodeSilent",
-    "NodeHardeningPolicyHeldBack",
-}
+# Two versions of the agent, another exporter and hours are not to be had here: test_alerts_rules.py has them.
+ELSEWHERE = {"NodeHardeningVersionsDiffer", "NodeHardeningAgentMissing", "NodeHardeningNodeSilent"}
 LATER = {"NodeHardeningAgentDown", "NodeHardeningAgentAbsent", "NodeHardeningRebootNotBack"}
 # Whom each has to name, and nobody else; the others name more than one.
 NAMED = {
@@ -97,8 +92,9 @@ class Trouble:
                         labels.setdefault(label, set()).add(value)
 
 
-def _configure(site: Site, name: str, *, modprobe: str = "enforce", **reboot: Any) -> None:
+def _configure(site: Site, name: str, *, modprobe: str = "enforce", canary: str = "", **reboot: Any) -> None:
     policy = {**site.policy_of(name, **reboot), "interval": f"{EVERY_SECONDS}s", "modprobe": {"mode": modprobe}}
+    policy["rollout"] = {"canary": canary}
     site.machines[name].configure(policy)
 
 
@@ -129,7 +125,7 @@ def _bring_trouble(site: Site, other: Site) -> None:
     site.machines["failing"].root.stop_kubelet()
     _configure(site, "loop", sentinel={"file": FOREVER})
     _kubelet(site, "loop", anonymous=True)
-    _configure(site, "waiting", modprobe="audit")
+    _configure(site, "waiting", modprobe="audit", canary="canary=true")
     _configure(site, "vague", sentinel={"file": "/nowhere/reboot-required"})
     other.add("stranded")
     _configure(other, "stranded")
@@ -151,6 +147,7 @@ def _bring_trouble(site: Site, other: Site) -> None:
     site.says("held", "draining")
     site.require("waiting")
     site.says("waiting", "waiting for the lock held by held")
+    _configure(site, "waiting", canary="canary=true")  # no node is one
     site.sandbox.add_fault(Fault(FaultKind.STATUS, agent=r"\(vague\)", code=500))
     site.machines["vague"].crash()  # an agent at rest asks nothing
 
