@@ -35,6 +35,7 @@ _ROOT_ONLY = (0, 0, 0, 0)
 _DELETED = " (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MAX_ANCESTORS = 32
+_MAX_PROCESSES = 32  # whose arguments are kept; a container of a static pod may start any number
 # What runtimes and container managers call the cgroups of containers: `kubepods.slice`, `cri-containerd-ID.scope`,
 # `docker`, `libpod-ID.scope`, containerd's namespaces `k8s.io` and `moby`, systemd-nspawn's `machine.slice`.
 _CONTAINER = re.compile(
@@ -151,6 +152,9 @@ def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program]
             with ProcessEntry(procfs, pid) as entry:
                 if not _is_of_node(host, entry, init):
                     others += 1
+                elif len(found) == _MAX_PROCESSES:
+                    unverified = f"more than {_MAX_PROCESSES} carry such names"
+                    break
                 elif (process := _process(entry, boot)) and process.program in programs:
                     found[pid] = process
                     parents[pid] = entry.parent_and_start()[0]
