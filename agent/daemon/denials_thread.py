@@ -76,17 +76,25 @@ class DenialsThread:
         self.stop()
         if before is not None and thread is not None and not thread.is_alive():
             before.close()
-        self._policy = config.denials
         if config.denials.mode is DenialsMode.OFF:
             self._reporter.show("", "")
             self._reporter.visible(seeing=False)
-            return
+        else:
+            self._start(config.denials)
+        self._policy = config.denials
+
+    def _start(self, policy: Denials) -> None:
         from agent.denials import observer  # noqa: PLC0415 - nodes without it do not pay for it
 
         kernel = self._kernel or (observer.Sources if self._host.can_start_programs else observer.no_kernel)
-        self._observer = observer.Observer(self._host, config.denials, self._reporter, sources=kernel())
-        self._thread = threading.Thread(target=self._supervise, args=(self._observer.run,), name=_PART, daemon=True)
-        self._thread.start()
+        made = observer.Observer(self._host, policy, self._reporter, sources=kernel())
+        thread = threading.Thread(target=self._supervise, args=(made.run,), name=_PART, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            made.close()
+            raise
+        self._observer, self._thread = made, thread
 
     def check(self) -> None:
         """After each pass: verifies that records still arrive, when that is due."""

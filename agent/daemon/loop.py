@@ -68,6 +68,7 @@ class Daemon:
         self._rate = RateLimiter(clock, Config().interval, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._policy = Policy(None)
         self._used: Config | None = None  # what the controls were made of
+        self._taken = self._policy  # the policy that every part has taken; another one while one of them could not
         self._controls: tuple[registry.AnyControl, ...] = ()
         self._fingerprint = ""
         self._applied = ""  # the policy that the last complete pass applied
@@ -143,8 +144,13 @@ class Daemon:
             self._announce(Reason.POLICY_ACCEPTED, "the policy of all nodes is in force on this canary")
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
         self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
-        if config is None or (config, self._policy.places) == (before.config, before.places):
-            return
+        taken = self._taken
+        if config is not None and (config, self._policy.places) != (taken.config, taken.places):
+            self._configure(config, taken.config)
+        self._taken = self._policy
+
+    def _configure(self, config: Config, before: Config | None) -> None:
+        """Gives every part what is in force now; after one that could not take it, again with the next pass."""
         self._rate.interval_seconds = config.interval
         # Kept from pass to pass, and where its section is the same: a control may cache what has not changed.
         used = registry.with_folders(config, self._policy.places)
@@ -152,9 +158,9 @@ class Daemon:
         same = {one.name: one for one in self._controls if one.name in names}
         self._controls = registry.controls_of(used, self._host, self._live, kept=same)
         self._used = used
-        if config == before.config:
+        if config == before:
             return
-        if before.config is not None:
+        if before is not None:
             self._log.info("config_reloaded", path=str(self._store.path))
             self._sink.event(Reason.CONFIG_RELOADED, f"configuration {self._store.path} is in force")
         if self._on_config is not None:
@@ -248,7 +254,7 @@ class Daemon:
             left = self._rate.hold_seconds() if causes else self._rate.until_due_seconds()
             if left <= 0:
                 self._log.debug("loop_wakeup", by=sorted(causes) or ["interval"])
-                if "profiles" in causes or self._watch.problem:
+                if "profiles" in causes or self._watch.problem or self._taken is not self._policy:
                     self._load()
                 return
             changed = self._watch.wait(left)

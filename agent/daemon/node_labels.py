@@ -27,6 +27,7 @@ class NodeLabels:
         self._host = host
         self._log = structlog.get_logger()
         self._known: Mapping[str, str] | None = None
+        self._is_kept = True
 
     @property
     def known(self) -> Mapping[str, str]:
@@ -40,13 +41,18 @@ class NodeLabels:
         meta = node.get("metadata")
         found = meta.get("labels") if isinstance(meta, dict) else None
         labels = _texts(found)
-        if labels == self.known:
-            return False
-        self._known = labels
+        differ = labels != self.known
+        if differ or not self._is_kept:
+            self._known, self._is_kept = labels, self._keep(labels)
+        return differ
+
+    def _keep(self, labels: Mapping[str, str]) -> bool:
+        """Whether the disk took them; else with the next event of the Node."""
         try:
             self._host.write(PATH, json.dumps(labels, sort_keys=True).encode(), mode=0o600)
         except HostError as error:
             self._log.warning("labels_not_kept", path=PATH, error=str(error))
+            return False
         return True
 
     def _read(self) -> dict[str, str]:

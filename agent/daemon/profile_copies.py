@@ -134,6 +134,8 @@ class ProfileCopies:
     def _copy(self, folder: str, name: str) -> None:
         copy = f"{COPIES}/{name}"
         self._remove(copy)
+        if digest(folder) != name:
+            raise HostFileError("copy", folder, "changed meanwhile")
         self._host.write(f"{copy}/{_FOLDER_MARK}", b"")
         for path, content in contents(folder):
             if content is None:

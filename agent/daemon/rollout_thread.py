@@ -89,8 +89,10 @@ class Rollouts:
             step = self._staging.observe(target, self._poll(target, pending[1].canary))
             if step is None or step.take:
                 self._reload()
+            if step is None:
                 return
-            self._show(step)
+            if not step.take:  # else `wake` ends it, once the policy is read; the file may hold nothing valid by now
+                self._show(step)
             wait_seconds = next_poll_seconds(step, pending[1].soak, backoff, self._chance)
 
     def _show(self, step: Step) -> None:

@@ -6,10 +6,9 @@ has no last policy, and takes what there is. The decisions are agent/rollout's.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -68,6 +67,7 @@ class Staging:
         self._is_canary = False
         self._ended = False
         self._kept = ""  # what the state's file holds
+        self._is_accepted_kept = True
 
     @property
     def pending(self) -> tuple[Pending, Rollout] | None:
@@ -124,7 +124,7 @@ class Staging:
             chosen = newest
             if self._pending is None:
                 self._ended = self._ended or (was_pending and self._is_canary)
-                self._accept(newest)
+                self._accepted, self._promoted, self._is_accepted_kept = newest, "", False
             elif before is not None and not decision.runs_pending(self._pending, is_canary=self._is_canary):
                 chosen = before
             self._running = chosen.revision
@@ -171,30 +171,28 @@ class Staging:
                 self._running, self._pending, self._own, is_canary=self._is_canary, uses_canaries=uses,
             ))  # fmt: skip
 
-    def _accept(self, newest: Document) -> None:
-        before, self._accepted, self._promoted = self._accepted, newest, ""
-        with self._surviving(profile_copies.COPIES):
-            self._copies.keep(newest.profiles)
-        if before is None or before.config != newest.config:
-            self._write(LAST_GOOD, newest.text)
-
     def _keep(self) -> None:
+        """Writes what a restart needs; what the disk does not take is tried again after each pass."""
+        accepted = self._accepted
+        if accepted is not None and not self._is_accepted_kept:
+            copied = self._wrote(profile_copies.COPIES, lambda: self._copies.keep(accepted.profiles))
+            self._is_accepted_kept = self._replace(LAST_GOOD, accepted.text) and copied
         text = reports.written(self._pending, self._own)
-        if text != self._kept and (self._pending is not None or self._own != Assessment() or self._kept):
+        is_news = self._pending is not None or self._own != Assessment() or self._kept
+        if text != self._kept and is_news and self._replace(STATE, text):
             self._kept = text
-            self._write(STATE, text)
 
-    def _write(self, path: str, text: str) -> None:
-        with self._surviving(path):  # only a restart needs it
-            self._host.write(path, text.encode(), mode=0o600)
+    def _replace(self, path: str, text: str) -> bool:
+        return self._wrote(path, lambda: self._host.write(path, text.encode(), mode=0o600))
 
-    @contextlib.contextmanager
-    def _surviving(self, path: str) -> Iterator[None]:
-        """Logs that something could not be kept."""
+    def _wrote(self, path: str, write: Callable[[], object]) -> bool:
+        """Whether it succeeded; a failure is logged."""
         try:
-            yield
+            write()
         except (OSError, HostError) as error:
             self._log.warning("policy_state_not_kept", path=path, error=str(error))
+            return False
+        return True
 
     def _load(self) -> None:
         if self._is_loaded:

@@ -96,10 +96,10 @@ class Recorder:
         of the newest record, and the time in epoch seconds. is_last: writes it although nothing new was recorded."""
         if not self._found or (self._is_saved and not is_last):
             return
-        self._is_saved = True
         head = {"v": RECORDING_VERSION, "boot": self._boot, "serial": serial, "at": round(at)}
         try:
             self._host.write(PATH, json.dumps({**head, "recordings": self._rows()}), mode=0o600)
+            self._is_saved = True
         except HostError as error:
             self._log.warning("recordings_not_written", path=PATH, error=str(error))
 

@@ -35,6 +35,7 @@ _ROOT_ONLY = (0, 0, 0, 0)
 _DELETED = " (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MAX_ANCESTORS = 32
+_MAX_PROCESSES = 32  # whose arguments are kept; a container of a static pod may start any number
 # What runtimes and container managers call the cgroups of containers: `kubepods.slice`, `cri-containerd-ID.scope`,
 # `docker`, `libpod-ID.scope`, containerd's namespaces `k8s.io` and `moby`, systemd-nspawn's `machine.slice`.
 _CONTAINER = re.compile(
@@ -123,18 +124,8 @@ class _Init:
 
 def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program] = NODE_PROGRAMS) -> ProcessTable:
     """Every process of the node that runs one of the programs. Raises HostError when none can be listed."""
-    total = others = 0
-    candidates: list[int] = []
-    try:
-        for pid in pids(procfs):
-            budget.spend(Resource.PROCESSES, 1, "/proc")
-            total += 1
-            if _is_candidate(procfs, pid, programs):
-                candidates.append(pid)
-    except OSError as error:
-        raise HostError(f"cannot list /proc: {error.strerror}") from error
-    if not total:
-        raise HostError("no process in /proc: the node's procfs is not mounted below the host root")
+    total, candidates = _candidates(procfs, budget, programs)
+    others = 0
     if not candidates:
         return ProcessTable(total=total)
     try:
@@ -151,6 +142,9 @@ def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program]
             with ProcessEntry(procfs, pid) as entry:
                 if not _is_of_node(host, entry, init):
                     others += 1
+                elif len(found) == _MAX_PROCESSES:
+                    unverified = f"more than {_MAX_PROCESSES} carry such names"
+                    break
                 elif (process := _process(entry, boot)) and process.program in programs:
                     found[pid] = process
                     parents[pid] = entry.parent_and_start()[0]
@@ -159,8 +153,24 @@ def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program]
         except (OSError, ValueError, IndexError, HostError) as error:
             unverified = _reason(error)
     wrappers = {one for pid in found for one in _ancestors(procfs, parents[pid]) if _same(found, one, pid)}
-    kept = [process for pid, process in found.items() if pid not in wrappers]
-    return ProcessTable(tuple(sorted(kept, key=lambda one: one.pid)), total, others, unverified)
+    kept = tuple(found[pid] for pid in sorted(found) if pid not in wrappers)
+    return ProcessTable(kept, total, others, unverified)
+
+
+def _candidates(procfs: str, budget: Budget, programs: frozenset[Program]) -> tuple[int, list[int]]:
+    """How many processes there are, and those that may run one of the programs. Raises HostError."""
+    total, found = 0, list[int]()
+    try:
+        for pid in pids(procfs):
+            budget.spend(Resource.PROCESSES, 1, "/proc")
+            total += 1
+            if _is_candidate(procfs, pid, programs):
+                found.append(pid)
+    except OSError as error:
+        raise HostError(f"cannot list /proc: {error.strerror}") from error
+    if not total:
+        raise HostError("no process in /proc: the node's procfs is not mounted below the host root")
+    return total, found
 
 
 def is_running(procfs: str, process: Process) -> bool:

@@ -15,6 +15,7 @@ from agent.config.groups import Rollout
 
 MOST_CANARIES = 50
 STUCK_SECONDS = 3600.0
+_AHEAD_SECONDS = 300.0  # by which clocks may differ; a report from later than that could postpone the end at every poll
 _BASELINE_LIMIT = 500
 # With one of these the policy was not applied: it is never excused because it was there before.
 NOT_APPLIED = frozenset({"agent/pass", "policy/config"})
@@ -102,7 +103,8 @@ class Observation:
 class Step:
     """What follows. take: the pending policy is accepted. wait_seconds: until the soak time ends; None: it waits.
 
-    waits_for: canaries that are not well. announce: this node is stuck, for an Event.
+    waits_for: canaries that are not well; in the soak time the one that became so last. announce: this node is stuck,
+    for an Event.
     """
 
     pending: Pending
@@ -156,7 +158,7 @@ def decide(pending: Pending, soak_seconds: float, seen: Observation | None, now:
         return Step(replace(pending, phase=Phase.ABORTED))
     names = tuple(sorted(one.name for one in seen.canaries))
     refused = next((one.name for one in seen.canaries if _refuses(one, pending)), pending.refused_by)
-    waits_for = tuple(sorted(one.name for one in seen.canaries if not _is_well(one, pending)))
+    waits_for = tuple(sorted(one.name for one in seen.canaries if not _is_well(one, pending, now)))
     gone = set(pending.seen).difference(names)
     unwell = now if waits_for or gone or not names else min(pending.unwell, now)
     pending = replace(pending, seen=names, refused_by=refused, unwell=unwell)
@@ -165,15 +167,19 @@ def decide(pending: Pending, soak_seconds: float, seen: Observation | None, now:
         else Phase.WAITING if waits_for else None
     )  # fmt: skip
     if held is not None:
-        return _held(pending, held, waits_for, now)
-    times = [pending.since, unwell, *(time for one in seen.canaries for time in (one.since, one.ready_since))]
-    left = max(min(time, now) for time in times) + soak_seconds - now
-    return Step(pending, take=True) if left <= 0 else Step(replace(pending, phase=Phase.SOAKING), wait_seconds=left)
+        return _held(pending, held, waits_for, now - pending.since)
+    begun = {one.name: min(max(one.since, one.ready_since), now) for one in seen.canaries}
+    left = max(pending.since, unwell, *begun.values()) + soak_seconds - now
+    if left <= 0:
+        return Step(pending, take=True)
+    latest = max(begun, key=lambda name: begun[name])
+    step = _held(pending, Phase.SOAKING, (latest,), now - pending.since - soak_seconds)
+    return replace(step, wait_seconds=left)
 
 
-def _held(pending: Pending, phase: Phase, waits_for: tuple[str, ...], now: float) -> Step:
+def _held(pending: Pending, phase: Phase, waits_for: tuple[str, ...], late_seconds: float) -> Step:
     """A canary that failed has sent its Event already."""
-    is_stuck = phase is not Phase.FAILED and now - pending.since >= STUCK_SECONDS and not pending.announced
+    is_stuck = phase is not Phase.FAILED and late_seconds >= STUCK_SECONDS and not pending.announced
     pending = replace(pending, phase=phase, announced=pending.announced or is_stuck)
     return Step(pending, waits_for=waits_for, announce=is_stuck)
 
@@ -182,5 +188,6 @@ def _refuses(canary: Canary, pending: Pending) -> bool:
     return canary.revision == pending.target and canary.verdict is Verdict.FAILED
 
 
-def _is_well(canary: Canary, pending: Pending) -> bool:
-    return canary.revision == pending.target and canary.verdict is Verdict.VERIFIED and canary.ready_since > 0
+def _is_well(canary: Canary, pending: Pending, now: float) -> bool:
+    is_verified = canary.revision == pending.target and canary.verdict is Verdict.VERIFIED
+    return is_verified and 0 < canary.ready_since <= now + _AHEAD_SECONDS >= canary.since

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import posixpath
 import re
 import time
@@ -115,7 +116,7 @@ class CertificatesControl:
             from agent.controls.certificates import live  # noqa: PLC0415 - a worker does without
 
             parts = live.components_of(host, table)
-            named += live.named_by(parts, trouble)
+            named += itertools.islice(live.named_by(parts, trouble), _MAX_FILES + 1)
             served = tuple(live.served_by(host, parts))
         items = tuple(_items(host, named, trouble))
         owners = tuple(sorted({0, *(one.uid for one in named)}))
@@ -256,25 +257,27 @@ def _items(host: Host, named: Sequence[Named], trouble: list[str]) -> Iterator[I
         paths += [path for path in _files(host, folder, trouble) if path.endswith((".conf", ".kubeconfig"))]
     pending = [*(Named(host, path) for path in reversed(paths)), *reversed(named)]
     known: set[tuple[str, int]] = set()
-    while pending:
+    for _ in range(_MAX_FILES):
+        if not pending:
+            return
         one = pending.pop()
         try:
             key = (one.path, one.view.stat(one.path).inode)
             if key in known:
                 continue
-            if len(known) == _MAX_FILES:
-                trouble.append(f"more than {_MAX_FILES} files; the rest was not read")
-                return
             known.add(key)
             content = one.view.read_bytes(one.path, limit_bytes=_FILE_BYTES)
         except HostError as error:
             if one.by or not isinstance(error, HostFileMissing):
                 yield Item(one.path, one.view, problem=f"{error}{f', which {one.by} names' if one.by else ''}")
             continue
-        if one.by:
-            pending += (replace(one, path=path) for path in _referred(one.path, content))
+        if one.by and len(pending) < _MAX_FILES:  # else the limit is reached without them
+            more = itertools.islice(_referred(one.path, content), _MAX_FILES)
+            pending += (replace(one, path=path) for path in more)
         if item := _item(one, content):
             yield item
+    if pending:
+        trouble.append(f"more than {_MAX_FILES} files; the rest was not read")
 
 
 def _referred(path: str, content: bytes) -> Iterator[str]:

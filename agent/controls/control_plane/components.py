@@ -154,17 +154,26 @@ class Component:
 def find(host: Host, processes: Iterable[Process]) -> Iterator[Component]:
     """The components that these processes are."""
     for process in processes:
-        view = _view(host, process)
         match process.program:
-            case Program.ETCD:
-                yield _etcd(host, view, process)
             case Program.KUBELITE:
                 yield from _microk8s(host, process)
             case Program.K3S:
                 yield from _k3s(host, process)
             case program if program in DEFAULTS:
-                words = process.argv[2:] if process.argv[1:2] == (program.value,) else process.argv[1:]
-                yield _process(view, process, program, kubelet_flags.arguments(words))
+                yield _alone(host, process)
+
+
+def _alone(host: Host, process: Process) -> Component:
+    """A process of its own. What it names is never looked for among the node's files in place of its own."""
+    words = process.argv[2:] if process.argv[1:2] == (process.program.value,) else process.argv[1:]
+    try:
+        view = host.view_of(process)
+    except HostError as error:
+        found = _process(host, process, process.program, kubelet_flags.arguments(words))
+        return replace(found, doubt=f"its files cannot be seen: {error}")
+    if process.program is Program.ETCD:
+        return _etcd(host, view, process)
+    return _process(view, process, process.program, kubelet_flags.arguments(words))
 
 
 def _process(view: Host, process: Process, program: Program, words: Iterable[Argument]) -> Component:
@@ -180,15 +189,6 @@ def parse(program: Program, words: Iterable[Argument]) -> Flags:
     """The flags of a component, as pflag reads them."""
     valued = frozenset(name for name in DEFAULTS[program] if kind_of(program, name) is not Kind.BOOLEAN)
     return kubelet_flags.parse(tuple(words), boolean=BOOLEANS, valued=valued)
-
-
-def _view(host: Host, process: Process) -> Host:
-    try:
-        view = host.view_of(process)
-        view.names("/")
-    except HostError:
-        return host
-    return view
 
 
 def newer(view: Host, process: Process, *paths: str) -> str:

@@ -6,6 +6,7 @@ A component may end at any moment: what was read of one that is gone afterwards 
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from agent.controls.kubelet import yaml_tree
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES
+from agent.host.identity import program_named
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
@@ -199,7 +201,8 @@ def _program_version(host: Host, one: Component) -> str:
     try:
         with host.entry_of(one.process) as entry:
             path = entry.executable()
-        if not host.can_start_programs or host.stat(path).inode != one.view.stat(path).inode:
+        own = not one.doubt and program_named(posixpath.basename(path)) is one.program
+        if not own or not host.can_start_programs or host.stat(path).inode != one.view.stat(path).inode:
             return ""
         return host.run((path, "--version"), timeout_seconds=5.0, limit_bytes=4096).check().stdout
     except (OSError, HostError):

@@ -193,7 +193,7 @@ class UpdatesControl:
 
     def _is_stale(self, seen: Observation) -> bool:
         """Whether a count would mean nothing; and zypper loads the lists that it has none of."""
-        return seen.lists is None or self._wall() - seen.lists > _STALE_DAYS * _DAY
+        return seen.lists is None or not -_DAY <= self._wall() - seen.lists <= _STALE_DAYS * _DAY
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -212,6 +212,9 @@ class UpdatesControl:
             return _finding("last-run", Status.UNKNOWN, "no run is recorded", remediation="Wait for the first run.")
         days = (self._wall() - seen.last) / _DAY
         observed = f"{days:.0f} days ago ({format_rfc3339(seen.last)})" if days >= 1 else format_rfc3339(seen.last)
+        if days < -1:
+            step = "Correct the node's clock; the next run is recorded with the right time."
+            return _finding("last-run", Status.UNKNOWN, f"{observed}, which is yet to come", remediation=step)
         if days <= _STALE_DAYS:
             return _finding("last-run", Status.PASS, observed)
         severity = Severity.HIGH if days > 14 else Severity.MEDIUM

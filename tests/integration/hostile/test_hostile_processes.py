@@ -243,6 +243,18 @@ def test_static_pods_are_seen_from_a_pod_with_a_cgroup_namespace_of_its_own(tmp_
     assert [one.pid for one in found.processes] == [30]
 
 
+def test_a_static_pod_that_starts_processes_without_end_is_read_to_a_limit(tmp_path: Path) -> None:
+    """Its containers may name them as they like; the arguments of all of them would fill the agent's memory."""
+    tree = NodeTree(tmp_path / "node")
+    scope = f"kubepods-pod{'0123456789abcdef' * 2}.slice/cri-containerd-{'a' * 64}.scope"
+    words = ["x" * 60_000]
+    for pid in range(100, 400):
+        tree.add("etcd", "etcd", *words, pid=pid, cgroup=f"0::/{scope}\n", mounts=OTHER_MOUNTS)
+    found = Host(tree.root).processes(CONTROL_PLANE_PROGRAMS)
+    assert sum(len(word) for one in found.processes for word in one.argv) < 4 << 20
+    assert "more than" in found.unverified
+
+
 @pytest.mark.parametrize("control_group", ["/system.slice/kubelet.service", "/a/system.slice/kubelet.service", ""])
 def test_systemd_names_a_unit_beside_the_agent_at_its_depth(tmp_path: Path, control_group: str) -> None:
     class Systemd(Host):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import tracemalloc
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -20,6 +21,7 @@ from agent.config import node_sections
 from agent.controls import base
 from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
+from agent.host import _NAMES_LIMIT as NAMES
 from agent.host import Host
 from agent.model import Finding, Severity, Status
 from tests.support.control_planes import ControlPlane
@@ -178,6 +180,34 @@ def test_a_kubeconfig_that_is_named_leads_to_its_files(tmp_path: Path) -> None:
     found = named(tmp_path / "node", "kube-scheduler", "--kubeconfig=/srv/s.conf", files=files)
     assert (found["masters"].status, found["masters"].observed) == (FAIL, "/srv/tls/c.pem")
     assert found["keys"].observed == "/k is 0600"
+
+
+@pytest.mark.parametrize("names", [NAMES + 1, 0])
+def test_a_container_whose_files_are_not_seen_names_none_of_the_node(tmp_path: Path, names: int) -> None:
+    """Its own are unknown then; those of the node below the same path are not read in their place. 0: it has ended."""
+    node, inside = ControlPlane(tmp_path / "node"), tmp_path / "container"
+    link = node.root / f"proc/{node.run('kube-scheduler', '--tls-cert-file=/srv/tls.crt')}/root"
+    link.unlink()
+    link.symlink_to(inside)
+    for number in range(names):
+        inside.mkdir(exist_ok=True)
+        (inside / str(number)).symlink_to("x")
+    found = audit(node.root, {"/srv/tls.crt": certificate(3)})
+    assert found["expiry"].status is UNKNOWN
+    assert "kube-scheduler (pid" in found["expiry"].observed
+
+
+def test_files_that_are_named_without_end_are_looked_for_to_the_limit(tmp_path: Path) -> None:
+    """A container of a static pod says which files these are; those that are not there count, and so do kubeconfigs."""
+    deep = "/" + "/".join(["d" * 250] * 12)
+    files = {f"{deep}/{name}": "clusters\n" + "client-key: x\n" * 9000 for name in ("one", "two")}
+    files[f"{deep}/one"] += f"client-key: {deep}/two\n"
+    tracemalloc.start()
+    found = named(tmp_path / "node", "kube-scheduler", f"--kubeconfig={deep}/one", files=files)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["expiry"].status is UNKNOWN
+    assert most < 8 << 20
 
 
 def test_a_file_that_is_named_and_not_there_is_unknown(tmp_path: Path) -> None:

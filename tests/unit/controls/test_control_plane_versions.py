@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.config import node_sections
+from agent.controls.control_plane import ControlPlaneControl
+from agent.errors import HostError
+from agent.host import Completed, Host
 from agent.model import Status
 from tests.support.control_planes import ControlPlane
+from tests.support.kubelets import plant
 
 PASS, FAIL, UNKNOWN, INFO, NONE = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.INFO, Status.NOT_APPLICABLE
 SERVER, MANAGER, ETCD = "kube-apiserver", "kube-controller-manager", "etcd"
@@ -96,3 +103,30 @@ def test_nothing_to_compare_with_is_unknown(node: ControlPlane) -> None:
     run(node, kube_scheduler="r/kube-scheduler:v1.36.2", etcd="r/etcd:3.6.5-0")
     found = node.audit()
     assert (found["scheduler/skew"].status, found["etcd/skew"].status) == (UNKNOWN, UNKNOWN)
+
+
+class Recorded(Host):
+    """A node whose programs are counted and not run."""
+
+    can_start_programs = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.ran: list[str] = []
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.ran.append(argv[0])
+        raise HostError("not run")
+
+
+@pytest.mark.parametrize(("executable", "runs"), [("/usr/local/bin/etcd", True), ("/usr/sbin/poweroff", False)])
+def test_only_a_program_of_that_name_is_asked_for_its_version(node: ControlPlane, executable: str, runs: bool) -> None:
+    """A process names itself: with another file of the node as its program it would have the agent run that one."""
+    link = node.root / f"proc/{node.run('etcd')}/exe"
+    plant(node.root, {executable: "x"})
+    link.unlink()
+    link.symlink_to(executable)
+    host = Recorded(node.root)
+    control = ControlPlaneControl(node_sections.ControlPlane(probe=False), host)
+    control.observe()
+    assert host.ran == ([executable] if runs else [])

@@ -189,6 +189,12 @@ def test_a_count_that_fails_once_does_not_make_old_updates_new(tmp_path: Path) -
         assert status is {1: Status.INFO, 10: Status.UNKNOWN}.get(day, Status.FAIL)
 
 
+def test_what_lies_ahead_of_the_clock_passes_nothing(tmp_path: Path) -> None:
+    """A clock that was set back: by these times everything would be recent for as long as it was ahead."""
+    found = judged(apt(tmp_path, ran_days=-400, lists_days=-400))
+    assert (found["last-run"].status, found["pending"].status) == (Status.UNKNOWN, Status.UNKNOWN)
+
+
 def test_old_lists_make_a_count_unknown(tmp_path: Path) -> None:
     found = judged(apt(tmp_path, lists_days=4))["pending"]
     assert (found.status, "package lists are from" in found.observed) == (Status.UNKNOWN, True)

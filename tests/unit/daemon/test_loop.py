@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import Config
 from agent.daemon import loop
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.loop import Daemon
@@ -67,3 +68,31 @@ def test_a_changed_policy_is_read_at_the_next_interval(tmp_path: Path, monkeypat
     assert sink.passes == 2
     assert "ConfigReloaded" in sink.events
     assert 200 < Blind.now < 400  # the interval of before, 5m
+
+
+def test_a_policy_that_one_part_could_not_take_is_given_to_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread can be started for a moment: else reboots and denials would follow the policy of before for good."""
+    monkeypatch.setattr(loop, "FolderWatch", Blind)
+    monkeypatch.setattr(loop, "_MANY_PROBLEMS_PAUSE_SECONDS", 0.0)
+    file = tmp_path / "config.yaml"
+    file.write_text(OFF)
+    (tmp_path / "root").mkdir()
+    host, sink, taken, passes = Host(tmp_path / "root"), Sink(file), list[float](), list[int]()
+
+    def on_config(config: Config) -> None:
+        taken.append(config.interval)
+        if len(taken) == 2:
+            raise RuntimeError("can't start new thread")
+
+    def on_pass(failing: int) -> None:
+        passes.append(failing)
+        file.write_text(f"{OFF}interval: 7m\n")
+        if len(passes) == 4:  # the one that failed is reported too
+            daemon.stop()
+
+    store = PolicyStore(file, host, explicit=True)
+    daemon = Daemon(host, "n", store, sink, Metrics(), clock=lambda: Blind.now, on_config=on_config, on_pass=on_pass)
+    daemon.run()
+    assert taken == [300.0, 420.0, 420.0]

@@ -322,6 +322,21 @@ def test_a_disk_that_takes_no_copy_does_not_keep_a_node_from_its_profiles(site: 
     assert site.used() == "old"
 
 
+def test_what_the_disk_did_not_take_is_written_later(site: Site) -> None:
+    """Else a restart begins with what was accepted before it, although the disk has long been well."""
+    folder = site.at(COPIES).parent
+    folder.parent.mkdir(parents=True)
+    folder.write_text("in the way")
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.take_labels(GPU)
+    site.store.load()
+    site.store.staging.judge(failed=["one"], unknown=[])
+    folder.unlink()
+    site.store.staging.judge(failed=["one"], unknown=[])
+    assert not site.store.take_labels(GPU)
+    assert [path for path in (COPIES, LAST_GOOD, STATE, LABELS) if not site.at(path).exists()] == []
+
+
 def test_nodes_with_the_same_profiles_have_the_same_hash_wherever_they_read_them(site: Site) -> None:
     site.write(**site.profile("old"), rollout=ROLLOUT)
     policy = site.store.load()

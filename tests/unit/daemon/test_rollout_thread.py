@@ -161,6 +161,32 @@ def test_a_user_who_decides_during_the_soak_time_waits_ten_minutes_at_most(soak_
         assert 1.0 <= wait <= LONGEST_SECONDS
 
 
+class Waits(threading.Event):
+    """The thread's waits, which take no time; the last one ends it."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._end = end
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        if len(self.seconds) == 8:
+            self._end()
+        return self.is_set()
+
+
+def test_a_policy_that_cannot_be_read_when_its_turn_comes_is_asked_for_ever_more_rarely(site: Site) -> None:
+    """The ConfigMap holds something invalid by then: every node polled within a second, and made a pass each time."""
+    site.canary("verified")
+    site.file.write_text("interval: [")
+    site.end, end = lambda: None, site.end  # type: ignore[method-assign]
+    waits = site.rollouts._wake = Waits(end)
+    site.rollouts.run()
+    assert site.reloads == 7
+    assert waits.seconds[-1] >= 16 * waits.seconds[0]
+
+
 def test_there_is_a_thread_only_while_something_is_held_back(site: Site) -> None:
     """And one alone, however often the policy is read."""
     for _ in range(3):

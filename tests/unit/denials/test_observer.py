@@ -470,6 +470,19 @@ def test_what_was_lost_is_in_the_checkpoint_too(node: Path) -> None:
     assert [row[8] for row in json.loads(Recorder(Host(node)).document())["recordings"]] == [12]
 
 
+def test_a_checkpoint_that_the_disk_did_not_take_is_written_later(node: Path) -> None:
+    """Although no new call comes meanwhile."""
+    path = node / PATH.lstrip("/")
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.write_text("in the way")
+    recorder = Recorder(Host(node))
+    recorder.add(PLACE, Names("shop", "web-0", "nginx"), call(59), 1000.0)
+    recorder.save(7, 1000.0)
+    path.parent.unlink()
+    recorder.save(7, 1300.0)
+    assert path.is_file()
+
+
 @pytest.mark.parametrize(("boot", "serial", "lost"), [("a", 8, 0), ("a", 50, 42), ("b", 50, 0)])
 def test_what_was_made_while_no_agent_read_is_lost(node: Path, boot: str, serial: int, lost: int) -> None:
     """By the kernel's numbers of the same boot, for what still ran; a container that was done before has all of it."""

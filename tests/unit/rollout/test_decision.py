@@ -144,7 +144,19 @@ def test_a_canary_that_is_gone_begins_the_soak_time_again() -> None:
 def test_a_forged_time_neither_shortens_nor_postpones_the_soak_time_forever() -> None:
     """It runs from this node's own first look at the policy at the earliest, and from now at the latest."""
     assert decide(WAITS, 600.0, seen(canary(since=0.0)), 1500.0).wait_seconds == 100.0
-    assert decide(WAITS, 600.0, seen(canary(since=4e9)), 1500.0).wait_seconds == 600.0
+    assert decide(WAITS, 600.0, seen(canary(since=1600.0)), 1500.0).wait_seconds == 600.0
+    for forged in (canary(since=4e9), replace(canary(), ready_since=4e9)):
+        step = decide(WAITS, 600.0, seen(forged), 90_000.0)
+        assert (step.pending.phase, step.waits_for, step.announce) == (Phase.WAITING, (forged.name,), True)
+
+
+def test_a_canary_that_begins_the_soak_time_again_and_again_is_announced_by_name() -> None:
+    pending, announced = WAITS, list[tuple[object, ...]]()
+    for now in range(1000, 9000, 400):
+        step = decide(pending, 600.0, seen(canary(), canary("again", since=now - 1.0)), now)
+        pending = step.pending
+        announced += [(now, *step.waits_for)] if step.announce else []
+    assert announced == [(5400, "again")]
 
 
 # -- the verdict -------------------------------------------------------------------------------------------------------
