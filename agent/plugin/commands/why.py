@@ -66,7 +66,8 @@ def text(context: NodeContext, found: Verdict, session: Session) -> str:
     if found.reboot:
         lines += ["", *(style.paint(line, table.BOLD) for line in style.wrap(_title(context), indent=_INDENT))]
         lines += _list(found.reboot, session)
-    seen = context.denials
+    # What a silent agent saw last says nothing about now; that it is silent is among the reasons.
+    seen = None if context.row.silent_since else context.denials
     if seen is not None and (seen.refused or seen.state is State.BLIND):
         lines += ["", *style.wrap(f"{_denials(seen)}: {command('denials', context.row.name)}")]
     return "\n".join(lines)
@@ -96,7 +97,9 @@ def _list(reasons: Sequence[Advice], session: Session) -> list[str]:
     lines = []
     for number, advice in enumerate(reasons, 1):
         lines += style.wrap(advice.message, lead=f"{number:>2}. ", indent=_INDENT)
-        for step in advice.next:
+        # The same steps for several reasons in a row are below the last of them.
+        repeats = number < len(reasons) and reasons[number].next == advice.next
+        for step in () if repeats else advice.next:
             arrow = " " * _INDENT + style.paint("->", table.FAINT) + " "
             # A command is one line, however long: it is there to be pasted.
             is_command = step.startswith("kubectl ")
