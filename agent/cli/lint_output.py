@@ -24,7 +24,9 @@ def document(result: Result) -> dict[str, object]:
     """The document that `-o json` and `-o yaml` print."""
     return {
         "status": _status(result),
-        "checked": [{"file": one.file, "kind": one.kind} | ({"key": one.key} if one.key else {}) for one in result.checked],
+        "checked": [
+            {"file": one.file, "kind": one.kind} | ({"key": one.key} if one.key else {}) for one in result.checked
+        ],
         "problems": [_document(one) for one in result.problems],
         "warnings": [_document(one) for one in result.warnings],
         "unchecked": result.unchecked,

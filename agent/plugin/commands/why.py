@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
     """The verdict for programs. `code` is stable; `until` is RFC 3339 or absent."""
-    row, seen = context.row, context.denials
+    row, seen = context.row, _seen(context)
     return {
         "node": row.name,
         "well": found.well,
@@ -66,11 +66,15 @@ def text(context: NodeContext, found: Verdict, session: Session) -> str:
     if found.reboot:
         lines += ["", *(style.paint(line, table.BOLD) for line in style.wrap(_title(context), indent=_INDENT))]
         lines += _list(found.reboot, session)
-    # What a silent agent saw last says nothing about now; that it is silent is among the reasons.
-    seen = None if context.row.silent_since else context.denials
+    seen = _seen(context)
     if seen is not None and (seen.refused or seen.state is State.BLIND):
         lines += ["", *style.wrap(f"{_denials(seen)}: {command('denials', context.row.name)}")]
     return "\n".join(lines)
+
+
+def _seen(context: NodeContext) -> NodeDenials | None:
+    """Not what a silent agent saw last: that it is silent is among the reasons."""
+    return None if context.row.silent_since else context.denials
 
 
 def _denials(seen: NodeDenials) -> str:
