@@ -50,7 +50,7 @@ class Reason(StrEnum):
     POLICY_ACCEPTED = (
         "PolicyAccepted",
         Urgency.NORMAL,
-        "The rollout of a policy ended on this canary: the policy in force is the one for all nodes",
+        "The rollout of a policy ended on this canary; other nodes take the policy with their next poll",
     )
     POLICY_ROLLOUT_STUCK = (
         "PolicyRolloutStuck",
