@@ -50,7 +50,7 @@ class Reason(StrEnum):
     POLICY_ACCEPTED = (
         "PolicyAccepted",
         Urgency.NORMAL,
-        "The rollout of a policy ended on this canary: the policy in force is the one for all nodes",
+        "The rollout of a policy ended on this canary; other nodes have the policy or take it with their next poll",
     )
     POLICY_ROLLOUT_STUCK = (
         "PolicyRolloutStuck",

@@ -24,7 +24,9 @@ def document(result: Result) -> dict[str, object]:
     """The document that `-o json` and `-o yaml` print."""
     return {
         "status": _status(result),
-        "checked": [{"file": file, "kind": kind} for file, kind in result.checked],
+        "checked": [
+            {"file": one.file, "kind": one.kind} | ({"key": one.key} if one.key else {}) for one in result.checked
+        ],
         "problems": [_document(one) for one in result.problems],
         "warnings": [_document(one) for one in result.warnings],
         "unchecked": result.unchecked,
@@ -57,9 +59,10 @@ def table(result: Result, style: Style, *, verbose: bool) -> str:
     lines += [style.paint(printable(f"not checked: {reason}"), "33;1") for reason in result.unchecked]
     lines += [style.paint(printable(f"warning: {one}"), "33") for one in result.warnings]
     bad = {problem.file for problem in result.problems}
-    lines += [
-        f"{style.paint('ok', '32')}  {printable(file)}  ({kind})" for file, kind in result.checked if file not in bad
-    ]
+    for file, kind, key in result.checked:
+        if file not in bad:
+            name = f"{file}: {key}" if key else file
+            lines.append(f"{style.paint('ok', '32')}  {printable(name)}  ({kind})")
     for one in result.skipped if verbose else ():
         mark = style.paint("not judged", "33") if one.in_doubt else "skipped"
         lines.append(f"{mark}  {printable(one.file)}  ({printable(one.reason)})")
@@ -73,7 +76,7 @@ def table(result: Result, style: Style, *, verbose: bool) -> str:
 
 
 def _verdict(result: Result, bad: int) -> str:
-    count, files = len(result.problems), len({file for file, _ in result.checked})
+    count, files = len(result.problems), len({one.file for one in result.checked})
     if result.problems:
         first = f"{_count(count, 'problem')} in {bad} of {_count(files, 'file')}"
     elif result.unchecked:
@@ -121,8 +124,8 @@ def junit(result: Result) -> str:
 
 
 def _junit_cases(result: Result) -> Iterator[str]:
-    for file in dict.fromkeys(file for file, _ in result.checked):
-        kinds = ", ".join(dict.fromkeys(kind for name, kind in result.checked if name == file))
+    for file in dict.fromkeys(one.file for one in result.checked):
+        kinds = ", ".join(dict.fromkeys(one.kind for one in result.checked if one.file == file))
         wrong = "\n".join(str(one) for one in result.problems if one.file == file)
         inside = f"<failure message={quoteattr(_xml(wrong))}>{escape(_xml(wrong))}</failure>" if wrong else ""
         yield f"<testcase classname={quoteattr(kinds)} name={quoteattr(_xml(file))}>{inside}</testcase>"

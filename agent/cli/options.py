@@ -37,13 +37,14 @@ def parser(environment: Mapping[str, str], *, daemon: bool = False) -> argparse.
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, about: str, outputs: Iterable[str] = ()) -> argparse.ArgumentParser:
+    def command(name: str, about: str, outputs: Iterable[str] | None = ()) -> argparse.ArgumentParser:
+        # outputs: formats besides the usual; None for a command that is about no node, without the common options.
         return commands.add_parser(
             name,
             help=about,
             description=about[0].upper() + about[1:] + ".",
-            parents=[_common(environment, outputs)],
-            epilog=_EPILOG,
+            parents=[] if outputs is None else [_common(environment, outputs)],
+            epilog=None if outputs is None else _EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -66,7 +67,8 @@ def _others(command: Callable[..., argparse.ArgumentParser]) -> None:
     apply.add_argument("--dry-run", action="store_true", help="stop after the plan; changes nothing")
     validate = command("validate", "lint configuration and profiles, for the CI of a platform team", FORMATS)
     _validate(validate)
-    demo = command("demo", "hardening and rolling reboots on sandboxed nodes: no root, no cluster, about a minute")
+    about = "hardening and rolling reboots on sandboxed nodes: no root, no cluster, about a minute"
+    demo = command("demo", about, None)
     demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="number of nodes (default 3)")
     demo.add_argument("--keep", action="store_true", help="keep the sandbox and print where it is")
     demo.add_argument(

@@ -72,15 +72,23 @@ class Skipped(NamedTuple):
     in_doubt: bool
 
 
+class Checked(NamedTuple):
+    """A text that was linted. key: the ConfigMap's, where the text is one of its values."""
+
+    file: str
+    kind: str
+    key: str = ""
+
+
 @dataclass(slots=True)
 class Result:
-    """What was linted (file and kind) and what is wrong.
+    """What was linted and what is wrong.
 
     policies: each valid one, merged for the labels that were given.
     unchecked: texts of ours that could not be linted, with the reason. warnings: what valid profiles leave open.
     """
 
-    checked: list[tuple[str, str]] = field(default_factory=list)
+    checked: list[Checked] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -222,7 +230,7 @@ class _Linter:
         return kind if claim >= (Claim.POSSIBLE if text.is_named else Claim.CERTAIN) else None
 
     def _lint(self, text: Text, kind: FileType) -> None:
-        self._result.checked.append((text.file, kind.label))
+        self._result.checked.append(Checked(text.file, kind.label, text.name if text.name != text.file else ""))
         try:
             problems = kind.lint(text.content, text.file, self._host)
         except HostError as error:
@@ -245,7 +253,7 @@ class _Linter:
         self._result.policies.append((text.file, shifted))
 
     def _wrong(self, file: str, problems: Sequence[Problem]) -> None:
-        self._result.checked.append((file, "unknown"))
+        self._result.checked.append(Checked(file, "unknown"))
         self._result.problems += problems
 
     def _skip(self, file: str, reason: str, *, in_doubt: bool = False) -> None:

@@ -131,11 +131,10 @@ def _failures(changes: Iterable[Change]) -> tuple[Finding, ...]:
         Finding(
             id=f"{change.control}/{change.action}/{change.target}",
             control=change.control,
-            title=f"{change.action} {change.target}",
+            title=f"Required change: {change.action} {change.target}",
             status=Status.FAIL,
             severity=Severity.HIGH,
             observed=change.error,
-            expected="done",
             source=FAILED_CHANGE,
             remediation="Fix what the error names; the next pass tries again.",
         )

@@ -141,7 +141,8 @@ class Daemon:
         if self._on_pending is not None:
             self._on_pending()
         if self._store.staging.ended():
-            self._announce(Reason.POLICY_ACCEPTED, "the policy of all nodes is in force on this canary")
+            text = "the rollout of the policy ended on this canary; other nodes have it or take it with their next poll"
+            self._announce(Reason.POLICY_ACCEPTED, text)
         self._metrics.config_rejected.set(1 if self._policy.problem else 0)
         self._sink.offer("config", NodeView({CONFIG_PROBLEM: sanitize(self._policy.problem, 1024) or None}))
         taken = self._taken

@@ -232,7 +232,7 @@ def _sentence(some: Sequence[Finding]) -> str:
         parts.append(f"{len(unknown)} unknown ({_label(worst_first(unknown)[0])}{_more(unknown)})")
     parts = parts or [f"{len(checks)}/{len(checks)} passed"]
     if notes:
-        parts.append(f"{len(notes)} info ({_label(worst_first(notes)[0])}{_more(notes)})")
+        parts.append(f"{len(notes)} info, neither passed nor failed ({_label(worst_first(notes)[0])}{_more(notes)})")
     return ", ".join(parts)
 
 

@@ -238,6 +238,13 @@ def test_help_names_the_exit_codes() -> None:
         assert "3  could not do the work" in done.stdout
 
 
+def test_help_of_the_demo_has_what_applies_to_it() -> None:
+    """It is about no node of the user's."""
+    shown = agent("demo", "--help").stdout
+    assert "--nodes" in shown
+    assert [word for word in ("--config", "--host-root", "--output", "exit codes") if word in shown] == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv to be less")
 def test_apply_without_the_right_to_write_ends_with_3(root: Path, quiet: Path) -> None:
     """Each failed change says why, in both forms."""

@@ -139,6 +139,23 @@ def test_an_agent_that_is_silent_has_not_seen_none(still: Sandbox, refused: Stag
     assert (shown.code, "No denial" in shown.out, "does not report any more" in shown.out) == (1, False, True)
 
 
+@pytest.mark.parametrize("name", ["node-1", "node-3"])
+def test_why_says_nothing_of_a_silent_agents_last_denials(still: Sandbox, refused: Staged, name: str) -> None:
+    """Rows and blindness alike; that the agent is silent is the reason."""
+    screen = Screen(still, refused)
+    assert f"kubectl node-hardening denials {name}" in screen.type(f"why {name}").out
+
+    def age(node: dict[str, Any]) -> None:
+        for one in node["status"]["conditions"]:
+            if one["type"] == keys.CONDITION_HARDENED:
+                one["lastHeartbeatTime"] = "2020-01-01T00:00:00Z"
+
+    still.update("nodes", name, age)
+    shown = screen.type(f"why {name}").out
+    assert ("its agent has not reported for" in shown, "denials" in shown) == (True, False), shown
+    assert json.loads(screen.type(f"why {name} -o json").out)["denials"] is None
+
+
 @pytest.mark.parametrize(
     ("operation", "mask", "rule"),
     [

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent import annotations as keys
 from agent.kube import Kube, direct
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import main, parser, run
@@ -101,6 +102,25 @@ def test_status_tells_worst_first_and_its_exit_code(still: Sandbox) -> None:
     drifted.put_on(still)
     rows = Screen(still, drifted).type("status").out.splitlines()[1:4]
     assert [row.split()[0] for row in rows] == ["node-2", "node-3", "node-1"]
+
+
+def test_a_next_step_of_several_findings_is_printed_once(still: Sandbox) -> None:
+    """Below the last of those in a row that have it."""
+    staged = SCENES["non-compliant"]()
+    staged.put_on(still)
+
+    def alike(node: dict[str, Any]) -> None:
+        notes = node["metadata"]["annotations"]
+        found = json.loads(notes[keys.FINDINGS])
+        for one in found:
+            one["remediation"] = "Do this."
+        notes[keys.FINDINGS] = json.dumps(found)
+
+    still.update("nodes", "node-2", alike)
+    for command in ("why", "diff"):
+        shown = Screen(still, staged).type(f"{command} node-2").out
+        assert (shown.count("modprobe/sctp"), shown.count("kubelet/4.2.1")) == (1, 1), shown
+        assert (shown.count("-> Do this."), shown.rstrip().endswith("-> Do this.")) == (1, True), shown
 
 
 def test_status_of_a_stuck_lock_names_holder_and_command(still: Sandbox) -> None:

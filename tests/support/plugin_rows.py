@@ -17,7 +17,7 @@ _WELL = NodeRow(
     compliance=ComplianceStatus.HARDENED, silent_since=0.0, worst=None, failing=0, unknown=0, more=0,
     phase=Phase.IDLE, reason=None,
     required=False, since=0.0, until=0.0, message="", failures=0, drain=None, mode="enforce", is_outdated=False,
-    skip="", requested="", version="0.2.0", policy="p", config_problem="",
+    skip="", requested="", version="0.2.0", policy="p", is_held_back=False, config_problem="",
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from agent.reboot.phases import Phase
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
 from agent.report.node_status import SILENT_SECONDS, ComplianceStatus
+from agent.rollout import reports
 
 PAGE_SIZE = 500
 # From the cordon to the uncordon.
@@ -88,7 +89,7 @@ class NodeRow:
     the lock, when the reboot was first required). phase is None while reboots are off or no agent reports.
     is_outdated: the agent is too old for that annotation: only phase and message are known. required: None when
     unknown. denials: kinds of call that profiles refuse its containers. These, findings, history and labels: empty
-    unless requested.
+    unless requested. is_held_back: a changed policy is known to it and not in force, as a rollout decides.
     """
 
     name: str
@@ -117,6 +118,7 @@ class NodeRow:
     requested: str
     version: str
     policy: str
+    is_held_back: bool
     config_problem: str
     checks: tuple[FindingRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
@@ -191,6 +193,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     notes = node.annotations
     listed, more = findings(notes.get(keys.FINDINGS, ""))
     silent = silent_since(found)
+    rollout = reports.report(found)
     info = values.part(values.part(found, "status"), "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
@@ -210,6 +213,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
         requested=values.text(notes.get(keys.REBOOT_REQUEST)),
         version=sys.intern(values.text(notes.get(keys.VERSION), 80)),
         policy=sys.intern(values.text(notes.get(keys.POLICY), 80)),
+        is_held_back=bool(rollout.target) and rollout.target != rollout.revision,
         config_problem=sys.intern(values.text(notes.get(keys.CONFIG_PROBLEM))),
         checks=checks(notes.get(keys.CHECKS, "")) if keep.checks else (),
         findings=listed if keep.findings else (),

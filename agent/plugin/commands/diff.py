@@ -50,11 +50,12 @@ def _lines(row: NodeRow, style: Style) -> Iterator[str]:
     parts = [f"{number} {word}" for number, word in ((row.failing, "failed"), (row.unknown, "unknown")) if number]
     yield f"--- {row.name}, as reported by its agent ({row.compliance})"
     yield f"+++ policy {row.policy}" + (f": {', '.join(parts)}" if parts else "")
-    for one in row.findings:
+    following = [one.remediation for one in row.findings[1:]] + [""]
+    for one, next_step in zip(row.findings, following, strict=True):
         yield ""
         yield style.paint(f"{one.label}  [{one.severity.value}]", table.BOLD)
         yield from _sides(one, style)
-        if one.remediation:
+        if one.remediation != next_step:  # the same step for several in a row is below the last of them
             lead = " " * _INDENT + style.paint("->", table.FAINT) + " "
             yield from style.wrap(one.remediation, lead=lead, indent=_INDENT + 3)
     if row.more:

@@ -127,7 +127,10 @@ def _fleet(session: Session, config: Config) -> Fleet:
 
 
 def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders: Mapping[str, Any]) -> int:
-    order, held = reports.order(orders, newest), sum(fleet.pending.values()) + fleet.others
+    order = reports.order(orders, newest)
+    # What a user decided is no trouble.
+    kept = fleet.pending[Phase.ABORTED] if order is Order.ABORT else 0
+    held = sum(fleet.pending.values()) + fleet.others - kept
     if session.form.is_document:
         canaries = [
             {"node": values.name(one.name), "revision": one.revision or None, "verdict": one.verdict.value,
@@ -147,7 +150,7 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
     urgent = ", urgent: it does not wait" if config.rollout.urgent else ""
     soak = units.spell_duration(config.rollout.soak)
     session.write(f"policy {newest}: canaries {values.text(str(config.rollout.canary))}, soak {soak}{urgent}")
-    if order is not None:
+    if order is not None and not kept:
         session.write(f"{_DONE[order]} {_signed(orders)}")
     session.write(_canaries(session, fleet, newest) if fleet.canaries else "no node matches rollout.canary")
     for name, number in sorted(fleet.running.items()):
@@ -155,7 +158,9 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
             session.write(f"{count(number, 'node')} on policy {name}{' (this one)' if name == newest else ''}")
     if fleet.silent:
         session.write(f"{count(fleet.silent, 'node')} without a report")
-    for phase, number in sorted(fleet.pending.items()):
+    if kept:
+        session.write(f"kept the last policy on {count(kept, 'node')}: aborted {_signed(orders)}")
+    for phase, number in sorted((fleet.pending - Counter({Phase.ABORTED: kept})).items()):
         session.write(session.style.paint(f"pending on {count(number, 'node')}: {phase.value}", WARN))
     if fleet.others:
         held_back = count(fleet.others, "node holds", "nodes hold")

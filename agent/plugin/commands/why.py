@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 
 def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
     """The verdict for programs. `code` is stable; `until` is RFC 3339 or absent."""
-    row, seen = context.row, context.denials
+    row, seen = context.row, _seen(context)
     return {
         "node": row.name,
         "well": found.well,
@@ -66,10 +66,15 @@ def text(context: NodeContext, found: Verdict, session: Session) -> str:
     if found.reboot:
         lines += ["", *(style.paint(line, table.BOLD) for line in style.wrap(_title(context), indent=_INDENT))]
         lines += _list(found.reboot, session)
-    seen = context.denials
+    seen = _seen(context)
     if seen is not None and (seen.refused or seen.state is State.BLIND):
         lines += ["", *style.wrap(f"{_denials(seen)}: {command('denials', context.row.name)}")]
     return "\n".join(lines)
+
+
+def _seen(context: NodeContext) -> NodeDenials | None:
+    """Not what a silent agent saw last: that it is silent is among the reasons."""
+    return None if context.row.silent_since else context.denials
 
 
 def _denials(seen: NodeDenials) -> str:
@@ -96,7 +101,9 @@ def _list(reasons: Sequence[Advice], session: Session) -> list[str]:
     lines = []
     for number, advice in enumerate(reasons, 1):
         lines += style.wrap(advice.message, lead=f"{number:>2}. ", indent=_INDENT)
-        for step in advice.next:
+        # The same steps for several reasons in a row are below the last of them.
+        repeats = number < len(reasons) and reasons[number].next == advice.next
+        for step in () if repeats else advice.next:
             arrow = " " * _INDENT + style.paint("->", table.FAINT) + " "
             # A command is one line, however long: it is there to be pasted.
             is_command = step.startswith("kubectl ")

@@ -186,8 +186,13 @@ def footer(seen: Fleet, style: Style) -> list[str]:
         lines += _line(f"Reboots paused {seen.pause.sentence or 'until resumed'}", style, table.WARN, step)
     if seen.rules.problem:
         lines += _line(f"Policy: {seen.rules.problem}", style, table.WARN)
+    held = sum(row.is_held_back for row in seen.rows)
+    if held:
+        text = f"Policy: a changed one is held back, {table.count(held, 'node keeps', 'nodes keep')} the last"
+        lines += _line(text, style, step=command("rollout", "status"))
     if audited := _audited(seen.rules):
-        lines += _line(f"Audit mode, which reports and changes nothing: {', '.join(audited)}", style)
+        where = " (by the changed policy, not where the last is kept)" if held else ""
+        lines += _line(f"Audit mode, which reports and changes nothing: {', '.join(audited)}{where}", style)
     if rejected := [row.name for row in seen.rows if row.config_problem]:
         text = f"Policy: rejected by {table.count(len(rejected), 'node')}, last valid configuration in use"
         lines += _line(text, style, table.WARN, command("why", rejected[0]))

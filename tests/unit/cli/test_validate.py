@@ -240,7 +240,7 @@ def test_the_user_may_say_what_a_file_is(tmp_path: Path) -> None:
     """Then nothing else decides."""
     _write(tmp_path, {"notes": "hello\n", "app.yaml": "host: x\n"})
     result = _validate(tmp_path, forced="policy")
-    assert [kind for _, kind in result.checked] == ["configuration"] * 2
+    assert [one.kind for one in result.checked] == ["configuration"] * 2
     assert len(result.problems) == 2
 
 
@@ -271,6 +271,17 @@ def _mixed(tmp_path: Path) -> Result:
     result = _validate(tmp_path)
     result.unchecked.append("z: apparmor_parser: not found\x1b")
     return result
+
+
+def test_a_value_of_a_config_map_has_its_key_in_the_table(tmp_path: Path) -> None:
+    """Several profiles in one manifest are not the same line."""
+    values = {"a.json": SECCOMP, "b.json": SECCOMP}
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "node-hardening-seccomp"}, "data": values}
+    _write(tmp_path, {"m.yaml": json.dumps(manifest), "x.json": SECCOMP})
+    lines = lint_output.table(_validate(tmp_path), Style(), verbose=False).splitlines()
+    names = [line.split()[1:3] for line in lines if line.startswith("ok")]
+    file = f"{tmp_path}/m.yaml:"
+    assert names == [[file, "a.json"], [file, "b.json"], [f"{tmp_path}/x.json", "(seccomp"]]
 
 
 def test_sarif_names_file_line_and_level(tmp_path: Path) -> None:

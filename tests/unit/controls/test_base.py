@@ -113,7 +113,8 @@ def test_a_step_that_fails_does_not_stop_the_ones_after_it() -> None:
         "switches/b": Status.PASS,
         "switches/turn on/a": Status.FAIL,
     }
-    assert done.findings[-1].observed == "a is stuck"
+    failed = done.findings[-1]
+    assert (failed.title, failed.observed, failed.expected) == ("Required change: turn on a", "a is stuck", "")
 
 
 def test_what_cannot_be_observed_is_unknown() -> None:

@@ -211,6 +211,17 @@ def test_missing_agents_are_reported(agents: tuple[int, int] | None, shown: bool
     assert any(line.startswith("Agents: 2/3 ready") for line in fleet.footer(seen, Style())) is shown
 
 
+def test_a_policy_that_is_held_back_is_in_the_footer() -> None:
+    """The audit mode is the ConfigMap's, which such a node does not have yet."""
+    rollout = {"v": 1, "revision": "a" * 12, "target": "b" * 12, "phase": "WaitingForCanaries"}
+    held, tried = (row(rollout=json.dumps(rollout | {"revision": one * 12})) for one in "ab")
+    audits = Policy(loads("modprobe: {mode: audit}", "config.yaml"), "x")
+    footer = "\n".join(fleet.footer(the_fleet(held, tried, rules=audits), Style()))
+    assert "Policy: a changed one is held back, 1 node keeps the last\n  -> kubectl node-hardening rollout" in footer
+    assert "(by the changed policy, not where the last is kept)" in footer
+    assert "held back" not in "\n".join(fleet.footer(the_fleet(tried, rules=audits), Style()))
+
+
 # -- the reboot's status -----------------------------------------------------------------------------------------------
 
 

@@ -205,5 +205,5 @@ def test_information_is_no_pass() -> None:
     """It is counted apart, with the first of it: a gap in a profile is visible without JSON."""
     gap = finding(2, control="seccomp", status=Status.INFO)
     assert node_status.summary(report(finding(1, control="seccomp"), gap)) == (
-        f"seccomp: 1/1 passed, 1 info ({gap.id}: {gap.title})."
+        f"seccomp: 1/1 passed, 1 info, neither passed nor failed ({gap.id}: {gap.title})."
     )
