@@ -21,7 +21,8 @@ from tests.vm.harness import container
 from tests.vm.harness.cluster import UNIT, ClusterOfMachines, cluster, eventually
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import apply, policy
-from tests.vm.test_in_container import MOUNTS
+from tests.vm.test_in_container import CAPABILITIES, MOUNTS
+from tests.vm.test_in_container import contained as agent_in_container
 
 _PYTHON = "/opt/node-hardening/bin/python"
 DENY_WRITE = "k8s-apparmor-example-deny-write"
@@ -294,6 +295,30 @@ def test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visibl
     assert container.run(pods, ["/bin/true"], seccomp=container.as_containerd(installed)).code == 0
     if visible:
         assert said.finding("seccomp/visible")["observed"].startswith("not visible on this runtime: /usr/sbin/runc")
+
+
+PARAMETER = "/sys/module/apparmor/parameters/audit"
+
+
+def test_a_silent_deny_rule_of_any_profile_leaves_a_row_only_while_the_policy_has_noquiet(pods: Machine) -> None:
+    """From the agent's container with its seven capabilities, for profiles that are not the agent's; the node's
+    parameter then has its old value again."""
+    before, phases = pods.get(PARAMETER).strip(), {"before": False, "during": True, "after": False}
+    pods.put("/run/theirs", "".join(f"profile theirs-{when} {{ file, deny /run/denied w, }}\n" for when in phases))
+    pods.sh("apparmor_parser -K -r /run/theirs")
+    values = []
+    with observed(pods) as seen:
+        for when, noquiet in phases.items():
+            policy(pods, apparmor={}, seccomp={}, denials={"noquiet": noquiet})
+            said = agent_in_container(pods, "apply", capabilities=CAPABILITIES)
+            values.append(pods.get(PARAMETER).strip())
+            confined = f"aa-exec -p theirs-{when} -- sh -c 'echo x > /run/denied'"
+            refused = pods.sh(f"echo $$ > {SCOPE}/cgroup.procs; exec {confined}", check=False)
+            assert (refused.code != 0, "Permission denied" in refused.text) == (True, True), refused.text
+            assert ("apparmor/noquiet" in [one["id"] for one in said.document["findings"]]) == noquiet
+    pods.sh("apparmor_parser -R /run/theirs")
+    rows = [(row[1], row[4], row[8]) for row in seen["denials"]["rows"] if row[4].startswith("theirs")]
+    assert (rows, values) == ([("web-0", "theirs-during", "refused")], [before, "noquiet", before])
 
 
 # crun answers so since 1.9; Debian 12's takes the flags and does not know the command.

@@ -487,6 +487,11 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             ("test_denials.py::test_what_seccomp_refuses_is_seen_where_the_runtime_takes_the_flag",),
             (("controls/seccomp/control.py", "with_flags(source) if logged else source", "source"),),
         ),
+        Cut(
+            "the kernel's parameter for silent deny rules is not set",
+            ("test_denials.py::test_a_silent_deny_rule_of_any_profile_leaves_a_row_only_while_the_policy_has_noquiet",),
+            (("controls/apparmor/deny_records.py", "        self._write(NOQUIET)\n", ""),),
+        ),
     ),
     "checkpoint": (
         Cut(
@@ -524,6 +529,11 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             "shipped profiles are made visible whatever the policy says",
             ("test_denials.py::test_a_shell_that_web_service_refuses_is_seen_where_the_policy_has_it_visible[False]",),
             (("controls/apparmor/control.py", "audited=self._visible", "audited=True"),),
+        ),
+        Cut(
+            "the kernel's parameter for silent deny rules does not get its old value again",
+            ("test_denials.py::test_a_silent_deny_rule_of_any_profile_leaves_a_row_only_while_the_policy_has_noquiet",),
+            (("controls/apparmor/deny_records.py", "self._write(seen.before)", "pass"),),
         ),
     ),
     "contained": (
