@@ -107,7 +107,8 @@ def test_a_new_control_is_found_everywhere(tmp_path: Path) -> None:
     assert str(folder) not in registry.profile_folders(Config(lamp=Lamp(mode=choices.Mode.OFF, profiles=str(folder))))
     (tmp_path / "hall.lamp").write_text("dark")
     result = validate([str(tmp_path / "hall.lamp")], host)
-    assert (result.checked, result.problems[0].message) == ([(str(tmp_path / "hall.lamp"), "lamp file")], "it is dark")
+    assert [(one.file, one.kind) for one in result.checked] == [(str(tmp_path / "hall.lamp"), "lamp file")]
+    assert result.problems[0].message == "it is dark"
 
 
 @pytest.mark.usefixtures("lamp")
