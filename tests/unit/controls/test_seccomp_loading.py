@@ -56,15 +56,18 @@ def build(document: dict[str, Any]) -> None:
 
 
 class Builder:
-    """Another process for libseccomp, because 2.5 can take for ever: then it ends, and the next one is started."""
+    """Another process for libseccomp, because 2.5 can take for ever: then it ends, and the next one is started.
+
+    Not forked: it would keep the listening sockets open that other tests of this process close.
+    """
 
     process: BaseProcess | None = None
 
     def loads(self, document: dict[str, Any]) -> bool | None:
         """Whether libseccomp takes it; None when it does not return."""
         if self.process is None or not self.process.is_alive():
-            self.connection, other = FORK.Pipe()
-            self.process = FORK.Process(target=answer, args=(self.connection, other), daemon=True)
+            self.connection, other = SPAWN.Pipe()
+            self.process = SPAWN.Process(target=answer, args=(other,), daemon=True)
             self.process.start()
             other.close()
         self.connection.send(document)
@@ -76,9 +79,8 @@ class Builder:
             return None
 
 
-def answer(parents: Connection, connection: Connection) -> None:
+def answer(connection: Connection) -> None:
     """What the builder's process does until its parent is gone: builds, with a second of processor time for each."""
-    parents.close()
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a handler of Python's would wait for the call to end
     with contextlib.suppress(EOFError):
         while True:
@@ -92,7 +94,7 @@ def answer(parents: Connection, connection: Connection) -> None:
                 connection.send(True)
 
 
-FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")
 loads = Builder().loads
 
 
