@@ -94,7 +94,9 @@ class Coordinator:
         status, sentence = self._status_of(inputs, decision)
         wait, acted, error_text = decision.wait_seconds, decision.action is not None, ""
         try:
-            if decision.action is not None:
+            if self._waits_for_renewal(inputs, decision):
+                acted, wait = False, _STALE_LOCK_SECONDS
+            elif decision.action is not None:
                 wait, error_text = self._act(inputs, decision)
             self._conflicts = self._refusals = 0
         except Conflict as error:
@@ -141,13 +143,16 @@ class Coordinator:
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
+    def _waits_for_renewal(self, inputs: Inputs, decision: Decision) -> bool:
+        """The lock is renewed before a cordon."""
+        is_cordon = isinstance(decision.action, Write) and bool(decision.action.cordon)
+        return is_cordon and (inputs.mine is None or not self._lock.is_fresh(inputs.mine.view.name))
+
     def _act(self, inputs: Inputs, decision: Decision) -> tuple[float, str]:
         """Does the one thing. Returns the wait, and what went wrong. Raises AgentError, Conflict among them."""
         now = inputs.now
         match decision.action:
             case Write() as write:
-                if write.cordon and (inputs.mine is None or not self._lock.is_fresh(inputs.mine.view.name)):
-                    return _STALE_LOCK_SECONDS, ""  # the lock is renewed before the cordon
                 self._write(inputs, write)
                 if write.cordon is not None:
                     return _TAINT_SECONDS, ""
@@ -176,8 +181,6 @@ class Coordinator:
                 self._run_hooks(stage, inputs, again=again)
             case FenceAndReboot(slot, announcement):
                 return self._reboot(inputs, slot, announcement)
-            case _:
-                pass
         return decision.wait_seconds, ""
 
     def _write(self, inputs: Inputs, write: Write) -> None:

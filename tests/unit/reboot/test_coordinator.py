@@ -17,6 +17,7 @@ from agent.errors import HostError
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.interfaces import HookStage, SentinelReading, Tick
+from agent.reboot.lock.lease import Lock
 from agent.reboot.phases import Phase
 from agent.reboot.state import NodeState, Outcome, decode
 from agent.reboot.status import StatusReason as R
@@ -216,6 +217,15 @@ def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> 
     assert not world.leases[LEASE].holder
     assert [_note(world, name).phase for name in world.nodes] == [Phase.IDLE, Phase.IDLE]
     assert [ended.outcome for _, ended in world.books.ended] == [Outcome.ABORTED]
+
+
+def test_a_cordon_that_waits_for_the_lock_to_be_renewed_is_not_shown_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lock, "is_fresh", lambda *_: False)
+    world = _world()
+    world.machines["n0"].want("s")
+    world.pass_time(5.0)
+    assert not world.nodes["n0"].unschedulable
+    assert _tick(world).status.phase is Phase.LOCKED
 
 
 def test_opted_out_waits_and_says_why() -> None:
