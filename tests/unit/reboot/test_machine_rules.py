@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
+import pytest
 from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER, REBOOT_SKIP
@@ -397,6 +399,7 @@ def test_the_looks_reach_the_actions_that_matter() -> None:
     assert {Acquire, FenceAndReboot, Release, Renew, StepDrain, StepHooks, Write} <= reached
 
 
+@pytest.mark.slow
 def test_every_edge_is_reached() -> None:
     """The table has no edge that the machine never takes."""
     reached = set()
