@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
-import pytest
 from hypothesis import strategies as st
 
 from agent.annotations import FIELD_MANAGER, REBOOT_SKIP
