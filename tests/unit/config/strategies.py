@@ -89,6 +89,10 @@ def _consistent(policy: dict[str, Any]) -> dict[str, Any]:
         modprobe["allow"] = [one for one in modprobe["allow"] if one.replace("-", "_") not in denied]
     for number, override in enumerate(policy.get("overrides", ())):
         override |= {"name": f"override-{number}", "nodeSelector": override.get("nodeSelector") or "pool=a"}
+    parts = (policy, *policy.get("overrides", ()))
+    if any(part.get("apparmor", {}).get("mode") == "off" for part in parts):
+        for part in parts:
+            part.get("denials", {}).pop("noquiet", None)
     if "reboot" in policy:
         _consistent_reboot(policy["reboot"])
     for exception in policy.get("exceptions", ()):
