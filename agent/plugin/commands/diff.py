@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator
 
 from agent.errors import UsageError
@@ -50,12 +51,12 @@ def _lines(row: NodeRow, style: Style) -> Iterator[str]:
     parts = [f"{number} {word}" for number, word in ((row.failing, "failed"), (row.unknown, "unknown")) if number]
     yield f"--- {row.name}, as reported by its agent ({row.compliance})"
     yield f"+++ policy {row.policy}" + (f": {', '.join(parts)}" if parts else "")
-    following = [one.remediation for one in row.findings[1:]] + [""]
-    for one, next_step in zip(row.findings, following, strict=True):
+    for one, after in itertools.zip_longest(row.findings, row.findings[1:]):
         yield ""
         yield style.paint(f"{one.label}  [{one.severity.value}]", table.BOLD)
         yield from _sides(one, style)
-        if one.remediation != next_step:  # the same step for several in a row is below the last of them
+        # The same step for several in a row is below the last of them.
+        if one.remediation and (after is None or after.remediation != one.remediation):
             lead = " " * _INDENT + style.paint("->", table.FAINT) + " "
             yield from style.wrap(one.remediation, lead=lead, indent=_INDENT + 3)
     if row.more:
