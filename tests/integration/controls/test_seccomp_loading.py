@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import signal
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,83 +15,20 @@ from agent.controls.seccomp.parser import read
 from agent.controls.seccomp.resolver import Platform, Resolved, resolve
 from agent.errors import ConfigError
 
-seccomp = pytest.importorskip("pyseccomp", reason="libseccomp is not here")
+pytest.importorskip("pyseccomp", reason="libseccomp is not here")
+from tests.support.libseccomp import ALLOW, DENY, KILL, Builder
 
-ALLOW, DENY, KILL = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"
 X86_64, AARCH64 = Platform("x86_64", (6, 1)), Platform("aarch64", (6, 1))
 OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 VALUES = st.sampled_from((0, 1, 2, 3, 1 << 32, (1 << 32) + 1, 2 << 32, 0xFFFFFFFF))
+BUILDER = Builder()
+loads = BUILDER.loads
 
 
-def action_of(rule: dict[str, Any], action: str = "action", number: str = "errnoRet") -> int:
-    found = getattr(seccomp, rule[action].removeprefix("SCMP_ACT_"))
-    return int(found(rule.get(number, 1)) if rule[action] == DENY else found)
-
-
-def build(document: dict[str, Any]) -> None:
-    """libcontainer/seccomp: the architectures, then each rule whose action is not the default. Raises OSError."""
-    default = action_of(document, "defaultAction", "defaultErrnoRet")
-    built = seccomp.SyscallFilter(default)
-    arches = [getattr(seccomp.Arch, one.removeprefix("SCMP_ARCH_")) for one in document.get("architectures", ())]
-    for arch in arches:
-        if not built.exist_arch(arch):
-            built.add_arch(arch)
-    if arches and seccomp.system_arch() not in arches:
-        built.remove_arch(seccomp.Arch.NATIVE)
-    for rule in document["syscalls"]:
-        args = [
-            seccomp.Arg(
-                one["index"], getattr(seccomp, one["op"].removeprefix("SCMP_CMP_")), one["value"],
-                *([one["valueTwo"]] if "valueTwo" in one else []),
-            )
-            for one in rule.get("args", ())
-        ]  # fmt: skip
-        if (action := action_of(rule)) != default:
-            for name in rule["names"]:
-                built.add_rule(action, name, *args)
-
-
-class Builder:
-    """Another process for libseccomp, because 2.5 can take for ever: then it ends, and the next one is started.
-
-    Not forked: it would keep the listening sockets open that other tests of this process close.
-    """
-
-    process: BaseProcess | None = None
-
-    def loads(self, document: dict[str, Any]) -> bool | None:
-        """Whether libseccomp takes it; None when it does not return."""
-        if self.process is None or not self.process.is_alive():
-            self.connection, other = SPAWN.Pipe()
-            self.process = SPAWN.Process(target=answer, args=(other,), daemon=True)
-            self.process.start()
-            other.close()
-        self.connection.send(document)
-        try:
-            return bool(self.connection.recv())
-        except EOFError:
-            self.process.join()
-            assert self.process.exitcode == -signal.SIGPROF, "build() itself failed"
-            return None
-
-
-def answer(connection: Connection) -> None:
-    """What the builder's process does until its parent is gone: builds, with a second of processor time for each."""
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a handler of Python's would wait for the call to end
-    with contextlib.suppress(EOFError):
-        while True:
-            document = connection.recv()
-            signal.setitimer(signal.ITIMER_PROF, 1)
-            try:
-                build(document)
-            except OSError:
-                connection.send(False)
-            else:
-                connection.send(True)
-
-
-SPAWN = multiprocessing.get_context("spawn")
-loads = Builder().loads
+@pytest.fixture(scope="module", autouse=True)
+def _builder() -> Iterator[None]:
+    yield
+    BUILDER.close()
 
 
 def resolved(document: dict[str, Any], platform: Platform = X86_64) -> Resolved:
