@@ -44,7 +44,7 @@ WantedBy=multi-user.target
 """
 
 
-def eventually(look: Callable[[], T], *, what: str, seconds: float = 120.0, every_seconds: float = 0.3) -> T:
+def eventually(look: Callable[[], T], *, what: str, seconds: float = 240.0, every_seconds: float = 0.3) -> T:
     """The first true answer; a translated machine on shared cores is slow, and nothing here measures."""
     return agents.eventually(look, what=what, seconds=seconds, every_seconds=every_seconds)
 

@@ -184,7 +184,7 @@ class Machine:
         """Reads a file there that is no text."""
         return base64.b64decode(self._talk().ask("get", seconds, path=path)["data"])
 
-    def eventually(self, script: str, *, seconds: float = 60.0) -> Done:
+    def eventually(self, script: str, *, seconds: float = 180.0) -> Done:
         """The first time that a line of shell ends with 0; fails with its last words when that never comes."""
         deadline = time.monotonic() + seconds
         while True:
