@@ -45,7 +45,7 @@ def build(document: dict[str, Any]) -> None:
 
 
 class Builder:
-    """Another process for libseccomp, because 2.5 can take for ever: then it ends, and the next one is started.
+    """Another process for libseccomp, because 2.5 may never return: then it ends, and the next one is started.
 
     Not a fork of this one: that would keep the listening sockets open which other tests close.
     """
