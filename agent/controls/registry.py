@@ -31,7 +31,7 @@ class Live:
     """What controls may ask beyond the node's own files and processes; None where they may not.
 
     configz: reads the running kubelet's configuration. allows_anything: whether the API server allows a made-up verb.
-    versions: `gitVersion` of the API server and of this node's kubelet. The two are None when it does not answer.
+    versions: `gitVersion` of the API server and of this node's kubelet. Both give None when it does not answer.
     flags: of the API server at an address and port of this node, as this run of it parsed them; none when unknown.
     """
 

@@ -39,7 +39,7 @@ _SUPER_ADMIN = "/etc/kubernetes/super-admin.conf"
 _MASTERS = "system:masters"
 _CLIENT = "kubelet-client-current.pem"
 _DATA = (b"client-certificate-data", b"certificate-authority-data")
-_EMBEDDED = re.compile(rb'(?:client-certificate|certificate-authority)-data"?:\s*"?([A-Za-z0-9+/=]{1,65536})')
+_EMBEDDED = re.compile(rb'(?:client-certificate|certificate-authority)-data"?:\s*"?([A-Za-z0-9+/=]+)')
 _REFERRED = re.compile(rb'\b(?:client-certificate|client-key|certificate-authority)"?:\s*["\']?([^\s"\',}]{1,4096})')
 _KUBELET_FLAGS = ("kubeconfig", "tls-cert-file", "tls-private-key-file", "client-ca-file")
 _CONTROL_PLANE = (

@@ -24,7 +24,7 @@ _FLAGS = {Program.API_SERVER: "tls-cert-file", Program.ETCD: "cert-file", Progra
 _ENDINGS = ("-file", "certfile", "keyfile", "cafile", "-certificate", "-client-key", "-authority", "kubeconfig")
 _OTHERS = frozenset((
     "audit-policy-file", "token-auth-file", "config-file", "admission-control-config-file", "tracing-config-file",
-    "egress-selector-config-file", "authorization-policy-file", "oidc-ca-file",
+    "egress-selector-config-file", "authorization-policy-file", "oidc-ca-file", "log-file",
 ))  # fmt: skip
 _PAIR = "tls-sni-cert-key"  # certificate,key:names
 

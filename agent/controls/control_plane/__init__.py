@@ -43,7 +43,7 @@ class ControlPlaneControl:
     """Observes and judges; plans nothing.
 
     allows_anything: whether the API server allows a verb that no rule can name. flags: those of the API server at an
-    address and port. Both are None where it is not to be asked.
+    address and port, for one run of it. Each is None where it must not be asked.
     """
 
     name = CONTROL

@@ -110,14 +110,15 @@ def _leaks(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Every rule that a request for such content may meet counts, up to the one that all of them meet."""
     for group, resource in _DATA:
         for rule in rules:
-            if not _reaches(rule, group, resource):
+            if not _reaches(rule, group, resource, by_name=True):
                 continue
             verbs = _texts(rule, "verbs")
             has_body = not verbs or bool(verbs & {"create", "update", "patch", "*"})
             if rule.get("level") == "RequestResponse" or (rule.get("level") == "Request" and has_body):
                 yield f"{resource} are logged with their content ({rule['level']})"
                 break
-            if not any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces")):
+            narrowed = any(rule.get(key) for key in ("users", "userGroups", "verbs", "namespaces"))
+            if not narrowed and _reaches(rule, group, resource):
                 break
 
 
@@ -131,15 +132,18 @@ def _is_dropped(rules: Sequence[Mapping[str, Any]], logging: Sequence[Mapping[st
     return False
 
 
-def _reaches(rule: Mapping[str, Any], group: str, resource: str) -> bool:
-    """Whether a rule takes requests to that resource, of some users at least."""
+def _reaches(rule: Mapping[str, Any], group: str, resource: str, *, by_name: bool = False) -> bool:
+    """Whether a rule takes requests to that resource, of some users at least. by_name: one for single objects too.
+
+    `secrets/*` are the secrets themselves too; a group has no wildcard: pkg/audit/policy/checker.go of the API server.
+    """
     where = "resources of a rule"
     given = [mapping(one, where) for one in sequence(rule.get("resources"), where)]
     if not given:
         return not rule.get("nonResourceURLs")
     base, _, below = resource.partition("/")
-    names_of_it = {"*", resource, *((f"{base}/*", f"*/{below}") if below else ())}
-    matching = [one for one in given if one.get("group", "") in (group, "*") and not one.get("resourceNames")]
+    names_of_it = {"*", resource, f"{base}/*", f"*/{below}"}
+    matching = [one for one in given if (one.get("group") or "") == group and (by_name or not one.get("resourceNames"))]
     return any(not names or names & names_of_it for names in (_texts(one, "resources") for one in matching))
 
 

@@ -91,10 +91,11 @@ def _drift(facts: Facts) -> CheckResult:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
     if facts.all.static_pods.problem and not (manifest or one.embedded or one.process.unit):
-        why = f"where its manifest is is unknown: {facts.all.static_pods.problem}"
+        why = f"the folder of its manifest is unknown: {facts.all.static_pods.problem}"
         return CheckResult(Status.UNKNOWN, why, one.called, "Fix the cause; the next pass checks again.")
-    if newer := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
-        return CheckResult(Status.UNKNOWN, newer, one.called, f"Restart {one.program.value}.")
+    if why := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
+        step = f"Restart {one.program.value} where a file changed; else fix the cause. The next pass checks again."
+        return CheckResult(Status.UNKNOWN, why, one.called, step)
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)
 
 

@@ -174,6 +174,12 @@ def test_what_a_process_names_counts_wherever_it_is(tmp_path: Path, program: str
     assert named(tmp_path / "none", program, "--v=2", files=files)["expiry"].status is NONE
 
 
+def test_a_log_is_no_certificate(tmp_path: Path) -> None:
+    path = "/var/log/one.log"
+    found = named(tmp_path / "node", "kube-scheduler", f"--log-file={path}", files={path: "x" * 200_000})
+    assert found["expiry"].status is NONE
+
+
 def test_a_kubeconfig_that_is_named_leads_to_its_files(tmp_path: Path) -> None:
     text = "apiVersion: v1\nclusters: []\nusers: [{name: u, user: {client-certificate: tls/c.pem, client-key: /k}}]\n"
     files = {"/srv/s.conf": text, "/srv/tls/c.pem": certificate(300, group="system:masters"), "/k": private()}
@@ -242,6 +248,12 @@ def test_every_certificate_of_a_kubeconfig_counts(tmp_path: Path) -> None:
     folded = "client-certificate-data: >-\n  AAAA\n"
     found = audit(tmp_path / "other", {"/etc/kubernetes/a.conf": kubeconfig(certificate(365)) + folded})
     assert (found["masters"].status, found["expiry"].status) == (UNKNOWN, UNKNOWN)
+
+
+def test_the_last_of_many_authorities_in_a_kubeconfig_counts(tmp_path: Path) -> None:
+    bundle = certificate(3650) * 150 + certificate(3)
+    text = kubeconfig(bundle).replace("client-certificate-data", "certificate-authority-data")
+    assert audit(tmp_path, {"/etc/kubernetes/a.conf": text})["expiry"].status is FAIL
 
 
 def test_super_admin_without_a_certificate_inside_is_still_there(tmp_path: Path) -> None:

@@ -179,6 +179,17 @@ CASES: Mapping[str, tuple[Callable[[ControlPlane], None], Mapping[str, Status]]]
     "secrets are logged before the rule that protects them": (
         _server(*_AUDIT, policy=_rules("{level: RequestResponse, verbs: [create, update]}", _SECRETS)),
         {"apiserver/audit-policy": FAIL}),
+    "secrets are logged by a rule for their subresources": (
+        _server(*_AUDIT, policy=_rules("{level: Request, resources: [{group: '', resources: ['secrets/*']}]}")),
+        {"apiserver/audit-policy": FAIL}),
+    "one secret is logged by its name": (
+        _server(*_AUDIT, policy=_rules(
+            "{level: Request, resources: [{group: '', resources: [secrets], resourceNames: [one]}]}", _SECRETS)),
+        {"apiserver/audit-policy": FAIL}),
+    "secrets are protected by a rule for no group": (
+        _server(*_AUDIT, policy=_rules(
+            "{level: Metadata, resources: [{group: '*'}]}", "{level: Request, resources: [{group: ''}]}")),
+        {"apiserver/audit-policy": FAIL}),
     "a rule for what has no content comes before": (
         _server(*_AUDIT, policy=_rules("{level: Request, verbs: [get, list]}", _SECRETS)),
         {"apiserver/audit-policy": PASS}),
