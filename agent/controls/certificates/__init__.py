@@ -89,7 +89,7 @@ class Observation:
     items: tuple[Item, ...]
     trouble: tuple[str, ...]
     served: tuple[Served, ...] = ()
-    super_admin: bool = False
+    super_admin: bool | None = False
     owners: tuple[int, ...] = (0,)
 
 
@@ -120,7 +120,7 @@ class CertificatesControl:
             served = tuple(live.served_by(host, parts))
         items = tuple(_items(host, named, trouble))
         owners = tuple(sorted({0, *(one.uid for one in named)}))
-        return Observation(items, tuple(trouble), served, host.is_file(_SUPER_ADMIN), owners)
+        return Observation(items, tuple(trouble), served, _super_admin_file(host), owners)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         if not seen.items and not seen.trouble:
@@ -185,8 +185,21 @@ def _masters(seen: Observation, now: float) -> Finding:
     return row.finding(CheckResult(Status.PASS, "none", "files"))
 
 
+def _super_admin_file(host: Host) -> bool | None:
+    """Whether it is there; None where that cannot be read."""
+    try:
+        return host.stat(_SUPER_ADMIN).kind == "file"
+    except HostFileMissing:
+        return False
+    except HostError:
+        return None
+
+
 def _super_admin(seen: Observation) -> Finding:
     row = _row("super-admin", Severity.HIGH, "super-admin.conf is not kept on the node", "not there")
+    if seen.super_admin is None:
+        step = f"Make {_SUPER_ADMIN} readable for the agent, or remove it."
+        return row.finding(CheckResult(Status.UNKNOWN, "whether it is there cannot be read", _SUPER_ADMIN, step))
     if seen.super_admin:
         step = f"Move {_SUPER_ADMIN} to a safe place; `kubeadm init phase kubeconfig super-admin` makes another."
         return row.finding(CheckResult(Status.FAIL, f"{_SUPER_ADMIN} is there: it passes every authorization",

@@ -268,3 +268,9 @@ def test_an_organization_in_utf_16_is_read(tmp_path: Path) -> None:
     made = built.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=99)).sign(key(), hashes.SHA256())
     pem = made.public_bytes(serialization.Encoding.PEM).decode()
     assert audit(tmp_path, {f"{PKI}/x.crt": pem})["masters"].status is FAIL
+
+
+def test_super_admin_that_cannot_be_looked_up_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "etc/kubernetes").mkdir(parents=True)
+    (tmp_path / "etc/kubernetes/super-admin.conf").symlink_to("super-admin.conf")
+    assert audit(tmp_path, {f"{PKI}/ca.crt": certificate(365)})["super-admin"].status is UNKNOWN
