@@ -22,7 +22,7 @@ from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
 from agent.text import format_rfc3339
 from tests.support.agents import NAMESPACE
-from tests.support.sites import Site, one_site, pod_on
+from tests.support.sites import LONGER, Site, one_site, pod_on
 
 MakeSite = Callable[..., Site]
 TAINT = "example.com/reboot-soon"
@@ -176,7 +176,7 @@ def test_a_hook_that_runs_outlives_changes_of_other_keys(either: MakeSite, tmp_p
     mark, go, receiver = tmp_path / "mark", tmp_path / "go", tmp_path / "url"
     receiver.write_text("http://127.0.0.1:9/x")
     script = f"echo begin >> {mark}; until [ -e {go} ]; do sleep 0.1; done; echo end >> {mark}"
-    hooks = {"preDrain": [{"command": ["/bin/sh", "-c", script], "timeout": "50s"}]}
+    hooks = {"preDrain": [{"command": ["/bin/sh", "-c", script], "timeout": LONGER}]}
     site = either(hooks=hooks)
     machine = site.add("node-1")
     site.start()
@@ -263,7 +263,7 @@ def test_what_the_drain_itself_causes_does_not_hold_the_reboot(
     """An alert about the cordoned node, or a Prometheus that ran on it and is away now: one drain, one reboot."""
     seen: list[Site] = []
     with _prometheus(lambda: _while_cordoned(seen, during)) as url:
-        site = make(drain={"timeout": "20s"}, retryAfter="5s", blockers={"prometheus": {"url": url, "timeout": "2s"}})
+        site = make(drain={"timeout": LONGER}, retryAfter="5s", blockers={"prometheus": {"url": url, "timeout": "2s"}})
         seen.append(site)
         site.add("node-1")
         site.sandbox.create("pods", pod_on("node-1", "web"))
@@ -320,7 +320,7 @@ def test_a_fleets_concurrency_does_not_apply_to_the_control_plane(make: MakeSite
 
 def test_a_slot_that_could_not_be_released_is_not_acquired(make: MakeSite) -> None:
     """daemonset.yaml's Role names slot 0 alone: a policy with two slots cordons nothing by the second."""
-    site = make(concurrency=2, maxUnavailable="2", drain={"timeout": "15s"})
+    site = make(concurrency=2, maxUnavailable="2", drain={"timeout": LONGER})
     for name in ("node-1", "node-2"):
         site.add(name)
         site.sandbox.create("pods", pod_on(name, f"web-{name}"))

@@ -15,7 +15,7 @@ import pytest
 
 from agent.sandbox import builders
 from agent.sandbox.faults import Fault, FaultKind
-from tests.support.sites import Site, emulated, kured_lock, pod_on
+from tests.support.sites import LONGER, Site, emulated, kured_lock, pod_on
 
 MakeSite = Callable[..., Site]
 WEBHOOK = 'admission webhook "virt-launcher-eviction-interceptor.kubevirt.io" denied the request: Eviction triggered'
@@ -36,7 +36,7 @@ def _reason_is(site: Site, reason: str) -> None:
 
 def test_a_webhook_that_answers_429_delays_its_own_pod_alone(make: MakeSite) -> None:
     """KubeVirt migrates the machine away and refuses until then: asked seldom, in its own words, others go on."""
-    site = make(drain={"timeout": "30s"})
+    site = make(drain={"timeout": LONGER})
     site.add("node-1")
     for name in ("virt-launcher", "web-0", "web-1"):
         site.sandbox.create("pods", pod_on("node-1", name))
@@ -49,17 +49,15 @@ def test_a_webhook_that_answers_429_delays_its_own_pod_alone(make: MakeSite) -> 
     site.until(lambda: len(site.sandbox.list("pods")) == 1, "the other pods gone")
     site.until(lambda: WEBHOOK in "".join(site.history.messages("node-1", "DrainBlocked")), "DrainBlocked")
     site.says("node-1", "denied the request")
-    began = time.monotonic()
     site.sandbox.delete("pods", "virt-launcher")  # it has migrated
-    site.until(site.all_rebooted, "the reboot")
-    assert time.monotonic() - began < 30
+    site.until(site.all_rebooted, "the reboot, long before the timeout")
     assert site.evictions().count(("default", "virt-launcher")) <= 3
 
 
 @pytest.mark.parametrize("on_timeout", ["abort", "delete"])
 def test_a_workload_that_returns_to_the_cordoned_node_is_no_obstacle(make: MakeSite, on_timeout: str) -> None:
     """Its owner sets nodeName: evicted twice at most, then left running as a DaemonSet's, long before the timeout."""
-    site = make(drain={"timeout": "40s", "onTimeout": on_timeout})
+    site = make(drain={"timeout": LONGER, "onTimeout": on_timeout})
     site.add("node-1")
     pinned = builders.workload("ReplicaSet", "instance-manager", replicas=1, grace_seconds=1)
     pinned["spec"]["template"]["spec"]["nodeName"] = "node-1"
@@ -74,7 +72,7 @@ def test_a_workload_that_returns_to_the_cordoned_node_is_no_obstacle(make: MakeS
 
 def test_others_are_tried_while_a_pod_returns(make: MakeSite) -> None:
     """Their budget opens in the middle of the drain."""
-    site = make(drain={"timeout": "60s"})
+    site = make(drain={"timeout": LONGER})
     site.add("node-1")
     pinned = builders.workload("ReplicaSet", "pinned", replicas=1, grace_seconds=1)
     pinned["spec"]["template"]["spec"]["nodeName"] = "node-1"
@@ -158,9 +156,9 @@ def test_the_sentinel_settles_before_the_lock_is_requested(make: MakeSite) -> No
     began = time.monotonic()
     site.require()
     site.says("node-1", "has to stay unchanged for 3s")
-    assert (site.is_cordoned("node-1"), site.holder()) == (False, "")
-    site.until(lambda: machine.reboots, "the reboot")
+    site.until(lambda: site.is_cordoned("node-1") or site.holder(), "the lock")
     assert time.monotonic() - began > 3.0
+    site.until(lambda: machine.reboots, "the reboot")
 
 
 def test_windows_and_virtual_nodes_do_not_hold_the_pool(make: MakeSite) -> None:

@@ -45,6 +45,7 @@ CYCLE = (
     "RebootLockReleased",
 )
 LONG = 240.0  # a bound for what should come; only a failing test waits so long
+LONGER = "10m"  # a timeout of the policy that no test which passes reaches, however busy the machine
 _FOLLOWED = {"nodes": "/api/v1/nodes", "events": "/api/v1/events", "leases": LEASES}
 
 
