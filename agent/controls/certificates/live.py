@@ -18,8 +18,6 @@ from agent.host.budget import CERTIFICATE_BYTES
 _PROBES_SECONDS = 5.0
 _FLAGS = {Program.API_SERVER: "tls-cert-file", Program.ETCD: "cert-file", Program.CONTROLLER_MANAGER: "tls-cert-file",
           Program.SCHEDULER: "tls-cert-file"}  # fmt: skip
-
-
 # How flags end that name certificates, keys and kubeconfigs; what a file holds decides.
 _ENDINGS = ("-file", "certfile", "keyfile", "cafile", "-certificate", "-client-key", "-authority", "kubeconfig")
 _OTHERS = frozenset((
@@ -58,8 +56,8 @@ def served_by(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
 
 def _served(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
     for one in parts:
-        path = "" if one.embedded else one.path(_FLAGS[one.program])
-        if not path:
+        flag = "" if one.embedded else _FLAGS.get(one.program, "")
+        if not flag or not (path := one.path(flag)):
             continue
         try:
             with host.entry_of(one.process) as entry:

@@ -22,7 +22,8 @@ from agent.controls import base
 from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
 from agent.host import _NAMES_LIMIT as NAMES
-from agent.host import Host
+from agent.host import Host, Program
+from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Severity, Status
 from tests.support.control_planes import ControlPlane
 from tests.support.kubelets import plant
@@ -201,6 +202,14 @@ def test_a_container_whose_files_are_not_seen_names_none_of_the_node(tmp_path: P
     found = audit(node.root, {"/srv/tls.crt": certificate(3)})
     assert found["expiry"].status is UNKNOWN
     assert "kube-scheduler (pid" in found["expiry"].observed
+
+
+@pytest.mark.parametrize("program", sorted(CONTROL_PLANE_PROGRAMS - {Program.KUBELITE}))
+def test_no_part_of_a_control_plane_ends_the_pass(tmp_path: Path, program: Program) -> None:
+    """k8s-dqlite serves no certificate that a flag of its own names."""
+    node = ControlPlane(tmp_path)
+    node.run(program, cgroup="0::/system.slice/own.service\n", mounts="mnt:[4026531841]")
+    assert audit(tmp_path, {f"{PKI}/ca.crt": certificate(3650)})["expiry"].status is PASS
 
 
 def test_files_that_are_named_without_end_are_looked_for_to_the_limit(tmp_path: Path) -> None:
