@@ -86,7 +86,7 @@ def settings(root: Path, args: Iterable[str], cwd: str = "/") -> dict[str, Findi
     """The findings of the settings' checks for a kubelet with these arguments, by id."""
     told = effective.read(Host(root), kubelet_flags.parse(kubelet_flags.arguments(args)), cwd)
     facts = Facts(told, "the kubelet's command line")
-    return {check.id: check.finding(check.judge(facts)) for check in CHECKS}
+    return {check.id: check.finding(check.result(facts)) for check in CHECKS}
 
 
 QUIET = StagedProber(ProbeResult(401), ProbeResult(refused=True))

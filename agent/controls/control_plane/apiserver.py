@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from agent.controls.control_plane import documents
 from agent.controls.control_plane.check import Check, Facts, Judge, Line, Unknown, flag, is_set, noted, shown, table
-from agent.controls.control_plane.observe import OLD_TLS, WEAK_TLS
+from agent.controls.control_plane.observe import OLD_TLS
 from agent.controls.kubelet.check import CheckResult
-from agent.controls.kubelet.checks import STRONG_CIPHERS
+from agent.controls.kubelet.checks import STRONG_CIPHERS, WEAK_TLS
 from agent.host import Program
 from agent.model import Severity, Status
 

@@ -20,6 +20,7 @@ from agent.controls.control_plane import StaticPods, components, probe
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
+from agent.controls.kubelet.checks import WEAK_TLS
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES
@@ -31,7 +32,6 @@ AllowsAnything = Callable[[], bool | None]
 ReadFlags = Callable[[str, int, str], Mapping[str, str]]
 
 OLD_TLS = "TLS 1.1"
-WEAK_TLS = ("VersionTLS10", "VersionTLS11")
 _PROBES_SECONDS = 10.0  # for all ports of a pass
 _RELEASE = re.compile(r"(?<![\d.])\d\.\d{1,3}\.\d{1,3}[^\s@]{0,80}")
 _PATHS: Mapping[Program, tuple[str, ...]] = {

@@ -85,7 +85,7 @@ class KubeletControl:
 
 
 def _judge(one: Kubelet) -> list[Finding]:
-    found = [check.finding(check.judge(one.facts)) for check in CHECKS]
+    found = [check.finding(check.result(one.facts)) for check in CHECKS]
     anonymous = f"{CONTROL}/4.2.1"
     settings = [
         http_findings.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found
