@@ -18,6 +18,8 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----",
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
 _MAX_CERTIFICATES = 256
 _OID_COMMON_NAME, _OID_ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
+# certutil.GenerateSelfSignedCertKey makes a throw-away CA called HOST-ca@SECONDS for the kubelet's own certificate.
+_OWN_CA = re.compile(rb"-ca@[0-9]{6,}$")
 _UTC_TIME, _VERSION, _BMP_STRING = 0x17, 0xA0, 0x1E
 
 
@@ -58,6 +60,15 @@ def certificates(pem: bytes) -> tuple[Certificate, ...]:
     if not found:
         raise NotACertificate("there is no certificate in it")
     return tuple(found)
+
+
+def is_self_signed(pem: bytes) -> bool:
+    """Whether the holder of a file's first certificate signed it, or a CA that a kubelet made for that one alone.
+
+    Raises NotACertificate.
+    """
+    first = certificates(pem)[0]
+    return first.self_issued or _OWN_CA.search(first.issuer) is not None
 
 
 def has_private_key(content: bytes) -> bool:

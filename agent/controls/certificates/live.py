@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Iterable, Iterator
 
 from agent.bounded_socket import deadline
+from agent.controls import probe
 from agent.controls.certificates import Named, Served
-from agent.controls.control_plane import components, probe
+from agent.controls.control_plane import components
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import own_network, target
 from agent.controls.x509 import Certificate, NotACertificate, certificates

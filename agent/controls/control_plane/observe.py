@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.bounded_socket import deadline
-from agent.controls.control_plane import StaticPods, components, probe
+from agent.controls import probe
+from agent.controls.control_plane import StaticPods, components
 from agent.controls.control_plane.components import Component
-from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
 from agent.controls.kubelet.checks import WEAK_TLS
+from agent.controls.probe import Response
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import CONFIG_BYTES

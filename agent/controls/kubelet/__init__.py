@@ -15,8 +15,8 @@ from agent.controls.kubelet import files, http_findings, proxy
 from agent.controls.kubelet.check import CONTROL, CheckResult, Row
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.discovery import LOOKED_FOR
+from agent.controls.kubelet.http_findings import Prober, get_pods
 from agent.controls.kubelet.observe import Configz, Kubelet, Observation, observe
-from agent.controls.kubelet.probe import HttpProber, Prober
 from agent.host import Host
 from agent.model import Finding, Severity, Status, worst_first
 from agent.text import format_rfc3339, join_limited
@@ -38,19 +38,18 @@ class KubeletControl:
     """Observes and judges; plans nothing.
 
     configz: gives the running kubelet's own configuration (`GET /configz`) from its port and a word that names this one
-    run of it, where the layers above may read it; None when they may not. prober: requests the kubelet's ports; the
-    real one when it is left out.
+    run of it, where the layers above may read it; None when they may not. prober: requests the kubelet's ports.
     """
 
     name = CONTROL
 
     def __init__(
-        self, config: schema.Kubelet, host: Host, *, configz: Configz | None = None, prober: Prober | None = None
+        self, config: schema.Kubelet, host: Host, *, configz: Configz | None = None, prober: Prober = get_pods
     ) -> None:
         self._config = config
         self._host = host
         self._configz = configz
-        self._prober = (prober or HttpProber()) if config.probe else None
+        self._prober = prober if config.probe else None
 
     def watched(self) -> Sequence[str]:
         """Nothing: files are audited only, and take effect when the kubelet restarts."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.controls.kubelet import discovery, effective, fields, files, http_findings, kernel_defaults, proxy, units
-from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.check import Facts, FileFact
 from agent.controls.kubelet.discovery import Launch, Search
 from agent.controls.kubelet.effective import Effective
 from agent.controls.kubelet.files import FoundFile, Group
-from agent.controls.kubelet.probe import Prober
+from agent.controls.kubelet.http_findings import Prober
+from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host
 from agent.host.budget import CERTIFICATE_BYTES, Budget
@@ -128,7 +128,7 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
         if not certificate:
             view.stat(path)
             return FileFact(path)
-        return FileFact(path, self_signed=self_signed(view.read_bytes(path, limit_bytes=CERTIFICATE_BYTES)))
+        return FileFact(path, self_signed=is_self_signed(view.read_bytes(path, limit_bytes=CERTIFICATE_BYTES)))
     except HostFileMissing:
         return FileFact(path, missing=True)
     except (HostError, NotACertificate) as error:

@@ -11,8 +11,8 @@ import pytest
 
 from agent.controls.kubelet import effective, files, units
 from agent.controls.kubelet import flags as kubelet_flags
-from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.discovery import Launch
+from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.host import Host
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, DROP_INS, config, plant, process
@@ -158,7 +158,7 @@ def test_a_file_without_certificate_is_said_to_be_none(pem: bytes) -> None:
         base64.b64encode(b"\x30\x02\x30\x00"),
     ):
         with pytest.raises(NotACertificate):
-            self_signed(pem % content if b"%s" in pem else pem)
+            is_self_signed(pem % content if b"%s" in pem else pem)
 
 
 def test_the_process_of_a_launch_is_called_as_people_find_it() -> None:
