@@ -51,6 +51,19 @@ class Control(Protocol[Observed]):
     def plan(self, seen: Observed) -> Sequence[Step]: ...
 
 
+class AuditOnly:
+    """A control that never changes the node: it plans nothing, and nothing on the node is drift from what it did."""
+
+    def watched(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
+    def plan(self, seen: object) -> Sequence[Step]:
+        """No step."""
+        del seen
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class FileType:
     """The files that a control reads, as `validate` finds and lints them. Functions take content and the file's path.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from agent.config.node_sections import Certificates
 from agent.controls import control_plane
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.kubelet import discovery, effective, files
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.controls.kubelet.files import Group
@@ -93,17 +93,13 @@ class Observation:
     owners: tuple[int, ...] = (0,)
 
 
-class CertificatesControl:
-    """Observes and judges; plans nothing."""
+class CertificatesControl(AuditOnly):
+    """Every certificate, private key and kubeconfig that this node holds."""
 
     name = CONTROL
 
     def __init__(self, config: Certificates, host: Host, *, wall: Callable[[], float] = time.time) -> None:
         self._config, self._host, self._wall = config, host, wall
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: files are audited only."""
-        return ()
 
     def observe(self) -> Observation:
         host = self._host.within(Budget())
@@ -130,14 +126,8 @@ class CertificatesControl:
         found = [self._expiry(seen, now), _masters(seen, now), _super_admin(seen), _rotation(seen, now)]
         found += [_live(seen)] if seen.served else []
         for group, items in _groups(seen):
-            found += files.judge(
-                group, [one for item in items for one in files.look(item.view, replace(group, paths=(item.path,)))]
-            )
+            found += files.judge(replace(group, found=tuple(files.look_at(item.view, item.path) for item in items)))
         return found
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
     def _expiry(self, seen: Observation, now: float) -> Finding:
         row = _row("expiry", Severity.MEDIUM, "No certificate ends soon", "more than 30 days, or as configured")

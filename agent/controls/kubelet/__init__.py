@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agent.config import schema
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.kubelet import files, http_findings, proxy
-from agent.controls.kubelet.check import CONTROL, CheckResult, Row
+from agent.controls.kubelet.check import CONTROL, CheckResult, Row, with_pid, worst_of_each
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.discovery import LOOKED_FOR
 from agent.controls.kubelet.http_findings import Prober, get_pods
 from agent.controls.kubelet.observe import Configz, Kubelet, Observation, observe
 from agent.host import Host
-from agent.model import Finding, Severity, Status, worst_first
+from agent.model import Finding, Severity, Status
 from agent.text import format_rfc3339, join_limited
 
 __all__ = ["CHECK_IDS", "KubeletControl"]
@@ -34,8 +34,8 @@ CHECK_IDS: tuple[str, ...] = (
 )
 
 
-class KubeletControl:
-    """Observes and judges; plans nothing.
+class KubeletControl(AuditOnly):
+    """Observes and judges.
 
     configz: gives the running kubelet's own configuration (`GET /configz`) from its port and a word that names this one
     run of it, where the layers above may read it; None when they may not. prober: requests the kubelet's ports.
@@ -51,23 +51,15 @@ class KubeletControl:
         self._configz = configz
         self._prober = prober if config.probe else None
 
-    def watched(self) -> Sequence[str]:
-        """Nothing: files are audited only, and take effect when the kubelet restarts."""
-        return ()
-
     def observe(self) -> Observation:
         return observe(self._host, prober=self._prober, configz=self._configz)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         running = [one for one in seen.kubelets if not one.ended]
-        settings = [_named(one, finding, len(running)) for one in running for finding in _judge(one)]
-        modes = [finding for group, found_files in seen.files for finding in files.judge(group, found_files)]
-        found = [_process(seen), *_worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
+        settings = [with_pid(finding, one.launch.process, len(running)) for one in running for finding in _judge(one)]
+        modes = [finding for group in seen.files for finding in files.judge(group)]
+        found = [_process(seen), *worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
         return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
     def _skips(self) -> Mapping[str, str]:
         return {f"{CONTROL}/{_without_prefix(id_)}": reason for id_, reason in self._config.skip.items()}
@@ -89,7 +81,7 @@ def _judge(one: Kubelet) -> list[Finding]:
     settings = [
         http_findings.correct(finding, one.answers) if finding.id == anonymous else finding for finding in found
     ]
-    modes = [finding for group, found_files in one.found_files for finding in files.judge(group, found_files)]
+    modes = [finding for group in one.files for finding in files.judge(group)]
     return [_configuration(one), *settings, *http_findings.judge(one.answers), _drift(one), *modes]
 
 
@@ -148,18 +140,6 @@ def _drift(one: Kubelet) -> Finding:
         step = "Fix the cause; the next pass checks again."
         return _DRIFT.finding(CheckResult(Status.UNKNOWN, observed, one.launch.called, step))
     return _DRIFT.finding(CheckResult(Status.PASS, f"nothing changed since it started ({started})", one.launch.called))
-
-
-def _named(one: Kubelet, finding: Finding, running: int) -> Finding:
-    """Names the kubelet's pid where several kubelets run."""
-    return replace(finding, observed=f"pid {one.launch.process.pid}: {finding.observed}") if running > 1 else finding
-
-
-def _worst_of_each(found: Iterable[Finding]) -> list[Finding]:
-    by_id: dict[str, list[Finding]] = {}
-    for finding in found:
-        by_id.setdefault(finding.id, []).append(finding)
-    return [worst_first(some)[0] for some in by_id.values()]
 
 
 def _skipped(finding: Finding, skips: Mapping[str, str]) -> Finding:

@@ -5,13 +5,14 @@ Findings are made here, so that every one names observed value, source, what was
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, replace
 
 from agent.controls.kubelet import platforms
 from agent.controls.kubelet.effective import Effective, Setting
 from agent.controls.kubelet.fields import Field, spelled
-from agent.model import Finding, Severity, Status
+from agent.host import Process
+from agent.model import Finding, Severity, Status, worst_first
 from agent.text import sanitize
 
 CONTROL = "kubelet"
@@ -153,3 +154,16 @@ class Check(Row):
         except Unknown as error:
             step = "Fix the cause so that the kubelet can read it, and restart the kubelet."
             return CheckResult(Status.UNKNOWN, str(error), error.source, step)
+
+
+def with_pid(finding: Finding, process: Process, running: int) -> Finding:
+    """Names the process where several of its kind run."""
+    return replace(finding, observed=f"pid {process.pid}: {finding.observed}") if running > 1 else finding
+
+
+def worst_of_each(found: Iterable[Finding]) -> list[Finding]:
+    """One finding for each id."""
+    by_id: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_id.setdefault(finding.id, []).append(finding)
+    return [worst_first(some)[0] for some in by_id.values()]

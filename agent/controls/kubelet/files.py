@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from agent.controls.kubelet import fields, units
@@ -49,8 +49,19 @@ IDS = (
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
+
+    path: str
+    stat: FileStat | None = None
+    missing: bool = False
+    problem: str = ""
+    closed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Files that are judged alike. paths: those that should be looked at; trouble: why not all of them are known.
+    """Files that are judged alike. paths: those to look at; trouble: why not all of them are known; found: once seen.
 
     mode_id, owner_id: ids of the two findings; an empty owner_id puts both into one. any_group: the group is free.
     owners: users who may own them. control, cis, section: of the findings, where they are not the kubelet's.
@@ -68,17 +79,7 @@ class Group:
     control: str = CONTROL
     cis: tuple[str, ...] = ()
     section: str = "K4"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
-
-    path: str
-    stat: FileStat | None = None
-    missing: bool = False
-    problem: str = ""
-    closed_by: str = ""
+    found: tuple[FoundFile, ...] = ()
 
 
 def groups(host: Host, view: Host, launch: Launch | None, effective: Effective | None) -> tuple[Group, ...]:
@@ -125,38 +126,38 @@ def proxy_group(kubeconfigs: Sequence[str]) -> Group:
     return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, tuple(filter(None, kubeconfigs)))
 
 
-def look(view: Host, group: Group) -> tuple[FoundFile, ...]:
-    """Each file of the group as it is. Never raises."""
-    return tuple(_look(view, path) for path in dict.fromkeys(group.paths))
+def look(view: Host, group: Group) -> Group:
+    """With each file of the group as it is. Never raises."""
+    return replace(group, found=tuple(look_at(view, path) for path in dict.fromkeys(group.paths)))
 
 
-def judge(group: Group, found_files: Sequence[FoundFile]) -> tuple[Finding, ...]:
+def judge(group: Group) -> tuple[Finding, ...]:
     """One finding for the modes and one for the owners, or one for both. Pure."""
-    if group.owner_id:
-        return (
-            _finding(group, group.mode_id, found_files, mode=True, owner=False),
-            _finding(group, group.owner_id, found_files, mode=False, owner=True),
-        )
-    return (_finding(group, group.mode_id, found_files, mode=True, owner=True),)
+    if not group.owner_id:
+        return (_finding(group, group.mode_id, mode=True, owner=True),)
+    return (
+        _finding(group, group.mode_id, mode=True, owner=False),
+        _finding(group, group.owner_id, mode=False, owner=True),
+    )
 
 
-def _finding(group: Group, id_: str, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
+def _finding(group: Group, id_: str, *, mode: bool, owner: bool) -> Finding:
     owned = ("root" if group.owners == (0,) else "its user") if group.any_group else "root:root"
     allowed = "not world-writable" if group.maximum == _SOCKET_MODE else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
     what = " and ".join(["mode"] * mode + ["owner"] * owner)
     row = Row(id_, f"{group.title}: {what}", group.severity, expected,
               control=group.control, cis=group.cis, section=group.section)  # fmt: skip
-    return row.finding(_verdict(group, found_files, mode=mode, owner=owner))
+    return row.finding(_verdict(group, mode=mode, owner=owner))
 
 
-def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> CheckResult:
+def _verdict(group: Group, *, mode: bool, owner: bool) -> CheckResult:
     wrong: list[str] = []
     closed: list[str] = []
     good: list[str] = []
     steps: list[str] = []
     problems = [group.trouble] if group.trouble else []
-    for one in found_files:
+    for one in group.found:
         if one.stat is None:
             problems += [one.problem] if one.problem else []
             continue
@@ -178,11 +179,12 @@ def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owne
         return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or fix the cause.")
     if closed or good:
         return CheckResult(Status.PASS, _few([*closed, *good]), "stat")
-    missing = [one.path for one in found_files if one.missing]
+    missing = [one.path for one in group.found if one.missing]
     return CheckResult(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
 
 
-def _look(view: Host, path: str) -> FoundFile:
+def look_at(view: Host, path: str) -> FoundFile:
+    """A file as it is. Never raises."""
     try:
         found = view.stat(path)
         return FoundFile(path, found, closed_by=_closed_by(view, path))

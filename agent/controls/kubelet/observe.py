@@ -13,7 +13,7 @@ from agent.controls.kubelet import discovery, effective, fields, files, http_fin
 from agent.controls.kubelet.check import Facts, FileFact
 from agent.controls.kubelet.discovery import Launch, Search
 from agent.controls.kubelet.effective import Effective
-from agent.controls.kubelet.files import FoundFile, Group
+from agent.controls.kubelet.files import Group
 from agent.controls.kubelet.http_findings import Prober
 from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.errors import AgentError, HostError, HostFileMissing
@@ -49,7 +49,7 @@ class Kubelet:
 
     launch: Launch
     facts: Facts
-    found_files: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
+    files: tuple[Group, ...]
     changes: Changes = field(default_factory=Changes)
     answers: http_findings.ProbeResults | None = None
     ended: bool = False
@@ -64,7 +64,7 @@ class Observation:
     processes: int
     kubelets: tuple[Kubelet, ...]
     proxies: tuple[proxy.ProxyObservation, ...]
-    files: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
+    files: tuple[Group, ...] = ()
 
 
 def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
@@ -81,7 +81,7 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
         groups += files.groups(host, host, None, None)
-    found_files = tuple((group, files.look(host, group)) for group in groups)
+    found_files = tuple(files.look(host, group) for group in groups)
     return Observation(search, table.total, kubelets, proxies, found_files)
 
 
@@ -98,7 +98,8 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         kernel_defaults.advice(host),
     )
     groups = files.groups(host, view, launch, config)
-    found_files = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
+    # Units are systemd's, everything else is the kubelet's.
+    found_files = tuple(files.look(host if group.mode_id == "4.1.1" else view, group) for group in groups)
     changes = _changes(host, view, launch, config) if launch.runs else Changes()
     answers = http_findings.ask(config, prober, host.addresses()) if prober is not None and launch.runs else None
     return Kubelet(launch, facts, found_files, changes, answers, configz=refused)
@@ -114,11 +115,6 @@ def _view(host: Host, launch: Launch) -> Host:
     except HostError:
         return host
     return view
-
-
-def _by(host: Host, view: Host, group: Group) -> Host:
-    """Units are systemd's, everything else is the kubelet's."""
-    return host if group.mode_id == "4.1.1" else view
 
 
 def _file(view: Host, path: str, *, certificate: bool) -> FileFact:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from agent.config.node_sections import Version
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.kubelet.check import CheckResult, Row
 from agent.errors import AgentError
 from agent.host import Host, Process, Program
@@ -57,8 +57,8 @@ class Observation:
     away: bool = False
 
 
-class VersionControl:
-    """Observes and judges; plans nothing.
+class VersionControl(AuditOnly):
+    """Observes and judges.
 
     versions: the API server's version and the kubelet's as the Node has it; None where the API is not to be asked. It
     returns None when the API server does not answer, and raises AgentError when it refuses.
@@ -73,10 +73,6 @@ class VersionControl:
         del config  # its mode is all there is
         self._host, self._versions, self._wall = host, versions, wall
         self._known: dict[Process, str] = {}
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: a version changes with a restart."""
-        return ()
 
     def observe(self) -> Observation:
         """By the API where it may be asked; a kubelet of the node reports its version itself."""
@@ -93,10 +89,6 @@ class VersionControl:
     def judge(self, seen: Observation) -> Sequence[Finding]:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         return (_SUPPORTED.finding(_supported(seen, today)), _SKEWED.finding(_skew(seen)))
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
     def _by_program(self) -> str:
         """`kubelet --version`, once for each run of it; empty where its program is not this node's to start."""

@@ -29,7 +29,7 @@ def judged(root: Path, *args: str) -> Mapping[str, Finding]:
         launch = Launch(process("kubelet", *args), "kubelet", flags, "here", "kubelet.service")
         told = effective.read(host, flags, "/")
     groups = files.groups(host, host, launch, told)
-    found = [finding for group in groups for finding in files.judge(group, files.look(host, group))]
+    found = [finding for group in groups for finding in files.judge(files.look(host, group))]
     return {finding.id.removeprefix("kubelet/"): finding for finding in found}
 
 
