@@ -6,7 +6,19 @@ https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver
 from __future__ import annotations
 
 from agent.controls.control_plane import documents
-from agent.controls.control_plane.check import Check, Facts, Judge, Line, Unknown, flag, is_set, noted, shown, table
+from agent.controls.control_plane.check import (
+    Check,
+    Facts,
+    Judge,
+    Line,
+    Unknown,
+    flag,
+    is_set,
+    noted,
+    shown,
+    table,
+    unset,
+)
 from agent.controls.control_plane.observe import OLD_TLS
 from agent.controls.kubelet.check import CheckResult
 from agent.controls.kubelet.checks import STRONG_CIPHERS, WEAK_TLS
@@ -276,15 +288,11 @@ def _aggregation_ca(facts: Facts) -> CheckResult:
     return facts.passed("different CAs", *names)
 
 
-def _kubelet_client(facts: Facts) -> CheckResult:
-    return is_set("kubelet-client-certificate", "kubelet-client-key", fix="Set both")(facts)
-
-
 def _profiling(facts: Facts) -> CheckResult:
     if opened := [url for url, answer in facts.seen.answers("/debug/pprof/") if answer.status == 200]:
         return CheckResult(Status.FAIL, f"GET {opened[0]} without credentials: 200", opened[0],
                            facts.fix("Set --profiling=false"), HIGH)  # fmt: skip
-    return flag("profiling", _off, "Set --profiling=false")(facts)
+    return flag("profiling", False, "Set --profiling=false")(facts)
 
 
 def _bind(facts: Facts) -> CheckResult:
@@ -298,18 +306,6 @@ def _tokens(facts: Facts) -> CheckResult:
     if any(facts.value(one) for one in names):
         return facts.passed(", ".join(shown(one, facts.value(one)) for one in names if facts.value(one)), *names)
     return facts.failed("tokens are checked with the TLS key", facts.fix("Set --service-account-key-file"), *names)
-
-
-def _off(value: object) -> bool:
-    return value is False
-
-
-def _on(value: object) -> bool:
-    return value is True
-
-
-def _unset(value: object) -> bool:
-    return not value
 
 
 def _tls_minimum(facts: Facts) -> CheckResult:
@@ -328,11 +324,12 @@ _TABLE: tuple[Line, ...] = (
      _anonymous),
     ("anonymous-live", "", "K2", CRITICAL, "Anonymous requests read nothing", "HTTP 401", _anonymous_live),
     ("token-file", "1.2.2", "K2", HIGH, "No static tokens", "not set",
-     flag("token-auth-file", _unset, "Remove --token-auth-file")),
+     unset("token-auth-file")),
     ("external-ips", "1.2.3", "K8", LOW, "Services do not claim external IPs", "DenyServiceExternalIPs",
      _plugin("DenyServiceExternalIPs", on=True, missing=Status.INFO,
              note="; whether a Service uses externalIPs is not seen from the node")),
-    ("kubelet-client", "1.2.4", "K1", HIGH, "It shows kubelets a client certificate", "both set", _kubelet_client),
+    ("kubelet-client", "1.2.4", "K1", HIGH, "It shows kubelets a client certificate", "both set",
+     is_set("kubelet-client-certificate", "kubelet-client-key", fix="Set both")),
     ("kubelet-ca", "1.2.5", "K1", MEDIUM, "It verifies kubelets' certificates", "set",
      is_set("kubelet-certificate-authority", fix="Set --kubelet-certificate-authority once kubelets have certificates "
             "of that CA (serverTLSBootstrap)")),
@@ -367,7 +364,7 @@ _TABLE: tuple[Line, ...] = (
      _at_least("audit-log-maxsize", 100)),
     ("request-timeout", "1.2.20", "K5", INFO, "The timeout of requests", "anything", noted("request-timeout")),
     ("token-lookup", "1.2.21", "K14", HIGH, "Tokens of deleted service accounts are refused", "true",
-     flag("service-account-lookup", _on, "Remove --service-account-lookup=false")),
+     flag("service-account-lookup", True, "Remove --service-account-lookup=false")),
     ("token-key", "1.2.22", "K14", MEDIUM, "Service accounts have a key of their own", "set", _tokens),
     ("etcd", "1.2.23 1.2.26", "K11", HIGH, "It talks to etcd over mutual TLS", "https, and three files", _etcd),
     ("serving-certificate", "1.2.24", "K1", MEDIUM, "Its serving certificate is issued by a CA", "set", _serving),
@@ -378,14 +375,14 @@ _TABLE: tuple[Line, ...] = (
     ("tls-minimum", "", "K1", LOW, "TLS 1.2 or later", "VersionTLS12 or later",
      _tls_minimum),
     ("token-expiration", "1.2.30", "K14", LOW, "Tokens are not extended to a year", "false",
-     flag("service-account-extend-token-expiration", _off, "Set --service-account-extend-token-expiration=false, once "
+     flag("service-account-extend-token-expiration", False, "Set --service-account-extend-token-expiration=false, once "
           "every client reads its token again (metric serviceaccount_stale_tokens_total)")),
     ("bind", "", "K1", INFO, "Where it listens", "anything", _bind),
     ("alpha", "", "K13", MEDIUM, "Not every alpha feature is on", "neither AllAlpha nor api/all", _gates),
     ("proxy-names", "", "K2", HIGH, "Only the front proxy may name users", "set, or a CA of its own", _proxy_names),
     ("proxy-ca", "", "K2", HIGH, "The front proxy has a CA of its own", "different CAs", _aggregation_ca),
     ("debug-socket", "", "K1", HIGH, "No debug socket, which requires no credentials", "not set",
-     flag("debug-socket-path", _unset, "Remove --debug-socket-path")),
+     unset("debug-socket-path")),
     ("bootstrap-tokens", "", "K14", INFO, "Bootstrap tokens", "anything", noted("enable-bootstrap-token-auth")),
     ("allow-privileged", "", "K6", INFO, "Privileged containers", "anything: Pod Security decides",
      noted("allow-privileged")),

@@ -23,7 +23,6 @@ from agent.controls.kubelet.fields import Wrong, split_csv
 from agent.controls.kubelet.flags import Argument, Flags
 from agent.errors import AgentError, HostError
 from agent.host import Host, Process, Program
-from agent.host.budget import CONFIG_BYTES
 
 _MICROK8S = {
     Program.API_SERVER: ("apiserver-args-file", "kube-apiserver"),
@@ -227,7 +226,7 @@ def _etcd(host: Host, view: Host, process: Process) -> Component:
 def from_etcd_file(one: Component, path: str) -> Component:
     """The component with what its configuration file sets, and nothing else."""
     try:
-        tree = yaml_tree.load(one.view.read_bytes(path, limit_bytes=CONFIG_BYTES), path, budget=one.view.budget)
+        tree = yaml_tree.read(one.view, path)
     except AgentError as error:
         return replace(one, doubt=f"its configuration file cannot be read: {error}", place=path)
     words = []

@@ -58,5 +58,5 @@ CHECKS: tuple[Check, ...] = table(
     ("socket", "", "K11", _CRITICAL, "Only the API server reaches it", "a socket that is closed to others", _socket),
     ("peers", "", "K11", _HIGH, "No answer to a node without the certificate", "refused", _peers),
     ("pprof", "", "K13", _LOW, "Profiling is off", "false",
-     flag("profiling", lambda on: on is False, "Remove --profiling")),
+     flag("profiling", False, "Remove --profiling")),
 )  # fmt: skip

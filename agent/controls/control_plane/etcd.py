@@ -155,7 +155,7 @@ def _ciphers(facts: Facts) -> CheckResult:
 
 
 def _false(name: str) -> Judge:
-    return flag(name, lambda on: on is False, f"Remove --{name}")
+    return flag(name, False, f"Remove --{name}")
 
 
 _TABLE: tuple[Line, ...] = (

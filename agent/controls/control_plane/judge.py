@@ -6,11 +6,12 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from agent.controls.control_plane import CONTROL, apiserver, dqlite, etcd, files, managers, versions
-from agent.controls.control_plane.check import Facts
+from agent.controls.control_plane.check import AGAIN, Facts
 from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
 from agent.controls.kubelet import files as file_checks
 from agent.controls.kubelet.check import CheckResult, Row, with_pid, worst_of_each
+from agent.errors import AgentError
 from agent.host import Program
 from agent.model import Finding, Severity, Status
 
@@ -52,7 +53,7 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
         reasons = [reason for one in running if (reason := one.component.doubt)]
         if reasons:
             return row.finding(CheckResult(Status.UNKNOWN, f"{names}: {'; '.join(reasons)}{aside}", "processes",
-                                           "Fix the cause; the next pass checks again."))  # fmt: skip
+                                           AGAIN))  # fmt: skip
         status = Status.PASS if len(running) == 1 else Status.INFO
         return row.finding(CheckResult(status, f"{names}{aside}", "processes"))
     if manifest := seen.static_pods.manifests.get(program):
@@ -75,15 +76,18 @@ def _instead(seen: Observation) -> str:
 def _drift(facts: Facts) -> CheckResult:
     one = facts.component
     manifest = facts.all.static_pods.manifests.get(one.program, "")
-    required = command_of(facts.all.host, manifest)
-    if required and not one.embedded and not any("$(" in word for word in required):
+    try:
+        required = command_of(facts.all.host, manifest) if manifest and not one.embedded else ()
+    except AgentError as error:
+        return CheckResult(Status.UNKNOWN, f"what its manifest requires is unknown: {error}", one.called, AGAIN)
+    if required and not any("$(" in word for word in required):
         ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
         if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
     if facts.all.static_pods.problem and not (manifest or one.embedded or one.process.unit):
         why = f"the folder of its manifest is unknown: {facts.all.static_pods.problem}"
-        return CheckResult(Status.UNKNOWN, why, one.called, "Fix the cause; the next pass checks again.")
+        return CheckResult(Status.UNKNOWN, why, one.called, AGAIN)
     if why := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
         step = f"Restart {one.program.value} where a file changed; else fix the cause. The next pass checks again."
         return CheckResult(Status.UNKNOWN, why, one.called, step)

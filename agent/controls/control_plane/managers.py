@@ -34,7 +34,7 @@ def _profiling(facts: Facts) -> CheckResult:
         on = document.get("enableProfiling", True)
         observed = f"enableProfiling: {'true' if on else 'false'}"
         return CheckResult(Status.FAIL if on else Status.PASS, observed, path, fix if on else "")
-    return flag("profiling", lambda on: on is False, "Set --profiling=false")(facts)
+    return flag("profiling", False, "Set --profiling=false")(facts)
 
 
 def _bind(facts: Facts) -> CheckResult:
@@ -88,7 +88,7 @@ _MANAGER: tuple[Line, ...] = (
     ("pod-gc", "1.3.1", "K5", INFO, "Terminated pods are collected", "anything", noted("terminated-pod-gc-threshold")),
     ("profiling", "1.3.2", "K13", LOW, "Profiling is off", "false", _profiling),
     ("own-accounts", "1.3.3", "K3", MEDIUM, "Each controller has its own service account", "true",
-     flag("use-service-account-credentials", lambda on: on is True, "Set --use-service-account-credentials=true")),
+     flag("use-service-account-credentials", True, "Set --use-service-account-credentials=true")),
     ("token-key", "1.3.4", "K14", MEDIUM, "Service accounts' tokens are signed with a key of their own", "set",
      is_set("service-account-private-key-file", fix="Set --service-account-private-key-file")),
     ("root-ca", "1.3.5", "K1", MEDIUM, "Pods get the API server's CA", "set",

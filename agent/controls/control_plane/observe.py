@@ -21,10 +21,10 @@ from agent.controls.control_plane import StaticPods, components
 from agent.controls.control_plane.components import Component
 from agent.controls.kubelet import yaml_tree
 from agent.controls.kubelet.checks import WEAK_TLS
+from agent.controls.kubelet.yaml_tree import DocumentRefused
 from agent.controls.probe import Response
-from agent.errors import AgentError, HostError, HostFileMissing
+from agent.errors import AgentError, HostError
 from agent.host import Host, Process, ProcessTable, Program
-from agent.host.budget import CONFIG_BYTES
 from agent.host.identity import program_named
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
@@ -211,27 +211,24 @@ def _program_version(host: Host, one: Component) -> str:
 
 
 def command_of(host: Host, path: str) -> tuple[str, ...]:
-    """The command line that a manifest requires; empty when that is not known."""
+    """The command line that a manifest requires, empty where its image has it. Raises AgentError."""
     first = _container(host, path)
     words = [word for key in ("command", "args") if isinstance(given := first.get(key), list) for word in given]
     return tuple(str(word) for word in words)
 
 
 def _image(host: Host, path: str) -> str:
-    return str(_container(host, path).get("image", ""))
+    try:
+        return str(_container(host, path).get("image", ""))
+    except AgentError:
+        return ""
 
 
 def _container(host: Host, path: str) -> Mapping[str, Any]:
-    document = _document(host, path) if path else {}
-    spec = document.get("spec")
+    """The first container of a manifest. Raises AgentError."""
+    spec = yaml_tree.to_document(yaml_tree.read(host, path)).get("spec")
     containers = spec.get("containers") if isinstance(spec, dict) else None
     first = containers[0] if isinstance(containers, list) and containers else None
-    return first if isinstance(first, dict) else {}
-
-
-def _document(host: Host, path: str) -> Mapping[str, Any]:
-    try:
-        content = host.read_bytes(path, limit_bytes=CONFIG_BYTES)
-        return {key: yaml_tree.to_json(value) for key, value in yaml_tree.load(content, path).items()}
-    except (AgentError, HostFileMissing):
-        return {}
+    if not isinstance(first, dict):
+        raise DocumentRefused(f"{path}: spec.containers is not a list of containers")
+    return first

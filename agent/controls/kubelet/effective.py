@@ -19,7 +19,6 @@ from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused, Tree, Value
 from agent.errors import HostError
 from agent.host import Host
-from agent.host.budget import CONFIG_BYTES
 
 UNSET = "default"
 FLAGS_ONLY = "default (flags only)"
@@ -236,8 +235,7 @@ def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effe
 
 
 def _load(view: Host, path: str, label: str, folder: str) -> Tree:
-    content = view.read_bytes(path, limit_bytes=CONFIG_BYTES)
-    tree = yaml_tree.load(content, path, label=label, folder=folder, budget=view.budget)
+    tree = yaml_tree.read(view, path, label=label, folder=folder)
     yaml_tree.require_kind(tree, path)
     return tree
 

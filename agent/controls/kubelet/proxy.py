@@ -19,7 +19,6 @@ from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused
 from agent.errors import HostError
 from agent.host import Host, ProcessTable, Program
-from agent.host.budget import CONFIG_BYTES
 from agent.model import Finding, Severity, Status
 
 _API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
@@ -109,7 +108,7 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
             return ProxyObservation(_DEFAULT, "default", kubeconfig=kubeconfig)
         return ProxyObservation(given.value, given.source, kubeconfig=kubeconfig)
     try:
-        tree = yaml_tree.load(view.read_bytes(config, limit_bytes=CONFIG_BYTES), config, budget=view.budget)
+        tree = yaml_tree.read(view, config)
         yaml_tree.require_kind(tree, config, api_version=_API_VERSION, kind=_KIND)
     except (HostError, DocumentRefused) as error:
         return ProxyObservation(problem=f"kube-proxy's configuration cannot be read: {error}", source=config)

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import yaml
 
 from agent.errors import AgentError
-from agent.host.budget import Budget, Resource
+from agent.host import Host
+from agent.host.budget import CONFIG_BYTES, Budget, Resource
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
 KIND = "KubeletConfiguration"
@@ -50,6 +51,12 @@ class Value:
 
 
 Tree: TypeAlias = Mapping[str, Value]
+
+
+def read(view: Host, path: str, *, label: str = "", folder: str = "") -> Tree:
+    """A file as `load` has it, within the view's budget. Raises HostError too."""
+    content = view.read_bytes(path, limit_bytes=CONFIG_BYTES)
+    return load(content, path, label=label, folder=folder, budget=view.budget)
 
 
 def load(content: bytes, path: str, *, label: str = "", folder: str = "", budget: Budget | None = None) -> Tree:
@@ -135,10 +142,15 @@ def find(tree: Tree, path: str) -> Value | None:
     return value
 
 
+def to_document(tree: Tree) -> dict[str, Any]:
+    """A document without places: what json.loads would have given."""
+    return {key: to_json(value) for key, value in tree.items()}
+
+
 def to_json(value: Value) -> Any:
-    """The value without places: what json.loads would have given."""
+    """One value without its place."""
     if isinstance(value.data, Mapping):
-        return {key: to_json(below) for key, below in value.data.items()}
+        return to_document(value.data)
     if isinstance(value.data, tuple):
         return [to_json(below) for below in value.data]
     return value.data
