@@ -95,21 +95,19 @@ def correction(control: str, mode: Mode) -> str:
     return f"Set {control}.mode to enforce, and the agent corrects it."
 
 
-def audit(control: Control[Observed]) -> Pass:
-    """Observes and judges; changes nothing."""
+def audit(control: Control[Observed], *, plan: bool = False) -> Pass:
+    """Observes and judges; changes nothing. plan: with what would be changed."""
     try:
-        return Pass(tuple(control.judge(control.observe())))
+        seen = control.observe()
+        steps = control.plan(seen) if plan else ()
+        return Pass(tuple(control.judge(seen)), tuple(step.change for step in steps))
     except AgentError as error:
         return Pass((_unknown(control.name, error),))
 
 
 def dry_run(control: Control[Observed]) -> Pass:
     """Observes, judges and plans; changes nothing."""
-    try:
-        seen = control.observe()
-        return Pass(tuple(control.judge(seen)), tuple(step.change for step in control.plan(seen)))
-    except AgentError as error:
-        return Pass((_unknown(control.name, error),))
+    return audit(control, plan=True)
 
 
 def apply(control: Control[Observed]) -> Pass:

@@ -13,17 +13,22 @@ from functools import partial
 
 from agent.controls.kubelet import fields, units
 from agent.controls.kubelet.check import CONTROL, CheckResult, Row
-from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.effective import Effective
+from agent.controls.kubelet.flags import Flag, Flags
 from agent.errors import HostError, HostFileMissing
 from agent.host import FileStat, Host
 from agent.model import Finding, Severity, Status
 from agent.text import join_limited
 
-_CONFIG = "/var/lib/kubelet/config.yaml"
-_KUBECONFIG = "/etc/kubernetes/kubelet.conf"
-_BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
-_CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
+# As kubeadm starts a kubelet; where the files are when none runs.
+_USUAL = Effective(
+    Flags((
+        Flag("kubeconfig", "/etc/kubernetes/kubelet.conf"),
+        Flag("bootstrap-kubeconfig", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        Flag("client-ca-file", "/etc/kubernetes/pki/ca.crt"),
+    )),
+    config="/var/lib/kubelet/config.yaml",
+)  # fmt: skip
 PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
 _CNI_NUMBERS = ("1.1.9", "1.1.10")
@@ -82,37 +87,29 @@ class Group:
     found: tuple[FoundFile, ...] = ()
 
 
-def groups(host: Host, view: Host, launch: Launch | None, effective: Effective | None) -> tuple[Group, ...]:
-    """What there is to look at, by the kubelet's own flags where one runs, else the usual places."""
-    flags = launch.flags if launch is not None else None
-    unit_files, unit_trouble = _unit(host, launch.unit if launch is not None and launch.unit else "kubelet.service")
-    config, kubeconfig, bootstrap, client_ca, key = _CONFIG, _KUBECONFIG, _BOOTSTRAP, _CLIENT_CA, ""
-    pki, sockets = PKI, _SOCKETS
-    cni: tuple[str, ...] = (_CNI,)
-    drop_ins: tuple[str, ...] = ()
-    if flags is not None and effective is not None:
+def groups(host: Host, view: Host, unit: str = "", config: Effective = _USUAL) -> tuple[Group, ...]:
+    """What there is to look at, by the kubelet's own flags and configuration where one runs, else the usual places."""
 
-        def named(default: str, *names: str) -> str:
-            given = flags.text(*names)
-            return effective.absolute(given) if given else default
+    def named(default: str, *names: str) -> str:
+        given = config.flags.text(*names)
+        return config.absolute(given) if given else default
 
-        config = effective.absolute(effective.config) if effective.config else ""
-        drop_ins = tuple(path for path in effective.files if path != config)
-        kubeconfig = named("", "kubeconfig")
-        bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
-        client_ca, key = effective.path(fields.CLIENT_CA), effective.path(fields.PRIVATE_KEY)
-        pki, cni = named(PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
-        runtime = effective.get(fields.RUNTIME)
-        if not runtime.problem and runtime.value.startswith(("unix://", "/")):
-            sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
-    keys, keys_trouble = _below(view, (pki,), _KEYS)
-    plugins, plugins_trouble = _below(view, cni, _PLUGINS)
+    unit_files, unit_trouble = _unit(host, unit or "kubelet.service")
+    file = config.absolute(config.config) if config.config else ""
+    drop_ins = tuple(path for path in config.files if path != file)
+    bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
+    runtime, sockets = config.get(fields.RUNTIME), _SOCKETS
+    if not runtime.problem and runtime.value.startswith(("unix://", "/")):
+        sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
+    keys, keys_trouble = _below(view, (named(PKI, "cert-dir"),), _KEYS)
+    plugins, plugins_trouble = _below(view, (named(_CNI, "cni-conf-dir"), _K3S_CNI), _PLUGINS)
+    key = config.path(fields.PRIVATE_KEY)
     high, medium = Severity.HIGH, Severity.MEDIUM
     return (
         Group("4.1.1", "4.1.2", "The kubelet's unit and its drop-ins", medium, 0o600, unit_files, unit_trouble),
-        Group("4.1.5", "4.1.6", "The kubelet's kubeconfig", high, 0o600, _some(kubeconfig)),
-        Group("4.1.7", "4.1.8", "The client CA", medium, 0o644, _some(client_ca)),
-        Group("4.1.9", "4.1.10", "The kubelet's configuration", medium, 0o600, _some(config)),
+        Group("4.1.5", "4.1.6", "The kubelet's kubeconfig", high, 0o600, _some(named("", "kubeconfig"))),
+        Group("4.1.7", "4.1.8", "The client CA", medium, 0o644, _some(config.path(fields.CLIENT_CA))),
+        Group("4.1.9", "4.1.10", "The kubelet's configuration", medium, 0o600, _some(file)),
         Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),

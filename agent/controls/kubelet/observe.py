@@ -80,7 +80,7 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     proxies = proxy.observe(host, table, search.launches)
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
-        groups += files.groups(host, host, None, None)
+        groups += files.groups(host, host)
     found_files = tuple(files.look(host, group) for group in groups)
     return Observation(search, table.total, kubelets, proxies, found_files)
 
@@ -97,7 +97,7 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         _file(view, config.path(fields.CERTIFICATE), certificate=True),
         kernel_defaults.advice(host),
     )
-    groups = files.groups(host, view, launch, config)
+    groups = files.groups(host, view, launch.unit, config)
     # Units are systemd's, everything else is the kubelet's.
     found_files = tuple(files.look(host if group.mode_id == "4.1.1" else view, group) for group in groups)
     changes = _changes(host, view, launch, config) if launch.runs else Changes()

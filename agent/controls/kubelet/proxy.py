@@ -103,10 +103,8 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
     config = absolute(flags.text("config"))
     if not config:
         given = flags.last("metrics-bind-address")
-        kubeconfig = absolute(flags.text("kubeconfig"))
-        if given is None:
-            return ProxyObservation(_DEFAULT, "default", kubeconfig=kubeconfig)
-        return ProxyObservation(given.value, given.source, kubeconfig=kubeconfig)
+        address, source = (given.value, given.source) if given else (_DEFAULT, "default")
+        return ProxyObservation(address, source, kubeconfig=absolute(flags.text("kubeconfig")))
     try:
         tree = yaml_tree.read(view, config)
         yaml_tree.require_kind(tree, config, api_version=_API_VERSION, kind=_KIND)
@@ -118,7 +116,6 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
     if found is None or found.data == "":
         return ProxyObservation(_DEFAULT, "default (with --config)", kubeconfig=kubeconfig)
     if not isinstance(found.data, str):
-        return ProxyObservation(
-            problem=f"{found.source}: metricsBindAddress is {yaml_tree.shown(found)}, not text", source=config
-        )
+        problem = f"{found.source}: metricsBindAddress is {yaml_tree.shown(found)}, not text"
+        return ProxyObservation(problem=problem, source=config)
     return ProxyObservation(found.data, found.source, kubeconfig=kubeconfig)

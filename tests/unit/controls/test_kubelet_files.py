@@ -23,12 +23,10 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files 
 def judged(root: Path, *args: str) -> Mapping[str, Finding]:
     """The findings about files for a kubelet with these arguments, by id; none at all runs without arguments."""
     host = Host(root)
-    launch, told = None, None
+    groups = files.groups(host, host)
     if args:
-        flags = kubelet_flags.parse(kubelet_flags.arguments(args))
-        launch = Launch(process("kubelet", *args), "kubelet", flags, "here", "kubelet.service")
-        told = effective.read(host, flags, "/")
-    groups = files.groups(host, host, launch, told)
+        told = effective.read(host, kubelet_flags.parse(kubelet_flags.arguments(args)), "/")
+        groups = files.groups(host, host, "kubelet.service", told)
     found = [finding for group in groups for finding in files.judge(files.look(host, group))]
     return {finding.id.removeprefix("kubelet/"): finding for finding in found}
 
