@@ -100,15 +100,17 @@ def _first(data: bytes) -> bytes:
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Tag, content and the whole of each element. Raises IndexError when the data ends early."""
-    while data:
-        length, start = data[1], 2
+    at = 0
+    while at < len(data):
+        length, start = data[at + 1], at + 2
         if length & 0x80:
-            start = 2 + (length & 0x7F)
-            length = int.from_bytes(data[2:start], "big")
-        if start + length > len(data):
+            start += length & 0x7F
+            length = int.from_bytes(data[at + 2 : start], "big")
+        end = start + length
+        if end > len(data):
             raise IndexError(length)
-        yield data[0], data[start : start + length], data[: start + length]
-        data = data[start + length :]
+        yield data[at], data[start:end], data[at:end]
+        at = end
 
 
 def _attributes(name: bytes) -> Iterator[tuple[bytes, str]]:

@@ -256,7 +256,8 @@ def _items(host: Host, named: Sequence[Named], trouble: list[str]) -> Iterator[I
     """Every file of interest, within limits, and once."""
     paths = [*_below(host, _FOLDERS, trouble)]
     for folder in _KUBECONFIGS:
-        paths += [path for path in _files(host, folder, trouble) if path.endswith((".conf", ".kubeconfig"))]
+        paths += [path for path, kind in _listed(host, folder, trouble)
+                  if kind == "file" and path.endswith((".conf", ".kubeconfig"))]  # fmt: skip
     pending = [*(Named(host, path) for path in reversed(paths)), *reversed(named)]
     known: set[tuple[str, int]] = set()
     for _ in range(_MAX_FILES):
@@ -310,11 +311,7 @@ def _below(host: Host, folders: Sequence[str], trouble: list[str]) -> Iterator[s
         if not pending:
             return
         folder = pending.pop()
-        for path in _names(host, folder, trouble):
-            try:
-                kind = host.stat(path).kind
-            except HostError:
-                continue  # a symlink to nothing
+        for path, kind in _listed(host, folder, trouble):
             if kind == "directory":
                 pending.append(path)
             elif kind == "file" and not re.search(r"/kubelet-(client|server)-\d{4}-", path):  # the old ones stay
@@ -322,15 +319,19 @@ def _below(host: Host, folders: Sequence[str], trouble: list[str]) -> Iterator[s
     trouble.append(f"more than {_MAX_FOLDERS} folders; the rest was not listed")
 
 
-def _files(host: Host, folder: str, trouble: list[str]) -> Iterator[str]:
-    return (path for path in _names(host, folder, trouble) if host.is_file(path))
-
-
-def _names(host: Host, folder: str, trouble: list[str]) -> list[str]:
+def _listed(host: Host, folder: str, trouble: list[str]) -> Iterator[tuple[str, str]]:
+    """Path and kind of each entry, but for symlinks to nothing; a missing folder has none."""
     try:
-        return [posixpath.join(folder, name) for name in host.names(folder)]
+        names = host.names(folder)
     except HostFileMissing:
-        return []
+        return
     except HostError as error:
         trouble.append(str(error))
-        return []
+        return
+    for path in (posixpath.join(folder, name) for name in names):
+        try:
+            yield path, host.stat(path).kind
+        except HostFileMissing:
+            continue
+        except HostError as error:
+            trouble.append(str(error))

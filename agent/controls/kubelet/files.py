@@ -215,13 +215,12 @@ def _below(view: Host, folders: Sequence[str], endings: tuple[str, ...]) -> tupl
     found: list[str] = []
     for folder in folders:
         try:
-            names = view.names(folder)
-            paths = [f"{folder}/{name}" for name in names if name.endswith(endings)]
-            found += [path for path in paths if view.stat(path).kind == "file"]
+            paths = [f"{folder}/{name}" for name in view.names(folder) if name.endswith(endings)]
         except HostFileMissing:
             continue
         except HostError as error:
             return tuple(found), str(error)
+        found += [path for path in paths if (stat := look_at(view, path).stat) is None or stat.kind == "file"]
     return tuple(found), ""
 
 

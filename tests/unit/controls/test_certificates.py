@@ -100,6 +100,18 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path, content: str) -> None:
     assert f"{PKI}/apiserver.crt" in found["expiry"].observed
 
 
+@pytest.mark.parametrize("path", [f"{PKI}/x.crt", "/etc/kubernetes/x.conf"])
+def test_a_file_that_cannot_be_looked_up_is_unknown(tmp_path: Path, path: str) -> None:
+    """A link to nothing is no file; a loop of links may have been one."""
+    plant(tmp_path, {f"{PKI}/ca.crt": certificate(3650), "/etc/kubernetes/a.conf": ""})
+    (tmp_path / path[1:]).symlink_to("gone")
+    assert audit(tmp_path, {})["expiry"].status is PASS
+    (tmp_path / path[1:]).unlink()
+    (tmp_path / path[1:]).symlink_to(path.rpartition("/")[2])
+    found = audit(tmp_path, {})["expiry"]
+    assert (found.status, path in found.observed) == (UNKNOWN, True)
+
+
 def test_system_masters_and_super_admin_are_found(tmp_path: Path) -> None:
     masters = kubeconfig(certificate(365, group="system:masters"))
     found = audit(tmp_path, {"/etc/kubernetes/admin.conf": masters, "/etc/kubernetes/super-admin.conf": masters})

@@ -70,6 +70,16 @@ def test_a_folder_that_lets_nobody_in_makes_the_mode_harmless(tmp_path: Path) ->
     assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) is closed to others"
 
 
+def test_a_link_to_nothing_hides_no_file_beside_it(tmp_path: Path) -> None:
+    plant(tmp_path, {"/var/lib/kubelet/pki/kubelet.key": ""})
+    chmod(tmp_path, "/var/lib/kubelet/pki/kubelet.key", 0o644)
+    (tmp_path / "var/lib/kubelet/pki/current.pem").symlink_to("gone.pem")
+    assert judged(tmp_path)["file/pki"].status is Status.FAIL
+    (tmp_path / "var/lib/kubelet/pki/kubelet.key").unlink()
+    (tmp_path / "var/lib/kubelet/pki/loop.key").symlink_to("loop.key")
+    assert judged(tmp_path)["file/pki"].status is Status.UNKNOWN
+
+
 @root_only
 def test_another_owner_fails_whatever_the_mode(tmp_path: Path) -> None:
     """root:root; a socket's group may be another one."""
