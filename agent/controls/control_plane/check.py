@@ -84,9 +84,9 @@ class Facts:
         """It is as it should be."""
         return CheckResult(Status.PASS, observed, self.source(*flags))
 
-    def failed(self, observed: str, fix: str, *flags: str, severity: Severity | None = None) -> CheckResult:
-        """It is not."""
-        return CheckResult(Status.FAIL, observed, self.source(*flags), fix, severity)
+    def failed(self, observed: str, fix: str, *flags: str) -> CheckResult:
+        """It is not. fix: what to change where the flags are."""
+        return CheckResult(Status.FAIL, observed, self.source(*flags), self.fix(fix))
 
     def info(self, observed: str, *flags: str) -> CheckResult:
         """Worth knowing, and not judged."""
@@ -149,7 +149,7 @@ def _one(name: str, good: Callable[[Any], bool], fix: str) -> Judge:
         value = facts.value(name)
         if good(value):
             return facts.passed(shown(name, value), name)
-        return facts.failed(shown(name, value), facts.fix(fix), name)
+        return facts.failed(shown(name, value), fix, name)
 
     return judge
 
@@ -162,7 +162,7 @@ def is_set(*names: str, fix: str) -> Judge:
         observed = ", ".join(shown(name, value) for name, value in values.items())
         if all(values.values()):
             return facts.passed(observed, *names)
-        return facts.failed(observed, facts.fix(fix), *names)
+        return facts.failed(observed, fix, *names)
 
     return judge
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -263,29 +263,23 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
     """`k3s server`: what its configuration passes on. What it sets itself is known for few flags only."""
     if process.argv[1:2] != ("server",):
         return
-    place, doubt = discovery.K3S_CONFIG, ""
-    extra: Mapping[str, Sequence[Argument]] = {}
+    k3s = discovery.K3s()
     try:
-        place, files, extra = discovery.k3s_extra(host, process, (*_K3S.values(), "data-dir", "d"))
-        doubt = newer(host, process, *files)
+        k3s = discovery.k3s_server(host, process)
+        doubt = newer(host, process, *k3s.files)
     except AgentError as error:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():
-        words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), extra.get(key, ()))
-        one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _SET_BY_K3S,
+        words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), k3s.all(key))
+        one = Component(program, process, host, parse(program, words), f"{key} in {k3s.config}", doubt, _SET_BY_K3S,
                         embedded=True)  # fmt: skip
-        etcd_file = f"{_data_dir(extra)}/server/db/etcd/config"
+        etcd_file = f"{k3s.data_dir}/server/db/etcd/config"
         if program is not Program.ETCD:
             yield one
         else:
             with contextlib.suppress(HostError):
                 if host.is_file(etcd_file):
                     yield from_etcd_file(replace(one, doubt=""), etcd_file)
-
-
-def _data_dir(extra: Mapping[str, Sequence[Argument]]) -> str:
-    given = extra.get("data-dir") or extra.get("d") or (Argument(discovery.K3S_DATA),)
-    return posixpath.normpath(given[-1].text)
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go

@@ -44,17 +44,17 @@ def _bind(facts: Facts) -> CheckResult:
         observed = f"listens on {', '.join(map(str, facts.seen.sockets))}"
         if not outside:
             return facts.passed(observed, "bind-address")
-        return facts.failed(observed, facts.fix("Set --bind-address=127.0.0.1"), "bind-address")
+        return facts.failed(observed, "Set --bind-address=127.0.0.1", "bind-address")
     address, port = facts.value("bind-address"), facts.value("secure-port")
     if port == "0" or is_loopback(address):
         return facts.passed(f"{shown('bind-address', address)}, {shown('secure-port', port)}", "bind-address")
-    return facts.failed(shown("bind-address", address), facts.fix("Set --bind-address=127.0.0.1"), "bind-address")
+    return facts.failed(shown("bind-address", address), "Set --bind-address=127.0.0.1", "bind-address")
 
 
 def _open_paths(facts: Facts) -> CheckResult:
     name = "authorization-always-allow-paths"
     paths = facts.value(name)
-    fix = facts.fix(f"Set --{name}=/healthz,/readyz,/livez")
+    fix = f"Set --{name}=/healthz,/readyz,/livez"
     opened = [url for path in ("/metrics", _PPROF) for url, answer in facts.seen.answers(path) if answer.status == 200]
     if opened:
         return facts.failed(f"without credentials: {', '.join(opened)} (200)", fix, name)
@@ -66,7 +66,7 @@ def _open_paths(facts: Facts) -> CheckResult:
 def _rotate(facts: Facts) -> CheckResult:
     gate = facts.value("feature-gates").get(_ROTATE, "true")
     if boolean(gate) is False:
-        return facts.failed(f"{_ROTATE}={gate}", facts.fix(f"Take {_ROTATE} out of --feature-gates"), "feature-gates")
+        return facts.failed(f"{_ROTATE}={gate}", f"Take {_ROTATE} out of --feature-gates", "feature-gates")
     return facts.passed(f"{_ROTATE}={gate}", "feature-gates")
 
 
@@ -76,7 +76,7 @@ def _config_gates(facts: Facts) -> CheckResult:
         path, document = facts.document("config")
         gates |= {key: str(on).lower() for key, on in mapping(document.get("featureGates") or {}, path).items()}
     if boolean(str(gates.get("AllAlpha", "false"))):
-        return facts.failed("AllAlpha=true", facts.fix("Name the few features that are needed"), "feature-gates")
+        return facts.failed("AllAlpha=true", "Name the few features that are needed", "feature-gates")
     return facts.passed("not every alpha feature is on", "feature-gates")
 
 
