@@ -20,7 +20,7 @@ from agent.config.node_sections import Certificates
 from agent.controls import control_plane
 from agent.controls.base import AuditOnly
 from agent.controls.kubelet import discovery, effective, files
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.files import Group
 from agent.controls.x509 import Certificate, NotACertificate, certificates, has_private_key
 from agent.errors import HostError, HostFileMissing
@@ -49,7 +49,6 @@ _CONTROL_PLANE = (
 )  # fmt: skip
 _FOLDERS = ("/var/lib/kubelet/pki", *_CONTROL_PLANE)
 _KUBECONFIGS = ("/etc/kubernetes", "/var/lib/rancher/rke2/server/cred", "/var/lib/rancher/k3s/server/cred")
-_AGAIN = "Fix the cause; the next pass checks again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ def _unread(seen: Observation) -> CheckResult | None:
     """The answer where nothing wrong was found and not everything was read."""
     problems = [*seen.trouble, *(f"{item.path}: {item.problem}" for item in seen.items if item.problem)]
     shown = join_limited(problems, characters=600)
-    return CheckResult(Status.UNKNOWN, shown, "files", _AGAIN) if problems else None
+    return CheckResult(Status.UNKNOWN, shown, "files", AGAIN) if problems else None
 
 
 def _expiry(seen: Observation, now: float, warn_before: float) -> CheckResult:
@@ -205,7 +204,7 @@ def _rotation(seen: Observation, now: float) -> CheckResult:
     if item is None:
         return CheckResult(Status.NOT_APPLICABLE, f"no {_CLIENT}: the kubelet does not rotate it", "files")
     if not item.certificates:
-        return CheckResult(Status.UNKNOWN, item.problem or "no certificate in it", item.path, _AGAIN)
+        return CheckResult(Status.UNKNOWN, item.problem or "no certificate in it", item.path, AGAIN)
     one = item.certificates[0]
     used = (now - one.not_before) / max(one.not_after - one.not_before, 1.0)
     observed = f"{used:.0%} of its life, {_span(one.not_after - now)}"
@@ -224,7 +223,7 @@ def _live(seen: Observation) -> CheckResult:
         step = "Restart the component: move its manifest out of the folder and back, or restart its unit."
         return CheckResult(Status.FAIL, "; ".join(stale), "handshake", step)
     if unknown := [one.where for one in seen.served if not (one.served and one.on_disk)]:
-        return CheckResult(Status.UNKNOWN, f"not compared: {', '.join(unknown)}", "handshake", _AGAIN)
+        return CheckResult(Status.UNKNOWN, f"not compared: {', '.join(unknown)}", "handshake", AGAIN)
     return CheckResult(Status.PASS, ", ".join(one.where for one in seen.served), "handshake")
 
 

@@ -13,15 +13,13 @@ from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import Observation, ObservedComponent
 from agent.controls.kubelet import yaml_tree
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.fields import spelled
 from agent.controls.x509 import Certificate, NotACertificate, certificates
 from agent.errors import AgentError, HostFileMissing
 from agent.host import Program
 from agent.host.budget import CERTIFICATE_BYTES
 from agent.model import Severity, Status
-
-AGAIN = "Fix the cause; the next pass checks again."
 
 
 class Unknown(Exception):

@@ -6,11 +6,11 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from agent.controls.control_plane import CONTROL, apiserver, dqlite, etcd, files, managers, versions
-from agent.controls.control_plane.check import AGAIN, Facts
+from agent.controls.control_plane.check import Facts
 from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
 from agent.controls.kubelet import files as file_checks
-from agent.controls.kubelet.check import CheckResult, Row, with_pid, worst_of_each
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row, with_pid, worst_of_each
 from agent.errors import AgentError
 from agent.host import Program
 from agent.model import Finding, Severity, Status

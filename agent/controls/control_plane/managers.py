@@ -31,7 +31,7 @@ def _profiling(facts: Facts) -> CheckResult:
         return CheckResult(Status.PASS, f"GET {answers[0][0]}: 404", answers[0][0])
     if facts.component.program is Program.SCHEDULER and facts.value("config"):
         path, document = facts.document("config")
-        on = document.get("enableProfiling", True)
+        on = document.get("enableProfiling") is not False
         observed = f"enableProfiling: {'true' if on else 'false'}"
         return CheckResult(Status.FAIL if on else Status.PASS, observed, path, fix if on else "")
     return flag("profiling", False, "Set --profiling=false")(facts)
@@ -105,7 +105,4 @@ _SCHEDULER: tuple[Line, ...] = (
     ("bind", "1.4.2", "K1", LOW, "It listens on loopback only", "127.0.0.1", _bind),
     *_BOTH,
 )
-CHECKS: tuple[Check, ...] = (
-    *table(Program.CONTROLLER_MANAGER, *_MANAGER),
-    *table(Program.SCHEDULER, *_SCHEDULER),
-)
+CHECKS: tuple[Check, ...] = (*table(Program.CONTROLLER_MANAGER, *_MANAGER), *table(Program.SCHEDULER, *_SCHEDULER))

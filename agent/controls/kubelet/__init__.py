@@ -12,7 +12,7 @@ from dataclasses import replace
 from agent.config import schema
 from agent.controls.base import AuditOnly
 from agent.controls.kubelet import files, http_findings, proxy
-from agent.controls.kubelet.check import CONTROL, CheckResult, Row, with_pid, worst_of_each
+from agent.controls.kubelet.check import AGAIN, CONTROL, CheckResult, Row, with_pid, worst_of_each
 from agent.controls.kubelet.checks import CHECKS
 from agent.controls.kubelet.discovery import LOOKED_FOR, Launch
 from agent.controls.kubelet.http_findings import Prober, get_pods
@@ -133,7 +133,7 @@ def _drift(one: Kubelet) -> CheckResult:
         return CheckResult(Status.UNKNOWN, observed, source, step)
     if one.changes.undated or config.problem:
         observed = config.problem or f"unknown when {join_limited(one.changes.undated, characters=200)} changed"
-        return CheckResult(Status.UNKNOWN, observed, source, "Fix the cause; the next pass checks again.")
+        return CheckResult(Status.UNKNOWN, observed, source, AGAIN)
     return CheckResult(Status.PASS, f"nothing changed since it started ({started})", source)
 
 

@@ -16,6 +16,7 @@ from agent.model import Finding, Severity, Status, worst_first
 from agent.text import sanitize
 
 CONTROL = "kubelet"
+AGAIN = "Fix the cause; the next pass checks again."
 _LONGEST = 2000
 
 

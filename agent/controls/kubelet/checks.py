@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.controls.kubelet import fields
-from agent.controls.kubelet.check import Check, CheckResult, Facts, Unknown, known
+from agent.controls.kubelet.check import AGAIN, Check, CheckResult, Facts, Unknown, known
 from agent.controls.kubelet.fields import Field, spelled
 from agent.model import Severity, Status
 
@@ -64,8 +64,7 @@ def _client_ca(facts: Facts) -> CheckResult:
         step = f"Put the cluster's CA at {file.path}, or name the file where it is at {setting.source}."
         return CheckResult(Status.FAIL, f"{observed}, and {file.path} is not there", setting.source, step)
     if file.problem:
-        step = "Fix the cause; the next pass checks again."
-        return CheckResult(Status.UNKNOWN, f"{observed}: {file.problem}", setting.source, step)
+        return CheckResult(Status.UNKNOWN, f"{observed}: {file.problem}", setting.source, AGAIN)
     return facts.passed(fields.CLIENT_CA)
 
 

@@ -37,11 +37,7 @@ class Kind(Enum):
     LISTS = "a mapping of names to lists of texts"
 
 
-_RANGES = {
-    Kind.INT32: range(-(1 << 31), 1 << 31),
-    Kind.INT64: range(-(1 << 63), 1 << 63),
-    Kind.UINT32: range(1 << 32),
-}
+_RANGES = {Kind.INT32: range(-(1 << 31), 1 << 31), Kind.INT64: range(-(1 << 63), 1 << 63), Kind.UINT32: range(1 << 32)}
 # What the values of a mapping are.
 _MAPPINGS = {Kind.GATES: Kind.BOOLEAN, Kind.TEXTS: Kind.TEXT, Kind.LISTS: Kind.LIST}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.controls import probe
 from agent.controls.kubelet import fields
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.effective import Effective
 from agent.controls.probe import Response
 from agent.model import Finding, Severity, Status
@@ -79,8 +79,7 @@ def judge(answers: ProbeResults | None) -> tuple[Finding, ...]:
         off = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
         return SECURE.finding(off), READ_ONLY.finding(off)
     if answers.problem:
-        step = "Fix the cause; the next pass checks again."
-        skipped = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
+        skipped = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=AGAIN)
         return SECURE.finding(skipped), READ_ONLY.finding(skipped)
     return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
 

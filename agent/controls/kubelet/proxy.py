@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet import yaml_tree
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.checks import is_loopback
 from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.flags import Flags
@@ -75,7 +75,7 @@ def judge(seen: Sequence[ProxyObservation]) -> tuple[Finding, ...]:
 
 def _result(seen: ProxyObservation) -> CheckResult:
     if seen.problem:
-        return CheckResult(Status.UNKNOWN, seen.problem, seen.source, "Fix the cause; the next pass checks again.")
+        return CheckResult(Status.UNKNOWN, seen.problem, seen.source, AGAIN)
     observed = f"metricsBindAddress: {seen.address or '(off)'}"
     loopback = is_loopback(seen.address) if seen.address else True
     if loopback is None:

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from agent.config.node_sections import Version
 from agent.controls.base import AuditOnly
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.errors import AgentError
 from agent.host import Host, Process, Program
 from agent.host.budget import Budget
@@ -40,7 +40,6 @@ _SUPPORTED = Row("supported", "Upstream supports the kubelet's version", Severit
                  control=CONTROL, section="A3")  # fmt: skip
 _SKEWED = Row("skew", "The kubelet is not too far from the API server", Severity.HIGH,
               "not newer, and at most three minor versions older", control=CONTROL, section="A3")  # fmt: skip
-_AGAIN = "Fix the cause; the next pass checks again."
 TOO_OLD = "Upgrade the agent: its table is too old."
 
 
@@ -166,7 +165,7 @@ def _skew(seen: Observation) -> CheckResult:
 def _without(seen: Observation, what: str, text: str) -> CheckResult:
     if seen.trouble or text:
         observed = f"{what} is unknown: {seen.trouble or repr(text[:80])}"
-        return CheckResult(Status.UNKNOWN, observed, "API server", _AGAIN)
+        return CheckResult(Status.UNKNOWN, observed, "API server", AGAIN)
     if seen.away:
         return CheckResult(Status.INFO, f"{what} is not known now: the API server does not answer", "API server")
     observed = f"{what} is not known here: only `run` queries the API server"
