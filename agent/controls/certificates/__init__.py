@@ -110,8 +110,9 @@ class CertificatesControl(AuditOnly):
         served: tuple[Served, ...] = ()
         if any(map(control_plane.may_have_one, table.processes)):
             from agent.controls.certificates import live  # noqa: PLC0415 - a worker does without
+            from agent.controls.control_plane import components  # noqa: PLC0415
 
-            parts = live.components_of(host, table)
+            parts = tuple(components.find(host, table.processes))
             named += itertools.islice(live.named_by(parts, trouble), _MAX_FILES + 1)
             served = tuple(live.served_by(host, parts))
         items = tuple(_items(host, named, trouble))

@@ -191,11 +191,14 @@ def parse(program: Program, words: Iterable[Argument]) -> Flags:
 
 
 def newer(view: Host, process: Process, *paths: str) -> str:
-    """Which of the files changed after the process had started, as a reason; empty when none did."""
+    """Which of the files changed after the process had started, or may have, as a reason; empty when none did."""
     for path in paths:
-        with contextlib.suppress(HostError):
-            if view.stat(path).mtime_ns / 1e9 > process.started + _TOLERANCE_SECONDS:
-                return f"{path} changed after it started; unknown whether it runs with that content"
+        try:
+            changed = view.stat(path).mtime_ns / 1e9
+        except HostError as error:
+            return f"unknown whether {path} changed after it started: {error}"
+        if changed > process.started + _TOLERANCE_SECONDS:
+            return f"{path} changed after it started; unknown whether it runs with that content"
     return ""
 
 

@@ -113,10 +113,8 @@ def observe(
 
 def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> ObservedComponent:
     try:
-        with host.entry_of(one.process) as entry:
-            places = entry.listeners()
-            shared = entry.network_namespace() == own_network()
-    except (OSError, ValueError, HostError) as error:
+        places, shared = listeners(host, one.process)
+    except HostError as error:
         return ObservedComponent(one, unprobed=f"its sockets cannot be read: {error}")
     if one.embedded:
         places = tuple(place for place in places if place[1] in _EMBEDDED_PORTS[one.program])
@@ -133,9 +131,14 @@ def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> 
     return ObservedComponent(one, sockets)
 
 
-def own_network() -> str:
-    """The network namespace of the agent."""
-    return str(Path("/proc/self/ns/net").readlink())
+def listeners(host: Host, process: Process) -> tuple[Sequence[tuple[str, int]], bool]:
+    """Where a process listens, and whether that is the agent's own network namespace. Raises HostError."""
+    try:
+        with host.entry_of(process) as entry:
+            own = str(Path("/proc/self/ns/net").readlink())
+            return entry.listeners(), entry.network_namespace() == own
+    except (OSError, ValueError) as error:
+        raise HostError(str(error)) from error
 
 
 def _ask(program: Program, address: str, port: int) -> Socket:

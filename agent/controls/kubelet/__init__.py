@@ -6,7 +6,7 @@ Every finding names the value and where it comes from. It never changes the kube
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.config import schema
@@ -47,10 +47,9 @@ class KubeletControl(AuditOnly):
     def __init__(
         self, config: schema.Kubelet, host: Host, *, configz: Configz | None = None, prober: Prober = get_pods
     ) -> None:
-        self._config = config
-        self._host = host
-        self._configz = configz
+        self._host, self._configz = host, configz
         self._prober = prober if config.probe else None
+        self._skip = config.skip
 
     def observe(self) -> Observation:
         return observe(self._host, prober=self._prober, configz=self._configz)
@@ -60,20 +59,9 @@ class KubeletControl(AuditOnly):
         settings = [with_pid(finding, one.launch.process, len(running)) for one in running for finding in _judge(one)]
         modes = [finding for group in seen.files for finding in files.judge(group)]
         found = [_PROCESS.finding(_process(seen)), *worst_of_each([*settings, *proxy.judge(seen.proxies)]), *modes]
-        return (*(_skipped(finding, self._skips()) for finding in found), *self._misspelt())
-
-    def _skips(self) -> Mapping[str, str]:
-        return {f"{CONTROL}/{_without_prefix(id_)}": reason for id_, reason in self._config.skip.items()}
-
-    def _misspelt(self) -> Iterable[Finding]:
-        for id_ in self._config.skip:
-            if _without_prefix(id_) in CHECK_IDS:
-                continue
-            close = difflib.get_close_matches(_without_prefix(id_), CHECK_IDS, n=1)
-            meant = f"Did you mean {close[0]}?" if close else f"The ids are {', '.join(CHECK_IDS)}."
-            row = Row(f"skip/{id_}", "Skipped checks are checks", Severity.LOW, "an id of a check")
-            observed = f"{id_!r} is no check: nothing is skipped"
-            yield row.finding(CheckResult(Status.UNKNOWN, observed, "kubelet.skip", meant))
+        skips = {f"{CONTROL}/{_without_prefix(id_)}": reason for id_, reason in self._skip.items()}
+        misspelt = [_misspelt(id_) for id_ in self._skip if _without_prefix(id_) not in CHECK_IDS]
+        return (*(_skipped(finding, skips) for finding in found), *misspelt)
 
 
 def _judge(one: Kubelet) -> list[Finding]:
@@ -147,6 +135,13 @@ def _skipped(finding: Finding, skips: Mapping[str, str]) -> Finding:
     return replace(
         finding, status=Status.INFO, observed=f"skipped: {skips[finding.id]}", source="kubelet.skip", remediation=""
     )
+
+
+def _misspelt(id_: str) -> Finding:
+    close = difflib.get_close_matches(_without_prefix(id_), CHECK_IDS, n=1)
+    meant = f"Did you mean {close[0]}?" if close else f"The ids are {', '.join(CHECK_IDS)}."
+    row = Row(f"skip/{id_}", "Skipped checks are checks", Severity.LOW, "an id of a check")
+    return row.finding(CheckResult(Status.UNKNOWN, f"{id_!r} is no check: nothing is skipped", "kubelet.skip", meant))
 
 
 def _without_prefix(id_: str) -> str:

@@ -111,7 +111,9 @@ def require_kind(tree: Tree, path: str, *, api_version: str = API_VERSION, kind:
         if found is None or found.data is None:
             raise DocumentRefused(f"{path}: {key} is missing, it must be {required}")
         if found.data != required:
-            raise DocumentRefused(f"{_place(found)}: {key} is {shown(found)}, it must be {required}")
+            raise DocumentRefused(
+                f"{found.source.removeprefix('drop-in ')}: {key} is {shown(found)}, it must be {required}"
+            )
 
 
 def merge(base: Tree, patch: Tree) -> Tree:
@@ -170,10 +172,6 @@ def shown(value: Value) -> str:
     data = to_json(value)
     text = {True: "true", False: "false", None: "null"}[data] if isinstance(data, bool | None) else repr(data)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _place(value: Value) -> str:
-    return value.source.removeprefix("drop-in ")
 
 
 class _Reader:

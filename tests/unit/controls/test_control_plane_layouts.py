@@ -183,6 +183,12 @@ def test_a_manifest_that_cannot_be_read_leaves_drift_unknown(node: ControlPlane)
         assert (found.status, path in found.observed) == (UNKNOWN, True)
 
 
+def test_a_file_that_is_gone_since_the_start_leaves_drift_unknown(node: ControlPlane) -> None:
+    node.run("kube-scheduler", *SCHEDULER, "--config=/etc/kubernetes/s.yaml")
+    found = node.audit()["scheduler/drift"]
+    assert (found.status, "/etc/kubernetes/s.yaml" in found.observed) == (UNKNOWN, True)
+
+
 def _drifted(node: ControlPlane, path: str) -> None:
     node.files({path: json.dumps({"spec": {"containers": [{"command": ["kube-scheduler", "--v=9"]}]}})})
 
