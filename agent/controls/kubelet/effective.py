@@ -224,7 +224,7 @@ def _drop_ins(view: Host, effective: Effective) -> Iterator[str]:
 
 
 def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effective:
-    """The same with the running kubelet's own answer, `{"kubeletconfig": …}` or what is in it."""
+    """With the running kubelet's own answer, `{"kubeletconfig": …}` or what is in it. Raises DocumentRefused."""
     if answer is None:
         return effective
     inner = answer.get("kubeletconfig", answer)

@@ -76,12 +76,12 @@ def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResu
 def judge(answers: ProbeResults | None) -> tuple[Finding, ...]:
     """Both findings; None when probing is off. Pure."""
     if answers is None:
-        off = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
-        return SECURE.finding(off), READ_ONLY.finding(off)
-    if answers.problem:
-        skipped = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=AGAIN)
-        return SECURE.finding(skipped), READ_ONLY.finding(skipped)
-    return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
+        secure = plain = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
+    elif answers.problem:
+        secure = plain = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=AGAIN)
+    else:
+        secure, plain = _secure(answers), _read_only(answers)
+    return SECURE.finding(secure), READ_ONLY.finding(plain)
 
 
 def correct(finding: Finding, answers: ProbeResults | None) -> Finding:

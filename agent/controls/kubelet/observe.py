@@ -88,8 +88,7 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
     view = _view(host, launch)
     config = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
-    answer, refused = _configz(configz, view, launch, config)
-    config = effective.with_configz(config, answer)
+    config, refused = _with_configz(configz, view, launch, config)
     facts = Facts(
         config,
         launch.place,
@@ -172,18 +171,18 @@ def _ended(one: Kubelet) -> Kubelet:
     return Kubelet(one.launch, one.facts, (), ended=True)
 
 
-def _configz(
-    configz: Configz | None, view: Host, launch: Launch, config: Effective
-) -> tuple[Mapping[str, Any] | None, str]:
+def _with_configz(configz: Configz | None, view: Host, launch: Launch, config: Effective) -> tuple[Effective, str]:
+    """With the running kubelet's own answer, or why it is missing."""
     if configz is None:
-        return None, ""
+        return config, ""
     port = config.get(fields.PORT)
     number = fields.PORT.default if port.problem else port.value
     try:
         certificate = view.read_bytes(_serving_certificate(config), limit_bytes=CERTIFICATE_BYTES)
-        return configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate), ""
+        answer = configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate)
+        return effective.with_configz(config, answer), ""
     except AgentError as error:
-        return None, str(error)
+        return config, str(error)
 
 
 def _serving_certificate(config: Effective) -> str:

@@ -158,12 +158,14 @@ def to_json(value: Value) -> Any:
     return value.data
 
 
-def graft(document: Any, source: str) -> Value:
-    """The other way round: a value with places from one without. Depth is the caller's: json.loads bounds it."""
+def graft(document: Any, source: str, depth: int = 0) -> Value:
+    """The other way round: a value with places from one without. Raises DocumentRefused where it is nested deeply."""
+    if depth > _MAX_DEPTH:
+        raise DocumentRefused(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(document, Mapping):
-        return Value({str(key): graft(below, source) for key, below in document.items()}, source)
+        return Value({str(key): graft(below, source, depth + 1) for key, below in document.items()}, source)
     if isinstance(document, list | tuple):
-        return Value(tuple(graft(below, source) for below in document), source)
+        return Value(tuple(graft(below, source, depth + 1) for below in document), source)
     return Value(document if isinstance(document, bool | int | float | str) else None, source)
 
 

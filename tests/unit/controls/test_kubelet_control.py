@@ -230,6 +230,14 @@ def test_configz_helps_where_files_cannot_be_read(tmp_path: Path) -> None:
     assert found["healthz"].status is Status.UNKNOWN, "its default is not zero, so it is not among what was left out"
 
 
+def test_an_answer_nested_too_deeply_is_not_believed_and_ends_no_pass(tmp_path: Path) -> None:
+    """json.loads takes what is nested nearly as deeply as Python calls functions."""
+    deep = json.loads('{"a":' * 700 + "1" + "}" * 700)
+    found = audit(hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], configz=lambda: running(deep=deep))
+    assert "configz: nested deeper than 64 levels" in found["config"].observed
+    assert found["4.2.4"].source != "configz"
+
+
 def test_the_seccomp_flag_is_not_in_configz(tmp_path: Path) -> None:
     """The flag or the field: a false field in configz takes nothing from the flag."""
     kubelet = process("kubelet", "--seccomp-default")
