@@ -107,7 +107,7 @@ RUNTIME = Field(
     "unix:///run/containerd/containerd.sock",
     zero_is_unset=True,
 )
-
+# Every field above, in that order.
 FIELDS: tuple[Field, ...] = tuple(value for value in globals().values() if isinstance(value, Field))
 
 
