@@ -51,6 +51,19 @@ class Control(Protocol[Observed]):
     def plan(self, seen: Observed) -> Sequence[Step]: ...
 
 
+class AuditOnly:
+    """A control that never changes the node: it plans nothing, and nothing on the node is drift from what it did."""
+
+    def watched(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
+    def plan(self, seen: object) -> Sequence[Step]:
+        """No step."""
+        del seen
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class FileType:
     """The files that a control reads, as `validate` finds and lints them. Functions take content and the file's path.
@@ -82,21 +95,19 @@ def correction(control: str, mode: Mode) -> str:
     return f"Set {control}.mode to enforce, and the agent corrects it."
 
 
-def audit(control: Control[Observed]) -> Pass:
-    """Observes and judges; changes nothing."""
+def audit(control: Control[Observed], *, plan: bool = False) -> Pass:
+    """Observes and judges; changes nothing. plan: with what would be changed."""
     try:
-        return Pass(tuple(control.judge(control.observe())))
+        seen = control.observe()
+        steps = control.plan(seen) if plan else ()
+        return Pass(tuple(control.judge(seen)), tuple(step.change for step in steps))
     except AgentError as error:
         return Pass((_unknown(control.name, error),))
 
 
 def dry_run(control: Control[Observed]) -> Pass:
     """Observes, judges and plans; changes nothing."""
-    try:
-        seen = control.observe()
-        return Pass(tuple(control.judge(seen)), tuple(step.change for step in control.plan(seen)))
-    except AgentError as error:
-        return Pass((_unknown(control.name, error),))
+    return audit(control, plan=True)
 
 
 def apply(control: Control[Observed]) -> Pass:

@@ -17,13 +17,13 @@ from agent.config.choices import AuditMode, Mode
 from agent.config.schema import AuditException, Config
 from agent.controls import apparmor, base, exceptions, modprobe, seccomp
 from agent.controls.kubelet import KubeletControl
+from agent.controls.kubelet.observe import Configz
 from agent.controls.manifest import STATE_FOLDER
 from agent.errors import HostFileError
 from agent.host import Host
 from agent.model import Finding, Report, Severity, Status
 
 LOCK = f"{STATE_FOLDER}/lock"  # held while the node is changed: a manual apply and the daemon never overlap
-Configz = Callable[[int, str, bytes], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)

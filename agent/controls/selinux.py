@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.config.node_sections import Selinux
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host
 from agent.model import Finding, Severity, Status
@@ -37,7 +37,7 @@ class Observation:
     problem: str = ""
 
 
-class SelinuxControl:
+class SelinuxControl(AuditOnly):
     """One node's SELinux."""
 
     name = CONTROL
@@ -45,10 +45,6 @@ class SelinuxControl:
     def __init__(self, config: Selinux, host: Host) -> None:
         del config
         self._host = host
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: files of the kernel do not notify."""
-        return ()
 
     def observe(self) -> Observation:
         """A few small files. Raises HostFileError when it is unknown whether there is SELinux."""
@@ -76,11 +72,6 @@ class SelinuxControl:
         enforcing = seen.enforce == "1"
         mode = _finding("mode", Status.PASS, "enforcing") if enforcing else _PERMISSIVE
         return (mode, _module_request(seen, enforcing=enforcing), _containers(seen))
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        """Nothing: report only."""
-        del seen
-        return ()
 
     def _read(self, path: str) -> str:
         return self._host.read_text(path, limit_bytes=64).strip("\0\n ")

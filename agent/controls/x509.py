@@ -18,6 +18,8 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----",
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----")
 _MAX_CERTIFICATES = 256
 _OID_COMMON_NAME, _OID_ORGANIZATION = b"\x55\x04\x03", b"\x55\x04\x0a"
+# certutil.GenerateSelfSignedCertKey makes a throw-away CA called HOST-ca@SECONDS for the kubelet's own certificate.
+_OWN_CA = re.compile(rb"-ca@[0-9]{6,}$")
 _UTC_TIME, _VERSION, _BMP_STRING = 0x17, 0xA0, 0x1E
 
 
@@ -60,6 +62,15 @@ def certificates(pem: bytes) -> tuple[Certificate, ...]:
     return tuple(found)
 
 
+def is_self_signed(pem: bytes) -> bool:
+    """Whether the holder of a file's first certificate signed it, or a CA that a kubelet made for that one alone.
+
+    Raises NotACertificate.
+    """
+    first = certificates(pem)[0]
+    return first.self_issued or _OWN_CA.search(first.issuer) is not None
+
+
 def has_private_key(content: bytes) -> bool:
     """Whether a file holds a private key in PEM, whatever it is called."""
     return _PRIVATE_KEY.search(content) is not None
@@ -89,15 +100,17 @@ def _first(data: bytes) -> bytes:
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Tag, content and the whole of each element. Raises IndexError when the data ends early."""
-    while data:
-        length, start = data[1], 2
+    at = 0
+    while at < len(data):
+        length, start = data[at + 1], at + 2
         if length & 0x80:
-            start = 2 + (length & 0x7F)
-            length = int.from_bytes(data[2:start], "big")
-        if start + length > len(data):
+            start += length & 0x7F
+            length = int.from_bytes(data[at + 2 : start], "big")
+        end = start + length
+        if end > len(data):
             raise IndexError(length)
-        yield data[0], data[start : start + length], data[: start + length]
-        data = data[start + length :]
+        yield data[at], data[start:end], data[at:end]
+        at = end
 
 
 def _attributes(name: bytes) -> Iterator[tuple[bytes, str]]:

@@ -12,7 +12,7 @@ from agent.controls.kubelet import KubeletControl, effective
 from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet.check import Facts
 from agent.controls.kubelet.checks import CHECKS
-from agent.controls.kubelet.probe import ProbeResult
+from agent.controls.probe import Response
 from agent.host import Host, Process, ProcessTable, Program, identity
 from agent.host.identity import program_named
 from agent.model import Finding, Status
@@ -51,14 +51,11 @@ class StagedHost(Host):
 class StagedProber:
     """Answers that are said to come from the kubelet's ports."""
 
-    to_secure: ProbeResult
-    to_plain: ProbeResult
+    to_secure: Response
+    to_plain: Response
 
-    def secure(self, _address: str, _port: int, /) -> ProbeResult:
-        return self.to_secure
-
-    def http(self, _address: str, _port: int, /) -> ProbeResult:
-        return self.to_plain
+    def __call__(self, _address: str, _port: int, *, tls: bool) -> Response:
+        return self.to_secure if tls else self.to_plain
 
 
 def process(*args: str, name: str = "kubelet", pid: int = 812, started: float = 4e9, cwd: str = "/") -> Process:
@@ -86,10 +83,10 @@ def settings(root: Path, args: Iterable[str], cwd: str = "/") -> dict[str, Findi
     """The findings of the settings' checks for a kubelet with these arguments, by id."""
     told = effective.read(Host(root), kubelet_flags.parse(kubelet_flags.arguments(args)), cwd)
     facts = Facts(told, "the kubelet's command line")
-    return {check.id: check.finding(check.judge(facts)) for check in CHECKS}
+    return {check.id: check.finding(check.result(facts)) for check in CHECKS}
 
 
-QUIET = StagedProber(ProbeResult(401), ProbeResult(refused=True))
+QUIET = StagedProber(Response(401), Response(error="refused"))
 HARDENED = config(
     "authentication: {x509: {clientCAFile: ca.crt}}\nrotateCertificates: true\nserverTLSBootstrap: true\n"
     "podPidsLimit: 4096\nseccompDefault: true\nprotectKernelDefaults: true\nenableProfilingHandler: false\n"

@@ -14,12 +14,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agent.config.node_sections import Certificates
 from agent.controls import control_plane
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.kubelet import discovery, effective, files
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.files import Group
 from agent.controls.x509 import Certificate, NotACertificate, certificates, has_private_key
 from agent.errors import HostError, HostFileMissing
@@ -48,7 +49,6 @@ _CONTROL_PLANE = (
 )  # fmt: skip
 _FOLDERS = ("/var/lib/kubelet/pki", *_CONTROL_PLANE)
 _KUBECONFIGS = ("/etc/kubernetes", "/var/lib/rancher/rke2/server/cred", "/var/lib/rancher/k3s/server/cred")
-_AGAIN = "Fix the cause; the next pass checks again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +93,13 @@ class Observation:
     owners: tuple[int, ...] = (0,)
 
 
-class CertificatesControl:
-    """Observes and judges; plans nothing."""
+class CertificatesControl(AuditOnly):
+    """Every certificate, private key and kubeconfig that this node holds."""
 
     name = CONTROL
 
     def __init__(self, config: Certificates, host: Host, *, wall: Callable[[], float] = time.time) -> None:
         self._config, self._host, self._wall = config, host, wall
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: files are audited only."""
-        return ()
 
     def observe(self) -> Observation:
         host = self._host.within(Budget())
@@ -114,8 +110,9 @@ class CertificatesControl:
         served: tuple[Served, ...] = ()
         if any(map(control_plane.may_have_one, table.processes)):
             from agent.controls.certificates import live  # noqa: PLC0415 - a worker does without
+            from agent.controls.control_plane import components  # noqa: PLC0415
 
-            parts = live.components_of(host, table)
+            parts = tuple(components.find(host, table.processes))
             named += itertools.islice(live.named_by(parts, trouble), _MAX_FILES + 1)
             served = tuple(live.served_by(host, parts))
         items = tuple(_items(host, named, trouble))
@@ -124,47 +121,23 @@ class CertificatesControl:
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         if not seen.items and not seen.trouble:
-            row = _row("expiry", Severity.HIGH, "Certificates on the node", "none ends soon")
-            return (row.finding(CheckResult(Status.NOT_APPLICABLE, "no certificate in the usual folders", "files")),)
+            return (EXPIRY.finding(_NO_CERTIFICATE),)
         now = self._wall()
-        found = [self._expiry(seen, now), _masters(seen, now), _super_admin(seen), _rotation(seen, now)]
-        found += [_live(seen)] if seen.served else []
+        found = [EXPIRY.finding(_expiry(seen, now, self._config.warn_before)), MASTERS.finding(_masters(seen, now)),
+                 SUPER_ADMIN.finding(_super_admin(seen)), ROTATION.finding(_rotation(seen, now))]  # fmt: skip
+        found += [SERVED.finding(_live(seen))] if seen.served else []
         for group, items in _groups(seen):
-            found += files.judge(
-                group, [one for item in items for one in files.look(item.view, replace(group, paths=(item.path,)))]
-            )
+            found += files.judge(replace(group, found=tuple(files.look_at(item.view, item.path) for item in items)))
         return found
 
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
-    def _expiry(self, seen: Observation, now: float) -> Finding:
-        row = _row("expiry", Severity.MEDIUM, "No certificate ends soon", "more than 30 days, or as configured")
-        known = [(one.not_after - now, item.path) for item in seen.items for one in item.certificates]
-        soon = sorted(one for one in known if one[0] < self._config.warn_before)
-        problems = _problems(seen)
-        if soon:
-            left = soon[0][0]
-            severity = Severity.CRITICAL if left <= 0 else Severity.HIGH if left < _WEEK_SECONDS else Severity.MEDIUM
-            lines = [f"{path} {_span(seconds)}" for seconds, path in soon]
-            step = "Renew them (`kubeadm certs renew all`, or the distribution's way), and restart what serves them."
-            return row.finding(CheckResult(Status.FAIL, join_limited(lines, characters=600), "files", step, severity))
-        if problems:
-            return row.finding(CheckResult(Status.UNKNOWN, join_limited(problems, characters=600), "files", _AGAIN))
-        if not known:
-            return row.finding(CheckResult(Status.NOT_APPLICABLE, "no certificate in the usual folders", "files"))
-        seconds, path = min(known)
-        observed = f"{len(known)} certificates; the first to end is {path}, {_span(seconds)}"
-        return row.finding(CheckResult(Status.PASS, observed, "files"))
-
-
-def _row(id_: str, severity: Severity, title: str, expected: str) -> Row:
-    return Row(id_, title, severity, expected, control=CONTROL, section="K14")
-
-
-def _problems(seen: Observation) -> list[str]:
-    return [*seen.trouble, *(f"{item.path}: {item.problem}" for item in seen.items if item.problem)]
+_row = partial(Row, control=CONTROL, section="K14")
+EXPIRY = _row("expiry", "No certificate ends soon", Severity.MEDIUM, "more than 30 days, or as configured")
+MASTERS = _row("masters", "No certificate is of system:masters", Severity.HIGH, "none but super-admin.conf")
+SUPER_ADMIN = _row("super-admin", "super-admin.conf is not kept on the node", Severity.HIGH, "not there")
+ROTATION = _row("rotation", "The kubelet's client certificate is rotated", Severity.MEDIUM, "before 90 % of its life")
+SERVED = _row("served", "What is served is what is on disk", Severity.MEDIUM, "the same certificate")
+_NO_CERTIFICATE = CheckResult(Status.NOT_APPLICABLE, "no certificate in the usual folders", "files")
 
 
 def _span(seconds: float) -> str:
@@ -172,17 +145,38 @@ def _span(seconds: float) -> str:
     return f"ended {days} days ago" if seconds <= 0 else f"ends in {days} days"
 
 
-def _masters(seen: Observation, now: float) -> Finding:
-    row = _row("masters", Severity.HIGH, "No certificate is of system:masters", "none but super-admin.conf")
+def _unread(seen: Observation) -> CheckResult | None:
+    """The answer where nothing wrong was found and not everything was read."""
+    problems = [*seen.trouble, *(f"{item.path}: {item.problem}" for item in seen.items if item.problem)]
+    shown = join_limited(problems, characters=600)
+    return CheckResult(Status.UNKNOWN, shown, "files", AGAIN) if problems else None
+
+
+def _expiry(seen: Observation, now: float, warn_before: float) -> CheckResult:
+    known = [(one.not_after - now, item.path) for item in seen.items for one in item.certificates]
+    if soon := sorted(one for one in known if one[0] < warn_before):
+        left = soon[0][0]
+        severity = Severity.CRITICAL if left <= 0 else Severity.HIGH if left < _WEEK_SECONDS else Severity.MEDIUM
+        lines = [f"{path} {_span(seconds)}" for seconds, path in soon]
+        step = "Renew them (`kubeadm certs renew all`, or the distribution's way), and restart what serves them."
+        return CheckResult(Status.FAIL, join_limited(lines, characters=600), "files", step, severity)
+    if unread := _unread(seen):
+        return unread
+    if not known:
+        return _NO_CERTIFICATE
+    seconds, path = min(known)
+    observed = f"{len(known)} certificates; the first to end is {path}, {_span(seconds)}"
+    return CheckResult(Status.PASS, observed, "files")
+
+
+def _masters(seen: Observation, now: float) -> CheckResult:
     found = [item.path for item in seen.items if item.path != _SUPER_ADMIN
              for one in item.certificates if _MASTERS in one.organizations and one.not_after > now]  # fmt: skip
     if found:
         step = "Make a new one without that group (kubeadm 1.29 and later does). It cannot be revoked: it is good "
         step += "until it ends or the CA is replaced, so remove every copy."
-        return row.finding(CheckResult(Status.FAIL, ", ".join(dict.fromkeys(found)), "files", step))
-    if problems := _problems(seen):
-        return row.finding(CheckResult(Status.UNKNOWN, join_limited(problems, characters=600), "files", _AGAIN))
-    return row.finding(CheckResult(Status.PASS, "none", "files"))
+        return CheckResult(Status.FAIL, ", ".join(dict.fromkeys(found)), "files", step)
+    return _unread(seen) or CheckResult(Status.PASS, "none", "files")
 
 
 def _super_admin_file(host: Host) -> bool | None:
@@ -195,48 +189,43 @@ def _super_admin_file(host: Host) -> bool | None:
         return None
 
 
-def _super_admin(seen: Observation) -> Finding:
-    row = _row("super-admin", Severity.HIGH, "super-admin.conf is not kept on the node", "not there")
+def _super_admin(seen: Observation) -> CheckResult:
     if seen.super_admin is None:
         step = f"Make {_SUPER_ADMIN} readable for the agent, or remove it."
-        return row.finding(CheckResult(Status.UNKNOWN, "whether it is there cannot be read", _SUPER_ADMIN, step))
+        return CheckResult(Status.UNKNOWN, "whether it is there cannot be read", _SUPER_ADMIN, step)
     if seen.super_admin:
         step = f"Move {_SUPER_ADMIN} to a safe place; `kubeadm init phase kubeconfig super-admin` makes another."
-        return row.finding(CheckResult(Status.FAIL, f"{_SUPER_ADMIN} is there: it passes every authorization",
-                                       _SUPER_ADMIN, step))  # fmt: skip
-    return row.finding(CheckResult(Status.PASS, f"{_SUPER_ADMIN} is not there", _SUPER_ADMIN))
+        observed = f"{_SUPER_ADMIN} is there: it passes every authorization"
+        return CheckResult(Status.FAIL, observed, _SUPER_ADMIN, step)
+    return CheckResult(Status.PASS, f"{_SUPER_ADMIN} is not there", _SUPER_ADMIN)
 
 
-def _rotation(seen: Observation, now: float) -> Finding:
-    row = _row("rotation", Severity.MEDIUM, "The kubelet's client certificate is rotated", "before 90 % of its life")
+def _rotation(seen: Observation, now: float) -> CheckResult:
     item = next((item for item in seen.items if item.path.endswith(_CLIENT)), None)
     if item is None:
-        return row.finding(CheckResult(Status.NOT_APPLICABLE, f"no {_CLIENT}: the kubelet does not rotate it", "files"))
+        return CheckResult(Status.NOT_APPLICABLE, f"no {_CLIENT}: the kubelet does not rotate it", "files")
     if not item.certificates:
-        return row.finding(CheckResult(Status.UNKNOWN, item.problem or "no certificate in it", item.path, _AGAIN))
+        return CheckResult(Status.UNKNOWN, item.problem or "no certificate in it", item.path, AGAIN)
     one = item.certificates[0]
     used = (now - one.not_before) / max(one.not_after - one.not_before, 1.0)
     observed = f"{used:.0%} of its life, {_span(one.not_after - now)}"
     if used < _LATE:
-        return row.finding(CheckResult(Status.PASS, observed, item.path))
+        return CheckResult(Status.PASS, observed, item.path)
     step = "Rotation has stopped: look for certificate errors in the kubelet's log and for requests without an "
     step += "approver (`kubectl get csr`)."
     severity = Severity.HIGH if one.not_after < now + _WEEK_SECONDS else None
-    return row.finding(CheckResult(Status.FAIL, observed, item.path, step, severity))
+    return CheckResult(Status.FAIL, observed, item.path, step, severity)
 
 
-def _live(seen: Observation) -> Finding:
-    row = _row("served", Severity.MEDIUM, "What is served is what is on disk", "the same certificate")
+def _live(seen: Observation) -> CheckResult:
     stale = [f"{one.where} serves another certificate than {one.path}" for one in seen.served
              if one.served and one.on_disk and one.served.serial != one.on_disk.serial]  # fmt: skip
     if stale:
         step = "Restart the component: move its manifest out of the folder and back, or restart its unit."
-        return row.finding(CheckResult(Status.FAIL, "; ".join(stale), "handshake", step))
-    unknown = [one.where for one in seen.served if not (one.served and one.on_disk)]
-    if unknown:
-        observed = f"not compared: {', '.join(unknown)}"
-        return row.finding(CheckResult(Status.UNKNOWN, observed, "handshake", _AGAIN))
-    return row.finding(CheckResult(Status.PASS, ", ".join(one.where for one in seen.served), "handshake"))
+        return CheckResult(Status.FAIL, "; ".join(stale), "handshake", step)
+    if unknown := [one.where for one in seen.served if not (one.served and one.on_disk)]:
+        return CheckResult(Status.UNKNOWN, f"not compared: {', '.join(unknown)}", "handshake", AGAIN)
+    return CheckResult(Status.PASS, ", ".join(one.where for one in seen.served), "handshake")
 
 
 def _groups(seen: Observation) -> Iterator[tuple[Group, Sequence[Item]]]:
@@ -267,7 +256,8 @@ def _items(host: Host, named: Sequence[Named], trouble: list[str]) -> Iterator[I
     """Every file of interest, within limits, and once."""
     paths = [*_below(host, _FOLDERS, trouble)]
     for folder in _KUBECONFIGS:
-        paths += [path for path in _files(host, folder, trouble) if path.endswith((".conf", ".kubeconfig"))]
+        paths += [path for path, kind in _listed(host, folder, trouble)
+                  if kind == "file" and path.endswith((".conf", ".kubeconfig"))]  # fmt: skip
     pending = [*(Named(host, path) for path in reversed(paths)), *reversed(named)]
     known: set[tuple[str, int]] = set()
     for _ in range(_MAX_FILES):
@@ -321,11 +311,7 @@ def _below(host: Host, folders: Sequence[str], trouble: list[str]) -> Iterator[s
         if not pending:
             return
         folder = pending.pop()
-        for path in _names(host, folder, trouble):
-            try:
-                kind = host.stat(path).kind
-            except HostError:
-                continue  # a symlink to nothing
+        for path, kind in _listed(host, folder, trouble):
             if kind == "directory":
                 pending.append(path)
             elif kind == "file" and not re.search(r"/kubelet-(client|server)-\d{4}-", path):  # the old ones stay
@@ -333,15 +319,19 @@ def _below(host: Host, folders: Sequence[str], trouble: list[str]) -> Iterator[s
     trouble.append(f"more than {_MAX_FOLDERS} folders; the rest was not listed")
 
 
-def _files(host: Host, folder: str, trouble: list[str]) -> Iterator[str]:
-    return (path for path in _names(host, folder, trouble) if host.is_file(path))
-
-
-def _names(host: Host, folder: str, trouble: list[str]) -> list[str]:
+def _listed(host: Host, folder: str, trouble: list[str]) -> Iterator[tuple[str, str]]:
+    """Path and kind of each entry, but for symlinks to nothing; a missing folder has none."""
     try:
-        return [posixpath.join(folder, name) for name in host.names(folder)]
+        names = host.names(folder)
     except HostFileMissing:
-        return []
+        return
     except HostError as error:
         trouble.append(str(error))
-        return []
+        return
+    for path in (posixpath.join(folder, name) for name in names):
+        try:
+            yield path, host.stat(path).kind
+        except HostFileMissing:
+            continue
+        except HostError as error:
+            trouble.append(str(error))

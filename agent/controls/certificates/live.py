@@ -6,20 +6,18 @@ import posixpath
 from collections.abc import Iterable, Iterator
 
 from agent.bounded_socket import deadline
+from agent.controls import probe
 from agent.controls.certificates import Named, Served
-from agent.controls.control_plane import components, probe
 from agent.controls.control_plane.components import Component
-from agent.controls.control_plane.observe import own_network, target
+from agent.controls.control_plane.observe import listeners, target
 from agent.controls.x509 import Certificate, NotACertificate, certificates
 from agent.errors import HostError
-from agent.host import Host, ProcessTable, Program
+from agent.host import Host, Program
 from agent.host.budget import CERTIFICATE_BYTES
 
 _PROBES_SECONDS = 5.0
 _FLAGS = {Program.API_SERVER: "tls-cert-file", Program.ETCD: "cert-file", Program.CONTROLLER_MANAGER: "tls-cert-file",
           Program.SCHEDULER: "tls-cert-file"}  # fmt: skip
-
-
 # How flags end that name certificates, keys and kubeconfigs; what a file holds decides.
 _ENDINGS = ("-file", "certfile", "keyfile", "cafile", "-certificate", "-client-key", "-authority", "kubeconfig")
 _OTHERS = frozenset((
@@ -27,11 +25,6 @@ _OTHERS = frozenset((
     "egress-selector-config-file", "authorization-policy-file", "oidc-ca-file", "log-file",
 ))  # fmt: skip
 _PAIR = "tls-sni-cert-key"  # certificate,key:names
-
-
-def components_of(host: Host, table: ProcessTable) -> tuple[Component, ...]:
-    """The parts of the control plane that these processes are."""
-    return tuple(components.find(host, table.processes))
 
 
 def named_by(parts: Iterable[Component], trouble: list[str]) -> Iterator[Named]:
@@ -53,24 +46,19 @@ def named_by(parts: Iterable[Component], trouble: list[str]) -> Iterator[Named]:
 def served_by(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
     """One for each component that names a certificate and listens in the agent's network namespace."""
     with deadline(_PROBES_SECONDS):
-        yield from _served(host, parts)
-
-
-def _served(host: Host, parts: Iterable[Component]) -> Iterator[Served]:
-    for one in parts:
-        path = "" if one.embedded else one.path(_FLAGS[one.program])
-        if not path:
-            continue
-        try:
-            with host.entry_of(one.process) as entry:
-                places = entry.listeners() if entry.network_namespace() == own_network() else ()
-        except (OSError, ValueError, HostError):
-            continue
-        for address, port in places:
-            if _is_its_own(one, port):
-                answer = probe.get(target(address), port, "/healthz", tls=True)
-                yield Served(f"{one.program.value} on port {port}", path, _on_disk(one, path), answer.certificate)
-                break
+        for one in parts:
+            flag = "" if one.embedded else _FLAGS.get(one.program, "")
+            if not flag or not (path := one.path(flag)):
+                continue
+            try:
+                places, shared = listeners(host, one.process)
+            except HostError:
+                continue
+            port = next((place for place in places if shared and _is_its_own(one, place[1])), None)
+            if port is not None:
+                answer = probe.get(target(port[0]), port[1], "/healthz", tls=True)
+                where = f"{one.program.value} on port {port[1]}"
+                yield Served(where, path, _on_disk(one, path), answer.certificate)
 
 
 def _is_its_own(one: Component, port: int) -> bool:

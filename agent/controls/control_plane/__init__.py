@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent.config.node_sections import ControlPlane
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.kubelet import discovery, effective, fields
 from agent.errors import HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
@@ -39,8 +39,8 @@ class StaticPods:
     problem: str = ""
 
 
-class ControlPlaneControl:
-    """Observes and judges; plans nothing.
+class ControlPlaneControl(AuditOnly):
+    """Observes and judges.
 
     allows_anything: whether the API server allows a verb that no rule can name. flags: those of the API server at an
     address and port, for one run of it. Each is None where it must not be asked.
@@ -60,10 +60,6 @@ class ControlPlaneControl:
         self._config, self._host, self._allows_anything, self._flags = config, host, allows_anything, flags
         self._wall = wall
         self._known: dict[Process, str] = {}
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: files are audited only."""
-        return ()
 
     def observe(self) -> Observation | Finding:
         """What runs here; the one finding of a node on which no part of a control plane runs."""
@@ -93,10 +89,6 @@ class ControlPlaneControl:
         from agent.controls.control_plane.judge import findings  # noqa: PLC0415 - a worker does without
 
         return tuple(findings(seen))
-
-    def plan(self, seen: Observation | Finding) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
 
 def may_have_one(process: Process) -> bool:

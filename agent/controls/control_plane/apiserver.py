@@ -6,10 +6,22 @@ https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver
 from __future__ import annotations
 
 from agent.controls.control_plane import documents
-from agent.controls.control_plane.check import Check, Facts, Judge, Line, Unknown, flag, is_set, noted, shown, table
-from agent.controls.control_plane.observe import OLD_TLS, WEAK_TLS
+from agent.controls.control_plane.check import (
+    Check,
+    Facts,
+    Judge,
+    Line,
+    Unknown,
+    flag,
+    is_set,
+    noted,
+    shown,
+    table,
+    unset,
+)
+from agent.controls.control_plane.observe import OLD_TLS
 from agent.controls.kubelet.check import CheckResult
-from agent.controls.kubelet.checks import STRONG_CIPHERS
+from agent.controls.kubelet.checks import STRONG_CIPHERS, WEAK_TLS
 from agent.host import Program
 from agent.model import Severity, Status
 
@@ -108,7 +120,7 @@ def _plugin(name: str, *, on: bool, missing: Status = Status.FAIL, note: str = "
         if missing is Status.INFO:
             return facts.info(observed, by)
         where = "--disable-admission-plugins" if name in disabled else "--enable-admission-plugins"
-        return facts.failed(observed, facts.fix(f"Change {where} so that {name} is {'on' if on else 'off'}"), by)
+        return facts.failed(observed, f"Change {where} so that {name} is {'on' if on else 'off'}", by)
 
     return judge
 
@@ -129,7 +141,7 @@ def _pod_security_defaults(facts: Facts) -> CheckResult:
     if not found:
         return facts.passed(f"enforce: {level}, no namespace is exempt", flags)
     fix = f"Set defaults.enforce to baseline and empty exemptions in {facts.component.path(flags)}."
-    return facts.failed("; ".join(found), fix, flags)
+    return CheckResult(Status.FAIL, "; ".join(found), facts.source(flags), fix)
 
 
 _EXEMPT = ("namespaces", "usernames", "runtimeClasses")
@@ -139,26 +151,27 @@ def _audit(facts: Facts) -> CheckResult:
     path, hook, policy = (facts.value(one) for one in _AUDIT_FLAGS)
     if not (path or hook) or not policy:
         missing = "no policy file" if path or hook else "no backend" if policy else "neither a backend nor a policy"
-        fix = facts.fix("Set --audit-policy-file and --audit-log-path (both: one alone logs nothing)")
+        fix = "Set --audit-policy-file and --audit-log-path (both: one alone logs nothing)"
         return facts.failed(f"nothing is logged: {missing}", fix, *_AUDIT_FLAGS)
     file, document = facts.document("audit-policy-file")
     logs, gaps = documents.audit_gaps(document, file)
     if not logs:
-        return facts.failed(f"nothing is logged: {file}: {gaps[0]}", f"Add rules to {file}; kube-apiserver restarts.",
-                            *_AUDIT_FLAGS)  # fmt: skip
+        step = f"Add rules to {file}; kube-apiserver restarts."
+        return CheckResult(Status.FAIL, f"nothing is logged: {file}: {gaps[0]}", facts.source(*_AUDIT_FLAGS), step)
     return facts.passed(f"{file}, written to {path or 'a webhook'}", *_AUDIT_FLAGS)
 
 
 def _audit_policy(facts: Facts) -> CheckResult:
     if not facts.value("audit-policy-file"):
-        return facts.failed("no audit policy", facts.fix("Set --audit-policy-file"), "audit-policy-file")
+        return facts.failed("no audit policy", "Set --audit-policy-file", "audit-policy-file")
     backend = any(facts.value(one) for one in _AUDIT_FLAGS[:2])
     file, document = facts.document("audit-policy-file")
     _, gaps = documents.audit_gaps(document, file)
     found = (*(() if backend else ("no backend: nothing is logged",)), *gaps)
     if not found:
         return facts.passed(f"{file}: every request reaches a rule, secrets without their content", "audit-policy-file")
-    return facts.failed("; ".join(found), f"Change the rules in {file}; kube-apiserver restarts.", "audit-policy-file")
+    step = f"Change the rules in {file}; kube-apiserver restarts."
+    return CheckResult(Status.FAIL, "; ".join(found), facts.source("audit-policy-file"), step)
 
 
 _AUDIT_FLAGS = ("audit-log-path", "audit-webhook-config-file", "audit-policy-file")
@@ -175,7 +188,7 @@ def _at_least(name: str, least: int) -> Judge:
         if number >= least:
             return facts.passed(shown(name, text) + note, name)
         why = ": kept without limit, until the disk is full" if number == 0 else ""
-        return facts.failed(shown(name, text) + why + note, facts.fix(f"Set --{name}={least}"), name)
+        return facts.failed(shown(name, text) + why + note, f"Set --{name}={least}", name)
 
     return judge
 
@@ -191,25 +204,24 @@ def _etcd(facts: Facts) -> CheckResult:
         return facts.passed(f"{', '.join(servers)}: a socket of this node", "etcd-servers")
     missing = [shown(name, "") for name, value in zip(names, files, strict=False) if not value]
     observed = "; ".join((*(f"in the clear: {url}" for url in plain), *missing)) or "no etcd server is named"
-    fix = facts.fix("Set https URLs, --etcd-certfile, --etcd-keyfile and --etcd-cafile")
+    fix = "Set https URLs, --etcd-certfile, --etcd-keyfile and --etcd-cafile"
     return facts.failed(observed, fix, *names)
 
 
 def _serving(facts: Facts) -> CheckResult:
     names = ("tls-cert-file", "tls-private-key-file")
     if not all(facts.value(one) for one in names):
-        return facts.failed("self-signed, in --cert-dir", facts.fix("Set --tls-cert-file and --tls-private-key-file"),
-                            *names)  # fmt: skip
+        return facts.failed("self-signed, in --cert-dir", "Set --tls-cert-file and --tls-private-key-file", *names)
     first = facts.certificates(names[0])[0]
     observed = f"{facts.component.path(names[0])}, of {first.common_name or 'a holder without a name'}"
     if first.self_issued:
-        return facts.failed(f"{observed}, self-signed", facts.fix("Use a certificate of the cluster's CA"), *names)
+        return facts.failed(f"{observed}, self-signed", "Use a certificate of the cluster's CA", *names)
     return facts.passed(f"{observed}, issued by a CA", *names)
 
 
 def _client_ca(facts: Facts) -> CheckResult:
     if not facts.value("client-ca-file"):
-        return facts.failed(shown("client-ca-file", ""), facts.fix("Set --client-ca-file"), "client-ca-file")
+        return facts.failed(shown("client-ca-file", ""), "Set --client-ca-file", "client-ca-file")
     facts.certificates("client-ca-file")
     return facts.passed(shown("client-ca-file", facts.value("client-ca-file")), "client-ca-file")
 
@@ -218,12 +230,12 @@ def _encryption(facts: Facts) -> CheckResult:
     name = "encryption-provider-config"
     if not facts.value(name):
         return facts.failed("secrets are stored in the clear: no encryption is configured",
-                            facts.fix("Set --encryption-provider-config"), name)  # fmt: skip
+                            "Set --encryption-provider-config", name)  # fmt: skip
     provider, path = documents.secrets_provider(facts), facts.component.path(name)
     if provider in ("", "identity"):
         why = "the first provider for secrets is identity" if provider else "no entry names secrets"
         step = f"Put kms, secretbox or aescbc first for secrets in {path}, then write every secret again."
-        return facts.failed(f"secrets are written in the clear: {why}", step, name)
+        return CheckResult(Status.FAIL, f"secrets are written in the clear: {why}", facts.source(name), step)
     note = "; its key has to be rotated every 200,000 writes" if provider == "aesgcm" else ""
     return facts.passed(f"secrets are written with {provider}{note}", name)
 
@@ -233,8 +245,7 @@ def _ciphers(facts: Facts) -> CheckResult:
     if not names:
         return facts.info("--tls-cipher-suites is not set: Go's own list", "tls-cipher-suites")
     if weak := [one for one in names if one not in STRONG_CIPHERS]:
-        return facts.failed(f"weak: {', '.join(weak)}", facts.fix("Take them out of --tls-cipher-suites"),
-                            "tls-cipher-suites")  # fmt: skip
+        return facts.failed(f"weak: {', '.join(weak)}", "Take them out of --tls-cipher-suites", "tls-cipher-suites")
     return facts.passed(", ".join(names), "tls-cipher-suites")
 
 
@@ -244,7 +255,7 @@ def _gates(facts: Facts) -> CheckResult:
           if key in ("AllAlpha", "api/all", "api/alpha") and value.lower() in ("true", "1", "t")]  # fmt: skip
     flags = ("feature-gates", "runtime-config")
     if on:
-        return facts.failed(", ".join(on), facts.fix("Name the few features that are needed instead"), *flags)
+        return facts.failed(", ".join(on), "Name the few features that are needed instead", *flags)
     return facts.passed("not every alpha feature is on", *flags)
 
 
@@ -263,7 +274,7 @@ def _proxy_names(facts: Facts) -> CheckResult:
     if not _shared_ca(facts):
         return facts.passed("any name, from a CA that issues nothing else", *names)
     why = "any client certificate may name any user: no name is required, and the CA issues clients' certificates"
-    return facts.failed(why, facts.fix("Set --requestheader-allowed-names=front-proxy-client"), *names)
+    return facts.failed(why, "Set --requestheader-allowed-names=front-proxy-client", *names)
 
 
 def _aggregation_ca(facts: Facts) -> CheckResult:
@@ -271,20 +282,15 @@ def _aggregation_ca(facts: Facts) -> CheckResult:
     if not facts.value(names[0]):
         return facts.none("no front proxy is trusted", names[0])
     if _shared_ca(facts):
-        return facts.failed("one CA for the front proxy and for clients", facts.fix("Give the front proxy its own CA"),
-                            *names)  # fmt: skip
+        return facts.failed("one CA for the front proxy and for clients", "Give the front proxy its own CA", *names)
     return facts.passed("different CAs", *names)
-
-
-def _kubelet_client(facts: Facts) -> CheckResult:
-    return is_set("kubelet-client-certificate", "kubelet-client-key", fix="Set both")(facts)
 
 
 def _profiling(facts: Facts) -> CheckResult:
     if opened := [url for url, answer in facts.seen.answers("/debug/pprof/") if answer.status == 200]:
         return CheckResult(Status.FAIL, f"GET {opened[0]} without credentials: 200", opened[0],
                            facts.fix("Set --profiling=false"), HIGH)  # fmt: skip
-    return flag("profiling", _off, "Set --profiling=false")(facts)
+    return flag("profiling", False, "Set --profiling=false")(facts)
 
 
 def _bind(facts: Facts) -> CheckResult:
@@ -297,19 +303,7 @@ def _tokens(facts: Facts) -> CheckResult:
     names = ("service-account-key-file", "service-account-signing-endpoint")
     if any(facts.value(one) for one in names):
         return facts.passed(", ".join(shown(one, facts.value(one)) for one in names if facts.value(one)), *names)
-    return facts.failed("tokens are checked with the TLS key", facts.fix("Set --service-account-key-file"), *names)
-
-
-def _off(value: object) -> bool:
-    return value is False
-
-
-def _on(value: object) -> bool:
-    return value is True
-
-
-def _unset(value: object) -> bool:
-    return not value
+    return facts.failed("tokens are checked with the TLS key", "Set --service-account-key-file", *names)
 
 
 def _tls_minimum(facts: Facts) -> CheckResult:
@@ -320,7 +314,7 @@ def _tls_minimum(facts: Facts) -> CheckResult:
     if value not in WEAK_TLS or (attempts and all("ALERT_PROTOCOL_VERSION" in answer.error for _, answer in attempts)):
         refused = ", and TLS 1.1 is refused" if attempts else ""
         return facts.passed(f"{shown(name, value)}{refused}", name)
-    return facts.failed(shown(name, value), facts.fix("Set --tls-min-version=VersionTLS12"), name)
+    return facts.failed(shown(name, value), "Set --tls-min-version=VersionTLS12", name)
 
 
 _TABLE: tuple[Line, ...] = (
@@ -328,11 +322,12 @@ _TABLE: tuple[Line, ...] = (
      _anonymous),
     ("anonymous-live", "", "K2", CRITICAL, "Anonymous requests read nothing", "HTTP 401", _anonymous_live),
     ("token-file", "1.2.2", "K2", HIGH, "No static tokens", "not set",
-     flag("token-auth-file", _unset, "Remove --token-auth-file")),
+     unset("token-auth-file")),
     ("external-ips", "1.2.3", "K8", LOW, "Services do not claim external IPs", "DenyServiceExternalIPs",
      _plugin("DenyServiceExternalIPs", on=True, missing=Status.INFO,
              note="; whether a Service uses externalIPs is not seen from the node")),
-    ("kubelet-client", "1.2.4", "K1", HIGH, "It shows kubelets a client certificate", "both set", _kubelet_client),
+    ("kubelet-client", "1.2.4", "K1", HIGH, "It shows kubelets a client certificate", "both set",
+     is_set("kubelet-client-certificate", "kubelet-client-key", fix="Set both")),
     ("kubelet-ca", "1.2.5", "K1", MEDIUM, "It verifies kubelets' certificates", "set",
      is_set("kubelet-certificate-authority", fix="Set --kubelet-certificate-authority once kubelets have certificates "
             "of that CA (serverTLSBootstrap)")),
@@ -367,7 +362,7 @@ _TABLE: tuple[Line, ...] = (
      _at_least("audit-log-maxsize", 100)),
     ("request-timeout", "1.2.20", "K5", INFO, "The timeout of requests", "anything", noted("request-timeout")),
     ("token-lookup", "1.2.21", "K14", HIGH, "Tokens of deleted service accounts are refused", "true",
-     flag("service-account-lookup", _on, "Remove --service-account-lookup=false")),
+     flag("service-account-lookup", True, "Remove --service-account-lookup=false")),
     ("token-key", "1.2.22", "K14", MEDIUM, "Service accounts have a key of their own", "set", _tokens),
     ("etcd", "1.2.23 1.2.26", "K11", HIGH, "It talks to etcd over mutual TLS", "https, and three files", _etcd),
     ("serving-certificate", "1.2.24", "K1", MEDIUM, "Its serving certificate is issued by a CA", "set", _serving),
@@ -378,14 +373,14 @@ _TABLE: tuple[Line, ...] = (
     ("tls-minimum", "", "K1", LOW, "TLS 1.2 or later", "VersionTLS12 or later",
      _tls_minimum),
     ("token-expiration", "1.2.30", "K14", LOW, "Tokens are not extended to a year", "false",
-     flag("service-account-extend-token-expiration", _off, "Set --service-account-extend-token-expiration=false, once "
+     flag("service-account-extend-token-expiration", False, "Set --service-account-extend-token-expiration=false, once "
           "every client reads its token again (metric serviceaccount_stale_tokens_total)")),
     ("bind", "", "K1", INFO, "Where it listens", "anything", _bind),
     ("alpha", "", "K13", MEDIUM, "Not every alpha feature is on", "neither AllAlpha nor api/all", _gates),
     ("proxy-names", "", "K2", HIGH, "Only the front proxy may name users", "set, or a CA of its own", _proxy_names),
     ("proxy-ca", "", "K2", HIGH, "The front proxy has a CA of its own", "different CAs", _aggregation_ca),
     ("debug-socket", "", "K1", HIGH, "No debug socket, which requires no credentials", "not set",
-     flag("debug-socket-path", _unset, "Remove --debug-socket-path")),
+     unset("debug-socket-path")),
     ("bootstrap-tokens", "", "K14", INFO, "Bootstrap tokens", "anything", noted("enable-bootstrap-token-auth")),
     ("allow-privileged", "", "K6", INFO, "Privileged containers", "anything: Pod Security decides",
      noted("allow-privileged")),

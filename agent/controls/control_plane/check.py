@@ -13,15 +13,13 @@ from agent.controls.control_plane import CONTROL
 from agent.controls.control_plane.components import Component
 from agent.controls.control_plane.observe import Observation, ObservedComponent
 from agent.controls.kubelet import yaml_tree
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.fields import spelled
 from agent.controls.x509 import Certificate, NotACertificate, certificates
 from agent.errors import AgentError, HostFileMissing
 from agent.host import Program
-from agent.host.budget import CERTIFICATE_BYTES, CONFIG_BYTES
+from agent.host.budget import CERTIFICATE_BYTES
 from agent.model import Severity, Status
-
-_AGAIN = "Fix the cause; the next pass checks again."
 
 
 class Unknown(Exception):
@@ -59,11 +57,9 @@ class Facts:
         if why := self.component.outdated(flag):
             raise Unknown(f"{why}: restart {self.component.program.value}")
         try:
-            content = self.component.view.read_bytes(path, limit_bytes=CONFIG_BYTES)
-            tree = yaml_tree.load(content, path, budget=self.component.view.budget)
+            return path, yaml_tree.to_document(yaml_tree.read(self.component.view, path))
         except AgentError as error:
             raise Unknown(str(error)) from error
-        return path, {key: yaml_tree.to_json(below) for key, below in tree.items()}
 
     def certificates(self, flag: str) -> tuple[Certificate, ...]:
         """The certificates of the file that a flag names; none when it is unset. Raises Unknown."""
@@ -86,9 +82,9 @@ class Facts:
         """It is as it should be."""
         return CheckResult(Status.PASS, observed, self.source(*flags))
 
-    def failed(self, observed: str, fix: str, *flags: str, severity: Severity | None = None) -> CheckResult:
-        """It is not."""
-        return CheckResult(Status.FAIL, observed, self.source(*flags), fix, severity)
+    def failed(self, observed: str, fix: str, *flags: str) -> CheckResult:
+        """It is not. fix: what to change where the flags are."""
+        return CheckResult(Status.FAIL, observed, self.source(*flags), self.fix(fix))
 
     def info(self, observed: str, *flags: str) -> CheckResult:
         """Worth knowing, and not judged."""
@@ -114,7 +110,7 @@ class Check(Row):
         try:
             return self.judge(facts)
         except Unknown as error:
-            return CheckResult(Status.UNKNOWN, str(error), facts.component.called, _AGAIN)
+            return CheckResult(Status.UNKNOWN, str(error), facts.component.called, AGAIN)
 
 
 # Of a row in a table: id, CIS ids separated by blanks, section, severity, title, what passes, how it is judged.
@@ -136,14 +132,22 @@ def shown(name: str, value: Any) -> str:
     return f"--{name} is not set" if value in ("", (), {}) else f"--{name}={spelled(value).replace(', ', ',')}"
 
 
-def flag(name: str, good: Callable[[Any], bool], fix: str) -> Judge:
-    """One flag, and whether its effective value is good."""
+def flag(name: str, required: bool, fix: str) -> Judge:
+    """A flag that is on or off."""
+    return _one(name, lambda value: value is required, fix)
 
+
+def unset(name: str) -> Judge:
+    """A flag that must have no value."""
+    return _one(name, lambda value: not value, f"Remove --{name}")
+
+
+def _one(name: str, good: Callable[[Any], bool], fix: str) -> Judge:
     def judge(facts: Facts) -> CheckResult:
         value = facts.value(name)
         if good(value):
             return facts.passed(shown(name, value), name)
-        return facts.failed(shown(name, value), facts.fix(fix), name)
+        return facts.failed(shown(name, value), fix, name)
 
     return judge
 
@@ -156,7 +160,7 @@ def is_set(*names: str, fix: str) -> Judge:
         observed = ", ".join(shown(name, value) for name, value in values.items())
         if all(values.values()):
             return facts.passed(observed, *names)
-        return facts.failed(observed, facts.fix(fix), *names)
+        return facts.failed(observed, fix, *names)
 
     return judge
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from agent.controls.kubelet.fields import Wrong, split_csv
 from agent.controls.kubelet.flags import Argument, Flags
 from agent.errors import AgentError, HostError
 from agent.host import Host, Process, Program
-from agent.host.budget import CONFIG_BYTES
 
 _MICROK8S = {
     Program.API_SERVER: ("apiserver-args-file", "kube-apiserver"),
@@ -192,11 +191,14 @@ def parse(program: Program, words: Iterable[Argument]) -> Flags:
 
 
 def newer(view: Host, process: Process, *paths: str) -> str:
-    """Which of the files changed after the process had started, as a reason; empty when none did."""
+    """Which of the files changed after the process had started, or may have, as a reason; empty when none did."""
     for path in paths:
-        with contextlib.suppress(HostError):
-            if view.stat(path).mtime_ns / 1e9 > process.started + _TOLERANCE_SECONDS:
-                return f"{path} changed after it started; unknown whether it runs with that content"
+        try:
+            changed = view.stat(path).mtime_ns / 1e9
+        except HostError as error:
+            return f"unknown whether {path} changed after it started: {error}"
+        if changed > process.started + _TOLERANCE_SECONDS:
+            return f"{path} changed after it started; unknown whether it runs with that content"
     return ""
 
 
@@ -227,7 +229,7 @@ def _etcd(host: Host, view: Host, process: Process) -> Component:
 def from_etcd_file(one: Component, path: str) -> Component:
     """The component with what its configuration file sets, and nothing else."""
     try:
-        tree = yaml_tree.load(one.view.read_bytes(path, limit_bytes=CONFIG_BYTES), path, budget=one.view.budget)
+        tree = yaml_tree.read(one.view, path)
     except AgentError as error:
         return replace(one, doubt=f"its configuration file cannot be read: {error}", place=path)
     words = []
@@ -264,29 +266,23 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
     """`k3s server`: what its configuration passes on. What it sets itself is known for few flags only."""
     if process.argv[1:2] != ("server",):
         return
-    place, doubt = discovery.K3S_CONFIG, ""
-    extra: Mapping[str, Sequence[Argument]] = {}
+    k3s = discovery.K3s()
     try:
-        place, files, extra = discovery.k3s_extra(host, process, (*_K3S.values(), "data-dir", "d"))
-        doubt = newer(host, process, *files)
+        k3s = discovery.k3s_server(host, process)
+        doubt = newer(host, process, *k3s.files)
     except AgentError as error:
         doubt = f"the configuration of k3s cannot be read: {error}"
     for program, key in _K3S.items():
-        words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), extra.get(key, ()))
-        one = Component(program, process, host, parse(program, words), f"{key} in {place}", doubt, _SET_BY_K3S,
+        words = discovery.put_together(_K3S_DEFAULTS.get(program, {}), k3s.all(key))
+        one = Component(program, process, host, parse(program, words), f"{key} in {k3s.config}", doubt, _SET_BY_K3S,
                         embedded=True)  # fmt: skip
-        etcd_file = f"{_data_dir(extra)}/server/db/etcd/config"
+        etcd_file = f"{k3s.data_dir}/server/db/etcd/config"
         if program is not Program.ETCD:
             yield one
         else:
             with contextlib.suppress(HostError):
                 if host.is_file(etcd_file):
                     yield from_etcd_file(replace(one, doubt=""), etcd_file)
-
-
-def _data_dir(extra: Mapping[str, Sequence[Argument]]) -> str:
-    given = extra.get("data-dir") or extra.get("d") or (Argument(discovery.K3S_DATA),)
-    return posixpath.normpath(given[-1].text)
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go

@@ -14,7 +14,7 @@ from agent.controls.control_plane.etcd import is_refusal
 from agent.controls.kubelet.check import CheckResult
 from agent.errors import HostError
 from agent.host import Program
-from agent.model import Severity
+from agent.model import Severity, Status
 
 _CRITICAL, _HIGH, _LOW = Severity.CRITICAL, Severity.HIGH, Severity.LOW
 _OTHERS_WRITE, _OTHERS_ENTER = 0o002, 0o001  # connecting to a socket is writing to it
@@ -23,7 +23,7 @@ _OTHERS_WRITE, _OTHERS_ENTER = 0o002, 0o001  # connecting to a socket is writing
 def _socket(facts: Facts) -> CheckResult:
     listen = facts.value("listen")
     if not listen.startswith("unix://"):
-        fix = facts.fix("Set --listen=unix:// with a path in --storage-dir, and --etcd-servers of the API server to it")
+        fix = "Set --listen=unix:// with a path in --storage-dir, and --etcd-servers of the API server to it"
         return facts.failed(f"{shown('listen', listen)}: every process of this node reads all data", fix, "listen")
     path = listen.removeprefix("unix://")
     view = facts.component.view
@@ -34,14 +34,15 @@ def _socket(facts: Facts) -> CheckResult:
         raise Unknown(str(error)) from error
     observed = f"{path} is {mode:04o}"
     if mode & _OTHERS_WRITE and not closed:
-        return facts.failed(f"{observed}: every user of this node reads all data", f"chmod o-w {path}", "listen")
+        observed += ": every user of this node reads all data"
+        return CheckResult(Status.FAIL, observed, facts.source("listen"), f"chmod o-w {path}")
     return facts.passed(observed + (f", below {closed[0]}, which is closed to others" if closed else ""), "listen")
 
 
 def _peers(facts: Facts) -> CheckResult:
     """By what is answered to a client without the certificate, on each port that no other flag explains."""
     if facts.value("enable-tls") is False:
-        fix = facts.fix("Remove --enable-tls=false, on every node")
+        fix = "Remove --enable-tls=false, on every node"
         return facts.failed("its nodes talk in the clear, and ask for no certificate", fix, "enable-tls")
     named = (facts.value(name) for name in ("listen", "profiling-listen", "metrics-listen"))
     others = {text.rpartition(":")[2] for text in named if not text.startswith("unix:")}
@@ -58,5 +59,5 @@ CHECKS: tuple[Check, ...] = table(
     ("socket", "", "K11", _CRITICAL, "Only the API server reaches it", "a socket that is closed to others", _socket),
     ("peers", "", "K11", _HIGH, "No answer to a node without the certificate", "refused", _peers),
     ("pprof", "", "K13", _LOW, "Profiling is off", "false",
-     flag("profiling", lambda on: on is False, "Remove --profiling")),
+     flag("profiling", False, "Remove --profiling")),
 )  # fmt: skip

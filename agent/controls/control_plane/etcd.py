@@ -47,7 +47,7 @@ def _clear(*, peers: bool) -> Judge:
     prefix = "peer-" if peers else ""
 
     def judge(facts: Facts) -> CheckResult:
-        fix = facts.fix(f"Set https URLs in --{name}, with --{prefix}cert-file and --{prefix}key-file")
+        fix = f"Set https URLs in --{name}, with --{prefix}cert-file and --{prefix}key-file"
         for one in _sockets(facts, peers=peers):
             answer = one.plain.get(_VERSION)
             if answer is not None and answer.status is not None:
@@ -76,7 +76,7 @@ def _mutual(*, peers: bool) -> Judge:
     names = (f"{prefix}client-cert-auth", f"{prefix}trusted-ca-file")
 
     def judge(facts: Facts) -> CheckResult:
-        fix = facts.fix(f"Set --{names[0]}=true and --{names[1]}")
+        fix = f"Set --{names[0]}=true and --{names[1]}"
         sockets = list(_sockets(facts, peers=peers))
         for one in sockets:
             for scheme, answer in (("https", one.tls.get(_VERSION)), ("http", one.plain.get(_VERSION))):
@@ -120,7 +120,7 @@ def _own_ca(facts: Facts) -> CheckResult:
     clients = {one.key for one in Facts(server, facts.all).certificates("client-ca-file")}
     if any(one.key in clients for one in trusted):
         why = "the CA of the cluster's clients: every kubelet's certificate reads and writes all of etcd"
-        return facts.failed(why, facts.fix(f"Give etcd a CA of its own, and set --{name} to it"), name)
+        return facts.failed(why, f"Give etcd a CA of its own, and set --{name} to it", name)
     return facts.passed("a CA that issues no certificates of the cluster's clients", name)
 
 
@@ -133,7 +133,7 @@ def _metrics(facts: Facts) -> CheckResult:
     outside = [str(one) for one, clear in answers if clear and clear.status is not None and _is_open(one.address)]
     outside += [url for url in urls if url.startswith("http:") and _is_open(urlsplit(url).hostname or "")]
     if outside:
-        fix = facts.fix(f"Set --{name}=http://127.0.0.1:2381")
+        fix = f"Set --{name}=http://127.0.0.1:2381"
         return facts.failed(f"in the clear beyond this node: {', '.join(dict.fromkeys(outside))}", fix, name)
     return facts.passed(", ".join(urls), name)
 
@@ -149,13 +149,13 @@ def _ciphers(facts: Facts) -> CheckResult:
     name = "cipher-suites"
     names = [one for one in facts.value(name).split(",") if one]
     if weak := [one for one in names if "_DHE_" not in one.replace("ECDHE", "_DHE_") and "TLS_RSA" in one]:
-        fix = facts.fix("Take them out of --cipher-suites")
+        fix = "Take them out of --cipher-suites"
         return facts.failed(f"without forward secrecy: {', '.join(weak)}", fix, name)
     return facts.passed(", ".join(names), name) if names else facts.info("Go's own list", name)
 
 
 def _false(name: str) -> Judge:
-    return flag(name, lambda on: on is False, f"Remove --{name}")
+    return flag(name, False, f"Remove --{name}")
 
 
 _TABLE: tuple[Line, ...] = (

@@ -36,49 +36,47 @@ _NAMED = (
 )  # fmt: skip
 
 
-def look(seen: Observation) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
+def look(seen: Observation) -> Iterator[Group]:
     """Every group of files with what was found."""
     for program, numbers in _NUMBERS.items():
         path = seen.static_pods.manifests.get(program)
         group = _group(f"file/manifest/{program.value}", f"The manifest of {program.value}", Severity.MEDIUM,
                        (path,) if path else (), cis=numbers, section="K14")  # fmt: skip
-        yield group, files.look(seen.host, group)
+        yield files.look(seen.host, group)
     folders = tuple(dict.fromkeys(map(posixpath.dirname, seen.static_pods.manifests.values())))
     group = _group("file/manifests", "The folder of static pods", Severity.HIGH, folders, 0o755)
-    yield group, files.look(seen.host, group)
+    yield files.look(seen.host, group)
     for one in (one.component for one in seen.seen):
         yield from _of(one)
     for id_, flags, title, severity, section in _NAMED:
         found: dict[str, FoundFile] = {}
         users = {0}
         for one in (one.component for one in seen.seen):
-            paths = tuple(path for name in flags if (path := _path(one, name)))
             users.add(one.process.uid)
-            part = _group("", "", severity, paths)
-            found |= {file.path: file for file in files.look(one.view, part)}
-        group = _group(f"file/{id_}", title, severity, tuple(found), owners=tuple(sorted(users)), section=section)
-        yield group, tuple(found.values())
+            found |= {path: files.look_at(one.view, path) for name in flags if (path := _path(one, name))}
+        group = _group(f"file/{id_}", title, severity, (), owners=tuple(sorted(users)), section=section)
+        yield replace(group, found=tuple(found.values()))
 
 
-def _of(one: Component) -> Iterator[tuple[Group, tuple[FoundFile, ...]]]:
+def _of(one: Component) -> Iterator[Group]:
     owners = tuple(sorted({0, one.process.uid}))
     if numbers := _KUBECONFIGS.get(one.program):
         path = _path(one, "kubeconfig")
         title = f"The kubeconfig of {one.program.value}"
         group = _group(f"file/kubeconfig/{one.program.value}", title, Severity.HIGH, (path,) if path else (),
                        owners=owners, cis=numbers)  # fmt: skip
-        yield group, files.look(one.view, group)
+        yield files.look(one.view, group)
     if one.program is Program.DQLITE:
         path = _path(one, "storage-dir")
         group = _group("file/dqlite-data", "dqlite's data, and the key of its nodes", Severity.HIGH,
                        (path, f"{path}/cluster.key"), 0o770, owners=owners, section="K11")  # fmt: skip
         # Their group is that of the cluster's administrators: microk8s.
-        yield replace(group, any_group=True), files.look(one.view, group)
+        yield files.look(one.view, replace(group, any_group=True))
     if one.program is Program.ETCD:
         path = _path(one, "data-dir") or posixpath.join(one.process.cwd or "/", f"{one.text('name')}.etcd")
         group = _group("file/etcd-data", "etcd's data", Severity.HIGH, (path,), 0o700, owners=owners,
                        cis=("1.1.11", "1.1.12"), section="K11")  # fmt: skip
-        yield group, files.look(one.view, group)
+        yield files.look(one.view, group)
 
 
 def _path(one: Component, name: str) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 from agent.controls.control_plane import CONTROL, apiserver, dqlite, etcd, files, managers, versions
 from agent.controls.control_plane.check import Facts
 from agent.controls.control_plane.components import READ_ONCE
 from agent.controls.control_plane.observe import Observation, ObservedComponent, command_of
 from agent.controls.kubelet import files as file_checks
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row, with_pid, worst_of_each
+from agent.errors import AgentError
 from agent.host import Program
-from agent.model import Finding, Severity, Status, worst_first
+from agent.model import Finding, Severity, Status
 
 CHECKS = (*apiserver.CHECKS, *managers.CHECKS, *etcd.CHECKS, *dqlite.CHECKS, *versions.CHECKS)
 _PROGRAMS = (Program.API_SERVER, Program.CONTROLLER_MANAGER, Program.SCHEDULER, Program.ETCD, Program.DQLITE)
@@ -25,18 +25,10 @@ def findings(seen: Observation) -> Iterator[Finding]:
         running = [one for one in seen.seen if one.component.program is program]
         if running or program is not Program.DQLITE:
             yield _process(seen, program, running)
-        found = [_named(one, finding, len(running)) for one in running for finding in _judge(one, seen)]
-        yield from worst_of_each(found)
-    for group, found_files in files.look(seen):
-        yield from file_checks.judge(group, found_files)
-
-
-def worst_of_each(found: Iterable[Finding]) -> Iterator[Finding]:
-    """One finding for each id."""
-    by_id: dict[str, list[Finding]] = {}
-    for finding in found:
-        by_id.setdefault(finding.id, []).append(finding)
-    yield from (worst_first(some)[0] for some in by_id.values())
+        yield from worst_of_each(with_pid(finding, one.component.process, len(running))
+                                 for one in running for finding in _judge(one, seen))  # fmt: skip
+    for group in files.look(seen):
+        yield from file_checks.judge(group)
 
 
 def _judge(one: ObservedComponent, seen: Observation) -> Iterator[Finding]:
@@ -61,7 +53,7 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
         reasons = [reason for one in running if (reason := one.component.doubt)]
         if reasons:
             return row.finding(CheckResult(Status.UNKNOWN, f"{names}: {'; '.join(reasons)}{aside}", "processes",
-                                           "Fix the cause; the next pass checks again."))  # fmt: skip
+                                           AGAIN))  # fmt: skip
         status = Status.PASS if len(running) == 1 else Status.INFO
         return row.finding(CheckResult(status, f"{names}{aside}", "processes"))
     if manifest := seen.static_pods.manifests.get(program):
@@ -84,21 +76,19 @@ def _instead(seen: Observation) -> str:
 def _drift(facts: Facts) -> CheckResult:
     one = facts.component
     manifest = facts.all.static_pods.manifests.get(one.program, "")
-    required = command_of(facts.all.host, manifest)
-    if required and not one.embedded and not any("$(" in word for word in required):
+    try:
+        required = command_of(facts.all.host, manifest) if manifest and not one.embedded else ()
+    except AgentError as error:
+        return CheckResult(Status.UNKNOWN, f"what its manifest requires is unknown: {error}", one.called, AGAIN)
+    if required and not any("$(" in word for word in required):
         ours = (posixpath.basename(one.process.argv[0]), *one.process.argv[1:])
         if (posixpath.basename(required[0]), *required[1:]) != ours:
             step = f"Find out why the kubelet has not restarted it with {manifest} (`journalctl -u kubelet`)."
             return CheckResult(Status.FAIL, f"its arguments are not those of {manifest}", one.called, step)
     if facts.all.static_pods.problem and not (manifest or one.embedded or one.process.unit):
         why = f"the folder of its manifest is unknown: {facts.all.static_pods.problem}"
-        return CheckResult(Status.UNKNOWN, why, one.called, "Fix the cause; the next pass checks again.")
+        return CheckResult(Status.UNKNOWN, why, one.called, AGAIN)
     if why := one.doubt or next(filter(None, map(one.outdated, READ_ONCE)), ""):
         step = f"Restart {one.program.value} where a file changed; else fix the cause. The next pass checks again."
         return CheckResult(Status.UNKNOWN, why, one.called, step)
     return CheckResult(Status.PASS, "nothing changed since it started", one.called)
-
-
-def _named(one: ObservedComponent, finding: Finding, running: int) -> Finding:
-    pid = f"pid {one.component.process.pid}: "
-    return replace(finding, observed=pid + finding.observed) if running > 1 else finding

@@ -31,10 +31,10 @@ def _profiling(facts: Facts) -> CheckResult:
         return CheckResult(Status.PASS, f"GET {answers[0][0]}: 404", answers[0][0])
     if facts.component.program is Program.SCHEDULER and facts.value("config"):
         path, document = facts.document("config")
-        on = document.get("enableProfiling", True)
+        on = document.get("enableProfiling") is not False
         observed = f"enableProfiling: {'true' if on else 'false'}"
         return CheckResult(Status.FAIL if on else Status.PASS, observed, path, fix if on else "")
-    return flag("profiling", lambda on: on is False, "Set --profiling=false")(facts)
+    return flag("profiling", False, "Set --profiling=false")(facts)
 
 
 def _bind(facts: Facts) -> CheckResult:
@@ -44,17 +44,17 @@ def _bind(facts: Facts) -> CheckResult:
         observed = f"listens on {', '.join(map(str, facts.seen.sockets))}"
         if not outside:
             return facts.passed(observed, "bind-address")
-        return facts.failed(observed, facts.fix("Set --bind-address=127.0.0.1"), "bind-address")
+        return facts.failed(observed, "Set --bind-address=127.0.0.1", "bind-address")
     address, port = facts.value("bind-address"), facts.value("secure-port")
     if port == "0" or is_loopback(address):
         return facts.passed(f"{shown('bind-address', address)}, {shown('secure-port', port)}", "bind-address")
-    return facts.failed(shown("bind-address", address), facts.fix("Set --bind-address=127.0.0.1"), "bind-address")
+    return facts.failed(shown("bind-address", address), "Set --bind-address=127.0.0.1", "bind-address")
 
 
 def _open_paths(facts: Facts) -> CheckResult:
     name = "authorization-always-allow-paths"
     paths = facts.value(name)
-    fix = facts.fix(f"Set --{name}=/healthz,/readyz,/livez")
+    fix = f"Set --{name}=/healthz,/readyz,/livez"
     opened = [url for path in ("/metrics", _PPROF) for url, answer in facts.seen.answers(path) if answer.status == 200]
     if opened:
         return facts.failed(f"without credentials: {', '.join(opened)} (200)", fix, name)
@@ -66,7 +66,7 @@ def _open_paths(facts: Facts) -> CheckResult:
 def _rotate(facts: Facts) -> CheckResult:
     gate = facts.value("feature-gates").get(_ROTATE, "true")
     if boolean(gate) is False:
-        return facts.failed(f"{_ROTATE}={gate}", facts.fix(f"Take {_ROTATE} out of --feature-gates"), "feature-gates")
+        return facts.failed(f"{_ROTATE}={gate}", f"Take {_ROTATE} out of --feature-gates", "feature-gates")
     return facts.passed(f"{_ROTATE}={gate}", "feature-gates")
 
 
@@ -76,7 +76,7 @@ def _config_gates(facts: Facts) -> CheckResult:
         path, document = facts.document("config")
         gates |= {key: str(on).lower() for key, on in mapping(document.get("featureGates") or {}, path).items()}
     if boolean(str(gates.get("AllAlpha", "false"))):
-        return facts.failed("AllAlpha=true", facts.fix("Name the few features that are needed"), "feature-gates")
+        return facts.failed("AllAlpha=true", "Name the few features that are needed", "feature-gates")
     return facts.passed("not every alpha feature is on", "feature-gates")
 
 
@@ -88,7 +88,7 @@ _MANAGER: tuple[Line, ...] = (
     ("pod-gc", "1.3.1", "K5", INFO, "Terminated pods are collected", "anything", noted("terminated-pod-gc-threshold")),
     ("profiling", "1.3.2", "K13", LOW, "Profiling is off", "false", _profiling),
     ("own-accounts", "1.3.3", "K3", MEDIUM, "Each controller has its own service account", "true",
-     flag("use-service-account-credentials", lambda on: on is True, "Set --use-service-account-credentials=true")),
+     flag("use-service-account-credentials", True, "Set --use-service-account-credentials=true")),
     ("token-key", "1.3.4", "K14", MEDIUM, "Service accounts' tokens are signed with a key of their own", "set",
      is_set("service-account-private-key-file", fix="Set --service-account-private-key-file")),
     ("root-ca", "1.3.5", "K1", MEDIUM, "Pods get the API server's CA", "set",
@@ -105,7 +105,4 @@ _SCHEDULER: tuple[Line, ...] = (
     ("bind", "1.4.2", "K1", LOW, "It listens on loopback only", "127.0.0.1", _bind),
     *_BOTH,
 )
-CHECKS: tuple[Check, ...] = (
-    *table(Program.CONTROLLER_MANAGER, *_MANAGER),
-    *table(Program.SCHEDULER, *_SCHEDULER),
-)
+CHECKS: tuple[Check, ...] = (*table(Program.CONTROLLER_MANAGER, *_MANAGER), *table(Program.SCHEDULER, *_SCHEDULER))

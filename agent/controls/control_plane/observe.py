@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.bounded_socket import deadline
-from agent.controls.control_plane import StaticPods, components, probe
+from agent.controls import probe
+from agent.controls.control_plane import StaticPods, components
 from agent.controls.control_plane.components import Component
-from agent.controls.control_plane.probe import Response
 from agent.controls.kubelet import yaml_tree
-from agent.errors import AgentError, HostError, HostFileMissing
+from agent.controls.kubelet.checks import WEAK_TLS
+from agent.controls.kubelet.yaml_tree import DocumentRefused
+from agent.controls.probe import Response
+from agent.errors import AgentError, HostError
 from agent.host import Host, Process, ProcessTable, Program
-from agent.host.budget import CONFIG_BYTES
 from agent.host.identity import program_named
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
@@ -31,7 +33,6 @@ AllowsAnything = Callable[[], bool | None]
 ReadFlags = Callable[[str, int, str], Mapping[str, str]]
 
 OLD_TLS = "TLS 1.1"
-WEAK_TLS = ("VersionTLS10", "VersionTLS11")
 _PROBES_SECONDS = 10.0  # for all ports of a pass
 _RELEASE = re.compile(r"(?<![\d.])\d\.\d{1,3}\.\d{1,3}[^\s@]{0,80}")
 _PATHS: Mapping[Program, tuple[str, ...]] = {
@@ -112,10 +113,8 @@ def observe(
 
 def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> ObservedComponent:
     try:
-        with host.entry_of(one.process) as entry:
-            places = entry.listeners()
-            shared = entry.network_namespace() == own_network()
-    except (OSError, ValueError, HostError) as error:
+        places, shared = listeners(host, one.process)
+    except HostError as error:
         return ObservedComponent(one, unprobed=f"its sockets cannot be read: {error}")
     if one.embedded:
         places = tuple(place for place in places if place[1] in _EMBEDDED_PORTS[one.program])
@@ -132,9 +131,14 @@ def _see(host: Host, one: Component, probing: bool, flags: ReadFlags | None) -> 
     return ObservedComponent(one, sockets)
 
 
-def own_network() -> str:
-    """The network namespace of the agent."""
-    return str(Path("/proc/self/ns/net").readlink())
+def listeners(host: Host, process: Process) -> tuple[Sequence[tuple[str, int]], bool]:
+    """Where a process listens, and whether that is the agent's own network namespace. Raises HostError."""
+    try:
+        with host.entry_of(process) as entry:
+            own = str(Path("/proc/self/ns/net").readlink())
+            return entry.listeners(), entry.network_namespace() == own
+    except (OSError, ValueError) as error:
+        raise HostError(str(error)) from error
 
 
 def _ask(program: Program, address: str, port: int) -> Socket:
@@ -210,27 +214,24 @@ def _program_version(host: Host, one: Component) -> str:
 
 
 def command_of(host: Host, path: str) -> tuple[str, ...]:
-    """The command line that a manifest requires; empty when that is not known."""
+    """The command line that a manifest requires, empty where its image has it. Raises AgentError."""
     first = _container(host, path)
     words = [word for key in ("command", "args") if isinstance(given := first.get(key), list) for word in given]
     return tuple(str(word) for word in words)
 
 
 def _image(host: Host, path: str) -> str:
-    return str(_container(host, path).get("image", ""))
+    try:
+        return str(_container(host, path).get("image", ""))
+    except AgentError:
+        return ""
 
 
 def _container(host: Host, path: str) -> Mapping[str, Any]:
-    document = _document(host, path) if path else {}
-    spec = document.get("spec")
+    """The first container of a manifest. Raises AgentError."""
+    spec = yaml_tree.to_document(yaml_tree.read(host, path)).get("spec")
     containers = spec.get("containers") if isinstance(spec, dict) else None
     first = containers[0] if isinstance(containers, list) and containers else None
-    return first if isinstance(first, dict) else {}
-
-
-def _document(host: Host, path: str) -> Mapping[str, Any]:
-    try:
-        content = host.read_bytes(path, limit_bytes=CONFIG_BYTES)
-        return {key: yaml_tree.to_json(value) for key, value in yaml_tree.load(content, path).items()}
-    except (AgentError, HostFileMissing):
-        return {}
+    if not isinstance(first, dict):
+        raise DocumentRefused(f"{path}: spec.containers is not a list of containers")
+    return first

@@ -5,16 +5,18 @@ Findings are made here, so that every one names observed value, source, what was
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, replace
 
 from agent.controls.kubelet import platforms
 from agent.controls.kubelet.effective import Effective, Setting
 from agent.controls.kubelet.fields import Field, spelled
-from agent.model import Finding, Severity, Status
+from agent.host import Process
+from agent.model import Finding, Severity, Status, worst_first
 from agent.text import sanitize
 
 CONTROL = "kubelet"
+AGAIN = "Fix the cause; the next pass checks again."
 _LONGEST = 2000
 
 
@@ -26,6 +28,14 @@ class FileFact:
     missing: bool = False
     problem: str = ""
     self_signed: bool | None = None
+
+
+class Unknown(Exception):
+    """Why a check has no answer, and where the value that is unknown comes from."""
+
+    def __init__(self, problem: str, source: str) -> None:
+        super().__init__(problem)
+        self.source = source
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,52 @@ class Facts:
     client_ca: FileFact = FileFact()
     certificate: FileFact = FileFact()
     kernel_advice: str = ""
+
+    def known(self, field: Field) -> Setting:
+        """The effective value. Raises Unknown."""
+        return known(self.effective.get(field))
+
+    def shown(self, field: Field) -> str:
+        """`readOnlyPort: 10255`."""
+        return f"{field.path}: {spelled(self.effective.get(field).value)}"
+
+    def passed(self, field: Field, note: str = "") -> CheckResult:
+        """The setting is as it should be."""
+        return CheckResult(Status.PASS, self.shown(field) + note, self.effective.get(field).source)
+
+    def failed(self, field: Field, value: object) -> CheckResult:
+        """The setting is not; `value` would pass."""
+        return CheckResult(Status.FAIL, self.shown(field), self.effective.get(field).source, self.remedy(field, value))
+
+    def remedy(self, field: Field, value: object) -> str:
+        """Where to set what: the line that wins now, or the file that is read; a flag that hides it goes first."""
+        fix, source = f"{field.path}: {spelled(value)}", self.effective.get(field).source
+        target = self._target(fix, field.flag)
+        if source.startswith("flag"):
+            return f"Remove --{field.flag} from {self.place}, set {target}, and restart the kubelet."
+        if source.startswith(("/", "drop-in ")):
+            path = source.removeprefix("drop-in ").rpartition(":")[0]
+            if place := platforms.instead(path, fix, field.flag):
+                return f"Set {place}, and restart the kubelet: the distribution writes {path} itself."
+            return f"Set `{fix}` at {source} and restart the kubelet."
+        return f"Set {target} and restart the kubelet."
+
+    def _target(self, fix: str, flag: str) -> str:
+        """Where a setting that no line has yet is made."""
+        effective = self.effective
+        if effective.config:
+            path = effective.absolute(effective.config)
+            return platforms.instead(path, fix, flag) or f"`{fix}` in {path}"
+        if effective.config_dir:
+            return f"`{fix}` in a drop-in in {effective.absolute(effective.config_dir)}"
+        return f"`{fix}` in a configuration file given with --config"
+
+
+def known(setting: Setting) -> Setting:
+    """The setting. Raises Unknown where its value is."""
+    if setting.problem:
+        raise Unknown(setting.problem, setting.source)
+    return setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,63 +148,23 @@ class Check(Row):
 
     judge: Callable[[Facts], CheckResult]
 
-
-def setting_check(
-    id_: str,
-    title: str,
-    severity: Severity,
-    expected: str,
-    *,
-    field: Field,
-    fix: str,
-    good: Callable[[object], bool],
-) -> Check:
-    """A check of one setting: `good`: whether a value passes; `fix`: the YAML that would pass."""
-
-    def judge(facts: Facts) -> CheckResult:
-        setting = facts.effective.get(field)
-        if setting.problem:
-            return unknown(setting)
-        observed = shown(field, setting)
-        if good(setting.value):
-            return CheckResult(Status.PASS, observed, setting.source)
-        return CheckResult(Status.FAIL, observed, setting.source, remedy(facts, field, setting, fix))
-
-    return Check(id_, title, severity, expected, judge)
+    def result(self, facts: Facts) -> CheckResult:
+        """The judgement; unknown with the reason where a value is."""
+        try:
+            return self.judge(facts)
+        except Unknown as error:
+            step = "Fix the cause so that the kubelet can read it, and restart the kubelet."
+            return CheckResult(Status.UNKNOWN, str(error), error.source, step)
 
 
-def shown(field: Field, setting: Setting) -> str:
-    """`readOnlyPort: 10255`."""
-    return f"{field.path or '--' + field.flag}: {spelled(setting.value)}"
+def with_pid(finding: Finding, process: Process, running: int) -> Finding:
+    """Names the process where several of its kind run."""
+    return replace(finding, observed=f"pid {process.pid}: {finding.observed}") if running > 1 else finding
 
 
-def unknown(setting: Setting) -> CheckResult:
-    """The value is unknown, and why."""
-    step = "Fix the cause so that the kubelet can read it, and restart the kubelet."
-    return CheckResult(Status.UNKNOWN, setting.problem, setting.source, step)
-
-
-def remedy(facts: Facts, field: Field, setting: Setting, fix: str) -> str:
-    """Where to set what: the line that wins now, or the file that is read; a flag that hides it goes first."""
-    target = _target(facts, field, fix)
-    if setting.source.startswith("flag"):
-        if field.path:
-            return f"Remove --{field.flag} from {facts.place}, set {target}, and restart the kubelet."
-        return f"Change --{field.flag} in {facts.place} and restart the kubelet."
-    if setting.source.startswith(("/", "drop-in ")):
-        path = setting.source.removeprefix("drop-in ").rpartition(":")[0]
-        if place := platforms.instead(path, fix, field.flag):
-            return f"Set {place}, and restart the kubelet: the distribution writes {path} itself."
-        return f"Set `{fix}` at {setting.source} and restart the kubelet."
-    return f"Set {target} and restart the kubelet."
-
-
-def _target(facts: Facts, field: Field, fix: str) -> str:
-    """Where a setting that no line has yet is made."""
-    effective = facts.effective
-    if effective.config:
-        path = effective.absolute(effective.config)
-        return platforms.instead(path, fix, field.flag) or f"`{fix}` in {path}"
-    if effective.config_dir:
-        return f"`{fix}` in a drop-in in {effective.absolute(effective.config_dir)}"
-    return f"`{fix}` in a configuration file given with --config"
+def worst_of_each(found: Iterable[Finding]) -> list[Finding]:
+    """One finding for each id."""
+    by_id: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_id.setdefault(finding.id, []).append(finding)
+    return [worst_first(some)[0] for some in by_id.values()]

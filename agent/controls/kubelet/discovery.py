@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet import units, yaml_tree
@@ -41,6 +41,7 @@ _K3S_VALUED = frozenset(
     ("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg", "kube-apiserver-arg", "etcd-arg",
      "kube-controller-manager-arg", "kube-scheduler-arg")
 )  # fmt: skip
+_K3S_SHORT = {"c": "config", "d": "data-dir"}
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
@@ -176,31 +177,43 @@ def args_file(host: Host, path: str) -> Iterator[Argument]:
 # -- K3s ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class K3s:
+    """What `k3s` was given. config: its configuration file; files: all those of it that are there.
+
+    given: values by flag, from the command line or else from the files.
+    """
+
+    config: str = K3S_CONFIG
+    files: tuple[str, ...] = ()
+    given: Mapping[str, Sequence[Argument]] = field(default_factory=dict)
+
+    def all(self, name: str) -> Sequence[Argument]:
+        """Every value of a flag, in order."""
+        return self.given.get(name, ())
+
+    @property
+    def data_dir(self) -> str:
+        """Where k3s keeps what it makes."""
+        return posixpath.normpath((self.all("data-dir") or (Argument(K3S_DATA),))[-1].text)
+
+
 def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Launch | None:
     unit = process.unit or ("k3s.service" if role == "server" else "k3s-agent.service")
     cli, doubt = _k3s_cli(host, unit, role, visible)
     if cli.text("disable-agent") == "true":
         return None
-    config = cli.text("config", "c", default=K3S_CONFIG)
-    data_dir = cli.text("data-dir", "d")
-    extra: Mapping[str, Sequence[Argument]] = {}
-    flag_files: tuple[str, ...] = ()
+    k3s, flags = K3s(cli.text("config", "c", default=K3S_CONFIG)), Flags(())
     try:
-        flag_files = _k3s_files(host, config)
-        settings = _k3s_config(host, flag_files)
-        data_dir = data_dir or "".join(argument.text for argument in settings.get("data-dir", ())[-1:])
-        extra = {
-            name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ())
-            for name in ("kubelet-arg", "kube-proxy-arg")
-        }
-        flags = _k3s_flags(host, posixpath.normpath(data_dir or K3S_DATA), extra["kubelet-arg"])
+        k3s = _k3s_given(host, cli)
+        flags = _k3s_flags(host, k3s.data_dir, k3s.all("kubelet-arg"))
     except (HostError, DocumentRefused) as error:
-        doubt, flags = doubt or f"the configuration of k3s cannot be read: {error}", Flags(())
+        doubt = doubt or f"the configuration of k3s cannot be read: {error}"
     disabled = cli.text("disable-kube-proxy") == "true"
-    proxy = None if disabled or doubt else kubelet_flags.parse(put_together({}, extra.get("kube-proxy-arg", ())))
-    place = f"kubelet-arg in {config}, or a drop-in in {data_dir or K3S_DATA}/agent/etc/kubelet.conf.d"
+    proxy = None if disabled or doubt else kubelet_flags.parse(put_together({}, k3s.all("kube-proxy-arg")))
+    place = f"kubelet-arg in {k3s.config}, or a drop-in in {k3s.data_dir}/agent/etc/kubelet.conf.d"
     return Launch(
-        process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, flag_files
+        process, "k3s", flags, place, unit, doubt, _K3S_GENERATED, proxy, "" if disabled else doubt, k3s.files
     )
 
 
@@ -220,19 +233,20 @@ def _k3s_cli(host: Host, unit: str, role: str, visible: Sequence[str]) -> tuple[
     return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=switches, valued=_K3S_VALUED), doubt
 
 
-def k3s_extra(
-    host: Host, process: Process, names: Sequence[str]
-) -> tuple[str, Sequence[str], Mapping[str, Sequence[Argument]]]:
-    """What `k3s server` is given by these names; before it its configuration file, and all the files of it that are
-    there. Raises AgentError."""
+def k3s_server(host: Host, process: Process) -> K3s:
+    """What a `k3s server` was given. Raises AgentError."""
     cli, doubt = _k3s_cli(host, process.unit or "k3s.service", "server", process.argv[2:])
     if doubt:
         raise HostError(doubt)
+    return _k3s_given(host, cli)
+
+
+def _k3s_given(host: Host, cli: Flags) -> K3s:
+    """Raises HostError, DocumentRefused."""
     config = cli.text("config", "c", default=K3S_CONFIG)
     files = _k3s_files(host, config)
-    settings = _k3s_config(host, files)
-    given = {name: tuple(Argument(flag.value) for flag in cli.all(name)) or settings.get(name, ()) for name in names}
-    return config, files, given
+    own = {_K3S_SHORT.get(name, name): tuple(Argument(flag.value) for flag in cli.all(name)) for name in cli.names}
+    return K3s(config, files, {**_k3s_config(host, files), **own})
 
 
 def _k3s_files(host: Host, path: str) -> tuple[str, ...]:

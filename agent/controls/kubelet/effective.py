@@ -19,7 +19,6 @@ from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused, Tree, Value
 from agent.errors import HostError
 from agent.host import Host
-from agent.host.budget import CONFIG_BYTES
 
 UNSET = "default"
 FLAGS_ONLY = "default (flags only)"
@@ -57,6 +56,11 @@ class Effective:
     trouble: str = ""
     doubt: str = ""
     configz: Tree | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why not all of it is known, empty when it is."""
+        return self.doubt or self.trouble
 
     def get(self, key: Field) -> Setting:
         """The value that counts: the running kubelet's own answer where there is one, else flags and files."""
@@ -177,7 +181,7 @@ def read(view: Host, flags: Flags, cwd: str, *, doubt: str = "") -> Effective:
     if doubt:
         return effective
     files: list[str] = []
-    tree: Tree = _legacy()
+    tree = _legacy()
     relative = [path for path in (effective.config, effective.config_dir) if path and not path.startswith("/")]
     if relative and not cwd:
         unread = f"{relative[0]} is relative and the kubelet's working directory cannot be read"
@@ -186,9 +190,8 @@ def read(view: Host, flags: Flags, cwd: str, *, doubt: str = "") -> Effective:
         if effective.config:
             path = effective.absolute(effective.config)
             files.append(path)
-            tree = _load(view, path, "", posixpath.dirname(path))
-            tree = yaml_tree.merge({}, tree)  # nulls are unset
-        for path in drop_ins(view, effective):
+            tree = yaml_tree.merge({}, _load(view, path, "", posixpath.dirname(path)))  # nulls are unset
+        for path in _drop_ins(view, effective):
             files.append(path)
             tree = yaml_tree.merge(tree, _load(view, path, "drop-in ", ""))
         trouble = _trouble(tree)
@@ -197,26 +200,20 @@ def read(view: Host, flags: Flags, cwd: str, *, doubt: str = "") -> Effective:
     return replace(effective, files=tuple(files), tree=tree, trouble=trouble)
 
 
-def drop_ins(view: Host, effective: Effective) -> Iterator[str]:
-    """Every `*.conf` below --config-dir, in the order of Go's filepath.WalkDir. Raises HostError."""
+def _drop_ins(view: Host, effective: Effective) -> Iterator[str]:
+    """Every `*.conf` below --config-dir as Go's filepath.WalkDir finds them: depth first, names in byte order.
+
+    It enters no symlinked folder, and passes over one that is given without a word. Raises HostError, DocumentRefused.
+    """
     given = effective.config_dir
-    if not given:
-        return
     top = effective.absolute(given)
-    if not given.endswith("/") and _is_symlink(view, top):
-        return  # WalkDir does not follow a symlink at its root: such a folder is passed over without a word
-    yield from sorted_conf(view, top)
-
-
-def sorted_conf(view: Host, top: str) -> Iterator[str]:
-    """Depth first, names in byte order, symlinked folders not entered. Raises HostError."""
-    pending = [top]
-    seen = files = 0
+    pending = [top] if given and (given.endswith("/") or not _is_symlink(view, top)) else []
+    folders = files = 0
     while pending:
         path = pending.pop()
         if path == top or (not _is_symlink(view, path) and view.stat(path).kind == "directory"):
-            seen += 1
-            if seen > _MAX_FOLDERS:
+            folders += 1
+            if folders > _MAX_FOLDERS:
                 raise DocumentRefused(f"{top}: more than {_MAX_FOLDERS} folders below it")
             pending += reversed([f"{path.rstrip('/')}/{name}" for name in view.names(path)])
         elif posixpath.basename(path).endswith(".conf"):
@@ -227,7 +224,7 @@ def sorted_conf(view: Host, top: str) -> Iterator[str]:
 
 
 def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effective:
-    """The same with the running kubelet's own answer, `{"kubeletconfig": …}` or what is in it."""
+    """With the running kubelet's own answer, `{"kubeletconfig": …}` or what is in it. Raises DocumentRefused."""
     if answer is None:
         return effective
     inner = answer.get("kubeletconfig", answer)
@@ -236,8 +233,7 @@ def with_configz(effective: Effective, answer: Mapping[str, Any] | None) -> Effe
 
 
 def _load(view: Host, path: str, label: str, folder: str) -> Tree:
-    content = view.read_bytes(path, limit_bytes=CONFIG_BYTES)
-    tree = yaml_tree.load(content, path, label=label, folder=folder, budget=view.budget)
+    tree = yaml_tree.read(view, path, label=label, folder=folder)
     yaml_tree.require_kind(tree, path)
     return tree
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,8 +18,6 @@ from agent.controls.kubelet.yaml_tree import Value, shown, to_json
 
 _DURATION = re.compile(r"[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)")
 _CSV = re.compile(r'(?:"(?:[^"]|"")*"|[^",]*)(?:,(?:"(?:[^"]|"")*"|[^",]*))*')
-_INT32 = range(-(1 << 31), 1 << 31)
-_INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Kind(Enum):
@@ -37,6 +35,11 @@ class Kind(Enum):
     NUMBER = "a number"
     OBJECTS = "a list of mappings with the right values"
     LISTS = "a mapping of names to lists of texts"
+
+
+_RANGES = {Kind.INT32: range(-(1 << 31), 1 << 31), Kind.INT64: range(-(1 << 63), 1 << 63), Kind.UINT32: range(1 << 32)}
+# What the values of a mapping are.
+_MAPPINGS = {Kind.GATES: Kind.BOOLEAN, Kind.TEXTS: Kind.TEXT, Kind.LISTS: Kind.LIST}
 
 
 class Wrong(ValueError):
@@ -104,13 +107,8 @@ RUNTIME = Field(
     "unix:///run/containerd/containerd.sock",
     zero_is_unset=True,
 )
-
-FIELDS: tuple[Field, ...] = (
-    ANONYMOUS, WEBHOOK, AUTHORIZATION, CLIENT_CA, READ_ONLY_PORT, STREAMING, IPTABLES, HOSTNAME, EVENT_QPS, CERTIFICATE,
-    PRIVATE_KEY, ROTATE, SERVER_TLS, CIPHERS, PIDS, SECCOMP, KERNEL_DEFAULTS, TLS_MINIMUM, SYSCTLS, PULL_POLICY,
-    LOG_QUERY, PROFILING, DEBUG_FLAGS, DEBUGGING, HEALTHZ, HEALTHZ_PORT, STATIC_PODS, STATIC_URL, GATES, ADDRESS, PORT,
-    SERVER, RUNTIME,
-)  # fmt: skip
+# Every field above, in that order.
+FIELDS: tuple[Field, ...] = tuple(value for value in globals().values() if isinstance(value, Field))
 
 
 # The other fields of v1beta1 with their types: the kubelet refuses a file with a wrong type anywhere in it.
@@ -163,10 +161,9 @@ TYPED: tuple[Field, ...] = (
 def from_file(field: Field, value: Value) -> Any:
     """The value as the kubelet decodes it from JSON; lists become tuples. Raises Wrong."""
     read = to_json(value)
-    decoded = _DECODERS[field.kind](read)
-    if decoded is None:
+    if not _fits(field.kind, read):
         raise Wrong(f"{field.path} is {shown(value)}, it has to be {field.kind.value}")
-    return decoded
+    return tuple(read) if isinstance(read, list) else read
 
 
 def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
@@ -179,8 +176,12 @@ def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
     if field.kind is Kind.GATES:
         return _gates([flag.value for flag in given])
     text = given[-1].value
-    parsed = _PARSERS[field.kind](text)
-    if parsed is None:
+    parsed: Any = text
+    if field.kind is Kind.BOOLEAN:
+        parsed = kubelet_flags.boolean(text)
+    elif field.kind in _RANGES:
+        parsed = _number(text)
+    if not _fits(field.kind, parsed):
         raise Wrong(f"--{field.flag}={text[:80]!r}, it has to be {field.kind.value}")
     return parsed
 
@@ -219,90 +220,34 @@ def _gates(texts: Sequence[str]) -> Mapping[str, bool]:
     return gates
 
 
-def _number(within: range) -> Callable[[Any], int | None]:
-    def decode(read: Any) -> int | None:
-        return read if isinstance(read, int) and not isinstance(read, bool) and read in within else None
-
-    return decode
-
-
-def _parse_number(within: range) -> Callable[[str], int | None]:
-    def parse(text: str) -> int | None:
-        if not re.fullmatch(r"[-+]?(0[xX][0-9a-fA-F]{1,16}|0[oO]?[0-7]{1,22}|[0-9]{1,20})", text):
-            return None
-        sign, digits = (text[0], text[1:]) if text[0] in "+-" else ("", text)
-        base = 8 if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit() else 0
-        try:
-            number = int(digits, base) * (-1 if sign == "-" else 1)
-        except ValueError:  # 08
-            return None
-        return number if number in within else None
-
-    return parse
+def _number(text: str) -> int | None:
+    """As Go's strconv.ParseInt reads it with base 0."""
+    if not re.fullmatch(r"[-+]?(0[xX][0-9a-fA-F]{1,16}|0[oO]?[0-7]{1,22}|[0-9]{1,20})", text):
+        return None
+    digits = text.lstrip("+-")
+    base = 8 if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit() else 0
+    try:
+        return int(digits, base) * (-1 if text[0] == "-" else 1)
+    except ValueError:  # 08
+        return None
 
 
-def _duration(read: Any) -> str | None:
-    return read if isinstance(read, str) and _DURATION.fullmatch(read) else None
+def _fits(kind: Kind, read: Any) -> bool:
+    """Whether a value of JSON is of that kind."""
+    if kind in _RANGES:
+        return isinstance(read, int) and not isinstance(read, bool) and read in _RANGES[kind]
+    if kind in _MAPPINGS:
+        return isinstance(read, dict) and all(_fits(_MAPPINGS[kind], value) for value in read.values())
+    if kind is Kind.LIST:
+        return isinstance(read, list) and all(isinstance(item, str) for item in read)
+    if kind is Kind.OBJECTS:
+        return isinstance(read, list) and all(isinstance(item, dict) and _is_object(item) for item in read)
+    if kind is Kind.NUMBER:
+        return isinstance(read, int | float) and not isinstance(read, bool)
+    if kind is Kind.DURATION:
+        return isinstance(read, str) and _DURATION.fullmatch(read) is not None
+    return isinstance(read, bool if kind is Kind.BOOLEAN else str)
 
 
-def _text(read: Any) -> str | None:
-    return read if isinstance(read, str) else None
-
-
-def _boolean(read: Any) -> bool | None:
-    return read if isinstance(read, bool) else None
-
-
-def _list(read: Any) -> tuple[str, ...] | None:
-    fits = isinstance(read, list) and all(isinstance(item, str) for item in read)
-    return tuple(read) if fits else None
-
-
-def _gate_map(read: Any) -> Mapping[str, bool] | None:
-    return read if isinstance(read, dict) and all(isinstance(on, bool) for on in read.values()) else None
-
-
-def _text_map(read: Any) -> Mapping[str, str] | None:
-    return read if isinstance(read, dict) and all(isinstance(text, str) for text in read.values()) else None
-
-
-def _float(read: Any) -> float | None:
-    return read if isinstance(read, int | float) and not isinstance(read, bool) else None
-
-
-def _list_map(read: Any) -> Mapping[str, Any] | None:
-    return read if isinstance(read, dict) and all(_list(item) is not None for item in read.values()) else None
-
-
-def _objects(read: Any) -> Any:
-    def fits(key: str, value: Any) -> bool:
-        kind = _IN_OBJECTS.get(key)
-        return kind is None or value is None or _DECODERS[kind](value) is not None
-
-    right = isinstance(read, list) and all(
-        isinstance(item, dict) and all(fits(key, value) for key, value in item.items()) for item in read
-    )
-    return read if right else None
-
-
-_DECODERS: Mapping[Kind, Callable[[Any], Any]] = {
-    Kind.BOOLEAN: _boolean,
-    Kind.INT32: _number(_INT32),
-    Kind.INT64: _number(_INT64),
-    Kind.TEXT: _text,
-    Kind.DURATION: _duration,
-    Kind.LIST: _list,
-    Kind.GATES: _gate_map,
-    Kind.TEXTS: _text_map,
-    Kind.UINT32: _number(range(1 << 32)),
-    Kind.NUMBER: _float,
-    Kind.OBJECTS: _objects,
-    Kind.LISTS: _list_map,
-}
-_PARSERS: Mapping[Kind, Callable[[str], Any]] = {
-    Kind.BOOLEAN: kubelet_flags.boolean,
-    Kind.INT32: _parse_number(_INT32),
-    Kind.INT64: _parse_number(_INT64),
-    Kind.TEXT: _text,
-    Kind.DURATION: _duration,
-}
+def _is_object(item: Mapping[str, Any]) -> bool:
+    return all(value is None or key not in _IN_OBJECTS or _fits(_IN_OBJECTS[key], value) for key, value in item.items())

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from agent.controls.kubelet import fields, units
 from agent.controls.kubelet.check import CONTROL, CheckResult, Row
-from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.effective import Effective
+from agent.controls.kubelet.flags import Flag, Flags
 from agent.errors import HostError, HostFileMissing
 from agent.host import FileStat, Host
 from agent.model import Finding, Severity, Status
 from agent.text import join_limited
 
-_CONFIG = "/var/lib/kubelet/config.yaml"
-_KUBECONFIG = "/etc/kubernetes/kubelet.conf"
-_BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
-_CLIENT_CA = "/etc/kubernetes/pki/ca.crt"
+# As kubeadm starts a kubelet; where the files are when none runs.
+_USUAL = Effective(
+    Flags((
+        Flag("kubeconfig", "/etc/kubernetes/kubelet.conf"),
+        Flag("bootstrap-kubeconfig", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        Flag("client-ca-file", "/etc/kubernetes/pki/ca.crt"),
+    )),
+    config="/var/lib/kubelet/config.yaml",
+)  # fmt: skip
 PKI = "/var/lib/kubelet/pki"
 _CNI = "/etc/cni/net.d"
 _CNI_NUMBERS = ("1.1.9", "1.1.10")
@@ -49,8 +54,19 @@ IDS = (
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
+
+    path: str
+    stat: FileStat | None = None
+    missing: bool = False
+    problem: str = ""
+    closed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Files that are judged alike. paths: those that should be looked at; trouble: why not all of them are known.
+    """Files that are judged alike. paths: those to look at; trouble: why not all of them are known; found: once seen.
 
     mode_id, owner_id: ids of the two findings; an empty owner_id puts both into one. any_group: the group is free.
     owners: users who may own them. control, cis, section: of the findings, where they are not the kubelet's.
@@ -68,50 +84,32 @@ class Group:
     control: str = CONTROL
     cis: tuple[str, ...] = ()
     section: str = "K4"
+    found: tuple[FoundFile, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One file as found. closed_by: the nearest folder above that neither group nor others get through."""
+def groups(host: Host, view: Host, unit: str = "", config: Effective = _USUAL) -> tuple[Group, ...]:
+    """What there is to look at, by the kubelet's own flags and configuration where one runs, else the usual places."""
 
-    path: str
-    stat: FileStat | None = None
-    missing: bool = False
-    problem: str = ""
-    closed_by: str = ""
+    def named(default: str, *names: str) -> str:
+        given = config.flags.text(*names)
+        return config.absolute(given) if given else default
 
-
-def groups(host: Host, view: Host, launch: Launch | None, effective: Effective | None) -> tuple[Group, ...]:
-    """What there is to look at, by the kubelet's own flags where one runs, else the usual places."""
-    flags = launch.flags if launch is not None else None
-    unit_files, unit_trouble = _unit(host, launch.unit if launch is not None and launch.unit else "kubelet.service")
-    config, kubeconfig, bootstrap, client_ca, key = _CONFIG, _KUBECONFIG, _BOOTSTRAP, _CLIENT_CA, ""
-    pki, sockets = PKI, _SOCKETS
-    cni: tuple[str, ...] = (_CNI,)
-    drop_ins: tuple[str, ...] = ()
-    if flags is not None and effective is not None:
-
-        def named(default: str, *names: str) -> str:
-            given = flags.text(*names)
-            return effective.absolute(given) if given else default
-
-        config = effective.absolute(effective.config) if effective.config else ""
-        drop_ins = tuple(path for path in effective.files if path != config)
-        kubeconfig = named("", "kubeconfig")
-        bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
-        client_ca, key = effective.path(fields.CLIENT_CA), effective.path(fields.PRIVATE_KEY)
-        pki, cni = named(PKI, "cert-dir"), (named(_CNI, "cni-conf-dir"), _K3S_CNI)
-        runtime = effective.get(fields.RUNTIME)
-        if not runtime.problem and runtime.value.startswith(("unix://", "/")):
-            sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
-    keys, keys_trouble = _below(view, (pki,), _KEYS)
-    plugins, plugins_trouble = _below(view, cni, _PLUGINS)
+    unit_files, unit_trouble = _unit(host, unit or "kubelet.service")
+    file = config.absolute(config.config) if config.config else ""
+    drop_ins = tuple(path for path in config.files if path != file)
+    bootstrap = named("", "bootstrap-kubeconfig", "experimental-bootstrap-kubeconfig")
+    runtime, sockets = config.get(fields.RUNTIME), _SOCKETS
+    if not runtime.problem and runtime.value.startswith(("unix://", "/")):
+        sockets = tuple(dict.fromkeys((runtime.value.removeprefix("unix://"), *_SOCKETS)))
+    keys, keys_trouble = _below(view, (named(PKI, "cert-dir"),), _KEYS)
+    plugins, plugins_trouble = _below(view, (named(_CNI, "cni-conf-dir"), _K3S_CNI), _PLUGINS)
+    key = config.path(fields.PRIVATE_KEY)
     high, medium = Severity.HIGH, Severity.MEDIUM
     return (
         Group("4.1.1", "4.1.2", "The kubelet's unit and its drop-ins", medium, 0o600, unit_files, unit_trouble),
-        Group("4.1.5", "4.1.6", "The kubelet's kubeconfig", high, 0o600, _some(kubeconfig)),
-        Group("4.1.7", "4.1.8", "The client CA", medium, 0o644, _some(client_ca)),
-        Group("4.1.9", "4.1.10", "The kubelet's configuration", medium, 0o600, _some(config)),
+        Group("4.1.5", "4.1.6", "The kubelet's kubeconfig", high, 0o600, _some(named("", "kubeconfig"))),
+        Group("4.1.7", "4.1.8", "The client CA", medium, 0o644, _some(config.path(fields.CLIENT_CA))),
+        Group("4.1.9", "4.1.10", "The kubelet's configuration", medium, 0o600, _some(file)),
         Group("file/drop-ins", "", "The drop-ins of the configuration", medium, 0o600, drop_ins),
         Group("file/bootstrap", "", "The bootstrap kubeconfig", high, 0o600, _some(bootstrap)),
         Group("file/pki", "", "The kubelet's private keys", high, 0o600, (*keys, *_some(key)), keys_trouble),
@@ -125,38 +123,38 @@ def proxy_group(kubeconfigs: Sequence[str]) -> Group:
     return Group("4.1.3", "4.1.4", "kube-proxy's kubeconfig", Severity.HIGH, 0o600, tuple(filter(None, kubeconfigs)))
 
 
-def look(view: Host, group: Group) -> tuple[FoundFile, ...]:
-    """Each file of the group as it is. Never raises."""
-    return tuple(_look(view, path) for path in dict.fromkeys(group.paths))
+def look(view: Host, group: Group) -> Group:
+    """With each file of the group as it is. Never raises."""
+    return replace(group, found=tuple(look_at(view, path) for path in dict.fromkeys(group.paths)))
 
 
-def judge(group: Group, found_files: Sequence[FoundFile]) -> tuple[Finding, ...]:
+def judge(group: Group) -> tuple[Finding, ...]:
     """One finding for the modes and one for the owners, or one for both. Pure."""
-    if group.owner_id:
-        return (
-            _finding(group, group.mode_id, found_files, mode=True, owner=False),
-            _finding(group, group.owner_id, found_files, mode=False, owner=True),
-        )
-    return (_finding(group, group.mode_id, found_files, mode=True, owner=True),)
+    if not group.owner_id:
+        return (_finding(group, group.mode_id, mode=True, owner=True),)
+    return (
+        _finding(group, group.mode_id, mode=True, owner=False),
+        _finding(group, group.owner_id, mode=False, owner=True),
+    )
 
 
-def _finding(group: Group, id_: str, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> Finding:
+def _finding(group: Group, id_: str, *, mode: bool, owner: bool) -> Finding:
     owned = ("root" if group.owners == (0,) else "its user") if group.any_group else "root:root"
     allowed = "not world-writable" if group.maximum == _SOCKET_MODE else f"{group.maximum:04o} or less"
     expected = ", ".join([allowed] * mode + [f"owned by {owned}"] * owner)
     what = " and ".join(["mode"] * mode + ["owner"] * owner)
     row = Row(id_, f"{group.title}: {what}", group.severity, expected,
               control=group.control, cis=group.cis, section=group.section)  # fmt: skip
-    return row.finding(_verdict(group, found_files, mode=mode, owner=owner))
+    return row.finding(_verdict(group, mode=mode, owner=owner))
 
 
-def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owner: bool) -> CheckResult:
+def _verdict(group: Group, *, mode: bool, owner: bool) -> CheckResult:
     wrong: list[str] = []
     closed: list[str] = []
     good: list[str] = []
     steps: list[str] = []
     problems = [group.trouble] if group.trouble else []
-    for one in found_files:
+    for one in group.found:
         if one.stat is None:
             problems += [one.problem] if one.problem else []
             continue
@@ -178,11 +176,12 @@ def _verdict(group: Group, found_files: Sequence[FoundFile], *, mode: bool, owne
         return CheckResult(Status.UNKNOWN, _few(problems), "stat", "Run the agent as root, or fix the cause.")
     if closed or good:
         return CheckResult(Status.PASS, _few([*closed, *good]), "stat")
-    missing = [one.path for one in found_files if one.missing]
+    missing = [one.path for one in group.found if one.missing]
     return CheckResult(Status.NOT_APPLICABLE, f"not there: {_few(missing)}" if missing else "none is in use", "stat")
 
 
-def _look(view: Host, path: str) -> FoundFile:
+def look_at(view: Host, path: str) -> FoundFile:
+    """A file as it is. Never raises."""
     try:
         found = view.stat(path)
         return FoundFile(path, found, closed_by=_closed_by(view, path))
@@ -216,13 +215,12 @@ def _below(view: Host, folders: Sequence[str], endings: tuple[str, ...]) -> tupl
     found: list[str] = []
     for folder in folders:
         try:
-            names = view.names(folder)
-            paths = [f"{folder}/{name}" for name in names if name.endswith(endings)]
-            found += [path for path in paths if view.stat(path).kind == "file"]
+            paths = [f"{folder}/{name}" for name in view.names(folder) if name.endswith(endings)]
         except HostFileMissing:
             continue
         except HostError as error:
             return tuple(found), str(error)
+        found += [path for path in paths if (stat := look_at(view, path).stat) is None or stat.kind == "file"]
     return tuple(found), ""
 
 

@@ -8,17 +8,22 @@ agent in another network namespace would be refused everywhere.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
+from agent.controls import probe
 from agent.controls.kubelet import fields
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.effective import Effective
-from agent.controls.kubelet.probe import PATH, Prober, ProbeResult
+from agent.controls.probe import Response
 from agent.model import Finding, Severity, Status
 
 READ_ONLY_PORT = 10255
-
+PATH = "/pods"
+_TIMEOUT_SECONDS = 2.0
+_STATUS_LINE_BYTES = 1024
+# Sends one anonymous GET /pods to an address and port; `tls`: over TLS. Never raises.
+Prober = Callable[..., Response]
 
 SECURE = Row("live", "The running kubelet refuses anonymous requests", Severity.CRITICAL, "HTTP 401")
 READ_ONLY = Row("live-read-only", "Nothing answers on the read-only port", Severity.CRITICAL, "refused")
@@ -29,10 +34,15 @@ class ProbeResults:
     """The answers of both ports. problem: why no request was sent."""
 
     secure_url: str = ""
-    secure: ProbeResult = field(default_factory=ProbeResult)
+    secure: Response = field(default_factory=Response)
     plain_url: str = ""
-    plain: ProbeResult = field(default_factory=ProbeResult)
+    plain: Response = field(default_factory=Response)
     problem: str = ""
+
+
+def get_pods(address: str, port: int, *, tls: bool) -> Response:
+    """The real Prober. No certificate is verified: a kubelet's is self-signed more often than not."""
+    return probe.get(address, port, PATH, tls=tls, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_STATUS_LINE_BYTES)
 
 
 def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResults:
@@ -57,22 +67,21 @@ def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResu
     host = f"[{ip}]" if ip.version == 6 else str(ip)
     return ProbeResults(
         f"https://{host}:{ports[0]}{PATH}",
-        prober.secure(str(ip), ports[0]),
+        prober(str(ip), ports[0], tls=True),
         f"http://{host}:{ports[1]}{PATH}",
-        prober.http(str(ip), ports[1]),
+        prober(str(ip), ports[1], tls=False),
     )
 
 
 def judge(answers: ProbeResults | None) -> tuple[Finding, ...]:
     """Both findings; None when probing is off. Pure."""
     if answers is None:
-        off = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
-        return SECURE.finding(off), READ_ONLY.finding(off)
-    if answers.problem:
-        step = "Fix the cause; the next pass checks again."
-        skipped = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=step)
-        return SECURE.finding(skipped), READ_ONLY.finding(skipped)
-    return SECURE.finding(_secure(answers)), READ_ONLY.finding(_read_only(answers))
+        secure = plain = CheckResult(Status.INFO, "not asked: kubelet.probe is false", "configuration")
+    elif answers.problem:
+        secure = plain = CheckResult(Status.UNKNOWN, f"not asked: {answers.problem}", remediation=AGAIN)
+    else:
+        secure, plain = _secure(answers), _read_only(answers)
+    return SECURE.finding(secure), READ_ONLY.finding(plain)
 
 
 def correct(finding: Finding, answers: ProbeResults | None) -> Finding:
@@ -115,9 +124,10 @@ def _read_only(answers: ProbeResults) -> CheckResult:
         step = "Set `readOnlyPort: 0` (or --read-only-port=0) and restart the kubelet."
         return CheckResult(Status.FAIL, observed, source, step)
     step = f"Check with `curl {source}` on the node, in the kubelet's network namespace."
-    if answers.plain.refused and answers.secure.status is not None:
+    refused = answers.plain.error == probe.REFUSED
+    if refused and answers.secure.status is not None:
         return CheckResult(Status.PASS, observed, source)
-    if answers.plain.refused:
+    if refused:
         why = "which means nothing, because the secure port was not reached either"
         return CheckResult(Status.UNKNOWN, f"{observed}, {why}", source, step)
     return CheckResult(Status.UNKNOWN, observed, source, step)

@@ -23,19 +23,14 @@ _SETTINGS = {
 }
 
 
-def missing(host: Host) -> dict[str, str]:
-    """The settings to add, with the value that the kubelet wants. Raises HostError."""
-    files = sysctl_d.read(host)
-    found = {name: (line.value if (line := files.get(name)) else default) for name, (_, default) in _SETTINGS.items()}
-    return {name: value for name, (value, _) in _SETTINGS.items() if found[name] != value}
-
-
 def advice(host: Host) -> str:
     """What has to be done before protectKernelDefaults, empty when nothing has to."""
     try:
-        lines = [f"{name}={value}" for name, value in missing(host).items()]
+        files = sysctl_d.read(host)
     except HostError as error:
         return f"First check the six kernel settings that the kubelet then only compares ({error}). "
+    lines = [f"{name}={value}" for name, (value, default) in _SETTINGS.items()
+             if (line.value if (line := files.get(name)) else default) != value]  # fmt: skip
     if not lines:
         return ""
     file = posixpath.join(sysctl_d.FOLDERS[0], "90-kubelet.conf")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.controls.kubelet import discovery, effective, fields, files, http_findings, kernel_defaults, proxy, units
-from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.check import Facts, FileFact
 from agent.controls.kubelet.discovery import Launch, Search
 from agent.controls.kubelet.effective import Effective
-from agent.controls.kubelet.files import FoundFile, Group
-from agent.controls.kubelet.probe import Prober
+from agent.controls.kubelet.files import Group
+from agent.controls.kubelet.http_findings import Prober
+from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.errors import AgentError, HostError, HostFileMissing
 from agent.host import Host
 from agent.host.budget import CERTIFICATE_BYTES, Budget
@@ -49,7 +49,7 @@ class Kubelet:
 
     launch: Launch
     facts: Facts
-    found_files: tuple[tuple[Group, tuple[FoundFile, ...]], ...]
+    files: tuple[Group, ...]
     changes: Changes = field(default_factory=Changes)
     answers: http_findings.ProbeResults | None = None
     ended: bool = False
@@ -64,7 +64,7 @@ class Observation:
     processes: int
     kubelets: tuple[Kubelet, ...]
     proxies: tuple[proxy.ProxyObservation, ...]
-    files: tuple[tuple[Group, tuple[FoundFile, ...]], ...] = ()
+    files: tuple[Group, ...] = ()
 
 
 def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Observation:
@@ -80,16 +80,15 @@ def observe(node: Host, *, prober: Prober | None, configz: Configz | None) -> Ob
     proxies = proxy.observe(host, table, search.launches)
     groups = [files.proxy_group([one.kubeconfig for one in proxies])]
     if all(one.ended for one in kubelets):
-        groups += files.groups(host, host, None, None)
-    found_files = tuple((group, files.look(host, group)) for group in groups)
+        groups += files.groups(host, host)
+    found_files = tuple(files.look(host, group) for group in groups)
     return Observation(search, table.total, kubelets, proxies, found_files)
 
 
 def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz | None) -> Kubelet:
     view = _view(host, launch)
     config = effective.read(view, launch.flags, launch.process.cwd, doubt=launch.doubt)
-    answer, refused = _configz(configz, view, launch, config)
-    config = effective.with_configz(config, answer)
+    config, refused = _with_configz(configz, view, launch, config)
     facts = Facts(
         config,
         launch.place,
@@ -97,8 +96,9 @@ def _kubelet(host: Host, launch: Launch, prober: Prober | None, configz: Configz
         _file(view, config.path(fields.CERTIFICATE), certificate=True),
         kernel_defaults.advice(host),
     )
-    groups = files.groups(host, view, launch, config)
-    found_files = tuple((group, files.look(_by(host, view, group), group)) for group in groups)
+    groups = files.groups(host, view, launch.unit, config)
+    # Units are systemd's, everything else is the kubelet's.
+    found_files = tuple(files.look(host if group.mode_id == "4.1.1" else view, group) for group in groups)
     changes = _changes(host, view, launch, config) if launch.runs else Changes()
     answers = http_findings.ask(config, prober, host.addresses()) if prober is not None and launch.runs else None
     return Kubelet(launch, facts, found_files, changes, answers, configz=refused)
@@ -116,11 +116,6 @@ def _view(host: Host, launch: Launch) -> Host:
     return view
 
 
-def _by(host: Host, view: Host, group: Group) -> Host:
-    """Units are systemd's, everything else is the kubelet's."""
-    return host if group.mode_id == "4.1.1" else view
-
-
 def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
     if not path:
         return FileFact()
@@ -128,7 +123,7 @@ def _file(view: Host, path: str, *, certificate: bool) -> FileFact:
         if not certificate:
             view.stat(path)
             return FileFact(path)
-        return FileFact(path, self_signed=self_signed(view.read_bytes(path, limit_bytes=CERTIFICATE_BYTES)))
+        return FileFact(path, self_signed=is_self_signed(view.read_bytes(path, limit_bytes=CERTIFICATE_BYTES)))
     except HostFileMissing:
         return FileFact(path, missing=True)
     except (HostError, NotACertificate) as error:
@@ -176,18 +171,18 @@ def _ended(one: Kubelet) -> Kubelet:
     return Kubelet(one.launch, one.facts, (), ended=True)
 
 
-def _configz(
-    configz: Configz | None, view: Host, launch: Launch, config: Effective
-) -> tuple[Mapping[str, Any] | None, str]:
+def _with_configz(configz: Configz | None, view: Host, launch: Launch, config: Effective) -> tuple[Effective, str]:
+    """With the running kubelet's own answer, or why it is missing."""
     if configz is None:
-        return None, ""
+        return config, ""
     port = config.get(fields.PORT)
     number = fields.PORT.default if port.problem else port.value
     try:
         certificate = view.read_bytes(_serving_certificate(config), limit_bytes=CERTIFICATE_BYTES)
-        return configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate), ""
+        answer = configz(int(number), f"{launch.process.pid} since {launch.process.started}", certificate)
+        return effective.with_configz(config, answer), ""
     except AgentError as error:
-        return None, str(error)
+        return config, str(error)
 
 
 def _serving_certificate(config: Effective) -> str:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 from agent.controls.kubelet import flags as kubelet_flags
 from agent.controls.kubelet import yaml_tree
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.checks import is_loopback
 from agent.controls.kubelet.discovery import Launch
 from agent.controls.kubelet.flags import Flags
 from agent.controls.kubelet.yaml_tree import DocumentRefused
 from agent.errors import HostError
 from agent.host import Host, ProcessTable, Program
-from agent.host.budget import CONFIG_BYTES
 from agent.model import Finding, Severity, Status
 
 _API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
@@ -76,7 +75,7 @@ def judge(seen: Sequence[ProxyObservation]) -> tuple[Finding, ...]:
 
 def _result(seen: ProxyObservation) -> CheckResult:
     if seen.problem:
-        return CheckResult(Status.UNKNOWN, seen.problem, seen.source, "Fix the cause; the next pass checks again.")
+        return CheckResult(Status.UNKNOWN, seen.problem, seen.source, AGAIN)
     observed = f"metricsBindAddress: {seen.address or '(off)'}"
     loopback = is_loopback(seen.address) if seen.address else True
     if loopback is None:
@@ -104,12 +103,10 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
     config = absolute(flags.text("config"))
     if not config:
         given = flags.last("metrics-bind-address")
-        kubeconfig = absolute(flags.text("kubeconfig"))
-        if given is None:
-            return ProxyObservation(_DEFAULT, "default", kubeconfig=kubeconfig)
-        return ProxyObservation(given.value, given.source, kubeconfig=kubeconfig)
+        address, source = (given.value, given.source) if given else (_DEFAULT, "default")
+        return ProxyObservation(address, source, kubeconfig=absolute(flags.text("kubeconfig")))
     try:
-        tree = yaml_tree.load(view.read_bytes(config, limit_bytes=CONFIG_BYTES), config, budget=view.budget)
+        tree = yaml_tree.read(view, config)
         yaml_tree.require_kind(tree, config, api_version=_API_VERSION, kind=_KIND)
     except (HostError, DocumentRefused) as error:
         return ProxyObservation(problem=f"kube-proxy's configuration cannot be read: {error}", source=config)
@@ -119,7 +116,6 @@ def _read(view: Host, flags: Flags, cwd: str) -> ProxyObservation:
     if found is None or found.data == "":
         return ProxyObservation(_DEFAULT, "default (with --config)", kubeconfig=kubeconfig)
     if not isinstance(found.data, str):
-        return ProxyObservation(
-            problem=f"{found.source}: metricsBindAddress is {yaml_tree.shown(found)}, not text", source=config
-        )
+        problem = f"{found.source}: metricsBindAddress is {yaml_tree.shown(found)}, not text"
+        return ProxyObservation(problem=problem, source=config)
     return ProxyObservation(found.data, found.source, kubeconfig=kubeconfig)

@@ -58,11 +58,9 @@ def exec_start(host: Host, unit: str) -> Sequence[str] | None:
         return _split(found[1])
     try:
         fragment = files(host, unit).fragment
-        text = host.read_text(fragment, limit_bytes=UNIT_BYTES) if fragment else ""
+        lines = [value for key, value in _settings(host, fragment) if key == "ExecStart"] if fragment else []
     except (HostError, ValueError):
         return None
-    joined = text.replace("\\\n", " ")
-    lines = [line.partition("=")[2] for line in joined.splitlines() if line.strip().startswith("ExecStart=")]
     return _split(lines[-1]) if lines else None
 
 

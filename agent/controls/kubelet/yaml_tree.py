@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import yaml
 
 from agent.errors import AgentError
-from agent.host.budget import Budget, Resource
+from agent.host import Host
+from agent.host.budget import CONFIG_BYTES, Budget, Resource
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
 KIND = "KubeletConfiguration"
@@ -50,6 +51,12 @@ class Value:
 
 
 Tree: TypeAlias = Mapping[str, Value]
+
+
+def read(view: Host, path: str, *, label: str = "", folder: str = "") -> Tree:
+    """A file as `load` has it, within the view's budget. Raises HostError too."""
+    content = view.read_bytes(path, limit_bytes=CONFIG_BYTES)
+    return load(content, path, label=label, folder=folder, budget=view.budget)
 
 
 def load(content: bytes, path: str, *, label: str = "", folder: str = "", budget: Budget | None = None) -> Tree:
@@ -104,7 +111,9 @@ def require_kind(tree: Tree, path: str, *, api_version: str = API_VERSION, kind:
         if found is None or found.data is None:
             raise DocumentRefused(f"{path}: {key} is missing, it must be {required}")
         if found.data != required:
-            raise DocumentRefused(f"{_place(found)}: {key} is {shown(found)}, it must be {required}")
+            raise DocumentRefused(
+                f"{found.source.removeprefix('drop-in ')}: {key} is {shown(found)}, it must be {required}"
+            )
 
 
 def merge(base: Tree, patch: Tree) -> Tree:
@@ -135,21 +144,28 @@ def find(tree: Tree, path: str) -> Value | None:
     return value
 
 
+def to_document(tree: Tree) -> dict[str, Any]:
+    """A document without places: what json.loads would have given."""
+    return {key: to_json(value) for key, value in tree.items()}
+
+
 def to_json(value: Value) -> Any:
-    """The value without places: what json.loads would have given."""
+    """One value without its place."""
     if isinstance(value.data, Mapping):
-        return {key: to_json(below) for key, below in value.data.items()}
+        return to_document(value.data)
     if isinstance(value.data, tuple):
         return [to_json(below) for below in value.data]
     return value.data
 
 
-def graft(document: Any, source: str) -> Value:
-    """The other way round: a value with places from one without. Depth is the caller's: json.loads bounds it."""
+def graft(document: Any, source: str, depth: int = 0) -> Value:
+    """The other way round: a value with places from one without. Raises DocumentRefused where it is nested deeply."""
+    if depth > _MAX_DEPTH:
+        raise DocumentRefused(f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(document, Mapping):
-        return Value({str(key): graft(below, source) for key, below in document.items()}, source)
+        return Value({str(key): graft(below, source, depth + 1) for key, below in document.items()}, source)
     if isinstance(document, list | tuple):
-        return Value(tuple(graft(below, source) for below in document), source)
+        return Value(tuple(graft(below, source, depth + 1) for below in document), source)
     return Value(document if isinstance(document, bool | int | float | str) else None, source)
 
 
@@ -158,10 +174,6 @@ def shown(value: Value) -> str:
     data = to_json(value)
     text = {True: "true", False: "false", None: "null"}[data] if isinstance(data, bool | None) else repr(data)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _place(value: Value) -> str:
-    return value.source.removeprefix("drop-in ")
 
 
 class _Reader:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from agent.config.node_sections import Version
-from agent.controls.base import Step
-from agent.controls.kubelet.check import CheckResult, Row
+from agent.controls.base import AuditOnly
+from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.errors import AgentError
 from agent.host import Host, Process, Program
 from agent.host.budget import Budget
@@ -40,7 +40,6 @@ _SUPPORTED = Row("supported", "Upstream supports the kubelet's version", Severit
                  control=CONTROL, section="A3")  # fmt: skip
 _SKEWED = Row("skew", "The kubelet is not too far from the API server", Severity.HIGH,
               "not newer, and at most three minor versions older", control=CONTROL, section="A3")  # fmt: skip
-_AGAIN = "Fix the cause; the next pass checks again."
 TOO_OLD = "Upgrade the agent: its table is too old."
 
 
@@ -57,8 +56,8 @@ class Observation:
     away: bool = False
 
 
-class VersionControl:
-    """Observes and judges; plans nothing.
+class VersionControl(AuditOnly):
+    """Observes and judges.
 
     versions: the API server's version and the kubelet's as the Node has it; None where the API is not to be asked. It
     returns None when the API server does not answer, and raises AgentError when it refuses.
@@ -73,10 +72,6 @@ class VersionControl:
         del config  # its mode is all there is
         self._host, self._versions, self._wall = host, versions, wall
         self._known: dict[Process, str] = {}
-
-    def watched(self) -> Sequence[str]:
-        """Nothing: a version changes with a restart."""
-        return ()
 
     def observe(self) -> Observation:
         """By the API where it may be asked; a kubelet of the node reports its version itself."""
@@ -93,10 +88,6 @@ class VersionControl:
     def judge(self, seen: Observation) -> Sequence[Finding]:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         return (_SUPPORTED.finding(_supported(seen, today)), _SKEWED.finding(_skew(seen)))
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        del seen  # audit only
-        return ()
 
     def _by_program(self) -> str:
         """`kubelet --version`, once for each run of it; empty where its program is not this node's to start."""
@@ -174,7 +165,7 @@ def _skew(seen: Observation) -> CheckResult:
 def _without(seen: Observation, what: str, text: str) -> CheckResult:
     if seen.trouble or text:
         observed = f"{what} is unknown: {seen.trouble or repr(text[:80])}"
-        return CheckResult(Status.UNKNOWN, observed, "API server", _AGAIN)
+        return CheckResult(Status.UNKNOWN, observed, "API server", AGAIN)
     if seen.away:
         return CheckResult(Status.INFO, f"{what} is not known now: the API server does not answer", "API server")
     observed = f"{what} is not known here: only `run` queries the API server"

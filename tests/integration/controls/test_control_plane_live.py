@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from agent.controls.control_plane import probe
+from agent.controls import probe
 from agent.model import Finding, Status
 from tests.support.apiservers import free_ports
 from tests.support.control_planes import API_SERVER, ETCD, MANAGER, SCHEDULER, ControlPlane, answering, server_context
@@ -266,7 +266,7 @@ def test_tls_1_3_is_not_open_before_the_first_byte(tmp_path: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     with answering({"/version": (200, "{}")}, context=context) as port:
         found = probe.get("127.0.0.1", port, "/version", tls=True)
-    assert found.handshake
+    assert found.certificate is not None
     assert found.status is None
     assert found.error
 

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from agent.config import schema
-from agent.controls import base
+from agent.controls import base, probe
 from agent.controls.kubelet import KubeletControl
-from agent.controls.kubelet.probe import HttpProber, ProbeResult
+from agent.controls.kubelet.http_findings import PATH
 from agent.host import Host
 from agent.model import Finding, Status
 from tests.support.kubelets import config, plant
@@ -34,9 +34,9 @@ from tests.support.node_tree import NodeTree, end
 class Node(NodeTree):
     """A node of real processes."""
 
-    def audit(self, *, probe: bool = False, prober: HttpProber | None = None) -> Mapping[str, Finding]:
+    def audit(self, *, probe: bool = False) -> Mapping[str, Finding]:
         """The control's findings by id."""
-        control = KubeletControl(schema.Kubelet(probe=probe), Host(self.root), prober=prober)
+        control = KubeletControl(schema.Kubelet(probe=probe), Host(self.root))
         return {finding.id.removeprefix("kubelet/"): finding for finding in base.audit(control).findings}
 
 
@@ -224,19 +224,22 @@ def silent() -> tuple[socket.socket, int]:
     return taken, taken.getsockname()[1]
 
 
+def probed(port: int, *, tls: bool, seconds: float = 0.2) -> probe.Response:
+    return probe.get("127.0.0.1", port, PATH, tls=tls, timeout_seconds=seconds)
+
+
 def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
     """A timeout, and TLS where plain HTTP was meant and the other way round, are errors with words."""
-    prober = HttpProber(timeout_seconds=0.2)
     listening, port = silent()
     with listening:
-        assert prober.http("127.0.0.1", port) == ProbeResult(error="no answer in time")
-        assert prober.secure("127.0.0.1", port) == ProbeResult(error="no answer in time")
+        assert probed(port, tls=False) == probe.Response(error="no answer in time")
+        assert probed(port, tls=True) == probe.Response(error="no answer in time")
     with answering(200, tls=False) as plain:
-        assert prober.secure("127.0.0.1", plain).error.startswith("TLS: ")
+        assert probed(plain, tls=True).error.startswith("TLS: ")
     with answering(200, tls=True) as secure:
-        assert prober.http("127.0.0.1", secure).status is None
-    assert prober.http("127.0.0.1", free_port()).refused
-    assert prober.http("127.0.0.1", 0).error  # no port at all: the kernel's own word
+        assert probed(secure, tls=False).status is None
+    assert probed(free_port(), tls=False).error == probe.REFUSED
+    assert probed(0, tls=False).error  # no port at all: the kernel's own word
     talking, port = silent()
     with talking:
 
@@ -247,7 +250,7 @@ def test_a_port_that_says_nothing_or_nonsense_is_no_answer() -> None:
 
         speaker = threading.Thread(target=greet)
         speaker.start()
-        assert prober.http("127.0.0.1", port).error.startswith("not HTTP")
+        assert probed(port, tls=False).error.startswith("not HTTP")
         speaker.join()
 
 
@@ -284,8 +287,7 @@ def dripping(chunk: bytes, *, first: bytes = b"") -> Iterator[int]:
 def test_a_byte_at_a_time_holds_no_probe(way: str, first: bytes, chunk: bytes) -> None:
     """One deadline covers the exchange, inside TLS too: a timeout that begins again with each byte never ends."""
     with dripping(chunk, first=first) as port:
-        prober = HttpProber(timeout_seconds=0.5)
-        found = (prober.http if way == "plain" else prober.secure)("127.0.0.1", port)  # it ends
+        found = probed(port, tls=way == "secure", seconds=0.5)  # it ends
     assert found.status is None
     assert found.error
 

@@ -22,7 +22,8 @@ from agent.controls import base
 from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
 from agent.host import _NAMES_LIMIT as NAMES
-from agent.host import Host
+from agent.host import Host, Program
+from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Severity, Status
 from tests.support.control_planes import ControlPlane
 from tests.support.kubelets import plant
@@ -97,6 +98,18 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path, content: str) -> None:
     found = audit(tmp_path, {f"{PKI}/apiserver.crt": content, f"{PKI}/ca.crt": certificate(3650)})
     assert found["expiry"].status is UNKNOWN
     assert f"{PKI}/apiserver.crt" in found["expiry"].observed
+
+
+@pytest.mark.parametrize("path", [f"{PKI}/x.crt", "/etc/kubernetes/x.conf"])
+def test_a_file_that_cannot_be_looked_up_is_unknown(tmp_path: Path, path: str) -> None:
+    """A link to nothing is no file; a loop of links may have been one."""
+    plant(tmp_path, {f"{PKI}/ca.crt": certificate(3650), "/etc/kubernetes/a.conf": ""})
+    (tmp_path / path[1:]).symlink_to("gone")
+    assert audit(tmp_path, {})["expiry"].status is PASS
+    (tmp_path / path[1:]).unlink()
+    (tmp_path / path[1:]).symlink_to(path.rpartition("/")[2])
+    found = audit(tmp_path, {})["expiry"]
+    assert (found.status, path in found.observed) == (UNKNOWN, True)
 
 
 def test_system_masters_and_super_admin_are_found(tmp_path: Path) -> None:
@@ -201,6 +214,14 @@ def test_a_container_whose_files_are_not_seen_names_none_of_the_node(tmp_path: P
     found = audit(node.root, {"/srv/tls.crt": certificate(3)})
     assert found["expiry"].status is UNKNOWN
     assert "kube-scheduler (pid" in found["expiry"].observed
+
+
+@pytest.mark.parametrize("program", sorted(CONTROL_PLANE_PROGRAMS - {Program.KUBELITE}))
+def test_no_part_of_a_control_plane_ends_the_pass(tmp_path: Path, program: Program) -> None:
+    """k8s-dqlite serves no certificate that a flag of its own names."""
+    node = ControlPlane(tmp_path)
+    node.run(program, cgroup="0::/system.slice/own.service\n", mounts="mnt:[4026531841]")
+    assert audit(tmp_path, {f"{PKI}/ca.crt": certificate(3650)})["expiry"].status is PASS
 
 
 def test_files_that_are_named_without_end_are_looked_for_to_the_limit(tmp_path: Path) -> None:

@@ -174,6 +174,21 @@ def test_a_manifest_that_is_not_what_runs_is_drift(node: ControlPlane) -> None:
     assert node.audit()["scheduler/drift"].status is FAIL
 
 
+def test_a_manifest_that_cannot_be_read_leaves_drift_unknown(node: ControlPlane) -> None:
+    path = "/etc/kubernetes/manifests/kube-scheduler.yaml"
+    node.run("kube-scheduler", *SCHEDULER)
+    for content in ("spec: {containers: [{", "spec: {containers: []}", "x: " + "y" * (600 << 10)):
+        node.files({path: content})
+        found = node.audit()["scheduler/drift"]
+        assert (found.status, path in found.observed) == (UNKNOWN, True)
+
+
+def test_a_file_that_is_gone_since_the_start_leaves_drift_unknown(node: ControlPlane) -> None:
+    node.run("kube-scheduler", *SCHEDULER, "--config=/etc/kubernetes/s.yaml")
+    found = node.audit()["scheduler/drift"]
+    assert (found.status, "/etc/kubernetes/s.yaml" in found.observed) == (UNKNOWN, True)
+
+
 def _drifted(node: ControlPlane, path: str) -> None:
     node.files({path: json.dumps({"spec": {"containers": [{"command": ["kube-scheduler", "--v=9"]}]}})})
 

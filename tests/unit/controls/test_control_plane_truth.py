@@ -140,6 +140,9 @@ CASES: Mapping[str, tuple[Callable[[ControlPlane], None], Mapping[str, Status]]]
     "enableProfiling: false in that file": (
         _program("kube-scheduler", "--config=/etc/kubernetes/s.yaml", s=_SCHEDULER_FILE + "enableProfiling: false\n"),
         {"scheduler/profiling": PASS}),
+    "enableProfiling: null in that file, which is not set": (
+        _program("kube-scheduler", "--config=/etc/kubernetes/s.yaml", s=_SCHEDULER_FILE + "enableProfiling: null\n"),
+        {"scheduler/profiling": FAIL}),
     "always-allow-paths=/*": (
         _program("kube-controller-manager", *MANAGER, "--authorization-always-allow-paths=/*"),
         {"controller-manager/open-paths": FAIL}),

@@ -12,7 +12,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.kubelet import CHECK_IDS, KubeletControl, files
-from agent.controls.kubelet.probe import ProbeResult
+from agent.controls.probe import Response
 from agent.errors import HostError, KubeError
 from agent.host import Host, Process
 from agent.model import Severity, Status
@@ -100,22 +100,22 @@ def test_several_kubelets_are_said_and_the_worst_answer_counts(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("answer", "status", "severity"),
     [
-        (ProbeResult(401), Status.PASS, Severity.CRITICAL),
-        (ProbeResult(403), Status.FAIL, Severity.HIGH),
-        (ProbeResult(200), Status.FAIL, Severity.CRITICAL),
-        (ProbeResult(404), Status.UNKNOWN, Severity.CRITICAL),
-        (ProbeResult(refused=True), Status.UNKNOWN, Severity.CRITICAL),
-        (ProbeResult(error="no answer in time"), Status.UNKNOWN, Severity.CRITICAL),
+        (Response(401), Status.PASS, Severity.CRITICAL),
+        (Response(403), Status.FAIL, Severity.HIGH),
+        (Response(200), Status.FAIL, Severity.CRITICAL),
+        (Response(404), Status.UNKNOWN, Severity.CRITICAL),
+        (Response(error="refused"), Status.UNKNOWN, Severity.CRITICAL),
+        (Response(error="no answer in time"), Status.UNKNOWN, Severity.CRITICAL),
     ],
 )
 def test_three_live_answers_are_read_apart(
-    answer: ProbeResult, status: Status, severity: Severity, tmp_path: Path
+    answer: Response, status: Status, severity: Severity, tmp_path: Path
 ) -> None:
     """401 is off, 403 on behind authorization, 200 open; all else says nothing. What answers decides 4.2.1."""
     found = audit(
         hardened(tmp_path),
         [process("kubelet", f"--config={CONFIG}")],
-        prober=StagedProber(answer, ProbeResult(refused=True)),
+        prober=StagedProber(answer, Response(error="refused")),
     )
     assert (found["live"].status, found["live"].severity) == (status, severity)
     assert found["live"].source == "https://127.0.0.1:10250/pods"
@@ -126,16 +126,16 @@ def test_three_live_answers_are_read_apart(
 @pytest.mark.parametrize(
     ("plain", "status"),
     [
-        (ProbeResult(refused=True), Status.PASS),
-        (ProbeResult(200), Status.FAIL),
-        (ProbeResult(404), Status.FAIL),
-        (ProbeResult(error="no answer in time"), Status.UNKNOWN),
+        (Response(error="refused"), Status.PASS),
+        (Response(200), Status.FAIL),
+        (Response(404), Status.FAIL),
+        (Response(error="no answer in time"), Status.UNKNOWN),
     ],
 )
-def test_whatever_answers_on_the_read_only_port_fails(plain: ProbeResult, status: Status, tmp_path: Path) -> None:
+def test_whatever_answers_on_the_read_only_port_fails(plain: Response, status: Status, tmp_path: Path) -> None:
     """Only a refusal is good news."""
     found = audit(
-        hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], prober=StagedProber(ProbeResult(401), plain)
+        hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], prober=StagedProber(Response(401), plain)
     )
     assert found["live-read-only"].status is status
 
@@ -152,7 +152,7 @@ def test_the_ports_asked_are_the_kubelets_own(tmp_path: Path) -> None:
         found = audit(tmp_path, [process("kubelet", odd)])
         assert {found["live"].status, found["live-read-only"].status} == {Status.UNKNOWN}
         assert "not asked" in found["live"].observed
-    failing = StagedProber(ProbeResult(403), ProbeResult(refused=True))
+    failing = StagedProber(Response(403), Response(error="refused"))
     legacy = audit(tmp_path, [process("kubelet")], prober=failing)["4.2.1"]
     assert legacy.source == "default (flags only)"
     assert legacy.observed.endswith("without credentials: HTTP 403)")
@@ -228,6 +228,14 @@ def test_configz_helps_where_files_cannot_be_read(tmp_path: Path) -> None:
     found = audit(tmp_path, [process("kubelet", f"--config={CONFIG}")], configz=running)
     assert found["4.2.1"].status is Status.PASS
     assert found["healthz"].status is Status.UNKNOWN, "its default is not zero, so it is not among what was left out"
+
+
+def test_an_answer_nested_too_deeply_is_not_believed_and_ends_no_pass(tmp_path: Path) -> None:
+    """json.loads takes what is nested nearly as deeply as Python calls functions."""
+    deep = json.loads('{"a":' * 700 + "1" + "}" * 700)
+    found = audit(hardened(tmp_path), [process("kubelet", f"--config={CONFIG}")], configz=lambda: running(deep=deep))
+    assert "configz: nested deeper than 64 levels" in found["config"].observed
+    assert found["4.2.4"].source != "configz"
 
 
 def test_the_seccomp_flag_is_not_in_configz(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from agent.controls.kubelet import effective, files, units
 from agent.controls.kubelet import flags as kubelet_flags
-from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.discovery import Launch
+from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.host import Host
 from agent.model import Finding, Status
 from tests.support.kubelets import CONFIG, DROP_INS, config, plant, process
@@ -23,13 +23,11 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files 
 def judged(root: Path, *args: str) -> Mapping[str, Finding]:
     """The findings about files for a kubelet with these arguments, by id; none at all runs without arguments."""
     host = Host(root)
-    launch, told = None, None
+    groups = files.groups(host, host)
     if args:
-        flags = kubelet_flags.parse(kubelet_flags.arguments(args))
-        launch = Launch(process("kubelet", *args), "kubelet", flags, "here", "kubelet.service")
-        told = effective.read(host, flags, "/")
-    groups = files.groups(host, host, launch, told)
-    found = [finding for group in groups for finding in files.judge(group, files.look(host, group))]
+        told = effective.read(host, kubelet_flags.parse(kubelet_flags.arguments(args)), "/")
+        groups = files.groups(host, host, "kubelet.service", told)
+    found = [finding for group in groups for finding in files.judge(files.look(host, group))]
     return {finding.id.removeprefix("kubelet/"): finding for finding in found}
 
 
@@ -70,6 +68,16 @@ def test_a_folder_that_lets_nobody_in_makes_the_mode_harmless(tmp_path: Path) ->
     chmod(tmp_path, "/var/lib/kubelet", 0o700)
     said = judged(tmp_path, f"--config={CONFIG}")["4.1.9"].observed
     assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) is closed to others"
+
+
+def test_a_link_to_nothing_hides_no_file_beside_it(tmp_path: Path) -> None:
+    plant(tmp_path, {"/var/lib/kubelet/pki/kubelet.key": ""})
+    chmod(tmp_path, "/var/lib/kubelet/pki/kubelet.key", 0o644)
+    (tmp_path / "var/lib/kubelet/pki/current.pem").symlink_to("gone.pem")
+    assert judged(tmp_path)["file/pki"].status is Status.FAIL
+    (tmp_path / "var/lib/kubelet/pki/kubelet.key").unlink()
+    (tmp_path / "var/lib/kubelet/pki/loop.key").symlink_to("loop.key")
+    assert judged(tmp_path)["file/pki"].status is Status.UNKNOWN
 
 
 @root_only
@@ -158,7 +166,7 @@ def test_a_file_without_certificate_is_said_to_be_none(pem: bytes) -> None:
         base64.b64encode(b"\x30\x02\x30\x00"),
     ):
         with pytest.raises(NotACertificate):
-            self_signed(pem % content if b"%s" in pem else pem)
+            is_self_signed(pem % content if b"%s" in pem else pem)
 
 
 def test_the_process_of_a_launch_is_called_as_people_find_it() -> None:

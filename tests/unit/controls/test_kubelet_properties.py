@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from agent.config import schema
 from agent.controls.kubelet import CHECK_IDS, KubeletControl, yaml_tree
 from agent.controls.kubelet import flags as kubelet_flags
-from agent.controls.kubelet.certificate import NotACertificate, self_signed
 from agent.controls.kubelet.fields import FIELDS
-from agent.controls.kubelet.probe import ProbeResult
 from agent.controls.kubelet.yaml_tree import DocumentRefused
+from agent.controls.probe import Response
+from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.model import Status
 from tests.support.kubelets import CONFIG, DROP_INS, StagedHost, StagedProber, config, plant, process, settings
 
@@ -77,7 +77,7 @@ def test_any_configuration_drop_in_and_arguments_are_judged(
 def test_any_kubelet_gives_every_finding_and_writes_nothing(root: Path, args: list[str]) -> None:
     """The control as a whole over one staged kubelet: every id once, the tree the same afterwards."""
     before = sorted(root.rglob("*"))
-    prober = StagedProber(ProbeResult(401), ProbeResult(refused=True))
+    prober = StagedProber(Response(401), Response(error="refused"))
     control = KubeletControl(schema.Kubelet(), StagedHost(root, [process("kubelet", *args)]), prober=prober)
     found = control.judge(control.observe())
     assert sorted(finding.id.removeprefix("kubelet/") for finding in found) == sorted(CHECK_IDS)
@@ -140,7 +140,7 @@ def test_any_bytes_are_a_certificate_or_not(content: bytes) -> None:
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(content) + b"\n-----END CERTIFICATE-----"
     for candidate in (content, pem):
         try:
-            assert self_signed(candidate) in (True, False)
+            assert is_self_signed(candidate) in (True, False)
         except NotACertificate:
             continue
 

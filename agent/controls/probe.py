@@ -1,8 +1,8 @@
-"""Requests without credentials to the ports of the control plane on this node, to see what they give away.
+"""Requests without credentials to the ports of the kubelet and of the control plane, to see what they give away.
 
 Nothing secret is sent, no certificate is verified, and of an answer only its status and a short piece of its body are
-read. With TLS 1.3 a handshake succeeds before the server has missed a client's certificate, so that only a byte of an
-answer decides. One deadline covers each exchange.
+read. Which addresses may be asked is the caller's to decide. With TLS 1.3 a handshake succeeds before the server has
+missed a client's certificate, so that only a byte of an answer decides. One deadline covers each exchange.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from agent.bounded_socket import connect, deadline, with_deadline
 from agent.controls.x509 import Certificate, NotACertificate, parse
 
 TIMEOUT_SECONDS = 1.5
-_BODY_BYTES = 64 << 10
+REFUSED = "refused"  # nothing listens there
+_ANSWER_BYTES = 64 << 10
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. status: of HTTP, None when there was none. error: why not; `refused`: nothing listens there.
+    """What came back. status: of HTTP, None when there was none. error: why not, or REFUSED.
 
-    certificate: what was served, None without TLS or where it cannot be read. handshake: whether TLS was spoken.
+    certificate: what was served, None without TLS or where it cannot be read.
     """
 
     status: int | None = None
     body: bytes = b""
     error: str = ""
-    handshake: bool = False
     certificate: Certificate | None = None
 
     def __str__(self) -> str:
@@ -49,31 +49,37 @@ class Response:
         return found if isinstance(found, dict) else {}
 
 
-def get(address: str, port: int, path: str, *, tls: bool, newest: Any = None) -> Response:
+def get(
+    address: str, port: int, path: str, *, tls: bool, newest: Any = None, timeout_seconds: float = TIMEOUT_SECONDS,
+    limit_bytes: int = _ANSWER_BYTES,
+) -> Response:  # fmt: skip
     """One GET without credentials. newest: the newest version of TLS that is offered. Never raises."""
     host = f"[{address}]" if ":" in address else address
     lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Accept: */*",
              "User-Agent: node-hardening-agent")  # fmt: skip
-    handshake, certificate = False, None
+    text, certificate, error = b"", None, "closed without an answer"
     context = _context(newest) if tls else None
     try:
-        with deadline(TIMEOUT_SECONDS):
+        with deadline(timeout_seconds):
             plain = connect(address, port, None, ())
             with plain if context is None else context.wrap_socket(plain) as channel:
                 if isinstance(channel, ssl.SSLSocket):
-                    handshake, certificate = True, _certificate(channel)
+                    certificate = _certificate(channel)
                 with contextlib.suppress(OSError):  # refused meanwhile: the alert to be read has the reason
                     channel.sendall("\r\n".join((*lines, "", "")).encode())
-                return _answer(channel, handshake=handshake, certificate=certificate)
+                while len(text) < limit_bytes and (chunk := channel.recv(16 << 10)):
+                    text += chunk
     except ConnectionRefusedError:
-        error = "refused"
+        error = REFUSED
     except TimeoutError:
         error = "no answer in time"
     except ssl.SSLError as failed:
         error = f"TLS: {failed.reason or failed}"
     except (OSError, OverflowError) as failed:
         error = errno.errorcode.get(getattr(failed, "errno", 0) or 0, type(failed).__name__)
-    return Response(error=error, handshake=handshake, certificate=certificate)
+    if found := _STATUS_LINE.match(text):  # whatever happened after it
+        return Response(int(found[1]), text, certificate=certificate)
+    return Response(error="not HTTP" if text else error, certificate=certificate)
 
 
 def _context(newest: Any) -> ssl.SSLContext:
@@ -92,19 +98,3 @@ def _certificate(channel: ssl.SSLSocket) -> Certificate | None:
         return parse(channel.getpeercert(binary_form=True) or b"")
     except NotACertificate:
         return None
-
-
-def _answer(channel: Any, *, handshake: bool, certificate: Certificate | None) -> Response:
-    """Status and the beginning of the body. Raises OSError before the first byte only."""
-    text = b""
-    try:
-        while len(text) < _BODY_BYTES and (chunk := channel.recv(16 << 10)):
-            text += chunk
-    except OSError:
-        if not text:
-            raise
-    found = _STATUS_LINE.match(text)
-    if found is None:
-        return Response(error="closed without an answer" if not text else "not HTTP", handshake=handshake,
-                      certificate=certificate)  # fmt: skip
-    return Response(int(found[1]), text, handshake=handshake, certificate=certificate)
