@@ -85,9 +85,17 @@ class Host:
             self._budget.spend(Resource.BYTES, len(content), path)
         return content
 
-    def read_text(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> str:
-        """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file."""
-        return self.read_bytes(path, limit_bytes=limit_bytes).decode(errors="replace")
+    def read_text(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES, missing: str | None = None) -> str:
+        """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file.
+
+        missing: the text of a file that is not there, in place of HostFileMissing.
+        """
+        try:
+            return self.read_bytes(path, limit_bytes=limit_bytes).decode(errors="replace")
+        except HostFileMissing:
+            if missing is None:
+                raise
+            return missing
 
     def stat(self, path: str) -> FileStat:
         """What the path leads to inside the root. Raises HostFileMissing, HostFileError."""
@@ -149,16 +157,11 @@ class Host:
         """
         new = content.encode() if isinstance(content, str) else content
         try:
-            link = False
-            try:
-                self._tree.read_link(path)
-                link = True
-            except HostFileError:
-                pass
-            if not link and self._tree.read_bytes(path, len(new)) == new and mode in (None, self._tree.stat(path).mode):
+            old = self._tree.read_bytes(path, len(new), follow_last=False)
+            if old == new and mode in (None, self._tree.stat(path).mode):
                 return False
         except HostFileError:
-            pass  # missing, larger or unreadable: written again below, which reports what is wrong
+            pass  # missing, larger, a symlink or unreadable: written again below, which reports what is wrong
         self._tree.write(path, new, mode)
         return True
 
@@ -181,12 +184,11 @@ class Host:
         The kernel lets go of it when the process ends, however it ends. Raises HostError when another holds it for
         longer than wait_seconds; HostFileError when the file cannot be made.
         """
-        fd = self._tree.open_lock(path)
-        try:
+        with open(self._tree.open_lock(path), "rb") as lock:
             deadline = time.monotonic() + wait_seconds
             while True:
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
                     if time.monotonic() >= deadline:
@@ -195,24 +197,17 @@ class Host:
                         ) from error
                     time.sleep(0.05)
             yield
-        finally:
-            os.close(fd)
 
     def is_locked(self, path: str) -> bool:
         """Whether another process holds a lock (fcntl, whole file or part) on a regular file; takes none itself.
 
         Raises HostFileMissing, HostFileError.
         """
-        fd = self._tree.open_regular(path)
-        try:
+        with self._tree.regular("read the locks of", path) as fd:
             # l_type, l_whence, l_start, l_len, l_pid of struct flock: https://man7.org/linux/man-pages/man2/F_OFD_GETLK.2const.html
             found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-            (kind,) = struct.unpack_from("h", found)
-            return bool(kind != fcntl.F_UNLCK)
-        except OSError as error:
-            raise HostFileError.of("read the locks of", path, error) from error
-        finally:
-            os.close(fd)
+        (kind,) = struct.unpack_from("h", found)
+        return bool(kind != fcntl.F_UNLCK)
 
     def real_path(self, path: str) -> str:
         """The node's path as this process can open it. For arguments of commands only; reading goes through read_*."""
@@ -274,13 +269,11 @@ class Host:
 
     def boot_id(self) -> str:
         """The kernel's boot id (a UUID), another one after each boot. Raises HostFileError."""
-        try:
-            text = self.read_text(_BOOT_ID) if self.procfs != "/proc" else Tree("/").read_bytes(_BOOT_ID, 64).decode()
-        except UnicodeDecodeError as error:
-            raise HostFileError("read", _BOOT_ID, "not text") from error
-        if not _UUID.fullmatch(text.strip()):
-            raise HostFileError("read", _BOOT_ID, f"not a boot id: {text.strip()[:64]!r}")
-        return text.strip()
+        tree = self._tree if self.procfs != "/proc" else Tree("/")
+        text = tree.read_bytes(_BOOT_ID, 4096).decode(errors="replace").strip()
+        if not _UUID.fullmatch(text):
+            raise HostFileError("read", _BOOT_ID, f"not a boot id: {text[:64]!r}")
+        return text
 
     def kernel_release(self) -> str:
         """The running kernel's release, e.g. `6.1.0-18-amd64`."""

@@ -23,6 +23,7 @@ from agent.errors import HostFileError, HostFileMissing, PathEscapesRoot
 
 _MAX_SYMLINKS = 40  # the kernel's own limit, MAXSYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _TEMPORARY_PREFIX = ".node-hardening-"
 
 
@@ -33,7 +34,6 @@ class FileStat:
     mode: int
     uid: int
     gid: int
-    size: int
     mtime_ns: int
     inode: int
     kind: str
@@ -70,14 +70,17 @@ class Tree:
         self.root = root
         self.owner = owner
 
-    def read_bytes(self, path: str, limit_bytes: int) -> bytes:
-        """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike."""
-        with self._reading("read", path) as (parent, name):
+    def read_bytes(self, path: str, limit_bytes: int, *, follow_last: bool = True) -> bytes:
+        """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike.
+
+        follow_last: False for a symlink at the path's end to be no file either.
+        """
+        with self._parent("read", path, follow_last=follow_last) as (parent, name):
             return read_regular(name, path, limit_bytes, parent=parent, flags=os.O_NOFOLLOW)
 
     def stat(self, path: str) -> FileStat:
         """What the path leads to, symlinks followed inside the root."""
-        with self._reading("stat", path) as (parent, name):
+        with self._parent("stat", path) as (parent, name):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
         kind = next((word for test, word in kinds if test(found.st_mode)), "other")
@@ -85,7 +88,6 @@ class Tree:
             stat.S_IMODE(found.st_mode),
             0 if found.st_uid == self.owner.uid else found.st_uid,
             0 if found.st_gid == self.owner.gid else found.st_gid,
-            found.st_size,
             found.st_mtime_ns,
             found.st_ino,
             kind,
@@ -96,13 +98,12 @@ class Tree:
 
         Raises HostFileError past `limit` names, without having read the rest.
         """
-        with self._reading("list", path) as (parent, name):
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            try:
-                with os.scandir(fd) as entries:
-                    found = [entry.name for entry in itertools.islice(entries, limit + 1)]
-            finally:
-                os.close(fd)
+        with (
+            self._parent("list", path) as (parent, name),
+            opened(name, _READ_FOLDER | os.O_NOFOLLOW, parent=parent) as fd,
+            os.scandir(fd) as entries,
+        ):
+            found = [entry.name for entry in itertools.islice(entries, limit + 1)]
         if len(found) > limit:
             raise HostFileError("list", path, f"more than {limit} names in it")
         return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
@@ -119,49 +120,39 @@ class Tree:
         Missing parent folders are made, root-owned and 0o755. A symlink at `path` is replaced, never written through.
         """
         self._make_folders(path)
-        with self._writing("write", path) as (parent, name):
-            self._sweep(parent, name)
+        with (
+            self._writing("write", path) as (parent, name),
+            opened(".", _READ_FOLDER, parent=parent) as folder,  # O_PATH would not fsync
+        ):
+            self._sweep(folder, name)
             temporary = f"{_TEMPORARY_PREFIX}{name}.{secrets.token_hex(4)}"
             try:
-                old = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                old = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISDIR(old.st_mode):
                     raise HostFileError("write", path, "a folder is in its place")
             except FileNotFoundError:
                 old = None
             regular = old is not None and stat.S_ISREG(old.st_mode)
             bits = mode if mode is not None else stat.S_IMODE(old.st_mode) if old is not None and regular else 0o644
-            # O_RDWR|O_PATH would not fsync; a plain read-only descriptor of the folder does.
-            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
             try:
-                fd = os.open(
-                    temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-                )
-                try:
+                with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, parent=folder) as fd:
                     _write_all(fd, content)
                     if old is not None and regular and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                         os.fchown(fd, old.st_uid, old.st_gid)
                     os.fchmod(fd, bits)  # after chown, which clears setuid and setgid
                     os.fsync(fd)
-                finally:
-                    os.close(fd)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-            finally:
-                os.close(folder)
 
     def write_in_place(self, path: str, content: bytes) -> None:
         """One write into a regular file that is there: one of sysfs can be neither replaced nor written in parts."""
-        with self._writing("write", path) as (parent, name):
-            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=parent)
-            try:
-                os.write(fd, content)
-            finally:
-                os.close(fd)
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with self._writing("write", path) as (parent, name), opened(name, flags, parent=parent) as fd:
+            os.write(fd, content)
 
     def remove(self, path: str) -> bool:
         """Removes a file or symlink (never a folder); False when it was not there."""
@@ -180,20 +171,18 @@ class Tree:
 
     def locate(self, path: str) -> str:
         """Where the node's path really is on this machine; symlinks stay inside the root, the last part may miss."""
-        with self._parent("find", path, follow_last=True) as (parent, name):
+        with self._parent("find", path) as (parent, name):
             folder = os.readlink(f"/proc/self/fd/{parent}")
         return folder if name == "." else f"{folder.rstrip('/')}/{name}"
 
-    def open_regular(self, path: str) -> int:
-        """A descriptor of a regular file, to ask the kernel about it; the caller closes it."""
-        with self._parent("open", path, follow_last=True) as (parent, name):
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise HostFileError("open", path, "not a regular file")
-                return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            finally:
-                os.close(fd)
+    @contextlib.contextmanager
+    def regular(self, action: str, path: str) -> Iterator[int]:
+        """A regular file's descriptor, to ask the kernel about it. OSErrors of the block become HostFileErrors."""
+        with (
+            self._parent(action, path) as (parent, name),
+            opened_regular(action, name, path, parent=parent, flags=os.O_NOFOLLOW) as fd,
+        ):
+            yield fd
 
     def open_lock(self, path: str) -> int:
         """A descriptor of a lock file, made when it is missing; the caller closes it."""
@@ -202,11 +191,6 @@ class Tree:
             return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
 
     # -- walking ---------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _reading(self, action: str, path: str) -> Iterator[tuple[int, str]]:
-        with self._parent(action, path, follow_last=True) as found:
-            yield found
 
     @contextlib.contextmanager
     def _writing(self, action: str, path: str, *, follow_last: bool = False) -> Iterator[tuple[int, str]]:
@@ -227,7 +211,7 @@ class Tree:
                     os.close(writable)
 
     @contextlib.contextmanager
-    def _parent(self, action: str, path: str, *, follow_last: bool) -> Iterator[tuple[int, str]]:
+    def _parent(self, action: str, path: str, *, follow_last: bool = True) -> Iterator[tuple[int, str]]:
         """The folder that holds the path's last component, as a descriptor, and that component's name.
 
         With follow_last, symlinks at the end are followed first. OSErrors inside become HostFileErrors.
@@ -286,40 +270,47 @@ class Tree:
                     _sync_folder(parent)
 
     @staticmethod
-    def _sweep(parent: int, name: str) -> None:
+    def _sweep(folder: int, name: str) -> None:
         """Removes what a killed write of the same file left behind."""
         left_behind = re.compile(re.escape(f"{_TEMPORARY_PREFIX}{name}.") + "[0-9a-f]{8}")
-        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            for entry in os.listdir(folder):
-                if left_behind.fullmatch(entry):  # whole names: `a` must not sweep what is written to `a.conf`
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry, dir_fd=folder)
-        finally:
-            os.close(folder)
+        for entry in os.listdir(folder):
+            if left_behind.fullmatch(entry):  # whole names: `a` must not sweep what is written to `a.conf`
+                with contextlib.suppress(OSError):
+                    os.unlink(entry, dir_fd=folder)
 
 
-def read_regular(name: str, path: str, limit_bytes: int, *, parent: int | None = None, flags: int = 0) -> bytes:
-    """The content of a regular file. path: how a message names it. Raises OSError, HostFileError.
+@contextlib.contextmanager
+def opened(name: str, flags: int, *, parent: int | None = None) -> Iterator[int]:
+    """A descriptor while the block runs; a file that is made is for its owner alone. Raises OSError."""
+    fd = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_regular(action: str, name: str, path: str, *, parent: int | None, flags: int) -> Iterator[int]:
+    """A regular file, for reading. action, path: how a message names it. Raises OSError, HostFileError.
 
     The file is found with O_PATH, which opens no driver, and only what is regular is then opened, through the same
     descriptor: opening a device or a FIFO has effects already. O_NONBLOCK is for files of procfs that wait for content.
     """
-    handle = os.open(name, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=parent)
-    try:
+    with opened(name, os.O_PATH | flags, parent=parent) as handle:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise HostFileError("read", path, "not a regular file")
-        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    finally:
-        os.close(handle)
-    try:
+            raise HostFileError(action, path, "not a regular file")
+        with opened(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK) as fd:
+            yield fd
+
+
+def read_regular(name: str, path: str, limit_bytes: int, *, parent: int | None = None, flags: int = 0) -> bytes:
+    """The content of a regular file; see opened_regular. Raises OSError, HostFileError (also past the limit)."""
+    with opened_regular("read", name, path, parent=parent, flags=flags) as fd:
         chunks: list[bytes] = []
         left = limit_bytes + 1
         while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
             chunks.append(chunk)
             left -= len(chunk)
-    finally:
-        os.close(fd)
     if left <= 0:
         raise HostFileError("read", path, f"larger than {limit_bytes} bytes")
     return b"".join(chunks)
@@ -368,11 +359,8 @@ def _link(folder: int, name: str) -> str | None:
 
 def _sync_folder(folder: int) -> None:
     """Makes what was added to or taken from a folder survive a power cut; `folder` may be an O_PATH descriptor."""
-    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
+    with opened(".", _READ_FOLDER, parent=folder) as readable:
         os.fsync(readable)
-    finally:
-        os.close(readable)
 
 
 def _write_all(fd: int, content: bytes) -> None:

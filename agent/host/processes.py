@@ -14,12 +14,11 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Self
 
 from agent.errors import HostFileError
 from agent.host.budget import ARGUMENTS_BYTES
-from agent.host.filesystem import read_regular
+from agent.host.filesystem import opened, read_regular
 
 _SMALL_BYTES = 16 << 10
 _MAPPINGS_BYTES = 1 << 20
@@ -48,9 +47,7 @@ class ProcessEntry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         os.close(self._fd)
 
     def name(self) -> str:
@@ -134,15 +131,11 @@ class ProcessEntry:
         return tuple(dict.fromkeys(found))
 
     def _socket_inodes(self) -> frozenset[str]:
-        fd = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
         found = set()
-        try:
-            with os.scandir(fd) as entries:
-                for entry in itertools.islice(entries, _MAX_DESCRIPTORS):
-                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                        found.add(os.readlink(entry.name, dir_fd=fd))
-        finally:
-            os.close(fd)
+        with opened("fd", os.O_RDONLY | os.O_DIRECTORY, parent=self._fd) as fd, os.scandir(fd) as entries:
+            for entry in itertools.islice(entries, _MAX_DESCRIPTORS):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    found.add(os.readlink(entry.name, dir_fd=fd))
         return frozenset(one[8:-1] for one in found if one.startswith("socket:["))
 
     def _read(self, name: str, limit_bytes: int = _SMALL_BYTES) -> bytes:

@@ -22,11 +22,11 @@ def _affected(grant: Grant, detail: str = "") -> Affected:
     return Affected(grant.binding_kind, grant.scope, grant.binding, detail or grant.role, str(grant.subject))
 
 
-def _having(*powers: str, where: Callable[[View, Grant], bool]) -> Callable[[View], Iterator[Affected]]:
+def _having(power: str, where: Callable[[View, Grant], bool]) -> Callable[[View], Iterator[Affected]]:
     def judge(view: View) -> Iterator[Affected]:
         for grant in view.grants:
-            is_listed_once = grant.has(rbac.ADMIN) and not grant.scope and rbac.ADMIN not in powers
-            if any(map(grant.has, powers)) and not grant.is_default and not is_listed_once and where(view, grant):
+            is_listed_once = grant.has(rbac.ADMIN) and not grant.scope and power != rbac.ADMIN
+            if grant.has(power) and not grant.is_default and not is_listed_once and where(view, grant):
                 yield _affected(grant)
 
     return judge
@@ -126,59 +126,59 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "cluster-admin", "Only Kubernetes' own subjects have cluster-admin", Severity.HIGH, "K3", ("5.1.1",),
-        _NEEDS, _having(rbac.ADMIN, where=_whole_cluster), "system:masters and kubeadm:cluster-admins alone", _LEAST,
+        _NEEDS, _having(rbac.ADMIN, _whole_cluster), "system:masters and kubeadm:cluster-admins alone", _LEAST,
     ),
     Check(
         "secrets-readers", "No binding reads the Secrets of the whole cluster or of kube-*", Severity.HIGH, "K15",
-        ("5.1.2",), _NEEDS, _having(rbac.SECRETS, where=_reaches_system), "no get, list or watch of secrets",
+        ("5.1.2",), _NEEDS, _having(rbac.SECRETS, _reaches_system), "no get, list or watch of secrets",
         f"List and watch return the values as get does. {_LEAST}",
     ),
     Check(
         "wildcards", "No bound role uses wildcards", Severity.MEDIUM, "K3", ("5.1.3",), _NEEDS,
-        _having(rbac.WILDCARD, where=_anywhere), "named verbs, resources and groups",
+        _having(rbac.WILDCARD, _anywhere), "named verbs, resources and groups",
         "Name what is needed: a wildcard grows with every new resource.",
     ),
     Check(
         "create-workloads", "No binding creates pods in the whole cluster", Severity.MEDIUM, "K3", ("5.1.4",),
-        _NEEDS, _having(rbac.WORKLOADS, where=_whole_cluster), "no create of pods or what makes pods",
+        _NEEDS, _having(rbac.WORKLOADS, _whole_cluster), "no create of pods or what makes pods",
         f"Who creates a Deployment or a Job creates its pods. {_LEAST}",
     ),
     Check(
         "escalation", "No binding may bind, escalate or impersonate", Severity.HIGH, "K3", ("5.1.8",), _NEEDS,
-        _having(rbac.ESCALATE, where=_anywhere), "no bind, escalate or impersonate",
+        _having(rbac.ESCALATE, _anywhere), "no bind, escalate or impersonate",
         "Remove the verbs: each of them gives rights that the subject does not have.",
     ),
     Check(
         "persistent-volumes", "No binding creates PersistentVolumes", Severity.HIGH, "K3", ("5.1.9",), _NEEDS,
-        _having(rbac.VOLUMES, where=_whole_cluster), "no create of persistentvolumes",
+        _having(rbac.VOLUMES, _whole_cluster), "no create of persistentvolumes",
         "Leave it to the provisioners: a hostPath volume reads any file of a node.",
     ),
     Check(
         "node-proxy", "No binding reaches kubelets through nodes/proxy", Severity.HIGH, "K4", ("5.1.10",), _NEEDS,
-        _having(rbac.NODE_PROXY, where=_whole_cluster), "no nodes/proxy",
+        _having(rbac.NODE_PROXY, _whole_cluster), "no nodes/proxy",
         "Use nodes/metrics, nodes/stats and nodes/log: nodes/proxy, also with get, runs commands in every pod.",
     ),
     Check(
         "certificate-approval", "No binding approves certificates", Severity.HIGH, "K14", ("5.1.11",), _NEEDS,
-        _having(rbac.APPROVE, where=_whole_cluster), "no update of certificatesigningrequests/approval", _LEAST,
+        _having(rbac.APPROVE, _whole_cluster), "no update of certificatesigningrequests/approval", _LEAST,
     ),
     Check(
         "webhook-writers", "No binding changes admission webhooks", Severity.HIGH, "K15", ("5.1.12",), _NEEDS,
-        _having(rbac.WEBHOOKS, where=_whole_cluster), "no write of webhook configurations",
+        _having(rbac.WEBHOOKS, _whole_cluster), "no write of webhook configurations",
         "A webhook sees and changes every object, Secrets included. " + _LEAST,
     ),
     Check(
         "token-creation", "No binding creates tokens of any service account", Severity.HIGH, "K14", ("5.1.13",), _NEEDS,
-        _having(rbac.TOKENS, where=_anywhere), "no create of serviceaccounts/token",
+        _having(rbac.TOKENS, _anywhere), "no create of serviceaccounts/token",
         "Who creates a token has the rights of its account. " + _LEAST,
     ),
     Check(
         "exec", "No user or group runs commands in every pod", Severity.MEDIUM, "K3", (), _NEEDS,
-        _having(rbac.EXEC, where=_user_or_group), "no pods/exec, attach, portforward, ephemeralcontainers", _LEAST,
+        _having(rbac.EXEC, _user_or_group), "no pods/exec, attach, portforward, ephemeralcontainers", _LEAST,
     ),
     Check(
         "kube-pods", "Pods are created in system and privileged namespaces by Kubernetes alone", Severity.HIGH, "K15",
-        (), (*_NEEDS, "namespaces"), _having(rbac.WORKLOADS, where=_reaches_privileged),
+        (), (*_NEEDS, "namespaces"), _having(rbac.WORKLOADS, _reaches_privileged),
         "no create of pods there", "A pod there may use every service account and run privileged. " + _LEAST,
     ),
     Check(

@@ -194,13 +194,10 @@ def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _OPEN) -> bool:
     """What is open by default; and the one ConfigMap that a node reads before it joins."""
     urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
     only_get = set(values.texts(rule.get("verbs"))) <= {"get"}
+    below = tuple(f"{path}/" for path in paths)
     if resources == ["configmaps"]:
         return values.texts(rule.get("resourceNames")) == ["cluster-info"] and only_get and not urls
-    return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(_under(paths)) for one in urls)
-
-
-def _under(paths: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{path}/" for path in paths)
+    return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(below) for one in urls)
 
 
 def _is_discovery(rule: Mapping[str, Any]) -> bool:

@@ -29,7 +29,7 @@ NOW = 1_800_000_000.0
 
 def whole(**changes: Any) -> View:
     """A view in which everything was read, and nothing is there."""
-    counts = dict.fromkeys(collect.kinds(), 0)
+    counts = dict.fromkeys(collect.NAMES, 0)
     metrics = {"kubernetes_feature_enabled": [({"name": "A", "stage": ""}, 1.0)]}
     return View(now=NOW, counts=counts, **{"version": "v1.36.2", "metrics": metrics, **changes})
 
@@ -395,7 +395,7 @@ def test_absent_is_unknown_and_never_a_pass(changes: Object, check: str, status:
     assert observed
 
 
-@pytest.mark.parametrize("kind", collect.kinds())
+@pytest.mark.parametrize("kind", collect.NAMES)
 def test_whatever_cannot_be_read_makes_what_needs_it_unknown(kind: str) -> None:
     """Every check, by its own row."""
     found = {one.finding.id: one.finding for one in judged(whole(problems={kind: f"no {kind}"}), "c", ()).results}
@@ -410,7 +410,7 @@ def test_rows_are_sound() -> None:
     assert len(names) == len(set(names))
     sections = {f"K{number}" for number in range(1, 18)} | {f"A{number}" for number in range(1, 5)}
     for one in CHECKS:
-        assert set(one.needs) <= set(collect.kinds())
+        assert set(one.needs) <= set(collect.NAMES)
         assert one.section in sections
         assert one.cis == tuple(sorted(benchmark.numbers_of(one.id), key=one.cis.index)), one.id
         assert bool(one.remediation) or one.severity is Severity.INFO
