@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import containers, identity, processes
+from agent.host import containers, identity
 from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
@@ -317,10 +317,16 @@ class Host:
 
         Raises HostError.
         """
+        if not self.has_processes:
+            return ()
         try:
-            return processes.listening(self.procfs, port) if self.has_processes else ()
-        except OSError as error:
-            raise HostFileError.of("read", "/proc/1/net/tcp", error) from error
+            with ProcessEntry(self.procfs, 1) as init:
+                found = [address for _, (address, number) in init.sockets(uid="0") if number == port]
+        except (OSError, ValueError) as error:
+            raise HostFileError(
+                "read", "/proc/1/net/tcp", error if isinstance(error, OSError) else str(error)
+            ) from error
+        return tuple(dict.fromkeys(found))
 
     def addresses(self) -> frozenset[str]:
         """The IP addresses of this machine's interfaces, loopback's among them; no zone in those of IPv6."""
