@@ -122,7 +122,7 @@ class View:
     @property
     def user_workloads(self) -> list[Workload]:
         """Those outside of Kubernetes' own namespaces."""
-        return [one for one in self.workloads.values() if not one.is_system]
+        return [one for one in self.workloads.values() if not is_system(one.namespace)]
 
     def judged(self, kind: str) -> str:
         """How many of a kind were judged, as evidence."""

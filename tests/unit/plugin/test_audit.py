@@ -254,7 +254,7 @@ def test_countless_subjects_are_unknown_rather_than_kept(monkeypatch: pytest.Mon
 
 def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names() -> None:
     """Whatever a cluster is like, a check keeps so many objects and counts the others."""
-    loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", 1, {"hostPID": ("x",)})
+    loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", {"hostPID": ("x",)})
              for number in range(KEPT + 500)}  # fmt: skip
     found = {one.finding.id: one for one in judged(whole(workloads=loads), "c", ()).results}["cluster/host-pid"]
     assert (len(found.affected), found.total) == (KEPT, KEPT + 500)
@@ -297,7 +297,7 @@ def test_a_policy_lets_the_metadata_address_through_or_not(egress: list[Object],
 
 # -- what only some clusters show --------------------------------------------------------------------------------------
 
-_BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}
+_BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", label_sets={frozenset()})}
 _JOINING = {"kind": "Group", "name": "system:bootstrappers:kubeadm:default-node-token"}
 _HOST: dict[str, tuple[str, ...]] = {"hostNetwork": ("",)}
 _WRITTEN = "apiserver_storage_transformation_operations_total"
@@ -334,11 +334,11 @@ def written(*prefixes: str) -> Object:
          Status.PASS),
         ({"metrics": {"authenticated_user_requests": [({"username": "admin"}, 2.0)]}}, "static-users", Status.INFO),
         ({}, "network-engine", Status.UNKNOWN),
-        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1, _HOST)}},
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", _HOST)}},
          "network-engine", Status.PASS),
-        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1)}}, "network-engine",
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium")}}, "network-engine",
          Status.UNKNOWN),
-        ({"workloads": {("k", "DaemonSet", "aws-node"): Workload("k", "DaemonSet", "aws-node", 1, _HOST)}},
+        ({"workloads": {("k", "DaemonSet", "aws-node"): Workload("k", "DaemonSet", "aws-node", _HOST)}},
          "network-engine", Status.UNKNOWN),
         ({"workloads": {("k", "DaemonSet", "kube-flannel-ds"): Workload("k", "DaemonSet", "kube-flannel-ds")}},
          "network-engine", Status.FAIL),
@@ -361,7 +361,7 @@ def written(*prefixes: str) -> Object:
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)]}, "token-users", Status.FAIL),
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, 0)]}, "token-users", Status.INFO),
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)],
-          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", 1, account="ci")}}, "token-users", Status.INFO),
+          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", account="ci")}}, "token-users", Status.INFO),
         ({}, "token-users", Status.INFO),
         ({}, "bootstrap-users", Status.PASS),
         ({"grants": granted(_JOINING, {rbac.JOIN})}, "bootstrap-users", Status.PASS),
