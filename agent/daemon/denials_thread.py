@@ -66,8 +66,8 @@ class DenialsThread:
 
     def check(self) -> None:
         """After each pass: verifies that records still arrive, when that is due."""
-        if self._observer is not None:
-            self._observer.check()
+        if (observer := self._observer) is not None:  # `stop` may come from another thread
+            observer.check()
 
     def stop(self) -> None:
         """Ends the observer, with its last checkpoint written."""
