@@ -12,6 +12,7 @@ import contextlib
 import errno
 import itertools
 import os
+import posixpath
 import re
 import secrets
 import stat
@@ -21,6 +22,8 @@ from pathlib import PurePosixPath
 
 from agent.errors import HostFileError, HostFileMissing, PathEscapesRoot
 
+READ_LIMIT_BYTES = 8 << 20
+NAMES_LIMIT = 8192
 _MAX_SYMLINKS = 40  # the kernel's own limit, MAXSYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -70,8 +73,8 @@ class Tree:
         self.root = root
         self.owner = owner
 
-    def read_bytes(self, path: str, limit_bytes: int, *, follow_last: bool = True) -> bytes:
-        """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike.
+    def read_bytes(self, path: str, *, limit_bytes: int = READ_LIMIT_BYTES, follow_last: bool = True) -> bytes:
+        """A regular file's content. Raises HostFileMissing, HostFileError (also past the limit), PathEscapesRoot.
 
         follow_last: False for a symlink at the path's end to be no file either.
         """
@@ -79,7 +82,7 @@ class Tree:
             return read_regular(name, path, limit_bytes, parent=parent, flags=os.O_NOFOLLOW)
 
     def stat(self, path: str) -> FileStat:
-        """What the path leads to, symlinks followed inside the root."""
+        """What the path leads to, symlinks followed inside the root. Raises HostFileMissing, HostFileError."""
         with self._parent("stat", path) as (parent, name):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
@@ -93,32 +96,44 @@ class Tree:
             kind,
         )
 
-    def names(self, path: str, limit: int) -> tuple[str, ...]:
-        """Names in a directory, sorted; the agent's own unfinished temporary files left out.
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Sorted names in a directory; the agent's own unfinished temporary files left out.
 
-        Raises HostFileError past `limit` names, without having read the rest.
+        Raises HostFileMissing, HostFileError (also past the limit, without having read the rest).
         """
         with (
-            self._parent("list", path) as (parent, name),
+            self._parent("list", folder) as (parent, name),
             opened(name, _READ_FOLDER | os.O_NOFOLLOW, parent=parent) as fd,
             os.scandir(fd) as entries,
         ):
-            found = [entry.name for entry in itertools.islice(entries, limit + 1)]
-        if len(found) > limit:
-            raise HostFileError("list", path, f"more than {limit} names in it")
+            found = [entry.name for entry in itertools.islice(entries, NAMES_LIMIT + 1)]
+        if len(found) > NAMES_LIMIT:
+            raise HostFileError("list", folder, f"more than {NAMES_LIMIT} names in it")
         return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
 
     def read_link(self, path: str) -> str:
-        """Where a symlink points, as it stands in the symlink."""
+        """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
         with self._parent("read link", path, follow_last=False) as (parent, name):
             return os.readlink(name, dir_fd=parent)
 
-    def write(self, path: str, content: bytes, mode: int | None) -> None:
-        """Replaces the file in one step: a reader, or a crash at any moment, sees the old content or the new.
+    def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> bool:
+        """Replaces a file in one step: a reader, or a crash at any moment, sees the old content or the new.
 
-        mode: permission bits; None keeps those of the file that is replaced (0o644 for a new one). The owner is kept.
-        Missing parent folders are made, root-owned and 0o755. A symlink at `path` is replaced, never written through.
+        True when something changed, False when it was so already. mode: permission bits; None keeps those of the file
+        that is replaced (0o644 for a new one). The owner is kept. Missing parent folders are made, root-owned and
+        0o755. A symlink at `path` is replaced, never written through. Raises HostFileError.
         """
+        new = content.encode() if isinstance(content, str) else content
+        try:
+            old = self.read_bytes(path, limit_bytes=len(new), follow_last=False)
+            if old == new and mode in (None, self.stat(path).mode):
+                return False
+        except HostFileError:
+            pass  # missing, larger, a symlink or unreadable: written again below, which reports what is wrong
+        self._replace(path, new, mode)
+        return True
+
+    def _replace(self, path: str, content: bytes, mode: int | None) -> None:
         self._make_folders(path)
         with (
             self._writing("write", path) as (parent, name),
@@ -148,14 +163,17 @@ class Tree:
                     os.unlink(temporary, dir_fd=folder)
                 raise
 
-    def write_in_place(self, path: str, content: bytes) -> None:
-        """One write into a regular file that is there: one of sysfs can be neither replaced nor written in parts."""
+    def write_in_place(self, path: str, content: str) -> None:
+        """One write into a file that is there: one of sysfs can be neither replaced nor written in parts.
+
+        Raises HostFileError.
+        """
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
         with self._writing("write", path) as (parent, name), opened(name, flags, parent=parent) as fd:
-            os.write(fd, content)
+            os.write(fd, content.encode())
 
     def remove(self, path: str) -> bool:
-        """Removes a file or symlink (never a folder); False when it was not there."""
+        """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
         try:
             with self._writing("remove", path) as (parent, name):
                 os.unlink(name, dir_fd=parent)
@@ -165,15 +183,22 @@ class Tree:
         return True
 
     def remove_folder(self, path: str) -> None:
-        """Removes an empty folder, never what a symlink leads to."""
+        """Removes an empty folder, never what a symlink leads to. Raises HostFileMissing, HostFileError."""
         with self._writing("remove", path) as (parent, name):
             os.rmdir(name, dir_fd=parent)
 
     def locate(self, path: str) -> str:
-        """Where the node's path really is on this machine; symlinks stay inside the root, the last part may miss."""
-        with self._parent("find", path) as (parent, name):
-            folder = os.readlink(f"/proc/self/fd/{parent}")
-        return folder if name == "." else f"{folder.rstrip('/')}/{name}"
+        """The path as this process can watch it, symlinks resolved inside the root. The nearest parent that is there
+        stands in for a missing folder, so that its arrival is seen. Raises HostFileError."""
+        missing: list[str] = []
+        while True:
+            try:
+                with self._parent("find", path) as (parent, name):
+                    folder = os.readlink(f"/proc/self/fd/{parent}")
+                return posixpath.join(folder, *(() if name == "." else (name,)), *reversed(missing))
+            except HostFileMissing:
+                path, name = posixpath.split(path.rstrip("/"))
+                missing.append(name)
 
     @contextlib.contextmanager
     def regular(self, action: str, path: str) -> Iterator[int]:
