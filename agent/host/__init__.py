@@ -182,16 +182,10 @@ class Host(Tree):
     # -- commands --------------------------------------------------------------------------------------------------
 
     def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_seconds: float,
-        input_bytes: bytes | None = None,
-        limit_bytes: int = _OUTPUT_LIMIT_BYTES,
-        environment: Mapping[str, str] | None = None,
-        how: HostExec | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Completed:
+        self, argv: Sequence[str], *, timeout_seconds: float, input_bytes: bytes | None = None,
+        limit_bytes: int = _OUTPUT_LIMIT_BYTES, environment: Mapping[str, str] | None = None,
+        how: HostExec | None = None, cancelled: Callable[[], bool] | None = None,
+    ) -> Completed:  # fmt: skip
         """Runs a command on the node and waits for it.
 
         how: overrides the host's way, for tools that come with the agent's image rather than with the node. cancelled:
@@ -199,14 +193,9 @@ class Host(Tree):
         cancelled; exit codes are the caller's to judge (`Completed.check`).
         """
         return run_command(
-            argv,
-            how=how or self.how,
-            timeout_seconds=timeout_seconds,
-            input_bytes=input_bytes,
-            limit_bytes=limit_bytes,
-            environment=environment or {},
-            cancelled=cancelled,
-        )
+            argv, how=how or self.how, timeout_seconds=timeout_seconds, input_bytes=input_bytes,
+            limit_bytes=limit_bytes, environment=environment or {}, cancelled=cancelled,
+        )  # fmt: skip
 
     def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:
         """The absolute path of a program where `run` would look for it, None when it is not there."""

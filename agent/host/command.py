@@ -51,15 +51,9 @@ class Completed:
 
 
 def run(
-    argv: Sequence[str],
-    *,
-    how: HostExec,
-    timeout_seconds: float,
-    input_bytes: bytes | None,
-    limit_bytes: int,
-    environment: Mapping[str, str],
-    cancelled: Callable[[], bool] | None = None,
-) -> Completed:
+    argv: Sequence[str], *, how: HostExec, timeout_seconds: float, input_bytes: bytes | None, limit_bytes: int,
+    environment: Mapping[str, str], cancelled: Callable[[], bool] | None = None,
+) -> Completed:  # fmt: skip
     """Runs argv and waits for it. Raises CommandMissing, CommandTimeout, and CommandError where nsenter failed.
 
     The exit code is the caller's to judge.
@@ -111,12 +105,9 @@ def _check_entered(done: Completed) -> None:
 
 
 def _pump(
-    child: subprocess.Popen[bytes],
-    input_bytes: bytes,
-    deadline: float,
-    limit: int,
+    child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, limit: int,
     cancelled: Callable[[], bool] | None,
-) -> tuple[bytes, bytes, bool]:
+) -> tuple[bytes, bytes, bool]:  # fmt: skip
     """Feeds and drains the child until it has closed its output and ended.
 
     Raises TimeoutError at the deadline, InterruptedError when it is cancelled.

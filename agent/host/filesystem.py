@@ -88,13 +88,9 @@ class Tree:
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
         kind = next((word for test, word in kinds if test(found.st_mode)), "other")
         return FileStat(
-            stat.S_IMODE(found.st_mode),
-            0 if found.st_uid == self.owner.uid else found.st_uid,
-            0 if found.st_gid == self.owner.gid else found.st_gid,
-            found.st_mtime_ns,
-            found.st_ino,
-            kind,
-        )
+            stat.S_IMODE(found.st_mode), 0 if found.st_uid == self.owner.uid else found.st_uid,
+            0 if found.st_gid == self.owner.gid else found.st_gid, found.st_mtime_ns, found.st_ino, kind,
+        )  # fmt: skip
 
     def names(self, folder: str) -> tuple[str, ...]:
         """Sorted names in a directory; the agent's own unfinished temporary files left out.

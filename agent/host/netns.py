@@ -92,12 +92,9 @@ def _enter(libc: ctypes.CDLL, path: str) -> None:
 
 
 def _run(
-    made: Mapping[str, socket.socket],
-    found: dict[str, Connection],
-    target: tuple[str, int],
-    request: bytes,
+    made: Mapping[str, socket.socket], found: dict[str, Connection], target: tuple[str, int], request: bytes,
     deadline: float,
-) -> None:
+) -> None:  # fmt: skip
     """Connects, sends, and reads until the header's end; what is still under way at the deadline had no answer."""
     got: dict[str, bytearray] = {}
     with selectors.DefaultSelector() as selector:
