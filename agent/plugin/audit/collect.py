@@ -211,8 +211,7 @@ def _pod(view: View, found: Object) -> None:
 
 
 def _role(view: View, found: Object) -> None:
-    one = rbac.role(found)
-    view.roles[_meta(found, "namespace"), one.name] = one
+    view.roles[_meta(found, "namespace"), _meta(found, "name")] = rbac.powers_of(found)
 
 
 def _binding(view: View, found: Object) -> None:

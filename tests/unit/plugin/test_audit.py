@@ -43,7 +43,7 @@ def result(name: str, of: View) -> tuple[Status, str]:
 
 
 def role(**rule: Any) -> frozenset[str]:
-    return rbac.role({"metadata": {"name": "r"}, "rules": [rule]}).powers
+    return rbac.powers_of({"metadata": {"name": "r"}, "rules": [rule]})
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_rule_lets_what_the_api_server_says_it_lets(rule: Object, power: str, 
 def test_one_harmless_rule_does_not_make_a_role_harmless() -> None:
     """PUBLIC and DISCOVERY are about all rules of a role."""
     rules = [{"nonResourceURLs": ["/version"], "verbs": ["get"]}, {"nonResourceURLs": ["/debug/*"], "verbs": ["get"]}]
-    assert rbac.PUBLIC not in rbac.role({"metadata": {"name": "r"}, "rules": rules}).powers
+    assert rbac.PUBLIC not in rbac.powers_of({"metadata": {"name": "r"}, "rules": rules})
 
 
 def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_else() -> None:
     """A subject is Kubernetes' own, or kubeadm's group in kubeadm's binding; the name of a binding is nothing."""
-    roles = {("", "cluster-admin"): rbac.Role("cluster-admin", frozenset({rbac.ADMIN}))}
+    roles = {("", "cluster-admin"): frozenset({rbac.ADMIN})}
 
     def bound(name: str, kind: str, who: str) -> list[rbac.Grant]:
         reference = {"kind": "ClusterRole", "name": "cluster-admin"}
@@ -142,7 +142,7 @@ def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_
 
 def granted(subject: Object, powers: set[str], *, namespace: str = "", role: str = "r") -> list[rbac.Grant]:
     """A binding of a role with these powers, in a namespace or in the whole cluster."""
-    known = {("", role): rbac.Role(role, frozenset(powers))}
+    known = {("", role): frozenset(powers)}
     bound = {"metadata": {"name": "b", "namespace": namespace}, "roleRef": {"kind": "ClusterRole", "name": role},
              "subjects": [subject]}  # fmt: skip
     return list(rbac.grants(bound, known))
