@@ -51,7 +51,8 @@ class PolicyStore:
         read: Reader | None = None,
     ) -> None:  # fmt: skip
         """explicit: the user named the file, so that it has to exist. read: what a policy's text means."""
-        self._path = path
+        self.path = path
+        self.folders: tuple[str, ...] = ()  # of profiles that the newest configuration names, to be watched
         self._explicit = explicit
         self._labels = NodeLabels(host)
         self._read = read or Document.of
@@ -60,19 +61,8 @@ class PolicyStore:
         self._good: Config | None = None
         self._selectors: tuple[Selector, ...] = ()
         self._in_use: tuple[Selector, ...] = ()
-        self._folders: tuple[str, ...] = ()
         self._reported: tuple[str, ...] = ()
         self._log = structlog.get_logger()
-
-    @property
-    def path(self) -> Path:
-        """The configuration file."""
-        return self._path
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The folders of profiles that the newest configuration names, to be watched."""
-        return self._folders
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -83,15 +73,15 @@ class PolicyStore:
         """The current policy. Never raises: errors are in `problem`."""
         problems: tuple[Problem, ...] = ()
         try:
-            newest = self._read(configuration.text_of(self._path, explicit=self._explicit), str(self._path), None)
+            newest = self._read(configuration.text_of(self.path, explicit=self._explicit), str(self.path), None)
         except ConfigError as error:
             problems = error.problems
             self._chosen = self._chosen or self._last_good()
-            self._folders = self._folders or tuple(self._chosen.profiles if self._chosen else ())
+            self.folders = self.folders or tuple(self._chosen.profiles if self._chosen else ())
         else:
             self._chosen = self.staging.choose(newest, self._labels.known)
             self._selectors = (newest.config.rollout.canary, *_selectors(newest.config))
-            self._folders = tuple(newest.profiles)
+            self.folders = tuple(newest.profiles)
         clash = self._merge(self._chosen.config) if self._chosen is not None else ()
         problems = problems or clash
         self._report(problems)
@@ -102,7 +92,7 @@ class PolicyStore:
         chosen = matching(config, self._labels.known)
         names = ", ".join(one.name for one in chosen)
         wrong = tuple(
-            Problem(str(self._path), 0, key, f"{message} (overrides {names} together, on this node)")
+            Problem(str(self.path), 0, key, f"{message} (overrides {names} together, on this node)")
             for key, message in refused(config, chosen)
         )
         self._good = (self._good or merged(config, ())) if wrong else merged(config, chosen)

@@ -11,7 +11,7 @@ import threading
 import structlog
 
 from agent.controls.manifest import STATE_FOLDER
-from agent.errors import HostError, HostFileMissing
+from agent.errors import HostError
 from agent.host import Host
 
 PATH = f"{STATE_FOLDER}/delivered-notifications"
@@ -50,9 +50,7 @@ class DeliveryLog:
         if self._digests is None:
             text = ""
             try:
-                text = self._host.read_text(PATH, limit_bytes=_LIMIT_BYTES)
-            except HostFileMissing:
-                pass
+                text = self._host.read_text(PATH, limit_bytes=_LIMIT_BYTES, missing="")
             except HostError as error:
                 self._log.warning("delivery_log_unreadable", path=PATH, error=str(error))
             self._digests = dict.fromkeys(_DIGEST.findall(text)[-_REMEMBERED:])

@@ -10,48 +10,16 @@ from agent.annotations import DENIALS, RECORDINGS
 from agent.config.choices import DenialsMode
 from agent.config.node_sections import Denials
 from agent.config.schema import Config
-from agent.event_reasons import Reason
 from agent.host import Host
-from agent.report.events import Regarding
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.publisher import NodePublisher
 
 if TYPE_CHECKING:
-    from agent.denials.attribution import Names
     from agent.denials.observer import Observer, Sources
 
-_PART = "denials"
+_PART = "denials"  # of what the Node shows; its thread's name
 _END_SECONDS = 3.0
-
-
-class DenialReporter:
-    """Where an observer reports: the Node and metrics."""
-
-    def __init__(self, publisher: NodePublisher, metrics: Metrics) -> None:
-        self._publisher, self._metrics = publisher, metrics
-
-    def show(self, denials: str, recordings: str) -> None:
-        """See agent.denials.observer.Output."""
-        self._publisher.offer(_PART, NodeView({DENIALS: denials or None, RECORDINGS: recordings or None}))
-
-    def count(self, kind: str, profile: str, namespace: str, number: int) -> None:
-        """See Output."""
-        self._metrics.denials.labels(kind, profile, namespace).inc(number)
-
-    def uncounted(self, *, lost: int, unattributed: int) -> None:
-        """See Output."""
-        self._metrics.denials_lost.inc(lost)
-        self._metrics.denials_unattributed.inc(unattributed)
-
-    def visible(self, seeing: bool) -> None:
-        """See Output."""
-        self._metrics.denials_visible.set(1 if seeing else 0)
-
-    def announce(self, uid: str, names: Names, message: str) -> None:
-        """See Output."""
-        pod = Regarding("Pod", names.pod, uid, names.namespace)
-        self._publisher.event(Reason.PROFILE_DENIED, message, pod)
 
 
 class DenialsThread:
@@ -63,7 +31,7 @@ class DenialsThread:
     ) -> None:  # fmt: skip
         """supervise: runs a target to its end, and again when it crashes. kernel: None for the node's own."""
         self._host, self._supervise, self._kernel = host, supervise, kernel
-        self._reporter = DenialReporter(publisher, metrics)
+        self._publisher, self._metrics = publisher, metrics
         self._policy: Denials | None = None
         self._observer: Observer | None = None
         self._thread: threading.Thread | None = None
@@ -77,8 +45,8 @@ class DenialsThread:
         if before is not None and thread is not None and not thread.is_alive():
             before.close()
         if config.denials.mode is DenialsMode.OFF:
-            self._reporter.show("", "")
-            self._reporter.visible(seeing=False)
+            self._publisher.offer(_PART, NodeView({DENIALS: None, RECORDINGS: None}))
+            self._metrics.denials_visible.set(0)
         else:
             self._start(config.denials)
         self._policy = config.denials
@@ -87,7 +55,7 @@ class DenialsThread:
         from agent.denials import observer  # noqa: PLC0415 - nodes without it do not pay for it
 
         kernel = self._kernel or (observer.Sources if self._host.can_start_programs else observer.no_kernel)
-        made = observer.Observer(self._host, policy, self._reporter, sources=kernel())
+        made = observer.Observer(self._host, policy, self._publisher, self._metrics, sources=kernel())
         thread = threading.Thread(target=self._supervise, args=(made.run,), name=_PART, daemon=True)
         try:
             thread.start()
@@ -98,8 +66,8 @@ class DenialsThread:
 
     def check(self) -> None:
         """After each pass: verifies that records still arrive, when that is due."""
-        if self._observer is not None:
-            self._observer.check()
+        if (observer := self._observer) is not None:  # `stop` may come from another thread
+            observer.check()
 
     def stop(self) -> None:
         """Ends the observer, with its last checkpoint written."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -118,7 +118,7 @@ class Daemon:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Passes until `stop`."""
+        """Passes until `stop`. After a crash it may run again."""
         try:
             self._load()
             while not self._stop.is_set():
@@ -128,7 +128,8 @@ class Daemon:
                     except Exception as error:  # noqa: BLE001 - the one broad catch: a defect must not end the daemon
                         self._report_failure(error)
         finally:
-            self._watch.close()
+            if self._stop.is_set():
+                self._watch.close()
 
     def _load(self) -> None:
         before = self._policy
@@ -266,17 +267,22 @@ class Daemon:
             causes |= changed
 
     def _watched(self, controls: tuple[registry.AnyControl, ...]) -> Mapping[str, list[str]]:
-        paths: dict[str, list[str]] = {
+        return {
             "config": [str(self._store.path)],
             "profiles": list(self._store.folders),
-            "node": [],
+            "node": located(self._host, (path for control in controls for path in control.watched())),
         }
-        for path in (path for control in controls for path in control.watched()):
-            try:
-                paths["node"].append(self._host.locate(path))
-            except HostError as error:
-                self._log.warning("watch_setup_failed", path=path, error=str(error))
-        return paths
+
+
+def located(host: Host, paths: Iterable[str]) -> list[str]:
+    """Where a watch finds the node's paths. One that cannot be found is logged: changes there wait for the interval."""
+    found = []
+    for path in paths:
+        try:
+            found.append(host.locate(path))
+        except HostError as error:
+            structlog.get_logger().warning("watch_setup_failed", path=path, error=str(error))
+    return found
 
 
 def _no_policy(problem: str, path: str) -> Finding:

@@ -81,32 +81,22 @@ def serve(
         denials.check()
 
     daemon = Daemon(
-        host,
-        node,
-        store,
-        publisher,
-        metrics,
+        host, node, store, publisher, metrics,
         live=registry.Live(configz, questions.allows_anything, questions.versions, questions.flags),
-        on_config=on_config,
-        on_pass=on_pass,
+        on_config=on_config, on_pass=on_pass, announce=reboots.announce,
         on_pending=lambda: rollouts.wake(),  # noqa: PLW0108 - made after the daemon, which it reloads
-        announce=reboots.announce,
-    )
+    )  # fmt: skip
     rollouts = Rollouts(
         kube, store.staging, publisher, namespace=namespace, reload=daemon.reload, stop=stop,
         spawn=lambda run: _thread("rollouts", run, stop).start(),
     )  # fmt: skip
     server = StatusServer(address, metrics.registry, healthy=daemon.healthy, ready=daemon.ready) if address else None
     signals = Signals((signal.SIGTERM, signal.SIGINT), {signal.SIGHUP: daemon.reload})
-    threads = [
-        _thread(name, target, stop)
-        for name, target in (
-            ("loop", daemon.run),
-            ("publisher", publisher.run),
-            ("reboots", reboots.run),
-            ("node-watch", lambda: _follow(kube, node, publisher, reboots.nodes, daemon)),
-        )
-    ]
+    targets: dict[str, Callable[[], None]] = {
+        "loop": daemon.run, "publisher": publisher.run, "reboots": reboots.run,
+        "node-watch": lambda: _follow(kube, node, publisher, reboots.nodes, daemon),
+    }  # fmt: skip
+    threads = [_thread(name, target, stop) for name, target in targets.items()]
     with signals:
         if server:
             server.start()

@@ -13,7 +13,7 @@ import structlog
 
 from agent.annotations import LABEL
 from agent.controls.manifest import STATE_FOLDER
-from agent.errors import HostError, HostFileMissing
+from agent.errors import HostError
 from agent.host import Host
 
 PATH = f"{STATE_FOLDER}/labels.json"
@@ -57,9 +57,7 @@ class NodeLabels:
 
     def _read(self) -> dict[str, str]:
         try:
-            return _texts(json.loads(self._host.read_text(PATH, limit_bytes=_LIMIT_BYTES)))
-        except HostFileMissing:
-            return {}
+            return _texts(json.loads(self._host.read_text(PATH, limit_bytes=_LIMIT_BYTES, missing="{}")))
         except (HostError, ValueError, RecursionError) as error:
             self._log.warning("labels_unreadable", path=PATH, error=str(error))
             return {}

@@ -103,6 +103,8 @@ class ProfileCopies:
             found = json.loads(self._host.read_text(_ACCEPTED))
         except HostFileMissing:
             return None
+        except RecursionError as error:
+            raise ValueError(f"{_ACCEPTED} is not what this agent writes") from error
         if not isinstance(found, dict) or not all(_DIGEST.fullmatch(str(one)) for one in found.values()):
             raise ValueError(f"{_ACCEPTED} is not what this agent writes")
         return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +16,7 @@ import structlog
 
 from agent.config.choices import Mode
 from agent.config.schema import Config, Reboot
-from agent.errors import HostError
+from agent.daemon.loop import located
 from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
@@ -192,7 +191,7 @@ class Reboots:
         return HardeningReading(not failing, f"{failing} enforced checks fail" if failing else "", failing)
 
     def run(self) -> None:
-        """Ticks until stopped."""
+        """Ticks until stopped. After a crash it may run again."""
         try:
             while not self._stop.is_set():
                 # Until a pass has ended nothing is known of this boot, and nothing is reported about it.
@@ -201,21 +200,20 @@ class Reboots:
                     continue
                 self._coordinate(self._policy)
         finally:
-            self._notifier.close()
-            self._watch.close()
+            self._changed.set()  # the coordinator of the next run is made of the policy that is in force
+            if self._stop.is_set():
+                self._notifier.close()
+                self._watch.close()
 
     def _coordinate(self, policy: Reboot) -> None:
         """One coordinator, until the process ends, or reboots are off and nothing of a cycle is left."""
         parts: _Parts | None = None
         coordinator: Coordinator | None = None
-        with KubeCluster(
-            self._kube,
-            node=self._node,
-            nodes=self.nodes,
-            namespace=self._namespace,
-            wake=self.wake,
+        cluster = KubeCluster(
+            self._kube, node=self._node, nodes=self.nodes, namespace=self._namespace, wake=self.wake,
             on_patch=self._publisher.on_node_event,
-        ) as cluster:
+        )  # fmt: skip
+        try:
             while not self._stop.is_set():
                 if self._changed.is_set() and self._policy is not None:
                     self._changed.clear()
@@ -228,15 +226,17 @@ class Reboots:
                         coordinator.configure(policy, dependencies)
                 if coordinator is None or parts is None:
                     return
-                self._watch.watch({"sentinel": self._located(parts.sentinel.watched())})
+                self._watch.watch({"sentinel": located(self._host, parts.sentinel.watched())})
                 tick = self._tick(coordinator)
                 if policy.mode is Mode.OFF and tick.status.reason is StatusReason.MODE_OFF and not tick.acting:
                     break
                 poll = parts.sentinel.poll_seconds()
                 self._watch.wait(tick.wait_seconds if poll is None else min(tick.wait_seconds, poll))
-        if parts is not None and not self._stop.is_set():
-            parts.drain.reset()
-            parts.hooks.reset()
+        finally:
+            cluster.close()
+            if parts is not None and not self._stop.is_set():
+                parts.drain.reset()
+                parts.hooks.reset()
 
     def _tick(self, coordinator: Coordinator) -> Tick:
         """One tick; what it does not expect is logged, reported and tried again, and never ends the thread."""
@@ -252,24 +252,19 @@ class Reboots:
 
     def _parts(self, policy: Reboot, before: _Parts | None) -> _Parts:
         """Only what the policy changed is made from scratch: a running hook and a drain continue."""
-        if before is None or before.policy.sentinel != policy.sentinel:
-            sentinel = make_sentinel(policy.sentinel, self._host, self._clock, self.wake)
-        else:
-            sentinel = before.sentinel
-        if before is None or before.policy.drain != policy.drain:
-            drain = NodeDrain(
-                policy.drain, self._kube, node=self._node, clock=self._clock, chance=self._rng, wake=self.wake
-            )
-            if before is not None:
-                before.drain.reset()
-        else:
-            drain = before.drain
-        if before is None or before.policy.hooks != policy.hooks:
-            hooks = HostHooks(policy.hooks, self._host, node=self._node, wake=self.wake)
-            if before is not None:
-                before.hooks.reset()
-        else:
-            hooks = before.hooks
+        sentinel = before.sentinel if before and before.policy.sentinel == policy.sentinel else make_sentinel(
+            policy.sentinel, self._host, self._clock, self.wake
+        )  # fmt: skip
+        drain = before.drain if before and before.policy.drain == policy.drain else NodeDrain(
+            policy.drain, self._kube, node=self._node, clock=self._clock, chance=self._rng, wake=self.wake
+        )  # fmt: skip
+        hooks = before.hooks if before and before.policy.hooks == policy.hooks else HostHooks(
+            policy.hooks, self._host, node=self._node, wake=self.wake
+        )  # fmt: skip
+        if before is not None and before.drain is not drain:
+            before.drain.reset()
+        if before is not None and before.hooks is not hooks:
+            before.hooks.reset()
         return _Parts(policy, sentinel, drain, hooks)
 
     def _dependencies(self, parts: _Parts, cluster: KubeCluster) -> Dependencies:
@@ -283,12 +278,3 @@ class Reboots:
             drain=parts.drain, hooks=parts.hooks, rebooter=make_rebooter(policy, self._host), hardening=self,
             reporter=self._reporter, rng=self._rng,
         )  # fmt: skip
-
-    def _located(self, paths: Sequence[str]) -> list[str]:
-        found = []
-        for path in paths:
-            try:
-                found.append(self._host.locate(path))
-            except HostError as error:
-                self._log.warning("watch_setup_failed", path=path, error=str(error))
-        return found

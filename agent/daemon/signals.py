@@ -7,14 +7,11 @@ https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
-
-_END = 0  # no signal has this number
 
 
 class Signals:
@@ -23,7 +20,7 @@ class Signals:
     def __init__(self, ending: Iterable[signal.Signals], calls: Mapping[signal.Signals, Callable[[], None]]) -> None:
         """ending: signals that end `wait`. calls: what `wait` calls for the others."""
         self._calls = {int(number): call for number, call in calls.items()}
-        self._ending = {_END, *(int(number) for number in ending)}
+        self._ending = {int(number) for number in ending}
         self._before: dict[int, Any] = {}
         self._read, self._write = -1, -1
 
@@ -31,14 +28,12 @@ class Signals:
         self._read, self._write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (self._calls.keys() | self._ending) - {_END}:
+        for number in self._calls.keys() | self._ending:
             # A handler of Python's has to be there for the byte to be written.
             self._before[number] = signal.signal(number, _ignore)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
         signal.set_wakeup_fd(-1)
@@ -46,18 +41,13 @@ class Signals:
         os.close(self._write)
 
     def wait(self) -> None:
-        """Handles signals until one that ends it, or `end`."""
+        """Handles signals until one that ends it."""
         while True:
             for number in os.read(self._read, 64):
                 if number in self._ending:
                     return
                 if number in self._calls:
                     self._calls[number]()
-
-    def end(self) -> None:
-        """Ends `wait`, from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full of signals: the reader wakes up anyway
-            os.write(self._write, bytes([_END]))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

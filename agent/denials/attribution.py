@@ -19,6 +19,7 @@ from agent.denials.netlink import FORK, ProcessEvents
 from agent.denials.records import label_of
 from agent.errors import HostError
 from agent.host import Host
+from agent.host.filesystem import opened
 from agent.host.processes import pids
 
 K = TypeVar("K")
@@ -162,15 +163,10 @@ class Processes:
 
     def _content(self, name: str) -> bytes | None:
         try:
-            fd = os.open(f"{self._procfs}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            with opened(f"{self._procfs}/{name}", os.O_RDONLY) as fd:
+                return os.read(fd, _FILE_BYTES)
         except OSError:
             return None
-        try:
-            return os.read(fd, _FILE_BYTES)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
 
 
 class ContainerNames:

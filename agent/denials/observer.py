@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
+from agent import event_reasons
+from agent.annotations import DENIALS, RECORDINGS
 from agent.config.node_sections import Denials
 from agent.denials import records, syscall_names
 from agent.denials.announcer import Announcer
@@ -33,8 +34,13 @@ from agent.denials.serials import Serials
 from agent.denials.table import DenialTable, Key, Row
 from agent.errors import HostError
 from agent.host import Host
+from agent.report.events import Regarding
+from agent.report.metrics import Metrics
+from agent.report.node_status import NodeView
+from agent.report.publisher import NodePublisher
 from agent.text import format_rfc3339
 
+_PART = "denials"  # of what the Node shows; see daemon/denials_thread.py
 _AT_A_TIME = 1000  # records, then the clock is read
 _OWN_RECORD_SECONDS, _OWN_RECORD_EVERY_SECONDS = 1.0, 3600.0
 _NEW_SECONDS, _SPACED_SECONDS, _COUNTS_SECONDS = 1.0, 15.0, 300.0
@@ -48,25 +54,6 @@ _UNAVAILABLE = {
 }  # fmt: skip
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
 _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
-
-
-class Output(Protocol):
-    """Where an observer reports. Every call returns immediately and never raises."""
-
-    def show(self, denials: str, recordings: str) -> None:
-        """The texts of the two annotations; empty for none."""
-
-    def count(self, kind: str, profile: str, namespace: str, number: int) -> None:
-        """Denials, for metrics."""
-
-    def uncounted(self, *, lost: int, unattributed: int) -> None:
-        """Records that were lost, and those whose process is unknown."""
-
-    def visible(self, seeing: bool) -> None:
-        """Whether records arrive."""
-
-    def announce(self, uid: str, names: Names, message: str) -> None:
-        """An Event about a pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +79,12 @@ class Observer:
     """One reader. `run` in a thread of its own; `check` and `stop` from any."""
 
     def __init__(
-        self, host: Host, policy: Denials, output: Output, *, sources: Sources = Sources(),
+        self, host: Host, policy: Denials, publisher: NodePublisher, metrics: Metrics, *, sources: Sources = Sources(),
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """clock: monotonic seconds. wall: epoch seconds."""
-        self._host, self._policy, self._output, self._sources = host, policy, output, sources
+        self._host, self._policy, self._sources = host, policy, sources
+        self._publisher, self._metrics = publisher, metrics
         self._clock, self._wall = clock, wall
         self._log = structlog.get_logger()
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -204,8 +192,8 @@ class Observer:
                 break
             self.take(*found)
         self._processes.drain()
-        for (kind, profile, namespace), number in self._counted.items():
-            self._output.count(kind, profile, namespace, number)
+        for label, number in self._counted.items():
+            self._metrics.denials.labels(*label).inc(number)
         self._counted.clear()
 
     def take(self, number: int, text: bytes) -> None:
@@ -256,7 +244,9 @@ class Observer:
             who = f"container {names.container}" if names.container else "a container"
             by = f"profile {key.profile}" if key.kind is Kind.APPARMOR else "its seccomp profile"
             what = f"{key.operation} {key.mask}".strip()
-            self._output.announce(key.place.uid, names, f"{key.outcome.value} by {by}: {what} of {who}")
+            pod = Regarding("Pod", names.pod, key.place.uid, names.namespace)
+            message = f"{key.outcome.value} by {by}: {what} of {who}"
+            self._publisher.event(event_reasons.Reason.PROFILE_DENIED, message, pod)
 
     # -- whether records arrive ------------------------------------------------------------------------------------
 
@@ -312,7 +302,7 @@ class Observer:
             )
             self._seen = replace(self._seen, state=state, reason=reason, notes=notes)
             self._due(0.0)
-        self._output.visible(state is State.SEEING)
+        self._metrics.denials_visible.set(1 if state is State.SEEING else 0)
 
     # -- what is shown ---------------------------------------------------------------------------------------------
 
@@ -324,12 +314,14 @@ class Observer:
     def _show(self) -> None:
         self._show_at, self._shown_at = None, self._clock()
         lost, missed = max(self._serials.lost, self._lost_reported), self._processes.missed
-        self._output.uncounted(lost=lost - self._lost_reported, unattributed=missed - self._missed_reported)
+        self._metrics.denials_lost.inc(lost - self._lost_reported)
+        self._metrics.denials_unattributed.inc(missed - self._missed_reported)
         self._recorder.lost(lost - self._lost_reported + self._lost_to_recordings, self._wall())
         self._lost_reported, self._missed_reported, self._lost_to_recordings = lost, missed, 0
         self._save()
         seen = replace(self._seen, received=self._received, lost=lost, unattributed=missed, other=self._table.other)
-        self._output.show(encode(seen, self._rows()), self._recorder.document())
+        notes = {DENIALS: encode(seen, self._rows()), RECORDINGS: self._recorder.document() or None}
+        self._publisher.offer(_PART, NodeView(notes))
 
     def _save(self, *, is_last: bool = False) -> None:
         if self._serials.newest is not None:

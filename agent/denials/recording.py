@@ -17,6 +17,7 @@ from agent.controls.manifest import STATE_FOLDER
 from agent.denials.attribution import Names, Place
 from agent.denials.document import RECORDING_FIELDS, RECORDING_VERSION
 from agent.denials.records import Record
+from agent.denials.syscall_names import X32_BIT
 from agent.errors import HostError, HostFileMissing
 from agent.host import Host
 from agent.text import sanitize
@@ -28,7 +29,6 @@ _CONTAINERS = 64
 _HIGHEST = 1023
 _RUNNING_SECONDS = 300.0  # since its last call a container counts as one that runs
 _ID_CHARACTERS = 12
-_X32_BIT = 0x40000000
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Recorder:
 
     def add(self, place: Place, names: Names, record: Record, at: float) -> bool:
         """One call, at epoch seconds; whether it was the first of its name in this container."""
-        number = record.number & ~_X32_BIT
+        number = record.number & ~X32_BIT
         if number > _HIGHEST:
             return False
         key = (Place(place.uid, place.container_id[:_ID_CHARACTERS]), record.arch)

@@ -17,7 +17,8 @@ ARCHITECTURES: Final[Mapping[int, str]] = {
     0x40000028: "SCMP_ARCH_ARM", 0xC00000F3: "SCMP_ARCH_RISCV64", 0x80000016: "SCMP_ARCH_S390X",
     0xC0000015: "SCMP_ARCH_PPC64LE",
 }  # fmt: skip
-_X86_64, _X32_BIT = 0xC000003E, 0x40000000
+X32_BIT: Final = 0x40000000  # of a number: a program of x32, whose architecture is x86_64's
+_X86_64 = 0xC000003E
 
 
 @cache
@@ -40,6 +41,6 @@ def names(arch: int) -> Mapping[int, str]:
 
 def name_of(arch: int, number: int) -> str:
     """`openat`; `syscall 16383` for one that the table has not. Programs of x32 have x86_64's names."""
-    if arch == _X86_64 and number & _X32_BIT:
-        number ^= _X32_BIT
+    if arch == _X86_64 and number & X32_BIT:
+        number ^= X32_BIT
     return names(arch).get(number) or f"syscall {number}"

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Self
 
 from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import containers, identity, processes
+from agent.host import containers, identity
 from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
-from agent.host.filesystem import FileStat, Owner, Tree, owner_of_tree
+from agent.host.filesystem import READ_LIMIT_BYTES, FileStat, Owner, Tree, owner_of_tree
 from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 from agent.host.processes import ProcessEntry
@@ -32,14 +32,12 @@ from agent.host.processes import ProcessEntry
 __all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program"]
 
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
-_READ_LIMIT_BYTES = 8 << 20
 _OUTPUT_LIMIT_BYTES = 4 << 20
-_NAMES_LIMIT = 8192
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class Host:
+class Host(Tree):
     """A node: the tree below `root`, and the machine that it runs on.
 
     root: the directory that is the node's `/`. how: whether commands of the node run in PID 1's namespaces or as plain
@@ -48,11 +46,11 @@ class Host:
     """
 
     def __init__(self, root: str | Path = "/", *, how: HostExec = HostExec.DIRECT, owner: Owner | None = None) -> None:
-        self.root = str(Path(root).absolute())
+        path = str(Path(root).absolute())
+        if not os.path.isdir(path):
+            raise HostError(f"--host-root {path}: not a folder")
+        super().__init__(path, owner_of_tree(path, os.geteuid()) if owner is None else owner)
         self.how = how
-        if not os.path.isdir(self.root):
-            raise HostError(f"--host-root {self.root}: not a folder")
-        self._tree = Tree(self.root, owner_of_tree(self.root, os.geteuid()) if owner is None else owner)
         self._budget: Budget | None = None
 
     def within(self, budget: Budget) -> Self:
@@ -78,22 +76,30 @@ class Host:
 
     # -- files -----------------------------------------------------------------------------------------------------
 
-    def read_bytes(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> bytes:
-        """A regular file's content. Raises HostFileMissing, HostFileError (also past the limit), PathEscapesRoot."""
-        content = self._tree.read_bytes(path, limit_bytes)
+    def read_bytes(self, path: str, *, limit_bytes: int = READ_LIMIT_BYTES, follow_last: bool = True) -> bytes:
+        """See Tree. Raises BudgetExceeded too."""
+        content = super().read_bytes(path, limit_bytes=limit_bytes, follow_last=follow_last)
         if self._budget is not None:
             self._budget.spend(Resource.BYTES, len(content), path)
         return content
 
-    def read_text(self, path: str, *, limit_bytes: int = _READ_LIMIT_BYTES) -> str:
-        """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file."""
-        return self.read_bytes(path, limit_bytes=limit_bytes).decode(errors="replace")
+    def read_text(self, path: str, *, limit_bytes: int = READ_LIMIT_BYTES, missing: str | None = None) -> str:
+        """The same as text; bytes that are not UTF-8 become U+FFFD, so that a stray byte never hides a file.
+
+        missing: the text of a file that is not there, in place of HostFileMissing.
+        """
+        try:
+            return self.read_bytes(path, limit_bytes=limit_bytes).decode(errors="replace")
+        except HostFileMissing:
+            if missing is None:
+                raise
+            return missing
 
     def stat(self, path: str) -> FileStat:
-        """What the path leads to inside the root. Raises HostFileMissing, HostFileError."""
+        """See Tree. Raises BudgetExceeded too."""
         if self._budget is not None:
             self._budget.check_time(path)
-        return self._tree.stat(path)
+        return super().stat(path)
 
     def exists(self, path: str) -> bool:
         """Whether the path leads to something. Raises HostFileError where that is unknown (permissions, loops)."""
@@ -111,10 +117,10 @@ class Host:
             return False
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """Sorted names in a directory. Raises HostFileMissing, HostFileError (also past the limit)."""
+        """See Tree. Raises BudgetExceeded too."""
         if self._budget is not None:
             self._budget.spend(Resource.LISTINGS, 1, folder)
-        names = self._tree.names(folder, _NAMES_LIMIT)
+        names = super().names(folder)
         if self._budget is not None:
             self._budget.spend(Resource.ENTRIES, len(names), folder)
         return names
@@ -137,43 +143,6 @@ class Host:
         except HostFileError:
             return False  # a file
 
-    def read_link(self, path: str) -> str:
-        """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
-        return self._tree.read_link(path)
-
-    def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> bool:
-        """Replaces a file atomically and durably; True when something changed, False when it was so already.
-
-        mode: permission bits; None keeps the old ones (0o644 for a new file). The owner is kept. Missing parent
-        folders are made. Equal content with another mode is written again. Raises HostFileError.
-        """
-        new = content.encode() if isinstance(content, str) else content
-        try:
-            link = False
-            try:
-                self._tree.read_link(path)
-                link = True
-            except HostFileError:
-                pass
-            if not link and self._tree.read_bytes(path, len(new)) == new and mode in (None, self._tree.stat(path).mode):
-                return False
-        except HostFileError:
-            pass  # missing, larger or unreadable: written again below, which reports what is wrong
-        self._tree.write(path, new, mode)
-        return True
-
-    def write_in_place(self, path: str, content: str) -> None:
-        """Into a file that the kernel made, such as sysfs has; never makes or replaces one. Raises HostFileError."""
-        self._tree.write_in_place(path, content.encode())
-
-    def remove(self, path: str) -> bool:
-        """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
-        return self._tree.remove(path)
-
-    def remove_folder(self, path: str) -> None:
-        """Removes an empty folder. Raises HostFileMissing, HostFileError."""
-        self._tree.remove_folder(path)
-
     @contextlib.contextmanager
     def exclusive(self, path: str, *, wait_seconds: float = 30.0) -> Iterator[None]:
         """Holds a lock file (flock) while the block runs, so that two agents never change one node at the same time.
@@ -181,12 +150,11 @@ class Host:
         The kernel lets go of it when the process ends, however it ends. Raises HostError when another holds it for
         longer than wait_seconds; HostFileError when the file cannot be made.
         """
-        fd = self._tree.open_lock(path)
-        try:
+        with open(self.open_lock(path), "rb") as lock:
             deadline = time.monotonic() + wait_seconds
             while True:
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
                     if time.monotonic() >= deadline:
@@ -195,53 +163,29 @@ class Host:
                         ) from error
                     time.sleep(0.05)
             yield
-        finally:
-            os.close(fd)
 
     def is_locked(self, path: str) -> bool:
         """Whether another process holds a lock (fcntl, whole file or part) on a regular file; takes none itself.
 
         Raises HostFileMissing, HostFileError.
         """
-        fd = self._tree.open_regular(path)
-        try:
+        with self.regular("read the locks of", path) as fd:
             # l_type, l_whence, l_start, l_len, l_pid of struct flock: https://man7.org/linux/man-pages/man2/F_OFD_GETLK.2const.html
             found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-            (kind,) = struct.unpack_from("h", found)
-            return bool(kind != fcntl.F_UNLCK)
-        except OSError as error:
-            raise HostFileError.of("read the locks of", path, error) from error
-        finally:
-            os.close(fd)
+        (kind,) = struct.unpack_from("h", found)
+        return bool(kind != fcntl.F_UNLCK)
 
     def real_path(self, path: str) -> str:
         """The node's path as this process can open it. For arguments of commands only; reading goes through read_*."""
         return path if self.root == "/" else posixpath.join(self.root, path.lstrip("/"))
 
-    def locate(self, path: str) -> str:
-        """The path as this process can watch it, symlinks resolved inside the root. The nearest parent that is there
-        stands in for a missing folder, so that its arrival is seen. Raises HostFileError."""
-        missing: list[str] = []
-        while True:
-            try:
-                return posixpath.join(self._tree.locate(path), *reversed(missing))
-            except HostFileMissing:
-                path, name = posixpath.split(path.rstrip("/"))
-                missing.append(name)
-
     # -- commands --------------------------------------------------------------------------------------------------
 
     def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_seconds: float,
-        input_bytes: bytes | None = None,
-        limit_bytes: int = _OUTPUT_LIMIT_BYTES,
-        environment: Mapping[str, str] | None = None,
-        how: HostExec | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Completed:
+        self, argv: Sequence[str], *, timeout_seconds: float, input_bytes: bytes | None = None,
+        limit_bytes: int = _OUTPUT_LIMIT_BYTES, environment: Mapping[str, str] | None = None,
+        how: HostExec | None = None, cancelled: Callable[[], bool] | None = None,
+    ) -> Completed:  # fmt: skip
         """Runs a command on the node and waits for it.
 
         how: overrides the host's way, for tools that come with the agent's image rather than with the node. cancelled:
@@ -249,14 +193,9 @@ class Host:
         cancelled; exit codes are the caller's to judge (`Completed.check`).
         """
         return run_command(
-            argv,
-            how=how or self.how,
-            timeout_seconds=timeout_seconds,
-            input_bytes=input_bytes,
-            limit_bytes=limit_bytes,
-            environment=environment or {},
-            cancelled=cancelled,
-        )
+            argv, how=how or self.how, timeout_seconds=timeout_seconds, input_bytes=input_bytes,
+            limit_bytes=limit_bytes, environment=environment or {}, cancelled=cancelled,
+        )  # fmt: skip
 
     def find_tool(self, name: str, *, how: HostExec | None = None) -> str | None:
         """The absolute path of a program where `run` would look for it, None when it is not there."""
@@ -274,13 +213,11 @@ class Host:
 
     def boot_id(self) -> str:
         """The kernel's boot id (a UUID), another one after each boot. Raises HostFileError."""
-        try:
-            text = self.read_text(_BOOT_ID) if self.procfs != "/proc" else Tree("/").read_bytes(_BOOT_ID, 64).decode()
-        except UnicodeDecodeError as error:
-            raise HostFileError("read", _BOOT_ID, "not text") from error
-        if not _UUID.fullmatch(text.strip()):
-            raise HostFileError("read", _BOOT_ID, f"not a boot id: {text.strip()[:64]!r}")
-        return text.strip()
+        tree: Tree = self if self.procfs != "/proc" else Tree("/")
+        text = tree.read_bytes(_BOOT_ID, limit_bytes=4096).decode(errors="replace").strip()
+        if not _UUID.fullmatch(text):
+            raise HostFileError("read", _BOOT_ID, f"not a boot id: {text[:64]!r}")
+        return text
 
     def kernel_release(self) -> str:
         """The running kernel's release, e.g. `6.1.0-18-amd64`."""
@@ -324,10 +261,16 @@ class Host:
 
         Raises HostError.
         """
+        if not self.has_processes:
+            return ()
         try:
-            return processes.listening(self.procfs, port) if self.has_processes else ()
-        except OSError as error:
-            raise HostFileError.of("read", "/proc/1/net/tcp", error) from error
+            with ProcessEntry(self.procfs, 1) as init:
+                found = [address for _, (address, number) in init.sockets(uid="0") if number == port]
+        except (OSError, ValueError) as error:
+            raise HostFileError(
+                "read", "/proc/1/net/tcp", error if isinstance(error, OSError) else str(error)
+            ) from error
+        return tuple(dict.fromkeys(found))
 
     def addresses(self) -> frozenset[str]:
         """The IP addresses of this machine's interfaces, loopback's among them; no zone in those of IPv6."""
@@ -339,5 +282,5 @@ class Host:
 
     def view_of(self, process: Process) -> Host:
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
-        view = Host(f"{self.procfs}/{process.pid}/root", how=self.how, owner=self._tree.owner)
+        view = Host(f"{self.procfs}/{process.pid}/root", how=self.how, owner=self.owner)
         return view if self._budget is None else view.within(self._budget)

@@ -47,12 +47,9 @@ class Budget:
     """The budget of one pass, used by one thread. limits: per resource. seconds: from now on, by a monotonic clock."""
 
     def __init__(
-        self,
-        limits: Mapping[Resource, int] = LIMITS,
-        *,
-        seconds: float = PASS_SECONDS,
+        self, limits: Mapping[Resource, int] = LIMITS, *, seconds: float = PASS_SECONDS,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._left = dict(limits)
         self._limits = limits
         self._seconds, self._clock = seconds, clock

@@ -17,11 +17,13 @@ from enum import StrEnum
 from typing import IO
 
 from agent.errors import CommandError, CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.text import last_line
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LANG": "C"}
 _NSENTER = ("/usr/bin/nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--")
 _KILL_GRACE_SECONDS = 2.0
 _CANCEL_POLL_SECONDS = 0.2
+_REASON_CHARACTERS = 500
 
 
 class HostExec(StrEnum):
@@ -45,19 +47,13 @@ class Completed:
         """Itself when the exit code is one of `good` (0 when none is given); else raises CommandFailed."""
         if self.code in (good or (0,)):
             return self
-        raise CommandFailed(self.argv, self.code, _last_words(self.stderr or self.stdout))
+        raise CommandFailed(self.argv, self.code, last_line(self.stderr or self.stdout, _REASON_CHARACTERS))
 
 
 def run(
-    argv: Sequence[str],
-    *,
-    how: HostExec,
-    timeout_seconds: float,
-    input_bytes: bytes | None,
-    limit_bytes: int,
-    environment: Mapping[str, str],
-    cancelled: Callable[[], bool] | None = None,
-) -> Completed:
+    argv: Sequence[str], *, how: HostExec, timeout_seconds: float, input_bytes: bytes | None, limit_bytes: int,
+    environment: Mapping[str, str], cancelled: Callable[[], bool] | None = None,
+) -> Completed:  # fmt: skip
     """Runs argv and waits for it. Raises CommandMissing, CommandTimeout, and CommandError where nsenter failed.
 
     The exit code is the caller's to judge.
@@ -102,18 +98,16 @@ def run(
 def _check_entered(done: Completed) -> None:
     """nsenter's own failures share exit codes with the command: 1 would read as an answer of the sentinel's."""
     if done.code in (1, 126, 127) and done.stderr.startswith("nsenter: "):
+        reason = last_line(done.stderr, _REASON_CHARACTERS)
         if done.code == 127:
-            raise CommandMissing(done.argv, f"{done.argv[0]} is not there: {_last_words(done.stderr)}")
-        raise CommandError(done.argv, f"not run on the node: {_last_words(done.stderr)}")
+            raise CommandMissing(done.argv, f"{done.argv[0]} is not there: {reason}")
+        raise CommandError(done.argv, f"not run on the node: {reason}")
 
 
 def _pump(
-    child: subprocess.Popen[bytes],
-    input_bytes: bytes,
-    deadline: float,
-    limit: int,
+    child: subprocess.Popen[bytes], input_bytes: bytes, deadline: float, limit: int,
     cancelled: Callable[[], bool] | None,
-) -> tuple[bytes, bytes, bool]:
+) -> tuple[bytes, bytes, bool]:  # fmt: skip
     """Feeds and drains the child until it has closed its output and ended.
 
     Raises TimeoutError at the deadline, InterruptedError when it is cancelled.
@@ -204,9 +198,3 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _signal(child: subprocess.Popen[bytes], sign: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, sign)
-
-
-def _last_words(text: str) -> str:
-    """The last line that is not empty: that is where Unix tools put the reason."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else ""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import itertools
 import os
+import posixpath
 import re
 import secrets
 import stat
@@ -21,8 +22,11 @@ from pathlib import PurePosixPath
 
 from agent.errors import HostFileError, HostFileMissing, PathEscapesRoot
 
+READ_LIMIT_BYTES = 8 << 20
+NAMES_LIMIT = 8192
 _MAX_SYMLINKS = 40  # the kernel's own limit, MAXSYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _TEMPORARY_PREFIX = ".node-hardening-"
 
 
@@ -33,7 +37,6 @@ class FileStat:
     mode: int
     uid: int
     gid: int
-    size: int
     mtime_ns: int
     inode: int
     kind: str
@@ -70,101 +73,103 @@ class Tree:
         self.root = root
         self.owner = owner
 
-    def read_bytes(self, path: str, limit_bytes: int) -> bytes:
-        """The file's content. Raises HostFileError past `limit_bytes`, for folders, devices and FIFOs alike."""
-        with self._reading("read", path) as (parent, name):
+    def read_bytes(self, path: str, *, limit_bytes: int = READ_LIMIT_BYTES, follow_last: bool = True) -> bytes:
+        """A regular file's content. Raises HostFileMissing, HostFileError (also past the limit), PathEscapesRoot.
+
+        follow_last: False for a symlink at the path's end to be no file either.
+        """
+        with self._parent("read", path, follow_last=follow_last) as (parent, name):
             return read_regular(name, path, limit_bytes, parent=parent, flags=os.O_NOFOLLOW)
 
     def stat(self, path: str) -> FileStat:
-        """What the path leads to, symlinks followed inside the root."""
-        with self._reading("stat", path) as (parent, name):
+        """What the path leads to, symlinks followed inside the root. Raises HostFileMissing, HostFileError."""
+        with self._parent("stat", path) as (parent, name):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
         kind = next((word for test, word in kinds if test(found.st_mode)), "other")
         return FileStat(
-            stat.S_IMODE(found.st_mode),
-            0 if found.st_uid == self.owner.uid else found.st_uid,
-            0 if found.st_gid == self.owner.gid else found.st_gid,
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ino,
-            kind,
-        )
+            stat.S_IMODE(found.st_mode), 0 if found.st_uid == self.owner.uid else found.st_uid,
+            0 if found.st_gid == self.owner.gid else found.st_gid, found.st_mtime_ns, found.st_ino, kind,
+        )  # fmt: skip
 
-    def names(self, path: str, limit: int) -> tuple[str, ...]:
-        """Names in a directory, sorted; the agent's own unfinished temporary files left out.
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Sorted names in a directory; the agent's own unfinished temporary files left out.
 
-        Raises HostFileError past `limit` names, without having read the rest.
+        Raises HostFileMissing, HostFileError (also past the limit, without having read the rest).
         """
-        with self._reading("list", path) as (parent, name):
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            try:
-                with os.scandir(fd) as entries:
-                    found = [entry.name for entry in itertools.islice(entries, limit + 1)]
-            finally:
-                os.close(fd)
-        if len(found) > limit:
-            raise HostFileError("list", path, f"more than {limit} names in it")
+        with (
+            self._parent("list", folder) as (parent, name),
+            opened(name, _READ_FOLDER | os.O_NOFOLLOW, parent=parent) as fd,
+            os.scandir(fd) as entries,
+        ):
+            found = [entry.name for entry in itertools.islice(entries, NAMES_LIMIT + 1)]
+        if len(found) > NAMES_LIMIT:
+            raise HostFileError("list", folder, f"more than {NAMES_LIMIT} names in it")
         return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
 
     def read_link(self, path: str) -> str:
-        """Where a symlink points, as it stands in the symlink."""
+        """A symlink's target as written. Raises HostFileMissing, HostFileError (not a symlink)."""
         with self._parent("read link", path, follow_last=False) as (parent, name):
             return os.readlink(name, dir_fd=parent)
 
-    def write(self, path: str, content: bytes, mode: int | None) -> None:
-        """Replaces the file in one step: a reader, or a crash at any moment, sees the old content or the new.
+    def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> bool:
+        """Replaces a file in one step: a reader, or a crash at any moment, sees the old content or the new.
 
-        mode: permission bits; None keeps those of the file that is replaced (0o644 for a new one). The owner is kept.
-        Missing parent folders are made, root-owned and 0o755. A symlink at `path` is replaced, never written through.
+        True when something changed, False when it was so already. mode: permission bits; None keeps those of the file
+        that is replaced (0o644 for a new one). The owner is kept. Missing parent folders are made, root-owned and
+        0o755. A symlink at `path` is replaced, never written through. Raises HostFileError.
         """
+        new = content.encode() if isinstance(content, str) else content
+        try:
+            old = self.read_bytes(path, limit_bytes=len(new), follow_last=False)
+            if old == new and mode in (None, self.stat(path).mode):
+                return False
+        except HostFileError:
+            pass  # missing, larger, a symlink or unreadable: written again below, which reports what is wrong
+        self._replace(path, new, mode)
+        return True
+
+    def _replace(self, path: str, content: bytes, mode: int | None) -> None:
         self._make_folders(path)
-        with self._writing("write", path) as (parent, name):
-            self._sweep(parent, name)
+        with (
+            self._writing("write", path) as (parent, name),
+            opened(".", _READ_FOLDER, parent=parent) as folder,  # O_PATH would not fsync
+        ):
+            self._sweep(folder, name)
             temporary = f"{_TEMPORARY_PREFIX}{name}.{secrets.token_hex(4)}"
             try:
-                old = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                old = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISDIR(old.st_mode):
                     raise HostFileError("write", path, "a folder is in its place")
             except FileNotFoundError:
                 old = None
             regular = old is not None and stat.S_ISREG(old.st_mode)
             bits = mode if mode is not None else stat.S_IMODE(old.st_mode) if old is not None and regular else 0o644
-            # O_RDWR|O_PATH would not fsync; a plain read-only descriptor of the folder does.
-            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
             try:
-                fd = os.open(
-                    temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-                )
-                try:
+                with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, parent=folder) as fd:
                     _write_all(fd, content)
                     if old is not None and regular and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                         os.fchown(fd, old.st_uid, old.st_gid)
                     os.fchmod(fd, bits)  # after chown, which clears setuid and setgid
                     os.fsync(fd)
-                finally:
-                    os.close(fd)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-            finally:
-                os.close(folder)
 
-    def write_in_place(self, path: str, content: bytes) -> None:
-        """One write into a regular file that is there: one of sysfs can be neither replaced nor written in parts."""
-        with self._writing("write", path) as (parent, name):
-            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=parent)
-            try:
-                os.write(fd, content)
-            finally:
-                os.close(fd)
+    def write_in_place(self, path: str, content: str) -> None:
+        """One write into a file that is there: one of sysfs can be neither replaced nor written in parts.
+
+        Raises HostFileError.
+        """
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with self._writing("write", path) as (parent, name), opened(name, flags, parent=parent) as fd:
+            os.write(fd, content.encode())
 
     def remove(self, path: str) -> bool:
-        """Removes a file or symlink (never a folder); False when it was not there."""
+        """Removes a file or symlink, never a folder; False when it was not there. Raises HostFileError."""
         try:
             with self._writing("remove", path) as (parent, name):
                 os.unlink(name, dir_fd=parent)
@@ -174,26 +179,31 @@ class Tree:
         return True
 
     def remove_folder(self, path: str) -> None:
-        """Removes an empty folder, never what a symlink leads to."""
+        """Removes an empty folder, never what a symlink leads to. Raises HostFileMissing, HostFileError."""
         with self._writing("remove", path) as (parent, name):
             os.rmdir(name, dir_fd=parent)
 
     def locate(self, path: str) -> str:
-        """Where the node's path really is on this machine; symlinks stay inside the root, the last part may miss."""
-        with self._parent("find", path, follow_last=True) as (parent, name):
-            folder = os.readlink(f"/proc/self/fd/{parent}")
-        return folder if name == "." else f"{folder.rstrip('/')}/{name}"
-
-    def open_regular(self, path: str) -> int:
-        """A descriptor of a regular file, to ask the kernel about it; the caller closes it."""
-        with self._parent("open", path, follow_last=True) as (parent, name):
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        """The path as this process can watch it, symlinks resolved inside the root. The nearest parent that is there
+        stands in for a missing folder, so that its arrival is seen. Raises HostFileError."""
+        missing: list[str] = []
+        while True:
             try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise HostFileError("open", path, "not a regular file")
-                return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            finally:
-                os.close(fd)
+                with self._parent("find", path) as (parent, name):
+                    folder = os.readlink(f"/proc/self/fd/{parent}")
+                return posixpath.join(folder, *(() if name == "." else (name,)), *reversed(missing))
+            except HostFileMissing:
+                path, name = posixpath.split(path.rstrip("/"))
+                missing.append(name)
+
+    @contextlib.contextmanager
+    def regular(self, action: str, path: str) -> Iterator[int]:
+        """A regular file's descriptor, to ask the kernel about it. OSErrors of the block become HostFileErrors."""
+        with (
+            self._parent(action, path) as (parent, name),
+            opened_regular(action, name, path, parent=parent, flags=os.O_NOFOLLOW) as fd,
+        ):
+            yield fd
 
     def open_lock(self, path: str) -> int:
         """A descriptor of a lock file, made when it is missing; the caller closes it."""
@@ -202,11 +212,6 @@ class Tree:
             return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
 
     # -- walking ---------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _reading(self, action: str, path: str) -> Iterator[tuple[int, str]]:
-        with self._parent(action, path, follow_last=True) as found:
-            yield found
 
     @contextlib.contextmanager
     def _writing(self, action: str, path: str, *, follow_last: bool = False) -> Iterator[tuple[int, str]]:
@@ -227,7 +232,7 @@ class Tree:
                     os.close(writable)
 
     @contextlib.contextmanager
-    def _parent(self, action: str, path: str, *, follow_last: bool) -> Iterator[tuple[int, str]]:
+    def _parent(self, action: str, path: str, *, follow_last: bool = True) -> Iterator[tuple[int, str]]:
         """The folder that holds the path's last component, as a descriptor, and that component's name.
 
         With follow_last, symlinks at the end are followed first. OSErrors inside become HostFileErrors.
@@ -286,40 +291,47 @@ class Tree:
                     _sync_folder(parent)
 
     @staticmethod
-    def _sweep(parent: int, name: str) -> None:
+    def _sweep(folder: int, name: str) -> None:
         """Removes what a killed write of the same file left behind."""
         left_behind = re.compile(re.escape(f"{_TEMPORARY_PREFIX}{name}.") + "[0-9a-f]{8}")
-        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            for entry in os.listdir(folder):
-                if left_behind.fullmatch(entry):  # whole names: `a` must not sweep what is written to `a.conf`
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry, dir_fd=folder)
-        finally:
-            os.close(folder)
+        for entry in os.listdir(folder):
+            if left_behind.fullmatch(entry):  # whole names: `a` must not sweep what is written to `a.conf`
+                with contextlib.suppress(OSError):
+                    os.unlink(entry, dir_fd=folder)
 
 
-def read_regular(name: str, path: str, limit_bytes: int, *, parent: int | None = None, flags: int = 0) -> bytes:
-    """The content of a regular file. path: how a message names it. Raises OSError, HostFileError.
+@contextlib.contextmanager
+def opened(name: str, flags: int, *, parent: int | None = None) -> Iterator[int]:
+    """A descriptor while the block runs; a file that is made is for its owner alone. Raises OSError."""
+    fd = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def opened_regular(action: str, name: str, path: str, *, parent: int | None, flags: int) -> Iterator[int]:
+    """A regular file, for reading. action, path: how a message names it. Raises OSError, HostFileError.
 
     The file is found with O_PATH, which opens no driver, and only what is regular is then opened, through the same
     descriptor: opening a device or a FIFO has effects already. O_NONBLOCK is for files of procfs that wait for content.
     """
-    handle = os.open(name, os.O_PATH | os.O_CLOEXEC | flags, dir_fd=parent)
-    try:
+    with opened(name, os.O_PATH | flags, parent=parent) as handle:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise HostFileError("read", path, "not a regular file")
-        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    finally:
-        os.close(handle)
-    try:
+            raise HostFileError(action, path, "not a regular file")
+        with opened(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK) as fd:
+            yield fd
+
+
+def read_regular(name: str, path: str, limit_bytes: int, *, parent: int | None = None, flags: int = 0) -> bytes:
+    """The content of a regular file; see opened_regular. Raises OSError, HostFileError (also past the limit)."""
+    with opened_regular("read", name, path, parent=parent, flags=flags) as fd:
         chunks: list[bytes] = []
         left = limit_bytes + 1
         while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
             chunks.append(chunk)
             left -= len(chunk)
-    finally:
-        os.close(fd)
     if left <= 0:
         raise HostFileError("read", path, f"larger than {limit_bytes} bytes")
     return b"".join(chunks)
@@ -368,11 +380,8 @@ def _link(folder: int, name: str) -> str | None:
 
 def _sync_folder(folder: int) -> None:
     """Makes what was added to or taken from a folder survive a power cut; `folder` may be an O_PATH descriptor."""
-    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
+    with opened(".", _READ_FOLDER, parent=folder) as readable:
         os.fsync(readable)
-    finally:
-        os.close(readable)
 
 
 def _write_all(fd: int, content: bytes) -> None:

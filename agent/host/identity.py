@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from agent.errors import HostError
 from agent.host import systemd
 from agent.host.budget import Budget, Resource
+from agent.host.filesystem import opened
 from agent.host.processes import ProcessEntry, boot_time, pids
 
 if TYPE_CHECKING:
@@ -207,11 +208,8 @@ def _named_by(executable: str) -> Program | None:
 def _is_candidate(procfs: str, pid: int, programs: frozenset[Program]) -> bool:
     """By its names alone, and cheaply: every process of the node is considered in every pass."""
     try:
-        fd = os.open(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
+        with opened(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK) as fd:
             name = os.read(fd, 4 * _NAME_BYTES).decode(errors="replace").removesuffix("\n")
-        finally:
-            os.close(fd)
         if known := program_named(name):
             return known in programs or name == "hyperkube"
         return _named_by(os.readlink(f"{procfs}/{pid}/exe")) in programs
@@ -231,7 +229,8 @@ def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
         return False
     if not _is_file_of_node(host, entry.executable()):
         return False
-    return entry.mount_namespace() == init.mount_namespace or _is_named_by_systemd(host, cgroups, init.cgroups)
+    # A unit may have a mount namespace of its own (PrivateTmp=, ProtectSystem=): systemd has to know it.
+    return entry.mount_namespace() == init.mount_namespace or bool(_unit(host, cgroups, init.cgroups))
 
 
 def in_container(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
@@ -277,9 +276,7 @@ def _is_static_pod(cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     return found == {True}
 
 
-def _is_service(
-    host: Host, entry: ProcessEntry, cgroups: Mapping[str, str], init: Mapping[str, str]
-) -> bool:  # fmt: skip
+def _is_service(host: Host, entry: ProcessEntry, cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
     """Whether systemd started it as its unit's main process, or k0s did, as another user than root."""
     parent = entry.parent_and_start()[0]
     shown = _unit(host, cgroups, init)
@@ -312,11 +309,6 @@ def _is_file_of_node(host: Host, executable: str) -> bool:
     inside = executable.startswith(f"{host.root}/")  # a tree whose processes run outside of it
     path = executable.removeprefix(host.root) if inside else executable
     return path.endswith(_DELETED) or host.is_file(path)
-
-
-def _is_named_by_systemd(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> bool:
-    """A unit may have a mount namespace of its own (PrivateTmp=, ProtectSystem=): systemd has to know it."""
-    return bool(_unit(host, cgroups, init))
 
 
 def _unit(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> Mapping[str, str]:

@@ -17,7 +17,6 @@ import select
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
@@ -35,11 +34,8 @@ _MAX_CHUNKS = 32
 _UNWATCHED_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class _Folder:
-    """One watched directory: for which of the caller's names, and which entries of it matter (None: any)."""
-
-    entries: dict[str, set[str] | None] = field(default_factory=dict)
+# Of one watched directory: for which of the caller's names, and which entries of it matter (None: any).
+_Entries = dict[str, set[str] | None]
 
 
 class FolderWatch:
@@ -54,7 +50,7 @@ class FolderWatch:
         self._fd = -1
         self.problem = ""
         self._waker_read, self._waker_write = os.pipe2(_CLOEXEC_NONBLOCK)
-        self._folders: dict[int, _Folder] = {}
+        self._folders: dict[int, _Entries] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._revisions: dict[int, str] = {}  # names by descriptor of a polled file
         self.watch(paths)
@@ -102,7 +98,7 @@ class FolderWatch:
 
     def wake(self) -> None:
         """Ends a `wait` that is under way, or the next one."""
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nothing waits any more
             os.write(self._waker_write, b"x")
 
     def wait(self, timeout_seconds: float) -> frozenset[str]:
@@ -126,13 +122,16 @@ class FolderWatch:
 
     def close(self) -> None:
         """Closes the descriptors."""
-        for fd in (self._fd, self._waker_read, self._waker_write, *self._revisions):
+        open_ones = (self._fd, self._waker_read, self._waker_write, *self._revisions)
+        self._fd = self._waker_read = self._waker_write = -1  # another file may get these numbers
+        self._revisions = {}
+        for fd in open_ones:
             if fd >= 0:
                 os.close(fd)
 
     def _arm(self) -> None:
         """Watches what is there now. Adding a watch that stands already only renews it."""
-        folders: dict[int, _Folder] = {}
+        folders: dict[int, _Entries] = {}
         for name, paths in self._paths.items():
             for path in paths:
                 for folder, entries in _targets(path):
@@ -141,7 +140,7 @@ class FolderWatch:
                         if ctypes.get_errno() == errno.ENOSPC:
                             self._fail("inotify_add_watch", "max_user_watches")
                         continue  # else it is gone since it was found: its parent's event arms it again
-                    known = folders.setdefault(number, _Folder()).entries
+                    known = folders.setdefault(number, {})
                     before = known.get(name, set())
                     known[name] = None if before is None or entries is None else before | entries
         for number in self._folders.keys() - folders.keys():
@@ -155,11 +154,8 @@ class FolderWatch:
                 changed |= self._paths.keys()
             if mask & _IGNORED or entry.startswith(_OWN_TEMPORARY):
                 continue
-            folder = self._folders.get(number)
-            if folder is not None:
-                changed |= {
-                    name for name, entries in folder.entries.items() if not entries or not entry or entry in entries
-                }
+            watched = self._folders.get(number, {}).items()
+            changed |= {name for name, entries in watched if not entries or not entry or entry in entries}
         if changed:
             self._arm()
         return frozenset(changed)

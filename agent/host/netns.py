@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.host.filesystem import opened
+
 _CLONE_NEWNET = 0x40000000
 _REPLY_BYTES = 2048
 _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EACCES, errno.EPERM)
@@ -71,13 +73,7 @@ def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket]
     libc = ctypes.CDLL(None, use_errno=True)
     for path in namespaces:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if libc.setns(fd, _CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
-            finally:
-                os.close(fd)
+            _enter(libc, path)
             made[path] = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError):
             continue  # the pod has ended
@@ -88,13 +84,17 @@ def _make(namespaces: Sequence[str], family: int, made: dict[str, socket.socket]
             found[path] = Connection(result, error=os.strerror(error.errno or 0))
 
 
+def _enter(libc: ctypes.CDLL, path: str) -> None:
+    with opened(path, os.O_RDONLY) as fd:
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
 def _run(
-    made: Mapping[str, socket.socket],
-    found: dict[str, Connection],
-    target: tuple[str, int],
-    request: bytes,
+    made: Mapping[str, socket.socket], found: dict[str, Connection], target: tuple[str, int], request: bytes,
     deadline: float,
-) -> None:
+) -> None:  # fmt: skip
     """Connects, sends, and reads until the header's end; what is still under way at the deadline had no answer."""
     got: dict[str, bytearray] = {}
     with selectors.DefaultSelector() as selector:

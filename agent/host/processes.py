@@ -14,16 +14,14 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Self
 
 from agent.errors import HostFileError
 from agent.host.budget import ARGUMENTS_BYTES
-from agent.host.filesystem import read_regular
+from agent.host.filesystem import opened, read_regular
 
 _SMALL_BYTES = 16 << 10
 _MAPPINGS_BYTES = 1 << 20
-_INIT = 1
 _LISTEN = "0A"
 _MAX_SOCKETS = 4096
 _MAX_DESCRIPTORS = 16_384
@@ -48,9 +46,7 @@ class ProcessEntry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         os.close(self._fd)
 
     def name(self) -> str:
@@ -125,24 +121,26 @@ class ProcessEntry:
     def listeners(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports on which this very process accepts TCP connections, whatever namespace it is in."""
         own = self._socket_inodes()
-        found = []
+        return tuple(dict.fromkeys(place for inode, place in self.sockets() if inode in own))
+
+    def sockets(self, uid: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
+        """Inode, address and port of what accepts TCP connections in its network namespace. uid: of that user's alone.
+
+        Listening sockets come first in /proc/net/tcp, so that the connections of a busy node are not read. More than
+        can be read raise ValueError. https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html
+        """
         for name in ("tcp", "tcp6"):
             with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
                 fd = os.open(f"net/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
                 with open(fd, encoding="ascii", errors="replace") as lines:
-                    found += [place for inode, place in _listening(lines) if inode in own]
-        return tuple(dict.fromkeys(found))
+                    yield from _listening(lines, uid)
 
     def _socket_inodes(self) -> frozenset[str]:
-        fd = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
         found = set()
-        try:
-            with os.scandir(fd) as entries:
-                for entry in itertools.islice(entries, _MAX_DESCRIPTORS):
-                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                        found.add(os.readlink(entry.name, dir_fd=fd))
-        finally:
-            os.close(fd)
+        with opened("fd", os.O_RDONLY | os.O_DIRECTORY, parent=self._fd) as fd, os.scandir(fd) as entries:
+            for entry in itertools.islice(entries, _MAX_DESCRIPTORS):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    found.add(os.readlink(entry.name, dir_fd=fd))
         return frozenset(one[8:-1] for one in found if one.startswith("socket:["))
 
     def _read(self, name: str, limit_bytes: int = _SMALL_BYTES) -> bytes:
@@ -158,28 +156,13 @@ def boot_time(procfs: str) -> float:
     raise ValueError("/proc/stat has no btime line")
 
 
-def listening(procfs: str, port: int) -> tuple[str, ...]:
-    """Addresses with a listening TCP socket of root's on the port, as PID 1's network namespace has them.
-
-    Listening sockets come first in /proc/net/tcp, so that the connections of a busy node are not read. Raises OSError.
-    https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html
-    """
-    found = []
-    for name in ("tcp", "tcp6"):
-        try:
-            with open(f"{procfs}/{_INIT}/net/{name}", encoding="ascii", errors="replace") as lines:
-                found += [address for _, (address, number) in _listening(lines, uid="0") if number == port]
-        except (FileNotFoundError, ValueError):  # a kernel without IPv6
-            continue
-    return tuple(dict.fromkeys(found))
-
-
-def _listening(lines: Iterable[str], uid: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
-    """Inode, address and port of each listening socket, of one user's where it is named. Raises ValueError."""
-    for line in itertools.islice(lines, 1, _MAX_SOCKETS):
+def _listening(lines: Iterable[str], uid: str) -> Iterator[tuple[str, tuple[str, int]]]:
+    for count, line in enumerate(itertools.islice(lines, 1, None)):
         fields = line.split()
         if len(fields) < 10 or fields[3] != _LISTEN:
             break
+        if count == _MAX_SOCKETS:
+            raise ValueError(f"more than {_MAX_SOCKETS} listening sockets")
         address, _, number = fields[1].partition(":")
         if uid in ("", fields[7]):
             yield fields[9], (_ip(address), int(number, 16))

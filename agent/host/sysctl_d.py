@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.errors import HostFileMissing
 from agent.host.budget import Resource
 
 if TYPE_CHECKING:
@@ -61,7 +60,9 @@ def read(host: Host) -> BootSettings:
     paths = host.overlaid(FOLDERS, ".conf")
     if not any(map(host.is_file, _SYSTEMD)) and host.exists(_CONF):
         paths.append(_CONF)
-    return BootSettings(_counted(host, (line for path in paths for line in parse(_text(host, path), path))))
+    # A symlink that leads nowhere is skipped.
+    texts = ((host.read_text(path, limit_bytes=_FILE_BYTES, missing=""), path) for path in paths)
+    return BootSettings(_counted(host, (line for text, path in texts for line in parse(text, path))))
 
 
 def _counted(host: Host, lines: Iterator[Assignment]) -> Iterator[Assignment]:
@@ -83,14 +84,6 @@ def parse(text: str, path: str) -> Iterator[Assignment]:
             yield Assignment(_dotted(name.removeprefix("-")), " ".join(value.split()), f"{path}:{number}")
         elif name.startswith("-"):
             yield Assignment(_dotted(name[1:]), "", f"{path}:{number}", excluded=True)
-
-
-def _text(host: Host, path: str) -> str:
-    """A symlink that leads nowhere is skipped."""
-    try:
-        return host.read_text(path, limit_bytes=_FILE_BYTES)
-    except HostFileMissing:
-        return ""
 
 
 def _dotted(name: str) -> str:

@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader  # costs what it imports itself
 
 # Modules that are imported and never used in `run`; beside each its importer. With names: what others import from it
 # (`from … import`) and do not use; each is a placeholder that loads the module when it is called.
@@ -57,16 +60,6 @@ def defer(names: Mapping[str, Sequence[str]] = DEFERRED) -> None:
     sys.meta_path.insert(0, Finder(names))
 
 
-def waiting() -> list[str]:
-    """The modules that were imported and have not loaded yet."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        state = getattr(getattr(module, "__spec__", None), "loader_state", None)
-        if isinstance(state, _State) and state.waits:
-            found.append(name)
-    return sorted(found)
-
-
 def unload(*names: str) -> None:
     """Removes modules from memory; the next import loads them again."""
     for name in names:
@@ -75,16 +68,6 @@ def unload(*names: str) -> None:
         if package in sys.modules:
             vars(sys.modules[package]).pop(child, None)
     gc.collect()
-
-
-class _Loader(Protocol):
-    """importlib.abc.Loader, which costs what it imports itself."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """The empty module, or None for an ordinary one."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Fills it."""
 
 
 class Finder:
@@ -101,12 +84,12 @@ class Finder:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _LazyLoader(spec.loader, self._names[name], self._lock)  # type: ignore[assignment] # see _Loader
+            spec.loader = _LazyLoader(spec.loader, self._names[name], self._lock)  # type: ignore[assignment]
         return spec
 
 
 class _LazyLoader:
-    def __init__(self, loader: _Loader, placeholders: Sequence[str], lock: AbstractContextManager[bool]) -> None:
+    def __init__(self, loader: Loader, placeholders: Sequence[str], lock: AbstractContextManager[bool]) -> None:
         self._loader, self._placeholders, self._lock = loader, placeholders, lock
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -114,15 +97,16 @@ class _LazyLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Leaves the module empty except for what loads it: https://peps.python.org/pep-0562/."""
-        inside, state = vars(module), _State(module)
+        inside, waits = vars(module), True
 
         def load(attribute: str) -> Any:
+            nonlocal waits
             # `from … import` reads __path__, and a package has one from the beginning.
             if attribute == "__path__":
                 raise AttributeError(attribute)
             with self._lock:
-                if state.waits:
-                    state.waits = False
+                if waits:
+                    waits = False
                     for name in self._placeholders:
                         inside.pop(name, None)
                     self._loader.exec_module(module)
@@ -136,15 +120,6 @@ class _LazyLoader:
         inside.update({name: _placeholder(load, name) for name in self._placeholders})
         if module.__name__ == "inspect":
             inside["signature"] = _signature(load)
-
-
-class _State:
-    """Whether a module waits; on its specification, where `waiting` finds it."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.waits = True
-        if module.__spec__ is not None:
-            module.__spec__.loader_state = self
 
 
 def _placeholder(load: Callable[[str], Any], name: str) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -19,6 +19,7 @@ from agent.config.node_sections import Denials
 from agent.denials.netlink import AuditSocket, AuditUnavailable
 from agent.denials.observer import Observer
 from agent.host import Host
+from agent.report.publisher import NodePublisher
 from tests.support import agents
 from tests.support.agents import Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
@@ -77,7 +78,7 @@ def observer() -> Iterator[tuple[Observer, Shown]]:
     except AuditUnavailable as error:
         pytest.skip(str(error))
     shown = Shown()
-    made = Observer(Host("/"), Denials(mode=DenialsMode.OBSERVE), shown)
+    made = Observer(Host("/"), Denials(mode=DenialsMode.OBSERVE), cast("NodePublisher", shown), shown.metrics)
     yield made, shown
     made.end()
     made.close()

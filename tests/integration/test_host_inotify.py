@@ -152,3 +152,17 @@ def test_without_an_instance_left_it_reports_that_and_recovers(exhausted: Callab
     (tmp_path / "new").write_text("")
     assert watch.wait(_LONG) == {"node"}
     watch.close()
+
+
+def test_after_close_neither_a_wake_nor_another_close_touches_a_file_that_has_its_numbers(tmp_path: Path) -> None:
+    """Threads end on their own at a stop, and are woken all the same."""
+    watch = FolderWatch({"node": [str(tmp_path)]})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    watch.close()
+    others = [os.open(tmp_path / f"{number}", os.O_RDWR | os.O_CREAT) for number in range(3)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before  # they have the numbers that the watch had
+    watch.wake()
+    watch.close()
+    assert [os.fstat(fd).st_size for fd in others] == [0, 0, 0]
+    for fd in others:
+        os.close(fd)

@@ -33,7 +33,9 @@ from agent.report.metrics import Metrics
 registry.run("node-1", registry.controls_of(Config(), Host(given.host_root)), registry.Act.APPLY)
 exposition.exposition(Metrics().registry)
 gone = ("argparse", "agent.cli.options", "agent.cli.main")
-print(json.dumps([lazy_import.waiting(), [name for name in gone if name in sys.modules]]))
+loads = {name: vars(sys.modules.get(name, sys)).get("__getattr__") for name in lazy_import.DEFERRED}
+waiting = [name for name, load in loads.items() if getattr(load, "__module__", "") == "agent.lean.lazy_import"]
+print(json.dumps([waiting, [name for name in gone if name in sys.modules]]))
 """
 
 

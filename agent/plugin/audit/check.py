@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.config.schema import AuditException
 from agent.controls import exceptions
@@ -94,11 +94,8 @@ class CheckResult:
         }
 
 
-@dataclass(slots=True)
-class _Found:
-    affected: list[Affected] = field(default_factory=list)
-    total: int = 0
-    excepted: list[tuple[Affected, str]] = field(default_factory=list)
+_Sorted = tuple[list[Affected], int, list[tuple[Affected, str]]]
+"""What is affected, how much of it in all, and what an exception covers, with its sentence."""
 
 
 def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
@@ -110,21 +107,21 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
     answer = check.judge(view)
     if isinstance(answer, PlainResult):
         return _answered(check, answer, accepted, day)
-    found = _sorted_out(check, answer, accepted, day)
+    affected, total, excepted = _sorted_out(check, answer, accepted, day)
     count = view.judged(check.needs[0])
-    if found.total:
-        observed = f"{found.total:,} of {count}: {join_limited(map(str, found.affected), _SHOWN, _CHARACTERS)}"
-        if found.total > len(found.affected):
-            observed += f"; {found.total - len(found.affected):,} not listed"
+    if total:
+        observed = f"{total:,} of {count}: {join_limited(map(str, affected), _SHOWN, _CHARACTERS)}"
+        if total > len(affected):
+            observed += f"; {total - len(affected):,} not listed"
         status = check.status
     else:
-        observed, status = f"none of {count}", Status.INFO if found.excepted else Status.PASS
-    if found.excepted:
-        notes = join_limited((note for _, note in found.excepted), _SHOWN, 200)
-        observed += f"; {len(found.excepted):,} {notes}"
-    step = check.remediation if found.total else ""
+        observed, status = f"none of {count}", Status.INFO if excepted else Status.PASS
+    if excepted:
+        notes = join_limited((note for _, note in excepted), _SHOWN, 200)
+        observed += f"; {len(excepted):,} {notes}"
+    step = check.remediation if total else ""
     finding = _finding(check, status, observed, step)
-    return CheckResult(finding, tuple(found.affected), found.total, tuple(found.excepted))
+    return CheckResult(finding, tuple(affected), total, tuple(excepted))
 
 
 def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
@@ -139,21 +136,21 @@ def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditExcepti
     return CheckResult(_finding(check, status, observed, step))
 
 
-def _sorted_out(check: Check, affected: Iterable[Affected], accepted: Sequence[AuditException], day: dt.date) -> _Found:
-    found = _Found()
+def _sorted_out(check: Check, judged: Iterable[Affected], accepted: Sequence[AuditException], day: dt.date) -> _Sorted:
+    affected, total, excepted = list[Affected](), 0, list[tuple[Affected, str]]()
     mine = [one for one in accepted if one.id == check.id]
-    for one in affected:
+    for one in judged:
         facts = {"namespace": one.namespace, "kind": one.kind, "name": one.name, "subject": one.subject}
         active, ended = exceptions.find(mine, check.id, facts, one.labels, day)
         if active is not None:
-            if len(found.excepted) < KEPT:
-                found.excepted.append((one, exceptions.note(active, day)))
+            if len(excepted) < KEPT:
+                excepted.append((one, exceptions.note(active, day)))
             continue
-        found.total += 1
-        if len(found.affected) < KEPT:
+        total += 1
+        if len(affected) < KEPT:
             detail = sanitize(one.detail + (exceptions.ending(ended) if ended else ""), 400)
-            found.affected.append(Affected(one.kind, one.namespace, one.name, detail, one.subject))
-    return found
+            affected.append(replace(one, detail=detail, labels={}))
+    return affected, total, excepted
 
 
 def _finding(check: Check, status: Status, observed: str, step: str) -> Finding:

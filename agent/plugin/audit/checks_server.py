@@ -159,57 +159,36 @@ def _static_users(view: View) -> PlainResult:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check(
-        "certificate-users", "Users do not authenticate with client certificates", Severity.MEDIUM, "K2", ("3.1.1",),
-        ("user",), _certificate_users, "an identity provider (OIDC, a webhook)",
-        "Give users an identity provider: a certificate cannot be revoked, and holds its groups until it expires.",
-    ),
-    Check(
-        "token-users", "Users do not authenticate with service account tokens", Severity.MEDIUM, "K2", ("3.1.2",),
-        ("service account tokens", "pods", "user"), _token_users, "an identity provider, or a token of a pod's own",
-        "Give users an identity provider, and programs outside tokens with an expiry; then delete the Secret.",
-    ),
-    Check(
-        "bootstrap-users", "Users do not authenticate with bootstrap tokens", Severity.MEDIUM, "K2", ("3.1.3",),
-        ("clusterrolebindings", "rolebindings", "clusterroles", "roles", "bootstrap tokens"), _bootstrap_users,
-        "rights to join a node alone", "Delete the binding: whoever has a bootstrap token has its role.",
-    ),
-    Check(
-        "service-account-tokens", "No service account token is a Secret", Severity.HIGH, "K14", (),
-        ("service account tokens",), _legacy_tokens, "tokens with an expiry",
-        "Such a token never expires. Use the TokenRequest API (kubectl create token, projected volumes), then delete "
-        "the Secret.",
-    ),
-    Check(
-        "bootstrap-tokens", "No bootstrap token is older than 24 hours", Severity.MEDIUM, "K14", (),
-        ("bootstrap tokens",), _bootstrap, "none older than 24 hours",
-        "kubeadm token delete ID: whoever has it can join a node. Its expiry is in its data, which is not read.",
-    ),
-    Check(
-        "webhook-failures", "Validating webhooks fail closed", Severity.MEDIUM, "K15", (),
-        ("validating webhooks",), _webhooks, "failurePolicy: Fail",
-        "Set failurePolicy: Fail, with enough replicas and kube-system excluded: else taking it down switches it off.",
-    ),
-    Check(
-        "admission-policies", "Every ValidatingAdmissionPolicy denies", Severity.INFO, "K6", (),
-        ("admission policies", "admission policy bindings"), _admission, "a binding with Deny",
-        "Bind it with validationActions: [Deny], or remove it.", Status.INFO,
-    ),
-    Check(
-        "alpha-features", "No alpha feature or API is on", Severity.LOW, "K13", (), ("metrics", "groups"), _alpha,
-        "none", "Switch off what is not used: alpha features have no security support.",
-    ),
-    Check(
-        "encryption-at-rest", "Secrets are encrypted in etcd", Severity.MEDIUM, "K16", ("1.2.27", "1.2.28"),
-        ("metrics", "version"), _at_rest, "an encrypting provider first",
-        "Set --encryption-provider-config with a KMS, then write every Secret again.",
-    ),
-    Check(
-        "audit-events", "The API server makes audit events", Severity.MEDIUM, "K12", ("3.2.1",), ("metrics",), _audit,
-        "at least one", "Set an audit policy and a log path or webhook: one alone logs nothing.",
-    ),
-    Check(
-        "static-users", "Requests of well-known user names", Severity.INFO, "K2", (), ("metrics",), _static_users,
-        "none", "",
-    ),
+    Check("certificate-users", "Users do not authenticate with client certificates", Severity.MEDIUM, "K2", ("3.1.1",),
+          ("user",), _certificate_users, "an identity provider (OIDC, a webhook)",
+          "Give users an identity provider: a certificate cannot be revoked, and holds its groups until it expires."),
+    Check("token-users", "Users do not authenticate with service account tokens", Severity.MEDIUM, "K2", ("3.1.2",),
+          ("service account tokens", "pods", "user"), _token_users, "an identity provider, or a token of a pod's own",
+          "Give users an identity provider, and programs outside tokens with an expiry; then delete the Secret."),
+    Check("bootstrap-users", "Users do not authenticate with bootstrap tokens", Severity.MEDIUM, "K2", ("3.1.3",),
+          ("clusterrolebindings", "rolebindings", "clusterroles", "roles", "bootstrap tokens"), _bootstrap_users,
+          "rights to join a node alone", "Delete the binding: whoever has a bootstrap token has its role."),
+    Check("service-account-tokens", "No service account token is a Secret", Severity.HIGH, "K14", (),
+          ("service account tokens",), _legacy_tokens, "tokens with an expiry",
+          "Such a token never expires. Use the TokenRequest API (kubectl create token, projected volumes), then "
+          "delete " "the Secret."),
+    Check("bootstrap-tokens", "No bootstrap token is older than 24 hours", Severity.MEDIUM, "K14", (),
+          ("bootstrap tokens",), _bootstrap, "none older than 24 hours",
+          "kubeadm token delete ID: whoever has it can join a node. Its expiry is in its data, which is not read."),
+    Check("webhook-failures", "Validating webhooks fail closed", Severity.MEDIUM, "K15", (), ("validating webhooks",),
+          _webhooks, "failurePolicy: Fail",
+          "Set failurePolicy: Fail, with enough replicas and kube-system excluded: else taking it down switches it "
+          "off."),
+    Check("admission-policies", "Every ValidatingAdmissionPolicy denies", Severity.INFO, "K6", (),
+          ("admission policies", "admission policy bindings"), _admission, "a binding with Deny",
+          "Bind it with validationActions: [Deny], or remove it.", Status.INFO),
+    Check("alpha-features", "No alpha feature or API is on", Severity.LOW, "K13", (), ("metrics", "groups"), _alpha,
+          "none", "Switch off what is not used: alpha features have no security support."),
+    Check("encryption-at-rest", "Secrets are encrypted in etcd", Severity.MEDIUM, "K16", ("1.2.27", "1.2.28"),
+          ("metrics", "version"), _at_rest, "an encrypting provider first",
+          "Set --encryption-provider-config with a KMS, then write every Secret again."),
+    Check("audit-events", "The API server makes audit events", Severity.MEDIUM, "K12", ("3.2.1",), ("metrics",), _audit,
+          "at least one", "Set an audit policy and a log path or webhook: one alone logs nothing."),
+    Check("static-users", "Requests of well-known user names", Severity.INFO, "K2", (), ("metrics",), _static_users,
+          "none", ""),
 )  # fmt: skip

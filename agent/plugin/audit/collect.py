@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agent.annotations import CHECKS
@@ -72,15 +73,15 @@ class Kind:
 
 def collect(kube: Kube, view: View, progress: Progress) -> None:
     """Fills the view; its `scope` decides which namespace. Raises what would fail every further request too."""
-    for name, read in (("version", _version), ("groups", _groups), ("user", _user), ("API server flags", _flags)):
-        _noting(view, name, lambda read=read: read(kube, view))  # type: ignore[misc]
+    for name, read in _READS.items():
+        _noting(view, name, partial(read, kube, view))
     for kind in KINDS:
-        _noting(view, kind.name, lambda kind=kind: _list(kube, view, kind, progress))  # type: ignore[misc]
+        _noting(view, kind.name, partial(_list, kube, view, kind, progress))
     for resource in _OTHER_POLICIES:
         if resource.api_version in view.groups:
             other = Kind(resource.kind, resource, _other_policy)
-            _noting(view, "other policies", lambda other=other: _list(kube, view, other, progress))  # type: ignore[misc]
-    _noting(view, "metrics", lambda: _metrics(kube, view))
+            _noting(view, "other policies", partial(_list, kube, view, other, progress))
+    _noting(view, "metrics", partial(_metrics, kube, view))
 
 
 def _noting(view: View, name: str, read: Callable[[], None]) -> None:
@@ -210,8 +211,7 @@ def _pod(view: View, found: Object) -> None:
 
 
 def _role(view: View, found: Object) -> None:
-    one = rbac.role(found)
-    view.roles[_meta(found, "namespace"), one.name] = one
+    view.roles[_meta(found, "namespace"), _meta(found, "name")] = rbac.powers_of(found)
 
 
 def _binding(view: View, found: Object) -> None:
@@ -321,15 +321,8 @@ KINDS: tuple[Kind, ...] = (
          "type=bootstrap.kubernetes.io/token", "kube-system", metadata_only=True),
 )  # fmt: skip
 
-
-def kinds() -> Iterable[str]:
-    """The names that a check may need."""
-    return [
-        *(kind.name for kind in KINDS),
-        "version",
-        "groups",
-        "user",
-        "API server flags",
-        "metrics",
-        "other policies",
-    ]
+_READS: Mapping[str, Callable[[Kube, View], None]] = {
+    "version": _version, "groups": _groups, "user": _user, "API server flags": _flags,
+}  # fmt: skip
+# What a check may need.
+NAMES: tuple[str, ...] = (*(kind.name for kind in KINDS), *_READS, "metrics", "other policies")

@@ -6,6 +6,7 @@ What did not fit on a Node is missing, and counted; a node without an agent is u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.model import Finding, Report, Severity, Status, worst_first
 from agent.plugin.audit.titles import title_of
@@ -74,7 +75,4 @@ def _merged(some: Sequence[tuple[str, Finding]], nodes: int) -> Finding:
     where = f"{len(some):,} of {count(nodes, 'node')}" + (f": {names}" if len(some) < nodes else "")
     observed = join_limited((finding.observed for _, finding in some), 2, 200)
     text = f"{observed} ({where})" if observed else where
-    return Finding(
-        first.id, first.control, first.title, first.status, first.severity, text, first.expected, "",
-        first.remediation, cis=first.cis, section=first.section,
-    )  # fmt: skip
+    return replace(first, observed=text, source="")

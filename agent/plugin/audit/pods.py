@@ -53,16 +53,10 @@ class Workload:
     namespace: str
     kind: str
     name: str
-    pods: int = 0
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     label_sets: set[Labels] = field(default_factory=set)
     account: str = ""
     more_labels: bool = False
-
-    @property
-    def is_system(self) -> bool:
-        """Of Kubernetes' own namespaces, whose components need the node."""
-        return is_system(self.namespace)
 
 
 def is_system(namespace: str) -> bool:
@@ -89,7 +83,6 @@ def owner(pod: Mapping[str, Any]) -> tuple[str, str, str]:
 def add(workload: Workload, pod: Mapping[str, Any], *, seccomp_default: bool) -> None:
     """One more pod of the workload. seccomp_default: its node's kubelet gives pods without a profile RuntimeDefault."""
     spec = values.part(pod, "spec")
-    workload.pods += 1
     workload.account = sys.intern(values.text(spec.get("serviceAccountName"), 253) or "default")
     if spec.get("hostNetwork") is not True:
         labels = values.part(values.part(pod, "metadata"), "labels").items()

@@ -56,12 +56,8 @@ _REQUESTS = "certificatesigningrequests"
 _REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What a role lets: its powers, and PUBLIC, DISCOVERY or JOIN where it lets no more than that."""
-
-    name: str
-    powers: frozenset[str]
+Powers = frozenset[str]
+"""What a role lets, and PUBLIC, DISCOVERY or JOIN where it lets no more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class Grant:
     binding: str
     scope: str
     role: str
-    powers: frozenset[str] | None
+    powers: Powers | None
 
     def has(self, power: str) -> bool:
         """Whether the role has it."""
@@ -124,7 +120,7 @@ class Grant:
         return is_component and role.startswith("system:") and not self.has(ADMIN)
 
 
-def role(found: Mapping[str, Any]) -> Role:
+def powers_of(found: Mapping[str, Any]) -> Powers:
     """A Role or ClusterRole, reduced."""
     rules = values.mappings(found.get("rules"))
     powers = {
@@ -133,20 +129,20 @@ def role(found: Mapping[str, Any]) -> Role:
     }  # fmt: skip
     powers |= {name for name, holds in _WHOLE.items() if any(map(holds, rules))}
     powers |= {name for name, holds in _AT_MOST.items() if all(map(holds, rules))}
-    return Role(sys.intern(values.text(_meta(found).get("name"), 253)), frozenset(powers))
+    return frozenset(powers)
 
 
-def grants(found: Mapping[str, Any], roles: Mapping[tuple[str, str], Role]) -> Iterable[Grant]:
+def grants(found: Mapping[str, Any], roles: Mapping[tuple[str, str], Powers]) -> Iterable[Grant]:
     """The subjects of a RoleBinding or ClusterRoleBinding. roles: by namespace (empty: ClusterRole) and name."""
     scope, name = (values.text(_meta(found).get(key), 253) for key in ("namespace", "name"))
     reference = values.part(found, "roleRef")
     kind, bound = (values.text(reference.get(key), 253) for key in ("kind", "name"))
-    role = roles.get((scope if kind == "Role" else "", bound))
+    powers = roles.get((scope if kind == "Role" else "", bound))
     for one in values.mappings(found.get("subjects")):
         of, who = (values.text(one.get(key), 253) for key in ("kind", "name"))
         namespace = values.text(one.get("namespace"), 253) if of == _SERVICE_ACCOUNT else ""
         subject = _account(Subject(of, who, namespace))
-        yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), role.powers if role else None)
+        yield Grant(subject, name, scope, sys.intern(f"{kind}/{bound}"), powers)
 
 
 def _account(subject: Subject) -> Subject:
@@ -194,13 +190,10 @@ def _is_public(rule: Mapping[str, Any], paths: tuple[str, ...] = _OPEN) -> bool:
     """What is open by default; and the one ConfigMap that a node reads before it joins."""
     urls, resources = values.texts(rule.get("nonResourceURLs")), values.texts(rule.get("resources"))
     only_get = set(values.texts(rule.get("verbs"))) <= {"get"}
+    below = tuple(f"{path}/" for path in paths)
     if resources == ["configmaps"]:
         return values.texts(rule.get("resourceNames")) == ["cluster-info"] and only_get and not urls
-    return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(_under(paths)) for one in urls)
-
-
-def _under(paths: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{path}/" for path in paths)
+    return not resources and only_get and all(f"{one.rstrip('*')}/".startswith(below) for one in urls)
 
 
 def _is_discovery(rule: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.config.selector import Operator, Requirement, Selector
 from agent.plugin.audit.pods import Labels, Workload, is_system
-from agent.plugin.audit.rbac import Grant, Role
+from agent.plugin.audit.rbac import Grant, Powers
 from agent.plugin.cluster import values
 
 _METADATA = ipaddress.ip_address("169.254.169.254")
@@ -100,7 +100,7 @@ class View:
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
     workloads: dict[tuple[str, str, str], Workload] = field(default_factory=dict)
-    roles: dict[tuple[str, str], Role] = field(default_factory=dict)
+    roles: dict[tuple[str, str], Powers] = field(default_factory=dict)
     grants: list[Grant] = field(default_factory=list)
     accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
     policies: dict[str, list[NetworkPolicy]] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class View:
     @property
     def user_workloads(self) -> list[Workload]:
         """Those outside of Kubernetes' own namespaces."""
-        return [one for one in self.workloads.values() if not one.is_system]
+        return [one for one in self.workloads.values() if not is_system(one.namespace)]
 
     def judged(self, kind: str) -> str:
         """How many of a kind were judged, as evidence."""

@@ -327,7 +327,7 @@ def test_a_kube_proxy_with_a_lower_pid_hides_none(node: NodeTree) -> None:
         ("00000000:2809 00000000:0000 0A 0:0 0:0 0 65534", Status.NOT_APPLICABLE),
         ("00000000:2710 00000000:0000 0A 0:0 0:0 0 0", Status.NOT_APPLICABLE),
         ("00000000:2809 00000000:0000 01 0:0 0:0 0 0", Status.NOT_APPLICABLE),
-        ("zz:2809 00000000:0000 0A 0:0 0:0 0 0", Status.NOT_APPLICABLE),
+        ("zz:2809 00000000:0000 0A 0:0 0:0 0 0", Status.UNKNOWN),
     ],
 )
 def test_kube_proxy_in_a_container_is_judged_by_what_the_kernel_says(
@@ -337,6 +337,15 @@ def test_kube_proxy_in_a_container_is_judged_by_what_the_kernel_says(
     plant(node.root, {"/proc/1/net/tcp": f"  sl  local_address\n   0: {sockets} 0 1\n"})
     container("kube-proxy", "kube-proxy", "--metrics-bind-address=0.0.0.0")(node, node.root)
     assert audit(node.root)["4.3.1"].status is status
+
+
+def test_more_sockets_than_are_read_hide_no_kube_proxy(node: NodeTree) -> None:
+    """A pod on the node's network may listen on as many ports as it likes: that none was seen means nothing then."""
+    sockets = "".join(f"   {at}: 0100007F:{at:04X} 00000000:0000 0A 0:0 0:0 0 0 0 1 1\n" for at in range(20000, 25000))
+    proxy = "   1: 00000000:2809 00000000:0000 0A 0:0 0:0 0 0 0 1 1\n"
+    plant(node.root, {"/proc/1/net/tcp": f"  sl  local_address\n{sockets}{proxy}"})
+    found = audit(node.root)["4.3.1"]
+    assert (found.status, "more than 4096 listening sockets" in found.observed) == (Status.UNKNOWN, True)
 
 
 def test_an_identity_that_cannot_be_checked_is_unknown(node: NodeTree) -> None:

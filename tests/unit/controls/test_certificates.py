@@ -21,8 +21,8 @@ from agent.config import node_sections
 from agent.controls import base
 from agent.controls import x509 as reader
 from agent.controls.certificates import CertificatesControl
-from agent.host import _NAMES_LIMIT as NAMES
 from agent.host import Host, Program
+from agent.host.filesystem import NAMES_LIMIT
 from agent.host.identity import CONTROL_PLANE_PROGRAMS
 from agent.model import Finding, Severity, Status
 from tests.support.control_planes import ControlPlane
@@ -201,7 +201,7 @@ def test_a_kubeconfig_that_is_named_leads_to_its_files(tmp_path: Path) -> None:
     assert found["keys"].observed == "/k is 0600"
 
 
-@pytest.mark.parametrize("names", [NAMES + 1, 0])
+@pytest.mark.parametrize("names", [NAMES_LIMIT + 1, 0])
 def test_a_container_whose_files_are_not_seen_names_none_of_the_node(tmp_path: Path, names: int) -> None:
     """Its own are unknown then; those of the node below the same path are not read in their place. 0: it has ended."""
     node, inside = ControlPlane(tmp_path / "node"), tmp_path / "container"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from agent.config import Config
 from agent.daemon import loop
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.loop import Daemon
+from agent.daemon.main import supervise
 from agent.event_reasons import Reason
 from agent.host import Host
 from agent.report.metrics import Metrics
@@ -96,3 +98,31 @@ def test_a_policy_that_one_part_could_not_take_is_given_to_it_again(
     daemon = Daemon(host, "n", store, sink, Metrics(), clock=lambda: Blind.now, on_config=on_config, on_pass=on_pass)
     daemon.run()
     assert taken == [300.0, 420.0, 420.0]
+
+
+def test_a_first_policy_that_no_part_could_take_is_read_again_by_the_next_run(tmp_path: Path) -> None:
+    """The thread runs again after it crashed, and what it waits with is still open."""
+    file = tmp_path / "config.yaml"
+    file.write_text(OFF)
+    (tmp_path / "root").mkdir()
+    host, sink, taken, passes, stop = Host(tmp_path / "root"), Sink(file), list[float](), list[int](), threading.Event()
+
+    def on_config(config: Config) -> None:
+        taken.append(config.interval)
+        if len(taken) == 1:
+            raise RuntimeError("can't start new thread")
+
+    def on_pass(failing: int) -> None:
+        passes.append(failing)
+        if len(passes) == 2:
+            stop.set()
+            daemon.stop()
+        file.write_text(f"{OFF}interval: 7m\n")
+
+    store = PolicyStore(file, host, explicit=True)
+    daemon = Daemon(host, "n", store, sink, Metrics(), on_config=on_config, on_pass=on_pass)
+    thread = threading.Thread(target=supervise, args=(daemon.run, stop), kwargs={"first_seconds": 0.01}, daemon=True)
+    thread.start()
+    thread.join(20.0)
+    daemon.stop()
+    assert (thread.is_alive(), taken, passes) == (False, [300.0, 300.0, 420.0], [0, 0])

@@ -159,7 +159,7 @@ def test_a_removal_never_follows_a_symlink(site: Site) -> None:
     assert (site.root / "etc/passwd").read_text() == "root"
 
 
-@pytest.mark.parametrize("content", ["[]", '{"/a": "../../etc"}', '{"/a": 7}', "{", ""])
+@pytest.mark.parametrize("content", ["[]", '{"/a": "../../etc"}', '{"/a": 7}', "{", "", "[" * 100_000])
 def test_a_record_that_this_agent_did_not_write_is_refused(site: Site, content: str) -> None:
     site.copies.keep({})
     (site.root / COPIES.lstrip("/") / "accepted.json").write_text(content)

@@ -6,10 +6,11 @@ import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from agent.annotations import DENIALS, RECORDINGS
 from agent.config.choices import DenialsMode
 from agent.config.node_sections import Denials
 from agent.denials import document
@@ -22,6 +23,10 @@ from agent.denials.recording import PATH, Recorder
 from agent.denials.records import APPARMOR, SECCOMP, Kind, Outcome, Record
 from agent.denials.table import ROWS, ROWS_OF_A_POD, DenialTable, Key
 from agent.host import Host
+from agent.report.events import Regarding
+from agent.report.metrics import Metrics
+from agent.report.node_status import NodeView
+from agent.report.publisher import NodePublisher
 from tests.unit.denials import samples
 
 UID, ID = "11111111-2222-3333-4444-555555555555", "ab" * 32
@@ -237,39 +242,51 @@ class Audit(AuditSocket):
 
 
 class Shown:
-    """What an observer reported."""
+    """What an observer reported: stands for the publisher, and has its metrics."""
 
     def __init__(self) -> None:
+        self.metrics = Metrics()
         self.denials: dict[str, Any] = {}
         self.recordings: dict[str, Any] = {}
         self.writes = 0
-        self.counts: dict[tuple[str, str, str], int] = {}
-        self.lost = self.unattributed = 0
-        self.seeing: bool | None = None
-        self.events: list[tuple[str, Names, str]] = []
+        self.events: list[tuple[str, str, Regarding | None]] = []
 
-    def show(self, denials: str, recordings: str) -> None:
+    def offer(self, part: str, view: NodeView) -> None:
         """As the Node would."""
-        self.denials, self.recordings = json.loads(denials), json.loads(recordings or "{}")
+        assert part == "denials"
+        self.denials = json.loads(view.annotations[DENIALS] or "")
+        self.recordings = json.loads(view.annotations[RECORDINGS] or "{}")
         self.writes += 1
 
-    def count(self, kind: str, profile: str, namespace: str, number: int) -> None:
-        """As metrics would."""
-        label = (kind, profile, namespace)
-        self.counts[label] = self.counts.get(label, 0) + number
-
-    def uncounted(self, *, lost: int, unattributed: int) -> None:
-        """As metrics would."""
-        self.lost += lost
-        self.unattributed += unattributed
-
-    def visible(self, seeing: bool) -> None:
-        """As metrics would."""
-        self.seeing = seeing
-
-    def announce(self, uid: str, names: Names, message: str) -> None:
+    def event(self, reason: str, message: str, regarding: Regarding | None = None) -> None:
         """As an Event would."""
-        self.events.append((uid, names, message))
+        self.events.append((reason, message, regarding))
+
+    @property
+    def counts(self) -> dict[tuple[str, ...], float]:
+        """By kind, profile and namespace."""
+        (family,) = self.metrics.denials.collect()
+        some = (sample for sample in family.samples if sample.name.endswith("_total"))
+        return {
+            tuple(sample.labels[name] for name in ("kind", "profile", "namespace")): sample.value for sample in some
+        }
+
+    @property
+    def lost(self) -> float | None:
+        return self._value("denials_lost_total")
+
+    @property
+    def unattributed(self) -> float | None:
+        return self._value("denials_unattributed_total")
+
+    @property
+    def seeing(self) -> bool | None:
+        """None until it is known."""
+        is_known = self.denials.get("state", "starting") != "starting"
+        return bool(self._value("denials_visible")) if is_known else None
+
+    def _value(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"node_hardening_{name}")
 
 
 class Scene:
@@ -279,8 +296,9 @@ class Scene:
         self.audit, self.shown, self.clock, self.node = Audit(), Shown(), clock, node
         self.canaries = 0
         self.observer = Observer(
-            Host(node), Denials(mode=DenialsMode.OBSERVE, **policy), self.shown,
-            sources=Sources(lambda: self.audit, Events, lambda: state), clock=clock, wall=lambda: 1e9,
+            Host(node), Denials(mode=DenialsMode.OBSERVE, **policy), cast("NodePublisher", self.shown),
+            self.shown.metrics, sources=Sources(lambda: self.audit, Events, lambda: state), clock=clock,
+            wall=lambda: 1e9,
         )  # fmt: skip
         self.observer._own_record.send = self._send  # type: ignore[method-assign]
         self.observer._wait = lambda: None  # type: ignore[method-assign]
@@ -416,7 +434,7 @@ def test_an_event_for_the_first_of_a_row_then_every_ten_minutes(node: Path, cloc
     for _ in range(100):
         scene.turns((APPARMOR, samples.FILE), (APPARMOR, samples.COMPLAIN), seconds=9.0)
     message = "refused by profile k8s-deny: mknod c of container nginx"
-    assert scene.shown.events == [(UID, Names("shop", "web-0", "nginx"), message)] * 2
+    assert scene.shown.events == [("ProfileDenied", message, Regarding("Pod", "web-0", UID, "shop"))] * 2
     quiet = Scene(node, clock)
     quiet.turns((APPARMOR, samples.FILE))
     assert quiet.shown.events == []

@@ -29,7 +29,7 @@ NOW = 1_800_000_000.0
 
 def whole(**changes: Any) -> View:
     """A view in which everything was read, and nothing is there."""
-    counts = dict.fromkeys(collect.kinds(), 0)
+    counts = dict.fromkeys(collect.NAMES, 0)
     metrics = {"kubernetes_feature_enabled": [({"name": "A", "stage": ""}, 1.0)]}
     return View(now=NOW, counts=counts, **{"version": "v1.36.2", "metrics": metrics, **changes})
 
@@ -43,7 +43,7 @@ def result(name: str, of: View) -> tuple[Status, str]:
 
 
 def role(**rule: Any) -> frozenset[str]:
-    return rbac.role({"metadata": {"name": "r"}, "rules": [rule]}).powers
+    return rbac.powers_of({"metadata": {"name": "r"}, "rules": [rule]})
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_rule_lets_what_the_api_server_says_it_lets(rule: Object, power: str, 
 def test_one_harmless_rule_does_not_make_a_role_harmless() -> None:
     """PUBLIC and DISCOVERY are about all rules of a role."""
     rules = [{"nonResourceURLs": ["/version"], "verbs": ["get"]}, {"nonResourceURLs": ["/debug/*"], "verbs": ["get"]}]
-    assert rbac.PUBLIC not in rbac.role({"metadata": {"name": "r"}, "rules": rules}).powers
+    assert rbac.PUBLIC not in rbac.powers_of({"metadata": {"name": "r"}, "rules": rules})
 
 
 def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_else() -> None:
     """A subject is Kubernetes' own, or kubeadm's group in kubeadm's binding; the name of a binding is nothing."""
-    roles = {("", "cluster-admin"): rbac.Role("cluster-admin", frozenset({rbac.ADMIN}))}
+    roles = {("", "cluster-admin"): frozenset({rbac.ADMIN})}
 
     def bound(name: str, kind: str, who: str) -> list[rbac.Grant]:
         reference = {"kind": "ClusterRole", "name": "cluster-admin"}
@@ -142,7 +142,7 @@ def test_kubernetes_own_bindings_are_no_findings_and_their_names_protect_no_one_
 
 def granted(subject: Object, powers: set[str], *, namespace: str = "", role: str = "r") -> list[rbac.Grant]:
     """A binding of a role with these powers, in a namespace or in the whole cluster."""
-    known = {("", role): rbac.Role(role, frozenset(powers))}
+    known = {("", role): frozenset(powers)}
     bound = {"metadata": {"name": "b", "namespace": namespace}, "roleRef": {"kind": "ClusterRole", "name": role},
              "subjects": [subject]}  # fmt: skip
     return list(rbac.grants(bound, known))
@@ -254,7 +254,7 @@ def test_countless_subjects_are_unknown_rather_than_kept(monkeypatch: pytest.Mon
 
 def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names() -> None:
     """Whatever a cluster is like, a check keeps so many objects and counts the others."""
-    loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", 1, {"hostPID": ("x",)})
+    loads = {("n", "Pod", f"p{number}"): Workload("n", "Pod", f"p{number}", {"hostPID": ("x",)})
              for number in range(KEPT + 500)}  # fmt: skip
     found = {one.finding.id: one for one in judged(whole(workloads=loads), "c", ()).results}["cluster/host-pid"]
     assert (len(found.affected), found.total) == (KEPT, KEPT + 500)
@@ -297,7 +297,7 @@ def test_a_policy_lets_the_metadata_address_through_or_not(egress: list[Object],
 
 # -- what only some clusters show --------------------------------------------------------------------------------------
 
-_BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", 1, label_sets={frozenset()})}
+_BARE = {("a", "Pod", "p"): Workload("a", "Pod", "p", label_sets={frozenset()})}
 _JOINING = {"kind": "Group", "name": "system:bootstrappers:kubeadm:default-node-token"}
 _HOST: dict[str, tuple[str, ...]] = {"hostNetwork": ("",)}
 _WRITTEN = "apiserver_storage_transformation_operations_total"
@@ -334,11 +334,11 @@ def written(*prefixes: str) -> Object:
          Status.PASS),
         ({"metrics": {"authenticated_user_requests": [({"username": "admin"}, 2.0)]}}, "static-users", Status.INFO),
         ({}, "network-engine", Status.UNKNOWN),
-        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1, _HOST)}},
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", _HOST)}},
          "network-engine", Status.PASS),
-        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium", 1)}}, "network-engine",
+        ({"workloads": {("k", "DaemonSet", "cilium"): Workload("k", "DaemonSet", "cilium")}}, "network-engine",
          Status.UNKNOWN),
-        ({"workloads": {("k", "DaemonSet", "aws-node"): Workload("k", "DaemonSet", "aws-node", 1, _HOST)}},
+        ({"workloads": {("k", "DaemonSet", "aws-node"): Workload("k", "DaemonSet", "aws-node", _HOST)}},
          "network-engine", Status.UNKNOWN),
         ({"workloads": {("k", "DaemonSet", "kube-flannel-ds"): Workload("k", "DaemonSet", "kube-flannel-ds")}},
          "network-engine", Status.FAIL),
@@ -361,7 +361,7 @@ def written(*prefixes: str) -> Object:
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)]}, "token-users", Status.FAIL),
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, 0)]}, "token-users", Status.INFO),
         ({"tokens": [Token("n", "t", "ci", NOW - 9e6, NOW - 9e4)],
-          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", 1, account="ci")}}, "token-users", Status.INFO),
+          "workloads": {("n", "Job", "j"): Workload("n", "Job", "j", account="ci")}}, "token-users", Status.INFO),
         ({}, "token-users", Status.INFO),
         ({}, "bootstrap-users", Status.PASS),
         ({"grants": granted(_JOINING, {rbac.JOIN})}, "bootstrap-users", Status.PASS),
@@ -395,7 +395,7 @@ def test_absent_is_unknown_and_never_a_pass(changes: Object, check: str, status:
     assert observed
 
 
-@pytest.mark.parametrize("kind", collect.kinds())
+@pytest.mark.parametrize("kind", collect.NAMES)
 def test_whatever_cannot_be_read_makes_what_needs_it_unknown(kind: str) -> None:
     """Every check, by its own row."""
     found = {one.finding.id: one.finding for one in judged(whole(problems={kind: f"no {kind}"}), "c", ()).results}
@@ -410,7 +410,7 @@ def test_rows_are_sound() -> None:
     assert len(names) == len(set(names))
     sections = {f"K{number}" for number in range(1, 18)} | {f"A{number}" for number in range(1, 5)}
     for one in CHECKS:
-        assert set(one.needs) <= set(collect.kinds())
+        assert set(one.needs) <= set(collect.NAMES)
         assert one.section in sections
         assert one.cis == tuple(sorted(benchmark.numbers_of(one.id), key=one.cis.index)), one.id
         assert bool(one.remediation) or one.severity is Severity.INFO

@@ -92,11 +92,11 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "host/filesystem.py",
-                    "            try:\n                fd = os.open(\n                    temporary,",
+                    "            try:\n                with opened(temporary,",
                     (
                         "            try:\n                with open(path, 'wb') as there:\n"
                         "                    there.write(content)\n"
-                        "                fd = os.open(\n                    temporary,"
+                        "                with opened(temporary,"
                     ),
                 ),
             ),
