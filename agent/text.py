@@ -1,4 +1,5 @@
-"""Text from outside in the agent's own: printable, on one line, of bounded length. And times as the API writes them.
+"""Text from outside in the agent's own: printable, on one line, of bounded length. And hosts and times as others read
+them.
 
 Pure. Package names, alert names, the reason of a pause and the last line of a command end in annotations, Events and
 notifications; none of them may break a line, move a terminal's cursor or fill the object.
@@ -29,6 +30,11 @@ def join_limited(names: Iterable[str], most: int = 5, characters: int = 63) -> s
     known = list(dict.fromkeys(filter(None, (sanitize(name, characters) for name in names))))
     text = ", ".join(known[:most])
     return f"{text} and {len(known) - most} more" if len(known) > most else text
+
+
+def url_host(address: str) -> str:
+    """A host as a URL has it: an IPv6 address stands in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
 def last_line(text: str, limit: int = 200) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from agent.config import suggestions, units, validation
 from agent.config.groups import REMOVED, Assignment, Override
 from agent.config.overrides import CLUSTER_WIDE
-from agent.config.scalar_types import SCALAR_TYPES, Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Overlay, Section, Table, keys
 from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
@@ -25,7 +25,6 @@ from agent.errors import ConfigError, Problem
 
 MAX_BYTES = 256 << 10
 _HEADER = {"apiVersion": API_VERSION, "kind": KIND}
-_BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}
 
 
 def load_or_default(path: str | Path, *, explicit: bool) -> Config:
@@ -215,7 +214,7 @@ class _Reader:
         return value
 
     def _bounds(self, key: Key, form: Leaf, value: Any, node: Node, path: str) -> None:
-        spell: Callable[[Any], str] = _BOUNDED.get(form.kind, str)
+        spell = form.kind.spell
         most = units.YEAR_SECONDS if key.most is None and form.kind is Kind.DURATION else key.most
         if key.least is not None and value < key.least:
             raise self._refused(node, path, f"{spell(value)} is too little: at least {spell(key.least)}")
@@ -290,13 +289,13 @@ class _Reader:
 
     def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
         scalar = self._scalar(node, path)
-        if SCALAR_TYPES[kind].plain and not scalar.plain:
-            raise self._refused(node, path, f"is text, not {kind.value}: write it without quotes")
+        if kind.plain and not scalar.plain:
+            raise self._refused(node, path, f"is text, not {kind.about}: write it without quotes")
         return self._read(kind, scalar, path)
 
     def _read(self, kind: Kind, scalar: Scalar, path: str) -> Any:
         try:
-            return SCALAR_TYPES[kind].read(scalar.text)
+            return kind.read(scalar.text)
         except ValueError as error:
             raise self._refused(scalar, path, str(error)) from error
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from agent.config.groups import REMOVED, Override, Rollout
-from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Leaf, Many, Nullable, Overlay, Section, Table, keys
 
@@ -38,10 +37,8 @@ def spelled(form: Form, value: Any) -> Any:
             return {str(spelled(key, name)): spelled(item, value[name]) for name in sorted(value)}
         case Choice():
             return value.value
-        case Leaf(Kind.ARGV):
-            return list(value)
         case Leaf(kind):
-            return SCALAR_TYPES[kind].spell(value)
+            return kind.spell(value)
 
 
 def _changed(override: Override) -> dict[str, Any]:

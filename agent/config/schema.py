@@ -43,6 +43,7 @@ from agent.config.scalar_types import (
     Command,
     Count,
     CountOrPercent,
+    Date,
     DateOrNone,
     ExitCode,
     LabelKey,
@@ -350,7 +351,7 @@ class AuditException:
     )
     reason: str = key("", "why it is accepted; shown with the finding")
     owner: str = key("", "who answers for it")
-    expires: DateOrNone = key("", "its last day, such as 2027-06-30; at most a year ahead")
+    expires: Date = key("", "its last day, such as 2027-06-30; at most a year ahead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

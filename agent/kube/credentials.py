@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, Problem
 from agent.kube.errors import NoCredentials
+from agent.text import url_host
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -247,9 +248,7 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
             problems.append(Problem(str(file.path), 0, "", f"{error}; {hint}"))
     if problems:
         raise ConfigError(problems)
-    host, port = environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
+    host, port = url_host(environment["KUBERNETES_SERVICE_HOST"]), environment["KUBERNETES_SERVICE_PORT"]
     try:
         namespace = (folder / "namespace").read_text().strip()
     except OSError:
