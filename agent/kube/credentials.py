@@ -211,19 +211,6 @@ class Access:
     impersonation: Impersonation = AS_ONESELF
 
 
-def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:
-    """Access to a server that is known by its URL: of the demo, of a test. Raises ConfigError for an invalid URL."""
-    wrong = server_problem(server, has_secret=bool(token))
-    if wrong:
-        raise ConfigError([Problem("API server", 0, "", wrong)])
-    return Access(
-        server.rstrip("/"),
-        Trust(Fixed(authority) if authority else None),
-        StoredCredentials(Fixed(token.encode()) if token else None),
-        namespace,
-    )
-
-
 def is_in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> bool:
     """Whether this process runs in a pod with a service account."""
     return bool(environment.get("KUBERNETES_SERVICE_HOST")) and (folder / "token").exists()

@@ -183,10 +183,7 @@ def refusal(
     write: the operation changes something, so that a 5xx leaves open whether it was done (etcd may time out after it
     has stored, a proxy after it has passed the request on). A 429 is sent before anything is processed.
     """
-    document = _status_object(body)
-    if not document:
-        text = _first_line(headers.get("content-type", ""), body)
-        return _refused(operation, status, {"message": text}, _seconds(headers.get("retry-after")), write)
+    document = _status_object(body) or {"message": _first_line(headers.get("content-type", ""), body)}
     return _refused(operation, status, document, _seconds(headers.get("retry-after")), write)
 
 

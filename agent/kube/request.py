@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import requests
@@ -46,24 +46,14 @@ JSON = "application/json"
 _REFUSAL_LIMIT = 1 << 20
 
 
-class Log(Protocol):
-    """The logger: structlog's interface, as far as it is used here."""
-
-    def debug(self, event: str, **fields: object) -> object:
-        """Details."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """What an operator should see."""
-
-
-class NoLog:
-    """Logs nothing."""
+class Log:
+    """Drops what is logged; a logger of structlog fits in its place."""
 
     def debug(self, event: str, **fields: object) -> None:
-        """Nothing."""
+        """Details."""
 
     def warning(self, event: str, **fields: object) -> None:
-        """Nothing."""
+        """What an operator should see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,7 @@ class ClientContext:
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], bool] | None = None
     chance: random.Random = field(default_factory=random.Random)
-    log: Log = field(default_factory=NoLog)
+    log: Log = field(default_factory=Log)
     on_request: Callable[[RequestMetric], None] | None = None
 
     def pause(self, seconds: float) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, direct
+from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome
 from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
     Conflict,
@@ -30,6 +30,7 @@ from agent.sandbox import builders
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
+from tests.support.access import direct
 from tests.support.kube import Seams, answer, kube_client, scripted
 
 pytestmark = pytest.mark.emulator_only
@@ -181,7 +182,7 @@ def test_what_may_be_done_twice_is_sent_again(sandbox: Sandbox, kube: Kube, seam
     assert label(kube, "twice")["metadata"]["labels"]["try"] == "twice"
     status = {"conditions": [{"type": "NodeHardened", "status": "True"}]}
     sandbox.add_fault(Fault(kind, count=1))
-    kube.patch_status(NODES, "worker-1", {"status": status})
+    kube.patch(NODES, "worker-1", {"status": status}, subresource="status")
 
 
 def test_a_repeated_delete_finds_nothing_left(sandbox: Sandbox, kube: Kube) -> None:
