@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,8 @@ class _Reader:
             elif name.text not in known:
                 self.report(name.line, here, suggestions.unknown_key(name.text, make, path, tuple(header or ())))
             else:
-                try:
+                with suppress(_Wrong):
                     values[known[name.text].attribute] = self._key(known[name.text], value, here)
-                except _Wrong:
-                    continue
         return make(**values)
 
     def _override(self, node: Node, path: str) -> Override:
@@ -173,10 +172,8 @@ class _Reader:
                 also = () if above else tuple(keys(Override))
                 self.report(name.line, here, suggestions.unknown_key(name.text, make, ".".join(above), also))
             else:
-                try:
+                with suppress(_Wrong):
                     yield from self._change(known[name.text], value, here, place)
-                except _Wrong:
-                    continue
 
     def _change(self, key: Key, node: Node, path: str, place: tuple[str, ...]) -> Iterator[Assignment]:
         match key.form:
@@ -248,10 +245,8 @@ class _Reader:
         for index, item in enumerate(node.items):
             here = f"{path}[{index}]"
             self.lines[here] = item.line
-            try:
+            with suppress(_Wrong):
                 values.append(self._value(form, item, here))
-            except _Wrong:
-                continue
         return tuple(values)
 
     def _argv(self, node: Node, path: str) -> tuple[str, ...]:
@@ -272,10 +267,8 @@ class _Reader:
         for name, value in self._pairs(node, path):
             here = _below(path, name.text)
             self.lines[here] = name.line
-            try:
+            with suppress(_Wrong):
                 table[self._read(form.key.kind, name, here)] = self._value(form.value, value, here)
-            except _Wrong:
-                continue
         return table
 
     def _choice(self, form: Choice, node: Node, path: str) -> Any:

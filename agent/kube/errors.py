@@ -56,21 +56,12 @@ class Operation:
         return f"{self.verb} {self.subject}"
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One entry of a Status object's `details.causes`; absent parts are empty."""
-
-    reason: str = ""
-    message: str = ""
-    field: str = ""
-
-
 class NoCredentials(KubeError):
     """The credentials are not available; the message names where they were expected."""
 
 
 class CallFailed(KubeError):
-    """One operation failed. `attempts`: how often it was tried."""
+    """One operation failed. `attempts`: how often it was tried. `causes`: messages of `details.causes` by reason."""
 
     def __init__(
         self,
@@ -79,7 +70,7 @@ class CallFailed(KubeError):
         *,
         status: int = 0,
         reason: str = "",
-        causes: tuple[Cause, ...] = (),
+        causes: Mapping[str, str] | None = None,
         retry_after_seconds: float | None = None,
         ambiguous: bool = False,
     ) -> None:
@@ -88,7 +79,7 @@ class CallFailed(KubeError):
         self.message = message
         self.status = status
         self.reason = reason
-        self.causes = causes
+        self.causes = causes or {}
         self.retry_after_seconds = retry_after_seconds
         self.ambiguous = ambiguous
         self.attempts = 1
@@ -152,7 +143,7 @@ class Gone(Refused):
 
 
 class Invalid(Refused):
-    """400 or 422: the request or object is wrong; another attempt does not help. `causes` name the fields."""
+    """400 or 422: the request or object is wrong; another attempt does not help."""
 
 
 class TooManyRequests(Refused):
@@ -224,13 +215,9 @@ def _status_object(body: bytes | bytearray) -> dict[str, Any]:
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 
 
-def _causes(values: object) -> tuple[Cause, ...]:
-    entries = values if isinstance(values, list) else []
-    return tuple(
-        Cause(_text(entry.get("reason")), _text(entry.get("message")), _text(entry.get("field")))
-        for entry in entries
-        if isinstance(entry, dict)
-    )
+def _causes(values: object) -> dict[str, str]:
+    entries = [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+    return {_text(one.get("reason")): _text(one.get("message")) for one in entries}
 
 
 def _text(value: object) -> str:

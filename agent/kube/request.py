@@ -183,7 +183,8 @@ class Caller:
         """One attempt at a whole answer."""
         with self._observed(request.operation) as note, deadline(left):
             line = self._streams if request.background else self._calls
-            response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            timeout = (min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            response = self._send(line, request, timeout)
             try:
                 note(str(response.status_code))
                 return _document(request, response.status_code, self._body(request, response, BODY_BYTES))
@@ -194,13 +195,11 @@ class Caller:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
             with deadline(patience.connect_seconds + patience.read_seconds):
-                response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
+                response = self._send(self._streams, request, (patience.connect_seconds, patience.read_seconds))
             note(str(response.status_code))
             return Stream(response.raw, silence_seconds)
 
-    def _send(
-        self, line: HttpSession, request: Request, connect_seconds: float, read_seconds: float
-    ) -> requests.Response:
+    def _send(self, line: HttpSession, request: Request, timeout: tuple[float, float]) -> requests.Response:
         """One request; an answer that is no success is read and raised."""
         operation = request.operation
         if line.lifeline.is_cut:
@@ -210,14 +209,7 @@ class Caller:
             headers["Content-Type"] = request.content_type
         target = f"{operation.path}?{urlencode(request.query)}" if request.query else operation.path
         try:
-            response = line.send(
-                operation.method,
-                target,
-                headers=headers,
-                body=request.body,
-                connect_seconds=connect_seconds,
-                read_seconds=read_seconds,
-            )
+            response = line.send(operation.method, target, headers=headers, body=request.body, timeout=timeout)
         except NETWORK as error:
             raise self._unreachable(request, error) from error
         if response.status_code < 300:

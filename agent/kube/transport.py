@@ -155,12 +155,11 @@ class HttpSession:
         *,
         headers: Mapping[str, str],
         body: bytes | None,
-        connect_seconds: float,
-        read_seconds: float,
+        timeout: tuple[float, float],
     ) -> requests.Response:
         """Sends one request and returns when the answer's headers are there; its body is read from `.raw`.
 
-        read_seconds: longest silence. Raises NoCredentials and what requests raises.
+        timeout: seconds to connect, and the longest silence. Raises NoCredentials and what requests raises.
         """
         self._follow_tls()
         request = requests.Request(method, self._access.server + path, headers=dict(headers), data=body)
@@ -168,12 +167,7 @@ class HttpSession:
         if impersonated := self._access.impersonation.headers():
             # requests' own dictionary holds each name once, and a user may have several groups.
             prepared.headers = urllib3.HTTPHeaderDict([*prepared.headers.items(), *impersonated])  # type: ignore[assignment]
-        return self._session.send(
-            prepared,
-            stream=True,
-            timeout=(connect_seconds, read_seconds),
-            allow_redirects=False,
-        )
+        return self._session.send(prepared, stream=True, timeout=timeout, allow_redirects=False)
 
     def close(self) -> None:
         """Ends everything that waits and frees the connections."""

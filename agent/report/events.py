@@ -21,7 +21,7 @@ from agent.event_reasons import Reason, Urgency
 from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
 from agent.report.api import KubeReport
 from agent.report.node_status import cut
-from agent.report.notify.delivered import Delivered
+from agent.report.notify.message import Delivered
 from agent.text import format_rfc3339
 
 _COMPONENT = "node-hardening-agent"

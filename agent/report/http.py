@@ -19,6 +19,7 @@ from http import HTTPStatus
 import structlog
 from prometheus_client import CollectorRegistry
 
+from agent.config.scalar_types import split_address
 from agent.errors import UsageError
 from agent.report import exposition
 
@@ -46,11 +47,10 @@ class StatusServer:
 
     def __init__(self, address: str, registry: CollectorRegistry, *, healthy: Probe, ready: Probe) -> None:
         """Listens; connections wait until `start`. Raises UsageError when the address cannot be listened on."""
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._listener = socket.create_server((host, int(port)), family=family, backlog=CONNECTIONS)
+            self._listener = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
         except OSError as error:
             raise UsageError(f"metrics.address {address}: cannot listen: {error.strerror}") from error
         self._listener.setblocking(False)

@@ -16,9 +16,8 @@ from agent.config.choices import NotifyType
 from agent.config.schema import Notify
 from agent.report.node_status import cut
 from agent.report.notify import apprise, http
-from agent.report.notify.delivered import Delivered
 from agent.report.notify.http import NotSent, Post
-from agent.report.notify.message import HAS_END, Message, is_about_lock
+from agent.report.notify.message import HAS_END, Delivered, Message, is_about_lock
 
 _PRODUCT = "node-hardening-agent"
 _PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
