@@ -53,10 +53,10 @@ def parse_rfc3339(text: str) -> float:
         raise ValueError(f"{text!r} is not a time: {error}") from error
 
 
-def format_rfc3339(seconds: float, *, micros: bool = False) -> str:
-    """`2030-01-31T22:00:00Z` of seconds since the epoch. micros: with six digits, as a Lease's MicroTime has it.
+def format_rfc3339(seconds: float, *, timespec: str = "seconds") -> str:
+    """`2030-01-31T22:00:00Z` of seconds since the epoch. timespec: as in datetime.isoformat.
 
     A time before 1970 or after the year 9999, which may be forged, is the first or the last of these.
     """
     moment = datetime.fromtimestamp(min(max(0.0, seconds), _LAST_SECOND), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micros else "%Y-%m-%dT%H:%M:%SZ")
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")

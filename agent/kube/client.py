@@ -87,10 +87,9 @@ class Kube:
         """One object."""
         return self._object(Request(_operation("GET", "get", resource, name, namespace)))
 
-    def get_raw(self, path: str, *, accept: str = JSON) -> Any:
-        """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
-        request = Request(Operation("GET", "get", "nonresource", path, path), accept=accept)
-        return self._caller.call(request, self._patience)
+    def get_raw(self, path: str, *, accept: str = JSON) -> Object:
+        """The JSON object at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
+        return self._object(Request(Operation("GET", "get", "nonresource", path, path), accept=accept))
 
     def get_lines(self, path: str) -> Iterator[bytes | bytearray]:
         """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole."""

@@ -88,7 +88,7 @@ class KubeletConfigz:
         finally:
             # One connection in the life of a kubelet is not worth keeping, nor is its TLS context.
             kubelet.close()
-        if not isinstance(document, dict) or not isinstance(document.get("kubeletconfig"), dict):
+        if not isinstance(document.get("kubeletconfig"), dict):
             raise Malformed(_OPERATION, "the answer has no kubeletconfig")
         return document
 

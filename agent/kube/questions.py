@@ -110,7 +110,7 @@ class Questions:
             return {}  # not allowed, or not served: neither changes soon
         finally:
             kube.close()  # one connection in hours is not worth keeping
-        flags = document.get("flags") if isinstance(document, dict) else None
+        flags = document.get("flags")
         return {str(name): str(value) for name, value in flags.items()} if isinstance(flags, dict) else {}
 
     def _versions(self) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -26,6 +27,7 @@ from agent.kube.errors import (
     Unauthorized,
     Unreachable,
 )
+from agent.kube.questions import Questions
 from agent.sandbox import builders
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
@@ -246,6 +248,15 @@ def test_a_silent_server_is_given_up_on(sandbox: Sandbox, seams: Seams) -> None:
     assert caught.value.ambiguous is True
     kube.get_raw("/version")
     assert outcomes(seams) == ["Unreachable", "Unreachable", "200"]
+
+
+def test_a_version_that_is_no_object_is_an_error_of_the_api() -> None:
+    """A proxy may answer anything; whoever asks for a document gets an object or a KubeError."""
+    with scripted(lambda request: answer(request, b"[]" if request.path == "/version" else b"{}")) as server:
+        access = direct(server.url)
+        questions = Questions(Kube(access, node="worker-1"), access, "worker-1", clock=time.monotonic)
+        with pytest.raises(Malformed, match="not an object"):
+            questions.versions()
 
 
 def test_stopping_ends_a_wait_and_does_not_try_again(sandbox: Sandbox) -> None:

@@ -103,7 +103,8 @@ def test_an_object_that_does_not_validate_names_the_field(kube: Kube, namespace:
     """422 with one cause a field, and no second attempt."""
     with pytest.raises(Invalid) as caught:
         kube.create(LEASES, {"metadata": {"name": "l"}, "spec": {"leaseDurationSeconds": -1}}, namespace)
-    assert [cause.field for cause in caught.value.causes] == ["spec.leaseDurationSeconds"]
+    assert len(caught.value.causes) == 1
+    assert "spec.leaseDurationSeconds" in caught.value.message
     assert caught.value.attempts == 1
 
 

@@ -75,4 +75,7 @@ def test_a_moment_is_shown_in_utc() -> None:
 
 def test_a_lease_shows_microseconds() -> None:
     """As a MicroTime of the API has them."""
-    assert format_rfc3339(parse_rfc3339("2030-01-31T22:00:00.000250Z"), micros=True) == "2030-01-31T22:00:00.000250Z"
+    assert (
+        format_rfc3339(parse_rfc3339("2030-01-31T22:00:00.000250Z"), timespec="microseconds")
+        == "2030-01-31T22:00:00.000250Z"
+    )
