@@ -28,10 +28,10 @@ MAX_BYTES = 256 << 10
 _HEADER = {"apiVersion": API_VERSION, "kind": KIND}
 
 
-def load_or_default(path: str | Path, *, explicit: bool) -> Config:
+def load(path: str | Path, *, explicit: bool = True) -> Config:
     """The configuration in the file; the default one when the file is not explicit and does not exist.
 
-    Raises ConfigError.
+    Raises ConfigError with every problem, also for a file that cannot be read.
     """
     return loads(text_of(path, explicit=explicit), str(path))
 
@@ -50,11 +50,6 @@ def text_of(path: str | Path, *, explicit: bool) -> str:
             pass  # permissions, a file in place of a folder: reading reports what is wrong
     file = str(path)
     return decode(read_content(file, MAX_BYTES), file)
-
-
-def load(path: str | Path) -> Config:
-    """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
-    return load_or_default(path, explicit=True)
 
 
 def read_content(file: str, limit_bytes: int) -> bytes:

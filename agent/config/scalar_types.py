@@ -174,14 +174,6 @@ def _argument(text: str) -> str:
     return text
 
 
-def _label_value(text: str) -> str:
-    if not re.fullmatch(selector.VALUE, text):
-        raise ValueError(
-            f"{shown(text)} is not a label value: at most 63 letters, digits, - _ . between two of the first"
-        )
-    return text
-
-
 def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -195,6 +187,7 @@ def _or(word: str, read: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: word if text == word else read(text)
 
 
+_label_value = _matching(selector.VALUE, "a label value: at most 63 letters, digits, - _ . between two of the first")
 _label = _matching(selector.KEY, "a label key such as example.com/pool")
 _name = _matching(NAME, "a name such as kubernetes, without folder and ending")
 
