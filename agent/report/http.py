@@ -7,6 +7,7 @@ refuses to log what clients do.
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import threading
@@ -26,6 +27,7 @@ from agent.report import exposition
 REQUEST_BYTES = 8 << 10
 CONNECTIONS = 32
 EXCHANGE_SECONDS = 10.0
+_DESCRIPTORS_PAUSE_SECONDS = 0.1
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -97,8 +99,10 @@ class StatusServer:
     def _accept(self) -> None:
         try:
             client, _ = self._listener.accept()
-        except OSError:
-            return  # gone already, or no file descriptor is left: the kernel keeps it in the backlog
+        except OSError as error:  # gone already, or no file descriptor is left: the kernel keeps it in the backlog
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_DESCRIPTORS_PAUSE_SECONDS)  # it would be ready again immediately
+            return
         if len(self._exchanges) >= CONNECTIONS:
             self._end(next(iter(self._exchanges.values())))
         client.setblocking(False)
