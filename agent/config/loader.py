@@ -117,7 +117,6 @@ class _Reader:
         return self.lines.get(key, 0)
 
     def report(self, line: int, key: str, message: str) -> None:
-        """One more problem."""
         self.problems.append(Problem(self._file, line, key, message))
         self.wrong.add(key)
 

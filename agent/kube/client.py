@@ -84,7 +84,6 @@ class Kube:
         self._caller.close()
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
-        """One object."""
         return self._object(Request(_operation("GET", "get", resource, name, namespace)))
 
     def get_raw(self, path: str, *, accept: str = JSON) -> Object:

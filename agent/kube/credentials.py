@@ -41,11 +41,9 @@ class Fixed:
         return "the configuration"
 
     def read(self) -> bytes:
-        """The content."""
         return self.content
 
     def renew(self) -> bool:
-        """Never changes."""
         return False
 
 
@@ -139,17 +137,14 @@ class StoredCredentials:
     key: Text | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """`Authorization` where there is a token."""
         return {} if self.token is None else {"Authorization": bearer(self.token.read(), str(self.token))}
 
     def certificate(self) -> ClientCertificate | None:
-        """The pair, where there is one."""
         if self.chain is None or self.key is None:
             return None
         return ClientCertificate(self.chain.read(), self.key.read())
 
     def renew(self) -> bool:
-        """Reads every source again."""
         sources = [source for source in (self.token, self.chain, self.key) if source is not None]
         return sum(source.renew() for source in sources) > 0
 

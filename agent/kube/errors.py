@@ -189,13 +189,13 @@ def _refused(
 ) -> Refused:
     details = document.get("details")
     details = details if isinstance(details, dict) else {}
-    reason = _text(document.get("reason"))
+    reason = text_or_empty(document.get("reason"))
     branch = _BRANCHES.get(status, ServerError if status >= 500 else Refused)
     if branch is Conflict and reason == "AlreadyExists":
         branch = AlreadyExists
     error = branch(
         operation,
-        _text(document.get("message")),
+        text_or_empty(document.get("message")),
         status=status,
         reason=reason,
         causes=_causes(details.get("causes")),
@@ -217,10 +217,11 @@ def _status_object(body: bytes | bytearray) -> dict[str, Any]:
 
 def _causes(values: object) -> dict[str, str]:
     entries = [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
-    return {_text(one.get("reason")): _text(one.get("message")) for one in entries}
+    return {text_or_empty(one.get("reason")): text_or_empty(one.get("message")) for one in entries}
 
 
-def _text(value: object) -> str:
+def text_or_empty(value: object) -> str:
+    """A field of an object, empty where it is no text."""
     return value if isinstance(value, str) else ""
 
 

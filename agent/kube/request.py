@@ -90,7 +90,6 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes anything."""
         return self.operation.method != "GET"
 
 
@@ -140,7 +139,6 @@ class Caller:
 
     @property
     def server(self) -> str:
-        """The server's URL."""
         return self._access.server
 
     def cut_streams(self) -> None:
@@ -148,7 +146,6 @@ class Caller:
         self._streams.lifeline.cut()
 
     def close(self) -> None:
-        """Ends everything."""
         self._streams.close()
         self._calls.close()
 

@@ -14,7 +14,16 @@ from typing import Any
 
 from agent.bounded_http import Body, TooLarge, parse_json
 from agent.errors import KubeError
-from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
+from agent.kube.errors import (
+    CallFailed,
+    Gone,
+    Invalid,
+    Malformed,
+    ResponseTooLarge,
+    Unreachable,
+    refusal_from,
+    text_or_empty,
+)
 from agent.kube.network_errors import NETWORK, unreachable
 from agent.kube.request import Caller, Request
 from agent.kube.retry import Backoff, RetryPolicy
@@ -259,8 +268,8 @@ class Listing:
                 self._size = max(1, self._size // _PAGE_DIVISOR)
                 continue
             meta = _metadata(answer)
-            self.resource_version = _text(meta.get("resourceVersion")) or self.resource_version
-            token = _text(meta.get("continue"))
+            self.resource_version = text_or_empty(meta.get("resourceVersion")) or self.resource_version
+            token = text_or_empty(meta.get("continue"))
             self.remaining = meta.get("remainingItemCount") if token else 0
             found = answer.get("items")
             items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
@@ -283,10 +292,6 @@ def _ends_initial_events(kind: str, bookmark: dict[str, Any]) -> bool:
 def _metadata(found: dict[str, Any]) -> dict[str, Any]:
     meta = found.get("metadata")
     return meta if isinstance(meta, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def lines_of(request: Request, answer: Stream, server: str) -> Iterator[Body]:

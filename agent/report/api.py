@@ -18,7 +18,6 @@ class KubeReport:
         self._node = node
 
     def read(self) -> Mapping[str, Any]:
-        """The Node."""
         return self._kube.get(NODES, self._node)
 
     def patch(

@@ -109,7 +109,6 @@ class Recorder:
 
     @property
     def waiting(self) -> bool:
-        """Whether something is still to be delivered."""
         return bool(self._queue)
 
     def deliver(self) -> bool:

@@ -69,7 +69,6 @@ class StatusServer:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Starts to answer."""
         self._thread.start()
 
     def close(self) -> None:

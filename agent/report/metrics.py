@@ -56,7 +56,7 @@ class Metrics:
             "control",
         )
         self._failures = counter("apply_failures", "Changes that failed, by control.", "control")
-        self._api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
+        self.api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
         self.api_requests = counter("api_requests", "Requests sent to the API server, watches included.")
         self.config_rejected = gauge(
             "config_rejected",
@@ -75,7 +75,7 @@ class Metrics:
             "denials_visible", "1 while the agent's own audit record arrives, 0 while it does not or denials are off."
         )
         self.reboot = _RebootMetrics(gauge, counter)
-        self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
+        self.policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=self.registry)
         build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
         for control in controls.names():
@@ -108,14 +108,6 @@ class Metrics:
                     self._corrected.labels(change.control).inc()
         if not failed:
             self.last_pass.set(now)
-
-    def policy(self, fingerprint: str) -> None:
-        """The policy that is in force."""
-        self._policy.info({"hash": fingerprint})
-
-    def api_error(self, error: str) -> None:
-        """One failed request; `error` is the class of the error, of which there are few."""
-        self._api_errors.labels(error).inc()
 
 
 class _HeldBack:

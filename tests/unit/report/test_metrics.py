@@ -38,9 +38,9 @@ def filled() -> Metrics:
     metrics.observe(
         report(finding(status=Status.FAIL), changes=(change(), change(Outcome.FAILED))), seconds=1, now=9, drift=True
     )
-    metrics.policy("abc")
+    metrics.policy.info({"hash": "abc"})
     metrics.held_back.reason = lambda: "Soaking"
-    metrics.api_error("Unreachable")
+    metrics.api_errors.labels("Unreachable").inc()
     metrics.reboot.tick(
         phase="draining", required=True, since=5, blocked_by="window", holder="n2", stuck=False, failures=1
     )
@@ -107,8 +107,8 @@ def test_counters_are_there_before_anything_has_happened() -> None:
 def test_policy_and_build_are_labels() -> None:
     """One series each: another policy replaces the one before."""
     metrics = Metrics()
-    metrics.policy("aaa")
-    metrics.policy("bbb")
+    metrics.policy.info({"hash": "aaa"})
+    metrics.policy.info({"hash": "bbb"})
     assert [sample.labels for sample in scraped(metrics)["node_hardening_policy_info"].samples] == [{"hash": "bbb"}]
     assert set(scraped(metrics)["node_hardening_build_info"].samples[0].labels) == {"version", "python"}
 
@@ -184,7 +184,7 @@ def test_a_node_adds_a_bounded_number_of_series(found: list[object], errors: lis
     metrics = filled()
     metrics.observe(report(*found), seconds=1, now=1, drift=False)  # type: ignore[arg-type]
     for error in errors:
-        metrics.api_error(error)
+        metrics.api_errors.labels(error).inc()
     families = scraped(metrics)
     assert len(families["node_hardening_findings"].samples) <= len(_CONTROLS) * len(Status) * len(Severity)
     others = sum(len(family.samples) for name, family in families.items() if name != "node_hardening_findings")
