@@ -136,9 +136,7 @@ class Pool:
 
     label: LabelKeyOrNone = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
     control_plane_max_unavailable: Count = key(
-        1,
-        "control-plane nodes down at the same time, instead of maxUnavailable; at most what etcd tolerates",
-        least=1,
+        1, "control-plane nodes down at the same time, instead of maxUnavailable; at most what etcd tolerates", least=1
     )
 
 

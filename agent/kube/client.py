@@ -53,12 +53,7 @@ class Kube:
     """
 
     def __init__(
-        self,
-        access: Access,
-        *,
-        node: str,
-        patience: RetryPolicy | None = None,
-        around: ClientContext | None = None,
+        self, access: Access, *, node: str, patience: RetryPolicy | None = None, around: ClientContext | None = None
     ) -> None:
         """node: for the User-Agent, so that the API server's audit log distinguishes the nodes."""
         self._patience = patience or RetryPolicy()

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 import urllib3
 
-from agent.bounded_http import BoundedAdapter, BoundedConnection
+from agent.bounded_http import BoundedAdapter, BoundedConnection, bounded_session
 from agent.bounded_socket import with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
@@ -134,12 +134,8 @@ class HttpSession:
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
         self._adapter = _Adapter(self.lifeline)
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._session = bounded_session(self._adapter)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.adapters.clear()
-        self._session.mount("https://", self._adapter)
-        self._session.mount("http://", self._adapter)
         if access.proxy:
             self._session.proxies = {"http": access.proxy, "https": access.proxy}
         self._session.headers.clear()
@@ -149,13 +145,7 @@ class HttpSession:
         )
 
     def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        timeout: tuple[float, float],
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None, timeout: tuple[float, float]
     ) -> requests.Response:
         """Sends one request and returns when the answer's headers are there; its body is read from `.raw`.
 

@@ -96,12 +96,7 @@ class Watch(_Endable):
     """
 
     def __init__(
-        self,
-        caller: Caller,
-        request: Callable[[str, int], Request],
-        *,
-        resource_version: str,
-        patience: RetryPolicy,
+        self, caller: Caller, request: Callable[[str, int], Request], *, resource_version: str, patience: RetryPolicy
     ) -> None:
         """request: from a resourceVersion and a timeout in seconds to the request."""
         super().__init__(caller)

@@ -59,8 +59,7 @@ class Metrics:
         self.api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
         self.api_requests = counter("api_requests", "Requests sent to the API server, watches included.")
         self.config_rejected = gauge(
-            "config_rejected",
-            "1 while the newest configuration does not validate and the last valid one is in force.",
+            "config_rejected", "1 while the newest configuration does not validate and the last valid one is in force."
         )
         self.events_dropped = counter("events_dropped", "Kubernetes Events that were given up.")
         self.denials = counter(

@@ -67,9 +67,7 @@ def teams(message: Message, url: str, _key: str, _now: float) -> Post:
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "body": [
-            {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": message.text, "color": color}]},
-        ],
+        "body": [{"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": message.text, "color": color}]}],
     }
     kind = "application/vnd.microsoft.card.adaptive"
     body = {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]}
@@ -85,12 +83,7 @@ def pagerduty(message: Message, url: str, key: str, _now: float) -> Post:
     }
     if not message.is_end:
         about = message.notification
-        details = {
-            "message": about.message,
-            "node": about.node,
-            "lease": about.lease,
-            "cluster": message.cluster,
-        }
+        details = {"message": about.message, "node": about.node, "lease": about.lease, "cluster": message.cluster}
         body["client"] = _PRODUCT
         body["payload"] = {
             "summary": cut(message.text, _SUMMARY_CHARACTERS),
@@ -124,11 +117,7 @@ def alertmanager(message: Message, url: str, _key: str, now: float) -> Post:
         alert["endsAt"] = _stamp(now)
     else:
         lasts = _PROBLEM_SECONDS if message.event in HAS_END else _NEWS_SECONDS
-        alert["annotations"] = {
-            "summary": message.text,
-            "description": about.message,
-            "reported_by": about.node,
-        }
+        alert["annotations"] = {"summary": message.text, "description": about.message, "reported_by": about.node}
         alert["startsAt"] = _stamp(min(about.at, now))
         alert["endsAt"] = _stamp(now + lasts)
     path = "/api/v2/alerts"
