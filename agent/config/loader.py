@@ -21,7 +21,7 @@ from agent.config.overrides import CLUSTER_WIDE
 from agent.config.scalar_types import Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Overlay, Section, Table, keys
-from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose, problem_at
 from agent.errors import ConfigError, Problem
 
 MAX_BYTES = 256 << 10
@@ -62,9 +62,9 @@ def read_content(file: str, limit_bytes: int) -> bytes:
                 raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - one message for all that fails
             content = stream.read(limit_bytes + 1)
     except OSError as error:
-        raise _whole_file(file, f"cannot be read: {error.strerror or error}") from error
+        raise problem_at(file, 0, f"cannot be read: {error.strerror or error}") from error
     if len(content) > limit_bytes:
-        raise _whole_file(file, f"is larger than {units.spell_size(limit_bytes)}")
+        raise problem_at(file, 0, f"is larger than {units.spell_size(limit_bytes)}")
     return content
 
 
@@ -74,11 +74,7 @@ def decode(content: bytes, file: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, "", "is not UTF-8 text: save it as UTF-8")]) from error
-
-
-def _whole_file(file: str, message: str) -> ConfigError:
-    return ConfigError([Problem(file, 0, "", message)])
+        raise problem_at(file, line, "is not UTF-8 text: save it as UTF-8") from error
 
 
 def loads(text: str, file: str) -> Config:
@@ -89,7 +85,7 @@ def loads(text: str, file: str) -> Config:
 def read(text: str, file: str) -> tuple[Config, Mapping[str, int]]:
     """The configuration in the text, and the line of each key in it by its path. Raises ConfigError."""
     if len(text) > MAX_BYTES:
-        raise _whole_file(file, f"is larger than {units.spell_size(MAX_BYTES)}")
+        raise problem_at(file, 0, f"is larger than {units.spell_size(MAX_BYTES)}")
     reader = _Reader(file)
     config = reader.config(compose(text, file))
     for key, message in validation.broken(config, reader.lines.keys(), reader.wrong):

@@ -242,7 +242,7 @@ def _read(path: Path, must_exist: bool, problems: list[Problem]) -> _Part | None
         if must_exist or not isinstance(error, FileNotFoundError):
             problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror}"))
         return None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML makes dates, by recursion
         mark = getattr(error, "problem_mark", None)
         # The error's own text quotes the line, which may hold a token.
         words = getattr(error, "problem", None) or "cannot be parsed"

@@ -192,6 +192,8 @@ def test_each_thing_that_is_wrong_is_named_by_its_key(
     [
         ("a: [hush\n", 2, "is not YAML"),
         ("users:\n- token: 'hush\n", 3, "is not YAML"),
+        ("users: [{name: u, user: {token: 2030-99-99}}]", 0, "is not YAML"),  # read as a date
+        ("[" * 5000, 0, "is not YAML"),
         ("[1]", 0, "has to be a mapping"),
         ("kind: List", 0, "has to be Config"),
         ("clusters: 3", 0, "has to be a list"),
