@@ -204,12 +204,8 @@ def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
 
 
 def _hooks(hooks: Hooks) -> Broken:
-    for name, several in (
-        ("preDrain", hooks.pre_drain),
-        ("preReboot", hooks.pre_reboot),
-        ("postReboot", hooks.post_reboot),
-    ):
-        for index, hook in enumerate(several):
+    for name, key in keys(Hooks).items():
+        for index, hook in enumerate(getattr(hooks, key.attribute)):
             if not hook.command:
                 yield f"reboot.hooks.{name}[{index}].command", "is missing: nothing would run"
 
