@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ from agent.kube.errors import NoCredentials
 from agent.kube.execplugin import API_VERSIONS, ExecCredentials, ExecPlugin
 
 T = TypeVar("T")
+_RunPlugin = Callable[[ExecPlugin], Credentials] | None  # None: exec plugins are refused
 
 _REFUSED = {
     "username": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
@@ -175,15 +177,6 @@ class _Chosen:
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Plugins:
-    """What an exec plugin is started with."""
-
-    environment: Mapping[str, str]
-    runner: Runner | None
-    now: Callable[[], datetime]
-
-
 def load(
     environment: Mapping[str, str],
     *,
@@ -202,7 +195,8 @@ def load(
     problems: list[Problem] = []
     merged = _merged(environment, kubeconfig, problems)
     chosen = _Chosen(context or merged.current, cluster, user)
-    access = _access(merged, chosen, _Plugins(environment, runner, now), problems)
+    run = partial(ExecCredentials, runner=runner, now=now) if runner else None
+    access = _access(merged, chosen, environment, run, problems)
     if problems or access is None:
         raise ConfigError(problems)
     return access
@@ -267,7 +261,9 @@ def _merge(files: list[_Part], first: Path) -> _Merged:
     return _Merged(parts, next((name for file in files if (name := file.text("current-context"))), ""), first)
 
 
-def _access(merged: _Merged, chosen: _Chosen, plugins: _Plugins, problems: list[Problem]) -> Access | None:
+def _access(
+    merged: _Merged, chosen: _Chosen, environment: Mapping[str, str], run: _RunPlugin, problems: list[Problem]
+) -> Access | None:
     name = chosen.context
     context = merged.parts["context"].get(name)
     if context is None and not name and chosen.cluster:
@@ -284,7 +280,7 @@ def _access(merged: _Merged, chosen: _Chosen, plugins: _Plugins, problems: list[
     impersonation = Impersonation(user.text("as"), tuple(user.texts("as-groups")))
     if unsound := impersonation.problem():
         user.blame("as", unsound)
-    credentials = _credentials(user, cluster, plugins)
+    credentials = _credentials(user, cluster, environment, run)
     server = cluster.text("server")
     wrong = server_problem(server, has_secret=user.values != {}) if server else "is missing; write https://host:port"
     if wrong:
@@ -316,7 +312,7 @@ def _proxy(cluster: _Part) -> str:
     return proxy
 
 
-def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
+def _credentials(user: _Part, cluster: _Part, environment: Mapping[str, str], run: _RunPlugin) -> Credentials:
     for name, message in _REFUSED.items():
         if user.values.get(name):
             user.blame(name, message)
@@ -328,11 +324,11 @@ def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
     if plugin is not None:
         if token or chain:
             user.blame("exec", "is set beside a token or client certificate; keep one of them")
-        found = _plugin(plugin, cluster, plugins.environment)
-        if plugins.runner is None:
+        found = _plugin(plugin, cluster, environment)
+        if run is None:
             plugin.blame("command", "exec plugins cannot run here; use a token or a client certificate")
         elif found is not None:
-            return ExecCredentials(found, plugins.runner, plugins.now)
+            return run(found)
     return StoredCredentials(token, chain, key)
 
 
