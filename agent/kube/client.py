@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from agent import __version__
+from agent.bounded_socket import deadline
 from agent.errors import UsageError
 from agent.kube import eviction
 from agent.kube.credentials import Access
@@ -27,6 +29,7 @@ from agent.kube.watch import Informer, Listing, Watch, lines_of
 FIELD_MANAGER = "node-hardening-agent"
 _PAGE_SIZE = 100
 _SILENCE_SECONDS = 20.0
+_LINES_SECONDS = 120.0
 # Names, labels and annotations without spec and data: of a Secret, nothing secret.
 # Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -85,12 +88,22 @@ class Kube:
         """The JSON object at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
         return self._object(Request(Operation("GET", "get", "nonresource", path, path), accept=accept))
 
-    def get_lines(self, path: str) -> Iterator[bytes | bytearray]:
-        """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole."""
+    def get_lines(self, path: str, seconds: float = _LINES_SECONDS) -> Iterator[bytes | bytearray]:
+        """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole.
+
+        seconds: for all of it.
+        """
+        ends = time.monotonic() + seconds
         request = Request(Operation("GET", "get", "nonresource", path, path), accept="text/plain")
         answer = self._caller.open(request, self._patience, _SILENCE_SECONDS)
         try:
-            yield from lines_of(request, answer, self._caller.server)
+            lines = lines_of(request, answer, self._caller.server)
+            while True:
+                with deadline(ends - time.monotonic()):
+                    line = next(lines, None)
+                if line is None:
+                    return
+                yield line
         finally:
             answer.close()
 

@@ -259,6 +259,23 @@ def test_a_version_that_is_no_object_is_an_error_of_the_api() -> None:
             questions.versions()
 
 
+def test_lines_that_never_end_are_given_up_on() -> None:
+    """Neither a byte now and then nor a line after the other holds the caller for longer than it gave."""
+    for dribble in (b"a", b"a 1\n"):
+
+        def script(request: BaseHTTPRequestHandler, dribble: bytes = dribble) -> None:
+            request.send_response(200)
+            request.end_headers()
+            while True:
+                request.wfile.write(dribble)
+                time.sleep(0.01)
+
+        with scripted(script) as server:
+            lines = Kube(direct(server.url), node="worker-1").get_lines("/metrics", seconds=0.5)
+            with pytest.raises(Unreachable, match="no answer in time"):
+                list(lines)
+
+
 def test_stopping_ends_a_wait_and_does_not_try_again(sandbox: Sandbox) -> None:
     """Nobody sits out a Retry-After of twenty seconds when the agent has to end within five."""
     stop = threading.Event()
