@@ -221,12 +221,12 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
 
-def bounded_session() -> requests.Session:
+def bounded_session(adapter: BoundedAdapter | None = None) -> requests.Session:
     """A session that reads nothing of the environment, to be used within `deadline`."""
     session = requests.Session()
     session.trust_env = False
     session.adapters.clear()
-    adapter = BoundedAdapter(ssl_context=with_deadline(create_urllib3_context()))
+    adapter = adapter or BoundedAdapter(ssl_context=with_deadline(create_urllib3_context()))
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

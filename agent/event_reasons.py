@@ -58,11 +58,7 @@ class Reason(StrEnum):
         "A changed policy has waited for its canaries for an hour; names them",
     )
 
-    PROFILE_DENIED = (
-        "ProfileDenied",
-        Urgency.WARNING,
-        "A profile refused a call of this pod; names both",
-    )
+    PROFILE_DENIED = "ProfileDenied", Urgency.WARNING, "A profile refused a call of this pod; names both"
 
     REBOOT_REQUIRED = "RebootRequired", Urgency.NORMAL, "The sentinel requests a reboot; names the packages"
     REBOOT_BLOCKED = "RebootBlocked", Urgency.NORMAL, "The reboot waits; names by whom or by what"

@@ -1,4 +1,5 @@
-"""Text from outside in the agent's own: printable, on one line, of bounded length. And times as the API writes them.
+"""Text from outside in the agent's own: printable, on one line, of bounded length. And hosts and times as others read
+them.
 
 Pure. Package names, alert names, the reason of a pause and the last line of a command end in annotations, Events and
 notifications; none of them may break a line, move a terminal's cursor or fill the object.
@@ -31,6 +32,11 @@ def join_limited(names: Iterable[str], most: int = 5, characters: int = 63) -> s
     return f"{text} and {len(known) - most} more" if len(known) > most else text
 
 
+def url_host(address: str) -> str:
+    """A host as a URL has it: an IPv6 address stands in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
 def last_line(text: str, limit: int = 200) -> str:
     """The last line that is not blank, sanitized: where Unix tools put the reason of a failure."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -47,10 +53,10 @@ def parse_rfc3339(text: str) -> float:
         raise ValueError(f"{text!r} is not a time: {error}") from error
 
 
-def format_rfc3339(seconds: float, *, micros: bool = False) -> str:
-    """`2030-01-31T22:00:00Z` of seconds since the epoch. micros: with six digits, as a Lease's MicroTime has it.
+def format_rfc3339(seconds: float, *, timespec: str = "seconds") -> str:
+    """`2030-01-31T22:00:00Z` of seconds since the epoch. timespec: as in datetime.isoformat.
 
     A time before 1970 or after the year 9999, which may be forged, is the first or the last of these.
     """
     moment = datetime.fromtimestamp(min(max(0.0, seconds), _LAST_SECOND), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micros else "%Y-%m-%dT%H:%M:%SZ")
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -229,7 +229,7 @@ def _type(form: Form, path: str) -> str:
         case Section():
             return "section"
         case Leaf(kind):
-            return kind.value
+            return kind.about
 
 
 def _default(key: Key) -> str:

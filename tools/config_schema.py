@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agent.config import scalar_types, selector, units
@@ -49,6 +49,7 @@ SCALARS: Mapping[Kind, Mapping[str, Any]] = {
     Kind.ADDRESS: _text(r"^.+:[0-9]{1,5}$", ""),
     Kind.URL: _text(r"^https?://[^/?#@]", ""),
     Kind.TIME: _text(units.TIME),
+    Kind.DATE: _text(scalar_types.DATE_WITH_YEAR),
     Kind.DATE_OR_NONE: _text(scalar_types.DATE, ""),
     Kind.TIMEZONE: _text(r"^[A-Za-z]"),
     Kind.LABEL: _text(selector.KEY),
@@ -85,9 +86,7 @@ def about(key: Key) -> str:
     form = key.form.inner if isinstance(key.form, Nullable) else key.form
     bounds: list[str] = []
     if isinstance(form, Leaf):
-        spell: Callable[[Any], str] = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}.get(
-            form.kind, str
-        )
+        spell = form.kind.spell
         bounds += [f"at least {spell(key.least)}"] if key.least is not None else []
         bounds += [f"at most {spell(key.most)}"] if key.most is not None else []
     return f"{key.about} ({', '.join(bounds)})" if bounds else key.about

@@ -17,7 +17,7 @@ from agent import __version__
 from agent.cli import common, lint_output, options
 from agent.cli.common import COULD_NOT, NOT_COMPLIANT, OK, USAGE
 from agent.cli.validate import labels_of, validate
-from agent.config import Config, load_or_default
+from agent.config import Config, load
 from agent.config.overrides import merge
 from agent.controls import registry
 from agent.controls.registry import Act
@@ -129,7 +129,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _node(arguments: argparse.Namespace) -> tuple[Config, Host, Mapping[str, str]]:
     """The policy, merged for the last known labels of the node; the node, and the labels. Sets up the log."""
     path, named = options.config_path(arguments.config)
-    config = load_or_default(path, explicit=named)
+    config = load(path, explicit=named)
     common.set_up_log(config.log, arguments.node_name, level=arguments.log_level, form=arguments.log_format)
     host = common.node_host(arguments.host_root, arguments.host_exec)
     labels = NodeLabels(host).known

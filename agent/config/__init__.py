@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.config.loader import load, load_or_default, loads, read, text_of
+from agent.config.loader import load, loads, read, text_of
 from agent.config.render import fingerprint, revision
 from agent.config.schema import Config
 
-__all__ = ["Config", "fingerprint", "load", "load_or_default", "loads", "read", "revision", "text_of"]
+__all__ = ["Config", "fingerprint", "load", "loads", "read", "revision", "text_of"]

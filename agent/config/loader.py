@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,20 @@ from typing import Any
 from agent.config import suggestions, units, validation
 from agent.config.groups import REMOVED, Assignment, Override
 from agent.config.overrides import CLUSTER_WIDE
-from agent.config.scalar_types import SCALAR_TYPES, Kind
+from agent.config.scalar_types import Kind
 from agent.config.schema import API_VERSION, KIND, Config
 from agent.config.schema_tree import Choice, Form, Key, Leaf, Many, Nullable, Overlay, Section, Table, keys
-from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose
+from agent.config.yaml_nodes import Items, Node, Pairs, Scalar, compose, problem_at
 from agent.errors import ConfigError, Problem
 
 MAX_BYTES = 256 << 10
 _HEADER = {"apiVersion": API_VERSION, "kind": KIND}
-_BOUNDED: Mapping[Kind, Callable[[Any], str]] = {Kind.DURATION: units.spell_duration, Kind.SIZE: units.spell_size}
 
 
-def load_or_default(path: str | Path, *, explicit: bool) -> Config:
+def load(path: str | Path, *, explicit: bool = True) -> Config:
     """The configuration in the file; the default one when the file is not explicit and does not exist.
 
-    Raises ConfigError.
+    Raises ConfigError with every problem, also for a file that cannot be read.
     """
     return loads(text_of(path, explicit=explicit), str(path))
 
@@ -52,11 +52,6 @@ def text_of(path: str | Path, *, explicit: bool) -> str:
     return decode(read_content(file, MAX_BYTES), file)
 
 
-def load(path: str | Path) -> Config:
-    """The configuration in the file. Raises ConfigError with every problem, also for a file that cannot be read."""
-    return load_or_default(path, explicit=True)
-
-
 def read_content(file: str, limit_bytes: int) -> bytes:
     """The content of a regular file. Raises ConfigError."""
     try:
@@ -67,9 +62,9 @@ def read_content(file: str, limit_bytes: int) -> bytes:
                 raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - one message for all that fails
             content = stream.read(limit_bytes + 1)
     except OSError as error:
-        raise _whole_file(file, f"cannot be read: {error.strerror or error}") from error
+        raise problem_at(file, 0, f"cannot be read: {error.strerror or error}") from error
     if len(content) > limit_bytes:
-        raise _whole_file(file, f"is larger than {units.spell_size(limit_bytes)}")
+        raise problem_at(file, 0, f"is larger than {units.spell_size(limit_bytes)}")
     return content
 
 
@@ -79,11 +74,7 @@ def decode(content: bytes, file: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, "", "is not UTF-8 text: save it as UTF-8")]) from error
-
-
-def _whole_file(file: str, message: str) -> ConfigError:
-    return ConfigError([Problem(file, 0, "", message)])
+        raise problem_at(file, line, "is not UTF-8 text: save it as UTF-8") from error
 
 
 def loads(text: str, file: str) -> Config:
@@ -94,7 +85,7 @@ def loads(text: str, file: str) -> Config:
 def read(text: str, file: str) -> tuple[Config, Mapping[str, int]]:
     """The configuration in the text, and the line of each key in it by its path. Raises ConfigError."""
     if len(text) > MAX_BYTES:
-        raise _whole_file(file, f"is larger than {units.spell_size(MAX_BYTES)}")
+        raise problem_at(file, 0, f"is larger than {units.spell_size(MAX_BYTES)}")
     reader = _Reader(file)
     config = reader.config(compose(text, file))
     for key, message in validation.broken(config, reader.lines.keys(), reader.wrong):
@@ -122,7 +113,6 @@ class _Reader:
         return self.lines.get(key, 0)
 
     def report(self, line: int, key: str, message: str) -> None:
-        """One more problem."""
         self.problems.append(Problem(self._file, line, key, message))
         self.wrong.add(key)
 
@@ -147,10 +137,8 @@ class _Reader:
             elif name.text not in known:
                 self.report(name.line, here, suggestions.unknown_key(name.text, make, path, tuple(header or ())))
             else:
-                try:
+                with suppress(_Wrong):
                     values[known[name.text].attribute] = self._key(known[name.text], value, here)
-                except _Wrong:
-                    continue
         return make(**values)
 
     def _override(self, node: Node, path: str) -> Override:
@@ -174,10 +162,8 @@ class _Reader:
                 also = () if above else tuple(keys(Override))
                 self.report(name.line, here, suggestions.unknown_key(name.text, make, ".".join(above), also))
             else:
-                try:
+                with suppress(_Wrong):
                     yield from self._change(known[name.text], value, here, place)
-                except _Wrong:
-                    continue
 
     def _change(self, key: Key, node: Node, path: str, place: tuple[str, ...]) -> Iterator[Assignment]:
         match key.form:
@@ -215,7 +201,7 @@ class _Reader:
         return value
 
     def _bounds(self, key: Key, form: Leaf, value: Any, node: Node, path: str) -> None:
-        spell: Callable[[Any], str] = _BOUNDED.get(form.kind, str)
+        spell = form.kind.spell
         most = units.YEAR_SECONDS if key.most is None and form.kind is Kind.DURATION else key.most
         if key.least is not None and value < key.least:
             raise self._refused(node, path, f"{spell(value)} is too little: at least {spell(key.least)}")
@@ -249,10 +235,8 @@ class _Reader:
         for index, item in enumerate(node.items):
             here = f"{path}[{index}]"
             self.lines[here] = item.line
-            try:
+            with suppress(_Wrong):
                 values.append(self._value(form, item, here))
-            except _Wrong:
-                continue
         return tuple(values)
 
     def _argv(self, node: Node, path: str) -> tuple[str, ...]:
@@ -273,10 +257,8 @@ class _Reader:
         for name, value in self._pairs(node, path):
             here = _below(path, name.text)
             self.lines[here] = name.line
-            try:
+            with suppress(_Wrong):
                 table[self._read(form.key.kind, name, here)] = self._value(form.value, value, here)
-            except _Wrong:
-                continue
         return table
 
     def _choice(self, form: Choice, node: Node, path: str) -> Any:
@@ -290,13 +272,13 @@ class _Reader:
 
     def _leaf(self, kind: Kind, node: Node, path: str) -> Any:
         scalar = self._scalar(node, path)
-        if SCALAR_TYPES[kind].plain and not scalar.plain:
-            raise self._refused(node, path, f"is text, not {kind.value}: write it without quotes")
+        if kind.plain and not scalar.plain:
+            raise self._refused(node, path, f"is text, not {kind.about}: write it without quotes")
         return self._read(kind, scalar, path)
 
     def _read(self, kind: Kind, scalar: Scalar, path: str) -> Any:
         try:
-            return SCALAR_TYPES[kind].read(scalar.text)
+            return kind.read(scalar.text)
         except ValueError as error:
             raise self._refused(scalar, path, str(error)) from error
 

@@ -8,18 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from agent.config.groups import REMOVED, Override, Rollout
-from agent.config.scalar_types import SCALAR_TYPES, Kind
 from agent.config.schema import Config
 from agent.config.schema_tree import Choice, Form, Leaf, Many, Nullable, Overlay, Section, Table, keys
 
 _FINGERPRINT_LENGTH = 12
-
-
-def document(config: Config) -> dict[str, Any]:
-    """Every key with its value, defaults too."""
-    shown = spelled(Section(Config), config)
-    assert isinstance(shown, dict)  # noqa: S101 - a section is spelled as a mapping
-    return shown
 
 
 def spelled(form: Form, value: Any) -> Any:
@@ -38,10 +30,8 @@ def spelled(form: Form, value: Any) -> Any:
             return {str(spelled(key, name)): spelled(item, value[name]) for name in sorted(value)}
         case Choice():
             return value.value
-        case Leaf(Kind.ARGV):
-            return list(value)
         case Leaf(kind):
-            return SCALAR_TYPES[kind].spell(value)
+            return kind.spell(value)
 
 
 def _changed(override: Override) -> dict[str, Any]:
@@ -67,8 +57,7 @@ def _changed(override: Override) -> dict[str, Any]:
 
 def fingerprint(config: Config) -> str:
     """A short stable hash of the effective configuration: equal for files that ask for the same."""
-    text = json.dumps(document(config), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_LENGTH]
+    return _hash(spelled(Section(Config), config))
 
 
 def revision(config: Config) -> str:
@@ -76,8 +65,11 @@ def revision(config: Config) -> str:
 
     How it is rolled out is no part of it.
     """
-    asked = _asked(replace(config, rollout=Rollout()))
-    text = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return _hash(_asked(replace(config, rollout=Rollout())))
+
+
+def _hash(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT_LENGTH]
 
 

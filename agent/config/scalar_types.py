@@ -13,9 +13,9 @@ import re
 import string
 import warnings
 import zoneinfo
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -27,80 +27,12 @@ MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"  # MODULE_NAME_LEN is 64 - sizeof(
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 OBJECT = rf"^{selector.SUBDOMAIN}/{selector.SUBDOMAIN}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+DATE_WITH_YEAR = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 DATE = r"^(?:[0-9]{4}-)?[0-9]{2}-[0-9]{2}$"
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 _TEMPLATE_FIELDS = ("node", "event", "message", "cluster", "severity")
 LONGEST_REGEXP = 1000
-
-
-class Kind(Enum):
-    """What a scalar means beyond its type; SCALAR_TYPES has how each is read and spelled."""
-
-    FLAG = "true or false"
-    TEXT = "text"
-    WORDS = "text that is not empty"
-    DURATION = "a duration such as 90s, 10m, 1h30m"
-    SIZE = "a size such as 512B, 4KiB, 1MiB"
-    REGEXP = "a regular expression (Python's)"
-    SELECTOR = "a label selector such as app=web,tier!=cache"
-    PATH = "an absolute path"
-    PATH_OR_NONE = "an absolute path, or empty"
-    PATH_OR_AUTO = "auto, or an absolute path"
-    MODULE = "a kernel module's name"
-    NAME = "a file's name without folder and ending"
-    OBJECT_OR_NONE = "namespace/name, or empty"
-    ADDRESS = "host:port, or empty"
-    URL = "an http or https URL, or empty"
-    TIME = "a time of day, HH:MM"
-    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 for every year, or empty"
-    TIMEZONE = "an IANA time zone such as Europe/Berlin"
-    LABEL = "a label key"
-    LABEL_OR_NONE = "a label key, or empty"
-    LABEL_VALUE = "a label value"
-    COUNT = "a whole number of one or more"
-    NATURAL = "a whole number of zero or more"
-    COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%"
-    EXIT_CODE = "an exit code from 0 to 255, but not 126 and 127"
-    TEMPLATE = "text with {node}, {event}, {message}, {cluster}, {severity}"
-    ARGUMENT = "a word of a command"
-    ARGV = "a command as a list, its program with an absolute path"
-
-
-Words = Annotated[str, Kind.WORDS]
-Seconds = Annotated[float, Kind.DURATION]  # written with a unit, held as seconds
-Bytes = Annotated[int, Kind.SIZE]
-Regexp = Annotated[str, Kind.REGEXP]
-Path = Annotated[str, Kind.PATH]
-PathOrNone = Annotated[str, Kind.PATH_OR_NONE]
-PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
-Module = Annotated[str, Kind.MODULE]
-Name = Annotated[str, Kind.NAME]
-ObjectNameOrNone = Annotated[str, Kind.OBJECT_OR_NONE]
-Address = Annotated[str, Kind.ADDRESS]  # split_address divides it
-Url = Annotated[str, Kind.URL]
-TimeOfDay = Annotated[str, Kind.TIME]
-DateOrNone = Annotated[str, Kind.DATE_OR_NONE]
-Timezone = Annotated[str, Kind.TIMEZONE]  # without time zone data on the machine only UTC is accepted
-LabelKey = Annotated[str, Kind.LABEL]
-LabelKeyOrNone = Annotated[str, Kind.LABEL_OR_NONE]
-LabelValue = Annotated[str, Kind.LABEL_VALUE]
-Count = Annotated[int, Kind.COUNT]
-Natural = Annotated[int, Kind.NATURAL]
-CountOrPercent = Annotated[str, Kind.COUNT_OR_PERCENT]
-ExitCode = Annotated[int, Kind.EXIT_CODE]
-Template = Annotated[str, Kind.TEMPLATE]
-LabelSelector = Annotated[Selector, Kind.SELECTOR]
-Command = Annotated[tuple[str, ...], Kind.ARGV]
-
-
-@dataclass(frozen=True, slots=True)
-class ScalarType:
-    """One kind. read: text to value. spell: value to what YAML would hold. plain: written without quotes."""
-
-    read: Callable[[str], Any]
-    spell: Callable[[Any], Any] = str
-    plain: bool = False
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -212,6 +144,13 @@ def _date(text: str) -> str:
     raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 for every year")
 
 
+def _date_with_year(text: str) -> str:
+    """A day of one year."""
+    if not re.fullmatch(DATE_WITH_YEAR, text):
+        raise ValueError(f"{shown(text)} is not a date, or has no year: write it as 2026-12-24")
+    return _date(text)
+
+
 def _template(text: str) -> str:
     allowed = ", ".join(f"{{{name}}}" for name in _TEMPLATE_FIELDS)
     try:
@@ -235,14 +174,6 @@ def _argument(text: str) -> str:
     return text
 
 
-def _label_value(text: str) -> str:
-    if not re.fullmatch(selector.VALUE, text):
-        raise ValueError(
-            f"{shown(text)} is not a label value: at most 63 letters, digits, - _ . between two of the first"
-        )
-    return text
-
-
 def _matching(pattern: str, right: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -256,34 +187,76 @@ def _or(word: str, read: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: word if text == word else read(text)
 
 
+_label_value = _matching(selector.VALUE, "a label value: at most 63 letters, digits, - _ . between two of the first")
 _label = _matching(selector.KEY, "a label key such as example.com/pool")
+_name = _matching(NAME, "a name such as kubernetes, without folder and ending")
 
-SCALAR_TYPES: Mapping[Kind, ScalarType] = {
-    Kind.FLAG: ScalarType(_flag, bool, plain=True),
-    Kind.TEXT: ScalarType(str),
-    Kind.WORDS: ScalarType(_words),
-    Kind.DURATION: ScalarType(units.duration, units.spell_duration),
-    Kind.SIZE: ScalarType(units.size, units.spell_size),
-    Kind.REGEXP: ScalarType(_regexp),
-    Kind.SELECTOR: ScalarType(selector.parse),
-    Kind.PATH: ScalarType(_path),
-    Kind.PATH_OR_NONE: ScalarType(_or("", _path)),
-    Kind.PATH_OR_AUTO: ScalarType(_or("auto", _path)),
-    Kind.MODULE: ScalarType(_matching(MODULE, "a kernel module's name such as dccp")),
-    Kind.NAME: ScalarType(_matching(NAME, "a name such as kubernetes, without folder and ending")),
-    Kind.OBJECT_OR_NONE: ScalarType(_or("", _matching(OBJECT, "namespace/name such as kube-system/kured"))),
-    Kind.ADDRESS: ScalarType(_or("", _address)),
-    Kind.URL: ScalarType(_or("", _url)),
-    Kind.TIME: ScalarType(units.time_of_day),
-    Kind.DATE_OR_NONE: ScalarType(_or("", _date)),
-    Kind.TIMEZONE: ScalarType(_timezone),
-    Kind.LABEL: ScalarType(_label),
-    Kind.LABEL_OR_NONE: ScalarType(_or("", _label)),
-    Kind.LABEL_VALUE: ScalarType(_label_value),
-    Kind.COUNT: ScalarType(lambda text: units.whole(text, 1), int, plain=True),
-    Kind.NATURAL: ScalarType(lambda text: units.whole(text, 0), int, plain=True),
-    Kind.COUNT_OR_PERCENT: ScalarType(units.count_or_percent),
-    Kind.EXIT_CODE: ScalarType(units.exit_code, int, plain=True),
-    Kind.TEMPLATE: ScalarType(_template),
-    Kind.ARGUMENT: ScalarType(_argument),
-}
+
+class Kind(Enum):
+    """What a scalar means beyond its type: text for users, then how it is read and spelled.
+
+    read: text to value; raises ValueError. spell: value to what YAML would hold. plain: written without quotes.
+    """
+
+    def __init__(
+        self, about: str, read: Callable[[str], Any] = str, spell: Callable[[Any], Any] = str, plain: bool = False
+    ) -> None:
+        self.about, self.read, self.spell, self.plain = about, read, spell, plain
+
+    FLAG = "true or false", _flag, bool, True
+    TEXT = "text"
+    WORDS = "text that is not empty", _words
+    DURATION = "a duration such as 90s, 10m, 1h30m", units.duration, units.spell_duration
+    SIZE = "a size such as 512B, 4KiB, 1MiB", units.size, units.spell_size
+    REGEXP = "a regular expression (Python's)", _regexp
+    SELECTOR = "a label selector such as app=web,tier!=cache", selector.parse
+    PATH = "an absolute path", _path
+    PATH_OR_NONE = "an absolute path, or empty", _or("", _path)
+    PATH_OR_AUTO = "auto, or an absolute path", _or("auto", _path)
+    MODULE = "a kernel module's name", _matching(MODULE, "a kernel module's name such as dccp")
+    NAME = "a file's name without folder and ending", _name
+    OBJECT_OR_NONE = "namespace/name, or empty", _or("", _matching(OBJECT, "namespace/name such as kube-system/kured"))
+    ADDRESS = "host:port, or empty", _or("", _address)
+    URL = "an http or https URL, or empty", _or("", _url)
+    TIME = "a time of day, HH:MM", units.time_of_day
+    DATE = "a date such as 2026-12-24", _date_with_year
+    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 for every year, or empty", _or("", _date)
+    TIMEZONE = "an IANA time zone such as Europe/Berlin", _timezone
+    LABEL = "a label key", _label
+    LABEL_OR_NONE = "a label key, or empty", _or("", _label)
+    LABEL_VALUE = "a label value", _label_value
+    COUNT = "a whole number of one or more", partial(units.whole, least=1), int, True
+    NATURAL = "a whole number of zero or more", partial(units.whole, least=0), int, True
+    COUNT_OR_PERCENT = "a whole number of one or more, or a percentage such as 10%", units.count_or_percent
+    EXIT_CODE = "an exit code from 0 to 255, but not 126 and 127", units.exit_code, int, True
+    TEMPLATE = "text with {node}, {event}, {message}, {cluster}, {severity}", _template
+    ARGUMENT = "a word of a command", _argument
+    ARGV = "a command as a list, its program with an absolute path", str, list
+
+
+Words = Annotated[str, Kind.WORDS]
+Seconds = Annotated[float, Kind.DURATION]  # written with a unit, held as seconds
+Bytes = Annotated[int, Kind.SIZE]
+Regexp = Annotated[str, Kind.REGEXP]
+Path = Annotated[str, Kind.PATH]
+PathOrNone = Annotated[str, Kind.PATH_OR_NONE]
+PathOrAuto = Annotated[str, Kind.PATH_OR_AUTO]
+Module = Annotated[str, Kind.MODULE]
+Name = Annotated[str, Kind.NAME]
+ObjectNameOrNone = Annotated[str, Kind.OBJECT_OR_NONE]
+Address = Annotated[str, Kind.ADDRESS]  # split_address divides it
+Url = Annotated[str, Kind.URL]
+TimeOfDay = Annotated[str, Kind.TIME]
+Date = Annotated[str, Kind.DATE]
+DateOrNone = Annotated[str, Kind.DATE_OR_NONE]
+Timezone = Annotated[str, Kind.TIMEZONE]  # without time zone data on the machine only UTC is accepted
+LabelKey = Annotated[str, Kind.LABEL]
+LabelKeyOrNone = Annotated[str, Kind.LABEL_OR_NONE]
+LabelValue = Annotated[str, Kind.LABEL_VALUE]
+Count = Annotated[int, Kind.COUNT]
+Natural = Annotated[int, Kind.NATURAL]
+CountOrPercent = Annotated[str, Kind.COUNT_OR_PERCENT]
+ExitCode = Annotated[int, Kind.EXIT_CODE]
+Template = Annotated[str, Kind.TEMPLATE]
+LabelSelector = Annotated[Selector, Kind.SELECTOR]
+Command = Annotated[tuple[str, ...], Kind.ARGV]

@@ -43,6 +43,7 @@ from agent.config.scalar_types import (
     Command,
     Count,
     CountOrPercent,
+    Date,
     DateOrNone,
     ExitCode,
     LabelKey,
@@ -135,9 +136,7 @@ class Pool:
 
     label: LabelKeyOrNone = key("", "nodes with the same value of this label share a pool; empty: all workers are one")
     control_plane_max_unavailable: Count = key(
-        1,
-        "control-plane nodes down at the same time, instead of maxUnavailable; at most what etcd tolerates",
-        least=1,
+        1, "control-plane nodes down at the same time, instead of maxUnavailable; at most what etcd tolerates", least=1
     )
 
 
@@ -350,7 +349,7 @@ class AuditException:
     )
     reason: str = key("", "why it is accepted; shown with the finding")
     owner: str = key("", "who answers for it")
-    expires: DateOrNone = key("", "its last day, such as 2027-06-30; at most a year ahead")
+    expires: Date = key("", "its last day, such as 2027-06-30; at most a year ahead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,10 +131,7 @@ def camel(attribute: str) -> str:
 def _key(field: dataclasses.Field[Any], hint: Any) -> Key:
     make = field.default_factory
     default = field.default if make is dataclasses.MISSING else make()
-    about = field.metadata
-    return Key(
-        camel(field.name), field.name, _form(hint), default, about["about"], about.get("least"), about.get("most")
-    )
+    return Key(camel(field.name), field.name, _form(hint), default, **field.metadata)
 
 
 def _form(hint: Any) -> Form:

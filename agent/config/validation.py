@@ -154,15 +154,9 @@ def _exception(exception: AuditException, here: str, controls: tuple[str, ...]) 
                 yield f"{here}.selector.labels", "is empty: write labels of the nodes, such as pool=gpu"
         except ValueError as error:
             yield f"{here}.selector.labels", f"is not a label selector: {error}"
-    if exception.expires:
-        try:
-            last = dt.date.fromisoformat(exception.expires)
-        except ValueError:
-            yield f"{here}.expires", f"{exception.expires} has no year: write it as 2027-06-30"
-            return
-        latest = dt.datetime.now(dt.UTC).date() + dt.timedelta(_LONGEST_EXCEPTION_DAYS)
-        if last > latest:
-            yield f"{here}.expires", f"{exception.expires} is more than a year ahead: at most {latest}"
+    latest = dt.datetime.now(dt.UTC).date() + dt.timedelta(_LONGEST_EXCEPTION_DAYS)
+    if exception.expires and dt.date.fromisoformat(exception.expires) > latest:
+        yield f"{here}.expires", f"{exception.expires} is more than a year ahead: at most {latest}"
 
 
 def _prometheus(prometheus: Prometheus) -> Broken:
@@ -210,12 +204,8 @@ def _reboot(reboot: Reboot, given: AbstractSet[str]) -> Broken:
 
 
 def _hooks(hooks: Hooks) -> Broken:
-    for name, several in (
-        ("preDrain", hooks.pre_drain),
-        ("preReboot", hooks.pre_reboot),
-        ("postReboot", hooks.post_reboot),
-    ):
-        for index, hook in enumerate(several):
+    for name, key in keys(Hooks).items():
+        for index, hook in enumerate(getattr(hooks, key.attribute)):
             if not hook.command:
                 yield f"reboot.hooks.{name}[{index}].command", "is missing: nothing would run"
 

@@ -93,18 +93,19 @@ def _yaml_errors(text: str, file: str) -> Iterator[None]:
         begun = f" that begins in line {error.context_mark.line + 1}" if error.context_mark else ""
         parts = [part for part in (error.problem, error.context and f"{error.context}{begun}") if part]
         hint = "; indent with spaces, not with tabs" if r"'\t'" in (error.problem or "") else ""
-        raise _wrong(file, mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}{hint}") from error
+        raise problem_at(file, mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}{hint}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         # The stub declares str; the reader passes the code point.
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise _wrong(file, line, f"not YAML: character U+{code:04X} is not allowed") from error
+        raise problem_at(file, line, f"not YAML: character U+{code:04X} is not allowed") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML lets chr() and int() raise on escapes and directives that are out of range.
-        raise _wrong(file, 0, f"not YAML: {error}") from error
+        raise problem_at(file, 0, f"not YAML: {error}") from error
 
 
-def _wrong(file: str, line: int, message: str) -> ConfigError:
+def problem_at(file: str, line: int, message: str) -> ConfigError:
+    """The error for one problem of a file; line 0: of the whole."""
     return ConfigError([Problem(file, line, "", message)])
 
 
@@ -117,15 +118,15 @@ def compose_json(text: str, file: str, *, max_depth: int) -> Node:
     for token in _JSON_TOKEN.finditer(text):
         depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[1], 0)
         if depth > max_depth:
-            raise _wrong(file, text.count("\n", 0, token.start()) + 1, f"nested deeper than {max_depth} levels")
+            raise problem_at(file, text.count("\n", 0, token.start()) + 1, f"nested deeper than {max_depth} levels")
         if token[1] in _NO_NUMBERS:
-            raise _wrong(file, text.count("\n", 0, token.start()) + 1, f"not JSON: {token[1]} is no number")
+            raise problem_at(file, text.count("\n", 0, token.start()) + 1, f"not JSON: {token[1]} is no number")
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        raise _wrong(file, error.lineno, f"not JSON: {error.msg}{_json_hint(text, error.pos)}") from error
+        raise problem_at(file, error.lineno, f"not JSON: {error.msg}{_json_hint(text, error.pos)}") from error
     except ValueError as error:
-        raise _wrong(file, 0, f"not JSON: {error}") from error
+        raise problem_at(file, 0, f"not JSON: {error}") from error
     return _JsonComposer(text).document()
 
 
@@ -255,4 +256,4 @@ class _Composer:
         return node
 
     def _refused(self, event: Any, message: str) -> ConfigError:
-        return _wrong(self._file, event.start_mark.line + 1, message)
+        return problem_at(self._file, event.start_mark.line + 1, message)

@@ -18,6 +18,7 @@ from typing import Any
 
 from agent.bounded_socket import connect, deadline, with_deadline
 from agent.controls.x509 import Certificate, NotACertificate, parse
+from agent.text import url_host
 
 TIMEOUT_SECONDS = 1.5
 REFUSED = "refused"  # nothing listens there
@@ -54,8 +55,7 @@ def get(
     limit_bytes: int = _ANSWER_BYTES,
 ) -> Response:  # fmt: skip
     """One GET without credentials. newest: the newest version of TLS that is offered. Never raises."""
-    host = f"[{address}]" if ":" in address else address
-    lines = (f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Accept: */*",
+    lines = (f"GET {path} HTTP/1.1", f"Host: {url_host(address)}:{port}", "Connection: close", "Accept: */*",
              "User-Agent: node-hardening-agent")  # fmt: skip
     text, certificate, error = b"", None, "closed without an answer"
     context = _context(newest) if tls else None

@@ -21,7 +21,7 @@ _DIGEST = re.compile(r"^[0-9a-f]{16}$", re.MULTILINE)
 
 
 class DeliveryLog:
-    """See agent.report.notify.delivered. Read when it is first asked."""
+    """See agent.report.notify.message.Delivered. Read when it is first asked."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

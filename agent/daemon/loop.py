@@ -191,7 +191,7 @@ class Daemon:
         complete = not any(change.outcome is Outcome.FAILED for change in report.changes)
         self._applied = self._fingerprint if complete else ""
         self._metrics.observe(report, seconds=self._clock() - begun, now=self._wall(), drift=drift)
-        self._metrics.policy(self._fingerprint)
+        self._metrics.policy.info({"hash": self._fingerprint})
         corrected = [change for change in report.changes if change.outcome is Outcome.DONE]
         when = format_rfc3339(self._wall())
         self._last_change = node_status.change_sentence(report.changes, when) or self._last_change

@@ -172,4 +172,4 @@ def _follow(kube: Kube, node: str, publisher: NodePublisher, nodes: ObjectCache,
 def _count(metrics: Metrics, exchange: RequestMetric) -> None:
     metrics.api_requests.inc()
     if not exchange.outcome.startswith("2"):
-        metrics.api_error(exchange.outcome)
+        metrics.api_errors.labels(exchange.outcome).inc()

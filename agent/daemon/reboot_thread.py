@@ -36,7 +36,7 @@ from agent.reboot.status import RebootStatus, StatusReason
 from agent.report.events import Event, Regarding
 from agent.report.metrics import Metrics
 from agent.report.notify import DeliveryContext, Notification, Notifier
-from agent.report.notify.delivered import Delivered
+from agent.report.notify.message import Delivered
 from agent.report.publisher import NodePublisher
 
 _DRAIN_SECONDS = 15.0  # how often progress of a drain alone is worth a request
@@ -71,7 +71,7 @@ class NodeReporter:
     def tick(self, tick: Tick) -> None:
         """After every tick. What the Node shows changes with the status, not with each step of a drain."""
         status = tick.status
-        self._metrics.reboot_tick(
+        self._metrics.reboot.tick(
             phase=status.phase.value, required=status.required, since=tick.required_since,
             blocked_by=status.blocked_by, holder=status.holder, stuck=tick.stuck, failures=status.failures,
             lock_since=tick.lock_since, marks=tick.marks,
@@ -121,7 +121,7 @@ class NodeReporter:
 
     def cycle_ended(self, result: CycleResult) -> None:
         """Once a cycle."""
-        self._metrics.reboot_ended(result.outcome.value, result.seconds, result.phases)
+        self._metrics.reboot.ended(result.outcome.value, result.seconds, result.phases)
 
 
 @dataclass(slots=True)

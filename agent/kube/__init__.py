@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from agent.kube.access import find
 from agent.kube.client import FIELD_MANAGER, Kube, Object, Patch
-from agent.kube.credentials import Access, direct, in_cluster
+from agent.kube.credentials import Access
 from agent.kube.eviction import Eviction, Outcome
 from agent.kube.request import ClientContext, RequestMetric
 from agent.kube.resources import (
@@ -61,8 +61,6 @@ __all__ = [
     "Resource",
     "RetryPolicy",
     "Watch",
-    "direct",
     "field_selector",
     "find",
-    "in_cluster",
 ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from agent import __version__
+from agent.bounded_socket import deadline
 from agent.errors import UsageError
 from agent.kube import eviction
 from agent.kube.credentials import Access
@@ -27,6 +29,7 @@ from agent.kube.watch import Informer, Listing, Watch, lines_of
 FIELD_MANAGER = "node-hardening-agent"
 _PAGE_SIZE = 100
 _SILENCE_SECONDS = 20.0
+_LINES_SECONDS = 120.0
 # Names, labels and annotations without spec and data: of a Secret, nothing secret.
 # Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -53,12 +56,7 @@ class Kube:
     """
 
     def __init__(
-        self,
-        access: Access,
-        *,
-        node: str,
-        patience: RetryPolicy | None = None,
-        around: ClientContext | None = None,
+        self, access: Access, *, node: str, patience: RetryPolicy | None = None, around: ClientContext | None = None
     ) -> None:
         """node: for the User-Agent, so that the API server's audit log distinguishes the nodes."""
         self._patience = patience or RetryPolicy()
@@ -84,20 +82,28 @@ class Kube:
         self._caller.close()
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
-        """One object."""
         return self._object(Request(_operation("GET", "get", resource, name, namespace)))
 
-    def get_raw(self, path: str, *, accept: str = JSON) -> Any:
-        """The JSON document at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
-        request = Request(Operation("GET", "get", "nonresource", path, path), accept=accept)
-        return self._caller.call(request, self._patience)
+    def get_raw(self, path: str, *, accept: str = JSON) -> Object:
+        """The JSON object at an absolute path, such as `/version` or `/api/v1/nodes/NAME/proxy/configz`."""
+        return self._object(Request(Operation("GET", "get", "nonresource", path, path), accept=accept))
 
-    def get_lines(self, path: str) -> Iterator[bytes | bytearray]:
-        """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole."""
+    def get_lines(self, path: str, seconds: float = _LINES_SECONDS) -> Iterator[bytes | bytearray]:
+        """The lines of a text at an absolute path, such as `/metrics`, as they arrive: it is never held whole.
+
+        seconds: for all of it.
+        """
+        ends = time.monotonic() + seconds
         request = Request(Operation("GET", "get", "nonresource", path, path), accept="text/plain")
         answer = self._caller.open(request, self._patience, _SILENCE_SECONDS)
         try:
-            yield from lines_of(request, answer, self._caller.server)
+            lines = lines_of(request, answer, self._caller.server)
+            while True:
+                with deadline(ends - time.monotonic()):
+                    line = next(lines, None)
+                if line is None:
+                    return
+                yield line
         finally:
             answer.close()
 
@@ -110,14 +116,22 @@ class Kube:
         field_selector: str = "",
         page_size: int = _PAGE_SIZE,
         metadata_only: bool = False,
+        background: bool = False,
     ) -> Listing:
         """The objects of a collection, requested page by page while they are iterated; all namespaces without one.
 
         page_size: of the first request; smaller where the objects are too large together. metadata_only: objects have
-        nothing but `metadata`, and nothing else leaves the server.
+        nothing but `metadata`, and nothing else leaves the server. background: it belongs to a watch and ends with it.
         """
-        selected = _selected(label_selector, field_selector)
-        return self._list(resource, namespace, selected, page_size, accept=_METADATA if metadata_only else JSON)
+        operation = _operation("GET", "list", resource, "", namespace)
+        accept = _METADATA if metadata_only else JSON
+        selected = _query(labelSelector=label_selector, fieldSelector=field_selector)
+
+        def page(token: str, size: int) -> Object:
+            query = (*_query(limit=str(size), **{"continue": token}), *selected)
+            return self._object(Request(operation, query, background=background, accept=accept))
+
+        return Listing(page, page_size)
 
     def watch(
         self,
@@ -129,8 +143,16 @@ class Kube:
         field_selector: str = "",
     ) -> Watch:
         """Changes since a list's or object's resourceVersion; see Watch."""
-        selected = _selected(label_selector, field_selector)
-        return self._watch(resource, namespace, selected, resource_version)
+        operation = _operation("GET", "watch", resource, "", namespace)
+        selected = _query(labelSelector=label_selector, fieldSelector=field_selector)
+        query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
+
+        def request(version: str, timeout_seconds: int) -> Request:
+            begin = {} if version else {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+            rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds), **begin)
+            return Request(operation, query + rest)
+
+        return Watch(self._caller, request, resource_version=resource_version, patience=self._patience)
 
     def follow(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
@@ -139,19 +161,26 @@ class Kube:
         patient = copy.copy(self)
         # An Informer retries by itself, for longer.
         patient._patience = dataclasses.replace(self._patience, attempts=1)
-        selected = _selected(label_selector, field_selector)
-        return Informer(
-            self._caller,
-            lambda: patient._list(resource, namespace, selected, background=True),
-            lambda version: patient._watch(resource, namespace, selected, version),
-        )
+
+        def listing() -> Listing:
+            return patient.list(
+                resource, namespace, label_selector=label_selector, field_selector=field_selector, background=True
+            )
+
+        def watch(version: str) -> Watch:
+            return patient.watch(
+                resource, namespace, resource_version=version,
+                label_selector=label_selector, field_selector=field_selector,
+            )  # fmt: skip
+
+        return Informer(self._caller, listing, watch)
 
     def create(self, resource: Resource, body: Object, namespace: str = "", *, dry_run: bool = False) -> Object:
         """A new object; raises AlreadyExists. Never sent twice, unless nothing can have arrived."""
-        namespace = namespace or _namespace(body)
+        metadata = body.get("metadata", {})
+        namespace, named = namespace or metadata.get("namespace", ""), metadata.get("name", "")
         if resource.namespaced and not namespace:
             raise UsageError(f"creating one of {resource.plural} needs a namespace")
-        named = body.get("metadata", {}).get("name", "")
         operation = _operation("POST", "create", resource, named, namespace, path=resource.path("", namespace))
         return self._write(operation, body, _written(dry_run), repeatable=False)
 
@@ -169,23 +198,12 @@ class Kube:
     ) -> Object:
         """The object after a patch.
 
-        A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when another client was faster.
+        A resourceVersion in `body.metadata` makes it a compare-and-swap: Conflict when another client was faster. A
+        strategic patch merges a status's conditions by their type.
         """
         operation = _operation("PATCH", "patch", resource, name, namespace, subresource=subresource)
         repeatable = not body.get("metadata", {}).get("resourceVersion")
         return self._write(operation, body, _written(dry_run, manager), repeatable=repeatable, content_type=how.value)
-
-    def patch_status(
-        self,
-        resource: Resource,
-        name: str,
-        body: Mapping[str, Any],
-        namespace: str = "",
-        *,
-        how: Patch = Patch.STRATEGIC,
-    ) -> Object:
-        """The object after a patch of its status; strategic, so that conditions merge by type."""
-        return self.patch(resource, name, body, namespace, how=how, subresource="status")
 
     def delete(
         self,
@@ -228,35 +246,6 @@ class Kube:
         except Refused as error:
             return eviction.refused(error)
 
-    def _list(
-        self,
-        resource: Resource,
-        namespace: str,
-        selected: _Query,
-        page_size: int = _PAGE_SIZE,
-        *,
-        background: bool = False,
-        accept: str = JSON,
-    ) -> Listing:
-        operation = _operation("GET", "list", resource, "", namespace)
-
-        def page(token: str, size: int) -> Object:
-            query = (*_query(limit=str(size), **{"continue": token}), *selected)
-            return self._object(Request(operation, query, background=background, accept=accept))
-
-        return Listing(page, page_size)
-
-    def _watch(self, resource: Resource, namespace: str, selected: _Query, resource_version: str) -> Watch:
-        operation = _operation("GET", "watch", resource, "", namespace)
-        query = (*_query(watch="true", allowWatchBookmarks="true"), *selected)
-
-        def request(version: str, timeout_seconds: int) -> Request:
-            begin = {} if version else {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
-            rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds), **begin)
-            return Request(operation, query + rest)
-
-        return Watch(self._caller, request, resource_version=resource_version, patience=self._patience)
-
     def _write(
         self, operation: Operation, body: object, query: _Query, *, repeatable: bool, content_type: str = JSON
     ) -> Object:
@@ -283,27 +272,18 @@ def _query(**parameters: str) -> _Query:
     return tuple((name, value) for name, value in parameters.items() if value)
 
 
-def _selected(label_selector: str, field_selector: str) -> _Query:
-    return _query(labelSelector=label_selector, fieldSelector=field_selector)
-
-
 def _written(dry_run: bool, manager: str = FIELD_MANAGER) -> _Query:
     return _query(fieldManager=manager, dryRun="All" if dry_run else "")
 
 
 def _deletion(uid: str, resource_version: str, grace_seconds: int | None, dry_run: bool) -> Object:
     preconditions = {"uid": uid, "resourceVersion": resource_version}
-    options: Object = {"preconditions": {name: value for name, value in preconditions.items() if value}}
-    if grace_seconds is not None:
-        options["gracePeriodSeconds"] = grace_seconds
-    if dry_run:
-        options["dryRun"] = ["All"]
+    options = {
+        "preconditions": {name: value for name, value in preconditions.items() if value},
+        "gracePeriodSeconds": grace_seconds,
+        "dryRun": ["All"] if dry_run else [],
+    }
     return {name: value for name, value in options.items() if value or value == 0}
-
-
-def _namespace(body: Object) -> str:
-    namespace = body.get("metadata", {}).get("namespace", "")
-    return namespace if isinstance(namespace, str) else ""
 
 
 def _encoded(body: object) -> bytes:

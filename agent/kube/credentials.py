@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, Problem
 from agent.kube.errors import NoCredentials
+from agent.text import url_host
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -40,11 +41,9 @@ class Fixed:
         return "the configuration"
 
     def read(self) -> bytes:
-        """The content."""
         return self.content
 
     def renew(self) -> bool:
-        """Never changes."""
         return False
 
 
@@ -138,17 +137,14 @@ class StoredCredentials:
     key: Text | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """`Authorization` where there is a token."""
         return {} if self.token is None else {"Authorization": bearer(self.token.read(), str(self.token))}
 
     def certificate(self) -> ClientCertificate | None:
-        """The pair, where there is one."""
         if self.chain is None or self.key is None:
             return None
         return ClientCertificate(self.chain.read(), self.key.read())
 
     def renew(self) -> bool:
-        """Reads every source again."""
         sources = [source for source in (self.token, self.chain, self.key) if source is not None]
         return sum(source.renew() for source in sources) > 0
 
@@ -210,19 +206,6 @@ class Access:
     impersonation: Impersonation = AS_ONESELF
 
 
-def direct(server: str, *, token: str = "", authority: bytes = b"", namespace: str = "default") -> Access:
-    """Access to a server that is known by its URL: of the demo, of a test. Raises ConfigError for an invalid URL."""
-    wrong = server_problem(server, has_secret=bool(token))
-    if wrong:
-        raise ConfigError([Problem("API server", 0, "", wrong)])
-    return Access(
-        server.rstrip("/"),
-        Trust(Fixed(authority) if authority else None),
-        StoredCredentials(Fixed(token.encode()) if token else None),
-        namespace,
-    )
-
-
 def is_in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> bool:
     """Whether this process runs in a pod with a service account."""
     return bool(environment.get("KUBERNETES_SERVICE_HOST")) and (folder / "token").exists()
@@ -247,9 +230,7 @@ def in_cluster(environment: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -
             problems.append(Problem(str(file.path), 0, "", f"{error}; {hint}"))
     if problems:
         raise ConfigError(problems)
-    host, port = environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
+    host, port = url_host(environment["KUBERNETES_SERVICE_HOST"]), environment["KUBERNETES_SERVICE_PORT"]
     try:
         namespace = (folder / "namespace").read_text().strip()
     except OSError:

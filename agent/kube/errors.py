@@ -56,21 +56,12 @@ class Operation:
         return f"{self.verb} {self.subject}"
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One entry of a Status object's `details.causes`; absent parts are empty."""
-
-    reason: str = ""
-    message: str = ""
-    field: str = ""
-
-
 class NoCredentials(KubeError):
     """The credentials are not available; the message names where they were expected."""
 
 
 class CallFailed(KubeError):
-    """One operation failed. `attempts`: how often it was tried."""
+    """One operation failed. `attempts`: how often it was tried. `causes`: messages of `details.causes` by reason."""
 
     def __init__(
         self,
@@ -79,7 +70,7 @@ class CallFailed(KubeError):
         *,
         status: int = 0,
         reason: str = "",
-        causes: tuple[Cause, ...] = (),
+        causes: Mapping[str, str] | None = None,
         retry_after_seconds: float | None = None,
         ambiguous: bool = False,
     ) -> None:
@@ -88,7 +79,7 @@ class CallFailed(KubeError):
         self.message = message
         self.status = status
         self.reason = reason
-        self.causes = causes
+        self.causes = causes or {}
         self.retry_after_seconds = retry_after_seconds
         self.ambiguous = ambiguous
         self.attempts = 1
@@ -152,7 +143,7 @@ class Gone(Refused):
 
 
 class Invalid(Refused):
-    """400 or 422: the request or object is wrong; another attempt does not help. `causes` name the fields."""
+    """400 or 422: the request or object is wrong; another attempt does not help."""
 
 
 class TooManyRequests(Refused):
@@ -183,10 +174,7 @@ def refusal(
     write: the operation changes something, so that a 5xx leaves open whether it was done (etcd may time out after it
     has stored, a proxy after it has passed the request on). A 429 is sent before anything is processed.
     """
-    document = _status_object(body)
-    if not document:
-        text = _first_line(headers.get("content-type", ""), body)
-        return _refused(operation, status, {"message": text}, _seconds(headers.get("retry-after")), write)
+    document = _status_object(body) or {"message": _first_line(headers.get("content-type", ""), body)}
     return _refused(operation, status, document, _seconds(headers.get("retry-after")), write)
 
 
@@ -201,13 +189,13 @@ def _refused(
 ) -> Refused:
     details = document.get("details")
     details = details if isinstance(details, dict) else {}
-    reason = _text(document.get("reason"))
+    reason = text_or_empty(document.get("reason"))
     branch = _BRANCHES.get(status, ServerError if status >= 500 else Refused)
     if branch is Conflict and reason == "AlreadyExists":
         branch = AlreadyExists
     error = branch(
         operation,
-        _text(document.get("message")),
+        text_or_empty(document.get("message")),
         status=status,
         reason=reason,
         causes=_causes(details.get("causes")),
@@ -227,16 +215,13 @@ def _status_object(body: bytes | bytearray) -> dict[str, Any]:
     return document if isinstance(document, dict) and document.get("kind") == "Status" else {}
 
 
-def _causes(values: object) -> tuple[Cause, ...]:
-    entries = values if isinstance(values, list) else []
-    return tuple(
-        Cause(_text(entry.get("reason")), _text(entry.get("message")), _text(entry.get("field")))
-        for entry in entries
-        if isinstance(entry, dict)
-    )
+def _causes(values: object) -> dict[str, str]:
+    entries = [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+    return {text_or_empty(one.get("reason")): text_or_empty(one.get("message")) for one in entries}
 
 
-def _text(value: object) -> str:
+def text_or_empty(value: object) -> str:
+    """A field of an object, empty where it is no text."""
     return value if isinstance(value, str) else ""
 
 

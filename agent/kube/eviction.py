@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 from agent.kube.errors import (
-    Cause,
     Conflict,
     Forbidden,
     Invalid,
@@ -68,11 +67,10 @@ def accepted(operation: Operation, document: Any) -> Eviction:
 
 def refused(error: Refused) -> Eviction:
     """What a refusal means; raises the error itself when it is none of the known outcomes (RBAC, a policy's 403)."""
-    causes = {cause.reason: cause for cause in error.causes}
     if _WEBHOOK_DENIED.search(error.message) and not isinstance(error, Forbidden | Invalid):
         return Eviction(Outcome.DENIED, "", error.message, error.retry_after_seconds)
     if isinstance(error, TooManyRequests):
-        return _too_many(error, causes.get("DisruptionBudget"))
+        return _too_many(error, error.causes.get("DisruptionBudget"))
     if isinstance(error, NotFound) and error.names_object:
         return Eviction(Outcome.GONE, message=error.message)
     # Other conflicts are races inside the API server over the same pod: for the caller to try again.
@@ -80,17 +78,17 @@ def refused(error: Refused) -> Eviction:
         return Eviction(Outcome.REPLACED, message=error.message)
     if isinstance(error, ServerError) and _TWO_BUDGETS in error.message:
         return Eviction(Outcome.MISCONFIGURED, message=error.message)
-    if isinstance(error, Forbidden) and "NamespaceTerminating" in causes:
+    if isinstance(error, Forbidden) and "NamespaceTerminating" in error.causes:
         return Eviction(Outcome.TERMINATING_NAMESPACE, message=error.message)
     raise error
 
 
-def _too_many(error: TooManyRequests, cause: Cause | None) -> Eviction:
+def _too_many(error: TooManyRequests, cause: str | None) -> Eviction:
     """A 429 of a budget, of the overloaded server, or of a party in between that refuses this pod."""
     if cause is not None:
-        named = _NAMED.search(cause.message)
+        named = _NAMED.search(cause)
         budget = named.group(1) if named else ""
-        return Eviction(Outcome.BLOCKED, budget, cause.message or error.message, error.retry_after_seconds)
+        return Eviction(Outcome.BLOCKED, budget, cause or error.message, error.retry_after_seconds)
     is_overload = not error.message or error.retry_after_seconds is not None or _OVERLOADED.search(error.message)
     outcome = Outcome.THROTTLED if is_overload else Outcome.DENIED
     return Eviction(outcome, "", error.message, error.retry_after_seconds)

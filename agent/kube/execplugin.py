@@ -133,7 +133,7 @@ class _NotUnderstood(Exception):
 def _parsed(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not chained: a JSON error carries the whole document, which is the secret.
         raise _NotUnderstood("it is not JSON") from None
 

@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -37,6 +38,9 @@ from agent.kube.credentials import (
 from agent.kube.errors import NoCredentials
 from agent.kube.execplugin import API_VERSIONS, ExecCredentials, ExecPlugin
 
+T = TypeVar("T")
+_RunPlugin = Callable[[ExecPlugin], Credentials] | None  # None: exec plugins are refused
+
 _REFUSED = {
     "username": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
     "password": "basic authentication left Kubernetes with 1.19; use a token, a certificate or an exec plugin",
@@ -56,15 +60,21 @@ class _Part:
     problems: list[Problem]
 
     def blame(self, name: str, message: str) -> None:
-        key = f"{self.key}.{name}" if self.key and name else self.key or name
-        self.problems.append(Problem(str(self.file), 0, key, message))
+        self.problems.append(Problem(str(self.file), 0, self._place(name), message))
+
+    def _place(self, name: str) -> str:
+        return f"{self.key}.{name}" if self.key and name else self.key or name
+
+    def _typed(self, name: str, kind: type[T], expected: str) -> T | None:
+        """The value, where it is of this kind. What is not may be a secret as well: it is never shown."""
+        value = self.values.get(name)
+        if value is None or isinstance(value, kind):
+            return value
+        self.blame(name, f"has to be {expected}")
+        return None
 
     def text(self, name: str) -> str:
-        value = self.values.get(name)
-        if value is None or isinstance(value, str):
-            return value or ""
-        self.blame(name, f"has to be text, not {value!r:.40}")
-        return ""
+        return self._typed(name, str, "text; put it in quotes") or ""
 
     def texts(self, name: str) -> list[str]:
         value = self.values.get(name) or []
@@ -74,48 +84,31 @@ class _Part:
         return []
 
     def flag(self, name: str) -> bool:
-        value = self.values.get(name)
-        if value is None or isinstance(value, bool):
-            return bool(value)
-        self.blame(name, "has to be true or false")
-        return False
+        return bool(self._typed(name, bool, "true or false"))
 
     def part(self, name: str) -> _Part | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if isinstance(value, dict):
-            return _Part(self.file, f"{self.key}.{name}" if self.key else name, value, self.problems)
-        self.blame(name, "has to be a mapping")
-        return None
+        values = self._typed(name, dict, "a mapping")
+        return None if values is None else _Part(self.file, self._place(name), values, self.problems)
 
     def entries(self, name: str, inner: str) -> dict[str, _Part]:
         """A named list such as `users: [{name: …, user: {…}}]`; of two with one name the first counts."""
-        value = self.values.get(name) or []
-        if not isinstance(value, list):
-            self.blame(name, "has to be a list")
-            return {}
         found: dict[str, _Part] = {}
-        for number, entry in enumerate(value):
+        for number, entry in enumerate(self._typed(name, list, "a list") or []):
             where = f"{name}[{number}]"
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 self.blame(where, f"has to be a mapping with a name and a {inner}")
                 continue
-            held = entry.get(inner)
-            if held is not None and not isinstance(held, dict):
+            held = {} if entry.get(inner) is None else entry[inner]
+            if isinstance(held, dict):
+                found.setdefault(entry["name"], _Part(self.file, f"{where}.{inner}", held, self.problems))
+            else:
                 self.blame(f"{where}.{inner}", "has to be a mapping")
-                continue
-            found.setdefault(entry["name"], _Part(self.file, f"{where}.{inner}", held or {}, self.problems))
         return found
 
     def pairs(self, name: str) -> dict[str, str]:
         """A list such as `env: [{name: …, value: …}]`."""
-        value = self.values.get(name) or []
-        if not isinstance(value, list):
-            self.blame(name, "has to be a list")
-            return {}
         found = {}
-        for number, pair in enumerate(value):
+        for number, pair in enumerate(self._typed(name, list, "a list") or []):
             if isinstance(pair, dict) and isinstance(pair.get("name"), str) and isinstance(pair.get("value"), str):
                 found[pair["name"]] = pair["value"]
             else:
@@ -159,18 +152,15 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """Several files merged: the first that defines a name wins."""
+    """Several files merged: the first that defines a name wins. parts: by kind (cluster, user, context), then name."""
 
-    clusters: dict[str, _Part]
-    users: dict[str, _Part]
-    contexts: dict[str, _Part]
+    parts: dict[str, dict[str, _Part]]
     current: str
     first: Path
 
-    def part(self, kind: str, name: str, context: _Part, chosen: str) -> _Part | None:
+    def part(self, kind: str, context: _Part, chosen: str) -> _Part | None:
         """The cluster or user that is chosen, or else the context's; None, and blamed, where it is not there."""
-        parts = self.clusters if kind == "cluster" else self.users
-        key = chosen or name
+        parts, key = self.parts[kind], chosen or context.text(kind)
         if key not in parts and (key or kind == "cluster"):
             known = f"; there are: {', '.join(sorted(parts)) or 'none'}" if chosen else ""
             context.blame(kind, f"there is no {kind} {key!r}{known}")
@@ -185,15 +175,6 @@ class _Chosen:
     context: str
     cluster: str
     user: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Plugins:
-    """What an exec plugin is started with."""
-
-    environment: Mapping[str, str]
-    runner: Runner | None
-    now: Callable[[], datetime]
 
 
 def load(
@@ -214,7 +195,8 @@ def load(
     problems: list[Problem] = []
     merged = _merged(environment, kubeconfig, problems)
     chosen = _Chosen(context or merged.current, cluster, user)
-    access = _access(merged, chosen, _Plugins(environment, runner, now), problems)
+    run = partial(ExecCredentials, runner=runner, now=now) if runner else None
+    access = _access(merged, chosen, environment, run, problems)
     if problems or access is None:
         raise ConfigError(problems)
     return access
@@ -222,14 +204,14 @@ def load(
 
 def contexts(environment: Mapping[str, str], kubeconfig: str = "") -> tuple[str, ...]:
     """The names of all contexts, sorted. Raises ConfigError."""
-    return tuple(sorted(_merged(environment, kubeconfig, []).contexts))
+    return tuple(sorted(_merged(environment, kubeconfig, []).parts["context"]))
 
 
 def _merged(environment: Mapping[str, str], kubeconfig: str, problems: list[Problem]) -> _Merged:
     """All files as one. Raises ConfigError with what is wrong with them so far, or where there is none."""
     paths, must_exist = _paths(environment, kubeconfig)
     merged = _merge([part for path in paths if (part := _read(path, must_exist, problems))], paths[0])
-    if not problems and not merged.contexts and not merged.clusters:
+    if not problems and not merged.parts["context"] and not merged.parts["cluster"]:
         listed = ", ".join(str(path) for path in paths)
         problems.append(Problem(listed, 0, "", "there is no kubeconfig; set KUBECONFIG, or run inside a cluster"))
     if problems:
@@ -250,14 +232,11 @@ def _paths(environment: Mapping[str, str], kubeconfig: str) -> tuple[list[Path],
 def _read(path: Path, must_exist: bool, problems: list[Problem]) -> _Part | None:
     try:
         values = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError as error:
-        if must_exist:
+    except OSError as error:
+        if must_exist or not isinstance(error, FileNotFoundError):
             problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror}"))
         return None
-    except OSError as error:
-        problems.append(Problem(str(path), 0, "", f"cannot be read: {error.strerror}"))
-        return None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML makes dates, by recursion
         mark = getattr(error, "problem_mark", None)
         # The error's own text quotes the line, which may hold a token.
         words = getattr(error, "problem", None) or "cannot be parsed"
@@ -274,37 +253,34 @@ def _read(path: Path, must_exist: bool, problems: list[Problem]) -> _Part | None
     return part
 
 
-def _merge(parts: list[_Part], first: Path) -> _Merged:
-    merged = _Merged({}, {}, {}, next((name for part in parts if (name := part.text("current-context"))), ""), first)
-    for part in parts:
-        for into, name, inner in (
-            (merged.clusters, "clusters", "cluster"),
-            (merged.users, "users", "user"),
-            (merged.contexts, "contexts", "context"),
-        ):
-            for key, entry in part.entries(name, inner).items():
-                into.setdefault(key, entry)
-    return merged
+def _merge(files: list[_Part], first: Path) -> _Merged:
+    parts: dict[str, dict[str, _Part]] = {"cluster": {}, "user": {}, "context": {}}
+    for kind, found in parts.items():
+        for file in files:
+            found.update(file.entries(f"{kind}s", kind) | found)
+    return _Merged(parts, next((name for file in files if (name := file.text("current-context"))), ""), first)
 
 
-def _access(merged: _Merged, chosen: _Chosen, plugins: _Plugins, problems: list[Problem]) -> Access | None:
+def _access(
+    merged: _Merged, chosen: _Chosen, environment: Mapping[str, str], run: _RunPlugin, problems: list[Problem]
+) -> Access | None:
     name = chosen.context
-    context = merged.contexts.get(name)
+    context = merged.parts["context"].get(name)
     if context is None and not name and chosen.cluster:
         context = _Part(merged.first, "", {}, problems)
     if context is None:
-        known = ", ".join(sorted(merged.contexts)) or "none"
+        known = ", ".join(sorted(merged.parts["context"])) or "none"
         what = f"context {name!r} is not there" if name else "is not set"
         problems.append(Problem(str(merged.first), 0, "current-context", f"{what}; there are: {known}"))
         return None
-    cluster = merged.part("cluster", context.text("cluster"), context, chosen.cluster)
-    user = merged.part("user", context.text("user"), context, chosen.user)
+    cluster = merged.part("cluster", context, chosen.cluster)
+    user = merged.part("user", context, chosen.user)
     if cluster is None or user is None:
         return None
     impersonation = Impersonation(user.text("as"), tuple(user.texts("as-groups")))
     if unsound := impersonation.problem():
         user.blame("as", unsound)
-    credentials = _credentials(user, cluster, plugins)
+    credentials = _credentials(user, cluster, environment, run)
     server = cluster.text("server")
     wrong = server_problem(server, has_secret=user.values != {}) if server else "is missing; write https://host:port"
     if wrong:
@@ -336,7 +312,7 @@ def _proxy(cluster: _Part) -> str:
     return proxy
 
 
-def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
+def _credentials(user: _Part, cluster: _Part, environment: Mapping[str, str], run: _RunPlugin) -> Credentials:
     for name, message in _REFUSED.items():
         if user.values.get(name):
             user.blame(name, message)
@@ -348,11 +324,11 @@ def _credentials(user: _Part, cluster: _Part, plugins: _Plugins) -> Credentials:
     if plugin is not None:
         if token or chain:
             user.blame("exec", "is set beside a token or client certificate; keep one of them")
-        found = _plugin(plugin, cluster, plugins.environment)
-        if plugins.runner is None:
+        found = _plugin(plugin, cluster, environment)
+        if run is None:
             plugin.blame("command", "exec plugins cannot run here; use a token or a client certificate")
         elif found is not None:
-            return ExecCredentials(found, plugins.runner, plugins.now)
+            return run(found)
     return StoredCredentials(token, chain, key)
 
 

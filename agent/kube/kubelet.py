@@ -10,7 +10,6 @@ https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from agent.kube.credentials import Access, Trust
 from agent.kube.errors import Malformed, NoCredentials, Operation
 from agent.kube.request import ClientContext, Log
 from agent.kube.retry import RetryPolicy
+from agent.text import url_host
 
 PATH = "/configz"
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----[^-]{1,65536}-----END CERTIFICATE-----")
@@ -75,7 +75,7 @@ class KubeletConfigz:
         return self._answer
 
     def _ask(self, port: int, fingerprint: str) -> Mapping[str, Any]:
-        server = f"https://{_host(self._address)}:{port}"
+        server = f"https://{url_host(self._address)}:{port}"
         trust = Trust(fingerprint=fingerprint)
         kubelet = Kube(
             replace(self._access, server=server, trust=trust, proxy="", source="the node's kubelet"),
@@ -88,7 +88,7 @@ class KubeletConfigz:
         finally:
             # One connection in the life of a kubelet is not worth keeping, nor is its TLS context.
             kubelet.close()
-        if not isinstance(document, dict) or not isinstance(document.get("kubeletconfig"), dict):
+        if not isinstance(document.get("kubeletconfig"), dict):
             raise Malformed(_OPERATION, "the answer has no kubeletconfig")
         return document
 
@@ -102,12 +102,3 @@ def _fingerprint(pem: bytes) -> str:
     except ValueError:
         pass
     raise NoCredentials("the kubelet is not asked: the file of its serving certificate holds none")
-
-
-def _host(address: str) -> str:
-    """As it stands in a URL."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return f"[{ip}]" if ip.version == 6 else str(ip)

@@ -28,13 +28,8 @@ _UNSENT = (
 def unreachable(operation: Operation, server: str, error: Exception, *, write: bool) -> Unreachable:
     """What a failure of the network means for an operation; a write that may have arrived is ambiguous."""
     chain = list(_chain(error))
-    for link in chain:
-        if isinstance(link, ssl.SSLCertVerificationError):
-            message = f"the certificate of {server} is not trusted: {link.verify_message}"
-            return Unreachable(operation, message, repeatable=False)
-        if isinstance(link, urllib3.exceptions.SSLError) and "ingerprint" in str(link):
-            message = f"the certificate of {server} is not trusted: it is not the one that was expected"
-            return Unreachable(operation, message, repeatable=False)
+    if why := _distrust(chain):
+        return Unreachable(operation, f"the certificate of {server} is not trusted: {why}", repeatable=False)
     unsent = any(isinstance(link, _UNSENT) for link in chain)
     return Unreachable(operation, f"{server}: {_words(chain)}", ambiguous=write and not unsent)
 
@@ -42,10 +37,18 @@ def unreachable(operation: Operation, server: str, error: Exception, *, write: b
 def words(error: Exception) -> str:
     """A short message about a failure on the way to any server, without its URL."""
     chain = list(_chain(error))
+    why = _distrust(chain)
+    return f"the certificate is not trusted: {why}" if why else _words(chain)
+
+
+def _distrust(chain: list[BaseException]) -> str:
+    """Why the server's certificate is not accepted; empty where that is not the failure."""
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted: {link.verify_message}"
-    return _words(chain)
+            return link.verify_message
+        if isinstance(link, urllib3.exceptions.SSLError) and "ingerprint" in str(link):
+            return "it is not the one that was expected"
+    return ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

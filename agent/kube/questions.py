@@ -17,6 +17,7 @@ from agent.kube.credentials import Access
 from agent.kube.errors import Refused, ServerError, Stopped, TooManyRequests, Unreachable
 from agent.kube.resources import ACCESS_REVIEWS, NODES
 from agent.kube.retry import RetryPolicy
+from agent.text import url_host
 
 _Answer = TypeVar("_Answer")
 _SECONDS = 6 * 3600.0
@@ -99,8 +100,7 @@ class Questions:
         if trust.insecure or trust.authority is None or url.scheme != "https":
             return {}  # who answers would be unknown
         trust = replace(trust, server_name=trust.server_name or url.hostname or "")
-        host = f"[{address}]" if ":" in address else address
-        there = replace(self._access, server=f"https://{host}:{port}", trust=trust, proxy="")
+        there = replace(self._access, server=f"https://{url_host(address)}:{port}", trust=trust, proxy="")
         kube = Kube(there, node=self._node, patience=_ONE_TRY)
         try:
             document = kube.get_raw("/flagz", accept=FLAGZ)
@@ -110,7 +110,7 @@ class Questions:
             return {}  # not allowed, or not served: neither changes soon
         finally:
             kube.close()  # one connection in hours is not worth keeping
-        flags = document.get("flags") if isinstance(document, dict) else None
+        flags = document.get("flags")
         return {str(name): str(value) for name, value in flags.items()} if isinstance(flags, dict) else {}
 
     def _versions(self) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import requests
@@ -46,24 +46,14 @@ JSON = "application/json"
 _REFUSAL_LIMIT = 1 << 20
 
 
-class Log(Protocol):
-    """The logger: structlog's interface, as far as it is used here."""
-
-    def debug(self, event: str, **fields: object) -> object:
-        """Details."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """What an operator should see."""
-
-
-class NoLog:
-    """Logs nothing."""
+class Log:
+    """Drops what is logged; a logger of structlog fits in its place."""
 
     def debug(self, event: str, **fields: object) -> None:
-        """Nothing."""
+        """Details."""
 
     def warning(self, event: str, **fields: object) -> None:
-        """Nothing."""
+        """What an operator should see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +90,6 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes anything."""
         return self.operation.method != "GET"
 
 
@@ -115,7 +104,7 @@ class ClientContext:
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], bool] | None = None
     chance: random.Random = field(default_factory=random.Random)
-    log: Log = field(default_factory=NoLog)
+    log: Log = field(default_factory=Log)
     on_request: Callable[[RequestMetric], None] | None = None
 
     def pause(self, seconds: float) -> bool:
@@ -150,7 +139,6 @@ class Caller:
 
     @property
     def server(self) -> str:
-        """The server's URL."""
         return self._access.server
 
     def cut_streams(self) -> None:
@@ -158,7 +146,6 @@ class Caller:
         self._streams.lifeline.cut()
 
     def close(self) -> None:
-        """Ends everything."""
         self._streams.close()
         self._calls.close()
 
@@ -193,7 +180,8 @@ class Caller:
         """One attempt at a whole answer."""
         with self._observed(request.operation) as note, deadline(left):
             line = self._streams if request.background else self._calls
-            response = self._send(line, request, min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            timeout = (min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            response = self._send(line, request, timeout)
             try:
                 note(str(response.status_code))
                 return _document(request, response.status_code, self._body(request, response, BODY_BYTES))
@@ -204,13 +192,11 @@ class Caller:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
             with deadline(patience.connect_seconds + patience.read_seconds):
-                response = self._send(self._streams, request, patience.connect_seconds, patience.read_seconds)
+                response = self._send(self._streams, request, (patience.connect_seconds, patience.read_seconds))
             note(str(response.status_code))
             return Stream(response.raw, silence_seconds)
 
-    def _send(
-        self, line: HttpSession, request: Request, connect_seconds: float, read_seconds: float
-    ) -> requests.Response:
+    def _send(self, line: HttpSession, request: Request, timeout: tuple[float, float]) -> requests.Response:
         """One request; an answer that is no success is read and raised."""
         operation = request.operation
         if line.lifeline.is_cut:
@@ -220,14 +206,7 @@ class Caller:
             headers["Content-Type"] = request.content_type
         target = f"{operation.path}?{urlencode(request.query)}" if request.query else operation.path
         try:
-            response = line.send(
-                operation.method,
-                target,
-                headers=headers,
-                body=request.body,
-                connect_seconds=connect_seconds,
-                read_seconds=read_seconds,
-            )
+            response = line.send(operation.method, target, headers=headers, body=request.body, timeout=timeout)
         except NETWORK as error:
             raise self._unreachable(request, error) from error
         if response.status_code < 300:

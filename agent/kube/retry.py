@@ -38,5 +38,4 @@ class Backoff:
         return delay if at_least is None else max(delay, at_least * self._chance.uniform(1.0, 1.25))
 
     def reset(self) -> None:
-        """Starts again with the first delay."""
         self._tries = 0

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 import urllib3
 
-from agent.bounded_http import BoundedAdapter, BoundedConnection
+from agent.bounded_http import BoundedAdapter, BoundedConnection, bounded_session
 from agent.bounded_socket import with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
@@ -134,12 +134,8 @@ class HttpSession:
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
         self._adapter = _Adapter(self.lifeline)
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._session = bounded_session(self._adapter)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.adapters.clear()
-        self._session.mount("https://", self._adapter)
-        self._session.mount("http://", self._adapter)
         if access.proxy:
             self._session.proxies = {"http": access.proxy, "https": access.proxy}
         self._session.headers.clear()
@@ -149,18 +145,11 @@ class HttpSession:
         )
 
     def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        connect_seconds: float,
-        read_seconds: float,
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None, timeout: tuple[float, float]
     ) -> requests.Response:
         """Sends one request and returns when the answer's headers are there; its body is read from `.raw`.
 
-        read_seconds: longest silence. Raises NoCredentials and what requests raises.
+        timeout: seconds to connect, and the longest silence. Raises NoCredentials and what requests raises.
         """
         self._follow_tls()
         request = requests.Request(method, self._access.server + path, headers=dict(headers), data=body)
@@ -168,12 +157,7 @@ class HttpSession:
         if impersonated := self._access.impersonation.headers():
             # requests' own dictionary holds each name once, and a user may have several groups.
             prepared.headers = urllib3.HTTPHeaderDict([*prepared.headers.items(), *impersonated])  # type: ignore[assignment]
-        return self._session.send(
-            prepared,
-            stream=True,
-            timeout=(connect_seconds, read_seconds),
-            allow_redirects=False,
-        )
+        return self._session.send(prepared, stream=True, timeout=timeout, allow_redirects=False)
 
     def close(self) -> None:
         """Ends everything that waits and frees the connections."""

@@ -14,7 +14,16 @@ from typing import Any
 
 from agent.bounded_http import Body, TooLarge, parse_json
 from agent.errors import KubeError
-from agent.kube.errors import CallFailed, Gone, Invalid, Malformed, ResponseTooLarge, Unreachable, refusal_from
+from agent.kube.errors import (
+    CallFailed,
+    Gone,
+    Invalid,
+    Malformed,
+    ResponseTooLarge,
+    Unreachable,
+    refusal_from,
+    text_or_empty,
+)
 from agent.kube.network_errors import NETWORK, unreachable
 from agent.kube.request import Caller, Request
 from agent.kube.retry import Backoff, RetryPolicy
@@ -58,7 +67,27 @@ class Change:
     error: KubeError | None = None
 
 
-class Watch:
+class _Endable:
+    """What one thread iterates, once, until another closes it or the agent is stopping."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._around = caller.around
+        self._closed = False
+        self._end: Callable[[], None] | None = None  # ends the wait of what is running
+
+    def close(self) -> None:
+        """Ends it, from any thread: immediately while it waits for a change, else with its next step."""
+        self._closed = True
+        end = self._end
+        if end is not None:
+            end()
+
+    def _is_over(self) -> bool:
+        return self._closed or self._around.stop.is_set()
+
+
+class Watch(_Endable):
     """Changes of a collection since a resourceVersion; iterate it, once. Since an empty one: all that there is first.
 
     Ends when closed, or when the agent is stopping. Resumes by itself after the server's timeouts and after cuts.
@@ -67,28 +96,13 @@ class Watch:
     """
 
     def __init__(
-        self,
-        caller: Caller,
-        request: Callable[[str, int], Request],
-        *,
-        resource_version: str,
-        patience: RetryPolicy,
+        self, caller: Caller, request: Callable[[str, int], Request], *, resource_version: str, patience: RetryPolicy
     ) -> None:
         """request: from a resourceVersion and a timeout in seconds to the request."""
+        super().__init__(caller)
         self.resource_version = resource_version
-        self._caller = caller
-        self._around = caller.around
         self._request = request
         self._patience = patience
-        self._closed = False
-        self._answer: Stream | None = None
-
-    def close(self) -> None:
-        """Ends the watch, from any thread: immediately while it waits for a change, else with its next step."""
-        self._closed = True
-        answer = self._answer
-        if answer is not None:
-            answer.cut()
 
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
@@ -97,7 +111,7 @@ class Watch:
             try:
                 is_clean = yield from self._once()
             except CallFailed:
-                if self._closed or self._around.stop.is_set():
+                if self._is_over():
                     return
                 raise
             if self._around.clock() - opened >= _SHORT_LIFE_SECONDS:
@@ -107,15 +121,12 @@ class Watch:
             if not self._is_over() and self._around.pause(backoff.next()):
                 return
 
-    def _is_over(self) -> bool:
-        return self._closed or self._around.stop.is_set()
-
     def _once(self) -> Generator[Change, None, bool]:
         """One request, until the server ends it (True) or it is cut (False)."""
         timeout = round(self._around.chance.uniform(_LONGEST_SECONDS / 2, _LONGEST_SECONDS))
         request = self._request(self.resource_version, timeout)
         answer = self._caller.open(request, self._patience, timeout + _GRACE_SECONDS)
-        self._answer = answer
+        self._end = answer.cut
         try:
             if not self._closed:
                 yield from self._changes(request, lines_of(request, answer, self._caller.server))
@@ -126,7 +137,7 @@ class Watch:
         else:
             return True
         finally:
-            self._answer = None
+            self._end = None
             answer.close()
 
     def _changes(self, request: Request, lines: Iterable[Body]) -> Iterator[Change]:
@@ -156,7 +167,7 @@ class Watch:
                 return
 
 
-class Informer:
+class Informer(_Endable):
     """A collection as it is and as it changes, for as long as the agent runs; iterate it, once.
 
     Yields LISTING, an ADDED for each object, SYNCED, then changes; all that again after a 410. One request does both
@@ -168,20 +179,10 @@ class Informer:
 
     def __init__(self, caller: Caller, listing: Callable[[], Listing], watch: Callable[[str], Watch]) -> None:
         """watch: from a resourceVersion."""
-        self._caller = caller
-        self._around = caller.around
+        super().__init__(caller)
         self._list = listing
         self._watch = watch
         self._heard_at = _NEVER
-        self._closed = False
-        self._running: Watch | None = None
-
-    def close(self) -> None:
-        """Ends it, from any thread; immediately while it waits for a change."""
-        self._closed = True
-        running = self._running
-        if running is not None:
-            running.close()
 
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
@@ -211,9 +212,6 @@ class Informer:
             if self._is_over() or self._around.pause(backoff.next(retry_after)):
                 return
 
-    def _is_over(self) -> bool:
-        return self._closed or self._around.stop.is_set()
-
     def _all(self) -> Generator[Change, None, str]:
         """Everything that there is; its resourceVersion. What is known is forgotten only once an answer is there."""
         listing = self._list()
@@ -227,7 +225,8 @@ class Informer:
         return listing.resource_version
 
     def _changes(self, version: str) -> Iterator[Change]:
-        running = self._running = self._watch(version)
+        running = self._watch(version)
+        self._end = running.close
         try:
             if not self._closed:
                 for change in running:
@@ -235,7 +234,7 @@ class Informer:
                         self._heard_at = self._around.clock()
                     yield change
         finally:
-            self._running = None
+            self._end = None
 
 
 class Listing:
@@ -264,8 +263,8 @@ class Listing:
                 self._size = max(1, self._size // _PAGE_DIVISOR)
                 continue
             meta = _metadata(answer)
-            self.resource_version = _text(meta.get("resourceVersion")) or self.resource_version
-            token = _text(meta.get("continue"))
+            self.resource_version = text_or_empty(meta.get("resourceVersion")) or self.resource_version
+            token = text_or_empty(meta.get("continue"))
             self.remaining = meta.get("remainingItemCount") if token else 0
             found = answer.get("items")
             items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
@@ -288,10 +287,6 @@ def _ends_initial_events(kind: str, bookmark: dict[str, Any]) -> bool:
 def _metadata(found: dict[str, Any]) -> dict[str, Any]:
     meta = found.get("metadata")
     return meta if isinstance(meta, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def lines_of(request: Request, answer: Stream, server: str) -> Iterator[Body]:

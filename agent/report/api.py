@@ -1,4 +1,4 @@
-"""The API calls of reporting: the agent's own Node and Events, and nothing else."""
+"""The API calls of reporting, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from agent.kube.resources import EVENTS, NODES
 
 
 class KubeReport:
-    """NodeApi and EventsApi on the real API server."""
+    """The agent's own Node and its Events. Every call raises KubeError; those on the Node return it as it is then."""
 
     def __init__(self, kube: Kube, node: str) -> None:
         self._kube = kube
         self._node = node
 
     def read(self) -> Mapping[str, Any]:
-        """The Node."""
         return self._kube.get(NODES, self._node)
 
     def patch(
@@ -27,11 +26,13 @@ class KubeReport:
         labels: Mapping[str, str | None],
         conditions: Sequence[Mapping[str, str]],
     ) -> Mapping[str, Any]:
-        """One request: the status subresource of a Node takes metadata too, as the kubelet's own patches use it."""
+        """Merges these keys (None removes one), and the conditions by type: all or nothing.
+
+        The status subresource of a Node takes metadata too, as the kubelet's own patches use it.
+        """
         metadata = {"annotations": dict(annotations), "labels": dict(labels)}
-        return self._kube.patch_status(
-            NODES, self._node, {"metadata": metadata, "status": {"conditions": list(conditions)}}
-        )
+        body = {"metadata": metadata, "status": {"conditions": list(conditions)}}
+        return self._kube.patch(NODES, self._node, body, how=Patch.STRATEGIC, subresource="status")
 
     def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
         """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""

@@ -12,16 +12,17 @@ import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from agent.errors import KubeError
 from agent.event_reasons import Reason, Urgency
 from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
+from agent.report.api import KubeReport
 from agent.report.node_status import cut
-from agent.report.notify.delivered import Delivered
+from agent.report.notify.message import Delivered
+from agent.text import format_rfc3339
 
 _COMPONENT = "node-hardening-agent"
 _MESSAGE_CHARACTERS = 1024  # the API server's own limit
@@ -64,16 +65,6 @@ class Event:
     key: str = ""
 
 
-class EventsApi(Protocol):
-    """The two calls that Events need. Both raise KubeError."""
-
-    def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
-        """Creates it; False when one of that name is there already."""
-
-    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Merge-patches it and answers the object as it is now; None when it is not there any more."""
-
-
 @dataclass(slots=True)
 class _Known:
     count: int
@@ -93,7 +84,7 @@ class Recorder:
 
     def __init__(
         self,
-        api: EventsApi,
+        api: KubeReport,
         node: str,
         clock: Callable[[], float],
         dropped: Callable[[], None],
@@ -118,7 +109,6 @@ class Recorder:
 
     @property
     def waiting(self) -> bool:
-        """Whether something is still to be delivered."""
         return bool(self._queue)
 
     def deliver(self) -> bool:
@@ -171,7 +161,7 @@ class Recorder:
 
     def _count(self, namespace: str, name: str, total: int, when: float) -> bool:
         """Writes the count; False when the Event has gone meanwhile."""
-        there = self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": _stamp(when)})
+        there = self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": format_rfc3339(when)})
         if there is not None:
             self._remember(name, _Known(total, when))
         return there is not None
@@ -202,8 +192,8 @@ class Recorder:
             "message": cut(event.message, _MESSAGE_CHARACTERS),
             "type": "Normal" if event.reason.urgency is Urgency.NORMAL else "Warning",
             "count": 1,
-            "firstTimestamp": _stamp(waiting.when),
-            "lastTimestamp": _stamp(waiting.when),
+            "firstTimestamp": format_rfc3339(waiting.when),
+            "lastTimestamp": format_rfc3339(waiting.when),
             "source": {"component": _COMPONENT, "host": self._node},
             "reportingComponent": _COMPONENT,
             "reportingInstance": self._node,
@@ -214,7 +204,3 @@ def _is_final(error: KubeError) -> bool:
     """Whether every later attempt will be refused as well."""
     later = Unauthorized | Conflict | TooManyRequests | ServerError
     return isinstance(error, Refused) and not isinstance(error, later)
-
-
-def _stamp(when: float) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,6 +7,7 @@ refuses to log what clients do.
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import threading
@@ -19,12 +20,14 @@ from http import HTTPStatus
 import structlog
 from prometheus_client import CollectorRegistry
 
+from agent.config.scalar_types import split_address
 from agent.errors import UsageError
 from agent.report import exposition
 
 REQUEST_BYTES = 8 << 10
 CONNECTIONS = 32
 EXCHANGE_SECONDS = 10.0
+_DESCRIPTORS_PAUSE_SECONDS = 0.1
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -46,11 +49,10 @@ class StatusServer:
 
     def __init__(self, address: str, registry: CollectorRegistry, *, healthy: Probe, ready: Probe) -> None:
         """Listens; connections wait until `start`. Raises UsageError when the address cannot be listened on."""
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
+        host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._listener = socket.create_server((host, int(port)), family=family, backlog=CONNECTIONS)
+            self._listener = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
         except OSError as error:
             raise UsageError(f"metrics.address {address}: cannot listen: {error.strerror}") from error
         self._listener.setblocking(False)
@@ -67,7 +69,6 @@ class StatusServer:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Starts to answer."""
         self._thread.start()
 
     def close(self) -> None:
@@ -97,8 +98,10 @@ class StatusServer:
     def _accept(self) -> None:
         try:
             client, _ = self._listener.accept()
-        except OSError:
-            return  # gone already, or no file descriptor is left: the kernel keeps it in the backlog
+        except OSError as error:  # gone already, or no file descriptor is left: the kernel keeps it in the backlog
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_DESCRIPTORS_PAUSE_SECONDS)  # it would be ready again immediately
+            return
         if len(self._exchanges) >= CONNECTIONS:
             self._end(next(iter(self._exchanges.values())))
         client.setblocking(False)

@@ -56,11 +56,10 @@ class Metrics:
             "control",
         )
         self._failures = counter("apply_failures", "Changes that failed, by control.", "control")
-        self._api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
+        self.api_errors = counter("api_errors", "Failed requests to the API server, by kind of error.", "error")
         self.api_requests = counter("api_requests", "Requests sent to the API server, watches included.")
         self.config_rejected = gauge(
-            "config_rejected",
-            "1 while the newest configuration does not validate and the last valid one is in force.",
+            "config_rejected", "1 while the newest configuration does not validate and the last valid one is in force."
         )
         self.events_dropped = counter("events_dropped", "Kubernetes Events that were given up.")
         self.denials = counter(
@@ -74,8 +73,8 @@ class Metrics:
         self.denials_visible = gauge(
             "denials_visible", "1 while the agent's own audit record arrives, 0 while it does not or denials are off."
         )
-        self._reboot = _RebootMetrics(gauge, counter)
-        self._policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
+        self.reboot = _RebootMetrics(gauge, counter)
+        self.policy = Info(f"{_P}_policy", "Hash of the configuration and profiles in force.", registry=self.registry)
         build = Info(f"{_P}_build", "Version of the agent and of its interpreter.", registry=self.registry)
         build.info({"version": __version__, "python": "{}.{}.{}".format(*sys.version_info)})
         for control in controls.names():
@@ -109,47 +108,6 @@ class Metrics:
         if not failed:
             self.last_pass.set(now)
 
-    def reboot_tick(
-        self,
-        *,
-        phase: str,
-        required: bool | None,
-        since: float,
-        blocked_by: str,
-        holder: str,
-        stuck: bool,
-        failures: int,
-        lock_since: float = 0.0,
-        marks: Iterable[tuple[str, float]] = (),
-    ) -> None:
-        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none.
-
-        marks: when each phase of a running cycle began; what the last one left stays until the next.
-        """
-        self._reboot.tick(phase, required, since, blocked_by, holder)
-        self._reboot.lock_since.set(lock_since)
-        self._reboot.stuck.set(1 if stuck else 0)
-        self._reboot.failures.set(failures)
-        if marks:
-            self._reboot.started.clear()
-        for name, began in marks:
-            self._reboot.started.labels(name).set(began)
-
-    def reboot_ended(self, outcome: str, seconds: float, phases: tuple[tuple[str, float], ...]) -> None:
-        """One cycle's end, with the seconds of each of its phases."""
-        self._reboot.cycles.labels(outcome).inc()
-        self._reboot.cycle_seconds.set(seconds)
-        for phase, took in phases:
-            self._reboot.phase_seconds.labels(phase).set(took)
-
-    def policy(self, fingerprint: str) -> None:
-        """The policy that is in force."""
-        self._policy.info({"hash": fingerprint})
-
-    def api_error(self, error: str) -> None:
-        """One failed request; `error` is the class of the error, of which there are few."""
-        self._api_errors.labels(error).inc()
-
 
 class _HeldBack:
     """One series while a changed policy is held back on this node, and none otherwise."""
@@ -176,7 +134,7 @@ class _RebootMetrics:
             "1 for the phase that the node is in: idle, waiting, draining, rebooting and so on.",
             "phase",
         )
-        self.started = gauge(
+        self._started = gauge(
             "reboot_phase_started_timestamp_seconds",
             "When each phase of the last cycle began (seconds since the epoch), however short it was.",
             "phase",
@@ -190,27 +148,47 @@ class _RebootMetrics:
         self._holder = gauge(
             "reboot_lock_holder", "1 for the node that has the lock which this node waits for.", "holder"
         )
-        self.lock_since = gauge(
+        self._lock_since = gauge(
             "reboot_lock_held_since_timestamp_seconds",
             "Since when the lock that this node has or waits for is held; 0 for none.",
         )
-        self.stuck = gauge("reboot_lock_stuck", "1 when the lock's holder did not come back from its reboot.")
-        self.failures = gauge("reboot_failures", "Failed attempts in a row; 0 after a verified reboot.")
-        self.cycles = counter("reboots", "Reboot cycles that ended, by outcome.", "outcome")
-        self.cycle_seconds = gauge(
+        self._stuck = gauge("reboot_lock_stuck", "1 when the lock's holder did not come back from its reboot.")
+        self._failures = gauge("reboot_failures", "Failed attempts in a row; 0 after a verified reboot.")
+        self._cycles = counter("reboots", "Reboot cycles that ended, by outcome.", "outcome")
+        self._cycle_seconds = gauge(
             "reboot_cycle_duration_seconds", "How long the last cycle took, from lock to release."
         )
-        self.phase_seconds = gauge(
+        self._phase_seconds = gauge(
             "reboot_phase_duration_seconds", "How long each phase of the last cycle took.", "phase"
         )
         for outcome in ("succeeded", "failed", "aborted"):
-            self.cycles.labels(outcome)
+            self._cycles.labels(outcome)
 
-    def tick(self, phase: str, required: bool | None, since: float, blocked_by: str, holder: str) -> None:
-        """See Metrics.reboot_tick."""
+    def tick(
+        self, *, phase: str, required: bool | None, since: float, blocked_by: str, holder: str, stuck: bool,
+        failures: int, lock_since: float = 0.0, marks: Iterable[tuple[str, float]] = (),
+    ) -> None:  # fmt: skip
+        """The coordinator's status after a tick. since, lock_since: epoch seconds, 0 for never; "" for none.
+
+        marks: when each phase of a running cycle began; what the last one left stays until the next.
+        """
         self._required.set(math.nan if required is None else int(required))
         self._since.set(since)
+        self._lock_since.set(lock_since)
+        self._stuck.set(1 if stuck else 0)
+        self._failures.set(failures)
         for metric, value in ((self._phase, phase), (self._blocked, blocked_by), (self._holder, holder)):
             metric.clear()
             if value:
                 metric.labels(value).set(1)
+        if marks:
+            self._started.clear()
+        for name, began in marks:
+            self._started.labels(name).set(began)
+
+    def ended(self, outcome: str, seconds: float, phases: tuple[tuple[str, float], ...]) -> None:
+        """One cycle's end, with the seconds of each of its phases."""
+        self._cycles.labels(outcome).inc()
+        self._cycle_seconds.set(seconds)
+        for phase, took in phases:
+            self._phase_seconds.labels(phase).set(took)

@@ -11,9 +11,9 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -21,6 +21,7 @@ from agent import annotations as keys
 from agent.errors import KubeError
 from agent.event_reasons import Reason
 from agent.model import Condition
+from agent.report.api import KubeReport
 from agent.report.events import Event, Recorder, Regarding
 from agent.report.node_status import HEARTBEAT_SECONDS, ComplianceStatus, NodeView, condition_body
 from agent.text import parse_rfc3339
@@ -38,24 +39,6 @@ _TRANSITIONS = {
     ComplianceStatus.NON_COMPLIANT.value: Reason.NODE_NON_COMPLIANT,
     ComplianceStatus.FAILED.value: Reason.HARDENING_FAILED,
 }
-
-
-class NodeApi(Protocol):
-    """The agent's own Node. Every call answers the Node as it is afterwards and raises KubeError."""
-
-    def read(self) -> Mapping[str, Any]:
-        """The Node."""
-
-    def patch(
-        self,
-        annotations: Mapping[str, str | None],
-        labels: Mapping[str, str | None],
-        conditions: Sequence[Mapping[str, str]],
-    ) -> Mapping[str, Any]:
-        """Merges these keys (None removes one), and the conditions by type: all or nothing."""
-
-    def replace_taints(self, taints: list[Mapping[str, Any]], resource_version: str) -> Mapping[str, Any]:
-        """Replaces the taints if the Node is still at that version; raises Conflict otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +93,7 @@ class NodePublisher:
     """Publishes from a thread of its own. `offer`, `event` and `on_node_event` return immediately, in any thread."""
 
     def __init__(
-        self, api: NodeApi, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
+        self, api: KubeReport, recorder: Recorder, node: str, *, wall: Callable[[], float], stop: threading.Event,
         clock: Callable[[], float] = time.monotonic, alive: Callable[[], bool] = lambda: True,
         on_heartbeat: Callable[[float], object] = lambda _at: None,
     ) -> None:  # fmt: skip

@@ -28,6 +28,7 @@ from agent.sandbox import wire
 from agent.sandbox.cluster import Cluster
 from agent.sandbox.settings import Settings
 from agent.sandbox.status_errors import Object
+from agent.text import url_host
 
 _ACCEPTED_SECONDS = 0.05
 _START_SECONDS = 10.0
@@ -109,7 +110,7 @@ class Sandbox(Cluster):
         self._hold.bind((self.settings.host, self.settings.port))
         self._address = (self.settings.host, self._hold.getsockname()[1])
         scheme = "https" if self.settings.certificate else "http"
-        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        host = url_host(self.settings.host)
         self.url = f"{scheme}://{host}:{self._address[1]}"
         make = partial(_request, loop=asyncio.get_running_loop())
         self._web = web.Server(

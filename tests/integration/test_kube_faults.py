@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome, direct
+from agent.kube import CONFIGMAPS, LEASES, NODES, PODS, ClientContext, Kube, Object, Outcome
 from agent.kube.credentials import Access, FileText, StoredCredentials
 from agent.kube.errors import (
     Conflict,
@@ -26,10 +27,12 @@ from agent.kube.errors import (
     Unauthorized,
     Unreachable,
 )
+from agent.kube.questions import Questions
 from agent.sandbox import builders
 from agent.sandbox.authn import User
 from agent.sandbox.faults import Fault, FaultKind
 from agent.sandbox.server import Sandbox
+from tests.support.access import direct
 from tests.support.kube import Seams, answer, kube_client, scripted
 
 pytestmark = pytest.mark.emulator_only
@@ -181,7 +184,7 @@ def test_what_may_be_done_twice_is_sent_again(sandbox: Sandbox, kube: Kube, seam
     assert label(kube, "twice")["metadata"]["labels"]["try"] == "twice"
     status = {"conditions": [{"type": "NodeHardened", "status": "True"}]}
     sandbox.add_fault(Fault(kind, count=1))
-    kube.patch_status(NODES, "worker-1", {"status": status})
+    kube.patch(NODES, "worker-1", {"status": status}, subresource="status")
 
 
 def test_a_repeated_delete_finds_nothing_left(sandbox: Sandbox, kube: Kube) -> None:
@@ -245,6 +248,32 @@ def test_a_silent_server_is_given_up_on(sandbox: Sandbox, seams: Seams) -> None:
     assert caught.value.ambiguous is True
     kube.get_raw("/version")
     assert outcomes(seams) == ["Unreachable", "Unreachable", "200"]
+
+
+def test_a_version_that_is_no_object_is_an_error_of_the_api() -> None:
+    """A proxy may answer anything; whoever asks for a document gets an object or a KubeError."""
+    with scripted(lambda request: answer(request, b"[]" if request.path == "/version" else b"{}")) as server:
+        access = direct(server.url)
+        questions = Questions(Kube(access, node="worker-1"), access, "worker-1", clock=time.monotonic)
+        with pytest.raises(Malformed, match="not an object"):
+            questions.versions()
+
+
+def test_lines_that_never_end_are_given_up_on() -> None:
+    """Neither a byte now and then nor a line after the other holds the caller for longer than it gave."""
+    for dribble in (b"a", b"a 1\n"):
+
+        def script(request: BaseHTTPRequestHandler, dribble: bytes = dribble) -> None:
+            request.send_response(200)
+            request.end_headers()
+            while True:
+                request.wfile.write(dribble)
+                time.sleep(0.01)
+
+        with scripted(script) as server:
+            lines = Kube(direct(server.url), node="worker-1").get_lines("/metrics", seconds=0.5)
+            with pytest.raises(Unreachable, match="no answer in time"):
+                list(lines)
 
 
 def test_stopping_ends_a_wait_and_does_not_try_again(sandbox: Sandbox) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.host import Host
-from agent.kube import NAMESPACES, Kube, Resource, find, in_cluster
-from agent.kube.credentials import Impersonation
+from agent.kube import NAMESPACES, Kube, Resource, find
+from agent.kube.credentials import Impersonation, in_cluster
 from agent.kube.errors import Forbidden, NoCredentials
 from tests.support.apiservers import ApiServer
 from tests.support.kube import authority_of

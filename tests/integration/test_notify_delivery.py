@@ -24,7 +24,7 @@ from agent.config.choices import NotifyType
 from agent.config.schema import Notify
 from agent.event_reasons import Reason
 from agent.host import Host, HostExec
-from agent.report.notify import Delivery, DeliveryContext, Notification, Notifier, apprise, apprise_child
+from agent.report.notify import DeliveryContext, Notification, Notifier, apprise, apprise_child
 from tests.support.daemons import free_ports
 from tests.support.kube import Scripted, answer, scripted
 
@@ -70,14 +70,14 @@ class Sender:
     """A notifier and what became of its messages."""
 
     notifier: Notifier
-    told: list[Delivery] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     def say(self, message: str, reason: Reason = Reason.REBOOT_FAILED, key: str = "") -> None:
         self.notifier.send(Notification(reason, message, "worker-1", key=key))
 
     def flush(self) -> list[str]:
         assert self.notifier.flush(LONG)
-        return [delivery.outcome for delivery in self.told]
+        return list(self.told)
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def sender(file: Path) -> Iterator[Callable[..., Sender]]:
     made: list[Notifier] = []
 
     def make(*receivers: Notify, **receiver: Any) -> Sender:
-        told: list[Delivery] = []
+        told: list[str] = []
         context = DeliveryContext(run=partial(Host("/").run, how=HostExec.DIRECT), environment={})
         some = receivers or (Notify(url_file=str(file), **receiver),)
-        made.append(Notifier(some, context, on_delivery=told.append, first_delay_seconds=0.02, chance=random.Random(1)))
+        made.append(Notifier(some, context, on_outcome=told.append, first_delay_seconds=0.02, chance=random.Random(1)))
         return Sender(made[-1], told)
 
     yield make
@@ -225,7 +225,7 @@ def test_telling_never_waits_and_one_receiver_never_holds_up_another(
         assert one.notifier.flush(0.05) is False
         release.set()
         one.flush()
-    dropped = [delivery for delivery in one.told if delivery.outcome == "dropped"]
+    dropped = [outcome for outcome in one.told if outcome == "dropped"]
     assert len(dropped) >= 199  # the queue holds a hundred
     assert slow.texts()[-1] == "m299"
 

@@ -14,7 +14,7 @@ import pytest
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
 from agent.denials.records import Kind, Outcome
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.plugin.cluster.denials import DenialRow
 from agent.plugin.commands import COMMANDS
 from agent.plugin.commands.denials import suggestion
@@ -26,6 +26,7 @@ from agent.plugin.session import Form, Session
 from agent.sandbox import builders
 from agent.sandbox.rolling_reboot import wait_until
 from agent.sandbox.server import Sandbox
+from tests.support.access import direct
 from tests.support.plugin_fleet import SCENES, Staged
 from tests.support.plugin_screen import Screen, emulator
 

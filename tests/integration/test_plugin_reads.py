@@ -20,13 +20,14 @@ import pytest
 import yaml
 
 from agent import annotations as keys
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import main, parser, run
 from agent.plugin.session import Command, Form, Session
 from agent.reboot.phases import Phase
 from agent.sandbox.authn import User
 from agent.sandbox.server import Sandbox
+from tests.support.access import direct
 from tests.support.apiservers import ApiServer, Client
 from tests.support.kube import client_of
 from tests.support.plugin_fleet import NAMESPACE, SCENES, Staged

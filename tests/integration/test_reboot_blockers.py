@@ -221,10 +221,10 @@ def test_a_pod_that_is_not_to_be_disturbed_blocks_until_it_has_finished(
     expected = f"pods with job in (import,export),!small: {namespace}/big"
     assert blocker.check() == BlockerResult(blocked=True, by=expected)
     for phase in ("Running", "Unknown"):
-        admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
+        admin.patch(PODS, "big", {"status": {"phase": phase}}, namespace, subresource="status")
         assert blocker.check().blocked is True
     for phase in ("Succeeded", "Failed"):
-        admin.patch_status(PODS, "big", {"status": {"phase": phase}}, namespace)
+        admin.patch(PODS, "big", {"status": {"phase": phase}}, namespace, subresource="status")
         assert blocker.check() == BlockerResult(blocked=False)
 
 

@@ -188,7 +188,7 @@ def test_a_waiter_watches_the_lease_instead_of_asking(place: Place) -> None:
 def test_others_are_counted_and_looked_after(place: Place) -> None:
     """The pool's members with their readiness, and another node's UID."""
     status: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True"}]}
-    place.admin.patch_status(NODES, place.name, {"status": status})
+    place.admin.patch(NODES, place.name, {"status": status}, subresource="status")
     uid = place.admin.get(NODES, place.name)["metadata"]["uid"]
     with place.cluster() as cluster:
         (own,) = [member for member in cluster.members() if member.name == place.name]

@@ -83,7 +83,8 @@ class Node:
 
     def phase(self, name: str, phase: str) -> Object:
         status = {"phase": phase, "conditions": [{"type": "Ready", "status": str(phase == "Running")}]}
-        return self.admin.patch_status(PODS, name, {"status": status}, self.namespace)
+        body = {"status": status}
+        return self.admin.patch(PODS, name, body, self.namespace, how=Patch.STRATEGIC, subresource="status")
 
     def daemonset(self, name: str) -> Object:
         """A DaemonSet; what its pods carry as their owner."""
@@ -108,7 +109,7 @@ class Node:
             "desiredHealthy": 1,
             "expectedPods": 2,
         }
-        self.admin.patch_status(PDBS, name, {"status": status}, self.namespace, how=Patch.MERGE)
+        self.admin.patch(PDBS, name, {"status": status}, self.namespace, how=Patch.MERGE, subresource="status")
 
     def pods(self) -> dict[str, bool]:
         """Pods of the namespace by name, and whether each terminates."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import struct
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -147,6 +150,27 @@ def test_a_client_that_stops_is_let_go(monkeypatch: pytest.MonkeyPatch, sent: by
                 assert len(b"".join(iter(lambda: client.recv(1 << 20), b""))) < 32 << 20
     finally:
         running.close()
+
+
+def test_without_a_free_file_descriptor_it_waits(server: StatusServer) -> None:
+    """A connection that cannot be accepted is ready at every look: the thread must not take a core for it."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (thread,) = [one for one in threading.enumerate() if one.name == "status-server"]
+    assert thread.ident is not None
+    clock = time.pthread_getcpuclockid(thread.ident)
+    with socket.socket() as client:
+        free = os.dup(client.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            client.connect(("127.0.0.1", server.port))
+            before = time.clock_gettime(clock)
+            time.sleep(0.5)
+            assert time.clock_gettime(clock) - before < 0.1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(64).startswith(b"HTTP/1.1 200")
 
 
 def test_a_broken_collector_does_not_end_the_probes(server: StatusServer) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from agent.kube import ClientContext, Kube, direct
+from agent.kube import ClientContext, Kube
+from tests.support.access import direct
 from tests.support.apiservers import ApiServer, Client
 
 MANIFEST = Path(__file__).parents[2] / "daemonset.yaml"

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 
-from agent.kube import Change, ClientContext, EventType, Informer, Kube, RequestMetric, RetryPolicy, Watch, direct
+from agent.kube import Change, ClientContext, EventType, Informer, Kube, RequestMetric, RetryPolicy, Watch
+from tests.support.access import direct
 from tests.support.apiservers import ApiServer
 
 # How long a thread may take to do what it does at once; only a failing test waits so long.

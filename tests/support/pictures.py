@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser, run
 from agent.plugin.page import document
@@ -23,6 +23,7 @@ from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style
 from tests.support import plugin_crowd
+from tests.support.access import direct
 from tests.support.browser import browser
 from tests.support.plugin_fleet import NAMESPACE, Staged
 

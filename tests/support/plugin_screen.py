@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser, run
 from agent.plugin.session import Form, Session
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
 from agent.terminal import Style
+from tests.support.access import direct
 from tests.support.plugin_fleet import NAMESPACE, Staged
 
 

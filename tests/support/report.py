@@ -10,6 +10,7 @@ from typing import Any
 from agent.errors import KubeError
 from agent.kube.errors import Conflict, NotFound, Operation
 from agent.model import Change, Finding, Outcome, Report, Severity, Status
+from agent.report.api import KubeReport
 
 
 def finding(
@@ -31,8 +32,8 @@ def report(*findings: Finding, changes: tuple[Change, ...] = ()) -> Report:
 
 
 @dataclass
-class NodeInMemory:
-    """NodeApi. `calls` are the requests in order; `fails` is raised by the next ones, one each."""
+class NodeInMemory(KubeReport):
+    """A Node. `calls` are the requests in order; `fails` is raised by the next ones, one each."""
 
     node: dict[str, Any] | None = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -115,8 +116,8 @@ class NodeInMemory:
 
 
 @dataclass
-class EventsInMemory:
-    """EventsApi. `fails` as above; `always` is raised by every call."""
+class EventsInMemory(KubeReport):
+    """Events. `fails` as above; `always` is raised by every call."""
 
     events: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)

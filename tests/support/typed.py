@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent.errors import AgentError, UsageError
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import parser
 from agent.plugin.session import COULD_NOT, USAGE, Command, Form, Session
+from tests.support.access import direct
 from tests.support.apiservers import ApiServer
 from tests.support.kube import authority_of
 

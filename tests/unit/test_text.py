@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text import format_rfc3339, join_limited, last_line, parse_rfc3339, sanitize
+from agent.text import format_rfc3339, join_limited, last_line, parse_rfc3339, sanitize, url_host
 
 
 @given(st.text(max_size=400), st.integers(min_value=1, max_value=60))
@@ -25,6 +25,15 @@ def test_joined_names_appear_once_and_the_rest_is_counted() -> None:
     assert join_limited(["a", "b", "a", "", " "]) == "a, b"
     assert join_limited(f"p{number}" for number in range(9)) == "p0, p1, p2, p3, p4 and 4 more"
     assert join_limited([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("::1", "[::1]"), ("[::1]", "[::1]"), ("10.0.0.1", "10.0.0.1"), ("worker-1.example", "worker-1.example")],
+)
+def test_an_ipv6_address_stands_in_brackets_in_a_url(address: str, host: str) -> None:
+    """Once: the kubelet gives a pod the service's address without them, an operator may write them."""
+    assert url_host(address) == host
 
 
 def test_the_last_line_is_the_last_that_is_not_blank() -> None:
@@ -66,4 +75,7 @@ def test_a_moment_is_shown_in_utc() -> None:
 
 def test_a_lease_shows_microseconds() -> None:
     """As a MicroTime of the API has them."""
-    assert format_rfc3339(parse_rfc3339("2030-01-31T22:00:00.000250Z"), micros=True) == "2030-01-31T22:00:00.000250Z"
+    assert (
+        format_rfc3339(parse_rfc3339("2030-01-31T22:00:00.000250Z"), timespec="microseconds")
+        == "2030-01-31T22:00:00.000250Z"
+    )

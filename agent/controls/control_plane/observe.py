@@ -26,6 +26,7 @@ from agent.controls.probe import Response
 from agent.errors import AgentError, HostError
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.identity import program_named
+from agent.text import url_host
 
 # Whether the API server allows what no rule can allow: a verb that no role names.
 AllowsAnything = Callable[[], bool | None]
@@ -60,7 +61,7 @@ class Socket:
     plain: Mapping[str, Response]
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return f"{url_host(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

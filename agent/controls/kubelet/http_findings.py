@@ -17,6 +17,7 @@ from agent.controls.kubelet.check import AGAIN, CheckResult, Row
 from agent.controls.kubelet.effective import Effective
 from agent.controls.probe import Response
 from agent.model import Finding, Severity, Status
+from agent.text import url_host
 
 READ_ONLY_PORT = 10255
 PATH = "/pods"
@@ -64,7 +65,7 @@ def ask(effective: Effective, prober: Prober, own: Collection[str]) -> ProbeResu
     ports = (int(port.value), plain_port)
     if not all(0 < number < 1 << 16 for number in ports):
         return ProbeResults(problem=f"{ports[0]} and {ports[1]} are not both ports")
-    host = f"[{ip}]" if ip.version == 6 else str(ip)
+    host = url_host(str(ip))
     return ProbeResults(
         f"https://{host}:{ports[0]}{PATH}",
         prober(str(ip), ports[0], tls=True),

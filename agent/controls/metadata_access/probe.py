@@ -14,7 +14,7 @@ from agent.errors import HostError
 from agent.host import Host, netns
 from agent.host.netns import Connection, Result
 from agent.model import Severity, Status
-from agent.text import join_limited, sanitize
+from agent.text import join_limited, sanitize, url_host
 
 _MOST = 20
 _TIMEOUT_SECONDS = 1.0
@@ -51,8 +51,7 @@ def _ask(paths: Sequence[str], cloud: Cloud, service: Service) -> list[Reach]:
 
 
 def _request(form: str, service: Service) -> bytes:
-    host = f"[{service.address}]" if ":" in service.address else service.address
-    return form.format(host=host).encode()
+    return form.format(host=url_host(service.address)).encode()
 
 
 def _judge(answer: Connection, judge: Callable[[bytes], Reach] | None) -> Reach:

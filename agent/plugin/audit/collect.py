@@ -127,7 +127,7 @@ def _list(kube: Kube, view: View, kind: Kind, progress: Progress) -> None:
 
 def _version(kube: Kube, view: View) -> None:
     found = kube.get_raw("/version")
-    view.version = values.text(found.get("gitVersion"), 60) if isinstance(found, dict) else ""
+    view.version = values.text(found.get("gitVersion"), 60)
 
 
 def _user(kube: Kube, view: View) -> None:
@@ -143,7 +143,7 @@ def _user(kube: Kube, view: View) -> None:
 def _flags(kube: Kube, view: View) -> None:
     """Source: KEP-4828. Few serve it, so it is not waited for as for what all do."""
     found = kube.within(_FLAGZ_SECONDS).get_raw("/flagz", accept=FLAGZ)
-    flags = values.part(found if isinstance(found, dict) else {}, "flags")
+    flags = values.part(found, "flags")
     view.flags = {values.text(key, 120): values.text(value, 253) for key, value in list(flags.items())[:1000]}
 
 
@@ -151,7 +151,7 @@ def _groups(kube: Kube, view: View) -> None:
     found = kube.get_raw("/apis")
     view.groups = tuple(
         values.text(version.get("groupVersion"), 120)
-        for group in values.mappings(found.get("groups") if isinstance(found, dict) else None)
+        for group in values.mappings(found.get("groups"))
         for version in values.mappings(group.get("versions"))
     )
 

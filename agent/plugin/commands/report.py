@@ -132,7 +132,7 @@ def _version(session: Session) -> str:
         found = session.kube.get_raw("/version")
     except KubeError:
         return ""
-    return values.text(found.get("gitVersion"), 40) if isinstance(found, dict) else ""
+    return values.text(found.get("gitVersion"), 40)
 
 
 def _author(session: Session) -> str:

@@ -161,7 +161,7 @@ class KubeCluster:
     def count(self) -> int:
         """See cluster.Cluster. The server reports how many a page of one leaves out."""
         answer = self._kube.get_raw(f"{NODES.path()}?limit=1")
-        meta = answer.get("metadata") if isinstance(answer, dict) else None
+        meta = answer.get("metadata")
         remaining = meta.get("remainingItemCount") if isinstance(meta, dict) else None
         return 1 + (remaining if isinstance(remaining, int) else 0)
 

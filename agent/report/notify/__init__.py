@@ -10,7 +10,7 @@ and keys are secrets: read from their files for each attempt, and never logged.
 from __future__ import annotations
 
 from agent.report.notify.message import Notification
-from agent.report.notify.notifier import Delivery, Notifier
+from agent.report.notify.notifier import Notifier
 from agent.report.notify.receivers import DeliveryContext
 
-__all__ = ["Delivery", "DeliveryContext", "Notification", "Notifier"]
+__all__ = ["DeliveryContext", "Notification", "Notifier"]

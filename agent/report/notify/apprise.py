@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agent.errors import AgentError
+from agent.kube.credentials import CommandResult
 from agent.report.notify.http import NotSent
 from agent.report.notify.message import Message
 
@@ -19,14 +20,6 @@ CHILD = "agent.report.notify.apprise_child"
 SENT, NOT_SENT, NOT_UNDERSTOOD, NO_APPRISE = 0, 10, 11, 12
 _KINDS = {"critical": "failure", "warning": "warning"}
 _START_SECONDS = 20.0  # Python and Apprise on a busy node, before the first byte is sent
-
-
-class CommandResult(Protocol):
-    """A command that ended, as agent.host has it."""
-
-    @property
-    def code(self) -> int:
-        """Exit code, negative for a signal."""
 
 
 class Runner(Protocol):

@@ -1,4 +1,4 @@
-"""The text of a notification, and which event resolves which problem.
+"""The text of a notification, which event resolves which problem, and what was delivered already.
 
 Pure. The text is the operator's template or the default one; equal problems have equal names, so that a pager opens one
 incident for them and the resolving event closes it.
@@ -6,10 +6,11 @@ incident for them and the resolving event closes it.
 
 from __future__ import annotations
 
-import string
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from agent.config.schema import Notify
 from agent.event_reasons import Reason, Urgency
@@ -116,18 +117,25 @@ def _message(notification: Notification, receiver: Notify, event: Reason, *, is_
 
 
 def render(template: str, fields: Mapping[str, str]) -> str:
-    """The template with its fields filled in, their values taken literally; the default text for an empty template.
+    """The template, as the configuration's loader took it, with its fields filled in; empty: the default text."""
+    if template:
+        return template.format_map(fields)
+    where = f"[{fields['cluster']}] " if fields["cluster"] else ""
+    return f"{where}{fields['severity']}: {fields['event']} on {fields['node']}: {fields['message']}"
 
-    Raises ValueError for a template that the configuration's loader would refuse.
-    """
-    if not template:
-        where = f"[{fields['cluster']}] " if fields["cluster"] else ""
-        return f"{where}{fields['severity']}: {fields['event']} on {fields['node']}: {fields['message']}"
-    text = []
-    for literal, name, form, conversion in string.Formatter().parse(template):
-        text.append(literal)
-        if name is not None:
-            if name not in fields or form or conversion:
-                raise ValueError(f"{{{name}}} is not a field of a template")
-            text.append(fields[name])
-    return "".join(text)
+
+class Delivered(Protocol):
+    """Digests of what was delivered, so that a restarted agent repeats none. From any thread; never raises."""
+
+    def __contains__(self, digest: object, /) -> bool:
+        """Whether it was delivered, by this process or an earlier one."""
+
+    def add(self, digest: str, /) -> None:
+        """Remembers it for longer than the process lives."""
+
+
+def digest_of(message: Message, receiver: Notify) -> str:
+    """Equal for the same message to the same place, however the receiver's other keys change; empty without a key."""
+    key = message.notification.key
+    where = receiver.type.value, receiver.url_file, receiver.key_file
+    return hashlib.sha256(repr((*where, key, message.event, message.is_end)).encode()).hexdigest()[:16] if key else ""

@@ -11,27 +11,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from agent.config.schema import Notify
+from agent.kube.retry import Backoff
 from agent.report.notify import receivers as registry
-from agent.report.notify.delivered import digest_of
 from agent.report.notify.http import NotSent
-from agent.report.notify.message import Message, Notification, messages
+from agent.report.notify.message import Message, Notification, digest_of, messages
 from agent.report.notify.receivers import DeliveryContext
 
 _QUEUE = 100
 _LONGEST_DELAY_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """The result for one message, for metrics. outcome: sent, failed (given up) or dropped (the queue was full)."""
-
-    receiver: str
-    outcome: str
 
 
 class Notifier:
@@ -42,25 +34,27 @@ class Notifier:
         receivers: Sequence[Notify],
         context: DeliveryContext | None = None,
         *,
-        on_delivery: Callable[[Delivery], None] = lambda _: None,
+        on_outcome: Callable[[str], object] = lambda _: None,
         first_delay_seconds: float = 1.0,
         chance: random.Random | None = None,
     ) -> None:
-        """on_delivery: called with each result. first_delay_seconds: before the first retry; doubles, with jitter."""
+        """on_outcome: gets each message's: sent, failed (given up) or dropped (the queue was full).
+
+        first_delay_seconds: before the first retry; doubles, with jitter.
+        """
         self._stop = threading.Event()
-        self._retry = _Retry(self._stop, first_delay_seconds, chance or random.Random())  # noqa: S311 - jitter
-        self._context = context or DeliveryContext()
-        self._on_delivery = on_delivery
+        chance = chance or random.Random()  # noqa: S311 - jitter
+        self._new_worker = partial(
+            _ReceiverWorker, context=context or DeliveryContext(), stop=self._stop, on_outcome=on_outcome,
+            new_backoff=partial(Backoff, first_delay_seconds, _LONGEST_DELAY_SECONDS, chance),
+        )  # fmt: skip
         self._lock = threading.Lock()
         self._workers: list[_ReceiverWorker] = []
         self.update(receivers)
 
     def update(self, receivers: Sequence[Notify]) -> None:
         """Another configuration; what is queued for a receiver that left is still delivered."""
-        workers = [
-            _ReceiverWorker(f"notify[{number}]", one, self._context, self._retry, self._on_delivery)
-            for number, one in enumerate(receivers)
-        ]
+        workers = [self._new_worker(f"notify[{number}]", one) for number, one in enumerate(receivers)]
         with self._lock:
             before = {worker.receiver: worker for worker in self._workers}
             # A receiver that stays keeps its queue, and with it the order.
@@ -85,46 +79,33 @@ class Notifier:
         self._stop.set()
 
 
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """When to try again, and whether at all."""
-
-    stop: threading.Event
-    first_delay_seconds: float
-    chance: random.Random
-
-    def wait(self, tried: int, asked_seconds: float) -> bool:
-        """Waits after the attempt number `tried` (from 0), or the time of its Retry-After; True when stopped."""
-        whole = min(_LONGEST_DELAY_SECONDS, self.first_delay_seconds * 2.0 ** min(tried, 10))
-        return self.stop.wait(max(asked_seconds, self.chance.uniform(whole / 2, whole)))
-
-
 class _ReceiverWorker:
     """One receiver's queue and, while there is something in it, its thread."""
 
     def __init__(
-        self, name: str, receiver: Notify, context: DeliveryContext, retry: _Retry,
-        on_delivery: Callable[[Delivery], None],
+        self, name: str, receiver: Notify, *, context: DeliveryContext, stop: threading.Event,
+        new_backoff: Callable[[], Backoff], on_outcome: Callable[[str], object],
     ) -> None:  # fmt: skip
         self.receiver = receiver
         self.idle = threading.Event()
         self.idle.set()
         self._spec = registry.NOTIFIERS[receiver.type]
-        self._context, self._retry = context, retry
+        self._context, self._stop, self._new_backoff = context, stop, new_backoff
         self._lock = threading.Lock()
         self._queue: deque[Message] = deque()
-        self._on_delivery = on_delivery
+        self._on_outcome = on_outcome
         self._log = structlog.get_logger().bind(receiver=f"{name} ({receiver.type.value})")
 
     def put(self, notification: Notification) -> None:
         found = messages(notification, self.receiver, resolves=self._spec.resolves)
-        if not found or self._retry.stop.is_set():
+        if not found or self._stop.is_set():
             return
         with self._lock:
             for message in found:
                 if len(self._queue) >= _QUEUE:
-                    self._queue.popleft()
-                    self._report("dropped")
+                    oldest = self._queue.popleft()
+                    self._log.warning("notification_dropped", event_reason=oldest.event.value, queued=_QUEUE)
+                    self._on_outcome("dropped")
                 self._queue.append(message)
             if self.idle.is_set():
                 self.idle.clear()
@@ -139,16 +120,13 @@ class _ReceiverWorker:
                 is_sent = self._deliver(message)
                 if is_sent and digest:
                     self._context.delivered.add(digest)
-                self._report("sent" if is_sent else "failed")
+                self._on_outcome("sent" if is_sent else "failed")
         finally:
             self.idle.set()  # also when a defect ends the thread: the next notification starts another
 
-    def _report(self, outcome: str) -> None:
-        self._on_delivery(Delivery(self.receiver.type.value, outcome))
-
     def _next(self) -> Message | None:
         with self._lock:
-            if self._queue and not self._retry.stop.is_set():
+            if self._queue and not self._stop.is_set():
                 return self._queue.popleft()
             self.idle.set()
             return None
@@ -156,13 +134,14 @@ class _ReceiverWorker:
     def _deliver(self, message: Message) -> bool:
         """Tries until it is sent or given up; whether it was sent."""
         fields = {"event_reason": message.event.value, "is_end": message.is_end}
+        backoff = self._new_backoff()
         for tried in range(self.receiver.retries + 1):
             try:
                 self._attempt(message)
             except NotSent as error:
-                is_last = error.is_final or tried == self.receiver.retries or self._retry.stop.is_set()
+                is_last = error.is_final or tried == self.receiver.retries or self._stop.is_set()
                 self._log.warning("notification_failed", error=str(error), tried=tried + 1, given_up=is_last, **fields)
-                if is_last or self._retry.wait(tried, error.after_seconds):
+                if is_last or self._stop.wait(backoff.next(error.after_seconds)):
                     return False
             else:
                 self._log.debug("notification_sent", tried=tried + 1, **fields)

@@ -9,16 +9,16 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from agent.config.choices import NotifyType
 from agent.config.schema import Notify
 from agent.report.node_status import cut
 from agent.report.notify import apprise, http
-from agent.report.notify.delivered import Delivered
 from agent.report.notify.http import NotSent, Post
-from agent.report.notify.message import HAS_END, Message, is_about_lock
+from agent.report.notify.message import HAS_END, Delivered, Message, is_about_lock
+from agent.text import format_rfc3339
 
 _PRODUCT = "node-hardening-agent"
 _PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
@@ -27,6 +27,7 @@ _SUMMARY_CHARACTERS = 1024
 # Alertmanager forgets an alert that is not sent again, and a node that goes down cannot send. So each alert carries its
 # end: a day for a problem, an hour for what just happened.
 _PROBLEM_SECONDS, _NEWS_SECONDS = 86400.0, 3600.0
+_stamp = partial(format_rfc3339, timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,7 @@ def teams(message: Message, url: str, _key: str, _now: float) -> Post:
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "body": [
-            {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": message.text, "color": color}]},
-        ],
+        "body": [{"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": message.text, "color": color}]}],
     }
     kind = "application/vnd.microsoft.card.adaptive"
     body = {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]}
@@ -84,18 +83,13 @@ def pagerduty(message: Message, url: str, key: str, _now: float) -> Post:
     }
     if not message.is_end:
         about = message.notification
-        details = {
-            "message": about.message,
-            "node": about.node,
-            "lease": about.lease,
-            "cluster": message.cluster,
-        }
+        details = {"message": about.message, "node": about.node, "lease": about.lease, "cluster": message.cluster}
         body["client"] = _PRODUCT
         body["payload"] = {
             "summary": cut(message.text, _SUMMARY_CHARACTERS),
             "source": about.node,
             "severity": message.severity,
-            "timestamp": stamp(about.at),
+            "timestamp": _stamp(about.at),
             "component": _PRODUCT,
             "class": message.event.value,
             "group": message.cluster or "kubernetes",
@@ -120,16 +114,12 @@ def alertmanager(message: Message, url: str, _key: str, now: float) -> Post:
     }
     alert: dict[str, Any] = {"labels": {name: text for name, text in labels.items() if text}}
     if message.is_end:
-        alert["endsAt"] = stamp(now)
+        alert["endsAt"] = _stamp(now)
     else:
         lasts = _PROBLEM_SECONDS if message.event in HAS_END else _NEWS_SECONDS
-        alert["annotations"] = {
-            "summary": message.text,
-            "description": about.message,
-            "reported_by": about.node,
-        }
-        alert["startsAt"] = stamp(min(about.at, now))
-        alert["endsAt"] = stamp(now + lasts)
+        alert["annotations"] = {"summary": message.text, "description": about.message, "reported_by": about.node}
+        alert["startsAt"] = _stamp(min(about.at, now))
+        alert["endsAt"] = _stamp(now + lasts)
     path = "/api/v2/alerts"
     whole = url.rstrip("/")
     return Post(whole if whole.endswith(path) else whole + path, [alert])
@@ -147,7 +137,7 @@ def webhook(message: Message, url: str, _key: str, _now: float) -> Post:
         "cluster": message.cluster,
         "message": about.message,
         "text": message.text,
-        "time": stamp(about.at),
+        "time": _stamp(about.at),
         "key": about.key,
         "problem": message.problem,
     }
@@ -179,8 +169,3 @@ NOTIFIERS: Mapping[str, NotifierSpec] = {
     NotifyType.WEBHOOK: NotifierSpec(_by_http(webhook)),
     NotifyType.APPRISE: NotifierSpec(_by_apprise),
 }
-
-
-def stamp(when: float) -> str:
-    """RFC 3339 with milliseconds, UTC."""
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,9 +13,10 @@ import yaml
 from agent.errors import KubeError
 from agent.kube.access import find
 from agent.kube.client import Kube
-from agent.kube.credentials import Trust, direct
+from agent.kube.credentials import Trust
 from agent.kube.questions import Questions
 from agent.model import Status
+from tests.support.access import direct
 from tests.support.agents import eventually
 from tests.support.apiservers import ApiServer, Client, make_certificates
 from tests.support.control_planes import ControlPlane, answering, server_context

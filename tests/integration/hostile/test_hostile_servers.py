@@ -21,10 +21,11 @@ from agent.bounded_http import TooLarge
 from agent.config.schema import Prometheus
 from agent.daemon.reboot_thread import SystemClock
 from agent.errors import KubeError
-from agent.kube import NODES, Kube, RetryPolicy, direct
+from agent.kube import NODES, Kube, RetryPolicy
 from agent.kube.errors import CallFailed, Malformed
 from agent.reboot.blockers.prometheus import PrometheusBlocker
 from agent.report.notify.http import NotSent, Post, send
+from tests.support.access import direct
 
 DEADLINE_SECONDS = 0.5
 FAR_TOO_LONG_SECONDS = 200.0  # a bound for what would never end, not a timing

@@ -32,6 +32,7 @@ LEAVES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.ADDRESS: st.sampled_from(["", "0.0.0.0:9105", "[::1]:0", "node:65535"]),
     Kind.URL: st.sampled_from(["http://prometheus:9090", "https://p.example.com/prefix", "http://[::1]:1"]),
     Kind.TIME: st.from_regex(r"([01][0-9]|2[0-3]):[0-5][0-9]", fullmatch=True),
+    Kind.DATE: st.sampled_from(["2026-12-24", "2024-02-29"]),
     Kind.DATE_OR_NONE: st.sampled_from(["", "2026-12-24", "12-24", "02-29"]),
     Kind.TIMEZONE: st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     Kind.LABEL: _LABEL,

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from agent.config import Config, fingerprint, loads
-from agent.config.render import document
-from agent.config.schema_tree import camel, paths
+from agent.config.render import spelled
+from agent.config.schema_tree import Section, camel, paths
 from agent.errors import ConfigError
 from agent.event_reasons import Reason
 from tools.config_reference import EXAMPLE, MORE, every_key, reference
@@ -229,7 +229,7 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_mappings() -> None:
 
 def test_the_whole_document_holds_defaults_as_people_write_them() -> None:
     """Durations with units, enums as words, null where nothing is meant."""
-    shown = document(Config())
+    shown = spelled(Section(Config), Config())
     assert shown["interval"] == "5m"
     assert shown["reboot"]["drain"]["gracePeriod"] is None
     assert shown["reboot"]["sentinel"]["exitCodes"] == {"0": "required", "1": "none"}

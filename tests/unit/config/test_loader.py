@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, load, load_or_default, loads
+from agent.config import Config, load, loads
 from agent.config.choices import AuditMode, Mode, NotifyType, Required, Weekday
 from agent.config.loader import MAX_BYTES
 from agent.config.schema import Apparmor, Drain, Hook, Modprobe, Notify, Reboot, Window
@@ -479,23 +479,23 @@ def test_a_named_file_that_is_missing_is_a_problem(tmp_path: Path) -> None:
     """Whoever names a file means it."""
     assert "cannot be read: No such file or directory" in file_problem(tmp_path / "none.yaml").message
     with pytest.raises(ConfigError):
-        load_or_default(tmp_path / "none.yaml", explicit=True)
+        load(tmp_path / "none.yaml", explicit=True)
 
 
 def test_the_default_file_may_be_missing(tmp_path: Path) -> None:
     """Then the built-in policy holds, whether the file or its folders are not there."""
-    assert load_or_default(tmp_path / "none.yaml", explicit=False) == Config()
-    assert load_or_default(tmp_path / "no" / "folder" / "none.yaml", explicit=False) == Config()
+    assert load(tmp_path / "none.yaml", explicit=False) == Config()
+    assert load(tmp_path / "no" / "folder" / "none.yaml", explicit=False) == Config()
 
 
 def test_the_default_file_counts_when_it_is_there(tmp_path: Path) -> None:
     """And a broken one is a problem, not a reason to fall back."""
     path = tmp_path / "config.yaml"
     path.write_text("interval: 1h\n")
-    assert load_or_default(path, explicit=False).interval == 3600.0
+    assert load(path, explicit=False).interval == 3600.0
     path.write_text("interval: no\n")
     with pytest.raises(ConfigError):
-        load_or_default(path, explicit=False)
+        load(path, explicit=False)
 
 
 def test_a_dangling_symlink_is_not_a_missing_file(tmp_path: Path) -> None:
@@ -503,14 +503,14 @@ def test_a_dangling_symlink_is_not_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.symlink_to("..data/config.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_or_default(path, explicit=False)
+        load(path, explicit=False)
 
 
 def test_a_file_below_a_file_is_a_problem(tmp_path: Path) -> None:
     """The folder of the configuration is a file: somebody has mounted the wrong thing."""
     (tmp_path / "node-hardening").write_text("")
     with pytest.raises(ConfigError, match="Not a directory"):
-        load_or_default(tmp_path / "node-hardening" / "config.yaml", explicit=False)
+        load(tmp_path / "node-hardening" / "config.yaml", explicit=False)
 
 
 def test_folders_and_fifos_are_refused_without_waiting(tmp_path: Path) -> None:

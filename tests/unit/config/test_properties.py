@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config import Config, fingerprint, loads
-from agent.config.render import document
+from agent.config.render import spelled
+from agent.config.schema_tree import Section
 from agent.errors import ConfigError
 from tests.unit.config.strategies import policies, shortest
 from tools.config_schema import schema
@@ -83,7 +84,7 @@ def test_a_policy_of_valid_values_loads_and_comes_back_the_same(policy: dict[str
 def test_the_schema_never_refuses_what_the_loader_takes(policy: dict[str, Any]) -> None:
     """An editor that underlines a working policy would teach people to ignore it."""
     config = loads(written(policy), "f")
-    for instance in (policy, document(config)):
+    for instance in (policy, spelled(Section(Config), config)):
         VALIDATOR.validate(json.loads(json.dumps(instance)))
 
 

@@ -13,9 +13,10 @@ from agent.config.schema import Reboot
 from agent.daemon.main import supervise
 from agent.daemon.reboot_thread import Reboots
 from agent.host import Host
-from agent.kube import Kube, direct
+from agent.kube import Kube
 from agent.report.metrics import Metrics
 from agent.report.publisher import NodePublisher
+from tests.support.access import direct
 
 
 class Recorder:

@@ -16,11 +16,11 @@ from agent.kube.credentials import (
     Fixed,
     StoredCredentials,
     bearer,
-    direct,
     in_cluster,
     server_problem,
 )
 from agent.kube.errors import NoCredentials
+from tests.support.access import direct
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
@@ -171,12 +171,6 @@ def test_servers_are_judged_before_anything_is_sent(server: str, secret: bool, w
     problem = server_problem(server, has_secret=secret)
     assert (words in problem) if words else problem == ""
     assert "hush" not in problem
-
-
-def test_direct_refuses_what_is_no_server() -> None:
-    """The same judgement for a server that code names."""
-    with pytest.raises(ConfigError, match="not the URL of a server"):
-        direct("api:6443")
 
 
 def test_kubeconfig_on_purpose_goes_before_the_pod_that_one_happens_to_be_in(tmp_path: Path) -> None:

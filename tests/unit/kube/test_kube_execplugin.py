@@ -128,6 +128,7 @@ def test_a_certificate_is_as_good_as_a_token(tmp_path: Path) -> None:
         (Ran(1, "hush", "please log in first"), "exit code 1: please log in first; install it from there"),
         (Ran(-9), "exit code -9"),
         (Ran(stdout="hush, no JSON"), "it is not JSON"),
+        (Ran(stdout="[" * 100_000), "it is not JSON"),
         (Ran(stdout='"hush"'), "kind is not ExecCredential"),
         (credential("client.authentication.k8s.io/v1beta1", token="hush"), "apiVersion is"),
         (Ran(stdout=json.dumps({"apiVersion": V1, "kind": "ExecCredential"})), "there is no status"),

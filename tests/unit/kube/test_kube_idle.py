@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.kube import NODES, Kube, direct
+from agent.kube import NODES, Kube
+from tests.support.access import direct
 from tests.support.offline import URL, offline
 
 

@@ -174,15 +174,17 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ({"user": {"token": "t", "as": "a\nb"}}, "users[0].user.as", "one printable line"),
         ({"user": {"token": "t", "as-uid": "7"}}, "users[0].user.as-uid", "only `as` and `as-groups`"),
         ({"user": {"exec": []}}, "users[0].user.exec", "has to be a mapping"),
+        ({"user": {"token": ["hush"]}}, "users[0].user.token", "has to be text"),
         ({"user": {"exec": {"command": "x"}, "token": "t"}}, "users[0].user.exec", "keep one of them"),
     ],
 )
 def test_each_thing_that_is_wrong_is_named_by_its_key(
     tmp_path: Path, changes: dict[str, Any], key: str, words: str
 ) -> None:
-    """File and key, and what would be right."""
+    """File and key, and what would be right; never the value, which may be a secret in the wrong form."""
     found = problems_of(tmp_path, **changes)
     assert [problem for problem in found if problem[0] == key and words in problem[1]], found
+    assert "hush" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +192,8 @@ def test_each_thing_that_is_wrong_is_named_by_its_key(
     [
         ("a: [hush\n", 2, "is not YAML"),
         ("users:\n- token: 'hush\n", 3, "is not YAML"),
+        ("users: [{name: u, user: {token: 2030-99-99}}]", 0, "is not YAML"),  # read as a date
+        ("[" * 5000, 0, "is not YAML"),
         ("[1]", 0, "has to be a mapping"),
         ("kind: List", 0, "has to be Config"),
         ("clusters: 3", 0, "has to be a list"),

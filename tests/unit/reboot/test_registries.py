@@ -14,13 +14,13 @@ from agent.config.choices import RebootMethod
 from agent.config.schema import Reboot
 from agent.host import Host
 from agent.kube import Kube
-from agent.kube.credentials import direct
 from agent.reboot import blockers, rebooters
 from agent.reboot.blockers import BlockerSpec, make_blockers
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.interfaces import BlockerResult
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
+from tests.support.access import direct
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_world import World
 

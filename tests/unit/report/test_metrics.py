@@ -38,13 +38,13 @@ def filled() -> Metrics:
     metrics.observe(
         report(finding(status=Status.FAIL), changes=(change(), change(Outcome.FAILED))), seconds=1, now=9, drift=True
     )
-    metrics.policy("abc")
+    metrics.policy.info({"hash": "abc"})
     metrics.held_back.reason = lambda: "Soaking"
-    metrics.api_error("Unreachable")
-    metrics.reboot_tick(
+    metrics.api_errors.labels("Unreachable").inc()
+    metrics.reboot.tick(
         phase="draining", required=True, since=5, blocked_by="window", holder="n2", stuck=False, failures=1
     )
-    metrics.reboot_ended("succeeded", 100, (("draining", 60),))
+    metrics.reboot.ended("succeeded", 100, (("draining", 60),))
     return metrics
 
 
@@ -107,8 +107,8 @@ def test_counters_are_there_before_anything_has_happened() -> None:
 def test_policy_and_build_are_labels() -> None:
     """One series each: another policy replaces the one before."""
     metrics = Metrics()
-    metrics.policy("aaa")
-    metrics.policy("bbb")
+    metrics.policy.info({"hash": "aaa"})
+    metrics.policy.info({"hash": "bbb"})
     assert [sample.labels for sample in scraped(metrics)["node_hardening_policy_info"].samples] == [{"hash": "bbb"}]
     assert set(scraped(metrics)["node_hardening_build_info"].samples[0].labels) == {"version", "python"}
 
@@ -117,7 +117,7 @@ def test_a_reboot_that_cannot_be_told_is_not_a_zero() -> None:
     """NaN, which compares to nothing; one series for the phase, the blocker and the holder at a time."""
     metrics = Metrics()
     for phase, by, holder in (("waiting", "lock", "n2"), ("waiting", "lock", "n3"), ("draining", "", "")):
-        metrics.reboot_tick(phase=phase, required=None, since=0, blocked_by=by, holder=holder, stuck=False, failures=0)
+        metrics.reboot.tick(phase=phase, required=None, since=0, blocked_by=by, holder=holder, stuck=False, failures=0)
     assert math.isnan(values(metrics, "node_hardening_reboot_required")[()])
     assert values(metrics, "node_hardening_reboot_phase") == {("draining",): 1}
     assert values(metrics, "node_hardening_reboot_blocked") == {}
@@ -128,10 +128,10 @@ def test_a_phase_that_no_scrape_saw_is_shown_afterwards() -> None:
     """Until the next cycle, whose phases alone are shown then."""
     metrics, name = Metrics(), "node_hardening_reboot_phase_started_timestamp_seconds"
     idle = {"required": False, "since": 0.0, "blocked_by": "", "holder": "", "stuck": False, "failures": 0}
-    metrics.reboot_tick(phase="verifying", marks=(("cordoned", 10.0), ("rebooting", 12.5)), **idle)  # type: ignore[arg-type]
-    metrics.reboot_tick(phase="idle", **idle)  # type: ignore[arg-type]
+    metrics.reboot.tick(phase="verifying", marks=(("cordoned", 10.0), ("rebooting", 12.5)), **idle)  # type: ignore[arg-type]
+    metrics.reboot.tick(phase="idle", **idle)  # type: ignore[arg-type]
     assert values(metrics, name) == {("cordoned",): 10.0, ("rebooting",): 12.5}
-    metrics.reboot_tick(phase="cordoned", marks=(("cordoned", 99.0),), **idle)  # type: ignore[arg-type]
+    metrics.reboot.tick(phase="cordoned", marks=(("cordoned", 99.0),), **idle)  # type: ignore[arg-type]
     assert values(metrics, name) == {("cordoned",): 99.0}
 
 
@@ -139,9 +139,9 @@ def test_the_age_of_the_lock_goes_with_the_tick() -> None:
     """0 again when the node has nothing to do with it any more."""
     metrics = Metrics()
     told = {"phase": "waiting", "required": True, "since": 1.0, "blocked_by": "", "stuck": False, "failures": 0}
-    metrics.reboot_tick(**told, holder="n2", lock_since=1800.5)  # type: ignore[arg-type]
+    metrics.reboot.tick(**told, holder="n2", lock_since=1800.5)  # type: ignore[arg-type]
     assert values(metrics, "node_hardening_reboot_lock_held_since_timestamp_seconds") == {(): 1800.5}
-    metrics.reboot_tick(**told, holder="")  # type: ignore[arg-type]
+    metrics.reboot.tick(**told, holder="")  # type: ignore[arg-type]
     assert values(metrics, "node_hardening_reboot_lock_held_since_timestamp_seconds") == {(): 0}
 
 
@@ -184,7 +184,7 @@ def test_a_node_adds_a_bounded_number_of_series(found: list[object], errors: lis
     metrics = filled()
     metrics.observe(report(*found), seconds=1, now=1, drift=False)  # type: ignore[arg-type]
     for error in errors:
-        metrics.api_error(error)
+        metrics.api_errors.labels(error).inc()
     families = scraped(metrics)
     assert len(families["node_hardening_findings"].samples) <= len(_CONTROLS) * len(Status) * len(Severity)
     others = sum(len(family.samples) for name, family in families.items() if name != "node_hardening_findings")

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.config.choices import NotifyType
 from agent.config.schema import Notify
@@ -55,7 +56,7 @@ class Loft:
         receiver = Notify(type=cast(NotifyType, Dummy.PIGEON), events=(Reason.REBOOT_FAILED,), retries=retries)
         return Notifier(
             (receiver,),
-            on_delivery=lambda done: self.results.append(done.outcome),
+            on_outcome=self.results.append,
             first_delay_seconds=first_delay_seconds,
             chance=random.Random(1),
         )
@@ -148,13 +149,16 @@ def test_the_same_key_is_sent_once_in_a_process(loft: Loft) -> None:
 
 
 def test_a_full_queue_drops_its_oldest(loft: Loft) -> None:
-    """The newest is what matters; each that is dropped is counted."""
+    """The newest is what matters; each that is dropped is in the log."""
     loft.gate.clear()
-    notifier = loft.notifier()
-    for number in range(105):
-        notifier.send(notification(f"m{number}"))
-    loft.gate.set()
-    assert notifier.flush(SECONDS)
+    with capture_logs() as logs:
+        notifier = loft.notifier()
+        for number in range(105):
+            notifier.send(notification(f"m{number}"))
+        loft.gate.set()
+        assert notifier.flush(SECONDS)
+    dropped = [line["event_reason"] for line in logs if line["event"] == "notification_dropped"]
+    assert dropped == ["RebootFailed"] * loft.results.count("dropped")
     assert loft.results.count("dropped") + loft.results.count("sent") == 105
     assert loft.results.count("dropped") in (4, 5)  # the first one may be under way already
     assert "m104" in loft.texts[-1]
