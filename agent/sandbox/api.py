@@ -58,14 +58,12 @@ class Call:
 class Api:
     """The resource handlers."""
 
-    def __init__(
-        self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy, *, two_budgets_status: int
-    ) -> None:
+    def __init__(self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy) -> None:
         """Everything is kept in the registry."""
         self._registry = registry
         self._reviews = reviews
         self._kubelets = kubelets
-        self._evictor = Evictor(registry, two_budgets_status)
+        self._evictor = Evictor(registry)
         self._discovery = Discovery(registry.catalog)
 
     @property

@@ -19,7 +19,6 @@ from agent.sandbox.api import Api
 from agent.sandbox.authn import ADMIN, Authenticator, User
 from agent.sandbox.authz import Authorizer, bootstrap_roles
 from agent.sandbox.catalog import Catalog
-from agent.sandbox.control import ControlPanel
 from agent.sandbox.controllers import Controllers
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
@@ -44,24 +43,21 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         """The default namespaces and roles are there from the start."""
         self.settings = settings
-        self.token = self.settings.token or f"admin-{secrets.token_urlsafe(16)}"
+        self.token = f"admin-{secrets.token_urlsafe(16)}"
         self._catalog = Catalog()
         self._store = Store(self._catalog, self.settings.window)
         self._registry = Registry(self._store, self._catalog, _now)
         self._journal = Journal()
-        self._faults = FaultBox(self.settings.seed)
+        self._faults = FaultBox()
         self._authenticator = Authenticator(_now, self.settings.anonymous)
-        for token, user in {self.token: ADMIN, **self.settings.tokens}.items():
-            self._authenticator.add(token, user)
+        self._authenticator.add(self.token, ADMIN)
         authorizer = Authorizer(self._store, self._catalog, enabled=self.settings.rbac)
         self._reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
         self._controllers = Controllers(self._registry, self._kubelets, self.settings)
         admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
-        api = Api(self._registry, self._reviews, self._kubelets, two_budgets_status=self.settings.two_budgets_status)
+        api = Api(self._registry, self._reviews, self._kubelets)
         self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
-        self._panel = ControlPanel(self._gateway, self._store, self._journal, self._faults, self._kubelets)
-        self._gateway.control = self._panel.handle
         self._loop: asyncio.AbstractEventLoop | None = None
         for name in NAMESPACES:
             self._seed("namespaces", {"metadata": {"name": name}})

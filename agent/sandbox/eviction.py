@@ -1,7 +1,7 @@
 """The eviction subresource: a delete that a PodDisruptionBudget can refuse.
 
 Step by step as kubernetes pkg/registry/core/pod/storage/eviction.go does it, with its oddest answer kept: two budgets
-on one pod give a Status of code 500 without a reason. A 1.36 server also sends HTTP 500 then; older ones send 201.
+on one pod give a Status of code 500 without a reason.
 """
 
 from __future__ import annotations
@@ -110,9 +110,8 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
 class Evictor:
     """Evicts pods of a registry."""
 
-    def __init__(self, registry: Registry, two_budgets_status: int) -> None:
-        """Budgets and pods are the registry's; the number is the HTTP status of a pod with two budgets."""
-        self._two_budgets_status = two_budgets_status
+    def __init__(self, registry: Registry) -> None:
+        """Budgets and pods are the registry's."""
         self._registry = registry
         self._pods = registry.catalog.named("pods")
         self._budgets = registry.catalog.named("poddisruptionbudgets")
@@ -134,7 +133,7 @@ class Evictor:
             item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
         ]
         if len(budgets) > 1:
-            return self._two_budgets_status, _TWO_BUDGETS
+            return 500, _TWO_BUDGETS
         if budgets and self._held(budgets[0], pod):
             self._spend(budgets[0], pod, options)
         return self._delete(pod, options)

@@ -6,7 +6,7 @@ A write is decided and stored without giving up the event loop, so that writers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,9 +22,6 @@ from agent.sandbox.registry import Clock
 from agent.sandbox.routing import RequestInfo, parse
 from agent.sandbox.status_errors import ApiError
 from agent.sandbox.watching import Watch
-
-CONTROL_PREFIX = "/_sandbox"
-Control = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Gateway:
     """Handles every request of the server."""
 
     def __init__(self, api: Api, admission: Admission, clock: Clock, bookmark_seconds: float) -> None:
-        """``control`` may be set later: what answers below ``/_sandbox``."""
+        """No request is served yet."""
         self._api = api
         self._authenticator = admission.authenticator
         self._authorizer = admission.authorizer
@@ -52,7 +49,6 @@ class Gateway:
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
         self._watches: set[Watch] = set()
-        self.control: Control | None = None
 
     def cut_watches(self) -> int:
         """End every running watch from the server's side; how many there were."""
@@ -62,8 +58,6 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
-        if request.path.startswith(CONTROL_PREFIX) and self.control is not None:
-            return await self.control(request)
         info = parse(request.method, request.path, request.query)
         agent = request.headers.get("User-Agent", "")
         record = self._journal.begin(request.method, info, request.query_string, agent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 from agent.sandbox.routing import RequestInfo
 
@@ -38,10 +37,6 @@ class RequestRecord:
     duration_seconds: float | None = None
     fault: str = ""
     body: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
     def finish(self, status: int) -> None:
         """Note how it ended."""

@@ -142,21 +142,17 @@ def test_a_reboot_changes_the_boot_id(sandbox: Sandbox) -> None:
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
 
 
-def test_a_boot_id_can_be_set_from_outside(sandbox: Sandbox) -> None:
-    """As a command that stands in for a reboot does it; an unknown node is a 404."""
+def test_a_boot_id_can_be_set(sandbox: Sandbox) -> None:
+    """As a machine's kubelet reports it, now or after a reboot."""
     sandbox.add_node("n")
-    client = ApiServer.of(sandbox).client()
-    answer = client.post("/_sandbox/nodes/n/boot", {"bootID": "second"})
-    assert answer.json() == {"bootID": "second"}
+    assert sandbox.set_boot_id("n", "second") == "second"
     node = sandbox.get("nodes", "n")
     assert node is not None
     assert node["status"]["nodeInfo"]["bootID"] == "second"
-    assert client.post("/_sandbox/nodes/none/boot", {}).status_code == 404
-    client.post("/_sandbox/nodes/n/kubelet", {"running": False})
+    sandbox.stop_kubelet("n")
     eventually(lambda: ready(sandbox, "n"), "Unknown")
-    client.post("/_sandbox/nodes/n/reboot", {"seconds": 0, "bootID": "third"})
+    sandbox.reboot("n", 0, "third")
     eventually(lambda: ready(sandbox, "n"), "True")
-    client.close()
 
 
 def test_configz_is_behind_the_proxy_right(sandbox: Sandbox) -> None:
