@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from agent.sandbox import listing, patches, status_errors, wire
 from agent.sandbox.authn import User
@@ -30,17 +30,6 @@ _OBJECT_VERBS = frozenset({"get", "update", "patch", "delete"})
 _COLLECTION_VERBS = frozenset({"list", "create", "deletecollection"})
 
 
-class KubeletProxy(Protocol):
-    """What answers ``nodes/NAME/proxy/…``."""
-
-    def proxied(self, node: str, path: str) -> Object:
-        """The kubelet's JSON at a path.
-
-        Raises:
-            ApiError: the node or the path is not there.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request, read whole."""
@@ -58,11 +47,10 @@ class Call:
 class Api:
     """The resource handlers."""
 
-    def __init__(self, registry: Registry, reviews: Reviews, kubelets: KubeletProxy) -> None:
+    def __init__(self, registry: Registry, reviews: Reviews) -> None:
         """Everything is kept in the registry."""
         self._registry = registry
         self._reviews = reviews
-        self._kubelets = kubelets
         self._evictor = Evictor(registry)
         self._discovery = Discovery(registry.catalog)
 
@@ -166,20 +154,9 @@ class Api:
         patch = wire.parse_json(call.body)
         return self._one(call, resource, self._registry.patch(target, partial(apply, patch), options))
 
-    def _delete_body(self, call: Call) -> Any:
-        values = wire.parse_body(call.body, call.content_type) or {}
-        query = call.query
-        if not values and "gracePeriodSeconds" in query:
-            seconds = query["gracePeriodSeconds"]
-            if not seconds.lstrip("-").isdecimal():
-                raise status_errors.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
-            values["gracePeriodSeconds"] = int(seconds)
-        if "propagationPolicy" in query:
-            values.setdefault("propagationPolicy", query["propagationPolicy"])
-        return values
-
     def _delete_options(self, call: Call) -> DeleteOptions:
-        return replace(delete_options(self._delete_body(call), dry_run=_dry_run(call)), user=call.user)
+        values = wire.parse_body(call.body, call.content_type) or {}
+        return replace(delete_options(values, dry_run=_dry_run(call)), user=call.user)
 
     def _delete(self, call: Call, resource: Resource) -> Response:
         target = self._target(call, resource)
@@ -209,9 +186,7 @@ class Api:
             case ("serviceaccounts", "token", "create"):
                 body = wire.parse_body(call.body, call.content_type)
                 return wire.document(self._reviews.issue(info.namespace, info.name, body), 201)
-            case ("nodes", "proxy", "get"):
-                return wire.document(self._kubelets.proxied(info.name, info.rest))
-            case ("pods", "eviction", _) | ("serviceaccounts", "token", _) | ("nodes", "proxy", _):
+            case ("pods", "eviction", _) | ("serviceaccounts", "token", _):
                 raise status_errors.method_not_allowed()
             case _:
                 raise status_errors.unknown_path()
@@ -233,8 +208,6 @@ def _dry_run(call: Call) -> bool:
 def _patcher(media: str, resource: Resource) -> Callable[[Any, Object], Any]:
     if media == "application/merge-patch+json":
         return _merge_patch
-    if media == "application/json-patch+json":
-        return lambda patch, obj: patches.json_patch(obj, patch)
     if media == "application/strategic-merge-patch+json":
         return lambda patch, obj: patches.strategic(obj, patch, resource.kind)
     raise status_errors.ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")

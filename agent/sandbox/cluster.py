@@ -52,11 +52,11 @@ class Cluster:
         self._authenticator = Authenticator(_now, self.settings.anonymous)
         self._authenticator.add(self.token, ADMIN)
         authorizer = Authorizer(self._store, self._catalog, enabled=self.settings.rbac)
-        self._reviews = Reviews(self._registry, self._authenticator, authorizer)
+        reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
         self._controllers = Controllers(self._registry, self._kubelets, self.settings)
         admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
-        api = Api(self._registry, self._reviews, self._kubelets)
+        api = Api(self._registry, reviews)
         self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
         for name in NAMESPACES:
@@ -203,10 +203,6 @@ class Cluster:
         """The machine goes down and comes back with another boot id."""
         self.call(lambda: self._kubelets.reboot(node, down_seconds, boot_id, kernel))
 
-    def set_kubelet_config(self, node: str, config: Object) -> None:
-        """What ``nodes/NAME/proxy/configz`` shows."""
-        self.call(lambda: self._kubelets.set_config(node, config))
-
     def add_token(self, token: str, user: User, seconds: float | None = None) -> None:
         """Let a token in, for so long."""
         expires = None if seconds is None else datetime.fromtimestamp(_now().timestamp() + seconds, UTC)
@@ -215,17 +211,6 @@ class Cluster:
     def revoke_token(self, token: str) -> None:
         """Refuse it from now on."""
         self.call(lambda: self._authenticator.revoke(token))
-
-    def service_account_token(self, namespace: str, name: str, node: str = "") -> str:
-        """A token for a stored service account, bound to a node when one is named.
-
-        Raises:
-            ApiError: 404.
-        """
-        reference = {"kind": "Node", "apiVersion": "v1", "name": node}
-        body: Object = {"spec": {"boundObjectRef": reference}} if node else {}
-        answer = self.call(lambda: self._reviews.issue(namespace, name, body))
-        return str(answer["status"]["token"])
 
 
 def _now() -> datetime:

@@ -44,8 +44,6 @@ def _entries(resource: Resource) -> list[Object]:
     if resource.plural == "pods":
         eviction = {"kind": "Eviction", "group": "policy", "version": "v1", "verbs": ["create"]}
         entries.append({**_sub(resource, "eviction"), **eviction})
-    if resource.plural == "nodes":
-        entries.append({**_sub(resource, "proxy"), "kind": "NodeProxyOptions", "verbs": ["get"]})
     if resource.plural == "serviceaccounts":
         token = {"kind": "TokenRequest", "group": "authentication.k8s.io", "version": "v1", "verbs": ["create"]}
         entries.append({**_sub(resource, "token"), **token})

@@ -102,7 +102,6 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
         grace_seconds=grace,
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
-        propagation=values.get("propagationPolicy") or "",
         dry_run=dry_run or values.get("dryRun") == ["All"],
     )
 

@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from typing import Any
 
-from agent.sandbox import builders, status_errors
+from agent.sandbox import builders
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.registry import Registry
 from agent.sandbox.settings import KubeletSettings
@@ -32,7 +32,6 @@ class Kubelets:
         self._pods = registry.catalog.named("pods")
         self._leases = registry.catalog.named("leases")
         self._stopped: set[str] = set()
-        self._configs: dict[str, Object] = {}
         self._beat: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closers: list[Any] = []
@@ -105,24 +104,6 @@ class Kubelets:
                 self.resume(node)
 
         self._later(down_seconds, back)
-
-    def set_config(self, node: str, config: Object) -> None:
-        """What ``/configz`` shows under ``kubeletconfig``."""
-        self._configs[node] = config
-
-    def proxied(self, node: str, path: str) -> Object:
-        """``configz`` through the API server's proxy.
-
-        Raises:
-            ApiError: 404 for the node or the path, 503 when its kubelet is down.
-        """
-        self._registry.get(self._nodes, "", node.partition(":")[0])
-        if not self.running(node):
-            raise status_errors.ApiError(503, "ServiceUnavailable", "error trying to reach service: connection refused")
-        if path.strip("/") != "configz":
-            raise status_errors.unknown_path()
-        default: Object = {"authentication": {"anonymous": {"enabled": False}}, "authorization": {"mode": "Webhook"}}
-        return {"kubeletconfig": self._configs.get(node, default)}
 
     def _later(self, seconds: float, action: Any, *args: Any) -> None:
         loop = asyncio.get_running_loop()

@@ -18,8 +18,8 @@ from agent.sandbox import status_errors
 from agent.sandbox.admission import NOT_ENFORCED, Attempt, Policies, environment
 from agent.sandbox.authn import User
 from agent.sandbox.catalog import Catalog, Resource
-from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
-from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
+from agent.sandbox.deletion import DeleteOptions, check_preconditions, grace, terminating
+from agent.sandbox.patches import MergeKeyError, PatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item, Store
@@ -220,8 +220,6 @@ class Registry:
             raise status_errors.bad_request(str(error)) from error
         except MergeKeyError as error:
             raise ApiError(500, "", str(error), details=False) from error
-        except UnprocessablePatchError as error:
-            raise status_errors.unprocessable() from error
         try:
             obj = self.decode(patched, resource, options)
         except ApiError as error:
@@ -289,16 +287,12 @@ class Registry:
             return existing, False
         target = Target(resource, namespace, name)
         self._policies.validate(_attempt("DELETE", target, options), None, existing.obj)
-        meta = dict(existing.meta)
-        meta["finalizers"] = finalizers(meta, options)
         # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
         held = resource.plural == "namespaces" and bool((existing.obj.get("spec") or {}).get("finalizers"))
-        stays = bool(meta["finalizers"]) or graceful > 0 or held
-        if not meta["finalizers"]:
-            del meta["finalizers"]
+        stays = bool(existing.meta.get("finalizers")) or graceful > 0 or held
         if not stays and resource.plural != "pods":
             return existing if options.dry_run else self.store.remove(resource, (namespace, name)), True
-        obj = terminating(existing.obj, meta, graceful, self.clock())
+        obj = terminating(existing.obj, graceful, self.clock())
         if resource.plural == "namespaces":
             del obj["metadata"]["deletionGracePeriodSeconds"]
         if not stays:

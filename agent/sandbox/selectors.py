@@ -25,7 +25,7 @@ class SelectorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One condition on one label; ``operator`` is in, notin, exists, absent, gt or lt."""
+    """One condition on one label; ``operator`` is in, notin, exists or absent."""
 
     key: str
     operator: str
@@ -39,15 +39,7 @@ class Requirement:
             return self.key not in labels
         if self.operator == "in":
             return labels.get(self.key) in self.values
-        if self.operator == "notin":
-            return labels.get(self.key) not in self.values
-        return self._compare(labels.get(self.key))
-
-    def _compare(self, value: str | None) -> bool:
-        (bound,) = self.values
-        if value is None or not value.lstrip("-").isdecimal():
-            return False
-        return int(value) > int(bound) if self.operator == "gt" else int(value) < int(bound)
+        return labels.get(self.key) not in self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +113,7 @@ def _requirement(tokens: _Tokens) -> Requirement:
         return Requirement(key, "notin", frozenset({_single(tokens)}))
     if operator in ("in", "notin"):
         return Requirement(key, operator, _values(tokens))
-    if operator in (">", "<"):
-        bound = tokens.next()
-        if not bound.lstrip("-").isdecimal():
-            raise SelectorError(f"values: for 'Gt', 'Lt' operators, the value must be an integer: {bound!r}")
-        return Requirement(key, "gt" if operator == ">" else "lt", frozenset({bound}))
-    raise SelectorError(f"unable to parse requirement: found {operator!r}, expected: in, notin, =, ==, !=, gt, lt")
+    raise SelectorError(f"unable to parse requirement: found {operator!r}, expected: in, notin, =, ==, !=")
 
 
 def _key(text: str) -> str:

@@ -160,11 +160,6 @@ def invalid(who: Who, name: str, causes: list[Cause]) -> ApiError:
     return ApiError(422, "Invalid", message, group=who.group, kind=who.kind, name=name, causes=tuple(causes))
 
 
-def unprocessable() -> ApiError:
-    """422 for a JSON patch that does not apply (a failed test included)."""
-    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
-
-
 def method_not_allowed() -> ApiError:
     """405."""
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")

@@ -94,7 +94,7 @@ def test_deleting_a_pod_on_a_node_marks_it(pods: Pods) -> None:
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
     pods.client.delete(f"{pods.pods}/p", {"gracePeriodSeconds": 60})
     assert pods.get("p")["metadata"]["deletionGracePeriodSeconds"] == 30
-    pods.client.delete(f"{pods.pods}/p", gracePeriodSeconds="5")
+    pods.client.delete(f"{pods.pods}/p", {"gracePeriodSeconds": 5})
     shorter = pods.get("p")["metadata"]
     assert shorter["deletionGracePeriodSeconds"] == 5
     assert shorter["deletionTimestamp"] < marked["metadata"]["deletionTimestamp"]
