@@ -129,7 +129,9 @@ class Policies:
                 continue
             constraints = policy.obj["spec"].get("matchConstraints") or {}
             if any(attempt.matches(rule) for rule in constraints.get("resourceRules") or []):
-                yield _Scope(attempt, policy.obj, item.obj, {"object": typed(obj), "oldObject": typed(old)})
+                yield _Scope(
+                    attempt, policy.obj, item.obj, {"object": obj and typed(obj), "oldObject": old and typed(old)}
+                )
 
 
 class _Scope:

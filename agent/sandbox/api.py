@@ -115,7 +115,7 @@ class Api:
             meta: Object = {"resourceVersion": item.meta.get("resourceVersion", "")}
             return wire.document(table(resource, [item], meta, self._registry.clock()), code)
         if shape:
-            return wire.document(metadata_only(resource, item), code)
+            return wire.document(metadata_only(item), code)
         return Response(code, item.full(resource))
 
     def _get(self, call: Call, resource: Resource) -> Response:

@@ -38,9 +38,9 @@ class Resource:
         """``v1`` or ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def typed(self, obj: Object | None) -> Object | None:
+    def typed(self, obj: Object) -> Object:
         """A stored object with its kind and apiVersion."""
-        return None if obj is None else {"kind": self.kind, "apiVersion": self.api_version, **obj}
+        return {"kind": self.kind, "apiVersion": self.api_version, **obj}
 
     @property
     def who(self) -> Who:

@@ -18,8 +18,8 @@ from agent.sandbox import builders
 from agent.sandbox.api import Api
 from agent.sandbox.authn import ADMIN, Authenticator, User
 from agent.sandbox.authz import Authorizer, bootstrap_roles
-from agent.sandbox.catalog import Catalog
-from agent.sandbox.controllers import Controllers
+from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.controllers import controllers
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
 from agent.sandbox.gateway import Admission, Gateway
@@ -54,7 +54,7 @@ class Cluster:
         authorizer = Authorizer(self._store, self._catalog, enabled=self.settings.rbac)
         reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
-        self._controllers = Controllers(self._registry, self._kubelets, self.settings)
+        self._controllers = controllers(self._registry, self._kubelets, self.settings)
         admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
         api = Api(self._registry, reviews)
         self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
@@ -120,35 +120,32 @@ class Cluster:
     def _seed(self, plural: str, obj: Object) -> Object:
         resource = self._catalog.named(plural)
         decoded, _ = decode(obj, resource.kind)
-        stored = self._store.commit(resource, for_create(decoded, resource, _now()))
-        loaded: Object = json.loads(stored.full(resource))
-        return loaded
+        return self._store.commit(resource, for_create(decoded, resource, _now())).copy(resource)
+
+    def _place(self, plural: str, namespace: str) -> tuple[Resource, str]:
+        resource = self._catalog.named(plural)
+        return resource, (namespace or "default") if resource.namespaced else ""
 
     def create(self, plural: str, obj: Mapping[str, Any], namespace: str = "") -> Object:
         """Create an object as an administrator would; its namespace is its own, ``namespace`` or ``default``."""
-        resource = self._catalog.named(plural)
-        place = (obj.get("metadata") or {}).get("namespace") or namespace or "default"
-        where = place if resource.namespaced else ""
+        resource, where = self._place(plural, (obj.get("metadata") or {}).get("namespace") or namespace)
 
         def run() -> Object:
-            item = self._registry.create(resource, where, dict(obj), WriteOptions())
-            loaded: Object = json.loads(item.full(resource))
-            return loaded
+            return self._registry.create(resource, where, dict(obj), WriteOptions()).copy(resource)
 
         return self.call(run)
 
     def get(self, plural: str, name: str, namespace: str = "") -> Object | None:
         """The stored object, or None."""
-        resource = self._catalog.named(plural)
-        key = ((namespace or "default") if resource.namespaced else "", name)
-        item = self.call(lambda: self._store.get(resource, key))
-        return json.loads(item.full(resource)) if item is not None else None
+        resource, where = self._place(plural, namespace)
+        item = self.call(lambda: self._store.get(resource, (where, name)))
+        return item.copy(resource) if item is not None else None
 
     def list(self, plural: str, namespace: str = "") -> list[Object]:
         """All stored objects, of one namespace or of all."""
         resource = self._catalog.named(plural)
         items = self.call(lambda: [item for _, item in self._store.scan(resource, namespace)])
-        return [json.loads(item.full(resource)) for item in items]
+        return [item.copy(resource) for item in items]
 
     def update(self, plural: str, name: str, change: Callable[[Object], None], namespace: str = "") -> Object:
         """Change a stored object in place with ``change``, status included, past every rule.
@@ -156,14 +153,12 @@ class Cluster:
         Raises:
             ApiError: 404.
         """
-        resource = self._catalog.named(plural)
-        where = (namespace or "default") if resource.namespaced else ""
+        resource, where = self._place(plural, namespace)
 
         def run() -> Object:
             obj: Object = json.loads(self._registry.get(resource, where, name).body)
             change(obj)
-            loaded: Object = json.loads(self._registry.write(resource, obj).full(resource))
-            return loaded
+            return self._registry.write(resource, obj).copy(resource)
 
         return self.call(run)
 
@@ -173,8 +168,7 @@ class Cluster:
         Raises:
             ApiError: 404.
         """
-        resource = self._catalog.named(plural)
-        where = (namespace or "default") if resource.namespaced else ""
+        resource, where = self._place(plural, namespace)
         self.call(lambda: self._registry.delete(resource, where, name, DeleteOptions(grace_seconds)))
 
     def add_node(self, name: str, **options: Any) -> Object:

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.sandbox import status_errors
 from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.objects import at, condition_of, is_ready, with_condition
 from agent.sandbox.registry import Registry
 from agent.sandbox.selectors import SelectorError, from_object
 from agent.sandbox.status_errors import ApiError, Cause, Object
@@ -31,16 +32,10 @@ _TWO_BUDGETS: Object = {
 }
 
 
-def pod_is_ready(pod: Object) -> bool:
-    """Whether the Ready condition is True."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
-
-
 def selects(budget: Object, pod: Object) -> bool:
     """Whether a budget is about a pod; an empty or unreadable selector selects nothing here."""
     try:
-        selector = from_object((budget.get("spec") or {}).get("selector"))
+        selector = from_object(at(budget, "spec.selector"))
     except SelectorError:
         return False
     if selector is None or not selector.requirements:
@@ -48,16 +43,15 @@ def selects(budget: Object, pod: Object) -> bool:
     return selector.matches(pod["metadata"].get("labels"))
 
 
-def disruption_condition(status: Object, reason: str, message: str, meta: Object, now: datetime) -> Object:
+def disruption_condition(budget: Object, reason: str, message: str, now: datetime) -> Object:
     """A budget's DisruptionAllowed condition; its time moves only when its status does."""
     allowed = "True" if reason == "SufficientPods" else "False"
-    before = next((item for item in status.get("conditions") or [] if item.get("type") == "DisruptionAllowed"), None)
-    same = before is not None and before.get("status") == allowed
+    before = condition_of(budget, "DisruptionAllowed")
     return {
         "type": "DisruptionAllowed",
         "status": allowed,
-        "observedGeneration": meta.get("generation", 0),
-        "lastTransitionTime": before["lastTransitionTime"] if before is not None and same else stamp(now),
+        "observedGeneration": at(budget, "metadata.generation", 0),
+        "lastTransitionTime": before["lastTransitionTime"] if before.get("status") == allowed else stamp(now),
         "reason": reason,
         "message": message,
     }
@@ -125,8 +119,7 @@ class Evictor:
         # An eviction is a create, and NamespaceLifecycle judges those before anything is looked up.
         self._registry.check_namespace(self._pods, namespace, name)
         pod = self._registry.get(self._pods, namespace, name)
-        phase = (pod.obj.get("status") or {}).get("phase")
-        if phase in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
+        if at(pod.obj, "status.phase") in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
             return self._delete(pod, options)
         budgets = [
             item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
@@ -142,8 +135,6 @@ class Evictor:
         key = (pod.meta["namespace"], pod.meta["name"])
         self._registry.delete(self._pods, *key, replace(options, dry_run=True))
         if not options.dry_run:
-            status = pod.obj.get("status") or {}
-            others = [item for item in status.get("conditions") or [] if item.get("type") != "DisruptionTarget"]
             mark = {
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -152,16 +143,16 @@ class Evictor:
                 "reason": "EvictionByEvictionAPI",
                 "message": "Eviction API: evicting",
             }
-            self._registry.write(self._pods, {**pod.obj, "status": {**status, "conditions": [*others, mark]}})
+            self._registry.write(self._pods, with_condition(pod.obj, mark))
             # Its version was compared above, and the mark has moved it.
             self._registry.delete(self._pods, *key, replace(options, resource_version=""))
         return 201, {**status_errors.success(), "code": 201}
 
     def _held(self, budget: Item, pod: Item) -> bool:
         """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""
-        if pod_is_ready(pod.obj):
+        if is_ready(pod.obj):
             return True
-        if (budget.obj.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        if at(budget.obj, "spec.unhealthyPodEvictionPolicy") == "AlwaysAllow":
             return False
         status = budget.obj.get("status") or {}
         desired = status.get("desiredHealthy", 0)
@@ -185,9 +176,8 @@ class Evictor:
         disrupted = {**(status.get("disruptedPods") or {}), pod.meta["name"]: stamp(self._registry.clock())}
         left = {"disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
         if allowed == 1:
-            left["conditions"] = [disruption_condition(status, "InsufficientPods", "", meta, self._registry.clock())]
-        spent = {**status, **left}
-        self._registry.write(self._budgets, {**budget.obj, "status": spent})
+            left["conditions"] = [disruption_condition(budget.obj, "InsufficientPods", "", self._registry.clock())]
+        self._registry.write(self._budgets, {**budget.obj, "status": {**status, **left}})
 
 
 def _refusal(text: str, retry_after: int) -> ApiError:

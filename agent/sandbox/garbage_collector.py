@@ -7,21 +7,25 @@ knows every kind that it stores. Every deletion is a background one.
 from __future__ import annotations
 
 from agent.sandbox.deletion import DeleteOptions
-from agent.sandbox.reconcile import Reconciler
+from agent.sandbox.reconcile import Controller
 from agent.sandbox.registry import Registry
 from agent.sandbox.store import Change, ChangeType
 
 
-class Collector:
+class Collector(Controller):
     """Runs after every deletion."""
 
     def __init__(self, registry: Registry) -> None:
         """Nothing runs before ``start``."""
-        self._registry = registry
-        self._reconciler = Reconciler(registry.store, registry.catalog.all, self._reconcile, _matters)
-        self.start, self.close = self._reconciler.start, self._reconciler.close
+        super().__init__(registry, registry.catalog.all)
 
-    def _reconcile(self) -> None:
+    def heard(self, change: Change) -> None:
+        """Only what is gone or waits to go matters."""
+        if change.type is ChangeType.DELETED or "deletionTimestamp" in change.item.meta:
+            super().heard(change)
+
+    def reconcile(self) -> None:
+        """First the namespaces, then what has lost all its owners."""
         self._sweep_namespaces()
         there = [
             (resource, item)
@@ -50,7 +54,3 @@ class Collector:
             if not left:
                 # Without spec.finalizers nothing holds it any more; the write removes it unless metadata.finalizers do.
                 self._registry.write(namespaces, {**home.obj, "spec": {}})
-
-
-def _matters(change: Change) -> bool:
-    return change.type is ChangeType.DELETED or "deletionTimestamp" in change.item.meta

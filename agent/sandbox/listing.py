@@ -179,7 +179,7 @@ def render(page: Page, resource: Resource, shape: str, now: datetime) -> bytes:
     if shape == "Table":
         return encode(table(resource, page.items, page.meta(), now))
     if shape.startswith("PartialObjectMetadata"):
-        items = b",".join(encode(partial(resource, item)) for item in page.items)
+        items = b",".join(encode(partial(item)) for item in page.items)
         kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
     else:
         items = b",".join(item.body for item in page.items)

@@ -215,7 +215,7 @@ class Registry:
         resource = target.resource
         existing = self.get(resource, target.namespace, target.name)
         try:
-            patched = change(json.loads(existing.full(resource)))
+            patched = change(existing.copy(resource))
         except PatchError as error:
             raise status_errors.bad_request(str(error)) from error
         except MergeKeyError as error:

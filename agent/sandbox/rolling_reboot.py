@@ -17,13 +17,13 @@ from typing import Any
 
 from agent.annotations import LABEL, REBOOT
 from agent.sandbox import builders
-from agent.sandbox.describe import Object
 from agent.sandbox.journal import RequestRecord
 from agent.sandbox.kernel_modules import RELEASE
 from agent.sandbox.live_table import Row
 from agent.sandbox.machines import Machine
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
+from agent.sandbox.status_errors import Object
 
 NAMESPACE = "node-hardening"
 LEASE = "node-hardening-reboot-workers-0"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from agent.sandbox.catalog import Resource
+from agent.sandbox.objects import at
 from agent.sandbox.status_errors import Object, bad_request
 
 _TOKEN = re.compile(r"\s*(?:(?P<op>!=|==|=|!|,|\(|\)|<|>)|(?P<word>[^\s=!,()<>]+))")
@@ -210,14 +210,11 @@ def _split_fields(text: str) -> list[str]:
 def field_value(obj: Object, path: str) -> str:
     """The string that the server indexes at ``path``; a missing one is empty, ``spec.unschedulable`` a bool."""
     if path == "source":
-        source = obj.get("source") or {}
-        return str(source.get("component") or obj.get("reportingComponent") or "")
-    value: Any = obj
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        return str(at(obj, "source.component") or obj.get("reportingComponent") or "")
+    value = at(obj, path, "")
     if path in ("spec.unschedulable", "spec.hostNetwork"):
         return "true" if value else "false"
-    return "" if value is None else str(value)
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,8 @@ class Sandbox(Cluster):
         )  # fmt: skip
         await self._listen()
         self._kubelets.start()
-        self._controllers.start()
+        for controller in self._controllers:
+            controller.start()
 
     def _tls(self) -> ssl.SSLContext | None:
         if self.settings.certificate is None:
@@ -129,7 +130,8 @@ class Sandbox(Cluster):
         )
 
     async def _close(self) -> None:
-        self._controllers.close()
+        for controller in self._controllers:
+            controller.close()
         self._kubelets.close()
         self._abort()
         if self._hold is not None:

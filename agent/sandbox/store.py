@@ -8,6 +8,7 @@ Used from the event loop's thread only.
 from __future__ import annotations
 
 import bisect
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -66,6 +67,11 @@ class Item:
             resource.api_version.encode(),
             self.body[1:],
         )
+
+    def copy(self, resource: Resource) -> Object:
+        """The object with kind and apiVersion, for whoever changes it."""
+        copied: Object = json.loads(self.full(resource))
+        return copied
 
 
 class Change:

@@ -132,7 +132,7 @@ class Watch:
             body = encode(table(self._resource, [item], meta, now, headed=self._headed))
             self._headed = False
         elif self._options.shape:
-            body = encode(partial(self._resource, item))
+            body = encode(partial(item))
         else:
             body = item.full(self._resource)
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), body)
