@@ -23,7 +23,7 @@ from agent.sandbox.status_errors import Cause, Object
 from agent.sandbox.store import Item, Store
 from agent.sandbox.tables import partial as metadata_only
 from agent.sandbox.tables import table
-from agent.sandbox.wire import Accepted, Response
+from agent.sandbox.wire import Response
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _OBJECT_VERBS = frozenset({"get", "update", "patch", "delete"})
@@ -37,11 +37,18 @@ class Call:
     info: RequestInfo
     user: User
     query: Mapping[str, str]
-    accepted: Accepted
+    shape: str
     content_type: str
     body: bytes
     warnings: list[str]
-    agent: str = ""
+
+    def values(self) -> Any:
+        """The body's JSON or YAML; None where it is empty.
+
+        Raises:
+            ApiError: 400 or 415.
+        """
+        return wire.parse_body(self.body, self.content_type)
 
 
 class Api:
@@ -84,8 +91,7 @@ class Api:
         if info.resource in REVIEWS:
             if info.verb != "create":
                 raise status_errors.method_not_allowed()
-            body = wire.parse_body(call.body, call.content_type)
-            return wire.document(self._reviews.review(info.resource, body, call.user), 201)
+            return wire.document(self._reviews.review(info.resource, call.values(), call.user), 201)
         resource = self.resource(info)
         if info.subresource not in ("", "status"):
             return self._subresource(call, resource)
@@ -94,8 +100,9 @@ class Api:
         verbs = _COLLECTION_VERBS if info.verb in ("list", "deletecollection") or not info.name else _OBJECT_VERBS
         if info.verb not in verbs:
             raise status_errors.method_not_allowed()
-        handler: Callable[[Call, Resource], Response] = getattr(self, f"_{info.verb}")
-        return handler(call, resource)
+        handler: Callable[[Call, Target], Response] = getattr(self, f"_{info.verb}")
+        namespace = info.namespace if resource.namespaced else ""
+        return handler(call, Target(resource, namespace, info.name, info.subresource))
 
     def _fixed_path(self, call: Call) -> Response:
         if call.info.path in _HEALTH:
@@ -105,28 +112,24 @@ class Api:
         found = self._discovery.document(call.info.path)
         return wire.document(found) if found is not None else wire.NO_PAGE
 
-    def _target(self, call: Call, resource: Resource) -> Target:
-        namespace = call.info.namespace if resource.namespaced else ""
-        return Target(resource, namespace, call.info.name, call.info.subresource)
-
     def _one(self, call: Call, resource: Resource, item: Item, code: int = 200) -> Response:
-        shape = call.accepted.shape
-        if shape == "Table":
+        if call.shape == "Table":
             meta: Object = {"resourceVersion": item.meta.get("resourceVersion", "")}
             return wire.document(table(resource, [item], meta, self._registry.clock()), code)
-        if shape:
+        if call.shape:
             return wire.document(metadata_only(item), code)
         return Response(code, item.full(resource))
 
-    def _get(self, call: Call, resource: Resource) -> Response:
-        target = self._target(call, resource)
-        return self._one(call, resource, self._registry.get(resource, target.namespace, target.name))
+    def _get(self, call: Call, target: Target) -> Response:
+        return self._one(call, target.resource, self._registry.get(target.resource, target.namespace, target.name))
 
-    def _list(self, call: Call, resource: Resource) -> Response:
-        options = listing.read_options(call.query, resource)
-        namespace = call.info.namespace if resource.namespaced else ""
-        page = listing.find(self._registry.store, resource, namespace, options)
-        return Response(200, listing.render(page, resource, call.accepted.shape, self._registry.clock()))
+    def _page(self, call: Call, target: Target) -> listing.Page:
+        options = listing.read_options(call.query, target.resource)
+        return listing.find(self._registry.store, target.resource, target.namespace, options)
+
+    def _list(self, call: Call, target: Target) -> Response:
+        page = self._page(call, target)
+        return Response(200, listing.render(page, target.resource, call.shape, self._registry.clock()))
 
     def _write_options(self, call: Call) -> WriteOptions:
         validation = call.query.get("fieldValidation") or "Warn"
@@ -134,58 +137,46 @@ class Api:
             allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
             cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
             raise status_errors.invalid(_options(call.info.verb), "", [cause])
-        return WriteOptions(_dry_run(call), validation, (call.warnings,), call.user)
+        return WriteOptions(_dry_run(call), validation, call.warnings, call.user)
 
-    def _create(self, call: Call, resource: Resource) -> Response:
-        body = wire.parse_body(call.body, call.content_type)
-        namespace = call.info.namespace if resource.namespaced else ""
-        item = self._registry.create(resource, namespace, body, self._write_options(call))
-        return self._one(call, resource, item, 201)
+    def _create(self, call: Call, target: Target) -> Response:
+        item = self._registry.create(target.resource, target.namespace, call.values(), self._write_options(call))
+        return self._one(call, target.resource, item, 201)
 
-    def _update(self, call: Call, resource: Resource) -> Response:
-        body = wire.parse_body(call.body, call.content_type)
-        item, created = self._registry.replace(self._target(call, resource), body, self._write_options(call))
-        return self._one(call, resource, item, 201 if created else 200)
+    def _update(self, call: Call, target: Target) -> Response:
+        item, created = self._registry.replace(target, call.values(), self._write_options(call))
+        return self._one(call, target.resource, item, 201 if created else 200)
 
-    def _patch(self, call: Call, resource: Resource) -> Response:
-        media = call.content_type.partition(";")[0].strip()
-        target, options = self._target(call, resource), self._write_options(call)
-        apply = _patcher(media, resource)
-        patch = wire.parse_json(call.body)
-        return self._one(call, resource, self._registry.patch(target, partial(apply, patch), options))
+    def _patch(self, call: Call, target: Target) -> Response:
+        apply = _patcher(call.content_type.partition(";")[0].strip(), target.resource)
+        change = partial(apply, wire.parse_json(call.body))
+        return self._one(call, target.resource, self._registry.patch(target, change, self._write_options(call)))
 
     def _delete_options(self, call: Call) -> DeleteOptions:
-        values = wire.parse_body(call.body, call.content_type) or {}
-        return replace(delete_options(values, dry_run=_dry_run(call)), user=call.user)
+        return replace(delete_options(call.values() or {}, dry_run=_dry_run(call)), user=call.user)
 
-    def _delete(self, call: Call, resource: Resource) -> Response:
-        target = self._target(call, resource)
-        options = self._delete_options(call)
-        item, gone = self._registry.delete(resource, target.namespace, target.name, options)
+    def _delete(self, call: Call, target: Target) -> Response:
+        resource = target.resource
+        item, gone = self._registry.delete(resource, target.namespace, target.name, self._delete_options(call))
         if gone and not resource.returns_deleted:
             return wire.document(status_errors.success(resource.who, target.name, item.meta["uid"]))
         return self._one(call, resource, item)
 
-    def _deletecollection(self, call: Call, resource: Resource) -> Response:
-        options = listing.read_options(call.query, resource)
-        desired = self._delete_options(call)
-        namespace = call.info.namespace if resource.namespaced else ""
-        page = listing.find(self._registry.store, resource, namespace, options)
+    def _deletecollection(self, call: Call, target: Target) -> Response:
+        page, options = self._page(call, target), self._delete_options(call)
         for item in page.items:
-            self._registry.delete(resource, item.meta.get("namespace", ""), item.meta["name"], desired)
-        return Response(200, listing.render(page, resource, "", self._registry.clock()))
+            self._registry.delete(target.resource, item.meta.get("namespace", ""), item.meta["name"], options)
+        return Response(200, listing.render(page, target.resource, "", self._registry.clock()))
 
     def _subresource(self, call: Call, resource: Resource) -> Response:
         info = call.info
         match (resource.plural, info.subresource, info.verb):
             case ("pods", "eviction", "create"):
-                body = wire.parse_body(call.body, call.content_type)
-                options = read_eviction(body, info.name, dry_run=_dry_run(call))
+                options = read_eviction(call.values(), info.name, dry_run=_dry_run(call))
                 code, status = self._evictor.evict(info.namespace, info.name, options)
                 return wire.document(status, code)
             case ("serviceaccounts", "token", "create"):
-                body = wire.parse_body(call.body, call.content_type)
-                return wire.document(self._reviews.issue(info.namespace, info.name, body), 201)
+                return wire.document(self._reviews.issue(info.namespace, info.name, call.values()), 201)
             case ("pods", "eviction", _) | ("serviceaccounts", "token", _):
                 raise status_errors.method_not_allowed()
             case _:

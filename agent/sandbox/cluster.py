@@ -22,7 +22,7 @@ from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.controllers import controllers
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
-from agent.sandbox.gateway import Admission, Gateway
+from agent.sandbox.gateway import Gateway
 from agent.sandbox.journal import Journal, RequestRecord
 from agent.sandbox.kubelet import Kubelets
 from agent.sandbox.registry import Registry, WriteOptions
@@ -55,9 +55,10 @@ class Cluster:
         reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
         self._controllers = controllers(self._registry, self._kubelets, self.settings)
-        admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
-        api = Api(self._registry, reviews)
-        self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
+        self._gateway = Gateway(
+            Api(self._registry, reviews), self._authenticator, authorizer, self._journal, self._faults,
+            self.settings.readers, _now, self.settings.bookmark_seconds,
+        )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         for name in NAMESPACES:
             self._seed("namespaces", {"metadata": {"name": name}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -24,31 +24,19 @@ from agent.sandbox.status_errors import ApiError
 from agent.sandbox.watching import Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What every request passes before the API."""
-
-    authenticator: Authenticator
-    authorizer: Authorizer
-    journal: Journal
-    faults: FaultBox
-    readers: Mapping[str, Callable[[bytes], bytes]]
-
-
+@dataclass(slots=True)
 class Gateway:
     """Handles every request of the server."""
 
-    def __init__(self, api: Api, admission: Admission, clock: Clock, bookmark_seconds: float) -> None:
-        """No request is served yet."""
-        self._api = api
-        self._authenticator = admission.authenticator
-        self._authorizer = admission.authorizer
-        self._journal = admission.journal
-        self._faults = admission.faults
-        self._readers = admission.readers
-        self._clock = clock
-        self._bookmark_seconds = bookmark_seconds
-        self._watches: set[Watch] = set()
+    _api: Api
+    _authenticator: Authenticator
+    _authorizer: Authorizer
+    _journal: Journal
+    _faults: FaultBox
+    _readers: Mapping[str, Callable[[bytes], bytes]]
+    _clock: Clock
+    _bookmark_seconds: float
+    _watches: set[Watch] = field(default_factory=set)
 
     def cut_watches(self) -> int:
         """End every running watch from the server's side; how many there were."""
@@ -89,10 +77,8 @@ class Gateway:
             user = self._authorizer.impersonate(user, headers.get("Impersonate-User", ""), groups)
             record.user = user.name
             self._authorizer.check(user, info)
-            accepted = wire.negotiate(request.headers.get("Accept", ""))
-            call = Call(
-                info, user, request.query, accepted, content_type, body, warnings, record.user_agent,
-            )  # fmt: skip
+            shape = wire.negotiate(headers.get("Accept", ""))
+            call = Call(info, user, request.query, shape, content_type, body, warnings)
             if info.verb == "watch":
                 return await self._watch(request, call, record, fault)
             answer = self._api.answer(call)
@@ -149,7 +135,7 @@ class Gateway:
     ) -> web.StreamResponse:
         info = call.info
         resource = self._api.resource(info)
-        options = watching.read_options(call.query, resource, call.accepted.shape)
+        options = watching.read_options(call.query, resource, call.shape)
         namespace = info.namespace if resource.namespaced else ""
         name = options.filter.single_name
         watch = Watch(self._api.store, resource, (namespace, name), options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -50,20 +50,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``.
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings are added to ``warnings``.
 
     Without a ``user`` the cluster itself writes, and no admission policy is asked.
     """
 
     dry_run: bool = False
     validation: str = "Warn"
-    warnings: tuple[list[str], ...] = ()
+    warnings: list[str] = field(default_factory=list)
     user: User | None = None
-
-    def warn(self, text: str) -> None:
-        """Hand a warning to whoever asked for them."""
-        for sink in self.warnings:
-            sink.append(text)
 
 
 class Registry:
@@ -110,8 +105,7 @@ class Registry:
             listed = ", ".join(f'unknown field "{path}"' for path in unknown)
             raise status_errors.bad_request(f"{prefix}strict decoding error: {listed}")
         if options.validation == "Warn":
-            for path in unknown:
-                options.warn(f'unknown field "{path}"')
+            options.warnings.extend(f'unknown field "{path}"' for path in unknown)
         return obj
 
     def create(self, resource: Resource, namespace: str, body: Any, options: WriteOptions) -> Item:
@@ -139,7 +133,7 @@ class Registry:
             raise status_errors.invalid(resource.who, meta.get("name", ""), causes)
         self._policies.validate(attempt, obj, None)
         if resource.kind.endswith("AdmissionPolicy") and environment() is None:
-            options.warn(NOT_ENFORCED)
+            options.warnings.append(NOT_ENFORCED)
         if meta.pop("resourceVersion", ""):
             message = "resourceVersion should not be set on objects to be created"
             raise ApiError(500, "", message, details=False)

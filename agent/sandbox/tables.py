@@ -120,8 +120,8 @@ def _source(obj: Object) -> str:
 
 
 def _selector(obj: Object) -> str:
-    wanted = at(obj, "spec.template.spec.nodeSelector", {})
-    return ",".join(f"{key}={value}" for key, value in wanted.items()) or "<none>"
+    pinned = at(obj, "spec.template.spec.nodeSelector", {})
+    return ",".join(f"{key}={value}" for key, value in pinned.items()) or "<none>"
 
 
 def _made(name: str, make: Callable[[Object], Cell], *, wide: bool = False) -> _Column:

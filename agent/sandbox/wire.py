@@ -22,13 +22,6 @@ JSON_TYPES = "application/json, application/yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """The form that the client wants: ``shape`` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
-
-    shape: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
     """A whole answer, before faults had their way with it."""
 
@@ -41,8 +34,10 @@ class Response:
 NO_PAGE = Response(404, b"404 page not found\n", "text/plain")
 
 
-def negotiate(accept: str) -> Accepted:
-    """The first media type of an Accept header that can be served.
+def negotiate(accept: str) -> str:
+    """The form that the client wants, of the first media type of an Accept header that can be served.
+
+    It is empty, Table, PartialObjectMetadata or PartialObjectMetadataList.
 
     Raises:
         ApiError: 406.
@@ -54,10 +49,10 @@ def negotiate(accept: str) -> Accepted:
             continue
         shape = options.get("as", "")
         if not shape:
-            return Accepted()
+            return ""
         known = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
         if shape in known and options.get("g") == "meta.k8s.io" and options.get("v") == "v1":
-            return Accepted(shape)
+            return shape
     raise status_errors.not_acceptable(JSON_TYPES)
 
 
