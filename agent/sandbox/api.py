@@ -12,11 +12,11 @@ from typing import Any
 
 from agent.sandbox import listing, patches, status_errors, wire
 from agent.sandbox.authn import User
-from agent.sandbox.catalog import Resource
+from agent.sandbox.catalog import Resource, Target
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.discovery import Discovery
 from agent.sandbox.eviction import Evictor, delete_options, read_eviction
-from agent.sandbox.registry import Registry, Target, WriteOptions
+from agent.sandbox.registry import Registry, WriteOptions
 from agent.sandbox.reviews import REVIEWS, Reviews
 from agent.sandbox.routing import RequestInfo
 from agent.sandbox.status_errors import Cause, Object

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from agent.sandbox.status_errors import Object
 from agent.sandbox.strategy import micro_stamp, stamp
@@ -81,6 +82,19 @@ def node_lease(name: str, uid: str, now: datetime) -> Object:
     return {
         "metadata": {"name": name, "namespace": "kube-node-lease", "ownerReferences": [owner]},
         "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro_stamp(now)},
+    }
+
+
+def kubeconfig(url: str, token: str, ca: Path | None) -> Object:
+    """A kubeconfig. ca: a file, where the server speaks https."""
+    cluster = {"server": url} if ca is None else {"server": url, "certificate-authority": str(ca)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sandbox", "cluster": cluster}],
+        "users": [{"name": "sandbox", "user": {"token": token}}],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
+        "current-context": "sandbox",
     }
 
 

@@ -7,7 +7,7 @@ fields) and the API reference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.sandbox.status_errors import Object, Who
 
@@ -30,8 +30,7 @@ class Resource:
     create_on_update: bool = False
     returns_deleted: bool = False
     fields: tuple[str, ...] = ()
-    scale: bool = False
-    categories: tuple[str, ...] = field(default=())
+    categories: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
@@ -53,29 +52,30 @@ class Resource:
         return self.kind.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about; ``subresource`` is empty or, for these verbs, ``status``."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Where the store has it."""
+        return self.namespace, self.name
+
+
 POD_FIELDS = (
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.nominatedNodeName",
-)
+    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+    "status.phase", "status.podIP", "status.nominatedNodeName",
+)  # fmt: skip
 EVENT_FIELDS = (
-    "involvedObject.kind",
-    "involvedObject.namespace",
-    "involvedObject.name",
-    "involvedObject.uid",
-    "involvedObject.apiVersion",
-    "involvedObject.resourceVersion",
-    "involvedObject.fieldPath",
-    "reason",
-    "reportingComponent",
-    "source",
-    "type",
-)
+    *(f"involvedObject.{field}" for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion",
+                                              "fieldPath")),
+    "reason", "reportingComponent", "source", "type",
+)  # fmt: skip
 
 
 def _core() -> list[Resource]:
@@ -103,7 +103,7 @@ def _core() -> list[Resource]:
 
 
 def _groups() -> list[Resource]:
-    coordination, apps, admission = "coordination.k8s.io", "apps", "admissionregistration.k8s.io"
+    coordination, admission = "coordination.k8s.io", "admissionregistration.k8s.io"
     return [
         Resource(
             coordination, "v1", "leases", "Lease", True, unconditional_update=False, create_on_update=True
@@ -112,21 +112,15 @@ def _groups() -> list[Resource]:
             "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",),
             status=True, generation=True, unconditional_update=False,
         ),
-        Resource(
-            apps, "v1", "daemonsets", "DaemonSet", True, ("ds",),
-            status=True, generation=True, categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "deployments", "Deployment", True, ("deploy",),
-            status=True, generation=True, scale=True, categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "replicasets", "ReplicaSet", True, ("rs",),
-            status=True, generation=True, scale=True, fields=("status.replicas",), categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "statefulsets", "StatefulSet", True, ("sts",),
-            status=True, generation=True, scale=True, categories=("all",),
+        *(
+            Resource(
+                "apps", "v1", f"{kind.lower()}s", kind, True, (short,),
+                status=True, generation=True, fields=fields, categories=("all",),
+            )
+            for kind, short, fields in (
+                ("DaemonSet", "ds", ()), ("Deployment", "deploy", ()), ("ReplicaSet", "rs", ("status.replicas",)),
+                ("StatefulSet", "sts", ()),
+            )
         ),
         Resource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), status=True),
         Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False, status=True),

@@ -18,14 +18,8 @@ VERSION: Object = {
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _STATUS_VERBS = ["get", "patch", "update"]
 _REVIEWS = {
-    ("authorization.k8s.io", "v1"): (
-        ("selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
-        ("subjectaccessreviews", "SubjectAccessReview", False),
-    ),
-    ("authentication.k8s.io", "v1"): (
-        ("selfsubjectreviews", "SelfSubjectReview", False),
-        ("tokenreviews", "TokenReview", False),
-    ),
+    ("authorization.k8s.io", "v1"): ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authentication.k8s.io", "v1"): ("selfsubjectreviews", "SelfSubjectReview"),
 }
 
 
@@ -54,13 +48,6 @@ def _sub(resource: Resource, name: str) -> Object:
     return {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
 
 
-def _review_entries(group: str, version: str) -> list[Object]:
-    return [
-        {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
-        for plural, kind, namespaced in _REVIEWS.get((group, version), ())
-    ]
-
-
 class Discovery:
     """The documents of one catalog."""
 
@@ -86,8 +73,6 @@ class Discovery:
                 return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
             case ["api", "v1"]:
                 return self._resources("", "v1")
-            case ["apis", group] if any(group == known for known, _ in self._groups):
-                return {**self._group(group), "kind": "APIGroup", "apiVersion": "v1"}
             case ["apis", group, version] if (group, version) in self._groups:
                 return self._resources(group, version)
             case ["openapi", "v3"]:
@@ -111,11 +96,15 @@ class Discovery:
             if (resource.group, resource.version) == (group, version)
             for entry in _entries(resource)
         ]
+        if (group, version) in _REVIEWS:
+            plural, kind = _REVIEWS[group, version]
+            review = {"singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": ["create"]}
+            entries.append({"name": plural, **review})
         return {
             "kind": "APIResourceList",
             "apiVersion": "v1",
             "groupVersion": f"{group}/{version}" if group else version,
-            "resources": entries + _review_entries(group, version),
+            "resources": entries,
         }
 
     def _openapi_paths(self) -> list[str]:

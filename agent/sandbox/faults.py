@@ -30,8 +30,8 @@ class FaultKind(Enum):
 class Fault:
     """A fault and what it hits: every set condition must hold.
 
-    ``verbs`` are authorization verbs (``patch``, ``watch`` …), ``path`` a regular expression searched in the path,
-    ``user`` one searched in the user's name and ``agent`` one in the User-Agent. ``skip`` matching requests pass
+    ``verbs`` are authorization verbs (``patch``, ``watch`` …), ``path`` a regular expression searched in the path and
+    ``agent`` one in the User-Agent. ``skip`` matching requests pass
     first; then at most ``count`` are hit (None: all), each by ``probability``. ``plain`` answers with text instead
     of a Status, as a proxy or the in-flight limit does. ``retry_after`` is in seconds; None sends no header.
     """
@@ -39,7 +39,6 @@ class Fault:
     kind: FaultKind
     verbs: frozenset[str] = frozenset()
     path: str = ""
-    user: str = ""
     agent: str = ""
     probability: float = 1.0
     count: int | None = None
@@ -51,14 +50,13 @@ class Fault:
     retry_after: int | None = None
     plain: bool = False
 
-    def matches(self, info: RequestInfo, user: str, agent: str) -> bool:
+    def matches(self, info: RequestInfo, agent: str) -> bool:
         """Whether the request is one of those."""
         if self.kind is FaultKind.CUT_WATCH and info.verb != "watch":
             return False
         return (
             (not self.verbs or info.verb in self.verbs)
             and re.search(self.path, info.path) is not None
-            and re.search(self.user, user) is not None
             and re.search(self.agent, agent) is not None
         )
 
@@ -127,13 +125,13 @@ class FaultBox:
         """How many requests each armed fault has hit."""
         return {number: armed.hits for number, armed in self._armed.items()}
 
-    def strike(self, info: RequestInfo, user: str, agent: str) -> Hit:
+    def strike(self, info: RequestInfo, agent: str) -> Hit:
         """What happens to this request."""
         latency, chosen, names = 0.0, None, []
         for armed in self._armed.values():
             fault = armed.fault
             is_latency = fault.kind is FaultKind.LATENCY
-            if (chosen is not None and not is_latency) or not fault.matches(info, user, agent):
+            if (chosen is not None and not is_latency) or not fault.matches(info, agent):
                 continue
             armed.seen += 1
             if armed.seen <= fault.skip or (fault.count is not None and armed.hits >= fault.count):

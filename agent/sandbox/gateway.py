@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agent.sandbox import status_errors, watching, wire
 from agent.sandbox.api import Api, Call
-from agent.sandbox.authn import Authenticator, User
+from agent.sandbox.authn import Authenticator
 from agent.sandbox.authz import Authorizer
 from agent.sandbox.faults import Fault, FaultBox, FaultKind
 from agent.sandbox.journal import Journal, RequestRecord
@@ -61,8 +61,7 @@ class Gateway:
         try:
             body, content_type = self._as_json(await wire.read_body(request), request.headers.get("Content-Type", ""))
             record.body = body.decode("utf-8", "replace")
-            user, late = self._identify(request)
-            hit = self._faults.strike(info, user.name if user else "", record.user_agent)
+            hit = self._faults.strike(info, record.user_agent)
             record.fault, fault = ",".join(hit.names), hit.fault
             if hit.latency_seconds:
                 await asyncio.sleep(hit.latency_seconds)
@@ -70,11 +69,11 @@ class Gateway:
                 return _cut(request, record)
             if fault is not None and fault.kind is FaultKind.STATUS:
                 return self._send_fault(fault, record)
-            if late is not None or user is None:
-                raise late or RuntimeError("no user and no refusal")
+            # After the faults: a proxy in between does not know tokens.
             headers = request.headers
+            known = self._authenticator.authenticate(headers.get("Authorization"))
             groups = tuple(headers.getall("Impersonate-Group", ()))
-            user = self._authorizer.impersonate(user, headers.get("Impersonate-User", ""), groups)
+            user = self._authorizer.impersonate(known, headers.get("Impersonate-User", ""), groups)
             record.user = user.name
             self._authorizer.check(user, info)
             shape = wire.negotiate(headers.get("Accept", ""))
@@ -95,13 +94,6 @@ class Gateway:
             return read(body), "application/json"
         except ValueError as error:
             raise status_errors.bad_request(f"cannot read a body of {content_type}: {error}") from error
-
-    def _identify(self, request: web.BaseRequest) -> tuple[User | None, ApiError | None]:
-        """The user, or the refusal that comes after the faults: a proxy in between does not know tokens."""
-        try:
-            return self._authenticator.authenticate(request.headers.get("Authorization")), None
-        except ApiError as error:
-            return None, error
 
     def _send_fault(self, fault: Fault, record: RequestRecord) -> web.StreamResponse:
         error = fault.error()

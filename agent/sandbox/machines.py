@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 
 import yaml
 
+from agent.sandbox import builders
 from agent.sandbox.fake_reboot import MARK
 from agent.sandbox.noderoot import NodeRoot
 
@@ -62,7 +63,8 @@ class Machine:
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"machine-{self.name}", daemon=True)
         self.sandbox.set_boot_id(self.name, self.root.boot_id())
-        self._write_kubeconfig()
+        access = builders.kubeconfig(self.sandbox.url, self.token or self.sandbox.token, self.ca)
+        self.put("kubeconfig", json.dumps(access))
         self.configure(self.policy)
 
     @property
@@ -154,17 +156,3 @@ class Machine:
         if process is not None:
             process.kill()
             process.wait()
-
-    def _write_kubeconfig(self) -> None:
-        cluster = {"server": self.sandbox.url}
-        if self.ca is not None:
-            cluster["certificate-authority"] = str(self.ca)
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": cluster}],
-            "users": [{"name": "agent", "user": {"token": self.token or self.sandbox.token}}],
-            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "agent"}}],
-            "current-context": "sandbox",
-        }
-        (self.folder / "kubeconfig").write_text(json.dumps(document))

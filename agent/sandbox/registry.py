@@ -17,7 +17,7 @@ from typing import Any
 from agent.sandbox import status_errors
 from agent.sandbox.admission import NOT_ENFORCED, Attempt, Policies, environment
 from agent.sandbox.authn import User
-from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.catalog import Catalog, Resource, Target
 from agent.sandbox.deletion import DeleteOptions, check_preconditions, grace, terminating
 from agent.sandbox.patches import MergeKeyError, PatchError
 from agent.sandbox.schema import DecodeError, decode
@@ -31,21 +31,6 @@ Transform = Callable[[Object], Any]
 """From the stored object, with kind and apiVersion, to the patched one."""
 
 IMMORTAL = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request is about; ``subresource`` is empty or, for these verbs, ``status``."""
-
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str = ""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Where the store has it."""
-        return self.namespace, self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +110,10 @@ class Registry:
             meta["name"] = meta["generateName"] + _suffix()
         if resource.plural == "nodes":
             obj = admit_node(obj)
-        attempt = _attempt("CREATE", Target(resource, namespace, meta.get("name", "")), options)
+        attempt = Attempt(options.user, "CREATE", Target(resource, namespace, meta.get("name", "")), options.dry_run)
         obj = for_create(self._policies.mutate(attempt, obj, None), resource, self.clock())
         meta = obj["metadata"]
-        causes = validate(obj, None, resource)
-        if causes:
-            raise status_errors.invalid(resource.who, meta.get("name", ""), causes)
+        validate(obj, None, resource)
         self._policies.validate(attempt, obj, None)
         if resource.kind.endswith("AdmissionPolicy") and environment() is None:
             options.warnings.append(NOT_ENFORCED)
@@ -226,7 +209,7 @@ class Registry:
 
     def _update(self, target: Target, existing: Item, obj: Object, options: WriteOptions) -> Item:
         resource, name = target.resource, target.name
-        attempt = _attempt("UPDATE", target, options)
+        attempt = Attempt(options.user, "UPDATE", target, options.dry_run)
         obj = self._policies.mutate(attempt, obj, existing.obj)
         revision = obj["metadata"].pop("resourceVersion", "")
         if not revision and not resource.unconditional_update:
@@ -240,9 +223,7 @@ class Registry:
         if revision and revision != existing.meta["resourceVersion"]:
             raise status_errors.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
-        causes = validate(obj, existing.obj, resource)
-        if causes:
-            raise status_errors.invalid(resource.who, name, causes)
+        validate(obj, existing.obj, resource)
         self._policies.validate(attempt, obj, existing.obj)
         return self._settle(resource, existing, obj, options.dry_run)
 
@@ -279,8 +260,8 @@ class Registry:
         graceful = grace(resource, existing, options)
         if graceful is None:
             return existing, False
-        target = Target(resource, namespace, name)
-        self._policies.validate(_attempt("DELETE", target, options), None, existing.obj)
+        attempt = Attempt(options.user, "DELETE", Target(resource, namespace, name), options.dry_run)
+        self._policies.validate(attempt, None, existing.obj)
         # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
         held = resource.plural == "namespaces" and bool((existing.obj.get("spec") or {}).get("finalizers"))
         stays = bool(existing.meta.get("finalizers")) or graceful > 0 or held
@@ -296,14 +277,6 @@ class Registry:
         if _without_revision(obj) == _without_revision(existing.obj):
             return existing, False
         return self._keep(resource, obj, options.dry_run), False
-
-
-def _attempt(operation: str, target: Target, options: WriteOptions | DeleteOptions) -> Attempt | None:
-    """What admission policies judge: a user's write."""
-    if options.user is None:
-        return None
-    resource, subresource = target.resource, target.subresource
-    return Attempt(options.user, operation, resource, target.namespace, target.name, subresource, options.dry_run)
 
 
 def _without_revision(obj: Object) -> Object:

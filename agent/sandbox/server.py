@@ -24,10 +24,9 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.sandbox import wire
+from agent.sandbox import builders, wire
 from agent.sandbox.cluster import Cluster
 from agent.sandbox.settings import Settings
-from agent.sandbox.status_errors import Object
 
 _HOST = "127.0.0.1"
 _ACCEPTED_SECONDS = 0.05
@@ -178,17 +177,7 @@ class Sandbox(Cluster):
 
     def kubeconfig(self, path: Path, *, ca: Path | None = None, token: str = "") -> Path:
         """Write a kubeconfig for this server; kubectl sends the token over https only."""
-        cluster: Object = {"server": self.url}
-        if ca is not None:
-            cluster["certificate-authority"] = str(ca)
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": cluster}],
-            "users": [{"name": "sandbox", "user": {"token": token or self.token}}],
-            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
-            "current-context": "sandbox",
-        }
+        document = builders.kubeconfig(self.url, token or self.token, ca)
         path.write_text(json.dumps(document, indent=1), encoding="utf-8")
         path.chmod(0o600)
         return path

@@ -13,10 +13,9 @@ from typing import Any
 
 from agent.sandbox.catalog import RBAC_GROUP, Resource
 from agent.sandbox.selectors import SelectorError, from_object
-from agent.sandbox.status_errors import Cause, Object
+from agent.sandbox.status_errors import Cause, Object, invalid
 
 ANNOTATIONS_LIMIT = 256 * 1024
-CONFIGMAP_LIMIT = 1024 * 1024
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -133,16 +132,6 @@ def _annotations(annotations: Mapping[str, str]) -> Causes:
     return causes
 
 
-def binding(obj: Object, old: Object | None) -> Causes:
-    """What a binding grants does not change."""
-    reference = obj.get("roleRef") or {}
-    if old is not None and reference != old.get("roleRef"):
-        names = (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
-        shown = "{" + ",".join(f'"{go}":"{reference.get(key, "")}"' for go, key in names) + "}"
-        return [Cause("FieldValueInvalid", f"Invalid value: {shown}: cannot change roleRef", "roleRef")]
-    return [] if reference.get("name") else [_required("roleRef.name", "name is required")]
-
-
 def metadata_update(new: Object, old: Object) -> Causes:
     """What of the metadata may not change."""
     causes = [
@@ -255,23 +244,6 @@ def budget(obj: Object) -> Causes:
     return causes
 
 
-def configmap(obj: Object, old: Object | None) -> Causes:
-    """Keys, total size, and immutability."""
-    data = {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}
-    causes = [
-        _bad(f"data[{key}]", key, "a valid config key must consist of alphanumeric characters, '-', '_' or '.'")
-        for key in data
-        if not re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) or key in (".", "..")
-    ]
-    if sum(len(value.encode()) for value in data.values()) > CONFIGMAP_LIMIT:
-        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {CONFIGMAP_LIMIT} bytes", ""))
-    if old is not None and old.get("immutable") and (
-        obj.get("data") != old.get("data") or not obj.get("immutable")
-    ):  # fmt: skip
-        causes.append(_forbidden("data", "field is immutable when `immutable` is set"))
-    return causes
-
-
 def pod(obj: Object, old: Object | None) -> Causes:
     """Containers must be there; of a stored pod only images, tolerations and deadlines change."""
     causes: Causes = []
@@ -303,7 +275,7 @@ def _fixed(obj: Object) -> Object:
     return spec
 
 
-def workload(obj: Object, old: Object | None, resource: Resource) -> Causes:
+def workload(obj: Object, old: Object | None) -> Causes:
     """A selector that selects the template's labels, and that does not change."""
     spec = obj.get("spec") or {}
     selector = spec.get("selector")
@@ -320,11 +292,15 @@ def workload(obj: Object, old: Object | None, resource: Resource) -> Causes:
         shown = json.dumps(labels, separators=(",", ":"))
         text = f"Invalid value: {shown}: `selector` does not match template `labels`"
         return [Cause("FieldValueInvalid", text, "spec.template.metadata.labels")]
-    return [_required("spec.replicas")] if resource.scale and spec.get("replicas", 0) < 0 else []
+    return []
 
 
-def validate(obj: Object, old: Object | None, resource: Resource) -> Causes:
-    """All of the above for one object; ``old`` is None at creation."""
+def validate(obj: Object, old: Object | None, resource: Resource) -> None:
+    """All of the above for one object; ``old`` is None at creation.
+
+    Raises:
+        ApiError: 422 with every cause.
+    """
     causes = metadata(obj["metadata"], resource)
     if old is not None:
         causes += metadata_update(obj["metadata"], old["metadata"])
@@ -339,10 +315,7 @@ def validate(obj: Object, old: Object | None, resource: Resource) -> Causes:
             causes += event(obj)
         case "poddisruptionbudgets":
             causes += budget(obj)
-        case "clusterrolebindings" | "rolebindings":
-            causes += binding(obj, old)
-        case "configmaps":
-            causes += configmap(obj, old)
         case "daemonsets" | "replicasets" | "deployments" | "statefulsets":
-            causes += workload(obj, old, resource)
-    return causes
+            causes += workload(obj, old)
+    if causes:
+        raise invalid(resource.who, obj["metadata"].get("name", ""), causes)
