@@ -27,7 +27,7 @@ from agent.sandbox.wire import Response
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _OBJECT_VERBS = frozenset({"get", "update", "patch", "delete"})
-_COLLECTION_VERBS = frozenset({"list", "create", "deletecollection"})
+_COLLECTION_VERBS = frozenset({"list", "create"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ class Api:
             return self._subresource(call, resource)
         if info.subresource == "status" and (not resource.status or info.verb == "delete"):
             raise status_errors.unknown_path() if not resource.status else status_errors.method_not_allowed()
-        verbs = _COLLECTION_VERBS if info.verb in ("list", "deletecollection") or not info.name else _OBJECT_VERBS
-        if info.verb not in verbs:
+        if info.verb not in (_COLLECTION_VERBS if info.verb == "list" or not info.name else _OBJECT_VERBS):
             raise status_errors.method_not_allowed()
         handler: Callable[[Call, Target], Response] = getattr(self, f"_{info.verb}")
         namespace = info.namespace if resource.namespaced else ""
@@ -123,29 +122,21 @@ class Api:
     def _get(self, call: Call, target: Target) -> Response:
         return self._one(call, target.resource, self._registry.get(target.resource, target.namespace, target.name))
 
-    def _page(self, call: Call, target: Target) -> listing.Page:
-        options = listing.read_options(call.query, target.resource)
-        return listing.find(self._registry.store, target.resource, target.namespace, options)
-
     def _list(self, call: Call, target: Target) -> Response:
-        page = self._page(call, target)
+        options = listing.read_options(call.query, target.resource)
+        page = listing.find(self._registry.store, target.resource, target.namespace, options)
         return Response(200, listing.render(page, target.resource, call.shape, self._registry.clock()))
 
     def _write_options(self, call: Call) -> WriteOptions:
-        validation = call.query.get("fieldValidation") or "Warn"
-        if validation not in ("Ignore", "Warn", "Strict"):
-            allowed = 'supported values: "", "Ignore", "Strict", "Warn"'
-            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{validation}": {allowed}', "fieldValidation")
-            raise status_errors.invalid(_options(call.info.verb), "", [cause])
-        return WriteOptions(_dry_run(call), validation, call.warnings, call.user)
+        return WriteOptions(_dry_run(call), call.query.get("fieldValidation") or "Warn", call.warnings, call.user)
 
     def _create(self, call: Call, target: Target) -> Response:
         item = self._registry.create(target.resource, target.namespace, call.values(), self._write_options(call))
         return self._one(call, target.resource, item, 201)
 
     def _update(self, call: Call, target: Target) -> Response:
-        item, created = self._registry.replace(target, call.values(), self._write_options(call))
-        return self._one(call, target.resource, item, 201 if created else 200)
+        item = self._registry.replace(target, call.values(), self._write_options(call))
+        return self._one(call, target.resource, item)
 
     def _patch(self, call: Call, target: Target) -> Response:
         apply = _patcher(call.content_type.partition(";")[0].strip(), target.resource)
@@ -162,12 +153,6 @@ class Api:
             return wire.document(status_errors.success(resource.who, target.name, item.meta["uid"]))
         return self._one(call, resource, item)
 
-    def _deletecollection(self, call: Call, target: Target) -> Response:
-        page, options = self._page(call, target), self._delete_options(call)
-        for item in page.items:
-            self._registry.delete(target.resource, item.meta.get("namespace", ""), item.meta["name"], options)
-        return Response(200, listing.render(page, target.resource, "", self._registry.clock()))
-
     def _subresource(self, call: Call, resource: Resource) -> Response:
         info = call.info
         match (resource.plural, info.subresource, info.verb):
@@ -183,16 +168,12 @@ class Api:
                 raise status_errors.unknown_path()
 
 
-def _options(verb: str) -> status_errors.Who:
-    kind = {"create": "Create", "update": "Update", "patch": "Patch"}.get(verb, "Delete")
-    return status_errors.Who("meta.k8s.io", "", f"{kind}Options")
-
-
 def _dry_run(call: Call) -> bool:
     value = call.query.get("dryRun", "")
     if value not in ("", "All"):
         cause = Cause("FieldValueNotSupported", f'Unsupported value: ["{value}"]: supported values: "All"', "dryRun")
-        raise status_errors.invalid(_options(call.info.verb), "", [cause])
+        kind = {"create": "Create", "update": "Update", "patch": "Patch"}.get(call.info.verb, "Delete")
+        raise status_errors.invalid(status_errors.Who("meta.k8s.io", "", f"{kind}Options"), "", [cause])
     return value == "All"
 
 

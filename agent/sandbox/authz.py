@@ -81,8 +81,6 @@ class Authorizer:
             ApiError: 403.
         """
         if not name:
-            if groups:
-                raise ApiError(500, "InternalError", "requested [] without impersonating a user")
             return user
         account = _ACCOUNT.fullmatch(name)
         who = ("serviceaccounts", account[2], account[1]) if account else ("users", name, "")

@@ -1,8 +1,8 @@
 """Which resources the emulator serves, and what the real server does differently between them.
 
 A row here is all that a plain resource needs; it holds no behaviour of its own. Sources: the strategies under
-kubernetes/kubernetes pkg/registry (AllowUnconditionalUpdate, AllowCreateOnUpdate, ReturnDeletedObject, selectable
-fields) and the API reference.
+kubernetes/kubernetes pkg/registry (AllowUnconditionalUpdate, ReturnDeletedObject, selectable fields) and the API
+reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Resource:
     status: bool = False
     generation: bool = False
     unconditional_update: bool = True
-    create_on_update: bool = False
     returns_deleted: bool = False
     fields: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -61,11 +60,6 @@ class Target:
     name: str
     subresource: str = ""
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Where the store has it."""
-        return self.namespace, self.name
-
 
 POD_FIELDS = (
     "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
@@ -74,7 +68,7 @@ POD_FIELDS = (
 EVENT_FIELDS = (
     *(f"involvedObject.{field}" for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion",
                                               "fieldPath")),
-    "reason", "reportingComponent", "source", "type",
+    "reason", "reportingComponent", "type",
 )  # fmt: skip
 
 
@@ -89,7 +83,7 @@ def _core() -> list[Resource]:
             "", "v1", "pods", "Pod", True, ("po",),
             status=True, generation=True, returns_deleted=True, fields=POD_FIELDS, categories=("all",),
         ),
-        Resource("", "v1", "events", "Event", True, ("ev",), create_on_update=True, fields=EVENT_FIELDS),
+        Resource("", "v1", "events", "Event", True, ("ev",), fields=EVENT_FIELDS),
         Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
         Resource("", "v1", "secrets", "Secret", True, fields=("type",)),
         Resource(
@@ -106,7 +100,7 @@ def _groups() -> list[Resource]:
     coordination, admission = "coordination.k8s.io", "admissionregistration.k8s.io"
     return [
         Resource(
-            coordination, "v1", "leases", "Lease", True, unconditional_update=False, create_on_update=True
+            coordination, "v1", "leases", "Lease", True, unconditional_update=False
         ),
         Resource(
             "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",),

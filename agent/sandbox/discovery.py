@@ -15,7 +15,7 @@ VERSION: Object = {
     "major": "1", "minor": "36", "gitVersion": "v1.36.2-sandbox", "gitCommit": "", "gitTreeState": "clean",
     "buildDate": "2025-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
 }  # fmt: skip
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _STATUS_VERBS = ["get", "patch", "update"]
 _REVIEWS = {
     ("authorization.k8s.io", "v1"): ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),

@@ -36,7 +36,6 @@ class ListOptions:
     limit: int = 0
     token: str = ""
     revision: str = ""
-    match: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +75,10 @@ def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
     if not limit.lstrip("-").isdecimal():
         raise status_errors.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
     selected = read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource)
-    revision, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
         raise status_errors.bad_request(f"invalid resource version: {bad_revision(revision)}")
-    token = query.get("continue", "")
-    if token and revision not in ("", "0"):
-        raise status_errors.bad_request("specifying resource version is not allowed when using continue")
-    if match and not revision:
-        text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
-    return ListOptions(selected, max(int(limit), 0), token, revision, match)
+    return ListOptions(selected, max(int(limit), 0), query.get("continue", ""), revision)
 
 
 def encode_token(revision: int, after: Key) -> str:
@@ -126,9 +119,6 @@ def find(store: Store, resource: Resource, namespace: str, options: ListOptions)
     if options.token:
         desired, after = _decode_token(options.token)
         at = store.revision if desired < 0 else desired
-    elif options.match == "Exact":
-        check_not_future(store, options.revision)
-        at = int(options.revision)
     else:
         check_not_future(store, options.revision)
     if at == store.revision:

@@ -100,9 +100,6 @@ class Registry:
             ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion.
         """
         obj = self.decode(body, resource, options)
-        return self._create(resource, namespace, obj, options)
-
-    def _create(self, resource: Resource, namespace: str, obj: Object, options: WriteOptions) -> Item:
         meta = obj["metadata"]
         self._settle_namespace(meta, resource, namespace)
         self.check_namespace(resource, namespace, meta.get("name", ""))
@@ -155,8 +152,8 @@ class Registry:
     def _keep(self, resource: Resource, obj: Object, dry_run: bool) -> Item:
         return Item(obj, self.store.revision) if dry_run else self.store.commit(resource, obj)
 
-    def replace(self, target: Target, body: Any, options: WriteOptions) -> tuple[Item, bool]:
-        """PUT; the second value is whether the object was created (leases and events allow that).
+    def replace(self, target: Target, body: Any, options: WriteOptions) -> Item:
+        """PUT of what is there: nothing is created.
 
         Raises:
             ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
@@ -166,11 +163,8 @@ class Registry:
         meta = obj["metadata"]
         _check_name(meta, name)
         self._settle_namespace(meta, resource, namespace)
-        existing = self.store.get(resource, target.key)
-        if existing is None and not (resource.create_on_update and not target.subresource):
-            raise status_errors.not_found(resource.who, name)
-        uid = meta.get("uid", "")
-        stored_uid = existing.meta["uid"] if existing else ""
+        existing = self.get(resource, namespace, name)
+        uid, stored_uid = meta.get("uid", ""), existing.meta["uid"]
         if uid and uid != stored_uid:
             why = (
                 f"StorageError: invalid object, Code: 4, Key: /registry/{resource.plural}/{namespace}/{name},"
@@ -178,10 +172,7 @@ class Registry:
                 f" UID in object meta: {stored_uid}"
             )
             raise status_errors.conflict(resource.who, name, why)
-        if existing is None:
-            meta.pop("resourceVersion", None)
-            return self._create(resource, namespace, obj, options), True
-        return self._update(target, existing, obj, options), False
+        return self._update(target, existing, obj, options)
 
     def patch(self, target: Target, change: Transform, options: WriteOptions) -> Item:
         """PATCH, whatever its kind: ``change`` makes the new object from the stored one.
@@ -286,9 +277,6 @@ def _without_revision(obj: Object) -> Object:
 
 def _check_name(meta: Object, name: str) -> None:
     found = meta.get("name", "")
-    if not found:
-        message = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        raise status_errors.bad_request(message)
     if found != name:
         raise status_errors.bad_request(f"the name of the object ({found}) does not match the name on the URL ({name})")
 

@@ -54,13 +54,11 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if not name:
-        if verb == "get":
-            verb = "watch" if "watch" in query and _true(query["watch"]) else "list"
-            name = _selected_name(query.get("fieldSelector", ""))
-        elif verb == "delete":
-            verb = "deletecollection"
-            name = _selected_name(query.get("fieldSelector", ""))
+    if not name and verb == "get":
+        verb = "watch" if _true(query.get("watch")) else "list"
+        name = _selected_name(query.get("fieldSelector", ""))
+    elif not name and verb == "delete":
+        verb = "deletecollection"
     return RequestInfo(verb, path, group, version, namespace, resource, name, subresource)
 
 

@@ -104,7 +104,7 @@ _SHAPES: dict[str, Shape] = {
         "metadata!": _META, "data": _STRINGS, "binaryData": _STRINGS, "immutable*": "bool",
     },
     "Secret": {
-        "metadata!": _META, "data": _STRINGS, "stringData": _STRINGS, "type": "string", "immutable*": "bool",
+        "metadata!": _META, "data": _STRINGS, "type": "string", "immutable*": "bool",
     },
     "ServiceAccount": {
         "metadata!": _META, "secrets": "any", "imagePullSecrets": "any", "automountServiceAccountToken*": "bool",

@@ -114,10 +114,6 @@ class Store:
         """The newest version, or None."""
         return self._tables[resource].items.get(key)
 
-    def count(self, resource: Resource) -> int:
-        """How many objects there are."""
-        return len(self._tables[resource].items)
-
     def scan(self, resource: Resource, namespace: str = "", after: Key | None = None) -> Iterator[tuple[Key, Item]]:
         """Keys in order with their items, those behind ``after``; all namespaces when ``namespace`` is empty."""
         table = self._tables[resource]

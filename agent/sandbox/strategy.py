@@ -6,7 +6,6 @@ write: that is validation's work.
 
 from __future__ import annotations
 
-import base64
 import uuid
 from datetime import UTC, datetime
 
@@ -31,9 +30,6 @@ def micro_stamp(moment: datetime) -> str:
 def for_create(obj: Object, resource: Resource, now: datetime) -> Object:
     """A decoded object as it is first stored, without a resourceVersion."""
     meta = {key: value for key, value in obj["metadata"].items() if key not in _SYSTEM_META}
-    if "generation" in obj["metadata"]:
-        # Kinds that do not count generations keep what the client made up.
-        meta["generation"] = obj["metadata"]["generation"]
     meta.pop("managedFields", None)
     meta["uid"] = str(uuid.uuid4())
     meta["creationTimestamp"] = stamp(now)
@@ -76,7 +72,9 @@ def _with_defaults(obj: Object, plural: str) -> Object:
         obj = {**obj, "spec": _templated({**defaults, **(obj.get("spec") or {})})}
     if plural in _STATUSES:
         obj = {**obj, "status": obj.get("status") or _STATUSES[plural]}
-    more = {"namespaces": _namespace, "pods": _pod, "secrets": _secret}.get(plural)
+    if plural == "secrets":
+        obj = {"type": "Opaque", **obj}
+    more = {"namespaces": _namespace, "pods": _pod}.get(plural)
     return more(obj) if more else obj
 
 
@@ -159,15 +157,6 @@ def _pod(obj: Object) -> Object:
         times = {"lastProbeTime": None, "lastTransitionTime": None}
         status = {**status, "conditions": [{**times, **item} for item in status["conditions"]]}
     return {**obj, "spec": {**spec, "tolerations": [*tolerations, *patience]}, "status": status}
-
-
-def _secret(obj: Object) -> Object:
-    plain = obj.get("stringData") or {}
-    coded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
-    result = {key: value for key, value in obj.items() if key != "stringData"}
-    if coded:
-        result["data"] = {**(obj.get("data") or {}), **coded}
-    return {"type": "Opaque", **result}
 
 
 def admit_node(obj: Object) -> Object:

@@ -150,11 +150,6 @@ def metadata_update(new: Object, old: Object) -> Causes:
 def node(obj: Object, old: Object | None) -> Causes:
     """Taints, and what of the spec may change. The path is metadata.taints there too (ValidateNode)."""
     causes = _taints((obj.get("spec") or {}).get("taints") or [])
-    seen: list[Object] = []
-    for position, address in enumerate((obj.get("status") or {}).get("addresses") or []):
-        if address in seen:
-            causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {address}", f"status.addresses[{position}]"))
-        seen.append(address)
     if old is not None:
         new_spec, old_spec = obj.get("spec") or {}, old.get("spec") or {}
         fixed = {
@@ -238,7 +233,7 @@ def budget(obj: Object) -> Causes:
     if spec.get("unhealthyPodEvictionPolicy", policies[0]) not in policies:
         causes.append(_unsupported("spec.unhealthyPodEvictionPolicy", spec["unhealthyPodEvictionPolicy"], policies))
     try:
-        from_object(spec.get("selector"))
+        from_object(spec.get("selector") or {})
     except SelectorError as error:
         causes.append(_bad("spec.selector", "", str(error)))
     return causes
@@ -288,7 +283,7 @@ def workload(obj: Object, old: Object | None) -> Causes:
         parsed = from_object(selector)
     except SelectorError as error:
         return [_bad("spec.selector", str(selector), str(error))]
-    if parsed is not None and not parsed.matches(labels):
+    if not parsed.matches(labels):
         shown = json.dumps(labels, separators=(",", ":"))
         text = f"Invalid value: {shown}: `selector` does not match template `labels`"
         return [Cause("FieldValueInvalid", text, "spec.template.metadata.labels")]

@@ -141,10 +141,6 @@ class Watch:
         meta: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
-        if self._options.shape == "Table":
-            # A Table's bookmark carries the revision in its only row, as the real server has it.
-            item = Item({"metadata": {"name": "", **meta}}, revision)
-            return self._line("BOOKMARK", item, datetime.now().astimezone())
         kind, version = self._resource.kind, self._resource.api_version
         if self._options.shape:
             kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"

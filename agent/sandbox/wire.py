@@ -82,7 +82,10 @@ def parse_body(raw: bytes, content_type: str) -> Any:
         return None
     if media != "application/yaml":
         return parse_json(raw)
-    values = parse_yaml(raw)
+    try:
+        values = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise status_errors.bad_request(f"error decoding YAML: {error}") from error
     # The JSON decoder takes the kind from the path; the YAML one wants to read it.
     if not isinstance(values, dict) or not values.get("kind") or not values.get("apiVersion"):
         raise status_errors.bad_request("Object 'Kind' is missing in the document")
@@ -99,18 +102,6 @@ def parse_json(raw: bytes) -> Any:
         return json.loads(raw)
     except ValueError as error:
         raise status_errors.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
-
-
-def parse_yaml(raw: bytes) -> Any:
-    """YAML.
-
-    Raises:
-        ApiError: 400.
-    """
-    try:
-        return yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise status_errors.bad_request(f"error decoding YAML: {error}") from error
 
 
 def refusal(error: ApiError) -> Response:
