@@ -158,8 +158,7 @@ class Api:
         match (resource.plural, info.subresource, info.verb):
             case ("pods", "eviction", "create"):
                 options = read_eviction(call.values(), info.name, dry_run=_dry_run(call))
-                code, status = self._evictor.evict(info.namespace, info.name, options)
-                return wire.document(status, code)
+                return wire.document(self._evictor.evict(info.namespace, info.name, options), 201)
             case ("serviceaccounts", "token", "create"):
                 return wire.document(self._reviews.issue(info.namespace, info.name, call.values()), 201)
             case ("pods", "eviction", _) | ("serviceaccounts", "token", _):

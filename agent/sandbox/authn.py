@@ -14,7 +14,6 @@ from agent.sandbox import status_errors
 from agent.sandbox.status_errors import Object
 
 AUTHENTICATED = "system:authenticated"
-UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 
 
@@ -30,8 +29,6 @@ class User:
     @property
     def all_groups(self) -> tuple[str, ...]:
         """The user's own groups and the one that everybody known is in."""
-        if self.name == ANONYMOUS.name:
-            return (UNAUTHENTICATED,)
         return (*self.groups, AUTHENTICATED)
 
     def info(self) -> Object:
@@ -41,7 +38,6 @@ class User:
         return {key: value for key, value in found.items() if value}
 
 
-ANONYMOUS = User("system:anonymous")
 ADMIN = User("sandbox-admin", (MASTERS,))
 
 

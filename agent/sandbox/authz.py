@@ -26,24 +26,19 @@ def bootstrap_roles() -> list[tuple[str, Object]]:
     """The default roles and bindings that a cluster starts with, as (plural, object): the few that matter here."""
     masters = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": MASTERS}
     known = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}
-    unknown = {**known, "name": "system:unauthenticated"}
     everything = [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
         {"verbs": ["*"], "nonResourceURLs": ["*"]},
     ]
     reviews = [
-        {
-            "verbs": ["create"],
-            "apiGroups": ["authorization.k8s.io"],
-            "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-        },
+        {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"]},
         {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
     ]
     return [
         *_role("cluster-admin", everything, [masters]),
         *_role("system:basic-user", reviews, [known]),
         *_role("system:discovery", [{"verbs": ["get"], "nonResourceURLs": _BROWSE}], [known]),
-        *_role("system:public-info-viewer", [{"verbs": ["get"], "nonResourceURLs": _DISCOVERY}], [known, unknown]),
+        *_role("system:public-info-viewer", [{"verbs": ["get"], "nonResourceURLs": _DISCOVERY}], [known]),
     ]
 
 

@@ -22,14 +22,7 @@ from agent.sandbox.strategy import stamp
 _REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
 _CAUSE = "DisruptionBudget"
 _LAG_SECONDS = 10
-_TWO_BUDGETS: Object = {
-    "kind": "Status",
-    "apiVersion": "v1",
-    "metadata": {},
-    "status": "Failure",
-    "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-    "code": 500,
-}
+_TWO_BUDGETS = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 
 
 def selects(budget: Object, pod: Object) -> bool:
@@ -103,12 +96,12 @@ class Evictor:
         self._pods = registry.catalog.named("pods")
         self._budgets = registry.catalog.named("poddisruptionbudgets")
 
-    def evict(self, namespace: str, name: str, options: DeleteOptions) -> tuple[int, Object]:
-        """HTTP status and Status object: a success, or the failure that two budgets are.
+    def evict(self, namespace: str, name: str, options: DeleteOptions) -> Object:
+        """The Status object of a success.
 
         Raises:
             ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
-                DisruptionBudget.
+                DisruptionBudget, 500 for two budgets.
         """
         # An eviction is a create, and NamespaceLifecycle judges those before anything is looked up.
         self._registry.check_namespace(self._pods, namespace, name)
@@ -119,12 +112,12 @@ class Evictor:
             item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
         ]
         if len(budgets) > 1:
-            return 500, _TWO_BUDGETS
+            raise ApiError(500, "", _TWO_BUDGETS, details=False)
         if budgets and self._held(budgets[0], pod):
             self._spend(budgets[0], pod, options)
         return self._delete(pod, options)
 
-    def _delete(self, pod: Item, options: DeleteOptions) -> tuple[int, Object]:
+    def _delete(self, pod: Item, options: DeleteOptions) -> Object:
         """First the condition that tells an eviction from a plain deletion, then the deletion."""
         key = (pod.meta["namespace"], pod.meta["name"])
         self._registry.delete(self._pods, *key, replace(options, dry_run=True))
@@ -140,7 +133,7 @@ class Evictor:
             self._registry.write(self._pods, with_condition(pod.obj, mark))
             # Its version was compared above, and the mark has moved it.
             self._registry.delete(self._pods, *key, replace(options, resource_version=""))
-        return 201, {**status_errors.success(), "code": 201}
+        return {**status_errors.success(), "code": 201}
 
     def _held(self, budget: Item, pod: Item) -> bool:
         """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""

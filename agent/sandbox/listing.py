@@ -16,7 +16,7 @@ from datetime import datetime
 from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
 from agent.sandbox.selectors import Filter, read_filter
-from agent.sandbox.status_errors import Cause, Object, Who, encode
+from agent.sandbox.status_errors import Cause, Object, encode
 from agent.sandbox.store import Item, Key, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -55,9 +55,6 @@ class Page:
             if self.remaining is not None:
                 meta["remainingItemCount"] = self.remaining
         return meta
-
-
-LIST_OPTIONS = Who("meta.k8s.io", "listoptions", "ListOptions")
 
 
 def bad_revision(revision: str) -> str:

@@ -11,6 +11,7 @@ import bisect
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -74,32 +75,31 @@ class Item:
         return copied
 
 
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step of the history. ``previous`` is None for ADDED; for DELETED ``item`` is the last state."""
 
-    __slots__ = ("item", "key", "previous", "revision", "type")
+    type: ChangeType
+    key: Key
+    item: Item
+    previous: Item | None
 
-    def __init__(self, kind: ChangeType, key: Key, item: Item, previous: Item | None) -> None:
-        """The revision is the item's."""
-        self.type = kind
-        self.key = key
-        self.item = item
-        self.previous = previous
-        self.revision = item.revision
+    @property
+    def revision(self) -> int:
+        """When it happened."""
+        return self.item.revision
 
 
 Listener = Callable[[Change], None]
 
 
+@dataclass(slots=True)
 class _Table:
-    __slots__ = ("changes", "floor", "items", "keys", "listeners")
-
-    def __init__(self, window: int) -> None:
-        self.items: dict[Key, Item] = {}
-        self.keys: list[Key] = []
-        self.changes: deque[Change] = deque(maxlen=window)
-        self.floor = 0
-        self.listeners: list[Listener] = []
+    changes: deque[Change]
+    items: dict[Key, Item] = field(default_factory=dict)
+    keys: list[Key] = field(default_factory=list)
+    floor: int = 0
+    listeners: list[Listener] = field(default_factory=list)
 
 
 class Store:
@@ -107,7 +107,7 @@ class Store:
 
     def __init__(self, catalog: Catalog, window: int) -> None:
         """``window`` is how many changes of one resource can be watched or listed back."""
-        self._tables = {resource: _Table(window) for resource in catalog.all}
+        self._tables = {resource: _Table(deque(maxlen=window)) for resource in catalog.all}
         self.revision = 1
 
     def get(self, resource: Resource, key: Key) -> Item | None:

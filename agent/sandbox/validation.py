@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.sandbox.catalog import RBAC_GROUP, Resource
@@ -82,10 +82,14 @@ def qualified_name(text: str) -> list[str]:
     return problems
 
 
+def _wrong(text: str, most: int, pattern: re.Pattern[str], why: str) -> list[str]:
+    problems = [f"must be no more than {most} bytes"] if len(text) > most else []
+    return problems if pattern.fullmatch(text) else [*problems, why]
+
+
 def label_value(text: str) -> list[str]:
     """What is wrong with a label's or a taint's value."""
-    problems = ["must be no more than 63 bytes"] if len(text) > 63 else []
-    return problems if _LABEL_VALUE.fullmatch(text) else [*problems, _LABEL_VALUE_TEXT]
+    return _wrong(text, 63, _LABEL_VALUE, _LABEL_VALUE_TEXT)
 
 
 def _name(name: str, resource: Resource) -> list[str]:
@@ -93,10 +97,8 @@ def _name(name: str, resource: Resource) -> list[str]:
         wrong = name in (".", "..") or "/" in name or "%" in name
         return ["may not be '.', '..' or contain '/' or '%'"] if wrong else []
     if resource.plural == "namespaces":
-        problems = ["must be no more than 63 bytes"] if len(name) > 63 else []
-        return problems if _LABEL.fullmatch(name) else [*problems, _LABEL_TEXT]
-    problems = ["must be no more than 253 bytes"] if len(name) > 253 else []
-    return problems if _SUBDOMAIN.fullmatch(name) else [*problems, _SUBDOMAIN_TEXT]
+        return _wrong(name, 63, _LABEL, _LABEL_TEXT)
+    return _wrong(name, 253, _SUBDOMAIN, _SUBDOMAIN_TEXT)
 
 
 def metadata(meta: Object, resource: Resource) -> Causes:
@@ -111,10 +113,12 @@ def metadata(meta: Object, resource: Resource) -> Causes:
         causes += [_bad("metadata.labels", key, why) for why in qualified_name(key)]
         causes += [_bad("metadata.labels", value, why) for why in label_value(value)]
     causes += _annotations(meta.get("annotations") or {})
-    for position, owner in enumerate(meta.get("ownerReferences") or []):
-        for key in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(key):
-                causes.append(_bad(f"metadata.ownerReferences[{position}].{key}", "", f"{key} must not be empty"))
+    causes += [
+        _bad(f"metadata.ownerReferences[{position}].{key}", "", f"{key} must not be empty")
+        for position, owner in enumerate(meta.get("ownerReferences") or [])
+        for key in ("apiVersion", "kind", "name", "uid")
+        if not owner.get(key)
+    ]
     for finalizer in meta.get("finalizers") or []:
         causes += [_bad("metadata.finalizers", finalizer, why) for why in qualified_name(finalizer)]
     return causes
@@ -185,7 +189,7 @@ def _taints(taints: list[Object]) -> Causes:
     return causes
 
 
-def lease(obj: Object) -> Causes:
+def lease(obj: Object, _: Object | None) -> Causes:
     """Durations and transitions."""
     spec = obj.get("spec") or {}
     causes: Causes = []
@@ -196,7 +200,7 @@ def lease(obj: Object) -> Causes:
     return causes
 
 
-def event(obj: Object) -> Causes:
+def event(obj: Object, _: Object | None) -> Causes:
     """The legacy rules, and those of an event with eventTime (legacyValidateEvent)."""
     causes: Causes = []
     namespace = obj["metadata"].get("namespace", "")
@@ -217,7 +221,7 @@ def event(obj: Object) -> Causes:
     return causes
 
 
-def budget(obj: Object) -> Causes:
+def budget(obj: Object, _: Object | None) -> Causes:
     """minAvailable and maxUnavailable: one of them, a number or a percentage; the selector readable."""
     spec = obj.get("spec") or {}
     causes: Causes = []
@@ -290,6 +294,16 @@ def workload(obj: Object, old: Object | None) -> Causes:
     return []
 
 
+_RULES: dict[str, Callable[[Object, Object | None], Causes]] = {
+    "nodes": node,
+    "pods": pod,
+    "leases": lease,
+    "events": event,
+    "poddisruptionbudgets": budget,
+    **dict.fromkeys(("daemonsets", "replicasets", "deployments", "statefulsets"), workload),
+}
+
+
 def validate(obj: Object, old: Object | None, resource: Resource) -> None:
     """All of the above for one object; ``old`` is None at creation.
 
@@ -299,18 +313,7 @@ def validate(obj: Object, old: Object | None, resource: Resource) -> None:
     causes = metadata(obj["metadata"], resource)
     if old is not None:
         causes += metadata_update(obj["metadata"], old["metadata"])
-    match resource.plural:
-        case "nodes":
-            causes += node(obj, old)
-        case "pods":
-            causes += pod(obj, old)
-        case "leases":
-            causes += lease(obj)
-        case "events":
-            causes += event(obj)
-        case "poddisruptionbudgets":
-            causes += budget(obj)
-        case "daemonsets" | "replicasets" | "deployments" | "statefulsets":
-            causes += workload(obj, old)
+    if resource.plural in _RULES:
+        causes += _RULES[resource.plural](obj, old)
     if causes:
         raise invalid(resource.who, obj["metadata"].get("name", ""), causes)

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
-from agent.sandbox.listing import LIST_OPTIONS, bad_revision
+from agent.sandbox.listing import bad_revision
 from agent.sandbox.selectors import Filter, read_filter
-from agent.sandbox.status_errors import ApiError, Cause, Object, encode
+from agent.sandbox.status_errors import ApiError, Object, encode
 from agent.sandbox.store import Change, ChangeType, Item, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -42,7 +42,7 @@ def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> Wa
     """The options of a query.
 
     Raises:
-        ApiError: 400 or 422.
+        ApiError: 400.
     """
     revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
@@ -50,15 +50,11 @@ def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> Wa
     timeout = query.get("timeoutSeconds", "")
     if timeout and not timeout.isdecimal():
         raise status_errors.bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
-    initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
-    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-        text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return WatchOptions(
         read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource),
         revision,
         query.get("allowWatchBookmarks", "").lower() in ("true", "1"),
-        initial,
+        query.get("sendInitialEvents", "").lower() in ("true", "1"),
         float(timeout) if timeout and timeout != "0" else DEFAULT_TIMEOUT_SECONDS,
         shape,
     )
