@@ -81,11 +81,7 @@ class Policies:
         self._catalog = catalog
 
     def mutate(self, attempt: Attempt, obj: Object, old: Object | None) -> Object:
-        """The object as the policies change it.
-
-        Raises:
-            ApiError: a policy that fails cannot be evaluated.
-        """
+        """The object as the policies change it. Raises ApiError: a policy that fails cannot be evaluated."""
         for scope in self._bound("mutatingadmissionpolicies", attempt, obj, old):
             try:
                 if scope.applies():
@@ -98,11 +94,7 @@ class Policies:
         return obj
 
     def validate(self, attempt: Attempt, obj: Object | None, old: Object | None) -> None:
-        """Nothing, or the refusal of the first policy that denies.
-
-        Raises:
-            ApiError: with the policy's reason.
-        """
+        """Nothing, or the refusal of the first policy that denies. Raises ApiError: with the policy's reason."""
         for scope in self._bound("validatingadmissionpolicies", attempt, obj, old):
             if "Deny" not in scope.binding["spec"].get("validationActions", []):
                 continue
@@ -145,8 +137,7 @@ class _Scope:
     def applies(self) -> bool:
         """Whether every match condition is true.
 
-        Raises:
-            PolicyError: one has no value, or the policy uses what is not known here.
+        Raises PolicyError: one has no value, or the policy uses what is not known here.
         """
         parts = (self.spec, self.spec.get("matchConstraints") or {}, self.binding["spec"])
         used = [key for part in parts for key in _UNKNOWN if part.get(key)]
@@ -155,11 +146,7 @@ class _Scope:
         return all(self.value(one["expression"]) is True for one in self.spec.get("matchConditions") or [])
 
     def value(self, expression: str) -> Any:
-        """Of an expression.
-
-        Raises:
-            PolicyError: it has none.
-        """
+        """Of an expression. Raises PolicyError: it has none."""
         variables = self._values["variables"]
         for name in _VARIABLE.findall(expression):
             if name in self._texts:

@@ -43,11 +43,7 @@ class Call:
     warnings: list[str]
 
     def values(self) -> Any:
-        """The body's JSON or YAML; None where it is empty.
-
-        Raises:
-            ApiError: 400 or 415.
-        """
+        """The body's JSON or YAML; None where it is empty. Raises ApiError: 400 or 415."""
         return wire.parse_body(self.body, self.content_type)
 
 
@@ -69,8 +65,7 @@ class Api:
     def resource(self, info: RequestInfo) -> Resource:
         """The resource of a request.
 
-        Raises:
-            ApiError: 404 for an unknown one, or a cluster-wide one inside a namespace.
+        Raises ApiError: 404 for an unknown one, or a cluster-wide one inside a namespace.
         """
         resource = self._registry.catalog.find(info.group, info.version, info.resource)
         if resource is None or (not resource.namespaced and info.namespace and info.resource != "namespaces"):
@@ -80,11 +75,7 @@ class Api:
         return resource
 
     def answer(self, call: Call) -> Response:
-        """The answer to anything but a watch.
-
-        Raises:
-            ApiError: any refusal.
-        """
+        """The answer to anything but a watch. Raises ApiError: any refusal."""
         info = call.info
         if not info.is_resource:
             return self._fixed_path(call)

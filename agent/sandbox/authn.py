@@ -74,11 +74,7 @@ class Authenticator:
         return token, expires
 
     def authenticate(self, authorization: str | None) -> User:
-        """The user of an Authorization header.
-
-        Raises:
-            ApiError: 401.
-        """
+        """The user of an Authorization header. Raises ApiError: 401."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:

@@ -72,8 +72,7 @@ class Authorizer:
         A service account is in its own groups where none are named.
         Source: apiserver pkg/endpoints/filters/impersonation.
 
-        Raises:
-            ApiError: 403.
+        Raises ApiError: 403.
         """
         if not name:
             return user
@@ -84,11 +83,7 @@ class Authorizer:
         return service_account(account[1], account[2]) if account and not groups else User(name, groups)
 
     def check(self, user: User, info: RequestInfo) -> None:
-        """Nothing, or the real server's 403.
-
-        Raises:
-            ApiError: 403.
-        """
+        """Nothing, or the real server's 403. Raises ApiError: 403."""
         if not self.allows(user, info):
             raise _refusal(user, info)
 

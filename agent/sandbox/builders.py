@@ -114,7 +114,6 @@ def pod(
     labels: Mapping[str, str] | None = None,
     owner: Object | None = None,
     grace_seconds: int = 30,
-    empty_dir: bool = False,
 ) -> Object:
     """A pod of one container; it runs once an emulated kubelet sees it on its node."""
     meta: Object = {"name": name, "namespace": namespace, "labels": dict(labels or {})}
@@ -126,8 +125,6 @@ def pod(
     }
     if node:
         spec["nodeName"] = node
-    if empty_dir:
-        spec["volumes"] = [{"name": "scratch", "emptyDir": {}}]
     return {"kind": "Pod", "apiVersion": "v1", "metadata": meta, "spec": spec}
 
 

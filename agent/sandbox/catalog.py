@@ -163,11 +163,7 @@ class Catalog:
         return self._by_path.get((group, version, plural))
 
     def named(self, plural: str) -> Resource:
-        """The resource by its plural alone: unique here.
-
-        Raises:
-            KeyError: the emulator has no such resource.
-        """
+        """The resource by its plural alone: unique here. Raises KeyError: the emulator has no such resource."""
         return self._by_plural[plural]
 
     def group_versions(self) -> list[tuple[str, str]]:

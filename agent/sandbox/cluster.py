@@ -149,11 +149,7 @@ class Cluster:
         return [item.copy(resource) for item in items]
 
     def update(self, plural: str, name: str, change: Callable[[Object], None], namespace: str = "") -> Object:
-        """Change a stored object in place with ``change``, status included, past every rule.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Change a stored object in place with ``change``, status included, past every rule. Raises ApiError: 404."""
         resource, where = self._place(plural, namespace)
 
         def run() -> Object:
@@ -164,11 +160,7 @@ class Cluster:
         return self.call(run)
 
     def delete(self, plural: str, name: str, namespace: str = "", grace_seconds: int | None = 0) -> None:
-        """Delete an object.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Delete an object. Raises ApiError: 404."""
         resource, where = self._place(plural, namespace)
         self.call(lambda: self._registry.delete(resource, where, name, DeleteOptions(grace_seconds)))
 

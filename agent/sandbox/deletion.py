@@ -28,11 +28,7 @@ class DeleteOptions:
 
 
 def check_preconditions(resource: Resource, item: Item, options: DeleteOptions) -> None:
-    """The UID and resourceVersion that the request names are the object's.
-
-    Raises:
-        ApiError: 409.
-    """
+    """The UID and resourceVersion that the request names are the object's. Raises ApiError: 409."""
     meta = item.meta
     # The kind stands where the resource should: BeforeDelete has nothing else at hand.
     who = status_errors.Who(resource.group, resource.kind, resource.kind)

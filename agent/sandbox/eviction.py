@@ -51,8 +51,7 @@ def disruption_condition(budget: Object, reason: str, message: str, now: datetim
 def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
     """The delete options of an Eviction object.
 
-    Raises:
-        ApiError: 400 for another kind or name, or dry-run options that contradict each other.
+    Raises ApiError: 400 for another kind or name, or dry-run options that contradict each other.
     """
     if not isinstance(body, dict):
         raise status_errors.bad_request("the request body is not an object")
@@ -68,11 +67,7 @@ def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
 
 
 def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
-    """metav1.DeleteOptions as values.
-
-    Raises:
-        ApiError: 400 for wrong types.
-    """
+    """metav1.DeleteOptions as values. Raises ApiError: 400 for wrong types."""
     if not isinstance(values, dict):
         raise status_errors.bad_request("the delete options are not an object")
     grace = values.get("gracePeriodSeconds")
@@ -99,9 +94,8 @@ class Evictor:
     def evict(self, namespace: str, name: str, options: DeleteOptions) -> Object:
         """The Status object of a success.
 
-        Raises:
-            ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
-                DisruptionBudget, 500 for two budgets.
+        Raises ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
+        DisruptionBudget, 500 for two budgets.
         """
         # An eviction is a create, and NamespaceLifecycle judges those before anything is looked up.
         self._registry.check_namespace(self._pods, namespace, name)

@@ -77,8 +77,7 @@ class Kubelets:
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
         """What the kubelet reports about the machine's boot; an empty id makes a new one. The id is returned.
 
-        Raises:
-            ApiError: 404.
+        Raises ApiError: 404.
         """
         item = self._registry.get(self._nodes, "", node)
         status = item.obj.get("status") or {}
@@ -92,8 +91,7 @@ class Kubelets:
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
         """The machine goes down now and comes back with another boot id; its containers start again.
 
-        Raises:
-            ApiError: 404.
+        Raises ApiError: 404.
         """
         self._registry.get(self._nodes, "", node)
         self.silence(node)

@@ -7,7 +7,6 @@ token to continue inconsistently, as the real server gives it. Source: apiserver
 from __future__ import annotations
 
 import base64
-import bisect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,11 +62,7 @@ def bad_revision(revision: str) -> str:
 
 
 def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
-    """The options of a query.
-
-    Raises:
-        ApiError: 400 for a selector or a number that cannot be read.
-    """
+    """The options of a query. Raises ApiError: 400 for a selector or a number that cannot be read."""
     limit = query.get("limit", "") or "0"
     if not limit.lstrip("-").isdecimal():
         raise status_errors.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
@@ -96,8 +91,7 @@ def _decode_token(token: str) -> tuple[int, Key]:
 def check_not_future(store: Store, revision: str) -> None:
     """A revision that this server has not reached is worth a retry.
 
-    Raises:
-        ApiError: 504 with the cause ResourceVersionTooLarge.
+    Raises ApiError: 504 with the cause ResourceVersionTooLarge.
     """
     if revision and int(revision) > store.revision:
         cause = Cause("ResourceVersionTooLarge", "Too large resource version")
@@ -106,39 +100,19 @@ def check_not_future(store: Store, revision: str) -> None:
 
 
 def find(store: Store, resource: Resource, namespace: str, options: ListOptions) -> Page:
-    """One page.
-
-    Raises:
-        ApiError: 400, 410 (the token or the exact revision is too old), 504 (a future revision).
-    """
-    after: Key | None = None
-    at = store.revision
-    if options.token:
-        desired, after = _decode_token(options.token)
-        at = store.revision if desired < 0 else desired
-    else:
+    """One page. Raises ApiError: 400, 410 (the token is too old), 504 (a future revision)."""
+    if not options.token:
         check_not_future(store, options.revision)
-    if at == store.revision:
-        pairs = _current(store, resource, namespace, after)
-    else:
-        pairs = _past(store, resource, namespace, at, after)
-    return _page(pairs, at, options)
-
-
-def _current(store: Store, resource: Resource, namespace: str, after: Key | None) -> Iterable[tuple[Key, Item]]:
-    return store.scan(resource, namespace, after)
-
-
-def _past(store: Store, resource: Resource, namespace: str, at: int, after: Key | None) -> Iterable[tuple[Key, Item]]:
+        return _page(store.scan(resource, namespace), store.revision, options)
+    at, after = _decode_token(options.token)
+    if at in (-1, store.revision):
+        return _page(store.scan(resource, namespace, after), store.revision, options)
     try:
         found = store.snapshot(resource, at)
     except TooOldError as error:
-        if after is None:
-            raise status_errors.expired(f"The resourceVersion for the provided list is too old: {at}") from error
         raise status_errors.expired(_EXPIRED, encode_token(-1, after)) from error
-    keys = sorted(key for key in found if not namespace or key[0] == namespace)
-    start = bisect.bisect_right(keys, after) if after else 0
-    return ((key, found[key]) for key in keys[start:])
+    keys = sorted(key for key in found if key > after and (not namespace or key[0] == namespace))
+    return _page(((key, found[key]) for key in keys), at, options)
 
 
 def _page(pairs: Iterable[tuple[Key, Item]], at: int, options: ListOptions) -> Page:

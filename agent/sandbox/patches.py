@@ -60,8 +60,7 @@ def strategic(target: Any, patch: Any, kind: str) -> Any:
     Directives: ``$patch: replace|delete|merge``, ``$deleteFromPrimitiveList/x``, ``$setElementOrder/x`` and
     ``$retainKeys``.
 
-    Raises:
-        PatchError: the patch or a directive has the wrong shape, or an element lacks its merge key.
+    Raises PatchError: the patch or a directive has the wrong shape, or an element lacks its merge key.
     """
     if not isinstance(patch, dict):
         raise PatchError("a strategic merge patch is an object")

@@ -43,8 +43,7 @@ class Playground:
     def __init__(self, folder: Path, nodes: int, say: Callable[[str], None]) -> None:
         """folder: missing or empty. say: takes one line about what happened.
 
-        Raises:
-            UsageError: there is something in the folder, or it cannot be made.
+        Raises UsageError: there is something in the folder, or it cannot be made.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)

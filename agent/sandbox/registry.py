@@ -57,11 +57,7 @@ class Registry:
         self._policies = Policies(store, catalog)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Item:
-        """The stored object.
-
-        Raises:
-            ApiError: 404.
-        """
+        """The stored object. Raises ApiError: 404."""
         item = self.store.get(resource, (namespace, name))
         if item is None:
             raise status_errors.not_found(resource.who, name)
@@ -70,8 +66,7 @@ class Registry:
     def decode(self, body: Any, resource: Resource, options: WriteOptions) -> Object:
         """A request's body as this kind.
 
-        Raises:
-            ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
+        Raises ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
         """
         if not isinstance(body, dict):
             raise status_errors.bad_request("the request body is not an object")
@@ -94,11 +89,7 @@ class Registry:
         return obj
 
     def create(self, resource: Resource, namespace: str, body: Any, options: WriteOptions) -> Item:
-        """POST.
-
-        Raises:
-            ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion.
-        """
+        """POST. Raises ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion."""
         obj = self.decode(body, resource, options)
         meta = obj["metadata"]
         self._settle_namespace(meta, resource, namespace)
@@ -134,8 +125,7 @@ class Registry:
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         """What the NamespaceLifecycle admission requires of a create: the namespace is there and stays.
 
-        Raises:
-            ApiError: 404, or 403 with the cause NamespaceTerminating.
+        Raises ApiError: 404, or 403 with the cause NamespaceTerminating.
         """
         if not resource.namespaced:
             return
@@ -155,8 +145,7 @@ class Registry:
     def replace(self, target: Target, body: Any, options: WriteOptions) -> Item:
         """PUT of what is there: nothing is created.
 
-        Raises:
-            ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
+        Raises ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
         """
         resource, namespace, name = target.resource, target.namespace, target.name
         obj = self.decode(body, resource, options)
@@ -177,8 +166,7 @@ class Registry:
     def patch(self, target: Target, change: Transform, options: WriteOptions) -> Item:
         """PATCH, whatever its kind: ``change`` makes the new object from the stored one.
 
-        Raises:
-            ApiError: 400, 404, 409 (the patch carries a stale resourceVersion), 422.
+        Raises ApiError: 400, 404, 409 (the patch carries a stale resourceVersion), 422.
         """
         resource = target.resource
         existing = self.get(resource, target.namespace, target.name)
@@ -241,8 +229,7 @@ class Registry:
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
         """DELETE; the second value is whether the object is gone.
 
-        Raises:
-            ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.
+        Raises ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.
         """
         existing = self.get(resource, namespace, name)
         if resource.plural == "namespaces" and name in IMMORTAL:

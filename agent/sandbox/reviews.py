@@ -33,11 +33,7 @@ class Reviews:
         self._authorizer = authorizer
 
     def review(self, resource: str, body: Any, user: User) -> Object:
-        """One of ``REVIEWS``, with its status.
-
-        Raises:
-            ApiError: 400.
-        """
+        """One of ``REVIEWS``, with its status. Raises ApiError: 400."""
         if not isinstance(body, dict):
             raise status_errors.bad_request("the request body is not an object")
         status: Object = {"userInfo": user.info()}
@@ -50,8 +46,7 @@ class Reviews:
     def issue(self, namespace: str, name: str, body: Any) -> Object:
         """A TokenRequest answered; the token may be bound to a node.
 
-        Raises:
-            ApiError: 404 for the account or the node, 422 for less than ten minutes.
+        Raises ApiError: 404 for the account or the node, 422 for less than ten minutes.
         """
         account = self._registry.get(self._registry.catalog.named("serviceaccounts"), namespace, name)
         body = body if isinstance(body, dict) else {}

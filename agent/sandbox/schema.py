@@ -201,8 +201,7 @@ class _Decoder:
 def decode(obj: Object, kind: str) -> tuple[Object, list[str]]:
     """The object as the server's structs hold it, without kind and apiVersion, and the paths of unknown fields.
 
-    Raises:
-        DecodeError: a field has the wrong type.
+    Raises DecodeError: a field has the wrong type.
     """
     decoder = _Decoder(kind)
     body = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}

@@ -27,8 +27,7 @@ class SelectorError(Exception):
 def from_object(found: Object) -> Selector:
     """A metav1.LabelSelector (matchLabels, matchExpressions).
 
-    Raises:
-        SelectorError: an operator is unknown or lacks its values.
+    Raises SelectorError: an operator is unknown or lacks its values.
     """
     requirements = [
         Requirement(key, Operator.IN, frozenset({value})) for key, value in (found.get("matchLabels") or {}).items()
@@ -54,8 +53,7 @@ class FieldTerm:
 def parse_fields(text: str, resource: Resource) -> tuple[FieldTerm, ...]:
     """``spec.nodeName=a,status.phase!=Failed``.
 
-    Raises:
-        ApiError: 400 for a term that cannot be read or a field that this resource does not index.
+    Raises ApiError: 400 for a term that cannot be read or a field that this resource does not index.
     """
     known = {"metadata.name", *resource.fields}
     if resource.namespaced:
@@ -113,11 +111,7 @@ class Filter:
 
 
 def read_filter(label_text: str, field_text: str, resource: Resource) -> Filter:
-    """Both selectors of a list, a watch or a deletecollection.
-
-    Raises:
-        ApiError: 400 with the reason.
-    """
+    """Both selectors of a list or a watch. Raises ApiError: 400 with the reason."""
     try:
         labels = selector.parse(label_text)
     except ValueError as error:

@@ -47,11 +47,7 @@ class Sandbox(Cluster):
         self._port = 0
 
     def start(self) -> Self:
-        """Listen; returns when requests are answered.
-
-        Raises:
-            OSError: the certificate cannot be read.
-        """
+        """Listen; returns when requests are answered. Raises OSError: the certificate cannot be read."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="sandbox", daemon=True)
         self._thread.start()

@@ -164,11 +164,7 @@ class Store:
             listener(change)
 
     def since(self, resource: Resource, revision: int) -> list[Change]:
-        """The changes after ``revision``, oldest first.
-
-        Raises:
-            TooOldError: the window does not reach so far back.
-        """
+        """The changes after ``revision``, oldest first. Raises TooOldError: the window does not reach so far back."""
         table = self._tables[resource]
         if revision < table.floor:
             raise TooOldError(table.floor)
@@ -183,8 +179,7 @@ class Store:
     def snapshot(self, resource: Resource, revision: int) -> dict[Key, Item]:
         """The objects as they were at ``revision``: what a paged list continues from.
 
-        Raises:
-            TooOldError: the window does not reach so far back.
+        Raises TooOldError: the window does not reach so far back.
         """
         past = dict(self._tables[resource].items)
         for change in reversed(self.since(resource, revision)):

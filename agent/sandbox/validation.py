@@ -305,11 +305,7 @@ _RULES: dict[str, Callable[[Object, Object | None], Causes]] = {
 
 
 def validate(obj: Object, old: Object | None, resource: Resource) -> None:
-    """All of the above for one object; ``old`` is None at creation.
-
-    Raises:
-        ApiError: 422 with every cause.
-    """
+    """All of the above for one object; ``old`` is None at creation. Raises ApiError: 422 with every cause."""
     causes = metadata(obj["metadata"], resource)
     if old is not None:
         causes += metadata_update(obj["metadata"], old["metadata"])

@@ -39,11 +39,7 @@ class WatchOptions:
 
 
 def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> WatchOptions:
-    """The options of a query.
-
-    Raises:
-        ApiError: 400.
-    """
+    """The options of a query. Raises ApiError: 400."""
     revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
         raise ApiError(500, "", bad_revision(revision), details=False)
@@ -96,8 +92,7 @@ class Watch:
     def backlog(self, now: datetime) -> Iterator[bytes]:
         """What the client has to hear before what happens from now on.
 
-        Raises:
-            TooOldError: the revision is out of the window.
+        Raises TooOldError: the revision is out of the window.
         """
         options = self._options
         if options.initial_events or options.revision in ("", "0"):

@@ -39,8 +39,7 @@ def negotiate(accept: str) -> str:
 
     It is empty, Table, PartialObjectMetadata or PartialObjectMetadataList.
 
-    Raises:
-        ApiError: 406.
+    Raises ApiError: 406.
     """
     for choice in accept.split(",") if accept.strip() else ["*/*"]:
         media, *rest = (part.strip() for part in choice.split(";"))
@@ -57,11 +56,7 @@ def negotiate(accept: str) -> str:
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
-    """The whole body.
-
-    Raises:
-        ApiError: 413 beyond three mebibytes.
-    """
+    """The whole body. Raises ApiError: 413 beyond three mebibytes."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
@@ -70,11 +65,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
 
 
 def parse_body(raw: bytes, content_type: str) -> Any:
-    """A JSON or YAML body as values; an empty one is None.
-
-    Raises:
-        ApiError: 400 or 415.
-    """
+    """A JSON or YAML body as values; an empty one is None. Raises ApiError: 400 or 415."""
     media = content_type.partition(";")[0].strip()
     if media not in ("", "application/json", "application/yaml", "application/octet-stream", "*/*"):
         raise status_errors.unsupported_media_type(JSON_TYPES)
@@ -93,11 +84,7 @@ def parse_body(raw: bytes, content_type: str) -> Any:
 
 
 def parse_json(raw: bytes) -> Any:
-    """JSON.
-
-    Raises:
-        ApiError: 400.
-    """
+    """JSON. Raises ApiError: 400."""
     try:
         return json.loads(raw)
     except ValueError as error:
