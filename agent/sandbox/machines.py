@@ -99,10 +99,11 @@ class Machine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Powers it off for good."""
+        """Powers it off for good, if it was ever on."""
         self._stop.set()
         self._up.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
         self._kill()
 
     def come_up(self) -> None:

@@ -94,9 +94,8 @@ class Playground:
 
     def stop(self) -> None:
         """Ends every process; what was written stays."""
-        if self._runs:
-            for machine in self._machines:
-                machine.stop()
+        for machine in self._machines:
+            machine.stop()
         self.sandbox.stop()
 
     def _deliver(self) -> None:
