@@ -41,14 +41,6 @@ class User:
 ADMIN = User("sandbox-admin", (MASTERS,))
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A token's user and the moment when it ends; None never does."""
-
-    user: User
-    expires: datetime | None = None
-
-
 class Authenticator:
     """The tokens that the server knows."""
 
@@ -56,11 +48,11 @@ class Authenticator:
         """``anonymous`` is who a request without a token is; None refuses it with 401."""
         self._clock = clock
         self._anonymous = anonymous
-        self._grants: dict[str, Grant] = {}
+        self._grants: dict[str, tuple[User, datetime | None]] = {}
 
     def add(self, token: str, user: User, expires: datetime | None = None) -> None:
-        """Let a token in."""
-        self._grants[token] = Grant(user, expires)
+        """Let a token in; without ``expires`` it never ends."""
+        self._grants[token] = user, expires
 
     def revoke(self, token: str) -> None:
         """Refuse a token from now on."""
@@ -81,10 +73,10 @@ class Authenticator:
             if self._anonymous is None:
                 raise status_errors.unauthorized()
             return self._anonymous
-        grant = self._grants.get(token)
-        if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
+        user, expires = self._grants.get(token, (None, None))
+        if user is None or (expires is not None and expires <= self._clock()):
             raise status_errors.unauthorized()
-        return grant.user
+        return user
 
 
 def service_account(

@@ -6,8 +6,6 @@ itself; they carry no schemas.
 
 from __future__ import annotations
 
-import hashlib
-
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.status_errors import Object
 
@@ -76,7 +74,7 @@ class Discovery:
             case ["apis", group, version] if (group, version) in self._groups:
                 return self._resources(group, version)
             case ["openapi", "v3"]:
-                return {"paths": {path: self._openapi_link(path) for path in self._openapi_paths()}}
+                return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in self._openapi_paths()}}
             case ["openapi", "v3", *rest] if "/".join(rest) in self._openapi_paths():
                 return self._openapi("/".join(rest))
         return None
@@ -109,10 +107,6 @@ class Discovery:
 
     def _openapi_paths(self) -> list[str]:
         return ["api/v1", *(f"apis/{group}/{version}" for group, version in self._catalog.group_versions())]
-
-    def _openapi_link(self, path: str) -> Object:
-        digest = hashlib.sha256(path.encode()).hexdigest()
-        return {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
 
     def _openapi(self, path: str) -> Object:
         group_version = path.removeprefix("apis/").removeprefix("api/")

@@ -104,16 +104,12 @@ class Machine:
         self._up.set()
         if self._thread.is_alive():
             self._thread.join(10)
-        self._kill()
+        self.crash()
 
     def come_up(self) -> None:
         """A machine that is down comes up now, however long it was to stay down."""
         self.sandbox.reboot(self.name, 0.0, self.root.boot_id())
         self._up.set()
-
-    def crash(self) -> None:
-        """Kills the agent alone; it is started again."""
-        self._kill()
 
     def _supervise(self) -> None:
         while not self._stop.is_set():
@@ -145,14 +141,15 @@ class Machine:
         self._up.clear()
         if self._stop.is_set():
             return
-        self._kill()
+        self.crash()
         boot_id = self.root.reboot()
         (self.root.path / MARK).unlink()
         self.reboots += 1
         self.sandbox.reboot(self.name, self.down_seconds, boot_id)
         self._up.wait(self.down_seconds)
 
-    def _kill(self) -> None:
+    def crash(self) -> None:
+        """Kills the agent alone; it is started again while the machine is on."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
