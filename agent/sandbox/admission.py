@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.sandbox import patches, status_errors
 from agent.sandbox.authn import User
-from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.catalog import Catalog, Target
 from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Store
 
@@ -39,38 +39,36 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A write as policies see it: whose, of what, and which of CREATE, UPDATE and DELETE."""
+    """A write as policies see it: whose (None: the cluster's own, not judged), CREATE, UPDATE or DELETE, of what."""
 
-    user: User
+    user: User | None
     operation: str
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str
+    target: Target
     dry_run: bool
 
     def matches(self, rule: Object) -> bool:
         """Whether a resource rule is about this write."""
-        resource = self.resource
-        plural = f"{resource.plural}/{self.subresource}" if self.subresource else resource.plural
-        names = {plural, "*/*", f"{resource.plural}/*", f"*/{self.subresource}" if self.subresource else "*"}
+        resource, subresource, name = self.target.resource, self.target.subresource, self.target.name
+        plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        names = {plural, "*/*", f"{resource.plural}/*", f"*/{subresource}" if subresource else "*"}
         return (
             bool({self.operation, "*"} & {*rule.get("operations", [])})
             and bool({resource.group, "*"} & {*rule.get("apiGroups", [])})
             and bool({resource.version, "*"} & {*rule.get("apiVersions", [])})
             and bool(names & {*rule.get("resources", [])})
             and rule.get("scope", "*") in ("*", "Namespaced" if resource.namespaced else "Cluster")
-            and self.name in (rule.get("resourceNames") or [self.name])
+            and name in (rule.get("resourceNames") or [name])
         )
 
     def request(self) -> Object:
         """The variable ``request``."""
-        resource = self.resource
+        target, resource = self.target, self.target.resource
+        user = self.user.info() if self.user else {}
         place = {"group": resource.group, "version": resource.version}
         return {
             "kind": {**place, "kind": resource.kind}, "resource": {**place, "resource": resource.plural},
-            "subResource": self.subresource, "namespace": self.namespace, "name": self.name,
-            "operation": self.operation, "userInfo": {"extra": {}, **self.user.info()}, "dryRun": self.dry_run,
+            "subResource": target.subresource, "namespace": target.namespace, "name": target.name,
+            "operation": self.operation, "userInfo": {"extra": {}, **user}, "dryRun": self.dry_run,
         }  # fmt: skip
 
 
@@ -82,29 +80,21 @@ class Policies:
         self._store = store
         self._catalog = catalog
 
-    def mutate(self, attempt: Attempt | None, obj: Object, old: Object | None) -> Object:
-        """The object as the policies change it.
-
-        Raises:
-            ApiError: a policy that fails cannot be evaluated.
-        """
+    def mutate(self, attempt: Attempt, obj: Object, old: Object | None) -> Object:
+        """The object as the policies change it. Raises ApiError: a policy that fails cannot be evaluated."""
         for scope in self._bound("mutatingadmissionpolicies", attempt, obj, old):
             try:
                 if scope.applies():
                     for one in scope.spec["mutations"]:
                         change = scope.value(_maps(one["applyConfiguration"]["expression"]))
-                        obj = patches.strategic(obj, change, scope.attempt.resource.kind)
+                        obj = patches.strategic(obj, change, attempt.target.resource.kind)
             except PolicyError as error:
                 if scope.is_strict:
                     raise scope.denied(str(error)) from error
         return obj
 
-    def validate(self, attempt: Attempt | None, obj: Object | None, old: Object | None) -> None:
-        """Nothing, or the refusal of the first policy that denies.
-
-        Raises:
-            ApiError: with the policy's reason.
-        """
+    def validate(self, attempt: Attempt, obj: Object | None, old: Object | None) -> None:
+        """Nothing, or the refusal of the first policy that denies. Raises ApiError: with the policy's reason."""
         for scope in self._bound("validatingadmissionpolicies", attempt, obj, old):
             if "Deny" not in scope.binding["spec"].get("validationActions", []):
                 continue
@@ -118,10 +108,11 @@ class Policies:
                 if refusal := scope.refusal(check):
                     raise refusal
 
-    def _bound(self, plural: str, attempt: Attempt | None, obj: Object | None, old: Object | None) -> Iterator[_Scope]:
-        if attempt is None or attempt.resource.group == "admissionregistration.k8s.io" or environment() is None:
+    def _bound(self, plural: str, attempt: Attempt, obj: Object | None, old: Object | None) -> Iterator[_Scope]:
+        resource = attempt.target.resource
+        if attempt.user is None or resource.group == "admissionregistration.k8s.io" or environment() is None:
             return
-        typed = attempt.resource.typed
+        values = {"object": obj and resource.typed(obj), "oldObject": old and resource.typed(old)}
         bindings = f"{plural.removesuffix('ies')}ybindings"
         for _, item in self._store.scan(self._catalog.named(bindings), ""):
             policy = self._store.get(self._catalog.named(plural), ("", item.obj["spec"].get("policyName", "")))
@@ -129,7 +120,7 @@ class Policies:
                 continue
             constraints = policy.obj["spec"].get("matchConstraints") or {}
             if any(attempt.matches(rule) for rule in constraints.get("resourceRules") or []):
-                yield _Scope(attempt, policy.obj, item.obj, {"object": typed(obj), "oldObject": typed(old)})
+                yield _Scope(attempt, policy.obj, item.obj, values)
 
 
 class _Scope:
@@ -146,8 +137,7 @@ class _Scope:
     def applies(self) -> bool:
         """Whether every match condition is true.
 
-        Raises:
-            PolicyError: one has no value, or the policy uses what is not known here.
+        Raises PolicyError: one has no value, or the policy uses what is not known here.
         """
         parts = (self.spec, self.spec.get("matchConstraints") or {}, self.binding["spec"])
         used = [key for part in parts for key in _UNKNOWN if part.get(key)]
@@ -156,11 +146,7 @@ class _Scope:
         return all(self.value(one["expression"]) is True for one in self.spec.get("matchConditions") or [])
 
     def value(self, expression: str) -> Any:
-        """Of an expression.
-
-        Raises:
-            PolicyError: it has none.
-        """
+        """Of an expression. Raises PolicyError: it has none."""
         variables = self._values["variables"]
         for name in _VARIABLE.findall(expression):
             if name in self._texts:
@@ -188,10 +174,10 @@ class _Scope:
     def denied(self, message: str, reason: str = "") -> ApiError:
         """The refusal that a real API server sends."""
         meta = (self._values["object"] or {}).get("metadata") or {}
-        name = self.attempt.name or meta.get("name") or meta.get("generateName") or "Unknown"
+        name = self.attempt.target.name or meta.get("name") or meta.get("generateName") or "Unknown"
         policy, binding = self.binding["spec"]["policyName"], self.binding["metadata"]["name"]
         why = f"ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {message}"
-        error = status_errors.forbidden(self.attempt.resource.who, name, why, (Cause(message=why),))
+        error = status_errors.forbidden(self.attempt.target.resource.who, name, why, (Cause(message=why),))
         error.reason = reason or "Invalid"
         error.code = _CODES.get(error.reason, 422)
         return error

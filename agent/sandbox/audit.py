@@ -79,11 +79,10 @@ class EmulatedAudit(AuditSocket):
 class AuditedMachine(Machine):
     """A machine whose agent, once started, gets the records that are written into `outbox`."""
 
-    def start(self) -> None:
-        """See Machine."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._inbox, self.outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.outbox.setblocking(False)
-        super().start()
 
     @property
     def program(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from agent.sandbox import status_errors
 from agent.sandbox.status_errors import Object
 
 AUTHENTICATED = "system:authenticated"
-UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 
 
@@ -30,8 +29,6 @@ class User:
     @property
     def all_groups(self) -> tuple[str, ...]:
         """The user's own groups and the one that everybody known is in."""
-        if self.name == ANONYMOUS.name:
-            return (UNAUTHENTICATED,)
         return (*self.groups, AUTHENTICATED)
 
     def info(self) -> Object:
@@ -41,16 +38,7 @@ class User:
         return {key: value for key, value in found.items() if value}
 
 
-ANONYMOUS = User("system:anonymous")
 ADMIN = User("sandbox-admin", (MASTERS,))
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A token's user and the moment when it ends; None never does."""
-
-    user: User
-    expires: datetime | None = None
 
 
 class Authenticator:
@@ -60,11 +48,11 @@ class Authenticator:
         """``anonymous`` is who a request without a token is; None refuses it with 401."""
         self._clock = clock
         self._anonymous = anonymous
-        self._grants: dict[str, Grant] = {}
+        self._grants: dict[str, tuple[User, datetime | None]] = {}
 
     def add(self, token: str, user: User, expires: datetime | None = None) -> None:
-        """Let a token in."""
-        self._grants[token] = Grant(user, expires)
+        """Let a token in; without ``expires`` it never ends."""
+        self._grants[token] = user, expires
 
     def revoke(self, token: str) -> None:
         """Refuse a token from now on."""
@@ -78,21 +66,17 @@ class Authenticator:
         return token, expires
 
     def authenticate(self, authorization: str | None) -> User:
-        """The user of an Authorization header.
-
-        Raises:
-            ApiError: 401.
-        """
+        """The user of an Authorization header. Raises ApiError: 401."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             if self._anonymous is None:
                 raise status_errors.unauthorized()
             return self._anonymous
-        grant = self._grants.get(token)
-        if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
+        user, expires = self._grants.get(token, (None, None))
+        if user is None or (expires is not None and expires <= self._clock()):
             raise status_errors.unauthorized()
-        return grant.user
+        return user
 
 
 def service_account(

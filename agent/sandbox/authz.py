@@ -26,24 +26,19 @@ def bootstrap_roles() -> list[tuple[str, Object]]:
     """The default roles and bindings that a cluster starts with, as (plural, object): the few that matter here."""
     masters = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": MASTERS}
     known = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}
-    unknown = {**known, "name": "system:unauthenticated"}
     everything = [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
         {"verbs": ["*"], "nonResourceURLs": ["*"]},
     ]
     reviews = [
-        {
-            "verbs": ["create"],
-            "apiGroups": ["authorization.k8s.io"],
-            "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-        },
+        {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"]},
         {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
     ]
     return [
         *_role("cluster-admin", everything, [masters]),
         *_role("system:basic-user", reviews, [known]),
         *_role("system:discovery", [{"verbs": ["get"], "nonResourceURLs": _BROWSE}], [known]),
-        *_role("system:public-info-viewer", [{"verbs": ["get"], "nonResourceURLs": _DISCOVERY}], [known, unknown]),
+        *_role("system:public-info-viewer", [{"verbs": ["get"], "nonResourceURLs": _DISCOVERY}], [known]),
     ]
 
 
@@ -77,12 +72,9 @@ class Authorizer:
         A service account is in its own groups where none are named.
         Source: apiserver pkg/endpoints/filters/impersonation.
 
-        Raises:
-            ApiError: 403.
+        Raises ApiError: 403.
         """
         if not name:
-            if groups:
-                raise ApiError(500, "InternalError", "requested [] without impersonating a user")
             return user
         account = _ACCOUNT.fullmatch(name)
         who = ("serviceaccounts", account[2], account[1]) if account else ("users", name, "")
@@ -91,11 +83,7 @@ class Authorizer:
         return service_account(account[1], account[2]) if account and not groups else User(name, groups)
 
     def check(self, user: User, info: RequestInfo) -> None:
-        """Nothing, or the real server's 403.
-
-        Raises:
-            ApiError: 403.
-        """
+        """Nothing, or the real server's 403. Raises ApiError: 403."""
         if not self.allows(user, info):
             raise _refusal(user, info)
 

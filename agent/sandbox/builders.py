@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from agent.sandbox.status_errors import Object
 from agent.sandbox.strategy import micro_stamp, stamp
@@ -84,6 +85,19 @@ def node_lease(name: str, uid: str, now: datetime) -> Object:
     }
 
 
+def kubeconfig(url: str, token: str, ca: Path | None) -> Object:
+    """A kubeconfig. ca: a file, where the server speaks https."""
+    cluster = {"server": url} if ca is None else {"server": url, "certificate-authority": str(ca)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sandbox", "cluster": cluster}],
+        "users": [{"name": "sandbox", "user": {"token": token}}],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
+        "current-context": "sandbox",
+    }
+
+
 def owner_reference(owner: Object) -> Object:
     """A controlling owner; ``owner`` needs kind, apiVersion and stored metadata."""
     return {
@@ -100,7 +114,6 @@ def pod(
     labels: Mapping[str, str] | None = None,
     owner: Object | None = None,
     grace_seconds: int = 30,
-    empty_dir: bool = False,
 ) -> Object:
     """A pod of one container; it runs once an emulated kubelet sees it on its node."""
     meta: Object = {"name": name, "namespace": namespace, "labels": dict(labels or {})}
@@ -112,8 +125,6 @@ def pod(
     }
     if node:
         spec["nodeName"] = node
-    if empty_dir:
-        spec["volumes"] = [{"name": "scratch", "emptyDir": {}}]
     return {"kind": "Pod", "apiVersion": "v1", "metadata": meta, "spec": spec}
 
 

@@ -1,13 +1,13 @@
 """Which resources the emulator serves, and what the real server does differently between them.
 
 A row here is all that a plain resource needs; it holds no behaviour of its own. Sources: the strategies under
-kubernetes/kubernetes pkg/registry (AllowUnconditionalUpdate, AllowCreateOnUpdate, ReturnDeletedObject, selectable
-fields) and the API reference.
+kubernetes/kubernetes pkg/registry (AllowUnconditionalUpdate, ReturnDeletedObject, selectable fields) and the API
+reference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.sandbox.status_errors import Object, Who
 
@@ -27,20 +27,18 @@ class Resource:
     status: bool = False
     generation: bool = False
     unconditional_update: bool = True
-    create_on_update: bool = False
     returns_deleted: bool = False
     fields: tuple[str, ...] = ()
-    scale: bool = False
-    categories: tuple[str, ...] = field(default=())
+    categories: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
         """``v1`` or ``apps/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def typed(self, obj: Object | None) -> Object | None:
+    def typed(self, obj: Object) -> Object:
         """A stored object with its kind and apiVersion."""
-        return None if obj is None else {"kind": self.kind, "apiVersion": self.api_version, **obj}
+        return {"kind": self.kind, "apiVersion": self.api_version, **obj}
 
     @property
     def who(self) -> Who:
@@ -53,29 +51,25 @@ class Resource:
         return self.kind.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about; ``subresource`` is empty or, for these verbs, ``status``."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str = ""
+
+
 POD_FIELDS = (
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.nominatedNodeName",
-)
+    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+    "status.phase", "status.podIP", "status.nominatedNodeName",
+)  # fmt: skip
 EVENT_FIELDS = (
-    "involvedObject.kind",
-    "involvedObject.namespace",
-    "involvedObject.name",
-    "involvedObject.uid",
-    "involvedObject.apiVersion",
-    "involvedObject.resourceVersion",
-    "involvedObject.fieldPath",
-    "reason",
-    "reportingComponent",
-    "source",
-    "type",
-)
+    *(f"involvedObject.{field}" for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion",
+                                              "fieldPath")),
+    "reason", "reportingComponent", "type",
+)  # fmt: skip
 
 
 def _core() -> list[Resource]:
@@ -89,7 +83,7 @@ def _core() -> list[Resource]:
             "", "v1", "pods", "Pod", True, ("po",),
             status=True, generation=True, returns_deleted=True, fields=POD_FIELDS, categories=("all",),
         ),
-        Resource("", "v1", "events", "Event", True, ("ev",), create_on_update=True, fields=EVENT_FIELDS),
+        Resource("", "v1", "events", "Event", True, ("ev",), fields=EVENT_FIELDS),
         Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",)),
         Resource("", "v1", "secrets", "Secret", True, fields=("type",)),
         Resource(
@@ -103,30 +97,24 @@ def _core() -> list[Resource]:
 
 
 def _groups() -> list[Resource]:
-    coordination, apps, admission = "coordination.k8s.io", "apps", "admissionregistration.k8s.io"
+    coordination, admission = "coordination.k8s.io", "admissionregistration.k8s.io"
     return [
         Resource(
-            coordination, "v1", "leases", "Lease", True, unconditional_update=False, create_on_update=True
+            coordination, "v1", "leases", "Lease", True, unconditional_update=False
         ),
         Resource(
             "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",),
             status=True, generation=True, unconditional_update=False,
         ),
-        Resource(
-            apps, "v1", "daemonsets", "DaemonSet", True, ("ds",),
-            status=True, generation=True, categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "deployments", "Deployment", True, ("deploy",),
-            status=True, generation=True, scale=True, categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "replicasets", "ReplicaSet", True, ("rs",),
-            status=True, generation=True, scale=True, fields=("status.replicas",), categories=("all",),
-        ),
-        Resource(
-            apps, "v1", "statefulsets", "StatefulSet", True, ("sts",),
-            status=True, generation=True, scale=True, categories=("all",),
+        *(
+            Resource(
+                "apps", "v1", f"{kind.lower()}s", kind, True, (short,),
+                status=True, generation=True, fields=fields, categories=("all",),
+            )
+            for kind, short, fields in (
+                ("DaemonSet", "ds", ()), ("Deployment", "deploy", ()), ("ReplicaSet", "rs", ("status.replicas",)),
+                ("StatefulSet", "sts", ()),
+            )
         ),
         Resource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), status=True),
         Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False, status=True),
@@ -175,11 +163,7 @@ class Catalog:
         return self._by_path.get((group, version, plural))
 
     def named(self, plural: str) -> Resource:
-        """The resource by its plural alone: unique here.
-
-        Raises:
-            KeyError: the emulator has no such resource.
-        """
+        """The resource by its plural alone: unique here. Raises KeyError: the emulator has no such resource."""
         return self._by_plural[plural]
 
     def group_versions(self) -> list[tuple[str, str]]:

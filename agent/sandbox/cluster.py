@@ -18,12 +18,11 @@ from agent.sandbox import builders
 from agent.sandbox.api import Api
 from agent.sandbox.authn import ADMIN, Authenticator, User
 from agent.sandbox.authz import Authorizer, bootstrap_roles
-from agent.sandbox.catalog import Catalog
-from agent.sandbox.control import ControlPanel
-from agent.sandbox.controllers import Controllers
+from agent.sandbox.catalog import Catalog, Resource
+from agent.sandbox.controllers import controllers
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.faults import Fault, FaultBox
-from agent.sandbox.gateway import Admission, Gateway
+from agent.sandbox.gateway import Gateway
 from agent.sandbox.journal import Journal, RequestRecord
 from agent.sandbox.kubelet import Kubelets
 from agent.sandbox.registry import Registry, WriteOptions
@@ -44,24 +43,22 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         """The default namespaces and roles are there from the start."""
         self.settings = settings
-        self.token = self.settings.token or f"admin-{secrets.token_urlsafe(16)}"
+        self.token = f"admin-{secrets.token_urlsafe(16)}"
         self._catalog = Catalog()
         self._store = Store(self._catalog, self.settings.window)
         self._registry = Registry(self._store, self._catalog, _now)
         self._journal = Journal()
-        self._faults = FaultBox(self.settings.seed)
+        self._faults = FaultBox()
         self._authenticator = Authenticator(_now, self.settings.anonymous)
-        for token, user in {self.token: ADMIN, **self.settings.tokens}.items():
-            self._authenticator.add(token, user)
+        self._authenticator.add(self.token, ADMIN)
         authorizer = Authorizer(self._store, self._catalog, enabled=self.settings.rbac)
-        self._reviews = Reviews(self._registry, self._authenticator, authorizer)
+        reviews = Reviews(self._registry, self._authenticator, authorizer)
         self._kubelets = Kubelets(self._registry, self.settings.kubelet)
-        self._controllers = Controllers(self._registry, self._kubelets, self.settings)
-        admission = Admission(self._authenticator, authorizer, self._journal, self._faults, self.settings.readers)
-        api = Api(self._registry, self._reviews, self._kubelets, two_budgets_status=self.settings.two_budgets_status)
-        self._gateway = Gateway(api, admission, _now, self.settings.bookmark_seconds)
-        self._panel = ControlPanel(self._gateway, self._store, self._journal, self._faults, self._kubelets)
-        self._gateway.control = self._panel.handle
+        self._controllers = controllers(self._registry, self._kubelets, self.settings)
+        self._gateway = Gateway(
+            Api(self._registry, reviews), self._authenticator, authorizer, self._journal, self._faults,
+            self.settings.readers, _now, self.settings.bookmark_seconds,
+        )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         for name in NAMESPACES:
             self._seed("namespaces", {"metadata": {"name": name}})
@@ -124,61 +121,47 @@ class Cluster:
     def _seed(self, plural: str, obj: Object) -> Object:
         resource = self._catalog.named(plural)
         decoded, _ = decode(obj, resource.kind)
-        stored = self._store.commit(resource, for_create(decoded, resource, _now()))
-        loaded: Object = json.loads(stored.full(resource))
-        return loaded
+        return self._store.commit(resource, for_create(decoded, resource, _now())).copy(resource)
+
+    def _place(self, plural: str, namespace: str) -> tuple[Resource, str]:
+        resource = self._catalog.named(plural)
+        return resource, (namespace or "default") if resource.namespaced else ""
 
     def create(self, plural: str, obj: Mapping[str, Any], namespace: str = "") -> Object:
         """Create an object as an administrator would; its namespace is its own, ``namespace`` or ``default``."""
-        resource = self._catalog.named(plural)
-        place = (obj.get("metadata") or {}).get("namespace") or namespace or "default"
-        where = place if resource.namespaced else ""
+        resource, where = self._place(plural, (obj.get("metadata") or {}).get("namespace") or namespace)
 
         def run() -> Object:
-            item = self._registry.create(resource, where, dict(obj), WriteOptions())
-            loaded: Object = json.loads(item.full(resource))
-            return loaded
+            return self._registry.create(resource, where, dict(obj), WriteOptions()).copy(resource)
 
         return self.call(run)
 
     def get(self, plural: str, name: str, namespace: str = "") -> Object | None:
         """The stored object, or None."""
-        resource = self._catalog.named(plural)
-        key = ((namespace or "default") if resource.namespaced else "", name)
-        item = self.call(lambda: self._store.get(resource, key))
-        return json.loads(item.full(resource)) if item is not None else None
+        resource, where = self._place(plural, namespace)
+        item = self.call(lambda: self._store.get(resource, (where, name)))
+        return item.copy(resource) if item is not None else None
 
     def list(self, plural: str, namespace: str = "") -> list[Object]:
         """All stored objects, of one namespace or of all."""
         resource = self._catalog.named(plural)
         items = self.call(lambda: [item for _, item in self._store.scan(resource, namespace)])
-        return [json.loads(item.full(resource)) for item in items]
+        return [item.copy(resource) for item in items]
 
     def update(self, plural: str, name: str, change: Callable[[Object], None], namespace: str = "") -> Object:
-        """Change a stored object in place with ``change``, status included, past every rule.
-
-        Raises:
-            ApiError: 404.
-        """
-        resource = self._catalog.named(plural)
-        where = (namespace or "default") if resource.namespaced else ""
+        """Change a stored object in place with ``change``, status included, past every rule. Raises ApiError: 404."""
+        resource, where = self._place(plural, namespace)
 
         def run() -> Object:
             obj: Object = json.loads(self._registry.get(resource, where, name).body)
             change(obj)
-            loaded: Object = json.loads(self._registry.write(resource, obj).full(resource))
-            return loaded
+            return self._registry.write(resource, obj).copy(resource)
 
         return self.call(run)
 
     def delete(self, plural: str, name: str, namespace: str = "", grace_seconds: int | None = 0) -> None:
-        """Delete an object.
-
-        Raises:
-            ApiError: 404.
-        """
-        resource = self._catalog.named(plural)
-        where = (namespace or "default") if resource.namespaced else ""
+        """Delete an object. Raises ApiError: 404."""
+        resource, where = self._place(plural, namespace)
         self.call(lambda: self._registry.delete(resource, where, name, DeleteOptions(grace_seconds)))
 
     def add_node(self, name: str, **options: Any) -> Object:
@@ -207,10 +190,6 @@ class Cluster:
         """The machine goes down and comes back with another boot id."""
         self.call(lambda: self._kubelets.reboot(node, down_seconds, boot_id, kernel))
 
-    def set_kubelet_config(self, node: str, config: Object) -> None:
-        """What ``nodes/NAME/proxy/configz`` shows."""
-        self.call(lambda: self._kubelets.set_config(node, config))
-
     def add_token(self, token: str, user: User, seconds: float | None = None) -> None:
         """Let a token in, for so long."""
         expires = None if seconds is None else datetime.fromtimestamp(_now().timestamp() + seconds, UTC)
@@ -219,17 +198,6 @@ class Cluster:
     def revoke_token(self, token: str) -> None:
         """Refuse it from now on."""
         self.call(lambda: self._authenticator.revoke(token))
-
-    def service_account_token(self, namespace: str, name: str, node: str = "") -> str:
-        """A token for a stored service account, bound to a node when one is named.
-
-        Raises:
-            ApiError: 404.
-        """
-        reference = {"kind": "Node", "apiVersion": "v1", "name": node}
-        body: Object = {"spec": {"boundObjectRef": reference}} if node else {}
-        answer = self.call(lambda: self._reviews.issue(namespace, name, body))
-        return str(answer["status"]["token"])
 
 
 def _now() -> datetime:

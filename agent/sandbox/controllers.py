@@ -13,7 +13,8 @@ from agent.sandbox.builders import condition
 from agent.sandbox.disruption import DisruptionController
 from agent.sandbox.garbage_collector import Collector
 from agent.sandbox.kubelet import Kubelets
-from agent.sandbox.reconcile import Reconciler
+from agent.sandbox.objects import at, condition_of, with_condition
+from agent.sandbox.reconcile import Controller
 from agent.sandbox.registry import Registry
 from agent.sandbox.settings import Settings
 from agent.sandbox.status_errors import Object
@@ -25,30 +26,29 @@ _PREFIX = "node.kubernetes.io/"
 _MANAGED = tuple(f"{_PREFIX}{name}" for name in ("unschedulable", "not-ready", "unreachable"))
 
 
-class NodeLifecycle:
+class NodeLifecycle(Controller):
     """Taints and the Unknown condition."""
 
     def __init__(self, registry: Registry, kubelets: Kubelets, settings: Settings) -> None:
         """Nothing runs before ``start``."""
-        self._registry = registry
+        self._nodes = registry.catalog.named("nodes")
+        super().__init__(registry, [self._nodes])
         self._kubelets = kubelets
         self._settings = settings
-        self._nodes = registry.catalog.named("nodes")
         self._leases = registry.catalog.named("leases")
-        self._reconciler = Reconciler(registry.store, (self._nodes,), self._reconcile)
-        self._timer: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Look now and then, and at every change of a node."""
-        self._reconciler.start()
+        super().start()
         if self._settings.kubelet.enabled and self._settings.kubelet.heartbeat_seconds > 0:
             self._check()
 
     def close(self) -> None:
         """Stop."""
-        self._reconciler.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        super().close()
+        if self._next_check is not None:
+            self._next_check.cancel()
 
     def _check(self) -> None:
         now = self._registry.clock()
@@ -56,7 +56,7 @@ class NodeLifecycle:
             if not self._kubelets.running(node.meta["name"]) and self._silent(node, now):
                 self._call_unknown(node, now)
         pause = max(self._settings.node_grace_seconds / 10, 0.05)
-        self._timer = asyncio.get_running_loop().call_later(pause, self._check)
+        self._next_check = asyncio.get_running_loop().call_later(pause, self._check)
 
     def _silent(self, node: Item, now: datetime) -> bool:
         lease = self._registry.store.get(self._leases, ("kube-node-lease", node.meta["name"]))
@@ -66,17 +66,13 @@ class NodeLifecycle:
         return (now - renewed).total_seconds() > self._settings.node_grace_seconds
 
     def _call_unknown(self, node: Item, now: datetime) -> None:
-        status = node.obj.get("status") or {}
-        conditions = status.get("conditions") or []
-        ready = next((item for item in conditions if item.get("type") == "Ready"), None)
-        if ready is not None and ready.get("status") == "Unknown":
-            return
-        text = "Kubelet stopped posting node status."
-        unknown = condition("Ready", "Unknown", "NodeStatusUnknown", text, now)
-        others = [item for item in conditions if item.get("type") != "Ready"]
-        self._registry.write(self._nodes, {**node.obj, "status": {**status, "conditions": [*others, unknown]}})
+        if condition_of(node.obj, "Ready").get("status") != "Unknown":
+            text = "Kubelet stopped posting node status."
+            unknown = condition("Ready", "Unknown", "NodeStatusUnknown", text, now)
+            self._registry.write(self._nodes, with_condition(node.obj, unknown))
 
-    def _reconcile(self) -> None:
+    def reconcile(self) -> None:
+        """The taints of every node."""
         now = stamp(self._registry.clock())
         for _, node in list(self._registry.store.scan(self._nodes)):
             spec = node.obj.get("spec") or {}
@@ -98,10 +94,9 @@ def _pair(taint: Object) -> tuple[str, str]:
 
 def _desired_taints(node: Object) -> set[tuple[str, str]]:
     desired: set[tuple[str, str]] = set()
-    if (node.get("spec") or {}).get("unschedulable"):
+    if at(node, "spec.unschedulable"):
         desired.add((f"{_PREFIX}unschedulable", "NoSchedule"))
-    conditions = (node.get("status") or {}).get("conditions") or []
-    ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), "Unknown")
+    ready = condition_of(node, "Ready").get("status", "Unknown")
     if ready == "False":
         desired |= {(f"{_PREFIX}not-ready", effect) for effect in ("NoSchedule", "NoExecute")}
     elif ready != "True":
@@ -109,26 +104,13 @@ def _desired_taints(node: Object) -> set[tuple[str, str]]:
     return desired
 
 
-class Controllers:
-    """All of them, or none."""
-
-    def __init__(self, registry: Registry, kubelets: Kubelets, settings: Settings) -> None:
-        """With ``settings.controllers`` False nothing ever runs."""
-        self._parts: tuple[NodeLifecycle | DisruptionController | Workloads | Collector, ...] = ()
-        if settings.controllers:
-            self._parts = (
-                NodeLifecycle(registry, kubelets, settings),
-                DisruptionController(registry),
-                Workloads(registry),
-                Collector(registry),
-            )
-
-    def start(self) -> None:
-        """Begin."""
-        for part in self._parts:
-            part.start()
-
-    def close(self) -> None:
-        """Stop."""
-        for part in self._parts:
-            part.close()
+def controllers(registry: Registry, kubelets: Kubelets, settings: Settings) -> tuple[Controller, ...]:
+    """All of them, or none where ``settings.controllers`` is False."""
+    if not settings.controllers:
+        return ()
+    return (
+        NodeLifecycle(registry, kubelets, settings),
+        DisruptionController(registry),
+        Workloads(registry),
+        Collector(registry),
+    )

@@ -23,17 +23,12 @@ class DeleteOptions:
     grace_seconds: int | None = None
     uid: str = ""
     resource_version: str = ""
-    propagation: str = ""
     dry_run: bool = False
     user: User | None = None
 
 
 def check_preconditions(resource: Resource, item: Item, options: DeleteOptions) -> None:
-    """The UID and resourceVersion that the request names are the object's.
-
-    Raises:
-        ApiError: 409.
-    """
+    """The UID and resourceVersion that the request names are the object's. Raises ApiError: 409."""
     meta = item.meta
     # The kind stands where the resource should: BeforeDelete has nothing else at hand.
     who = status_errors.Who(resource.group, resource.kind, resource.kind)
@@ -74,18 +69,9 @@ def grace(resource: Resource, item: Item, options: DeleteOptions) -> int | None:
     return 1 if period < 0 else period
 
 
-def finalizers(meta: Object, options: DeleteOptions) -> list[str]:
-    """The finalizers that delay the deletion, with the garbage collector's that the propagation policy requires."""
-    found = [item for item in meta.get("finalizers") or [] if item not in ("orphan", "foregroundDeletion")]
-    if options.propagation == "Orphan":
-        found.append("orphan")
-    if options.propagation == "Foreground":
-        found.append("foregroundDeletion")
-    return found
-
-
-def terminating(obj: Object, meta: Object, grace: int, now: datetime) -> Object:
-    """The object with these metadata, marked: it goes after so many seconds, counted from the first mark."""
+def terminating(obj: Object, grace: int, now: datetime) -> Object:
+    """The object, marked: it goes after so many seconds, counted from the first mark."""
+    meta = dict(obj["metadata"])
     if "deletionTimestamp" in meta:
         began = datetime.strptime(meta["deletionTimestamp"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         began -= timedelta(seconds=meta.get("deletionGracePeriodSeconds", 0))

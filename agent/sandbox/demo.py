@@ -14,22 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from agent.config import Config
-from agent.config.schema import Kubelet
 from agent.controls import registry
 from agent.controls.registry import Act
-from agent.host import Host
 from agent.model import Finding, Outcome, Report, Status
 from agent.sandbox.describe import describe
 from agent.sandbox.live_table import Screen
 from agent.sandbox.noderoot import NodeRoot
-from agent.sandbox.playground import play
+from agent.sandbox.playground import harden, incomplete, play
 from agent.sandbox.rolling_reboot import Roll, wait_until
 
 _DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
@@ -65,29 +62,23 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     Returns the controls whose checks are incomplete here because tools are missing on this machine.
     """
     root = NodeRoot.make(folder, "node-1")
-    # No kubelet listens in a sandbox, so there is nothing to ask.
-    config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
-
-    def run(act: Act) -> Report:
-        return registry.run(root.name, registry.controls_of(config, host), act)
-
     story.say(f"1. A fresh node, and the default policy: node-hardening-agent apply --host-root {root.path}")
-    report = run(Act.APPLY)
+    report = harden(root, Act.APPLY)
     story.say(story.render(report, Act.APPLY, True))
-    for line in _by_control(report, registry.enforced(config)):
+    for line in _by_control(report, registry.enforced(Config())):
         story.say(f"   {line}")
     story.claim(
         bool(report.changes) and all(change.outcome is Outcome.DONE for change in report.changes),
         f"{len(report.changes)} changes made, and verified afterwards",
     )
-    unknown = [finding for finding in report.findings if finding.status is Status.UNKNOWN]
+    off, unknown = incomplete(report), sum(finding.status is Status.UNKNOWN for finding in report.findings)
     if unknown:
-        story.say(f"      unknown: {len(unknown)} checks, for what this machine lacks (their -> lines name it)")
+        story.say(f"      unknown: {unknown} checks, for what this machine lacks (their -> lines name it)")
     story.claim(not _failing(report), "nothing fails" if unknown else "every check that applies passes")
     before = root.at(_DENY_FILE).stat()
 
     story.say("\n2. The same again: apply")
-    report = run(Act.APPLY)
+    report = harden(root, Act.APPLY)
     story.say(f"   {_last_line(story.render(report, Act.APPLY, True))}")
     after = root.at(_DENY_FILE).stat()
     story.claim(
@@ -99,20 +90,20 @@ def hardening(story: Story, folder: Path) -> frozenset[str]:
     text = root.at(_DENY_FILE).read_text()
     root.write(_DENY_FILE, "".join(line for line in text.splitlines(True) if "sctp" not in line))
     root.write("/var/lib/kubelet/seccomp/prevent-chmod.json", '{"defaultAction": "SCMP_ACT_ALLOW"}\n')
-    report = run(Act.AUDIT)
+    report = harden(root, Act.AUDIT)
     failing = _failing(report)
     story.say(story.render(report, Act.AUDIT, True))
     story.claim("modprobe/sctp" in failing and any("prevent-chmod" in one for one in failing), "audit saw both")
 
     story.say("\n4. apply corrects it")
-    report = run(Act.APPLY)
+    report = harden(root, Act.APPLY)
     for change in report.changes:
         story.say(f"   {change.outcome.value}: {change.control}: {change.action} {change.target}  ({change.reason})")
     story.claim(
         root.at(_DENY_FILE).read_text() == text and "modprobe/sctp" not in _failing(report),
         "the node is as it was before",
     )
-    return frozenset(finding.control for finding in unknown)
+    return off
 
 
 def rolling(

@@ -6,19 +6,16 @@ Source: kubernetes/kubectl pkg/describe/describe.go, describeNode, printAnnotati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from agent.annotations import PREFIX
-from agent.text import parse_rfc3339
-
-Object = Mapping[str, Any]
+from agent.sandbox.status_errors import Object
+from agent.sandbox.tables import age, roles
 
 _HIDDEN = f"{PREFIX}reboot-state"
 _COLUMN = 20
 _ANNOTATION = 140
-_ROLE = "node-role.kubernetes.io/"
 
 
 def describe(node: Object, events: Sequence[Object], now: datetime) -> str:
@@ -29,9 +26,8 @@ def describe(node: Object, events: Sequence[Object], now: datetime) -> str:
 def _lines(node: Object, events: Sequence[Object], now: datetime) -> Iterator[str]:
     meta, spec = node["metadata"], node["spec"]
     labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
-    roles = sorted(key.removeprefix(_ROLE) for key in labels if key.startswith(_ROLE))
     yield from _field("Name", [meta["name"]])
-    yield from _field("Roles", [",".join(roles) or "<none>"])
+    yield from _field("Roles", [roles(node)])
     yield from _field("Labels", [f"{key}={labels[key]}" for key in sorted(labels)] or ["<none>"])
     shown = [line for key in sorted(notes) if key != _HIDDEN for line in _annotation(key, notes[key])]
     yield from _field("Annotations", shown or ["<none>"])
@@ -53,7 +49,10 @@ def _lines(node: Object, events: Sequence[Object], now: datetime) -> Iterator[st
     yield "Events:"
     yield from _table(
         ("Type", "Reason", "Age", "From", "Message"),
-        ((one["type"], one["reason"], _age(one, now), one["source"]["component"], one["message"]) for one in events),
+        (
+            (one["type"], one["reason"], age(one["lastTimestamp"], now), one["source"]["component"], one["message"])
+            for one in events
+        ),
     )
 
 
@@ -77,11 +76,6 @@ def _taint(taint: Object) -> str:
 
 def _date(text: str) -> str:
     return f"{datetime.fromisoformat(text):%a, %d %b %Y %H:%M:%S %z}"
-
-
-def _age(event: Object, now: datetime) -> str:
-    seconds = max(int(now.timestamp() - parse_rfc3339(event["lastTimestamp"])), 0)
-    return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -6,8 +6,6 @@ itself; they carry no schemas.
 
 from __future__ import annotations
 
-import hashlib
-
 from agent.sandbox.catalog import Catalog, Resource
 from agent.sandbox.status_errors import Object
 
@@ -15,17 +13,11 @@ VERSION: Object = {
     "major": "1", "minor": "36", "gitVersion": "v1.36.2-sandbox", "gitCommit": "", "gitTreeState": "clean",
     "buildDate": "2025-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
 }  # fmt: skip
-_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _STATUS_VERBS = ["get", "patch", "update"]
 _REVIEWS = {
-    ("authorization.k8s.io", "v1"): (
-        ("selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
-        ("subjectaccessreviews", "SubjectAccessReview", False),
-    ),
-    ("authentication.k8s.io", "v1"): (
-        ("selfsubjectreviews", "SelfSubjectReview", False),
-        ("tokenreviews", "TokenReview", False),
-    ),
+    ("authorization.k8s.io", "v1"): ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authentication.k8s.io", "v1"): ("selfsubjectreviews", "SelfSubjectReview"),
 }
 
 
@@ -44,8 +36,6 @@ def _entries(resource: Resource) -> list[Object]:
     if resource.plural == "pods":
         eviction = {"kind": "Eviction", "group": "policy", "version": "v1", "verbs": ["create"]}
         entries.append({**_sub(resource, "eviction"), **eviction})
-    if resource.plural == "nodes":
-        entries.append({**_sub(resource, "proxy"), "kind": "NodeProxyOptions", "verbs": ["get"]})
     if resource.plural == "serviceaccounts":
         token = {"kind": "TokenRequest", "group": "authentication.k8s.io", "version": "v1", "verbs": ["create"]}
         entries.append({**_sub(resource, "token"), **token})
@@ -54,13 +44,6 @@ def _entries(resource: Resource) -> list[Object]:
 
 def _sub(resource: Resource, name: str) -> Object:
     return {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
-
-
-def _review_entries(group: str, version: str) -> list[Object]:
-    return [
-        {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
-        for plural, kind, namespaced in _REVIEWS.get((group, version), ())
-    ]
 
 
 class Discovery:
@@ -88,12 +71,10 @@ class Discovery:
                 return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
             case ["api", "v1"]:
                 return self._resources("", "v1")
-            case ["apis", group] if any(group == known for known, _ in self._groups):
-                return {**self._group(group), "kind": "APIGroup", "apiVersion": "v1"}
             case ["apis", group, version] if (group, version) in self._groups:
                 return self._resources(group, version)
             case ["openapi", "v3"]:
-                return {"paths": {path: self._openapi_link(path) for path in self._openapi_paths()}}
+                return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in self._openapi_paths()}}
             case ["openapi", "v3", *rest] if "/".join(rest) in self._openapi_paths():
                 return self._openapi("/".join(rest))
         return None
@@ -113,19 +94,19 @@ class Discovery:
             if (resource.group, resource.version) == (group, version)
             for entry in _entries(resource)
         ]
+        if (group, version) in _REVIEWS:
+            plural, kind = _REVIEWS[group, version]
+            review = {"singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": ["create"]}
+            entries.append({"name": plural, **review})
         return {
             "kind": "APIResourceList",
             "apiVersion": "v1",
             "groupVersion": f"{group}/{version}" if group else version,
-            "resources": entries + _review_entries(group, version),
+            "resources": entries,
         }
 
     def _openapi_paths(self) -> list[str]:
         return ["api/v1", *(f"apis/{group}/{version}" for group, version in self._catalog.group_versions())]
-
-    def _openapi_link(self, path: str) -> Object:
-        digest = hashlib.sha256(path.encode()).hexdigest()
-        return {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
 
     def _openapi(self, path: str) -> Object:
         group_version = path.removeprefix("apis/").removeprefix("api/")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from agent.sandbox.eviction import disruption_condition, pod_is_ready, selects
-from agent.sandbox.reconcile import Reconciler
+from agent.sandbox.eviction import disruption_condition, selects
+from agent.sandbox.objects import is_ready
+from agent.sandbox.reconcile import Controller
 from agent.sandbox.registry import Registry
 from agent.sandbox.status_errors import Object
 
@@ -22,19 +23,17 @@ class _NoControllerError(Exception):
     """A percentage or maxUnavailable over pods whose scale is unknown."""
 
 
-class DisruptionController:
+class DisruptionController(Controller):
     """Recomputes all budgets when a pod, a budget or a workload changed."""
 
     def __init__(self, registry: Registry) -> None:
         """Nothing runs before ``start``."""
-        self._registry = registry
-        catalog = registry.catalog
-        self._pods, self._budgets = catalog.named("pods"), catalog.named("poddisruptionbudgets")
-        watched = [self._pods, self._budgets, *(catalog.named(plural) for plural in _SCALED.values())]
-        self._reconciler = Reconciler(registry.store, watched, self._reconcile)
-        self.start, self.close = self._reconciler.start, self._reconciler.close
+        named = registry.catalog.named
+        self._pods, self._budgets = named("pods"), named("poddisruptionbudgets")
+        super().__init__(registry, [self._pods, self._budgets, *map(named, _SCALED.values())])
 
-    def _reconcile(self) -> None:
+    def reconcile(self) -> None:
+        """The status of every budget."""
         store = self._registry.store
         for key, item in list(store.scan(self._budgets)):
             pods = [pod.obj for _, pod in store.scan(self._pods, key[0]) if selects(item.obj, pod.obj)]
@@ -47,9 +46,7 @@ class DisruptionController:
         healthy = sum(
             1
             for pod in pods
-            if pod_is_ready(pod)
-            and "deletionTimestamp" not in pod["metadata"]
-            and pod["metadata"]["name"] not in disrupted
+            if is_ready(pod) and "deletionTimestamp" not in pod["metadata"] and pod["metadata"]["name"] not in disrupted
         )
         try:
             expected, desired = self._demand(budget["spec"], pods)
@@ -65,7 +62,7 @@ class DisruptionController:
             "currentHealthy": healthy,
             "desiredHealthy": desired,
             "expectedPods": expected,
-            "conditions": [disruption_condition(old, reason, message, budget["metadata"], now)],
+            "conditions": [disruption_condition(budget, reason, message, now)],
         }
         if disrupted:
             status["disruptedPods"] = disrupted

@@ -1,7 +1,7 @@
 """The eviction subresource: a delete that a PodDisruptionBudget can refuse.
 
 Step by step as kubernetes pkg/registry/core/pod/storage/eviction.go does it, with its oddest answer kept: two budgets
-on one pod give a Status of code 500 without a reason. A 1.36 server also sends HTTP 500 then; older ones send 201.
+on one pod give a Status of code 500 without a reason.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.sandbox import status_errors
 from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.objects import at, condition_of, is_ready, with_condition
 from agent.sandbox.registry import Registry
 from agent.sandbox.selectors import SelectorError, from_object
 from agent.sandbox.status_errors import ApiError, Cause, Object
@@ -21,43 +22,27 @@ from agent.sandbox.strategy import stamp
 _REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
 _CAUSE = "DisruptionBudget"
 _LAG_SECONDS = 10
-_TWO_BUDGETS: Object = {
-    "kind": "Status",
-    "apiVersion": "v1",
-    "metadata": {},
-    "status": "Failure",
-    "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-    "code": 500,
-}
-
-
-def pod_is_ready(pod: Object) -> bool:
-    """Whether the Ready condition is True."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
+_TWO_BUDGETS = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 
 
 def selects(budget: Object, pod: Object) -> bool:
     """Whether a budget is about a pod; an empty or unreadable selector selects nothing here."""
     try:
-        selector = from_object((budget.get("spec") or {}).get("selector"))
+        selector = from_object(at(budget, "spec.selector", {}))
     except SelectorError:
         return False
-    if selector is None or not selector.requirements:
-        return False
-    return selector.matches(pod["metadata"].get("labels"))
+    return bool(selector) and selector.matches(at(pod, "metadata.labels", {}))
 
 
-def disruption_condition(status: Object, reason: str, message: str, meta: Object, now: datetime) -> Object:
+def disruption_condition(budget: Object, reason: str, message: str, now: datetime) -> Object:
     """A budget's DisruptionAllowed condition; its time moves only when its status does."""
     allowed = "True" if reason == "SufficientPods" else "False"
-    before = next((item for item in status.get("conditions") or [] if item.get("type") == "DisruptionAllowed"), None)
-    same = before is not None and before.get("status") == allowed
+    before = condition_of(budget, "DisruptionAllowed")
     return {
         "type": "DisruptionAllowed",
         "status": allowed,
-        "observedGeneration": meta.get("generation", 0),
-        "lastTransitionTime": before["lastTransitionTime"] if before is not None and same else stamp(now),
+        "observedGeneration": at(budget, "metadata.generation", 0),
+        "lastTransitionTime": before["lastTransitionTime"] if before.get("status") == allowed else stamp(now),
         "reason": reason,
         "message": message,
     }
@@ -66,8 +51,7 @@ def disruption_condition(status: Object, reason: str, message: str, meta: Object
 def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
     """The delete options of an Eviction object.
 
-    Raises:
-        ApiError: 400 for another kind or name, or dry-run options that contradict each other.
+    Raises ApiError: 400 for another kind or name, or dry-run options that contradict each other.
     """
     if not isinstance(body, dict):
         raise status_errors.bad_request("the request body is not an object")
@@ -77,32 +61,23 @@ def read_eviction(body: Any, name: str, *, dry_run: bool) -> DeleteOptions:
         raise status_errors.bad_request(
             f"{what}: converting ({version}.{kind}) to (policy.Eviction): unknown conversion"
         )
-    if body.get("apiVersion", "policy/v1") not in ("policy/v1", "policy/v1beta1"):
-        raise status_errors.bad_request(f'no kind "Eviction" is registered for version "{body.get("apiVersion")}"')
     if (body.get("metadata") or {}).get("name", "") != name:
         raise status_errors.bad_request("name in URL does not match name in Eviction object")
     return delete_options(body.get("deleteOptions") or {}, dry_run=dry_run)
 
 
 def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
-    """metav1.DeleteOptions as values.
-
-    Raises:
-        ApiError: 400 for wrong types.
-    """
+    """metav1.DeleteOptions as values. Raises ApiError: 400 for wrong types."""
     if not isinstance(values, dict):
         raise status_errors.bad_request("the delete options are not an object")
     grace = values.get("gracePeriodSeconds")
-    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
-        name = {str: "string", bool: "bool", dict: "object", list: "array"}.get(type(grace), "number")
-        field = "Go struct field DeleteOptions.gracePeriodSeconds of type int64"
-        raise status_errors.bad_request(f"json: cannot unmarshal {name} into {field}")
+    if grace is not None and type(grace) is not int:
+        raise status_errors.bad_request("json: gracePeriodSeconds of DeleteOptions is of type int64")
     preconditions = values.get("preconditions") or {}
     return DeleteOptions(
         grace_seconds=grace,
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
-        propagation=values.get("propagationPolicy") or "",
         dry_run=dry_run or values.get("dryRun") == ["All"],
     )
 
@@ -110,42 +85,37 @@ def delete_options(values: Any, *, dry_run: bool) -> DeleteOptions:
 class Evictor:
     """Evicts pods of a registry."""
 
-    def __init__(self, registry: Registry, two_budgets_status: int) -> None:
-        """Budgets and pods are the registry's; the number is the HTTP status of a pod with two budgets."""
-        self._two_budgets_status = two_budgets_status
+    def __init__(self, registry: Registry) -> None:
+        """Budgets and pods are the registry's."""
         self._registry = registry
         self._pods = registry.catalog.named("pods")
         self._budgets = registry.catalog.named("poddisruptionbudgets")
 
-    def evict(self, namespace: str, name: str, options: DeleteOptions) -> tuple[int, Object]:
-        """HTTP status and Status object: a success, or the failure that two budgets are.
+    def evict(self, namespace: str, name: str, options: DeleteOptions) -> Object:
+        """The Status object of a success.
 
-        Raises:
-            ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
-                DisruptionBudget.
+        Raises ApiError: 404, 403 in a namespace that is terminating, 409 on a precondition, 429 with the cause
+        DisruptionBudget, 500 for two budgets.
         """
         # An eviction is a create, and NamespaceLifecycle judges those before anything is looked up.
         self._registry.check_namespace(self._pods, namespace, name)
         pod = self._registry.get(self._pods, namespace, name)
-        phase = (pod.obj.get("status") or {}).get("phase")
-        if phase in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
+        if at(pod.obj, "status.phase") in ("Succeeded", "Failed", "Pending") or "deletionTimestamp" in pod.meta:
             return self._delete(pod, options)
         budgets = [
             item for _, item in self._registry.store.scan(self._budgets, namespace) if selects(item.obj, pod.obj)
         ]
         if len(budgets) > 1:
-            return self._two_budgets_status, _TWO_BUDGETS
+            raise ApiError(500, "", _TWO_BUDGETS, details=False)
         if budgets and self._held(budgets[0], pod):
             self._spend(budgets[0], pod, options)
         return self._delete(pod, options)
 
-    def _delete(self, pod: Item, options: DeleteOptions) -> tuple[int, Object]:
+    def _delete(self, pod: Item, options: DeleteOptions) -> Object:
         """First the condition that tells an eviction from a plain deletion, then the deletion."""
         key = (pod.meta["namespace"], pod.meta["name"])
         self._registry.delete(self._pods, *key, replace(options, dry_run=True))
         if not options.dry_run:
-            status = pod.obj.get("status") or {}
-            others = [item for item in status.get("conditions") or [] if item.get("type") != "DisruptionTarget"]
             mark = {
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -154,16 +124,16 @@ class Evictor:
                 "reason": "EvictionByEvictionAPI",
                 "message": "Eviction API: evicting",
             }
-            self._registry.write(self._pods, {**pod.obj, "status": {**status, "conditions": [*others, mark]}})
+            self._registry.write(self._pods, with_condition(pod.obj, mark))
             # Its version was compared above, and the mark has moved it.
             self._registry.delete(self._pods, *key, replace(options, resource_version=""))
-        return 201, {**status_errors.success(), "code": 201}
+        return {**status_errors.success(), "code": 201}
 
     def _held(self, budget: Item, pod: Item) -> bool:
         """An unready pod is not counted as healthy: it may go while enough others are, or always by policy."""
-        if pod_is_ready(pod.obj):
+        if is_ready(pod.obj):
             return True
-        if (budget.obj.get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        if at(budget.obj, "spec.unhealthyPodEvictionPolicy") == "AlwaysAllow":
             return False
         status = budget.obj.get("status") or {}
         desired = status.get("desiredHealthy", 0)
@@ -175,9 +145,7 @@ class Evictor:
         if status.get("observedGeneration", 0) < meta.get("generation", 0):
             raise _refusal(f"The disruption budget {name} is still being processed by the server.", _LAG_SECONDS)
         allowed = status.get("disruptionsAllowed", 0)
-        if allowed < 0:
-            raise status_errors.forbidden(self._budgets.who, name, "pdb disruptions allowed is negative")
-        if allowed == 0:
+        if allowed <= 0:
             needs, has = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
             raise _refusal(f"The disruption budget {name} needs {needs} healthy pods and has {has} currently", 0)
         if options.dry_run:
@@ -187,9 +155,8 @@ class Evictor:
         disrupted = {**(status.get("disruptedPods") or {}), pod.meta["name"]: stamp(self._registry.clock())}
         left = {"disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
         if allowed == 1:
-            left["conditions"] = [disruption_condition(status, "InsufficientPods", "", meta, self._registry.clock())]
-        spent = {**status, **left}
-        self._registry.write(self._budgets, {**budget.obj, "status": spent})
+            left["conditions"] = [disruption_condition(budget.obj, "InsufficientPods", "", self._registry.clock())]
+        self._registry.write(self._budgets, {**budget.obj, "status": {**status, **left}})
 
 
 def _refusal(text: str, retry_after: int) -> ApiError:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from agent.sandbox.routing import RequestInfo
 from agent.sandbox.status_errors import ApiError
@@ -32,8 +30,8 @@ class FaultKind(Enum):
 class Fault:
     """A fault and what it hits: every set condition must hold.
 
-    ``verbs`` are authorization verbs (``patch``, ``watch`` …), ``path`` a regular expression searched in the path,
-    ``user`` one searched in the user's name and ``agent`` one in the User-Agent. ``skip`` matching requests pass
+    ``verbs`` are authorization verbs (``patch``, ``watch`` …), ``path`` a regular expression searched in the path and
+    ``agent`` one in the User-Agent. ``skip`` matching requests pass
     first; then at most ``count`` are hit (None: all), each by ``probability``. ``plain`` answers with text instead
     of a Status, as a proxy or the in-flight limit does. ``retry_after`` is in seconds; None sends no header.
     """
@@ -41,7 +39,6 @@ class Fault:
     kind: FaultKind
     verbs: frozenset[str] = frozenset()
     path: str = ""
-    user: str = ""
     agent: str = ""
     probability: float = 1.0
     count: int | None = None
@@ -53,14 +50,13 @@ class Fault:
     retry_after: int | None = None
     plain: bool = False
 
-    def matches(self, info: RequestInfo, user: str, agent: str) -> bool:
+    def matches(self, info: RequestInfo, agent: str) -> bool:
         """Whether the request is one of those."""
         if self.kind is FaultKind.CUT_WATCH and info.verb != "watch":
             return False
         return (
             (not self.verbs or info.verb in self.verbs)
             and re.search(self.path, info.path) is not None
-            and re.search(self.user, user) is not None
             and re.search(self.agent, agent) is not None
         )
 
@@ -70,19 +66,6 @@ class Fault:
         error = ApiError(self.code, self.reason or reason, self.message or message)
         error.retry_after = self.retry_after or 0
         return error
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Fault:
-        """The fault of a JSON object with these fields; ``verbs`` is a list.
-
-        Raises:
-            ValueError: a field or a kind is unknown, or there is no kind.
-        """
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown or "kind" not in values:
-            raise ValueError(f"a fault has a kind and these fields: {sorted(known)}; not {unknown}")
-        return cls(**{**values, "kind": FaultKind(values["kind"]), "verbs": frozenset(values.get("verbs", ()))})
 
 
 _STATUSES = {
@@ -112,15 +95,15 @@ class Hit:
 
     latency_seconds: float = 0.0
     fault: Fault | None = None
-    names: tuple[str, ...] = field(default=())
+    names: tuple[str, ...] = ()
 
 
 class FaultBox:
     """The faults that are armed, in the order in which they were added: the first that hits wins."""
 
-    def __init__(self, seed: int) -> None:
-        """The same seed and the same requests give the same hits."""
-        self._random = random.Random(seed)  # noqa: S311 - chance for tests, no secret
+    def __init__(self) -> None:
+        """The same requests give the same hits each time."""
+        self._random = random.Random(0)  # noqa: S311 - chance for tests, no secret
         self._armed: dict[int, _Armed] = {}
         self._next = 1
 
@@ -142,13 +125,13 @@ class FaultBox:
         """How many requests each armed fault has hit."""
         return {number: armed.hits for number, armed in self._armed.items()}
 
-    def strike(self, info: RequestInfo, user: str, agent: str) -> Hit:
+    def strike(self, info: RequestInfo, agent: str) -> Hit:
         """What happens to this request."""
         latency, chosen, names = 0.0, None, []
         for armed in self._armed.values():
             fault = armed.fault
             is_latency = fault.kind is FaultKind.LATENCY
-            if (chosen is not None and not is_latency) or not fault.matches(info, user, agent):
+            if (chosen is not None and not is_latency) or not fault.matches(info, agent):
                 continue
             armed.seen += 1
             if armed.seen <= fault.skip or (fault.count is not None and armed.hits >= fault.count):

@@ -6,15 +6,15 @@ A write is decided and stored without giving up the event loop, so that writers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from agent.sandbox import status_errors, watching, wire
 from agent.sandbox.api import Api, Call
-from agent.sandbox.authn import Authenticator, User
+from agent.sandbox.authn import Authenticator
 from agent.sandbox.authz import Authorizer
 from agent.sandbox.faults import Fault, FaultBox, FaultKind
 from agent.sandbox.journal import Journal, RequestRecord
@@ -23,36 +23,20 @@ from agent.sandbox.routing import RequestInfo, parse
 from agent.sandbox.status_errors import ApiError
 from agent.sandbox.watching import Watch
 
-CONTROL_PREFIX = "/_sandbox"
-Control = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What every request passes before the API."""
-
-    authenticator: Authenticator
-    authorizer: Authorizer
-    journal: Journal
-    faults: FaultBox
-    readers: Mapping[str, Callable[[bytes], bytes]]
-
-
+@dataclass(slots=True)
 class Gateway:
     """Handles every request of the server."""
 
-    def __init__(self, api: Api, admission: Admission, clock: Clock, bookmark_seconds: float) -> None:
-        """``control`` may be set later: what answers below ``/_sandbox``."""
-        self._api = api
-        self._authenticator = admission.authenticator
-        self._authorizer = admission.authorizer
-        self._journal = admission.journal
-        self._faults = admission.faults
-        self._readers = admission.readers
-        self._clock = clock
-        self._bookmark_seconds = bookmark_seconds
-        self._watches: set[Watch] = set()
-        self.control: Control | None = None
+    _api: Api
+    _authenticator: Authenticator
+    _authorizer: Authorizer
+    _journal: Journal
+    _faults: FaultBox
+    _readers: Mapping[str, Callable[[bytes], bytes]]
+    _clock: Clock
+    _bookmark_seconds: float
+    _watches: set[Watch] = field(default_factory=set)
 
     def cut_watches(self) -> int:
         """End every running watch from the server's side; how many there were."""
@@ -62,8 +46,6 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
-        if request.path.startswith(CONTROL_PREFIX) and self.control is not None:
-            return await self.control(request)
         info = parse(request.method, request.path, request.query)
         agent = request.headers.get("User-Agent", "")
         record = self._journal.begin(request.method, info, request.query_string, agent)
@@ -79,8 +61,7 @@ class Gateway:
         try:
             body, content_type = self._as_json(await wire.read_body(request), request.headers.get("Content-Type", ""))
             record.body = body.decode("utf-8", "replace")
-            user, late = self._identify(request)
-            hit = self._faults.strike(info, user.name if user else "", record.user_agent)
+            hit = self._faults.strike(info, record.user_agent)
             record.fault, fault = ",".join(hit.names), hit.fault
             if hit.latency_seconds:
                 await asyncio.sleep(hit.latency_seconds)
@@ -88,17 +69,15 @@ class Gateway:
                 return _cut(request, record)
             if fault is not None and fault.kind is FaultKind.STATUS:
                 return self._send_fault(fault, record)
-            if late is not None or user is None:
-                raise late or RuntimeError("no user and no refusal")
+            # After the faults: a proxy in between does not know tokens.
             headers = request.headers
+            known = self._authenticator.authenticate(headers.get("Authorization"))
             groups = tuple(headers.getall("Impersonate-Group", ()))
-            user = self._authorizer.impersonate(user, headers.get("Impersonate-User", ""), groups)
+            user = self._authorizer.impersonate(known, headers.get("Impersonate-User", ""), groups)
             record.user = user.name
             self._authorizer.check(user, info)
-            accepted = wire.negotiate(request.headers.get("Accept", ""))
-            call = Call(
-                info, user, request.query, accepted, content_type, body, warnings, record.user_agent,
-            )  # fmt: skip
+            shape = wire.negotiate(headers.get("Accept", ""))
+            call = Call(info, user, request.query, shape, content_type, body, warnings)
             if info.verb == "watch":
                 return await self._watch(request, call, record, fault)
             answer = self._api.answer(call)
@@ -115,13 +94,6 @@ class Gateway:
             return read(body), "application/json"
         except ValueError as error:
             raise status_errors.bad_request(f"cannot read a body of {content_type}: {error}") from error
-
-    def _identify(self, request: web.BaseRequest) -> tuple[User | None, ApiError | None]:
-        """The user, or the refusal that comes after the faults: a proxy in between does not know tokens."""
-        try:
-            return self._authenticator.authenticate(request.headers.get("Authorization")), None
-        except ApiError as error:
-            return None, error
 
     def _send_fault(self, fault: Fault, record: RequestRecord) -> web.StreamResponse:
         error = fault.error()
@@ -155,7 +127,7 @@ class Gateway:
     ) -> web.StreamResponse:
         info = call.info
         resource = self._api.resource(info)
-        options = watching.read_options(call.query, resource, call.accepted.shape)
+        options = watching.read_options(call.query, resource, call.shape)
         namespace = info.namespace if resource.namespaced else ""
         name = options.filter.single_name
         watch = Watch(self._api.store, resource, (namespace, name), options)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from agent.sandbox.routing import RequestInfo
 
@@ -38,10 +37,7 @@ class RequestRecord:
     duration_seconds: float | None = None
     fault: str = ""
     body: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+    version: str = ""
 
     def finish(self, status: int) -> None:
         """Note how it ended."""
@@ -61,18 +57,7 @@ class Journal:
         """Note an arrival."""
         self._count += 1
         record = RequestRecord(
-            number=self._count,
-            at=time.monotonic(),
-            method=method,
-            path=info.path,
-            query=query,
-            verb=info.verb,
-            group=info.group,
-            resource=info.resource,
-            namespace=info.namespace,
-            name=info.name,
-            subresource=info.subresource,
-            user_agent=user_agent,
+            number=self._count, at=time.monotonic(), method=method, query=query, user_agent=user_agent, **asdict(info)
         )
         self._records.append(record)
         return record

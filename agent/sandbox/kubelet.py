@@ -10,8 +10,9 @@ import asyncio
 import uuid
 from typing import Any
 
-from agent.sandbox import builders, status_errors
+from agent.sandbox import builders
 from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.objects import at, is_ready, with_condition
 from agent.sandbox.registry import Registry
 from agent.sandbox.settings import KubeletSettings
 from agent.sandbox.status_errors import Object
@@ -32,7 +33,6 @@ class Kubelets:
         self._pods = registry.catalog.named("pods")
         self._leases = registry.catalog.named("leases")
         self._stopped: set[str] = set()
-        self._configs: dict[str, Object] = {}
         self._beat: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closers: list[Any] = []
@@ -71,14 +71,13 @@ class Kubelets:
             self._post_ready(item)
             self._renew(item)
         for _, pod in self._registry.store.scan(self._pods):
-            if (pod.obj.get("spec") or {}).get("nodeName") == node:
+            if at(pod.obj, "spec.nodeName") == node:
                 self._see(pod)
 
     def set_boot_id(self, node: str, boot_id: str = "", kernel: str = "") -> str:
         """What the kubelet reports about the machine's boot; an empty id makes a new one. The id is returned.
 
-        Raises:
-            ApiError: 404.
+        Raises ApiError: 404.
         """
         item = self._registry.get(self._nodes, "", node)
         status = item.obj.get("status") or {}
@@ -92,8 +91,7 @@ class Kubelets:
     def reboot(self, node: str, down_seconds: float, boot_id: str = "", kernel: str = "") -> None:
         """The machine goes down now and comes back with another boot id; its containers start again.
 
-        Raises:
-            ApiError: 404.
+        Raises ApiError: 404.
         """
         self._registry.get(self._nodes, "", node)
         self.silence(node)
@@ -105,24 +103,6 @@ class Kubelets:
                 self.resume(node)
 
         self._later(down_seconds, back)
-
-    def set_config(self, node: str, config: Object) -> None:
-        """What ``/configz`` shows under ``kubeletconfig``."""
-        self._configs[node] = config
-
-    def proxied(self, node: str, path: str) -> Object:
-        """``configz`` through the API server's proxy.
-
-        Raises:
-            ApiError: 404 for the node or the path, 503 when its kubelet is down.
-        """
-        self._registry.get(self._nodes, "", node.partition(":")[0])
-        if not self.running(node):
-            raise status_errors.ApiError(503, "ServiceUnavailable", "error trying to reach service: connection refused")
-        if path.strip("/") != "configz":
-            raise status_errors.unknown_path()
-        default: Object = {"authentication": {"anonymous": {"enabled": False}}, "authorization": {"mode": "Webhook"}}
-        return {"kubeletconfig": self._configs.get(node, default)}
 
     def _later(self, seconds: float, action: Any, *args: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -153,14 +133,9 @@ class Kubelets:
             self._registry.write(self._leases, {**stored.obj, "spec": desired["spec"]})
 
     def _post_ready(self, node: Item) -> None:
-        status = node.obj.get("status") or {}
-        conditions = status.get("conditions") or []
-        ready = builders.ready_condition(self._registry.clock())
-        old = next((item for item in conditions if item.get("type") == "Ready"), None)
-        if old is not None and old.get("status") == "True":
-            return
-        others = [item for item in conditions if item.get("type") != "Ready"]
-        self._registry.write(self._nodes, {**node.obj, "status": {**status, "conditions": [*others, ready]}})
+        if not is_ready(node.obj):
+            ready = builders.ready_condition(self._registry.clock())
+            self._registry.write(self._nodes, with_condition(node.obj, ready))
 
     def _node_changed(self, change: Change) -> None:
         if change.type is ChangeType.ADDED and change.key[1] not in self._stopped:
@@ -171,21 +146,21 @@ class Kubelets:
             self._see(change.item)
 
     def _see(self, pod: Item) -> None:
-        node = (pod.obj.get("spec") or {}).get("nodeName", "")
+        node = at(pod.obj, "spec.nodeName", "")
         if not node or not self.running(node):
             return
         key, uid = (pod.meta["namespace"], pod.meta["name"]), pod.meta["uid"]
         if "deletionTimestamp" in pod.meta:
             grace = pod.meta.get("deletionGracePeriodSeconds", 0)
             self._later(min(grace, self._settings.termination_seconds), self._end_pod, key, uid)
-        elif (pod.obj.get("status") or {}).get("phase") == "Pending":
+        elif at(pod.obj, "status.phase") == "Pending":
             self._later(self._settings.start_seconds, self._start_pod, key, uid)
 
     def _mine(self, key: tuple[str, str], uid: str) -> Item | None:
         pod = self._registry.store.get(self._pods, key)
         if pod is None or pod.meta["uid"] != uid:
             return None
-        return pod if self.running((pod.obj.get("spec") or {}).get("nodeName", "")) else None
+        return pod if self.running(at(pod.obj, "spec.nodeName", "")) else None
 
     def _end_pod(self, key: tuple[str, str], uid: str) -> None:
         pod = self._mine(key, uid)
@@ -200,15 +175,13 @@ class Kubelets:
 
     def _restart_containers(self, node: str) -> None:
         for _, pod in list(self._registry.store.scan(self._pods)):
-            if (pod.obj.get("spec") or {}).get("nodeName") != node:
-                continue
-            status = pod.obj.get("status") or {}
             containers = [
                 {**item, "restartCount": item.get("restartCount", 0) + 1}
-                for item in status.get("containerStatuses") or []
+                for item in at(pod.obj, "status.containerStatuses", [])
             ]
-            if containers:
-                self._registry.write(self._pods, {**pod.obj, "status": {**status, "containerStatuses": containers}})
+            if containers and at(pod.obj, "spec.nodeName") == node:
+                status = {**pod.obj["status"], "containerStatuses": containers}
+                self._registry.write(self._pods, {**pod.obj, "status": status})
 
 
 def running_pod(pod: Object, moment: str) -> Object:

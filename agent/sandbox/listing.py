@@ -7,7 +7,6 @@ token to continue inconsistently, as the real server gives it. Source: apiserver
 from __future__ import annotations
 
 import base64
-import bisect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from datetime import datetime
 from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
 from agent.sandbox.selectors import Filter, read_filter
-from agent.sandbox.status_errors import Cause, Object, Who, encode
+from agent.sandbox.status_errors import Cause, Object, encode
 from agent.sandbox.store import Item, Key, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -36,7 +35,6 @@ class ListOptions:
     limit: int = 0
     token: str = ""
     revision: str = ""
-    match: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +56,21 @@ class Page:
         return meta
 
 
-LIST_OPTIONS = Who("meta.k8s.io", "listoptions", "ListOptions")
-
-
 def bad_revision(revision: str) -> str:
     """Go's error for a resourceVersion that is not a number."""
     return f'resourceVersion: Invalid value: "{revision}": strconv.ParseUint: parsing "{revision}": invalid syntax'
 
 
 def read_options(query: Mapping[str, str], resource: Resource) -> ListOptions:
-    """The options of a query.
-
-    Raises:
-        ApiError: 400 for a selector or a number that cannot be read.
-    """
+    """The options of a query. Raises ApiError: 400 for a selector or a number that cannot be read."""
     limit = query.get("limit", "") or "0"
     if not limit.lstrip("-").isdecimal():
         raise status_errors.bad_request(f'strconv.ParseInt: parsing "{limit}": invalid syntax')
     selected = read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource)
-    revision, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
         raise status_errors.bad_request(f"invalid resource version: {bad_revision(revision)}")
-    token = query.get("continue", "")
-    if token and revision not in ("", "0"):
-        raise status_errors.bad_request("specifying resource version is not allowed when using continue")
-    if match and not revision:
-        text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
-    return ListOptions(selected, max(int(limit), 0), token, revision, match)
+    return ListOptions(selected, max(int(limit), 0), query.get("continue", ""), revision)
 
 
 def encode_token(revision: int, after: Key) -> str:
@@ -106,8 +91,7 @@ def _decode_token(token: str) -> tuple[int, Key]:
 def check_not_future(store: Store, revision: str) -> None:
     """A revision that this server has not reached is worth a retry.
 
-    Raises:
-        ApiError: 504 with the cause ResourceVersionTooLarge.
+    Raises ApiError: 504 with the cause ResourceVersionTooLarge.
     """
     if revision and int(revision) > store.revision:
         cause = Cause("ResourceVersionTooLarge", "Too large resource version")
@@ -116,42 +100,19 @@ def check_not_future(store: Store, revision: str) -> None:
 
 
 def find(store: Store, resource: Resource, namespace: str, options: ListOptions) -> Page:
-    """One page.
-
-    Raises:
-        ApiError: 400, 410 (the token or the exact revision is too old), 504 (a future revision).
-    """
-    after: Key | None = None
-    at = store.revision
-    if options.token:
-        desired, after = _decode_token(options.token)
-        at = store.revision if desired < 0 else desired
-    elif options.match == "Exact":
+    """One page. Raises ApiError: 400, 410 (the token is too old), 504 (a future revision)."""
+    if not options.token:
         check_not_future(store, options.revision)
-        at = int(options.revision)
-    else:
-        check_not_future(store, options.revision)
-    if at == store.revision:
-        pairs = _current(store, resource, namespace, after)
-    else:
-        pairs = _past(store, resource, namespace, at, after)
-    return _page(pairs, at, options)
-
-
-def _current(store: Store, resource: Resource, namespace: str, after: Key | None) -> Iterable[tuple[Key, Item]]:
-    return store.scan(resource, namespace, after)
-
-
-def _past(store: Store, resource: Resource, namespace: str, at: int, after: Key | None) -> Iterable[tuple[Key, Item]]:
+        return _page(store.scan(resource, namespace), store.revision, options)
+    at, after = _decode_token(options.token)
+    if at in (-1, store.revision):
+        return _page(store.scan(resource, namespace, after), store.revision, options)
     try:
         found = store.snapshot(resource, at)
     except TooOldError as error:
-        if after is None:
-            raise status_errors.expired(f"The resourceVersion for the provided list is too old: {at}") from error
         raise status_errors.expired(_EXPIRED, encode_token(-1, after)) from error
-    keys = sorted(key for key in found if not namespace or key[0] == namespace)
-    start = bisect.bisect_right(keys, after) if after else 0
-    return ((key, found[key]) for key in keys[start:])
+    keys = sorted(key for key in found if key > after and (not namespace or key[0] == namespace))
+    return _page(((key, found[key]) for key in keys), at, options)
 
 
 def _page(pairs: Iterable[tuple[Key, Item]], at: int, options: ListOptions) -> Page:
@@ -179,7 +140,7 @@ def render(page: Page, resource: Resource, shape: str, now: datetime) -> bytes:
     if shape == "Table":
         return encode(table(resource, page.items, page.meta(), now))
     if shape.startswith("PartialObjectMetadata"):
-        items = b",".join(encode(partial(resource, item)) for item in page.items)
+        items = b",".join(encode(partial(item)) for item in page.items)
         kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
     else:
         items = b",".join(item.body for item in page.items)

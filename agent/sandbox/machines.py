@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 
 import yaml
 
+from agent.sandbox import builders
 from agent.sandbox.fake_reboot import MARK
 from agent.sandbox.noderoot import NodeRoot
 
@@ -62,7 +63,8 @@ class Machine:
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"machine-{self.name}", daemon=True)
         self.sandbox.set_boot_id(self.name, self.root.boot_id())
-        self._write_kubeconfig()
+        access = builders.kubeconfig(self.sandbox.url, self.token or self.sandbox.token, self.ca)
+        self.put("kubeconfig", json.dumps(access))
         self.configure(self.policy)
 
     @property
@@ -97,20 +99,17 @@ class Machine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Powers it off for good."""
+        """Powers it off for good, if it was ever on."""
         self._stop.set()
         self._up.set()
-        self._thread.join(10)
-        self._kill()
+        if self._thread.is_alive():
+            self._thread.join(10)
+        self.crash()
 
     def come_up(self) -> None:
         """A machine that is down comes up now, however long it was to stay down."""
         self.sandbox.reboot(self.name, 0.0, self.root.boot_id())
         self._up.set()
-
-    def crash(self) -> None:
-        """Kills the agent alone; it is started again."""
-        self._kill()
 
     def _supervise(self) -> None:
         while not self._stop.is_set():
@@ -142,29 +141,16 @@ class Machine:
         self._up.clear()
         if self._stop.is_set():
             return
-        self._kill()
+        self.crash()
         boot_id = self.root.reboot()
         (self.root.path / MARK).unlink()
         self.reboots += 1
         self.sandbox.reboot(self.name, self.down_seconds, boot_id)
         self._up.wait(self.down_seconds)
 
-    def _kill(self) -> None:
+    def crash(self) -> None:
+        """Kills the agent alone; it is started again while the machine is on."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
             process.wait()
-
-    def _write_kubeconfig(self) -> None:
-        cluster = {"server": self.sandbox.url}
-        if self.ca is not None:
-            cluster["certificate-authority"] = str(self.ca)
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": cluster}],
-            "users": [{"name": "agent", "user": {"token": self.token or self.sandbox.token}}],
-            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "agent"}}],
-            "current-context": "sandbox",
-        }
-        (self.folder / "kubeconfig").write_text(json.dumps(document))

@@ -114,10 +114,6 @@ class NodeRoot:
         kernel_modules.build(self.path, builtin=["ext4"], release=release)
         self.write(_NEXT_KERNEL, f"{release}\n")
 
-    def kernel(self) -> str:
-        """The release that runs."""
-        return self.at(_RUNNING_KERNEL).read_text().strip()
-
     def reboot(self) -> str:
         """Another boot id, an empty /run and the kernel installed last, as after a reboot; answers the boot id."""
         for leftover in self.at("/run").iterdir():

@@ -1,4 +1,4 @@
-"""JSON merge patch (RFC 7386), JSON patch (RFC 6902) and strategic merge patch, as the API server applies them.
+"""JSON merge patch (RFC 7386) and strategic merge patch, as the API server applies them. JSON patch is a 415 here.
 
 Pure functions over JSON values: none changes its arguments. The strategic merge knows the merge keys of the kinds
 that the emulator serves and refuses nothing that the real one takes, but it has no OpenAPI schema: a list that
@@ -7,8 +7,6 @@ is not in the table is replaced whole, which is what the real server does with n
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 from agent.sandbox.status_errors import Object
@@ -43,10 +41,6 @@ class MergeKeyError(Exception):
     """An element of a list lacks the key by which the list is merged: a 500 without a reason, as it is there."""
 
 
-class UnprocessablePatchError(Exception):
-    """The patch can be read but does not apply to this object: a 422."""
-
-
 def merge(target: Any, patch: Any) -> Any:
     """RFC 7386: null deletes, objects merge, all else replaces."""
     if not isinstance(patch, dict):
@@ -60,148 +54,13 @@ def merge(target: Any, patch: Any) -> Any:
     return result
 
 
-def json_patch(target: Any, operations: Any) -> Any:
-    """RFC 6902, with add, remove, replace, move, copy and test.
-
-    Raises:
-        PatchError: it is no list of operations.
-        UnprocessablePatchError: a path is missing or a test failed.
-    """
-    if not isinstance(operations, list):
-        kind = "object" if isinstance(operations, dict) else "value"
-        message = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
-        raise PatchError(f"error decoding patch: {message}")
-    document = json.loads(json.dumps(target))
-    for operation in operations:
-        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
-            raise PatchError("a JSON patch operation needs op and path")
-        apply = _OPERATIONS.get(str(operation.get("op")))
-        if apply is None:
-            raise UnprocessablePatchError(f"Unexpected kind: {operation.get('op')}")
-        document = apply(document, operation)
-    return document
-
-
-def _pointer(path: str) -> list[str]:
-    if path == "":
-        return []
-    if not path.startswith("/"):
-        raise UnprocessablePatchError(f"the path {path!r} does not start with /")
-    return [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
-
-
-def _index(part: str, length: int) -> int:
-    if not part.isdecimal() or (len(part) > 1 and part[0] == "0") or int(part) >= length:
-        raise UnprocessablePatchError(f"no such element in the list: {part}")
-    return int(part)
-
-
-def _child(container: Any, part: str) -> Any:
-    if isinstance(container, dict) and part in container:
-        return container[part]
-    if isinstance(container, list):
-        return container[_index(part, len(container))]
-    raise UnprocessablePatchError(f"no such path: {part}")
-
-
-def _resolve(document: Any, parts: list[str]) -> Any:
-    for part in parts:
-        document = _child(document, part)
-    return document
-
-
-def _place(document: Any, parts: list[str], value: Any) -> Any:
-    if not parts:
-        return value
-    parent = _resolve(document, parts[:-1])
-    if isinstance(parent, list):
-        position = len(parent) if parts[-1] == "-" else _index(parts[-1], len(parent) + 1)
-        parent.insert(position, value)
-    elif isinstance(parent, dict):
-        parent[parts[-1]] = value
-    else:
-        raise UnprocessablePatchError(f"cannot add below a value at {parts[-1]}")
-    return document
-
-
-def _take(document: Any, parts: list[str]) -> Any:
-    if not parts:
-        raise UnprocessablePatchError("the whole document cannot be removed")
-    parent = _resolve(document, parts[:-1])
-    value = _child(parent, parts[-1])
-    if isinstance(parent, list):
-        parent.pop(int(parts[-1]))
-    else:
-        parent.pop(parts[-1])
-    return value
-
-
-def _value(operation: Object) -> Any:
-    if "value" not in operation:
-        raise UnprocessablePatchError(f"operation {operation['op']} has no value")
-    return operation["value"]
-
-
-def _from(operation: Object) -> list[str]:
-    if not isinstance(operation.get("from"), str):
-        raise UnprocessablePatchError(f"operation {operation['op']} has no from")
-    return _pointer(operation["from"])
-
-
-def _add(document: Any, operation: Object) -> Any:
-    return _place(document, _pointer(operation["path"]), _value(operation))
-
-
-def _remove(document: Any, operation: Object) -> Any:
-    _take(document, _pointer(operation["path"]))
-    return document
-
-
-def _replace(document: Any, operation: Object) -> Any:
-    parts = _pointer(operation["path"])
-    if not parts:
-        return _value(operation)
-    _take(document, parts)
-    return _place(document, parts, _value(operation))
-
-
-def _move(document: Any, operation: Object) -> Any:
-    source, target = _from(operation), _pointer(operation["path"])
-    if target[: len(source)] == source and target != source:
-        raise UnprocessablePatchError("a value cannot be moved into itself")
-    return _place(document, target, _take(document, source))
-
-
-def _copy(document: Any, operation: Object) -> Any:
-    value = json.loads(json.dumps(_resolve(document, _from(operation))))
-    return _place(document, _pointer(operation["path"]), value)
-
-
-def _test(document: Any, operation: Object) -> Any:
-    parts = _pointer(operation["path"])
-    if _resolve(document, parts) != operation.get("value"):
-        raise UnprocessablePatchError(f"testing value {operation['path']} failed: test failed")
-    return document
-
-
-_OPERATIONS: dict[str, Callable[[Any, Object], Any]] = {
-    "add": _add,
-    "remove": _remove,
-    "replace": _replace,
-    "move": _move,
-    "copy": _copy,
-    "test": _test,
-}
-
-
 def strategic(target: Any, patch: Any, kind: str) -> Any:
     """Strategic merge of ``patch`` into ``target``; ``kind`` tells a Service's ports from a container's.
 
     Directives: ``$patch: replace|delete|merge``, ``$deleteFromPrimitiveList/x``, ``$setElementOrder/x`` and
     ``$retainKeys``.
 
-    Raises:
-        PatchError: the patch or a directive has the wrong shape, or an element lacks its merge key.
+    Raises PatchError: the patch or a directive has the wrong shape, or an element lacks its merge key.
     """
     if not isinstance(patch, dict):
         raise PatchError("a strategic merge patch is an object")

@@ -23,21 +23,18 @@ from agent.controls import registry
 from agent.controls.registry import Act, profile_kinds
 from agent.errors import UsageError
 from agent.host import Host
-from agent.model import Status
+from agent.model import Report, Status
+from agent.sandbox import rolling_reboot
 from agent.sandbox.audit import AuditedMachine, Containers
 from agent.sandbox.authn import ADMIN
 from agent.sandbox.machines import SETTINGS
 from agent.sandbox.noderoot import NodeRoot
-from agent.sandbox.rolling_reboot import NAMESPACE, furnish
+from agent.sandbox.rolling_reboot import DOWN_SECONDS, NAMESPACE, furnish
 from agent.sandbox.server import Sandbox
-from agent.sandbox.settings import KubeletSettings, Settings
 
 DAEMONSET = "node-hardening-agent"
 POLICY = "node-hardening-config"
-# What agents of one machine cannot share, and what does not answer in a sandbox.
-_HERE: dict[str, dict[str, Any]] = {"metrics": {"address": ""}, "kubelet": {"probe": False}, "version": {"mode": "off"}}
 _LOOK_SECONDS = 0.5
-_DOWN_SECONDS = 1.5
 
 
 class Playground:
@@ -46,8 +43,7 @@ class Playground:
     def __init__(self, folder: Path, nodes: int, say: Callable[[str], None]) -> None:
         """folder: missing or empty. say: takes one line about what happened.
 
-        Raises:
-            UsageError: there is something in the folder, or it cannot be made.
+        Raises UsageError: there is something in the folder, or it cannot be made.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,9 +53,8 @@ class Playground:
             raise UsageError(f"{folder}: cannot be made: {error.strerror}") from error
         self.folder = folder.resolve()
         self.say = say
-        kubelet = KubeletSettings(heartbeat_seconds=1, termination_seconds=0.3)
         # kubectl sends no token over plain http; the server listens on loopback and guards nothing but made-up nodes.
-        self.sandbox = Sandbox(Settings(kubelet=kubelet, node_grace_seconds=5, rbac=False, anonymous=ADMIN))
+        self.sandbox = Sandbox(replace(rolling_reboot.SETTINGS, anonymous=ADMIN))
         self.names = [f"node-{number}" for number in range(1, nodes + 1)]
         self.kubeconfig = self.folder / "kubeconfig"
         self.off: frozenset[str] = frozenset()
@@ -74,8 +69,8 @@ class Playground:
         furnish(sandbox, self.names, len(self.names) + 1, 1)
         for name in self.names:
             folder = self.folder / name
-            self._machines.append(AuditedMachine(sandbox, name, folder, down_seconds=_DOWN_SECONDS))
-        self.off = untold(self._machines[0].root)
+            self._machines.append(AuditedMachine(sandbox, name, folder, down_seconds=DOWN_SECONDS))
+        self.off = incomplete(harden(self._machines[0].root, Act.AUDIT))
         sandbox.kubeconfig(self.kubeconfig)
 
     def step(self) -> None:
@@ -99,9 +94,8 @@ class Playground:
 
     def stop(self) -> None:
         """Ends every process; what was written stays."""
-        if self._runs:
-            for machine in self._machines:
-                machine.stop()
+        for machine in self._machines:
+            machine.stop()
         self.sandbox.stop()
 
     def _deliver(self) -> None:
@@ -119,7 +113,7 @@ class Playground:
 
     def _settings(self, folders: Mapping[str, Path | None]) -> dict[str, Any]:
         """What a sandbox needs beside the policy, for agent.cli.sandboxed."""
-        over = {name: {**section} for name, section in _HERE.items()}
+        over = {name: {**section} for name, section in rolling_reboot.POLICY.items()}
         for name, folder in folders.items():
             if folder is not None:
                 over[name] = {"profiles": str(folder)}
@@ -151,10 +145,14 @@ class Playground:
         return found.get("data") or {}
 
 
-def untold(root: NodeRoot) -> frozenset[str]:
-    """The controls whose checks are incomplete here because tools are missing on this machine."""
-    config, host = replace(Config(), kubelet=Kubelet(probe=False)), Host(root.path)
-    report = registry.run(root.name, registry.controls_of(config, host), Act.AUDIT)
+def harden(root: NodeRoot, act: Act) -> Report:
+    """What the command of that name does there under the default policy. No kubelet listens, so none is asked."""
+    config = replace(Config(), kubelet=Kubelet(probe=False))
+    return registry.run(root.name, registry.controls_of(config, Host(root.path)), act)
+
+
+def incomplete(report: Report) -> frozenset[str]:
+    """The controls whose checks are incomplete because tools are missing on this machine."""
     return frozenset(finding.control for finding in report.findings if finding.status is Status.UNKNOWN)
 
 

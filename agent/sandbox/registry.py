@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from agent.sandbox import status_errors
 from agent.sandbox.admission import NOT_ENFORCED, Attempt, Policies, environment
 from agent.sandbox.authn import User
-from agent.sandbox.catalog import Catalog, Resource
-from agent.sandbox.deletion import DeleteOptions, check_preconditions, finalizers, grace, terminating
-from agent.sandbox.patches import MergeKeyError, PatchError, UnprocessablePatchError
+from agent.sandbox.catalog import Catalog, Resource, Target
+from agent.sandbox.deletion import DeleteOptions, check_preconditions, grace, terminating
+from agent.sandbox.patches import MergeKeyError, PatchError
 from agent.sandbox.schema import DecodeError, decode
 from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item, Store
@@ -34,36 +34,16 @@ IMMORTAL = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What a request is about; ``subresource`` is empty or, for these verbs, ``status``."""
-
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str = ""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Where the store has it."""
-        return self.namespace, self.name
-
-
-@dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings go to ``warnings``.
+    """Of a create, replace or patch. ``validation`` is Ignore, Warn or Strict; warnings are added to ``warnings``.
 
     Without a ``user`` the cluster itself writes, and no admission policy is asked.
     """
 
     dry_run: bool = False
     validation: str = "Warn"
-    warnings: tuple[list[str], ...] = ()
+    warnings: list[str] = field(default_factory=list)
     user: User | None = None
-
-    def warn(self, text: str) -> None:
-        """Hand a warning to whoever asked for them."""
-        for sink in self.warnings:
-            sink.append(text)
 
 
 class Registry:
@@ -77,11 +57,7 @@ class Registry:
         self._policies = Policies(store, catalog)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Item:
-        """The stored object.
-
-        Raises:
-            ApiError: 404.
-        """
+        """The stored object. Raises ApiError: 404."""
         item = self.store.get(resource, (namespace, name))
         if item is None:
             raise status_errors.not_found(resource.who, name)
@@ -90,8 +66,7 @@ class Registry:
     def decode(self, body: Any, resource: Resource, options: WriteOptions) -> Object:
         """A request's body as this kind.
 
-        Raises:
-            ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
+        Raises ApiError: 400 when it is another kind, has wrong types, or unknown fields under Strict.
         """
         if not isinstance(body, dict):
             raise status_errors.bad_request("the request body is not an object")
@@ -110,20 +85,12 @@ class Registry:
             listed = ", ".join(f'unknown field "{path}"' for path in unknown)
             raise status_errors.bad_request(f"{prefix}strict decoding error: {listed}")
         if options.validation == "Warn":
-            for path in unknown:
-                options.warn(f'unknown field "{path}"')
+            options.warnings.extend(f'unknown field "{path}"' for path in unknown)
         return obj
 
     def create(self, resource: Resource, namespace: str, body: Any, options: WriteOptions) -> Item:
-        """POST.
-
-        Raises:
-            ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion.
-        """
+        """POST. Raises ApiError: 400, 403, 404 (no such namespace), 409, 422; 500 for a body with a resourceVersion."""
         obj = self.decode(body, resource, options)
-        return self._create(resource, namespace, obj, options)
-
-    def _create(self, resource: Resource, namespace: str, obj: Object, options: WriteOptions) -> Item:
         meta = obj["metadata"]
         self._settle_namespace(meta, resource, namespace)
         self.check_namespace(resource, namespace, meta.get("name", ""))
@@ -131,15 +98,13 @@ class Registry:
             meta["name"] = meta["generateName"] + _suffix()
         if resource.plural == "nodes":
             obj = admit_node(obj)
-        attempt = _attempt("CREATE", Target(resource, namespace, meta.get("name", "")), options)
+        attempt = Attempt(options.user, "CREATE", Target(resource, namespace, meta.get("name", "")), options.dry_run)
         obj = for_create(self._policies.mutate(attempt, obj, None), resource, self.clock())
         meta = obj["metadata"]
-        causes = validate(obj, None, resource)
-        if causes:
-            raise status_errors.invalid(resource.who, meta.get("name", ""), causes)
+        validate(obj, None, resource)
         self._policies.validate(attempt, obj, None)
         if resource.kind.endswith("AdmissionPolicy") and environment() is None:
-            options.warn(NOT_ENFORCED)
+            options.warnings.append(NOT_ENFORCED)
         if meta.pop("resourceVersion", ""):
             message = "resourceVersion should not be set on objects to be created"
             raise ApiError(500, "", message, details=False)
@@ -160,8 +125,7 @@ class Registry:
     def check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         """What the NamespaceLifecycle admission requires of a create: the namespace is there and stays.
 
-        Raises:
-            ApiError: 404, or 403 with the cause NamespaceTerminating.
+        Raises ApiError: 404, or 403 with the cause NamespaceTerminating.
         """
         if not resource.namespaced:
             return
@@ -178,22 +142,18 @@ class Registry:
     def _keep(self, resource: Resource, obj: Object, dry_run: bool) -> Item:
         return Item(obj, self.store.revision) if dry_run else self.store.commit(resource, obj)
 
-    def replace(self, target: Target, body: Any, options: WriteOptions) -> tuple[Item, bool]:
-        """PUT; the second value is whether the object was created (leases and events allow that).
+    def replace(self, target: Target, body: Any, options: WriteOptions) -> Item:
+        """PUT of what is there: nothing is created.
 
-        Raises:
-            ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
+        Raises ApiError: 400, 404, 409 (stale resourceVersion, other UID), 422.
         """
         resource, namespace, name = target.resource, target.namespace, target.name
         obj = self.decode(body, resource, options)
         meta = obj["metadata"]
         _check_name(meta, name)
         self._settle_namespace(meta, resource, namespace)
-        existing = self.store.get(resource, target.key)
-        if existing is None and not (resource.create_on_update and not target.subresource):
-            raise status_errors.not_found(resource.who, name)
-        uid = meta.get("uid", "")
-        stored_uid = existing.meta["uid"] if existing else ""
+        existing = self.get(resource, namespace, name)
+        uid, stored_uid = meta.get("uid", ""), existing.meta["uid"]
         if uid and uid != stored_uid:
             why = (
                 f"StorageError: invalid object, Code: 4, Key: /registry/{resource.plural}/{namespace}/{name},"
@@ -201,27 +161,21 @@ class Registry:
                 f" UID in object meta: {stored_uid}"
             )
             raise status_errors.conflict(resource.who, name, why)
-        if existing is None:
-            meta.pop("resourceVersion", None)
-            return self._create(resource, namespace, obj, options), True
-        return self._update(target, existing, obj, options), False
+        return self._update(target, existing, obj, options)
 
     def patch(self, target: Target, change: Transform, options: WriteOptions) -> Item:
         """PATCH, whatever its kind: ``change`` makes the new object from the stored one.
 
-        Raises:
-            ApiError: 400, 404, 409 (the patch carries a stale resourceVersion), 422.
+        Raises ApiError: 400, 404, 409 (the patch carries a stale resourceVersion), 422.
         """
         resource = target.resource
         existing = self.get(resource, target.namespace, target.name)
         try:
-            patched = change(json.loads(existing.full(resource)))
+            patched = change(existing.copy(resource))
         except PatchError as error:
             raise status_errors.bad_request(str(error)) from error
         except MergeKeyError as error:
             raise ApiError(500, "", str(error), details=False) from error
-        except UnprocessablePatchError as error:
-            raise status_errors.unprocessable() from error
         try:
             obj = self.decode(patched, resource, options)
         except ApiError as error:
@@ -234,7 +188,7 @@ class Registry:
 
     def _update(self, target: Target, existing: Item, obj: Object, options: WriteOptions) -> Item:
         resource, name = target.resource, target.name
-        attempt = _attempt("UPDATE", target, options)
+        attempt = Attempt(options.user, "UPDATE", target, options.dry_run)
         obj = self._policies.mutate(attempt, obj, existing.obj)
         revision = obj["metadata"].pop("resourceVersion", "")
         if not revision and not resource.unconditional_update:
@@ -248,9 +202,7 @@ class Registry:
         if revision and revision != existing.meta["resourceVersion"]:
             raise status_errors.conflict(resource.who, name)
         obj = for_update(obj, existing.obj, resource, target.subresource)
-        causes = validate(obj, existing.obj, resource)
-        if causes:
-            raise status_errors.invalid(resource.who, name, causes)
+        validate(obj, existing.obj, resource)
         self._policies.validate(attempt, obj, existing.obj)
         return self._settle(resource, existing, obj, options.dry_run)
 
@@ -277,8 +229,7 @@ class Registry:
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Item, bool]:
         """DELETE; the second value is whether the object is gone.
 
-        Raises:
-            ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.
+        Raises ApiError: 403 (a namespace that must stay), 404, 409 on a precondition.
         """
         existing = self.get(resource, namespace, name)
         if resource.plural == "namespaces" and name in IMMORTAL:
@@ -287,18 +238,14 @@ class Registry:
         graceful = grace(resource, existing, options)
         if graceful is None:
             return existing, False
-        target = Target(resource, namespace, name)
-        self._policies.validate(_attempt("DELETE", target, options), None, existing.obj)
-        meta = dict(existing.meta)
-        meta["finalizers"] = finalizers(meta, options)
+        attempt = Attempt(options.user, "DELETE", Target(resource, namespace, name), options.dry_run)
+        self._policies.validate(attempt, None, existing.obj)
         # A namespace is held by its spec.finalizers until its content is gone; the sweeper lets it go.
         held = resource.plural == "namespaces" and bool((existing.obj.get("spec") or {}).get("finalizers"))
-        stays = bool(meta["finalizers"]) or graceful > 0 or held
-        if not meta["finalizers"]:
-            del meta["finalizers"]
+        stays = bool(existing.meta.get("finalizers")) or graceful > 0 or held
         if not stays and resource.plural != "pods":
             return existing if options.dry_run else self.store.remove(resource, (namespace, name)), True
-        obj = terminating(existing.obj, meta, graceful, self.clock())
+        obj = terminating(existing.obj, graceful, self.clock())
         if resource.plural == "namespaces":
             del obj["metadata"]["deletionGracePeriodSeconds"]
         if not stays:
@@ -310,14 +257,6 @@ class Registry:
         return self._keep(resource, obj, options.dry_run), False
 
 
-def _attempt(operation: str, target: Target, options: WriteOptions | DeleteOptions) -> Attempt | None:
-    """What admission policies judge: a user's write."""
-    if options.user is None:
-        return None
-    resource, subresource = target.resource, target.subresource
-    return Attempt(options.user, operation, resource, target.namespace, target.name, subresource, options.dry_run)
-
-
 def _without_revision(obj: Object) -> Object:
     meta = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
     return {**obj, "metadata": meta}
@@ -325,9 +264,6 @@ def _without_revision(obj: Object) -> Object:
 
 def _check_name(meta: Object, name: str) -> None:
     found = meta.get("name", "")
-    if not found:
-        message = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        raise status_errors.bad_request(message)
     if found != name:
         raise status_errors.bad_request(f"the name of the object ({found}) does not match the name on the URL ({name})")
 

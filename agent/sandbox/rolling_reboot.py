@@ -17,21 +17,26 @@ from typing import Any
 
 from agent.annotations import LABEL, REBOOT
 from agent.sandbox import builders
-from agent.sandbox.describe import Object
 from agent.sandbox.journal import RequestRecord
 from agent.sandbox.kernel_modules import RELEASE
 from agent.sandbox.live_table import Row
 from agent.sandbox.machines import Machine
+from agent.sandbox.objects import is_ready
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
+from agent.sandbox.status_errors import Object
 
 NAMESPACE = "node-hardening"
 LEASE = "node-hardening-reboot-workers-0"
 NEW_KERNEL = "6.1.0-25-amd64"
 _PACKAGES = (f"linux-image-{NEW_KERNEL}", "libc6")
-_DOWN_SECONDS = 1.5
-_POLICY = {
-    "metrics": {"address": ""},  # several agents on one machine, none of them scraped
+DOWN_SECONDS = 1.5
+SETTINGS = Settings(
+    kubelet=KubeletSettings(heartbeat_seconds=1, termination_seconds=0.3), node_grace_seconds=5, rbac=False
+)
+# What agents of one machine cannot share, and what does not answer in a sandbox.
+POLICY: dict[str, dict[str, Any]] = {
+    "metrics": {"address": ""},
     "kubelet": {"probe": False},
     "version": {"mode": "off"},  # depends on the calendar
 }
@@ -81,9 +86,8 @@ class Roll:
 
         replicas: of the Deployment web, 0 for one more than nodes; may_miss: how many of them its budget lets go.
         """
-        self._policy = {**_POLICY, "reboot": {**_REBOOT, **policy}} | {name: {"mode": "off"} for name in off}
-        kubelet = KubeletSettings(heartbeat_seconds=1, termination_seconds=0.3)
-        self.sandbox = Sandbox(Settings(kubelet=kubelet, node_grace_seconds=5, rbac=False))
+        self._policy = {**POLICY, "reboot": {**_REBOOT, **policy}} | {name: {"mode": "off"} for name in off}
+        self.sandbox = Sandbox(SETTINGS)
         self.replicas = replicas or nodes + 1
         self.may_miss = may_miss
         self.fewest_ready = 0
@@ -101,7 +105,7 @@ class Roll:
         for name in self._names:
             folder = self._folder / name
             folder.mkdir(parents=True)
-            self.machines.append(Machine(kubelets, name, folder, self._policy, down_seconds=_DOWN_SECONDS))
+            self.machines.append(Machine(kubelets, name, folder, self._policy, down_seconds=DOWN_SECONDS))
         for machine in self.machines:
             machine.start()
 
@@ -222,10 +226,7 @@ class Roll:
         return [pod for pod in self._pods() if (pod["metadata"].get("labels") or {}).get("app") == app]
 
     def _ready(self, app: str) -> int:
-        return sum(
-            any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
-            for pod in self._of(app)
-        )
+        return sum(map(is_ready, self._of(app)))
 
     def _uids(self, app: str) -> frozenset[str]:
         return frozenset(pod["metadata"]["uid"] for pod in self._of(app))

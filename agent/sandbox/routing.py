@@ -14,7 +14,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "HE
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """``resource`` is empty for a path that is no resource; ``rest`` is what follows a proxy subresource."""
+    """``resource`` is empty for a path that is no resource."""
 
     verb: str
     path: str
@@ -24,7 +24,6 @@ class RequestInfo:
     resource: str = ""
     name: str = ""
     subresource: str = ""
-    rest: str = ""
 
     @property
     def is_resource(self) -> bool:
@@ -55,15 +54,12 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    tail = "/".join(rest[3:])
-    if not name:
-        if verb == "get":
-            verb = "watch" if "watch" in query and _true(query["watch"]) else "list"
-            name = _selected_name(query.get("fieldSelector", ""))
-        elif verb == "delete":
-            verb = "deletecollection"
-            name = _selected_name(query.get("fieldSelector", ""))
-    return RequestInfo(verb, path, group, version, namespace, resource, name, subresource, tail)
+    if not name and verb == "get":
+        verb = "watch" if _true(query.get("watch")) else "list"
+        name = _selected_name(query.get("fieldSelector", ""))
+    elif not name and verb == "delete":
+        verb = "deletecollection"
+    return RequestInfo(verb, path, group, version, namespace, resource, name, subresource)
 
 
 def _selected_name(field_selector: str) -> str:

@@ -104,7 +104,7 @@ _SHAPES: dict[str, Shape] = {
         "metadata!": _META, "data": _STRINGS, "binaryData": _STRINGS, "immutable*": "bool",
     },
     "Secret": {
-        "metadata!": _META, "data": _STRINGS, "stringData": _STRINGS, "type": "string", "immutable*": "bool",
+        "metadata!": _META, "data": _STRINGS, "type": "string", "immutable*": "bool",
     },
     "ServiceAccount": {
         "metadata!": _META, "secrets": "any", "imagePullSecrets": "any", "automountServiceAccountToken*": "bool",
@@ -201,8 +201,7 @@ class _Decoder:
 def decode(obj: Object, kind: str) -> tuple[Object, list[str]]:
     """The object as the server's structs hold it, without kind and apiVersion, and the paths of unknown fields.
 
-    Raises:
-        DecodeError: a field has the wrong type.
+    Raises DecodeError: a field has the wrong type.
     """
     decoder = _Decoder(kind)
     body = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}

@@ -24,12 +24,11 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.sandbox import wire
+from agent.sandbox import builders, wire
 from agent.sandbox.cluster import Cluster
 from agent.sandbox.settings import Settings
-from agent.sandbox.status_errors import Object
-from agent.text import url_host
 
+_HOST = "127.0.0.1"
 _ACCEPTED_SECONDS = 0.05
 _START_SECONDS = 10.0
 
@@ -41,19 +40,14 @@ class Sandbox(Cluster):
         """Nothing listens before ``start``."""
         super().__init__(settings or Settings())
         self.url = ""
-        self._panel.away = self._leave
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._hold: socket.socket | None = None
         self._thread: threading.Thread | None = None
-        self._address: tuple[str, int] = (self.settings.host, self.settings.port)
+        self._port = 0
 
     def start(self) -> Self:
-        """Listen; returns when requests are answered.
-
-        Raises:
-            OSError: the port is taken, or the certificate cannot be read.
-        """
+        """Listen; returns when requests are answered. Raises OSError: the certificate cannot be read."""
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="sandbox", daemon=True)
         self._thread.start()
@@ -99,19 +93,12 @@ class Sandbox(Cluster):
 
     async def _open(self) -> None:
         # The port stays bound, without a listener, while the server is absent: clients find the server where it was.
-        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
-        with socket.socket(family) as probe:
-            # SO_REUSEPORT below would share the port with another sandbox; this finds the one that listens.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((self.settings.host, self.settings.port))
-        self._hold = socket.socket(family)
+        self._hold = socket.socket()
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._hold.bind((self.settings.host, self.settings.port))
-        self._address = (self.settings.host, self._hold.getsockname()[1])
-        scheme = "https" if self.settings.certificate else "http"
-        host = url_host(self.settings.host)
-        self.url = f"{scheme}://{host}:{self._address[1]}"
+        self._hold.bind((_HOST, 0))
+        self._port = self._hold.getsockname()[1]
+        self.url = f"{'https' if self.settings.certificate else 'http'}://{_HOST}:{self._port}"
         make = partial(_request, loop=asyncio.get_running_loop())
         self._web = web.Server(
             self._gateway.handle, request_factory=make, handler_cancellation=True, access_log=None,
@@ -119,7 +106,8 @@ class Sandbox(Cluster):
         )  # fmt: skip
         await self._listen()
         self._kubelets.start()
-        self._controllers.start()
+        for controller in self._controllers:
+            controller.start()
 
     def _tls(self) -> ssl.SSLContext | None:
         if self.settings.certificate is None:
@@ -133,11 +121,12 @@ class Sandbox(Cluster):
             return
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            self._web, *self._address, ssl=self._tls(), reuse_address=True, reuse_port=True, backlog=1024
+            self._web, _HOST, self._port, ssl=self._tls(), reuse_address=True, reuse_port=True, backlog=1024
         )
 
     async def _close(self) -> None:
-        self._controllers.close()
+        for controller in self._controllers:
+            controller.close()
         self._kubelets.close()
         self._abort()
         if self._hold is not None:
@@ -166,16 +155,16 @@ class Sandbox(Cluster):
             if connection.transport is not None:
                 connection.transport.abort()
 
-    def _leave(self, seconds: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        # A moment later, so that whoever asked over HTTP still gets the answer.
-        loop.call_later(0.05, self._abort)
-        if seconds is not None:
-            loop.call_later(0.05 + seconds, lambda: loop.create_task(self._listen()))
-
     def away(self, seconds: float | None = None) -> None:
         """Cut every connection and refuse new ones, for so long or until ``back``; the port stays the same."""
-        self.call(lambda: self._abort() if seconds is None else self._leave(seconds))
+
+        def leave() -> None:
+            self._abort()
+            if seconds is not None:
+                loop = asyncio.get_running_loop()
+                loop.call_later(seconds, lambda: loop.create_task(self._listen()))
+
+        self.call(leave)
 
     def back(self) -> None:
         """Listen again after ``away``."""
@@ -184,17 +173,7 @@ class Sandbox(Cluster):
 
     def kubeconfig(self, path: Path, *, ca: Path | None = None, token: str = "") -> Path:
         """Write a kubeconfig for this server; kubectl sends the token over https only."""
-        cluster: Object = {"server": self.url}
-        if ca is not None:
-            cluster["certificate-authority"] = str(ca)
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": cluster}],
-            "users": [{"name": "sandbox", "user": {"token": token or self.token}}],
-            "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
-            "current-context": "sandbox",
-        }
+        document = builders.kubeconfig(self.url, token or self.token, ca)
         path.write_text(json.dumps(document, indent=1), encoding="utf-8")
         path.chmod(0o600)
         return path

@@ -27,19 +27,13 @@ class KubeletSettings:
 class Settings:
     """A sandbox.
 
-    ``port`` 0 takes a free one. ``anonymous`` is who requests without a token are; None refuses them with 401 (kubectl
-    sends no token over plain http: give it TLS or an anonymous user). ``rbac`` False lets every known user do
-    everything. ``controllers`` runs workloads, disruption budgets, garbage collection and node taints as a
-    controller manager would; a node that was silent for ``node_grace_seconds`` becomes Unknown. ``window`` is how many
-    changes of a resource can be watched back. ``two_budgets_status`` is the HTTP status of an eviction that two
-    budgets forbid: 500 as a 1.36 server has it, 201 as older ones; the body is the same. ``readers`` turn bodies of
-    more media types into JSON; they raise ValueError, which becomes a 400.
+    ``anonymous`` is who requests without a token are; None refuses them with 401 (kubectl sends no token over plain
+    http: give it TLS or an anonymous user). ``rbac`` False lets every known user do everything. ``controllers`` runs
+    workloads, disruption budgets, garbage collection and node taints as a controller manager would; a node that was
+    silent for ``node_grace_seconds`` becomes Unknown. ``window`` is how many changes of a resource can be watched back.
+    ``readers`` turn bodies of more media types into JSON; they raise ValueError, which becomes a 400.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 0
-    token: str = ""
-    tokens: dict[str, User] = field(default_factory=dict)
     anonymous: User | None = None
     rbac: bool = True
     certificate: Path | None = None
@@ -47,8 +41,6 @@ class Settings:
     controllers: bool = True
     kubelet: KubeletSettings = KubeletSettings()
     node_grace_seconds: float = 40.0
-    two_budgets_status: int = 500
     window: int = 4096
     bookmark_seconds: float = 60.0
-    seed: int = 0
     readers: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ apimachinery's pkg/api/errors. This module decides nothing: who raises an error 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Object = dict[str, Any]
@@ -45,11 +45,10 @@ class ApiError(Exception):
     group: str = ""
     kind: str = ""
     name: str = ""
-    uid: str = ""
     causes: tuple[Cause, ...] = ()
     retry_after: int = 0
     continue_token: str = ""
-    details: bool = field(default=True)
+    details: bool = True
 
     def __str__(self) -> str:
         """The message alone."""
@@ -61,7 +60,6 @@ class ApiError(Exception):
             "name": self.name,
             "group": self.group,
             "kind": self.kind,
-            "uid": self.uid,
             "causes": [cause.body() for cause in self.causes],
             "retryAfterSeconds": self.retry_after,
         }
@@ -158,11 +156,6 @@ def invalid(who: Who, name: str, causes: list[Cause]) -> ApiError:
     listed = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{who.qualified_kind} "{name}" is invalid: {listed}'
     return ApiError(422, "Invalid", message, group=who.group, kind=who.kind, name=name, causes=tuple(causes))
-
-
-def unprocessable() -> ApiError:
-    """422 for a JSON patch that does not apply (a failed test included)."""
-    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
 
 
 def method_not_allowed() -> ApiError:

@@ -8,8 +8,10 @@ Used from the event loop's thread only.
 from __future__ import annotations
 
 import bisect
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -67,33 +69,37 @@ class Item:
             self.body[1:],
         )
 
+    def copy(self, resource: Resource) -> Object:
+        """The object with kind and apiVersion, for whoever changes it."""
+        copied: Object = json.loads(self.full(resource))
+        return copied
 
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step of the history. ``previous`` is None for ADDED; for DELETED ``item`` is the last state."""
 
-    __slots__ = ("item", "key", "previous", "revision", "type")
+    type: ChangeType
+    key: Key
+    item: Item
+    previous: Item | None
 
-    def __init__(self, kind: ChangeType, key: Key, item: Item, previous: Item | None) -> None:
-        """The revision is the item's."""
-        self.type = kind
-        self.key = key
-        self.item = item
-        self.previous = previous
-        self.revision = item.revision
+    @property
+    def revision(self) -> int:
+        """When it happened."""
+        return self.item.revision
 
 
 Listener = Callable[[Change], None]
 
 
+@dataclass(slots=True)
 class _Table:
-    __slots__ = ("changes", "floor", "items", "keys", "listeners")
-
-    def __init__(self, window: int) -> None:
-        self.items: dict[Key, Item] = {}
-        self.keys: list[Key] = []
-        self.changes: deque[Change] = deque(maxlen=window)
-        self.floor = 0
-        self.listeners: list[Listener] = []
+    changes: deque[Change]
+    items: dict[Key, Item] = field(default_factory=dict)
+    keys: list[Key] = field(default_factory=list)
+    floor: int = 0
+    listeners: list[Listener] = field(default_factory=list)
 
 
 class Store:
@@ -101,16 +107,12 @@ class Store:
 
     def __init__(self, catalog: Catalog, window: int) -> None:
         """``window`` is how many changes of one resource can be watched or listed back."""
-        self._tables = {resource: _Table(window) for resource in catalog.all}
+        self._tables = {resource: _Table(deque(maxlen=window)) for resource in catalog.all}
         self.revision = 1
 
     def get(self, resource: Resource, key: Key) -> Item | None:
         """The newest version, or None."""
         return self._tables[resource].items.get(key)
-
-    def count(self, resource: Resource) -> int:
-        """How many objects there are."""
-        return len(self._tables[resource].items)
 
     def scan(self, resource: Resource, namespace: str = "", after: Key | None = None) -> Iterator[tuple[Key, Item]]:
         """Keys in order with their items, those behind ``after``; all namespaces when ``namespace`` is empty."""
@@ -162,11 +164,7 @@ class Store:
             listener(change)
 
     def since(self, resource: Resource, revision: int) -> list[Change]:
-        """The changes after ``revision``, oldest first.
-
-        Raises:
-            TooOldError: the window does not reach so far back.
-        """
+        """The changes after ``revision``, oldest first. Raises TooOldError: the window does not reach so far back."""
         table = self._tables[resource]
         if revision < table.floor:
             raise TooOldError(table.floor)
@@ -181,8 +179,7 @@ class Store:
     def snapshot(self, resource: Resource, revision: int) -> dict[Key, Item]:
         """The objects as they were at ``revision``: what a paged list continues from.
 
-        Raises:
-            TooOldError: the window does not reach so far back.
+        Raises TooOldError: the window does not reach so far back.
         """
         past = dict(self._tables[resource].items)
         for change in reversed(self.since(resource, revision)):

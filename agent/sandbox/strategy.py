@@ -6,8 +6,6 @@ write: that is validation's work.
 
 from __future__ import annotations
 
-import base64
-import copy
 import uuid
 from datetime import UTC, datetime
 
@@ -32,9 +30,6 @@ def micro_stamp(moment: datetime) -> str:
 def for_create(obj: Object, resource: Resource, now: datetime) -> Object:
     """A decoded object as it is first stored, without a resourceVersion."""
     meta = {key: value for key, value in obj["metadata"].items() if key not in _SYSTEM_META}
-    if "generation" in obj["metadata"]:
-        # Kinds that do not count generations keep what the client made up.
-        meta["generation"] = obj["metadata"]["generation"]
     meta.pop("managedFields", None)
     meta["uid"] = str(uuid.uuid4())
     meta["creationTimestamp"] = stamp(now)
@@ -43,7 +38,7 @@ def for_create(obj: Object, resource: Resource, now: datetime) -> Object:
     result = {**obj, "metadata": meta}
     if resource.status and resource.plural not in _KEEPS_STATUS_AT_CREATION:
         result.pop("status", None)
-    return _DEFAULTS.get(resource.plural, _unchanged)(result)
+    return _with_defaults(result, resource.plural)
 
 
 def for_update(obj: Object, old: Object, resource: Resource, subresource: str) -> Object:
@@ -61,34 +56,70 @@ def for_update(obj: Object, old: Object, resource: Resource, subresource: str) -
         if kept in old:
             result[kept] = old[kept]
     if resource.plural == "pods" and subresource == "status":
-        _keep(meta, old_meta, "ownerReferences")
-    result = _DEFAULTS.get(resource.plural, _unchanged)(result)
+        meta.pop("ownerReferences", None)
+        if "ownerReferences" in old_meta:
+            meta["ownerReferences"] = old_meta["ownerReferences"]
+    result = _with_defaults(result, resource.plural)
     if resource.generation and result.get("spec") != old.get("spec"):
         meta["generation"] = old_meta.get("generation", 0) + 1
     return result
 
 
-def _keep(meta: Object, old_meta: Object, key: str) -> None:
-    meta.pop(key, None)
-    if key in old_meta:
-        meta[key] = old_meta[key]
+def _with_defaults(obj: Object, plural: str) -> Object:
+    """What the kind's own strategy fills in; a status only where there is none yet."""
+    defaults = _SPECS.get(plural)
+    if defaults is not None:
+        obj = {**obj, "spec": _templated({**defaults, **(obj.get("spec") or {})})}
+    if plural in _STATUSES:
+        obj = {**obj, "status": obj.get("status") or _STATUSES[plural]}
+    if plural == "secrets":
+        obj = {"type": "Opaque", **obj}
+    more = {"namespaces": _namespace, "pods": _pod}.get(plural)
+    return more(obj) if more else obj
 
 
-def _unchanged(obj: Object) -> Object:
-    return obj
+_ROLLING = {"type": "RollingUpdate"}
+_SPECS: dict[str, Object] = {
+    "deployments": {
+        "replicas": 1, "strategy": {**_ROLLING, "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
+        "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
+    },
+    "replicasets": {"replicas": 1},
+    "statefulsets": {"replicas": 1},
+    "daemonsets": {
+        "updateStrategy": {**_ROLLING, "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+        "revisionHistoryLimit": 10,
+    },
+    "poddisruptionbudgets": {},
+    "pods": {"enableServiceLinks": True, "priority": 0, "preemptionPolicy": "PreemptLowerPriority"},
+}  # fmt: skip
+_COUNTS = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
+_BUDGET_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
+_STATUSES: dict[str, Object] = {
+    "namespaces": {"phase": "Active"},
+    "pods": {"phase": "Pending", "qosClass": "BestEffort"},
+    "deployments": {},
+    "replicasets": {"replicas": 0},
+    "statefulsets": {"replicas": 0},
+    "daemonsets": dict.fromkeys(_COUNTS, 0),
+    "poddisruptionbudgets": dict.fromkeys(_BUDGET_COUNTS, 0),
+}
 
 
 def _namespace(obj: Object) -> Object:
     meta = obj["metadata"]
     labels = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta.get("name", "")}
-    return {
-        **obj,
-        "metadata": {**meta, "labels": labels},
-        "spec": obj.get("spec") or {"finalizers": ["kubernetes"]},
-        "status": obj.get("status") or {"phase": "Active"},
-    }
+    spec = obj.get("spec") or {"finalizers": ["kubernetes"]}
+    return {**obj, "metadata": {**meta, "labels": labels}, "spec": spec}
 
 
+_POD_SPEC: Object = {
+    "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "securityContext": {},
+    "schedulerName": "default-scheduler",
+}  # fmt: skip
+_CONTAINER: Object = {
+    "resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+}  # fmt: skip
 _NOT_READY_FOR_FIVE_MINUTES: list[Object] = [
     {"key": f"node.kubernetes.io/{name}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
     for name in ("not-ready", "unreachable")
@@ -97,65 +128,16 @@ _NOT_READY_FOR_FIVE_MINUTES: list[Object] = [
 
 def _pod_spec(spec: Object) -> Object:
     """What pods and templates of pods get."""
-    spec = {
-        "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": 30,
-        "dnsPolicy": "ClusterFirst",
-        "securityContext": {},
-        "schedulerName": "default-scheduler",
-        **spec,
-    }
     containers = [
-        {
-            "resources": {},
-            "terminationMessagePath": "/dev/termination-log",
-            "terminationMessagePolicy": "File",
-            "imagePullPolicy": _pull_policy(container.get("image", "")),
-            **container,
-        }
+        {**_CONTAINER, "imagePullPolicy": _pull_policy(container.get("image", "")), **container}
         for container in spec.get("containers") or []
     ]
-    return {**spec, "containers": containers}
+    return {**_POD_SPEC, **spec, "containers": containers}
 
 
 def _pull_policy(image: str) -> str:
     name = image.rpartition("/")[2]
     return "Always" if ":" not in name or name.endswith(":latest") else "IfNotPresent"
-
-
-def _pod(obj: Object) -> Object:
-    """A pod also gets a priority and, from admission, patience with nodes that are not ready."""
-    spec: Object = {
-        "enableServiceLinks": True,
-        "priority": 0,
-        "preemptionPolicy": "PreemptLowerPriority",
-        **_pod_spec(obj.get("spec") or {}),
-    }
-    tolerations = spec.get("tolerations") or []
-    tolerated = {item.get("key", "") for item in tolerations}
-    patience = [] if "" in tolerated else [item for item in _NOT_READY_FOR_FIVE_MINUTES if item["key"] not in tolerated]
-    status = obj.get("status") or {"phase": "Pending", "qosClass": "BestEffort"}
-    if "conditions" in status:
-        times = {"lastProbeTime": None, "lastTransitionTime": None}
-        status = {**status, "conditions": [{**times, **item} for item in status["conditions"]]}
-    return {**obj, "spec": {**spec, "tolerations": [*tolerations, *patience]}, "status": status}
-
-
-def _scaled(obj: Object) -> Object:
-    spec = {"replicas": 1, **(obj.get("spec") or {})}
-    return {**obj, "spec": _templated(spec), "status": obj.get("status") or {"replicas": 0}}
-
-
-def _deployment(obj: Object) -> Object:
-    quarter = {"maxUnavailable": "25%", "maxSurge": "25%"}
-    spec: Object = {
-        "replicas": 1,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": quarter},
-        "revisionHistoryLimit": 10,
-        "progressDeadlineSeconds": 600,
-        **(obj.get("spec") or {}),
-    }
-    return {**obj, "spec": _templated(spec), "status": obj.get("status") or {}}
 
 
 def _templated(spec: Object) -> Object:
@@ -165,45 +147,20 @@ def _templated(spec: Object) -> Object:
     return {**spec, "template": {**template, "spec": _pod_spec(template.get("spec") or {})}}
 
 
-def _daemonset(obj: Object) -> Object:
-    spec = dict(_templated(obj.get("spec") or {}))
-    rolling = {"maxUnavailable": 1, "maxSurge": 0}
-    spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": rolling})
-    spec.setdefault("revisionHistoryLimit", 10)
-    zero = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
-    return {**obj, "spec": spec, "status": obj.get("status") or dict.fromkeys(zero, 0)}
-
-
-def _budget(obj: Object) -> Object:
-    zero = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
-    return {**obj, "spec": obj.get("spec") or {}, "status": obj.get("status") or dict.fromkeys(zero, 0)}
-
-
-def _secret(obj: Object) -> Object:
-    plain = obj.get("stringData") or {}
-    coded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
-    result = {key: value for key, value in obj.items() if key != "stringData"}
-    if coded:
-        result["data"] = {**(obj.get("data") or {}), **coded}
-    return {"type": "Opaque", **result}
-
-
-_DEFAULTS = {
-    "namespaces": _namespace,
-    "pods": _pod,
-    "deployments": _deployment,
-    "replicasets": _scaled,
-    "statefulsets": _scaled,
-    "daemonsets": _daemonset,
-    "poddisruptionbudgets": _budget,
-    "secrets": _secret,
-}
+def _pod(obj: Object) -> Object:
+    """A pod also gets, from admission, patience with nodes that are not ready."""
+    spec, status = _pod_spec(obj["spec"]), obj["status"]
+    tolerations = spec.get("tolerations") or []
+    tolerated = {item.get("key", "") for item in tolerations}
+    patience = [] if "" in tolerated else [item for item in _NOT_READY_FOR_FIVE_MINUTES if item["key"] not in tolerated]
+    if "conditions" in status:
+        times = {"lastProbeTime": None, "lastTransitionTime": None}
+        status = {**status, "conditions": [{**times, **item} for item in status["conditions"]]}
+    return {**obj, "spec": {**spec, "tolerations": [*tolerations, *patience]}, "status": status}
 
 
 def admit_node(obj: Object) -> Object:
     """A new node starts with the not-ready taint (the TaintNodesByCondition admission plugin)."""
-    spec = copy.copy(obj.get("spec") or {})
-    taints = list(spec.get("taints") or [])
-    if NOT_READY_TAINT not in taints:
-        spec["taints"] = [*taints, NOT_READY_TAINT]
-    return {**obj, "spec": spec}
+    spec = obj.get("spec") or {}
+    taints = [taint for taint in spec.get("taints") or [] if taint != NOT_READY_TAINT]
+    return {**obj, "spec": {**spec, "taints": [*taints, NOT_READY_TAINT]}}

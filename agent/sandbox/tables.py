@@ -1,219 +1,207 @@
-"""What kubectl prints: server-side Tables, one printer per kind, and objects cut down to their metadata.
+"""What kubectl prints: server-side Tables, the columns of each kind, and objects cut down to their metadata.
 
-The columns follow kubernetes pkg/printers/internalversion/printers.go; priority 1 is what ``-o wide`` adds.
+The columns follow kubernetes pkg/printers/internalversion/printers.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 from agent.sandbox.catalog import Resource
+from agent.sandbox.objects import at, condition_of
 from agent.sandbox.status_errors import Object
 from agent.sandbox.store import Item
 
-Cell = str | int | None
-_ROLE_PREFIX = "node-role.kubernetes.io/"
+Cell = str | int
+_ROLE = "node-role.kubernetes.io/"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Below so many seconds an age has this unit, and this smaller one where it is not 0 (apimachinery's HumanDuration).
+_AGES = (
+    (120, "s", ""), (600, "m", "s"), (10800, "m", ""), (28800, "h", "m"), (172800, "h", ""), (691200, "d", "h"),
+    (float("inf"), "d", ""),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Printer:
-    columns: tuple[tuple[str, int], ...]
-    cells: Callable[[Object, datetime], list[Cell]]
+class _Column:
+    """``value`` makes a cell of an object and the time; ``wide`` is what ``-o wide`` adds."""
+
+    name: str
+    value: Callable[[Object, datetime], Cell]
+    wide: bool = False
 
 
-def partial(resource: Resource, item: Item) -> Object:
+def partial(item: Item) -> Object:
     """The object's metadata under PartialObjectMetadata, as watches and lists of metadata want it."""
-    del resource
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item.meta}
 
 
 def table(resource: Resource, items: Iterable[Item], meta: Object, now: datetime, *, headed: bool = True) -> Object:
     """A meta.k8s.io/v1 Table; without ``headed`` it has no column definitions, as later events of a watch."""
-    printer = _PRINTERS.get(resource.plural, _DEFAULT)
-    columns = [
-        {"name": name, "type": "string", "format": "name" if name == "Name" else "", "description": "",
-         "priority": priority}
-        for name, priority in printer.columns
+    columns = _COLUMNS.get(resource.plural, (_NAME, _AGE))
+    definitions = [
+        {"name": column.name, "type": "string", "format": "name" if column is _NAME else "", "description": "",
+         "priority": int(column.wide)}
+        for column in columns
     ]  # fmt: skip
-    rows = [{"cells": printer.cells(item.obj, now), "object": partial(resource, item)} for item in items]
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": meta,
-        "columnDefinitions": columns if headed else None,
-        "rows": rows,
+        "columnDefinitions": definitions if headed else None,
+        "rows": [
+            {"cells": [column.value(item.obj, now) for column in columns], "object": partial(item)} for item in items
+        ],
     }
 
 
-def _parse(text: Any) -> datetime | None:
-    if not text:
-        return None
-    return datetime.fromisoformat(str(text)).astimezone(UTC)
-
-
-def age(text: Any, now: datetime) -> str:
+def age(text: str | None, now: datetime) -> str:
     """How long ago, as kubectl has it: 45s, 3m12s, 4h, 6d4h."""
-    moment = _parse(text)
-    if moment is None:
+    if not text:
         return "<unknown>"
-    seconds = int((now - moment).total_seconds())
-    if seconds < 0:
-        return "0s" if seconds >= -1 else "<invalid>"
-    if seconds < 120:
-        return f"{seconds}s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if minutes < 10:
-        rest = seconds % 60
-        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        rest = minutes % 60
-        return f"{hours}h{rest}m" if rest else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        rest = hours % 24
-        return f"{days}d{rest}h" if rest else f"{days}d"
-    return f"{days}d"
+    seconds = max(int((now - datetime.fromisoformat(text)).total_seconds()), 0)
+    unit, minor = next(units for below, *units in _AGES if seconds < below)
+    rest = seconds % _UNITS[unit] // _UNITS[minor] if minor else 0
+    return f"{seconds // _UNITS[unit]}{unit}" + (f"{rest}{minor}" if rest else "")
 
 
-def _age(obj: Object, now: datetime) -> str:
-    return age(obj["metadata"].get("creationTimestamp"), now)
+def roles(node: Object) -> str:
+    """The roles that its labels give a node, as kubectl lists them."""
+    labels = at(node, "metadata.labels", {})
+    return ",".join(sorted(key.removeprefix(_ROLE) for key in labels if key.startswith(_ROLE))) or "<none>"
 
 
-def _node(obj: Object, now: datetime) -> list[Cell]:
-    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    ready = next((item for item in status.get("conditions") or [] if item.get("type") == "Ready"), None)
-    words = ["Unknown" if ready is None else "Ready" if ready.get("status") == "True" else "NotReady"]
-    if spec.get("unschedulable"):
-        words.append("SchedulingDisabled")
-    labels = meta.get("labels") or {}
-    roles = sorted(key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX))
-    info = status.get("nodeInfo") or {}
-    addresses = {item.get("type"): item.get("address") for item in status.get("addresses") or []}
-    return [
-        meta["name"], ",".join(words), ",".join(roles) or "<none>", _age(obj, now), info.get("kubeletVersion", ""),
-        addresses.get("InternalIP", "<none>"), addresses.get("ExternalIP", "<none>"),
-        info.get("osImage") or "<unknown>", info.get("kernelVersion") or "<unknown>",
-        info.get("containerRuntimeVersion") or "<unknown>",
-    ]  # fmt: skip
+def _node_status(obj: Object) -> str:
+    word = {None: "Unknown", "True": "Ready"}.get(condition_of(obj, "Ready").get("status"), "NotReady")
+    return f"{word},SchedulingDisabled" if at(obj, "spec.unschedulable") else word
 
 
-def _pod(obj: Object, now: datetime) -> list[Cell]:
-    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    containers = status.get("containerStatuses") or []
-    ready = sum(1 for item in containers if item.get("ready"))
-    shown = "Terminating" if "deletionTimestamp" in meta else status.get("reason") or status.get("phase", "")
-    return [
-        meta["name"], f"{ready}/{len(spec.get('containers') or [])}", shown,
-        str(sum(item.get("restartCount", 0) for item in containers)), _age(obj, now),
-        status.get("podIP") or "<none>", spec.get("nodeName") or "<none>",
-        status.get("nominatedNodeName") or "<none>", "<none>",
-    ]  # fmt: skip
+def _address(obj: Object, kind: str) -> str:
+    found = (item["address"] for item in at(obj, "status.addresses", []) if item.get("type") == kind)
+    return next(found, "<none>")
 
 
-def _event(obj: Object, now: datetime) -> list[Cell]:
-    about, source = obj.get("involvedObject") or {}, obj.get("source") or {}
-    component = source.get("component") or obj.get("reportingComponent") or ""
-    host = source.get("host") or obj.get("reportingInstance") or ""
-    first = obj.get("firstTimestamp") or obj.get("eventTime")
-    series = obj.get("series") or {}
-    last = series.get("lastObservedTime") or obj.get("lastTimestamp") or first
-    count = series.get("count") or obj.get("count") or 1
-    seen = age(last, now)
-    if count > 1:
-        seen = f"{seen} (x{count} over {age(first, now)})"
-    return [
-        seen, obj.get("type", ""), obj.get("reason", ""), f"{about.get('kind', '').lower()}/{about.get('name', '')}",
-        about.get("fieldPath", ""), ", ".join(filter(None, (component, host))), str(obj.get("message", "")).strip(),
-        age(first, now), count, obj["metadata"]["name"],
-    ]  # fmt: skip
+def _pod_ready(obj: Object) -> str:
+    ready = sum(1 for item in at(obj, "status.containerStatuses", []) if item.get("ready"))
+    return f"{ready}/{len(at(obj, 'spec.containers', []))}"
 
 
-def _lease(obj: Object, now: datetime) -> list[Cell]:
-    return [obj["metadata"]["name"], (obj.get("spec") or {}).get("holderIdentity", ""), _age(obj, now)]
+def _pod_status(obj: Object) -> str:
+    if "deletionTimestamp" in obj["metadata"]:
+        return "Terminating"
+    return str(at(obj, "status.reason") or at(obj, "status.phase", ""))
 
 
-def _budget(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    return [
-        obj["metadata"]["name"], str(spec.get("minAvailable", "N/A")), str(spec.get("maxUnavailable", "N/A")),
-        status.get("disruptionsAllowed", 0), _age(obj, now),
-    ]  # fmt: skip
+def _restarts(obj: Object) -> str:
+    return str(sum(item.get("restartCount", 0) for item in at(obj, "status.containerStatuses", [])))
 
 
-def _daemonset(obj: Object, now: datetime) -> list[Cell]:
-    status = obj.get("status") or {}
-    selector = (((obj.get("spec") or {}).get("template") or {}).get("spec") or {}).get("nodeSelector") or {}
-    return [
-        obj["metadata"]["name"], status.get("desiredNumberScheduled", 0), status.get("currentNumberScheduled", 0),
-        status.get("numberReady", 0), status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0),
-        ",".join(f"{key}={value}" for key, value in selector.items()) or "<none>", _age(obj, now),
-    ]  # fmt: skip
+def _event_count(obj: Object) -> int:
+    return int(at(obj, "series.count") or obj.get("count") or 1)
 
 
-def _replicaset(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    return [
-        obj["metadata"]["name"], spec.get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0),
-        _age(obj, now),
-    ]  # fmt: skip
+def _first_seen(obj: Object, now: datetime) -> str:
+    return age(obj.get("firstTimestamp") or obj.get("eventTime"), now)
 
 
-def _deployment(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    return [
-        obj["metadata"]["name"], f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
-        status.get("updatedReplicas", 0), status.get("availableReplicas", 0), _age(obj, now),
-    ]  # fmt: skip
+def _last_seen(obj: Object, now: datetime) -> str:
+    last = at(obj, "series.lastObservedTime") or obj.get("lastTimestamp")
+    first = _first_seen(obj, now)
+    seen = age(last, now) if last else first
+    count = _event_count(obj)
+    return f"{seen} (x{count} over {first})" if count > 1 else seen
 
 
-def _namespace(obj: Object, now: datetime) -> list[Cell]:
-    return [obj["metadata"]["name"], (obj.get("status") or {}).get("phase", ""), _age(obj, now)]
+def _source(obj: Object) -> str:
+    component = at(obj, "source.component") or obj.get("reportingComponent")
+    return ", ".join(filter(None, (component, at(obj, "source.host") or obj.get("reportingInstance"))))
 
 
-def _configmap(obj: Object, now: datetime) -> list[Cell]:
-    return [obj["metadata"]["name"], len(obj.get("data") or {}) + len(obj.get("binaryData") or {}), _age(obj, now)]
+def _selector(obj: Object) -> str:
+    pinned = at(obj, "spec.template.spec.nodeSelector", {})
+    return ",".join(f"{key}={value}" for key, value in pinned.items()) or "<none>"
 
 
-def _columns(plain: str, wide: str = "") -> tuple[tuple[str, int], ...]:
-    return tuple((name, 0) for name in plain.split("|")) + tuple((name, 1) for name in wide.split("|") if name)
+def _made(name: str, make: Callable[[Object], Cell], *, wide: bool = False) -> _Column:
+    return _Column(name, lambda obj, _: make(obj), wide)
 
 
-_DEFAULT = _Printer(_columns("Name|Age"), lambda obj, now: [obj["metadata"]["name"], _age(obj, now)])
-_PRINTERS = {
-    "nodes": _Printer(
-        _columns(
-            "Name|Status|Roles|Age|Version",
-            "Internal-IP|External-IP|OS-Image|Kernel-Version|Container-Runtime",
-        ),
-        _node,
+def _at(name: str, path: str, missing: Cell = "", *, wide: bool = False) -> _Column:
+    return _Column(name, lambda obj, _: at(obj, path, missing), wide)
+
+
+_NAME = _at("Name", "metadata.name")
+_AGE = _Column("Age", lambda obj, now: age(obj["metadata"].get("creationTimestamp"), now))
+_COLUMNS = {
+    "nodes": (
+        _NAME,
+        _made("Status", _node_status),
+        _made("Roles", roles),
+        _AGE,
+        _at("Version", "status.nodeInfo.kubeletVersion"),
+        _made("Internal-IP", lambda obj: _address(obj, "InternalIP"), wide=True),
+        _made("External-IP", lambda obj: _address(obj, "ExternalIP"), wide=True),
+        _at("OS-Image", "status.nodeInfo.osImage", "<unknown>", wide=True),
+        _at("Kernel-Version", "status.nodeInfo.kernelVersion", "<unknown>", wide=True),
+        _at("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "<unknown>", wide=True),
     ),
-    "pods": _Printer(_columns("Name|Ready|Status|Restarts|Age", "IP|Node|Nominated Node|Readiness Gates"), _pod),
-    "events": _Printer(
-        (
-            ("Last Seen", 0),
-            ("Type", 0),
-            ("Reason", 0),
-            ("Object", 0),
-            ("Subobject", 1),
-            ("Source", 1),
-            ("Message", 0),
-            ("First Seen", 1),
-            ("Count", 1),
-            ("Name", 1),
-        ),
-        _event,
+    "pods": (
+        _NAME,
+        _made("Ready", _pod_ready),
+        _made("Status", _pod_status),
+        _made("Restarts", _restarts),
+        _AGE,
+        _at("IP", "status.podIP", "<none>", wide=True),
+        _at("Node", "spec.nodeName", "<none>", wide=True),
+        _at("Nominated Node", "status.nominatedNodeName", "<none>", wide=True),
+        _made("Readiness Gates", lambda _: "<none>", wide=True),
     ),
-    "leases": _Printer(_columns("Name|Holder|Age"), _lease),
-    "poddisruptionbudgets": _Printer(_columns("Name|Min Available|Max Unavailable|Allowed Disruptions|Age"), _budget),
-    "daemonsets": _Printer(_columns("Name|Desired|Current|Ready|Up-to-date|Available|Node Selector|Age"), _daemonset),
-    "replicasets": _Printer(_columns("Name|Desired|Current|Ready|Age"), _replicaset),
-    "deployments": _Printer(_columns("Name|Ready|Up-to-date|Available|Age"), _deployment),
-    "namespaces": _Printer(_columns("Name|Status|Age"), _namespace),
-    "configmaps": _Printer(_columns("Name|Data|Age"), _configmap),
+    "events": (
+        _Column("Last Seen", _last_seen),
+        _at("Type", "type"),
+        _at("Reason", "reason"),
+        _made("Object", lambda obj: f"{at(obj, 'involvedObject.kind', '').lower()}/{at(obj, 'involvedObject.name')}"),
+        _at("Subobject", "involvedObject.fieldPath", wide=True),
+        _made("Source", _source, wide=True),
+        _made("Message", lambda obj: str(obj.get("message", "")).strip()),
+        _Column("First Seen", _first_seen, wide=True),
+        _made("Count", _event_count, wide=True),
+        _at("Name", "metadata.name", wide=True),
+    ),
+    "leases": (_NAME, _at("Holder", "spec.holderIdentity"), _AGE),
+    "poddisruptionbudgets": (
+        _NAME,
+        _made("Min Available", lambda obj: str(obj["spec"].get("minAvailable", "N/A"))),
+        _made("Max Unavailable", lambda obj: str(obj["spec"].get("maxUnavailable", "N/A"))),
+        _at("Allowed Disruptions", "status.disruptionsAllowed", 0),
+        _AGE,
+    ),
+    "daemonsets": (
+        _NAME,
+        _at("Desired", "status.desiredNumberScheduled", 0),
+        _at("Current", "status.currentNumberScheduled", 0),
+        _at("Ready", "status.numberReady", 0),
+        _at("Up-to-date", "status.updatedNumberScheduled", 0),
+        _at("Available", "status.numberAvailable", 0),
+        _made("Node Selector", _selector),
+        _AGE,
+    ),
+    "replicasets": (
+        _NAME,
+        _at("Desired", "spec.replicas", 0),
+        _at("Current", "status.replicas", 0),
+        _at("Ready", "status.readyReplicas", 0),
+        _AGE,
+    ),
+    "deployments": (
+        _NAME,
+        _made("Ready", lambda obj: f"{at(obj, 'status.readyReplicas', 0)}/{at(obj, 'spec.replicas', 0)}"),
+        _at("Up-to-date", "status.updatedReplicas", 0),
+        _at("Available", "status.availableReplicas", 0),
+        _AGE,
+    ),
+    "namespaces": (_NAME, _at("Status", "status.phase"), _AGE),
+    "configmaps": (_NAME, _made("Data", lambda obj: len(obj.get("data", {})) + len(obj.get("binaryData", {}))), _AGE),
 }

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.sandbox.catalog import RBAC_GROUP, Resource
 from agent.sandbox.selectors import SelectorError, from_object
-from agent.sandbox.status_errors import Cause, Object
+from agent.sandbox.status_errors import Cause, Object, invalid
 
 ANNOTATIONS_LIMIT = 256 * 1024
-CONFIGMAP_LIMIT = 1024 * 1024
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -83,10 +82,14 @@ def qualified_name(text: str) -> list[str]:
     return problems
 
 
+def _wrong(text: str, most: int, pattern: re.Pattern[str], why: str) -> list[str]:
+    problems = [f"must be no more than {most} bytes"] if len(text) > most else []
+    return problems if pattern.fullmatch(text) else [*problems, why]
+
+
 def label_value(text: str) -> list[str]:
     """What is wrong with a label's or a taint's value."""
-    problems = ["must be no more than 63 bytes"] if len(text) > 63 else []
-    return problems if _LABEL_VALUE.fullmatch(text) else [*problems, _LABEL_VALUE_TEXT]
+    return _wrong(text, 63, _LABEL_VALUE, _LABEL_VALUE_TEXT)
 
 
 def _name(name: str, resource: Resource) -> list[str]:
@@ -94,10 +97,8 @@ def _name(name: str, resource: Resource) -> list[str]:
         wrong = name in (".", "..") or "/" in name or "%" in name
         return ["may not be '.', '..' or contain '/' or '%'"] if wrong else []
     if resource.plural == "namespaces":
-        problems = ["must be no more than 63 bytes"] if len(name) > 63 else []
-        return problems if _LABEL.fullmatch(name) else [*problems, _LABEL_TEXT]
-    problems = ["must be no more than 253 bytes"] if len(name) > 253 else []
-    return problems if _SUBDOMAIN.fullmatch(name) else [*problems, _SUBDOMAIN_TEXT]
+        return _wrong(name, 63, _LABEL, _LABEL_TEXT)
+    return _wrong(name, 253, _SUBDOMAIN, _SUBDOMAIN_TEXT)
 
 
 def metadata(meta: Object, resource: Resource) -> Causes:
@@ -112,10 +113,12 @@ def metadata(meta: Object, resource: Resource) -> Causes:
         causes += [_bad("metadata.labels", key, why) for why in qualified_name(key)]
         causes += [_bad("metadata.labels", value, why) for why in label_value(value)]
     causes += _annotations(meta.get("annotations") or {})
-    for position, owner in enumerate(meta.get("ownerReferences") or []):
-        for key in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(key):
-                causes.append(_bad(f"metadata.ownerReferences[{position}].{key}", "", f"{key} must not be empty"))
+    causes += [
+        _bad(f"metadata.ownerReferences[{position}].{key}", "", f"{key} must not be empty")
+        for position, owner in enumerate(meta.get("ownerReferences") or [])
+        for key in ("apiVersion", "kind", "name", "uid")
+        if not owner.get(key)
+    ]
     for finalizer in meta.get("finalizers") or []:
         causes += [_bad("metadata.finalizers", finalizer, why) for why in qualified_name(finalizer)]
     return causes
@@ -131,16 +134,6 @@ def _annotations(annotations: Mapping[str, str]) -> Causes:
         text = f"Too long: may not be more than {ANNOTATIONS_LIMIT} bytes"
         causes.append(Cause("FieldValueTooLong", text, "metadata.annotations"))
     return causes
-
-
-def binding(obj: Object, old: Object | None) -> Causes:
-    """What a binding grants does not change."""
-    reference = obj.get("roleRef") or {}
-    if old is not None and reference != old.get("roleRef"):
-        names = (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
-        shown = "{" + ",".join(f'"{go}":"{reference.get(key, "")}"' for go, key in names) + "}"
-        return [Cause("FieldValueInvalid", f"Invalid value: {shown}: cannot change roleRef", "roleRef")]
-    return [] if reference.get("name") else [_required("roleRef.name", "name is required")]
 
 
 def metadata_update(new: Object, old: Object) -> Causes:
@@ -161,11 +154,6 @@ def metadata_update(new: Object, old: Object) -> Causes:
 def node(obj: Object, old: Object | None) -> Causes:
     """Taints, and what of the spec may change. The path is metadata.taints there too (ValidateNode)."""
     causes = _taints((obj.get("spec") or {}).get("taints") or [])
-    seen: list[Object] = []
-    for position, address in enumerate((obj.get("status") or {}).get("addresses") or []):
-        if address in seen:
-            causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {address}", f"status.addresses[{position}]"))
-        seen.append(address)
     if old is not None:
         new_spec, old_spec = obj.get("spec") or {}, old.get("spec") or {}
         fixed = {
@@ -201,7 +189,7 @@ def _taints(taints: list[Object]) -> Causes:
     return causes
 
 
-def lease(obj: Object) -> Causes:
+def lease(obj: Object, _: Object | None) -> Causes:
     """Durations and transitions."""
     spec = obj.get("spec") or {}
     causes: Causes = []
@@ -212,7 +200,7 @@ def lease(obj: Object) -> Causes:
     return causes
 
 
-def event(obj: Object) -> Causes:
+def event(obj: Object, _: Object | None) -> Causes:
     """The legacy rules, and those of an event with eventTime (legacyValidateEvent)."""
     causes: Causes = []
     namespace = obj["metadata"].get("namespace", "")
@@ -233,7 +221,7 @@ def event(obj: Object) -> Causes:
     return causes
 
 
-def budget(obj: Object) -> Causes:
+def budget(obj: Object, _: Object | None) -> Causes:
     """minAvailable and maxUnavailable: one of them, a number or a percentage; the selector readable."""
     spec = obj.get("spec") or {}
     causes: Causes = []
@@ -249,26 +237,9 @@ def budget(obj: Object) -> Causes:
     if spec.get("unhealthyPodEvictionPolicy", policies[0]) not in policies:
         causes.append(_unsupported("spec.unhealthyPodEvictionPolicy", spec["unhealthyPodEvictionPolicy"], policies))
     try:
-        from_object(spec.get("selector"))
+        from_object(spec.get("selector") or {})
     except SelectorError as error:
         causes.append(_bad("spec.selector", "", str(error)))
-    return causes
-
-
-def configmap(obj: Object, old: Object | None) -> Causes:
-    """Keys, total size, and immutability."""
-    data = {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}
-    causes = [
-        _bad(f"data[{key}]", key, "a valid config key must consist of alphanumeric characters, '-', '_' or '.'")
-        for key in data
-        if not re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) or key in (".", "..")
-    ]
-    if sum(len(value.encode()) for value in data.values()) > CONFIGMAP_LIMIT:
-        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {CONFIGMAP_LIMIT} bytes", ""))
-    if old is not None and old.get("immutable") and (
-        obj.get("data") != old.get("data") or not obj.get("immutable")
-    ):  # fmt: skip
-        causes.append(_forbidden("data", "field is immutable when `immutable` is set"))
     return causes
 
 
@@ -303,7 +274,7 @@ def _fixed(obj: Object) -> Object:
     return spec
 
 
-def workload(obj: Object, old: Object | None, resource: Resource) -> Causes:
+def workload(obj: Object, old: Object | None) -> Causes:
     """A selector that selects the template's labels, and that does not change."""
     spec = obj.get("spec") or {}
     selector = spec.get("selector")
@@ -316,33 +287,29 @@ def workload(obj: Object, old: Object | None, resource: Resource) -> Causes:
         parsed = from_object(selector)
     except SelectorError as error:
         return [_bad("spec.selector", str(selector), str(error))]
-    if parsed is not None and not parsed.matches(labels):
+    if not parsed.matches(labels):
         shown = json.dumps(labels, separators=(",", ":"))
         text = f"Invalid value: {shown}: `selector` does not match template `labels`"
         return [Cause("FieldValueInvalid", text, "spec.template.metadata.labels")]
-    return [_required("spec.replicas")] if resource.scale and spec.get("replicas", 0) < 0 else []
+    return []
 
 
-def validate(obj: Object, old: Object | None, resource: Resource) -> Causes:
-    """All of the above for one object; ``old`` is None at creation."""
+_RULES: dict[str, Callable[[Object, Object | None], Causes]] = {
+    "nodes": node,
+    "pods": pod,
+    "leases": lease,
+    "events": event,
+    "poddisruptionbudgets": budget,
+    **dict.fromkeys(("daemonsets", "replicasets", "deployments", "statefulsets"), workload),
+}
+
+
+def validate(obj: Object, old: Object | None, resource: Resource) -> None:
+    """All of the above for one object; ``old`` is None at creation. Raises ApiError: 422 with every cause."""
     causes = metadata(obj["metadata"], resource)
     if old is not None:
         causes += metadata_update(obj["metadata"], old["metadata"])
-    match resource.plural:
-        case "nodes":
-            causes += node(obj, old)
-        case "pods":
-            causes += pod(obj, old)
-        case "leases":
-            causes += lease(obj)
-        case "events":
-            causes += event(obj)
-        case "poddisruptionbudgets":
-            causes += budget(obj)
-        case "clusterrolebindings" | "rolebindings":
-            causes += binding(obj, old)
-        case "configmaps":
-            causes += configmap(obj, old)
-        case "daemonsets" | "replicasets" | "deployments" | "statefulsets":
-            causes += workload(obj, old, resource)
-    return causes
+    if resource.plural in _RULES:
+        causes += _RULES[resource.plural](obj, old)
+    if causes:
+        raise invalid(resource.who, obj["metadata"].get("name", ""), causes)

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from agent.sandbox import status_errors
 from agent.sandbox.catalog import Resource
-from agent.sandbox.listing import LIST_OPTIONS, bad_revision
+from agent.sandbox.listing import bad_revision
 from agent.sandbox.selectors import Filter, read_filter
-from agent.sandbox.status_errors import ApiError, Cause, Object, encode
+from agent.sandbox.status_errors import ApiError, Object, encode
 from agent.sandbox.store import Change, ChangeType, Item, Store, TooOldError
 from agent.sandbox.tables import partial, table
 
@@ -39,26 +39,18 @@ class WatchOptions:
 
 
 def read_options(query: Mapping[str, str], resource: Resource, shape: str) -> WatchOptions:
-    """The options of a query.
-
-    Raises:
-        ApiError: 400 or 422.
-    """
+    """The options of a query. Raises ApiError: 400."""
     revision = query.get("resourceVersion", "")
     if revision and not revision.isdecimal():
         raise ApiError(500, "", bad_revision(revision), details=False)
     timeout = query.get("timeoutSeconds", "")
     if timeout and not timeout.isdecimal():
         raise status_errors.bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax')
-    initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
-    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-        text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise status_errors.invalid(LIST_OPTIONS, "", [Cause("FieldValueForbidden", text, "resourceVersionMatch")])
     return WatchOptions(
         read_filter(query.get("labelSelector", ""), query.get("fieldSelector", ""), resource),
         revision,
         query.get("allowWatchBookmarks", "").lower() in ("true", "1"),
-        initial,
+        query.get("sendInitialEvents", "").lower() in ("true", "1"),
         float(timeout) if timeout and timeout != "0" else DEFAULT_TIMEOUT_SECONDS,
         shape,
     )
@@ -100,8 +92,7 @@ class Watch:
     def backlog(self, now: datetime) -> Iterator[bytes]:
         """What the client has to hear before what happens from now on.
 
-        Raises:
-            TooOldError: the revision is out of the window.
+        Raises TooOldError: the revision is out of the window.
         """
         options = self._options
         if options.initial_events or options.revision in ("", "0"):
@@ -132,7 +123,7 @@ class Watch:
             body = encode(table(self._resource, [item], meta, now, headed=self._headed))
             self._headed = False
         elif self._options.shape:
-            body = encode(partial(self._resource, item))
+            body = encode(partial(item))
         else:
             body = item.full(self._resource)
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), body)
@@ -141,10 +132,6 @@ class Watch:
         meta: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
-        if self._options.shape == "Table":
-            # A Table's bookmark carries the revision in its only row, as the real server has it.
-            item = Item({"metadata": {"name": "", **meta}}, revision)
-            return self._line("BOOKMARK", item, datetime.now().astimezone())
         kind, version = self._resource.kind, self._resource.api_version
         if self._options.shape:
             kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"

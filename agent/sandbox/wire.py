@@ -22,13 +22,6 @@ JSON_TYPES = "application/json, application/yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """The form that the client wants: ``shape`` is empty, Table, PartialObjectMetadata or PartialObjectMetadataList."""
-
-    shape: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
     """A whole answer, before faults had their way with it."""
 
@@ -41,11 +34,12 @@ class Response:
 NO_PAGE = Response(404, b"404 page not found\n", "text/plain")
 
 
-def negotiate(accept: str) -> Accepted:
-    """The first media type of an Accept header that can be served.
+def negotiate(accept: str) -> str:
+    """The form that the client wants, of the first media type of an Accept header that can be served.
 
-    Raises:
-        ApiError: 406.
+    It is empty, Table, PartialObjectMetadata or PartialObjectMetadataList.
+
+    Raises ApiError: 406.
     """
     for choice in accept.split(",") if accept.strip() else ["*/*"]:
         media, *rest = (part.strip() for part in choice.split(";"))
@@ -54,19 +48,15 @@ def negotiate(accept: str) -> Accepted:
             continue
         shape = options.get("as", "")
         if not shape:
-            return Accepted()
+            return ""
         known = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
         if shape in known and options.get("g") == "meta.k8s.io" and options.get("v") == "v1":
-            return Accepted(shape)
+            return shape
     raise status_errors.not_acceptable(JSON_TYPES)
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
-    """The whole body.
-
-    Raises:
-        ApiError: 413 beyond three mebibytes.
-    """
+    """The whole body. Raises ApiError: 413 beyond three mebibytes."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
@@ -75,11 +65,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
 
 
 def parse_body(raw: bytes, content_type: str) -> Any:
-    """A JSON or YAML body as values; an empty one is None.
-
-    Raises:
-        ApiError: 400 or 415.
-    """
+    """A JSON or YAML body as values; an empty one is None. Raises ApiError: 400 or 415."""
     media = content_type.partition(";")[0].strip()
     if media not in ("", "application/json", "application/yaml", "application/octet-stream", "*/*"):
         raise status_errors.unsupported_media_type(JSON_TYPES)
@@ -87,7 +73,10 @@ def parse_body(raw: bytes, content_type: str) -> Any:
         return None
     if media != "application/yaml":
         return parse_json(raw)
-    values = parse_yaml(raw)
+    try:
+        values = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise status_errors.bad_request(f"error decoding YAML: {error}") from error
     # The JSON decoder takes the kind from the path; the YAML one wants to read it.
     if not isinstance(values, dict) or not values.get("kind") or not values.get("apiVersion"):
         raise status_errors.bad_request("Object 'Kind' is missing in the document")
@@ -95,27 +84,11 @@ def parse_body(raw: bytes, content_type: str) -> Any:
 
 
 def parse_json(raw: bytes) -> Any:
-    """JSON.
-
-    Raises:
-        ApiError: 400.
-    """
+    """JSON. Raises ApiError: 400."""
     try:
         return json.loads(raw)
     except ValueError as error:
         raise status_errors.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
-
-
-def parse_yaml(raw: bytes) -> Any:
-    """YAML.
-
-    Raises:
-        ApiError: 400.
-    """
-    try:
-        return yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise status_errors.bad_request(f"error decoding YAML: {error}") from error
 
 
 def refusal(error: ApiError) -> Response:

@@ -11,8 +11,8 @@ import copy
 from agent.sandbox.builders import owner_reference
 from agent.sandbox.catalog import Resource
 from agent.sandbox.deletion import DeleteOptions
-from agent.sandbox.eviction import pod_is_ready
-from agent.sandbox.reconcile import Reconciler
+from agent.sandbox.objects import at, is_ready
+from agent.sandbox.reconcile import Controller
 from agent.sandbox.registry import Registry, WriteOptions
 from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.store import Item
@@ -23,21 +23,19 @@ _DAEMON_TOLERATIONS: list[Object] = [
 ]
 
 
-class Workloads:
+class Workloads(Controller):
     """Reconciles all workloads and pending pods when anything around them changed."""
 
     def __init__(self, registry: Registry) -> None:
         """Nothing runs before ``start``."""
-        self._registry = registry
         named = registry.catalog.named
         self._pods, self._nodes = named("pods"), named("nodes")
         self._sets, self._daemons = named("replicasets"), named("daemonsets")
         self._deployments = named("deployments")
-        watched = (self._pods, self._nodes, self._sets, self._daemons, self._deployments)
-        self._reconciler = Reconciler(registry.store, watched, self._reconcile)
-        self.start, self.close = self._reconciler.start, self._reconciler.close
+        super().__init__(registry, [self._pods, self._nodes, self._sets, self._daemons, self._deployments])
 
-    def _reconcile(self) -> None:
+    def reconcile(self) -> None:
+        """The workloads in order of ownership, then the pods that have no node."""
         store = self._registry.store
         owned: dict[str, list[Item]] = {}
         for _, pod in store.scan(self._pods):
@@ -66,7 +64,7 @@ class Workloads:
                 "metadata": {
                     "generateName": f"{item.meta['name']}-",
                     "labels": spec["template"].get("metadata", {}).get("labels", {}),
-                    "ownerReferences": [owner_reference(_typed(item, self._deployments))],
+                    "ownerReferences": [owner_reference(self._deployments.typed(item.obj))],
                 },
                 "spec": {key: copy.deepcopy(spec[key]) for key in ("selector", "template", "replicas") if key in spec},
             }
@@ -79,8 +77,7 @@ class Workloads:
         if head.obj["spec"].get("replicas") != spec.get("replicas"):
             desired = {**head.obj["spec"], "replicas": spec.get("replicas", 1)}
             self._registry.write(self._sets, {**head.obj, "spec": desired})
-        ready = (head.obj.get("status") or {}).get("readyReplicas", 0)
-        count = (head.obj.get("status") or {}).get("replicas", 0)
+        ready, count = at(head.obj, "status.readyReplicas", 0), at(head.obj, "status.replicas", 0)
         status = {
             "observedGeneration": item.meta.get("generation", 0), "replicas": count, "updatedReplicas": count,
             "readyReplicas": ready, "availableReplicas": ready,
@@ -95,7 +92,7 @@ class Workloads:
                 self._create(self._pods, item.meta["namespace"], _pod(item, self._sets))
             for pod in live[desired:]:
                 self._registry.delete(self._pods, pod.meta["namespace"], pod.meta["name"], DeleteOptions())
-        ready = sum(1 for pod in live if pod_is_ready(pod.obj))
+        ready = sum(1 for pod in live if is_ready(pod.obj))
         status = {
             "observedGeneration": item.meta.get("generation", 0), "replicas": len(live),
             "fullyLabeledReplicas": len(live), "readyReplicas": ready, "availableReplicas": ready,
@@ -103,9 +100,8 @@ class Workloads:
         self._registry.write(self._sets, {**item.obj, "status": status})
 
     def _daemonset(self, item: Item, pods: list[Item]) -> None:
-        template = item.obj["spec"].get("template") or {}
-        selector = (template.get("spec") or {}).get("nodeSelector") or {}
-        tolerations = [*((template.get("spec") or {}).get("tolerations") or []), *_DAEMON_TOLERATIONS]
+        selector = at(item.obj, "spec.template.spec.nodeSelector", {})
+        tolerations = [*at(item.obj, "spec.template.spec.tolerations", []), *_DAEMON_TOLERATIONS]
         homes = {pod.obj["spec"].get("nodeName"): pod for pod in pods if not _finished(pod)}
         desired = 0
         for _, node in list(self._registry.store.scan(self._nodes)):
@@ -117,7 +113,7 @@ class Workloads:
                 body = _pod(item, self._daemons)
                 body["spec"] = {**body["spec"], "nodeName": name, "tolerations": tolerations}
                 self._create(self._pods, item.meta["namespace"], body)
-        ready = sum(1 for pod in homes.values() if pod_is_ready(pod.obj))
+        ready = sum(1 for pod in homes.values() if is_ready(pod.obj))
         status = {
             "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": desired,
             "currentNumberScheduled": len(homes), "numberMisscheduled": 0, "numberReady": ready,
@@ -142,8 +138,8 @@ class Workloads:
             fitting = [
                 node["metadata"]["name"]
                 for node in nodes
-                if pod_is_ready(node)
-                and not (node.get("spec") or {}).get("unschedulable")
+                if is_ready(node)
+                and not at(node, "spec.unschedulable")
                 and _fits(node, spec.get("nodeSelector") or {}, spec.get("tolerations") or [])
             ]
             if fitting:
@@ -160,30 +156,26 @@ class Workloads:
                 raise
 
 
-def _typed(item: Item, resource: Resource) -> Object:
-    return {"kind": resource.kind, "apiVersion": resource.api_version, **item.obj}
-
-
 def _pod(owner: Item, resource: Resource) -> Object:
     template = copy.deepcopy(owner.obj["spec"].get("template") or {})
     meta = {
         "generateName": f"{owner.meta['name']}-",
-        "labels": (template.get("metadata") or {}).get("labels", {}),
-        "annotations": (template.get("metadata") or {}).get("annotations", {}),
-        "ownerReferences": [owner_reference(_typed(owner, resource))],
+        "labels": at(template, "metadata.labels", {}),
+        "annotations": at(template, "metadata.annotations", {}),
+        "ownerReferences": [owner_reference(resource.typed(owner.obj))],
     }
     return {"metadata": meta, "spec": template.get("spec") or {}}
 
 
 def _finished(pod: Item) -> bool:
-    return (pod.obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return at(pod.obj, "status.phase") in ("Succeeded", "Failed")
 
 
 def _fits(node: Object, selector: Object, tolerations: list[Object]) -> bool:
-    labels = node["metadata"].get("labels") or {}
+    labels = at(node, "metadata.labels", {})
     if any(labels.get(key) != value for key, value in selector.items()):
         return False
-    taints = (node.get("spec") or {}).get("taints") or []
+    taints = at(node, "spec.taints", [])
     return all(
         taint.get("effect") == "PreferNoSchedule" or any(_tolerates(item, taint) for item in tolerations)
         for taint in taints

@@ -202,13 +202,6 @@ def test_a_token_can_be_bound_to_a_node(client: Client, account: Account, node: 
     assert client.post(path, {"spec": {"expirationSeconds": 60}}).status_code == 422
 
 
-def test_a_binding_keeps_its_role(client: Client, account: Account) -> None:
-    """422: delete it and bind anew."""
-    account.grant(rule("get", "", "nodes"))
-    answer = client.patch(f"{RBAC}/clusterrolebindings/{account.namespace}", {"roleRef": {"name": "other"}})
-    assert answer.status_code == 422
-
-
 def call(sandbox: Sandbox, token: str, path: str = "/api/v1/nodes") -> Any:
     client = ApiServer.of(sandbox).client(token)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import requests
@@ -24,7 +23,7 @@ NODES = "/api/v1/nodes"
 @pytest.fixture
 def quiet() -> Iterator[Sandbox]:
     """An emulator that does nothing by itself."""
-    with Sandbox(Settings(controllers=False, kubelet=KubeletSettings(enabled=False), seed=7)) as sandbox:
+    with Sandbox(Settings(controllers=False, kubelet=KubeletSettings(enabled=False))) as sandbox:
         sandbox.add_node("n")
         yield sandbox
 
@@ -67,7 +66,7 @@ def test_the_journal_tells_who_asked_for_what(quiet: Sandbox, client: Client) ->
     assert records[0].query == "limit=5"
     assert "annotations" in records[1].body
     assert all(item.duration_seconds is not None for item in records)
-    assert quiet.token not in str([item.as_dict() for item in records])
+    assert quiet.token not in str(records)
     quiet.clear_requests()
     assert quiet.requests == []
 
@@ -82,17 +81,6 @@ def test_a_watch_is_one_request_and_lasts(quiet: Sandbox, client: Client) -> Non
     assert list(events) == []
     (record,) = quiet.requests
     assert record.duration_seconds is not None
-
-
-def test_the_journal_can_be_read_over_http(quiet: Sandbox, client: Client) -> None:
-    """For processes: all, those since a number, and reset."""
-    client.get(NODES)
-    client.get(f"{NODES}/n")
-    listed = client.get("/_sandbox/requests").json()
-    assert [item["verb"] for item in listed] == ["list", "get"]
-    assert [item["verb"] for item in client.get("/_sandbox/requests", since=1).json()] == ["get"]
-    client.delete("/_sandbox/requests")
-    assert client.get("/_sandbox/requests").json() == []
 
 
 def test_a_status_fault_answers_without_doing_it(quiet: Sandbox, client: Client) -> None:
@@ -175,11 +163,10 @@ def test_a_watch_can_be_gone(quiet: Sandbox, client: Client) -> None:
     assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
 
 
-def test_faults_match_by_path_user_agent_and_order(quiet: Sandbox, client: Client) -> None:
+def test_faults_match_by_path_agent_and_order(quiet: Sandbox, client: Client) -> None:
     """Every condition that is set has to hold; skip lets the first ones through."""
     quiet.add_fault(Fault(FaultKind.STATUS, path="/status$", code=500))
     quiet.add_fault(Fault(FaultKind.STATUS, agent="^kured", code=502))
-    quiet.add_fault(Fault(FaultKind.STATUS, user="^nobody$", code=504))
     quiet.add_fault(Fault(FaultKind.STATUS, verbs=frozenset({"list"}), skip=1, count=1, code=503))
     assert client.patch(f"{NODES}/n/status", {}).status_code == 500
     assert [client.get(NODES).status_code for _ in range(3)] == [200, 503, 200]
@@ -188,10 +175,10 @@ def test_faults_match_by_path_user_agent_and_order(quiet: Sandbox, client: Clien
 
 
 def test_chance_is_repeatable() -> None:
-    """The same seed, the same requests, the same hits."""
+    """The same requests, the same hits."""
 
     def run() -> list[int]:
-        bare = Settings(controllers=False, kubelet=KubeletSettings(enabled=False), seed=3)
+        bare = Settings(controllers=False, kubelet=KubeletSettings(enabled=False))
         with Sandbox(bare) as sandbox:
             sandbox.add_fault(Fault(FaultKind.STATUS, code=500, probability=0.5))
             client = ApiServer.of(sandbox).client()
@@ -202,19 +189,6 @@ def test_chance_is_repeatable() -> None:
     first = run()
     assert set(first) == {200, 500}
     assert run() == first
-
-
-def test_faults_can_be_armed_over_http(quiet: Sandbox, client: Client) -> None:
-    """As a test in another process does; nonsense is refused with the fields that there are."""
-    body: dict[str, Any] = {"kind": "status", "verbs": ["list"], "code": 503, "count": 1}
-    number = client.post("/_sandbox/faults", body).json()["number"]
-    assert client.get(NODES).status_code == 503
-    assert client.get("/_sandbox/faults").json() == {str(number): 1}
-    client.delete(f"/_sandbox/faults/{number}")
-    assert client.get("/_sandbox/faults").json() == {}
-    assert client.post("/_sandbox/faults", {"kind": "status", "codee": 1}).status_code == 400
-    assert client.post("/_sandbox/faults", {"kind": "meteor"}).status_code == 400
-    assert client.get("/_sandbox/nonsense").status_code == 404
 
 
 def test_away_refuses_connections_and_comes_back_on_the_same_port(quiet: Sandbox, client: Client) -> None:
@@ -231,21 +205,19 @@ def test_away_refuses_connections_and_comes_back_on_the_same_port(quiet: Sandbox
 
 
 def test_away_for_a_time_cuts_watches(quiet: Sandbox, client: Client) -> None:
-    """Asked for over HTTP; it is back by itself."""
+    """It is back by itself."""
     events = client.watch(NODES, timeoutSeconds=30)
     next(events)
-    other = ApiServer.of(quiet).client()
-    assert other.post("/_sandbox/away", {"seconds": 0.3}).status_code == 200
+    quiet.away(0.3)
     with pytest.raises(BROKEN):
         list(events)
     for _ in range(100):
         try:
-            if other.get(NODES).ok:
+            if client.get(NODES).ok:
                 break
         except requests.ConnectionError:
             time.sleep(0.05)
-    assert other.get(NODES).status_code == 200
-    other.close()
+    assert client.get(NODES).status_code == 200
 
 
 def test_writers_at_the_same_time_do_not_mix(quiet: Sandbox) -> None:

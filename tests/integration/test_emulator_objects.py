@@ -127,17 +127,6 @@ def test_a_put_without_a_version_replaces_unless_the_resource_forbids_it(client:
     assert causes(answer.json()) == [("metadata.resourceVersion", "FieldValueInvalid")]
 
 
-def test_a_put_of_an_absent_lease_creates_it(client: Client, namespace: str) -> None:
-    """Leases allow creation by PUT; ConfigMaps do not. A version of before does not stop it, a uid does."""
-    leases = LEASES.format(namespace)
-    assert client.put(f"{leases}/new", lease("new", holderIdentity="x")).status_code == 201
-    assert client.put(f"{configmaps(namespace)}/new", {"metadata": {"name": "new"}}).status_code == 404
-    stale = lease("gone", holderIdentity="x")
-    stale["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"
-    answer = client.put(f"{leases}/gone", stale)
-    assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
-
-
 def test_another_uid_is_a_conflict_for_put_and_invalid_for_patch(client: Client, namespace: str) -> None:
     """A PUT's uid is a precondition; in a PATCH it is an immutable field."""
     path = configmaps(namespace)
@@ -371,15 +360,6 @@ def test_finalizers_hold_an_object(client: Client, namespace: str) -> None:
     )
     assert client.patch(f"{path}/a", {"metadata": {"finalizers": None}}).status_code == 200
     assert client.get(f"{path}/a").status_code == 404
-
-
-def test_delete_collection_deletes_what_is_selected(client: Client, namespace: str) -> None:
-    """With a selector, and the list of the deleted as the answer."""
-    path = configmaps(namespace)
-    for name in ("a", "b", "c"):
-        client.post(path, {"metadata": {"name": name, "labels": {"keep": str(name == "c").lower()}}})
-    assert client.delete(path, labelSelector="keep=false").status_code == 200
-    assert [item["metadata"]["name"] for item in client.get(path).json()["items"]] == ["c"]
 
 
 def test_a_terminating_namespace_takes_nothing_new(client: Client, namespace: str) -> None:

@@ -1,4 +1,4 @@
-"""The three patch types on a Node: what the agent's writes rely on."""
+"""Merge and strategic merge patches of a Node: what the agent's writes rely on."""
 
 from __future__ import annotations
 
@@ -32,31 +32,6 @@ def test_a_patch_may_carry_the_version_it_was_made_for(client: Client, node: str
         answer = client.patch(path, body, kind)
         assert (answer.status_code, answer.json()["reason"]) == (409, "Conflict")
     assert client.patch(path, {"metadata": {"resourceVersion": "x"}}).status_code == 500
-
-
-def test_json_patch_applies_whole_or_not_at_all(client: Client, node: str) -> None:
-    """A failed test is a 422 and nothing of the patch is there."""
-    path = f"/api/v1/nodes/{node}"
-    client.patch(path, {"metadata": {"annotations": {"a": "1"}}})
-    good = [
-        {"op": "test", "path": "/metadata/annotations/a", "value": "1"},
-        {"op": "add", "path": "/metadata/annotations/x~1y", "value": "z"},
-        {"op": "copy", "from": "/metadata/annotations/a", "path": "/metadata/annotations/b"},
-        {"op": "move", "from": "/metadata/annotations/a", "path": "/metadata/annotations/c"},
-        {"op": "replace", "path": "/metadata/annotations/c", "value": "9"},
-    ]
-    assert client.patch(path, good, "json").json()["metadata"]["annotations"] == {"x/y": "z", "b": "1", "c": "9"}
-    bad = [
-        {"op": "remove", "path": "/metadata/annotations/b"},
-        {"op": "test", "path": "/metadata/annotations/c", "value": "8"},
-    ]
-    answer = client.patch(path, bad, "json")
-    assert answer.status_code == 422
-    assert answer.json()["message"] == "the server rejected our request due to an error in our request"
-    assert client.get(path).json()["metadata"]["annotations"] == {"x/y": "z", "b": "1", "c": "9"}
-    for broken in ([{"op": "remove", "path": "/metadata/annotations/nope"}], [{"op": "sing", "path": "/metadata"}]):
-        assert client.patch(path, broken, "json").status_code == 422
-    assert client.patch(path, {"op": "add"}, "json").status_code == 400
 
 
 def test_strategic_merge_merges_conditions_by_type(client: Client, node: str) -> None:
@@ -136,14 +111,12 @@ def test_a_patch_of_an_absent_object_is_not_found(client: Client, unique: str) -
     assert client.patch(f"/api/v1/nodes/{unique}", {}).status_code == 404
 
 
-@pytest.mark.parametrize("kind", ["merge", "strategic", "json"])
+@pytest.mark.parametrize("kind", ["merge", "strategic"])
 def test_patches_are_made_on_the_newest_version(client: Client, node: str, kind: str) -> None:
     """Two writers of different annotations do not lose each other's."""
     path = f"/api/v1/nodes/{node}"
     client.patch(path, {"metadata": {"annotations": {"zero": "0"}}})
     for name in ("one", "two"):
-        body: Any = {"metadata": {"annotations": {name: "1"}}}
-        if kind == "json":
-            body = [{"op": "add", "path": f"/metadata/annotations/{name}", "value": "1"}]
+        body = {"metadata": {"annotations": {name: "1"}}}
         assert client.patch(path, body, kind).status_code == 200
     assert client.get(path).json()["metadata"]["annotations"] == {"zero": "0", "one": "1", "two": "1"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.apiservers import Client, emulator
+from tests.support.apiservers import Client
 
 CONTAINERS = [{"name": "c", "image": "i"}]
 
@@ -94,7 +94,7 @@ def test_deleting_a_pod_on_a_node_marks_it(pods: Pods) -> None:
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
     pods.client.delete(f"{pods.pods}/p", {"gracePeriodSeconds": 60})
     assert pods.get("p")["metadata"]["deletionGracePeriodSeconds"] == 30
-    pods.client.delete(f"{pods.pods}/p", gracePeriodSeconds="5")
+    pods.client.delete(f"{pods.pods}/p", {"gracePeriodSeconds": 5})
     shorter = pods.get("p")["metadata"]
     assert shorter["deletionGracePeriodSeconds"] == 5
     assert shorter["deletionTimestamp"] < marked["metadata"]["deletionTimestamp"]
@@ -242,22 +242,6 @@ def test_two_budgets_on_one_pod_are_a_misconfiguration(pods: Pods) -> None:
         "code": 500,
     }
     assert (pods.allowed("b"), pods.allowed("c")) == (1, 1)
-
-
-@pytest.mark.emulator_only
-def test_an_older_server_says_created_to_two_budgets(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """HTTP 201 around the same body, for clients that have to read it."""
-    with emulator(tmp_path_factory.mktemp("older"), {"two_budgets_status": 201}) as server:
-        client = server.client()
-        pods = Pods(client, "default", "")
-        body = {"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": {"containers": CONTAINERS}}
-        client.post(pods.pods, body)
-        client.patch(f"{pods.pods}/p/status", {"status": {"phase": "Running"}})
-        pods.budget("b", allowed=1)
-        pods.budget("c", allowed=1)
-        answer = pods.evict("p")
-        client.close()
-    assert (answer.status_code, answer.json()["code"]) == (201, 500)
 
 
 def test_an_eviction_names_its_pod(pods: Pods) -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 import yaml
 
 from agent import annotations as keys
 from agent.errors import UsageError
+from agent.sandbox.audit import AuditedMachine
+from agent.sandbox.machines import Machine
 from agent.sandbox.playground import DAEMONSET, POLICY, Playground
-from agent.sandbox.rolling_reboot import NAMESPACE, wait_until
+from agent.sandbox.rolling_reboot import NAMESPACE, Roll, wait_until
 from tests.support.agents import ROOT
 from tests.support.apiservers import ApiServer
 from tests.support.typed import Person
@@ -127,6 +130,20 @@ def test_without_its_daemonset_no_agent_runs(ground: Playground) -> None:
 
     # A command that an agent had just started outlives it for a moment.
     assert becomes(ground, lambda: not running()), running()
+
+
+def test_what_was_interrupted_before_its_agents_ran_stops_too(tmp_path: Path) -> None:
+    """Machines that never started are put away with those that did, and with the API server."""
+    roll = Roll(tmp_path / "roll", 1)
+    roll.sandbox.start()
+    roll.sandbox.add_node("node-1")
+    for make in (Machine, AuditedMachine):
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        roll.machines.append(make(roll.sandbox, "node-1", folder))
+    roll.stop()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{roll.sandbox.url}/healthz", timeout=10)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

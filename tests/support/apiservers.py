@@ -27,7 +27,6 @@ from agent.sandbox.settings import KubeletSettings, Settings
 READY_SECONDS = 240.0
 PATCHES = {
     "merge": "application/merge-patch+json",
-    "json": "application/json-patch+json",
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
@@ -123,7 +122,7 @@ class Client:
         return self.request("PUT", path, json=body, params=query)
 
     def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> requests.Response:
-        """PATCH; ``kind`` is merge, json, strategic, apply, or a media type."""
+        """PATCH; ``kind`` is merge, strategic, apply, or a media type."""
         headers = {"Content-Type": PATCHES.get(kind, kind)}
         return self.request("PATCH", path, data=json.dumps(body), headers=headers, params=query)
 
