@@ -80,8 +80,8 @@ class NodeReporter:
         if status == self._shown or (is_progress and self._clock.monotonic() - self._shown_at < _DRAIN_SECONDS):
             return
         self._shown, self._shown_at = status, self._clock.monotonic()
-        self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=tick.sentence)
-        shown = shown_status(status, tick.sentence)
+        self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=status.sentence)
+        shown = shown_status(status)
         if is_progress:
             shown = replace(shown, conditions=self._conditions)
         self._conditions = shown.conditions
@@ -245,8 +245,8 @@ class Reboots:
         except Exception as error:  # noqa: BLE001 - a forged value must not end the thread
             self._log.exception("reboot_tick_failed")
             text = f"internal error: {type(error).__name__}"
-            status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text)
-            tick = Tick(status, text, _CRASH_SECONDS)
+            status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text, sentence=text)
+            tick = Tick(status, _CRASH_SECONDS)
             self._reporter.tick(tick)
             return tick
 

@@ -6,6 +6,7 @@ in any other way than directly behind the fence. Whatever fails ends the tick; t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,6 @@ from agent.errors import AgentError, CommandTimeout
 from agent.kube.errors import Conflict, Forbidden, Invalid, Refused
 from agent.reboot import history
 from agent.reboot.cluster import NodePatch, NodeView
-from agent.reboot.cycle_memory import AnnouncedKeys
 from agent.reboot.interfaces import Announcement, Dependencies, HookStage, Tick
 from agent.reboot.lock.lease import Lock
 from agent.reboot.machine import announcements
@@ -45,6 +45,7 @@ from agent.text import format_rfc3339, parse_rfc3339
 __all__ = ["Coordinator", "Dependencies"]
 
 _FETCHES_LIMIT = 8
+_ANNOUNCED_LIMIT = 256
 _ERROR_SECONDS = 3.0
 _REFUSED_LIMIT_SECONDS = 60.0
 _CONFLICT_SECONDS = 0.3
@@ -72,7 +73,7 @@ class Coordinator:
         self._decide = machine
         self._lock = lock or Lock(dependencies.cluster, dependencies.clock, policy.lock.lease_duration)
         self._observer = Observer(policy, dependencies, self._lock)
-        self._announced = AnnouncedKeys()
+        self._announced: deque[str] = deque(maxlen=_ANNOUNCED_LIMIT)  # keys of what this process has announced
         self._announced_state: NodeState | None = None
         self._status = RebootStatus(Phase.UNKNOWN, StatusReason.API_UNREACHABLE)
         self._conflicts = 0
@@ -91,7 +92,7 @@ class Coordinator:
         except AgentError as error:
             return self._report(self._failed(error))
         self._announce_all(inputs, decision)
-        status, sentence = self._status_of(inputs, decision)
+        status = self._status_of(inputs, decision)
         wait, acted, error_text = decision.wait_seconds, decision.action is not None, ""
         try:
             if self._waits_for_renewal(inputs, decision):
@@ -115,11 +116,11 @@ class Coordinator:
             wait = again if decision.action is None else wait
         is_written = acted and isinstance(decision.action, Write)
         if is_written and isinstance(decision.action, Write):
-            status, sentence = self._status_of_state(inputs, decision.action.state)
+            status = self._status_of_state(inputs, decision.action.state)
         if error_text:
-            sentence = f"{sentence}: {error_text}"
-            status = replace(status, message=f"{status.message}: {error_text}")
-        tick = self._as_tick(inputs, decision, status, sentence, wait)
+            sentence, message = (f"{text}: {error_text}" for text in (status.sentence, status.message))
+            status = replace(status, sentence=sentence, message=message)
+        tick = self._as_tick(inputs, decision, status, wait)
         # What is over with the next tick, which follows immediately, is not worth a request.
         return self._report(tick) if wait > 0 or is_written else tick
 
@@ -156,16 +157,8 @@ class Coordinator:
                 self._write(inputs, write)
                 if write.cordon is not None:
                     return _TAINT_SECONDS, ""
-            case Acquire(slot, cycle, waited, pool_size, from_holder):
-                self._lock.acquire(
-                    slot,
-                    self._observer.identity,
-                    now,
-                    cycle=cycle,
-                    pool_size=pool_size,
-                    waited=waited,
-                    from_holder=from_holder,
-                )
+            case Acquire() as acquire:
+                self._lock.acquire(acquire, self._observer.identity, now)
             case Renew(slot):
                 self._lock.renew(slot, now)
             case Release(slot, rebooted, announcement):
@@ -188,8 +181,7 @@ class Coordinator:
         if node is None:
             return
         self._deps.reporter.flush(_FLUSH_SECONDS)  # the state that is overwritten is all that could announce it again
-        status, sentence = self._status_of_state(inputs, write.state)
-        shown = shown_status(status, sentence)
+        shown = shown_status(self._status_of_state(inputs, write.state))
         notes: dict[str, str | None] = {
             **write.annotations,
             **shown.annotations,
@@ -305,26 +297,21 @@ class Coordinator:
             self._announce(announcement)
 
     def _announce(self, announcement: Announcement) -> None:
-        if self._announced.is_new(announcement.key):
+        if announcement.key not in self._announced:
+            self._announced.append(announcement.key)
             self._deps.reporter.event(announcement)
 
-    def _status_of(self, inputs: Inputs, decision: Decision) -> tuple[RebootStatus, str]:
+    def _status_of(self, inputs: Inputs, decision: Decision) -> RebootStatus:
         again = inputs.now.wall + decision.postpone_seconds if decision.postpone_seconds > 0 else 0.0
-        status = self._status_with(
-            inputs,
-            inputs.state,
-            decision.phase,
-            decision.reason,
-            message=decision.sentence,
-            until=decision.until or again,
-        )
-        status = replace(status, blocked_by=decision.blocked_by, holder=decision.holder)
-        return status, _with_time(decision.sentence, status.until if decision.until else 0.0)
+        message, until = decision.sentence, decision.until or again
+        status = self._status_with(inputs, inputs.state, decision.phase, decision.reason, message=message, until=until)
+        sentence = _with_time(message, status.until if decision.until else 0.0)
+        return replace(status, sentence=sentence, blocked_by=decision.blocked_by, holder=decision.holder)
 
-    def _status_of_state(self, inputs: Inputs, state: NodeState) -> tuple[RebootStatus, str]:
-        reason, sentence, until = written_status(inputs, state)
-        status = self._status_with(inputs, state, state.phase, reason, message=sentence, until=until)
-        return status, _with_time(sentence, until)
+    def _status_of_state(self, inputs: Inputs, state: NodeState) -> RebootStatus:
+        reason, message, until = written_status(inputs, state)
+        status = self._status_with(inputs, state, state.phase, reason, message=message, until=until)
+        return replace(status, sentence=_with_time(message, until))
 
     def _status_with(
         self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, *, message: str, until: float
@@ -361,10 +348,9 @@ class Coordinator:
             refusals=progress.misconfigured or progress.blocked_by,
         )
 
-    def _as_tick(self, inputs: Inputs, decision: Decision, status: RebootStatus, sentence: str, wait: float) -> Tick:
+    def _as_tick(self, inputs: Inputs, decision: Decision, status: RebootStatus, wait: float) -> Tick:
         return Tick(
             status=status,
-            sentence=sentence,
             wait_seconds=max(0.0, wait),
             required_since=inputs.state.since if isinstance(inputs.state, Cycle) else 0.0,
             stuck=decision.stuck,
@@ -376,8 +362,8 @@ class Coordinator:
     def _failed(self, error: AgentError) -> Tick:
         """Nothing else is known; the phase is the last known one."""
         text = f"the node or the cluster cannot be read: {error}"
-        status = replace(self._status, reason=StatusReason.API_UNREACHABLE, message=text)
-        return Tick(status, text, self._error_seconds(error))
+        status = replace(self._status, reason=StatusReason.API_UNREACHABLE, message=text, sentence=text)
+        return Tick(status, self._error_seconds(error))
 
     def _report(self, tick: Tick) -> Tick:
         self._status = tick.status

@@ -20,7 +20,7 @@ _WORDS = 200
 
 
 class HostHooks:
-    """Runs the hooks of a stage one after another, in a thread of its own; satisfies ports.Hooks.
+    """Runs the hooks of a stage one after another, in a thread of its own; satisfies interfaces.Hooks.
 
     Each gets NODE_NAME, REBOOT_STAGE and REBOOT_CYCLE in its environment. The first one that fails ends the stage.
     """
@@ -38,7 +38,7 @@ class HostHooks:
         self._stages: dict[tuple[HookStage, str], _Running] = {}
 
     def step(self, stage: HookStage, cycle: str) -> HookProgress:
-        """See ports.Hooks."""
+        """See interfaces.Hooks."""
         hooks = self._hooks[stage]
         if not hooks:
             return HookProgress(done=True)
@@ -49,7 +49,7 @@ class HostHooks:
         return running.progress
 
     def reset(self) -> None:
-        """See ports.Hooks. A hook that runs is killed within a few seconds; this does not wait for it."""
+        """See interfaces.Hooks. A hook that runs is killed within a few seconds; this does not wait for it."""
         for running in self._stages.values():
             running.cancel()
         self._stages.clear()

@@ -281,15 +281,14 @@ class Announcement:
 class Tick:
     """What one tick came to.
 
-    status: as the annotation reboot-status and the condition have it. sentence: the same as text. wait_seconds: when
-    to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
-    required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
-    which the lock was acquired that this node has or waits for, 0 for neither. marks: see state.Attempt. acting: there
-    was something to do, whether or not it succeeded.
+    status: as the annotations and the condition have it. wait_seconds: when to tick again unless something wakes
+    the daemon earlier. required_since: wall seconds when the reboot was first required, 0 when it is not. stuck:
+    the lock's holder went down and did not come back. lock_since: wall seconds at which the lock was acquired that
+    this node has or waits for, 0 for neither. marks: see state.Attempt. acting: there was something to do, whether
+    or not it succeeded.
     """
 
     status: RebootStatus
-    sentence: str
     wait_seconds: float
     required_since: float = 0.0
     stuck: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -92,7 +92,8 @@ class RebootStatus:
 
     required: None when unknown. blocked_by: the blocker's name. holder: the node that holds the lock waited for. lock:
     the Lease held or waited for. since, until: epoch seconds, 0 for none: when the phase began (of an idle or pending
-    node: when the reboot was first required), and when it ends or is tried again. message: for users.
+    node: when the reboot was first required), and when it ends or is tried again. message: for users. sentence: the
+    message with its time, for the annotation beside this one; no part of it.
     """
 
     phase: Phase
@@ -107,6 +108,7 @@ class RebootStatus:
     failures: int = 0
     drain: DrainStatus | None = None
     message: str = ""
+    sentence: str = field(default="", compare=False)
 
     def encode(self) -> str:
         """The annotation's value: compact JSON of at most LIMIT_BYTES bytes; too long, it goes without its texts."""

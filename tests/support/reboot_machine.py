@@ -153,8 +153,10 @@ class SimMachine:
         if epoch != self.epoch:
             return None
         self.busy_epoch = -1
-        if self.world.log is not None and (self.last_tick is None or self.last_tick.sentence != tick.sentence):
-            self.world.note(f"{self.name}: [{tick.status.phase}] {tick.sentence}")
+        if self.world.log is not None and (
+            self.last_tick is None or self.last_tick.status.sentence != tick.status.sentence
+        ):
+            self.world.note(f"{self.name}: [{tick.status.phase}] {tick.status.sentence}")
         self.last_tick = tick
         self._check_deadline(tick, began)
         self.waits = tick.status.phase in (Phase.WAITING, Phase.BLOCKED, Phase.PENDING)
@@ -171,7 +173,7 @@ class SimMachine:
             return
         deadline = max(self.cordoned_at + self.deadline_seconds, self.unpatched_at + _RETRY_SECONDS)
         if began > deadline and self.world.nodes[self.name].unschedulable_by == FIELD_MANAGER:
-            raise Violation(f"{self.name}'s cordon outlives its deadlines: {tick.sentence}")
+            raise Violation(f"{self.name}'s cordon outlives its deadlines: {tick.status.sentence}")
 
     def crashed(self) -> None:
         """What follows a crash; the simulation starts another process."""

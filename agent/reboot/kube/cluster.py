@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agent.annotations import FIELD_MANAGER
 from agent.errors import UsageError
@@ -27,7 +26,7 @@ _HEARTBEATS = "kube-node-lease"
 
 
 class KubeCluster:
-    """One node's view of the cluster; a context manager that ends its watch. For one thread."""
+    """One node's view of the cluster; `close` ends its watch. For one thread."""
 
     def __init__(
         self, kube: Kube, *, node: str, nodes: ObjectCache, namespace: str, wake: Callable[[], None],
@@ -47,17 +46,11 @@ class KubeCluster:
         self._leases_names: tuple[str, ...] = ()
         self._node_reads = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Ends the watch of the Leases."""
-        self._stop_watching()
+        """Ends the watch of the Leases; the next that is worth it begins another."""
+        if self._leases is not None:
+            self._leases.close()
+        self._leases, self._leases_names = None, ()
 
     # -- the Node ------------------------------------------------------------------------------------------------------
 
@@ -65,16 +58,12 @@ class KubeCluster:
         """See cluster.Cluster."""
         self._node_reads += 1
         if self._node_reads > _NODE_READS_BEFORE_UNWATCHING:
-            self._stop_watching()
+            self.close()
         is_known, found = self._nodes.get(self._node)
         if not is_known:
-            found = self._read_node()
+            found = self._get_or_none(self._node)
+            self._nodes.put(self._node, found)
         return node_view(found) if found is not None else None
-
-    def _read_node(self) -> Object | None:
-        found = self._get_or_none(self._node)
-        self._nodes.put(self._node, found)
-        return found
 
     def patch_node(self, patch: NodePatch, version: str) -> NodeView:
         """See cluster.Cluster."""
@@ -105,18 +94,13 @@ class KubeCluster:
     def _watch(self, names: tuple[str, ...]) -> None:
         self._node_reads = 0
         if self._leases is not None and self._leases_names != names:
-            self._stop_watching()
+            self.close()
         if self._leases is None:
             # One name is a watch that RBAC can restrict to it.
             selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
             follow = self._kube.follow(LEASES, self._namespace, field_selector=selector)
             self._leases = FollowedObjects(follow, self._wake, without_ballast)
             self._leases_names = names
-
-    def _stop_watching(self) -> None:
-        if self._leases is not None:
-            self._leases.close()
-        self._leases, self._leases_names = None, ()
 
     def _lease(self, name: str) -> LeaseView:
         is_known, found = self._leases.get(name) if self._leases is not None else (False, None)

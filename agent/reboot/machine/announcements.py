@@ -7,6 +7,7 @@ Event loses nothing; the key makes a repetition harmless.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeaseView
@@ -45,12 +46,11 @@ def held(state: NodeState, name: str, by: str) -> Announcement:
 
 def acquired(state: Cycle, lease: LeaseView) -> tuple[Announcement, ...]:
     """The lock is ours; how it was acquired."""
-    detail = f"{lease.name}-{lease.transitions}"
+    reason, what = Reason.REBOOT_LOCK_ACQUIRED, "acquired the lock"
     if lease.taken_from:
-        text = f"{lease.holder.rpartition('/')[0]} took the lock over from {lease.taken_from}"
-        return (_lease(state, lease.name, Reason.REBOOT_LOCK_TAKEN_OVER, text, detail),)
-    text = f"{lease.holder.rpartition('/')[0]} acquired the lock"
-    return (_lease(state, lease.name, Reason.REBOOT_LOCK_ACQUIRED, text, detail),)
+        reason, what = Reason.REBOOT_LOCK_TAKEN_OVER, f"took the lock over from {lease.taken_from}"
+    text = f"{lease.holder.rpartition('/')[0]} {what}"
+    return (_lease(state, lease.name, reason, text, f"{lease.name}-{lease.transitions}"),)
 
 
 def drain_blocked(state: Cycle, by: str) -> Announcement:
@@ -148,10 +148,9 @@ def _succeeded(state: Releasing, now_kernel: str) -> Announcement:
     return _node(state, Reason.REBOOT_SUCCEEDED, f"Rebooted and verified in {duration(seconds)}; {kernels}")
 
 
-def _node(state: Cycle | Attempt, reason: Reason, message: str, detail: str = "") -> Announcement:
+def _node(state: Cycle, reason: Reason, message: str, detail: str = "") -> Announcement:
     return Announcement(reason, message, f"{state.cycle}-{reason}" + (f"-{detail}" if detail else ""))
 
 
 def _lease(state: Cycle, name: str, reason: Reason, message: str, detail: str = "") -> Announcement:
-    key = f"{state.cycle}-{reason}" + (f"-{detail}" if detail else "")
-    return Announcement(reason, message, key, About.LEASE, name)
+    return replace(_node(state, reason, message, detail), about=About.LEASE, name=name)

@@ -53,13 +53,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Take the Lease. from_holder: whom it is taken over from, empty when it is free."""
+    """Take the Lease, also from a holder that is gone. waited: seconds since the reboot was first required."""
 
     slot: Slot
     cycle: str
     waited: float
     pool_size: int
-    from_holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

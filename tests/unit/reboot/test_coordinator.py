@@ -100,7 +100,7 @@ def test_an_unknown_sentinel_never_reboots() -> None:
     assert world.leases == {}
     tick = _tick(world)
     assert (tick.status.required, tick.status.blocked_by) == (None, "unknown")
-    assert (tick.status.reason, "no such folder" in tick.sentence) == (R.SENTINEL_UNKNOWN, True)
+    assert (tick.status.reason, "no such folder" in tick.status.sentence) == (R.SENTINEL_UNKNOWN, True)
 
 
 def test_a_sentinel_that_raises_is_unknown() -> None:
@@ -114,7 +114,7 @@ def test_a_sentinel_that_raises_is_unknown() -> None:
     machine.read_sentinel = broken  # type: ignore[method-assign]
     machine.wake()
     world.pass_time(60.0)
-    assert "permission denied" in _tick(world).sentence
+    assert "permission denied" in _tick(world).status.sentence
     assert world.leases == {}
 
 
@@ -164,7 +164,7 @@ def test_a_note_that_cannot_be_read_stops_everything_and_says_so() -> None:
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.leases == {}
-    assert "version 9" in _tick(world).sentence
+    assert "version 9" in _tick(world).status.sentence
     assert _tick(world).status.reason is R.STATE_UNREADABLE
     world.annotate("n0", REBOOT_STATE, None)
     world.pass_time(600.0)
@@ -183,7 +183,7 @@ def test_audit_says_what_it_would_do_and_takes_nothing() -> None:
     machine.blocked_by = "alert Down"
     machine.wake()
     world.pass_time(1.0)
-    assert (_tick(world).status.reason, "alert Down" in _tick(world).sentence) == (R.BLOCKED_BY_ALERTS, True)
+    assert (_tick(world).status.reason, "alert Down" in _tick(world).status.sentence) == (R.BLOCKED_BY_ALERTS, True)
     machine.sentinel_unknown = True
     machine.wake()
     world.pass_time(1.0)
@@ -235,7 +235,7 @@ def test_opted_out_waits_and_says_why() -> None:
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.books.cordons == []
-    assert (_tick(world).status.reason, "disk is being replaced" in _tick(world).sentence) == (R.OPTED_OUT, True)
+    assert (_tick(world).status.reason, "disk is being replaced" in _tick(world).status.sentence) == (R.OPTED_OUT, True)
     assert _tick(world).status.blocked_by == "skip"
     world.annotate("n0", REBOOT_SKIP, None)
     world.pass_time(120.0)
@@ -372,7 +372,7 @@ def test_an_unknown_shutdown_is_waited_for_and_not_without_end(shutdown_seconds:
     machine.shutdown_seconds, machine.shutdown_unknown = shutdown_seconds, True
     machine.want("s")
     world.pass_time(450.0)
-    assert "unknown whether the system is shutting down" in _tick(world).sentence
+    assert "unknown whether the system is shutting down" in _tick(world).status.sentence
     assert world.leases[LEASE].holder == "n0/uid-n0"
     world.pass_time(450.0)
     assert (world.books.reasons().count(Reason.REBOOT_FAILED) == 0) is is_awaited
@@ -473,7 +473,7 @@ def test_a_full_budget_is_told_and_waited_for() -> None:
     world.human_cordons("n1", cordon=True)
     world.machines["n0"].want("s")
     world.pass_time(60.0)
-    assert (_tick(world).status.reason, "n1" in _tick(world).sentence) == (R.MAX_UNAVAILABLE, True)
+    assert (_tick(world).status.reason, "n1" in _tick(world).status.sentence) == (R.MAX_UNAVAILABLE, True)
     assert _tick(world).status.blocked_by == "budget"
     assert world.books.reasons().count(Reason.REBOOT_BLOCKED) == 1
     world.human_cordons("n1", cordon=False)
@@ -563,7 +563,7 @@ def test_a_hook_after_the_reboot_that_fails_keeps_lock_and_cordon_and_is_tried_a
     assert world.nodes["n0"].unschedulable
     assert world.leases[LEASE].holder == machine.identity
     assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
-    assert "exit code 7" in _tick(world).sentence
+    assert "exit code 7" in _tick(world).status.sentence
     machine.fate_of_hooks.clear()
     world.pass_time(300.0)
     assert (world.nodes["n0"].unschedulable, world.leases[LEASE].holder) == (False, "")
@@ -589,7 +589,7 @@ def test_a_proof_that_takes_too_long_is_told_once_and_still_ends_well() -> None:
     world.pass_time(800.0)
     assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
     assert _tick(world).status.reason is R.VERIFICATION_FAILED
-    assert "modprobe/sctp" in _tick(world).sentence
+    assert "modprobe/sctp" in _tick(world).status.sentence
     assert world.leases[LEASE].holder == machine.identity
     machine.verified = True
     world.pass_time(60.0)

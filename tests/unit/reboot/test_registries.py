@@ -70,7 +70,7 @@ def test_a_new_blocker_needs_a_row_only(monkeypatch: pytest.MonkeyPatch) -> None
         StatusReason.BLOCKED,
         "tide",
     )
-    assert "high tide" in tick.sentence
+    assert "high tide" in tick.status.sentence
 
 
 def test_a_new_reboot_method_needs_a_row_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
