@@ -21,11 +21,11 @@ from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
 from agent.model import Condition
-from agent.reboot.blockers import make_blockers
+from agent.reboot.blockers import BlockerContext, make_blockers
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
 from agent.reboot.hooks import HostHooks
-from agent.reboot.interfaces import About, Announcement, Clock, CycleResult, HardeningReading, Tick
+from agent.reboot.interfaces import Announcement, Clock, CycleResult, HardeningReading, Tick
 from agent.reboot.kube.cluster import KubeCluster, without_ballast
 from agent.reboot.kube.informer import ObjectCache
 from agent.reboot.phases import Phase
@@ -101,14 +101,14 @@ class NodeReporter:
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
         regarding = Regarding.node(self._node)
-        if announcement.about is About.LEASE:
+        if announcement.lease:
             regarding = Regarding(
-                "Lease", announcement.name, "", namespace=self._namespace, api_version="coordination.k8s.io/v1"
+                "Lease", announcement.lease, "", namespace=self._namespace, api_version="coordination.k8s.io/v1"
             )
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(
             Notification(
-                announcement.reason, announcement.message, self._node, key=announcement.key, lease=announcement.name
+                announcement.reason, announcement.message, self._node, key=announcement.key, lease=announcement.lease
             )
         )
 
@@ -272,8 +272,9 @@ class Reboots:
         return Dependencies(
             cluster=cluster, clock=self._clock, machine=NodeMachine(self._host), sentinel=parts.sentinel,
             blockers=make_blockers(
-                policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock,
-                host=self._host, sentinel=parts.sentinel,
+                BlockerContext(
+                    policy, self._kube, self._node, self._namespace, self._clock, self._host, parts.sentinel
+                )
             ),
             drain=parts.drain, hooks=parts.hooks, rebooter=make_rebooter(policy, self._host), hardening=self,
             reporter=self._reporter, rng=self._rng,

@@ -254,27 +254,19 @@ class HardeningCheck(Protocol):
 # -- reporting ---------------------------------------------------------------------------------------------------------
 
 
-class About(Enum):
-    """Which object an Event is about."""
-
-    NODE = "Node"
-    LEASE = "Lease"
-
-
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """One Event, on its way to the API server and to notifications.
 
     key: equal keys are the same event. A restarted process announces the last step again, so the reporter makes the
-    Event's name from the key (a second create is AlreadyExists) and PagerDuty's dedup key too. about, name: the Node,
-    or the Lease by its name.
+    Event's name from the key (a second create is AlreadyExists) and PagerDuty's dedup key too. lease: the name of the
+    Lease that it is about, empty for the Node.
     """
 
     reason: Reason
     message: str
     key: str
-    about: About = About.NODE
-    name: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True)

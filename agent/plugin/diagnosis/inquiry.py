@@ -21,7 +21,7 @@ from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import Session
 from agent.plugin.views.table import age, since, stamp
-from agent.reboot.blockers import make_blockers
+from agent.reboot.blockers import BlockerContext, make_blockers
 from agent.reboot.kube.views import member
 from agent.reboot.lock.pools import budget, usable_slots
 from agent.reboot.phases import Phase
@@ -96,7 +96,7 @@ def _by_blockers(session: Session, row: NodeRow, reboot: Reboot) -> Iterator[str
     blockers = dataclasses.replace(reboot.blockers, prometheus=Prometheus())
     policy = dataclasses.replace(reboot, blockers=blockers)
     clock = SessionClock(session.now)
-    for blocker in make_blockers(policy, session.kube, node=row.name, namespace=session.namespace, clock=clock):
+    for blocker in make_blockers(BlockerContext(policy, session.kube, row.name, session.namespace, clock)):
         try:
             verdict = blocker.check()
         except AgentError as error:

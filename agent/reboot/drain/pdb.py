@@ -72,7 +72,7 @@ class Budgets:
         self._kube = kube
         self._on_change = on_change
         self._informers: dict[tuple[str, str], ResourceInformer[Budget]] = {}
-        self._namespaces: dict[str, tuple[Budget, ...]] = {}
+        self._namespaces: dict[str, tuple[Budget, ...] | str] = {}
         self._claim = Claim()
         self._kept = 0
 
@@ -94,14 +94,23 @@ class Budgets:
         return Budget(*key) if found is None else next(iter(found.values()), None)
 
     def over(self, pod: Pod) -> tuple[Budget, ...]:
-        """All budgets that a pod is under; one LIST of its namespace the first time."""
-        known = self._namespaces.get(pod.namespace)
-        if known is None:
-            known = self._namespaces[pod.namespace] = self._all(pod.namespace)
+        """All budgets that a pod is under; none where they cannot be read."""
+        try:
+            return self.covering(pod)
+        except KubeError:
+            return ()
+
+    def covering(self, pod: Pod) -> tuple[Budget, ...]:
+        """All budgets that a pod is under; one LIST of its namespace the first time. Raises KubeError."""
+        if pod.namespace not in self._namespaces:
+            self._namespaces[pod.namespace] = self._all(pod.namespace)
+        known = self._namespaces[pod.namespace]
+        if isinstance(known, str):
+            raise KubeError(known)
         return tuple(budget for budget in known if budget.covers(pod))
 
-    def _all(self, namespace: str) -> tuple[Budget, ...]:
-        """Those of a namespace; none where they cannot be read or are too large to be kept."""
+    def _all(self, namespace: str) -> tuple[Budget, ...] | str:
+        """Those of a namespace, or why they cannot be read or kept."""
         found: list[Budget] = []
         kept = self._kept
         try:
@@ -109,9 +118,9 @@ class Budgets:
                 found.append(budget_of(one))
                 kept += kept_bytes(found[-1])
                 self._claim.hold(kept)
-        except (KubeError, TooLarge):
+        except (KubeError, TooLarge) as error:
             self._claim.hold(self._kept)
-            return ()
+            return str(error)
         self._kept = kept
         return tuple(found)
 

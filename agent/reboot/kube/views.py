@@ -21,18 +21,6 @@ Object = dict[str, Any]
 _HOLDER_CHARACTERS = 300  # <node>/<uid>: at most 253 + 1 + 36
 _NOTE_CHARACTERS = 300
 _TIME_CHARACTERS = 40
-_NOTES = frozenset(
-    {
-        keys.LOCK_PHASE,
-        keys.LOCK_CYCLE,
-        keys.LOCK_BOOT_ID,
-        keys.LOCK_LAST_REBOOT,
-        keys.LOCK_TAKEN_FROM,
-        keys.LOCK_POOL_SIZE,
-        keys.LOCK_WAITED_SECONDS,
-        keys.LOCK_STUCK,
-    }
-)
 _LATEST_SECONDS = 4102444800.0  # the year 2100
 _LONGEST_LEASE_SECONDS = 7 * 86400
 _LARGEST_POOL = 100_000
@@ -100,12 +88,14 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
     A holder that no agent would write stays a holder, cut: that its Node does not exist is the machine's to find.
     """
     meta, spec = _part(found, "metadata"), _part(found, "spec")
-    notes = {
-        key: sanitize(text, _NOTE_CHARACTERS) for key, text in _texts(meta.get("annotations")).items() if key in _NOTES
-    }
+    notes = _texts(meta.get("annotations"))
+
+    def note(key: str) -> str:
+        return sanitize(notes.get(key, ""), _NOTE_CHARACTERS)
+
     holder = sanitize(_text(spec.get("holderIdentity")), _HOLDER_CHARACTERS)
     try:
-        phase = LeasePhase(notes.get(keys.LOCK_PHASE, ""))
+        phase = LeasePhase(note(keys.LOCK_PHASE))
     except ValueError:
         phase = LeasePhase.REBOOTING
     return LeaseView(
@@ -117,13 +107,13 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
         acquired=_text(spec.get("acquireTime"))[:_TIME_CHARACTERS],
         duration_seconds=_whole(spec.get("leaseDurationSeconds"), _LONGEST_LEASE_SECONDS),
         transitions=_whole(spec.get("leaseTransitions"), _MOST_TRANSITIONS),
-        cycle=notes.get(keys.LOCK_CYCLE, ""),
-        boot=notes.get(keys.LOCK_BOOT_ID, ""),
-        taken_from=notes.get(keys.LOCK_TAKEN_FROM, ""),
-        last_reboot=_timestamp(notes.get(keys.LOCK_LAST_REBOOT, "")),
-        pool_size=_number(notes.get(keys.LOCK_POOL_SIZE, ""), _LARGEST_POOL),
-        waited=float(_number(notes.get(keys.LOCK_WAITED_SECONDS, ""), _LONGEST_WAIT_SECONDS)),
-        stuck=notes.get(keys.LOCK_STUCK, ""),
+        cycle=note(keys.LOCK_CYCLE),
+        boot=note(keys.LOCK_BOOT_ID),
+        taken_from=note(keys.LOCK_TAKEN_FROM),
+        last_reboot=_timestamp(note(keys.LOCK_LAST_REBOOT)),
+        pool_size=_number(note(keys.LOCK_POOL_SIZE), _LARGEST_POOL),
+        waited=float(_number(note(keys.LOCK_WAITED_SECONDS), _LONGEST_WAIT_SECONDS)),
+        stuck=note(keys.LOCK_STUCK),
     )
 
 

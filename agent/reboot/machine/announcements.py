@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeaseView
-from agent.reboot.interfaces import About, Announcement
+from agent.reboot.interfaces import Announcement
 from agent.reboot.machine.decisions import duration
 from agent.reboot.machine.inputs import Inputs, Slot
 from agent.reboot.phases import Phase
@@ -95,7 +95,7 @@ def back_late(inputs: Inputs, state: Attempt) -> tuple[Announcement, ...]:
 def _stuck(slot: Slot, text: str) -> tuple[Announcement, ...]:
     lease = slot.view
     key = f"{lease.name}-{lease.cycle}-{lease.transitions}-stuck"
-    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, About.LEASE, lease.name),)
+    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, lease.name),)
 
 
 def events_for_phase(state: NodeState, now_kernel: str) -> tuple[Announcement, ...]:
@@ -153,4 +153,4 @@ def _node(state: Cycle, reason: Reason, message: str, detail: str = "") -> Annou
 
 
 def _lease(state: Cycle, name: str, reason: Reason, message: str, detail: str = "") -> Announcement:
-    return replace(_node(state, reason, message, detail), about=About.LEASE, name=name)
+    return replace(_node(state, reason, message, detail), lease=name)

@@ -341,7 +341,7 @@ def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> No
     world.pass_time(600.0)
     assert world.books.reasons().count(Reason.REBOOT_LOCK_STUCK) == 1
     stuck = next(said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK)
-    assert (stuck.name, stuck.message.split()[0]) == (LEASE, "n3")
+    assert (stuck.lease, stuck.message.split()[0]) == (LEASE, "n3")
     assert _tick(world).stuck
     assert (_tick(world).status.reason, _tick(world).status.holder) == (R.HOLDER_LOST, "n3")
     world.pass_time(86400.0)
@@ -359,7 +359,7 @@ def test_a_node_that_comes_back_late_announces_it_itself_where_no_other_waited(d
     world.pass_time(3000.0)
     assert _tick(world).status.phase is Phase.IDLE
     stuck = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK]
-    assert [(said.name, said.message.startswith("n0 went down to reboot and came back after ")) for said in stuck] == (
+    assert [(said.lease, said.message.startswith("n0 went down to reboot and came back after ")) for said in stuck] == (
         [(LEASE, True)] if late else []
     )
 
