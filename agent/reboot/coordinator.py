@@ -39,7 +39,7 @@ from agent.reboot.observer import Observer
 from agent.reboot.phases import Phase
 from agent.reboot.shown_status import shown_status
 from agent.reboot.state import Attempt, Cycle, Finished, Idle, NodeState, Pending, Rebooting
-from agent.reboot.status import BudgetRef, DrainStatus, RebootStatus, StatusReason
+from agent.reboot.status import DrainStatus, RebootStatus, StatusReason
 from agent.text import format_rfc3339, parse_rfc3339
 
 __all__ = ["Coordinator", "Dependencies"]
@@ -114,15 +114,15 @@ class Coordinator:
         if decision.postpone:
             again = self._observer.postpone(decision)
             wait = again if decision.action is None else wait
-        is_written = acted and isinstance(decision.action, Write)
-        if is_written and isinstance(decision.action, Write):
-            status = self._status_of_state(inputs, decision.action.state)
+        written = decision.action if acted and isinstance(decision.action, Write) else None
+        if written is not None:
+            status = self._status_of_state(inputs, written.state)
         if error_text:
             sentence, message = (f"{text}: {error_text}" for text in (status.sentence, status.message))
             status = replace(status, sentence=sentence, message=message)
         tick = self._as_tick(inputs, decision, status, wait)
         # What is over with the next tick, which follows immediately, is not worth a request.
-        return self._report(tick) if wait > 0 or is_written else tick
+        return self._report(tick) if wait > 0 or written is not None else tick
 
     def _observe_and_decide(self) -> tuple[Inputs, Decision]:
         """Observes what is cheap, then what the machine requests. Raises AgentError: nothing can be decided."""
@@ -344,7 +344,7 @@ class Coordinator:
             total=progress.total,
             left=progress.left,
             pods=progress.waiting_for,
-            budgets=tuple(BudgetRef(*budget) for budget in progress.budgets),
+            budgets=progress.budgets,
             refusals=progress.misconfigured or progress.blocked_by,
         )
 

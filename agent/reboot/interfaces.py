@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from agent.event_reasons import Reason
 from agent.reboot.cluster import Cluster
 from agent.reboot.state import Marks, Outcome
-from agent.reboot.status import RebootStatus, StatusReason
+from agent.reboot.status import BudgetRef, RebootStatus, StatusReason
 
 # -- clocks and the machine --------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Progress:
     total: pods, and after them volumes, that had to go since the drain began; left: of those, still there. evicted: by
     us so far. waiting_for: names of what is left. blocked_by: a line for each refusing disruption budget,
     `namespace/name (owner)`, for each pod that must finish, is refused by a webhook, or should be gone ("Terminating
-    since …, finalizer …"). budgets: the refusing ones as (namespace, name, owner). misconfigured: what no waiting
+    since …, finalizer …"). budgets: the refusing ones. misconfigured: what no waiting
     resolves (two budgets on one pod). done: also when what is left is left behind, past drain.volumeTimeout. slowest:
     pod and seconds. mode: of the step that reports this. returned: pods that their owner places on the cordoned node
     again; they are left running, as a DaemonSet's. namespaces: of all the pods that had to go.
@@ -156,7 +156,7 @@ class Progress:
     slowest: str = ""
     wait_seconds: float = 5.0
     mode: DrainMode = DrainMode.EVICT
-    budgets: tuple[tuple[str, str, str], ...] = ()
+    budgets: tuple[BudgetRef, ...] = ()
     returned: tuple[str, ...] = ()
     namespaces: frozenset[str] = frozenset()
 

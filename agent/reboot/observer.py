@@ -14,7 +14,7 @@ from agent.config.schema import Reboot
 from agent.errors import AgentError, KubeError
 from agent.kube.errors import Forbidden
 from agent.reboot.blockers import reason_of
-from agent.reboot.cluster import MEMBERS_A_PAGE, Member, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, NodeView
 from agent.reboot.cycle_memory import CycleMemory
 from agent.reboot.interfaces import (
     Blocker,
@@ -333,7 +333,7 @@ class Observer:
         if inputs.mine is None:
             self._before_lock = (inputs.now.mono, inputs.blockers, found)
 
-    def _while_untaken(self, members: Iterable[Member], inputs: Inputs, counted_for: Slot) -> Iterator[Member]:
+    def _while_untaken(self, members: Iterable[NodeView], inputs: Inputs, counted_for: Slot) -> Iterator[NodeView]:
         """The members, as long as no other node takes the Lease that they are counted for.
 
         In a big cluster many begin to count before the first is done. The Leases are watched by who waits: reading them

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.annotations import FIELD_MANAGER
 from agent.errors import AgentError, CommandFailed, CommandTimeout, HostError
-from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
     CycleResult,
@@ -353,9 +353,8 @@ class SimMachine:
         if silent < stored.duration_seconds:
             raise Violation(f"{lease.holder} took the lock from {name}, which was heard {silent:.0f} s ago")
 
-    def members(self) -> Iterator[Member]:
-        views = self.call("list_nodes", lambda: list(self.world.nodes.values()))
-        return (Member(v.name, v.uid, bool(v.ready), v.unschedulable, v.labels) for v in views)
+    def members(self) -> Iterator[NodeView]:
+        return iter(self.call("list_nodes", lambda: list(self.world.nodes.values())))
 
     def count(self) -> int:
         return self.call("count", lambda: len(self.world.nodes))

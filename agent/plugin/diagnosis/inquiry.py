@@ -22,7 +22,7 @@ from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import Session
 from agent.plugin.views.table import age, since, stamp
 from agent.reboot.blockers import BlockerContext, make_blockers
-from agent.reboot.kube.views import member
+from agent.reboot.kube.views import node_view
 from agent.reboot.lock.pools import budget, usable_slots
 from agent.reboot.phases import Phase
 
@@ -110,7 +110,7 @@ def _by_budget(session: Session, row: NodeRow, reboot: Reboot, locks: Sequence[L
     """The pool's unavailability, counted as a node that is about to acquire the lock counts it."""
     holders = [lock.view.holder for lock in locks if lock.pool == row.pool and lock.holder not in ("", row.name)]
     try:
-        members = (member(found) for found in session.kube.list(NODES, page_size=PAGE_SIZE))
+        members = (node_view(found) for found in session.kube.list(NODES, page_size=PAGE_SIZE))
         found = budget(members, row.name, reboot, row.pool, holders)
     except KubeError as error:
         yield f"unknown: how many nodes of the pool are unavailable: {error}"

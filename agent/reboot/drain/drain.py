@@ -31,6 +31,7 @@ from agent.reboot.drain.informer import ResourceInformer
 from agent.reboot.drain.pdb import Budget, Budgets, misconfigured
 from agent.reboot.drain.volumes import VolumeAttachments
 from agent.reboot.interfaces import Clock, DrainMode, Progress
+from agent.reboot.status import BudgetRef
 from agent.text import sanitize
 
 _CALL_SECONDS = 8.0
@@ -355,7 +356,7 @@ class NodeDrain:
             wait_seconds=wait_seconds,
             mode=DrainMode.DELETE if self._is_deleting else DrainMode.EVICT,
             namespaces=frozenset(self._namespaces),
-            budgets=tuple((one.namespace, one.name, one.owner) for one in budgets[:_NAMES_SHOWN]),
+            budgets=tuple(BudgetRef(one.namespace, one.name, one.owner) for one in budgets[:_NAMES_SHOWN]),
             returned=tuple(sorted(self._returned.values())[:_NAMES_SHOWN]),
         )
 
@@ -382,11 +383,5 @@ class DaemonSets:
         if owner is None or not depends_on_daemonset(pod):
             return False
         if owner.uid not in self._known:
-            try:
-                self._kube.get(DAEMONSETS, owner.name, pod.namespace)
-                self._known[owner.uid] = True
-            except NotFound as error:
-                if not error.names_object:
-                    raise
-                self._known[owner.uid] = False
+            self._known[owner.uid] = self._kube.find(DAEMONSETS, owner.name, pod.namespace) is not None
         return self._known[owner.uid]

@@ -14,9 +14,9 @@ from agent.annotations import FIELD_MANAGER
 from agent.errors import UsageError
 from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
-from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, NodePatch, NodeView
 from agent.reboot.kube.informer import FollowedObjects, ObjectCache
-from agent.reboot.kube.views import lease_body, lease_view, mark_body, member, node_patch, node_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, mark_body, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
 
@@ -61,7 +61,7 @@ class KubeCluster:
             self.close()
         is_known, found = self._nodes.get(self._node)
         if not is_known:
-            found = self._get_or_none(self._node)
+            found = self._kube.find(NODES, self._node)
             self._nodes.put(self._node, found)
         return node_view(found) if found is not None else None
 
@@ -105,11 +105,7 @@ class KubeCluster:
     def _lease(self, name: str) -> LeaseView:
         is_known, found = self._leases.get(name) if self._leases is not None else (False, None)
         if not is_known:
-            try:
-                found = self._kube.get(LEASES, name, self._namespace)
-            except NotFound as error:
-                _refuse_other_paths(error)
-                found = None
+            found = self._kube.find(LEASES, name, self._namespace)
             if self._leases is not None:
                 self._leases.put(name, found)
         return lease_view(found) if found is not None else LeaseView(name)
@@ -138,9 +134,9 @@ class KubeCluster:
 
     # -- others --------------------------------------------------------------------------------------------------------
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[NodeView]:
         """See cluster.Cluster."""
-        return (member(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
+        return (node_view(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
 
     def count(self) -> int:
         """See cluster.Cluster. The server reports how many a page of one leaves out."""
@@ -161,32 +157,15 @@ class KubeCluster:
     def uid_of(self, node: str) -> str | None:
         """See cluster.Cluster."""
         try:
-            found = self._get_or_none(node) if node else None
+            found = self._kube.find(NODES, node) if node else None
         except UsageError:
             return None  # a forged holder: no Node has such a name
         return node_view(found).uid if found is not None else None
 
     def heartbeat(self) -> str:
         """See cluster.Cluster."""
-        try:
-            found = self._kube.get(LEASES, self._node, _HEARTBEATS)
-        except NotFound as error:
-            _refuse_other_paths(error)
-            return ""
-        return lease_view(found).renewed
-
-    def _get_or_none(self, node: str) -> Object | None:
-        try:
-            return self._kube.get(NODES, node)
-        except NotFound as error:
-            _refuse_other_paths(error)
-            return None
-
-
-def _refuse_other_paths(error: NotFound) -> None:
-    """A path that the server does not serve is no missing object: a node would be taken as gone."""
-    if not error.names_object:
-        raise error
+        found = self._kube.find(LEASES, self._node, _HEARTBEATS)
+        return lease_view(found).renewed if found is not None else ""
 
 
 def without_ballast(found: Object) -> Object:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import annotations as keys
 from agent.reboot.availability import removal_reason, runs_agent
-from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch, NodeView
 from agent.reboot.lock.lease import micro_time
 from agent.report.node_status import condition_body
 from agent.text import parse_rfc3339, sanitize
@@ -43,19 +43,6 @@ def node_view(found: Mapping[str, Any]) -> NodeView:
         labels=_texts(meta.get("labels")),
         annotations=_texts(meta.get("annotations")),
         taints=tuple(taint for taint in _list(spec.get("taints")) if isinstance(taint, dict)),
-        removal=removal_reason(found),
-    )
-
-
-def member(found: Mapping[str, Any]) -> Member:
-    """A Node as one of a pool."""
-    meta = _part(found, "metadata")
-    return Member(
-        name=_text(meta.get("name")),
-        uid=_text(meta.get("uid")),
-        ready=_ready(_part(found, "status")) is True,
-        unschedulable=_part(found, "spec").get("unschedulable") is True,
-        labels=_texts(meta.get("labels")),
         removal=removal_reason(found),
         runs_agent=runs_agent(found),
     )
