@@ -173,7 +173,7 @@ class Coordinator:
             case StepHooks(stage, again):
                 self._run_hooks(stage, inputs, again=again)
             case FenceAndReboot(slot, announcement):
-                return self._reboot(inputs, slot, announcement)
+                return 0.0, self._reboot(inputs, slot, announcement)
         return decision.wait_seconds, ""
 
     def _write(self, inputs: Inputs, write: Write) -> None:
@@ -216,18 +216,12 @@ class Coordinator:
         ours = {self._policy.prefer_no_schedule_taint} - {""}
         if isinstance(inputs.state, Pending) and inputs.state.taint:
             ours.add(inputs.state.taint)
-        there = {
-            str(taint.get("key"))
-            for taint in node.taints
-            if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
-        }
-        if there == ({desired} if desired else set()):
+        found = [
+            taint for taint in node.taints if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
+        ]
+        if {taint["key"] for taint in found} == ({desired} if desired else set()):
             return None
-        others = tuple(
-            dict(taint)
-            for taint in node.taints
-            if taint.get("key") not in there or taint.get("effect") != _PREFER_NO_SCHEDULE
-        )
+        others = tuple(dict(taint) for taint in node.taints if taint not in found)
         return (*others, {"key": desired, "effect": _PREFER_NO_SCHEDULE}) if desired else others
 
     def _drain(self, inputs: Inputs, step: StepDrain) -> float:
@@ -254,11 +248,14 @@ class Coordinator:
         if progress.done or progress.error:
             memory.hooks[stage] = progress
 
-    def _reboot(self, inputs: Inputs, slot: Slot, announcement: Announcement) -> tuple[float, str]:
-        """The fence, the announcement, the command. A fence that took long is put up again rather than trusted."""
+    def _reboot(self, inputs: Inputs, slot: Slot, announcement: Announcement) -> str:
+        """The fence, the announcement, the command. A fence that took long is put up again rather than trusted.
+
+        Returns what went wrong.
+        """
         memory, clock = self._observer.memory, self._deps.clock
         if self._is_old(inputs):
-            return 0.0, "the observation took long; observing again before the reboot"
+            return "the observation took long; observing again before the reboot"
         memory.command = Command.NOT_GIVEN
         try:
             self._lock.fence(slot, inputs.now)
@@ -268,18 +265,18 @@ class Coordinator:
         self._announce(announcement)
         self._deps.reporter.flush(_FLUSH_SECONDS, notifications=True)
         if self._is_old(inputs):
-            return 0.0, "the fence took long; putting it up again"
+            return "the fence took long; putting it up again"
         memory.command = Command.GIVEN
         memory.command_at = clock.monotonic()
         try:
             self._deps.rebooter.reboot()
         except CommandTimeout as error:
-            return 0.0, f"the reboot command gave no answer: {error}"
+            return f"the reboot command gave no answer: {error}"
         except AgentError as error:
             memory.command = Command.REFUSED
             memory.command_error = str(error)
-            return 0.0, f"the reboot command failed: {error}"
-        return 0.0, ""
+            return f"the reboot command failed: {error}"
+        return ""
 
     def _is_old(self, inputs: Inputs) -> bool:
         """Whether too much time has passed since the observation for a reboot to be decided on it."""
@@ -353,7 +350,7 @@ class Coordinator:
             status=status,
             wait_seconds=max(0.0, wait),
             required_since=inputs.state.since if isinstance(inputs.state, Cycle) else 0.0,
-            stuck=decision.stuck,
+            stuck=decision.reason is StatusReason.HOLDER_LOST,
             lock_since=_lock_since(inputs, decision.holder),
             marks=inputs.state.marks if isinstance(inputs.state, Attempt | Finished) else (),
             acting=decision.action is not None,

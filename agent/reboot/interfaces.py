@@ -34,7 +34,7 @@ class Clock(Protocol):
 
 
 class Machine(Protocol):
-    """The kernel's answers about this boot; agent.host.Host is one."""
+    """The kernel's answers about this boot; see rebooters.NodeMachine."""
 
     def boot_id(self) -> str:
         """The running boot's id. Raises HostError."""

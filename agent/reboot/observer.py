@@ -34,6 +34,7 @@ from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Sl
 from agent.reboot.state import (
     Attempt,
     Cycle,
+    Finished,
     Idle,
     NodeState,
     Now,
@@ -185,13 +186,14 @@ class Observer:
         With the node cordoned, Leases that cannot be read are those of the last time, or none in a process that has
         never read them: the deadlines count all the same.
         """
+        self._lock_problem = ""
         idle = isinstance(state, Idle)
         is_over = self._policy.mode is Mode.OFF or (not may_want and self._is_settled)
         if state is None or (idle and is_over):
             return (), None, None
         pool = pool_of(node.labels, self._policy.pool)
         names = lease_names(pool, usable_slots(self._policy, pool))
-        own = state.lease if isinstance(state, Attempt) else getattr(state, "lease", "")
+        own = state.lease if isinstance(state, Attempt | Finished) else ""
         read = (*names, own) if own and own not in names else names
         try:
             slots = self._lock.observe(read, self.identity, indexed=len(names), follow=may_want or not idle)
@@ -200,7 +202,6 @@ class Observer:
                 raise
             self._lock_problem = str(error)
             return self._slots_before
-        self._lock_problem = ""
         ours = [slot for slot in slots if slot.ours]
         mine = next((slot for slot in ours if slot.view.name == own), ours[0] if ours else None)
         spare = next((slot for slot in ours if slot is not mine), None)

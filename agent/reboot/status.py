@@ -7,7 +7,6 @@ may have been written by a compromised node, so everything is bounded, checked a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -221,9 +220,7 @@ def _seconds(found: Mapping[str, Any], key: str) -> float:
 
 def _time(seconds: float) -> str:
     """RFC 3339, or empty for none and for what no calendar has."""
-    if not 0 < seconds < 253402300799 or not math.isfinite(seconds):
-        return ""
-    return format_rfc3339(seconds)
+    return format_rfc3339(seconds) if 0 < seconds < 253402300799 else ""
 
 
 def _compact(document: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from agent.reboot.cluster import Cluster, LeasePhase, LeaseView
 from agent.reboot.interfaces import Clock
 from agent.reboot.machine.decisions import Acquire
 from agent.reboot.machine.inputs import Slot
 from agent.reboot.state import Now
+from agent.text import format_rfc3339
 
 _Fingerprint = tuple[str, LeasePhase, str, int, str]
 
@@ -136,4 +136,4 @@ def freed(lease: LeaseView, wall: float) -> LeaseView:
 
 def micro_time(wall: float) -> str:
     """Kubernetes' MicroTime."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return format_rfc3339(wall, micros=True)

@@ -128,7 +128,6 @@ class Decision:
     until: float = 0.0
     blocked_by: str = ""
     holder: str = ""
-    stuck: bool = False
     announcements: tuple[Announcement, ...] = ()
     postpone: bool = False
     postpone_seconds: float = 0.0

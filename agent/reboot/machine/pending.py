@@ -131,7 +131,6 @@ def _waiting(inputs: Inputs, in_seconds: float) -> Decision:
         text,
         wait_seconds=wait,
         holder=busy[0].holder if busy else "",
-        stuck=bool(lost),
         announcements=tuple(event for slot in busy if slot.view.stuck for event in announcements.stuck(inputs, slot)),
     )
 

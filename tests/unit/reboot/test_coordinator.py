@@ -24,7 +24,7 @@ from agent.reboot.status import StatusReason as R
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
-from tests.support.reboot_trouble import CommandFate, Trouble, conflict
+from tests.support.reboot_trouble import CommandFate, Trouble, conflict, refused
 from tests.support.reboot_world import World
 
 POLICY = Reboot(
@@ -217,6 +217,31 @@ def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> 
     assert not world.leases[LEASE].holder
     assert [_note(world, name).phase for name in world.nodes] == [Phase.IDLE, Phase.IDLE]
     assert [ended.outcome for _, ended in world.books.ended] == [Outcome.ABORTED]
+
+
+class _NoLeases(Trouble):
+    is_on = False
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002
+        if self.is_on and kind == "leases":
+            raise refused(403)
+
+
+def test_leases_that_could_not_be_read_do_not_concern_a_node_without_a_cycle() -> None:
+    """A user removes the state, and the mode is off: the Leases are not read any more, so they are not unknown."""
+    trouble = _NoLeases()
+    world, agents = World(trouble=trouble), Agents(POLICY, random.Random(1))
+    agents.on(world.add_machine("n0"))
+    world.machines["n0"].pdb_until = 1e9
+    world.machines["n0"].want("s")
+    world.pass_time(20.0)
+    trouble.is_on = True
+    world.pass_time(10.0)
+    assert (_note(world).phase, _tick(world).status.reason) == (Phase.DRAINING, R.API_UNREACHABLE)
+    agents.policy = replace(POLICY, mode=Mode.OFF)
+    world.set_node(replace(world.nodes["n0"], annotations={}))
+    world.pass_time(30.0)
+    assert (_note(world).phase, _tick(world).status.reason) == (Phase.IDLE, R.MODE_OFF)
 
 
 def test_a_cordon_that_waits_for_the_lock_to_be_renewed_is_not_shown_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
