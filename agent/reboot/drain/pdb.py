@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.bounded_http import Claim, TooLarge, kept_bytes
+from agent.config.selector import Operator, Requirement
 from agent.errors import KubeError
 from agent.kube import PDBS, Kube, field_selector
 from agent.reboot.drain.filters import Pod
@@ -27,8 +28,7 @@ _OWNER_LABELS = (
     "app",
     "k8s-app",
 )
-
-
+_OPERATORS = {"In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT}
 # Each is a thread and a connection. More budgets than this refuse on one node only where nothing is allowed at all.
 _MOST_WATCHED = 16
 _SYNC_SECONDS = 2.0
@@ -184,15 +184,6 @@ def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
 
 
 def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    name, values = requirement.get("key", ""), requirement.get("values") or ()
-    match requirement.get("operator"):
-        case "In":
-            return labels.get(name) in values
-        case "NotIn":
-            return labels.get(name) not in values
-        case "Exists":
-            return name in labels
-        case "DoesNotExist":
-            return name not in labels
-        case _:
-            return False
+    operator = _OPERATORS.get(requirement.get("operator", ""))
+    values = frozenset(requirement.get("values") or ())
+    return operator is not None and Requirement(requirement.get("key", ""), operator, values).matches(labels)
