@@ -21,11 +21,11 @@ from agent.event_reasons import Reason
 from agent.host import FolderWatch, Host, HostExec
 from agent.kube import Kube
 from agent.model import Condition
-from agent.reboot.blockers import make_blockers
+from agent.reboot.blockers import BlockerContext, make_blockers
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.drain import NodeDrain
 from agent.reboot.hooks import HostHooks
-from agent.reboot.interfaces import About, Announcement, Clock, CycleResult, HardeningReading, Tick
+from agent.reboot.interfaces import Announcement, Clock, CycleResult, HardeningReading, Tick
 from agent.reboot.kube.cluster import KubeCluster, without_ballast
 from agent.reboot.kube.informer import ObjectCache
 from agent.reboot.phases import Phase
@@ -80,8 +80,8 @@ class NodeReporter:
         if status == self._shown or (is_progress and self._clock.monotonic() - self._shown_at < _DRAIN_SECONDS):
             return
         self._shown, self._shown_at = status, self._clock.monotonic()
-        self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=tick.sentence)
-        shown = shown_status(status, tick.sentence)
+        self._log.info("reboot", phase=status.phase.value, reason=status.reason.value, sentence=status.sentence)
+        shown = shown_status(status)
         if is_progress:
             shown = replace(shown, conditions=self._conditions)
         self._conditions = shown.conditions
@@ -101,14 +101,14 @@ class NodeReporter:
     def event(self, announcement: Announcement) -> None:
         """In order; the same key may come again after a restart."""
         regarding = Regarding.node(self._node)
-        if announcement.about is About.LEASE:
+        if announcement.lease:
             regarding = Regarding(
-                "Lease", announcement.name, "", namespace=self._namespace, api_version="coordination.k8s.io/v1"
+                "Lease", announcement.lease, "", namespace=self._namespace, api_version="coordination.k8s.io/v1"
             )
         self._publisher.record(Event(regarding, announcement.reason, announcement.message, announcement.key))
         self._notifier.send(
             Notification(
-                announcement.reason, announcement.message, self._node, key=announcement.key, lease=announcement.name
+                announcement.reason, announcement.message, self._node, key=announcement.key, lease=announcement.lease
             )
         )
 
@@ -245,8 +245,8 @@ class Reboots:
         except Exception as error:  # noqa: BLE001 - a forged value must not end the thread
             self._log.exception("reboot_tick_failed")
             text = f"internal error: {type(error).__name__}"
-            status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text)
-            tick = Tick(status, text, _CRASH_SECONDS)
+            status = RebootStatus(Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, message=text, sentence=text)
+            tick = Tick(status, _CRASH_SECONDS)
             self._reporter.tick(tick)
             return tick
 
@@ -272,8 +272,9 @@ class Reboots:
         return Dependencies(
             cluster=cluster, clock=self._clock, machine=NodeMachine(self._host), sentinel=parts.sentinel,
             blockers=make_blockers(
-                policy, self._kube, node=self._node, namespace=self._namespace, clock=self._clock,
-                host=self._host, sentinel=parts.sentinel,
+                BlockerContext(
+                    policy, self._kube, self._node, self._namespace, self._clock, self._host, parts.sentinel
+                )
             ),
             drain=parts.drain, hooks=parts.hooks, rebooter=make_rebooter(policy, self._host), hardening=self,
             reporter=self._reporter, rng=self._rng,

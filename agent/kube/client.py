@@ -19,7 +19,7 @@ from agent.bounded_socket import deadline
 from agent.errors import UsageError
 from agent.kube import eviction
 from agent.kube.credentials import Access
-from agent.kube.errors import Malformed, Operation, Refused
+from agent.kube.errors import Malformed, NotFound, Operation, Refused
 from agent.kube.eviction import Eviction
 from agent.kube.request import JSON, Caller, ClientContext, Request
 from agent.kube.resources import PODS, Resource
@@ -106,6 +106,15 @@ class Kube:
                 yield line
         finally:
             answer.close()
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        """One object, None where there is none by that name. A path that the server does not serve is NotFound."""
+        try:
+            return self.get(resource, name, namespace)
+        except NotFound as error:
+            if not error.names_object:
+                raise
+            return None
 
     def list(
         self,

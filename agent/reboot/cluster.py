@@ -22,11 +22,12 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """This agent's Node.
+    """A Node.
 
     version: resourceVersion. unschedulable_by: the field manager that owns spec.unschedulable, empty when the server
     does not tell. ready: None when there is no such condition or it is Unknown. boot_id: of status.nodeInfo. taints:
-    spec.taints as they are. removal: why the Node is about to go away, empty when it is not.
+    spec.taints as they are. removal: why the Node is about to go away, empty when it is not. runs_agent: this agent
+    can run there (see availability.py).
     """
 
     name: str
@@ -40,6 +41,7 @@ class NodeView:
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     taints: tuple[Mapping[str, Any], ...] = ()
     removal: str = ""
+    runs_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +98,6 @@ class LeaseView:
     stuck: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One node of the cluster, as the unavailability budget sees it: see availability.py for the last two."""
-
-    name: str
-    uid: str
-    ready: bool
-    unschedulable: bool
-    labels: Mapping[str, str]
-    removal: str = ""
-    runs_agent: bool = True
-
-
 class Cluster(Protocol):
     """All of them raise KubeError; a write's may be ambiguous: look again before the next step."""
 
@@ -130,7 +119,7 @@ class Cluster(Protocol):
     def can_patch_lease(self, name: str) -> bool:
         """Whether RBAC lets this agent patch a Lease that may not exist yet. Raises KubeError."""
 
-    def members(self) -> Iterable[Member]:
+    def members(self) -> Iterable[NodeView]:
         """Every node of the cluster, read page by page. Only a node about to acquire the lock reads it."""
 
     def count(self) -> int:

@@ -6,6 +6,7 @@ in any other way than directly behind the fence. Whatever fails ends the tick; t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,6 @@ from agent.errors import AgentError, CommandTimeout
 from agent.kube.errors import Conflict, Forbidden, Invalid, Refused
 from agent.reboot import history
 from agent.reboot.cluster import NodePatch, NodeView
-from agent.reboot.cycle_memory import AnnouncedKeys
 from agent.reboot.interfaces import Announcement, Dependencies, HookStage, Tick
 from agent.reboot.lock.lease import Lock
 from agent.reboot.machine import announcements
@@ -39,12 +39,13 @@ from agent.reboot.observer import Observer
 from agent.reboot.phases import Phase
 from agent.reboot.shown_status import shown_status
 from agent.reboot.state import Attempt, Cycle, Finished, Idle, NodeState, Pending, Rebooting
-from agent.reboot.status import BudgetRef, DrainStatus, RebootStatus, StatusReason
+from agent.reboot.status import DrainStatus, RebootStatus, StatusReason
 from agent.text import format_rfc3339, parse_rfc3339
 
 __all__ = ["Coordinator", "Dependencies"]
 
 _FETCHES_LIMIT = 8
+_ANNOUNCED_LIMIT = 256
 _ERROR_SECONDS = 3.0
 _REFUSED_LIMIT_SECONDS = 60.0
 _CONFLICT_SECONDS = 0.3
@@ -72,7 +73,7 @@ class Coordinator:
         self._decide = machine
         self._lock = lock or Lock(dependencies.cluster, dependencies.clock, policy.lock.lease_duration)
         self._observer = Observer(policy, dependencies, self._lock)
-        self._announced = AnnouncedKeys()
+        self._announced: deque[str] = deque(maxlen=_ANNOUNCED_LIMIT)  # keys of what this process has announced
         self._announced_state: NodeState | None = None
         self._status = RebootStatus(Phase.UNKNOWN, StatusReason.API_UNREACHABLE)
         self._conflicts = 0
@@ -91,7 +92,7 @@ class Coordinator:
         except AgentError as error:
             return self._report(self._failed(error))
         self._announce_all(inputs, decision)
-        status, sentence = self._status_of(inputs, decision)
+        status = self._status_of(inputs, decision)
         wait, acted, error_text = decision.wait_seconds, decision.action is not None, ""
         try:
             if self._waits_for_renewal(inputs, decision):
@@ -113,15 +114,15 @@ class Coordinator:
         if decision.postpone:
             again = self._observer.postpone(decision)
             wait = again if decision.action is None else wait
-        is_written = acted and isinstance(decision.action, Write)
-        if is_written and isinstance(decision.action, Write):
-            status, sentence = self._status_of_state(inputs, decision.action.state)
+        written = decision.action if acted and isinstance(decision.action, Write) else None
+        if written is not None:
+            status = self._status_of_state(inputs, written.state)
         if error_text:
-            sentence = f"{sentence}: {error_text}"
-            status = replace(status, message=f"{status.message}: {error_text}")
-        tick = self._as_tick(inputs, decision, status, sentence, wait)
+            sentence, message = (f"{text}: {error_text}" for text in (status.sentence, status.message))
+            status = replace(status, sentence=sentence, message=message)
+        tick = self._as_tick(inputs, decision, status, wait)
         # What is over with the next tick, which follows immediately, is not worth a request.
-        return self._report(tick) if wait > 0 or is_written else tick
+        return self._report(tick) if wait > 0 or written is not None else tick
 
     def _observe_and_decide(self) -> tuple[Inputs, Decision]:
         """Observes what is cheap, then what the machine requests. Raises AgentError: nothing can be decided."""
@@ -156,16 +157,8 @@ class Coordinator:
                 self._write(inputs, write)
                 if write.cordon is not None:
                     return _TAINT_SECONDS, ""
-            case Acquire(slot, cycle, waited, pool_size, from_holder):
-                self._lock.acquire(
-                    slot,
-                    self._observer.identity,
-                    now,
-                    cycle=cycle,
-                    pool_size=pool_size,
-                    waited=waited,
-                    from_holder=from_holder,
-                )
+            case Acquire() as acquire:
+                self._lock.acquire(acquire, self._observer.identity, now)
             case Renew(slot):
                 self._lock.renew(slot, now)
             case Release(slot, rebooted, announcement):
@@ -180,7 +173,7 @@ class Coordinator:
             case StepHooks(stage, again):
                 self._run_hooks(stage, inputs, again=again)
             case FenceAndReboot(slot, announcement):
-                return self._reboot(inputs, slot, announcement)
+                return 0.0, self._reboot(inputs, slot, announcement)
         return decision.wait_seconds, ""
 
     def _write(self, inputs: Inputs, write: Write) -> None:
@@ -188,8 +181,7 @@ class Coordinator:
         if node is None:
             return
         self._deps.reporter.flush(_FLUSH_SECONDS)  # the state that is overwritten is all that could announce it again
-        status, sentence = self._status_of_state(inputs, write.state)
-        shown = shown_status(status, sentence)
+        shown = shown_status(self._status_of_state(inputs, write.state))
         notes: dict[str, str | None] = {
             **write.annotations,
             **shown.annotations,
@@ -224,18 +216,12 @@ class Coordinator:
         ours = {self._policy.prefer_no_schedule_taint} - {""}
         if isinstance(inputs.state, Pending) and inputs.state.taint:
             ours.add(inputs.state.taint)
-        there = {
-            str(taint.get("key"))
-            for taint in node.taints
-            if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
-        }
-        if there == ({desired} if desired else set()):
+        found = [
+            taint for taint in node.taints if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
+        ]
+        if {taint["key"] for taint in found} == ({desired} if desired else set()):
             return None
-        others = tuple(
-            dict(taint)
-            for taint in node.taints
-            if taint.get("key") not in there or taint.get("effect") != _PREFER_NO_SCHEDULE
-        )
+        others = tuple(dict(taint) for taint in node.taints if taint not in found)
         return (*others, {"key": desired, "effect": _PREFER_NO_SCHEDULE}) if desired else others
 
     def _drain(self, inputs: Inputs, step: StepDrain) -> float:
@@ -262,11 +248,14 @@ class Coordinator:
         if progress.done or progress.error:
             memory.hooks[stage] = progress
 
-    def _reboot(self, inputs: Inputs, slot: Slot, announcement: Announcement) -> tuple[float, str]:
-        """The fence, the announcement, the command. A fence that took long is put up again rather than trusted."""
+    def _reboot(self, inputs: Inputs, slot: Slot, announcement: Announcement) -> str:
+        """The fence, the announcement, the command. A fence that took long is put up again rather than trusted.
+
+        Returns what went wrong.
+        """
         memory, clock = self._observer.memory, self._deps.clock
         if self._is_old(inputs):
-            return 0.0, "the observation took long; observing again before the reboot"
+            return "the observation took long; observing again before the reboot"
         memory.command = Command.NOT_GIVEN
         try:
             self._lock.fence(slot, inputs.now)
@@ -276,18 +265,18 @@ class Coordinator:
         self._announce(announcement)
         self._deps.reporter.flush(_FLUSH_SECONDS, notifications=True)
         if self._is_old(inputs):
-            return 0.0, "the fence took long; putting it up again"
+            return "the fence took long; putting it up again"
         memory.command = Command.GIVEN
         memory.command_at = clock.monotonic()
         try:
             self._deps.rebooter.reboot()
         except CommandTimeout as error:
-            return 0.0, f"the reboot command gave no answer: {error}"
+            return f"the reboot command gave no answer: {error}"
         except AgentError as error:
             memory.command = Command.REFUSED
             memory.command_error = str(error)
-            return 0.0, f"the reboot command failed: {error}"
-        return 0.0, ""
+            return f"the reboot command failed: {error}"
+        return ""
 
     def _is_old(self, inputs: Inputs) -> bool:
         """Whether too much time has passed since the observation for a reboot to be decided on it."""
@@ -305,26 +294,21 @@ class Coordinator:
             self._announce(announcement)
 
     def _announce(self, announcement: Announcement) -> None:
-        if self._announced.is_new(announcement.key):
+        if announcement.key not in self._announced:
+            self._announced.append(announcement.key)
             self._deps.reporter.event(announcement)
 
-    def _status_of(self, inputs: Inputs, decision: Decision) -> tuple[RebootStatus, str]:
+    def _status_of(self, inputs: Inputs, decision: Decision) -> RebootStatus:
         again = inputs.now.wall + decision.postpone_seconds if decision.postpone_seconds > 0 else 0.0
-        status = self._status_with(
-            inputs,
-            inputs.state,
-            decision.phase,
-            decision.reason,
-            message=decision.sentence,
-            until=decision.until or again,
-        )
-        status = replace(status, blocked_by=decision.blocked_by, holder=decision.holder)
-        return status, _with_time(decision.sentence, status.until if decision.until else 0.0)
+        message, until = decision.sentence, decision.until or again
+        status = self._status_with(inputs, inputs.state, decision.phase, decision.reason, message=message, until=until)
+        sentence = _with_time(message, status.until if decision.until else 0.0)
+        return replace(status, sentence=sentence, blocked_by=decision.blocked_by, holder=decision.holder)
 
-    def _status_of_state(self, inputs: Inputs, state: NodeState) -> tuple[RebootStatus, str]:
-        reason, sentence, until = written_status(inputs, state)
-        status = self._status_with(inputs, state, state.phase, reason, message=sentence, until=until)
-        return status, _with_time(sentence, until)
+    def _status_of_state(self, inputs: Inputs, state: NodeState) -> RebootStatus:
+        reason, message, until = written_status(inputs, state)
+        status = self._status_with(inputs, state, state.phase, reason, message=message, until=until)
+        return replace(status, sentence=_with_time(message, until))
 
     def _status_with(
         self, inputs: Inputs, state: NodeState | None, phase: Phase, reason: StatusReason, *, message: str, until: float
@@ -357,17 +341,16 @@ class Coordinator:
             total=progress.total,
             left=progress.left,
             pods=progress.waiting_for,
-            budgets=tuple(BudgetRef(*budget) for budget in progress.budgets),
+            budgets=progress.budgets,
             refusals=progress.misconfigured or progress.blocked_by,
         )
 
-    def _as_tick(self, inputs: Inputs, decision: Decision, status: RebootStatus, sentence: str, wait: float) -> Tick:
+    def _as_tick(self, inputs: Inputs, decision: Decision, status: RebootStatus, wait: float) -> Tick:
         return Tick(
             status=status,
-            sentence=sentence,
             wait_seconds=max(0.0, wait),
             required_since=inputs.state.since if isinstance(inputs.state, Cycle) else 0.0,
-            stuck=decision.stuck,
+            stuck=decision.reason is StatusReason.HOLDER_LOST,
             lock_since=_lock_since(inputs, decision.holder),
             marks=inputs.state.marks if isinstance(inputs.state, Attempt | Finished) else (),
             acting=decision.action is not None,
@@ -376,8 +359,8 @@ class Coordinator:
     def _failed(self, error: AgentError) -> Tick:
         """Nothing else is known; the phase is the last known one."""
         text = f"the node or the cluster cannot be read: {error}"
-        status = replace(self._status, reason=StatusReason.API_UNREACHABLE, message=text)
-        return Tick(status, text, self._error_seconds(error))
+        status = replace(self._status, reason=StatusReason.API_UNREACHABLE, message=text, sentence=text)
+        return Tick(status, self._error_seconds(error))
 
     def _report(self, tick: Tick) -> Tick:
         self._status = tick.status

@@ -6,13 +6,10 @@ nothing of as given.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from agent.reboot.interfaces import HookProgress, HookStage, Progress
 from agent.reboot.machine.inputs import Command
-
-_LIMIT = 256
 
 
 @dataclass(slots=True)
@@ -33,19 +30,3 @@ class CycleMemory:
     first_heartbeat: str | None = None
     cordon_refused: str = ""
     heartbeat_at: float = float("-inf")
-
-
-class AnnouncedKeys:
-    """Keys of what this process has announced, the newest few hundred."""
-
-    def __init__(self) -> None:
-        self._keys: OrderedDict[str, None] = OrderedDict()
-
-    def is_new(self, key: str) -> bool:
-        """True once a key."""
-        if key in self._keys:
-            return False
-        self._keys[key] = None
-        if len(self._keys) > _LIMIT:
-            self._keys.popitem(last=False)
-        return True

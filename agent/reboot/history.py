@@ -6,11 +6,11 @@ Bounded to five entries. A history that cannot be read is started again: it is f
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from agent.reboot.state import Finished
+from agent.text import format_rfc3339
 
 _ENTRIES = 5
 _ANNOTATION_LIMIT = 16 << 10
@@ -28,7 +28,7 @@ def _entry(state: Finished, kernel: str) -> dict[str, Any]:
     ended = marks[-1][1] if marks else 0.0
     phases = {name.value: round(after[1] - at) for (name, at), after in pairwise(marks)}
     entry: dict[str, Any] = {
-        "at": datetime.fromtimestamp(ended, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "at": format_rfc3339(ended),
         "reason": state.requested or state.packages,
         "kernelBefore": state.kernel,
         "kernelAfter": kernel,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from agent.config.schema import Hook
 from agent.config.schema import Hooks as HooksPolicy
@@ -19,8 +20,16 @@ _OUTPUT_LIMIT = 1 << 16
 _WORDS = 200
 
 
+@dataclass(slots=True)
+class _Running:
+    """One stage under way."""
+
+    progress: HookProgress = field(default_factory=lambda: HookProgress(done=False))
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
 class HostHooks:
-    """Runs the hooks of a stage one after another, in a thread of its own; satisfies ports.Hooks.
+    """Runs the hooks of a stage one after another, in a thread of its own; satisfies interfaces.Hooks.
 
     Each gets NODE_NAME, REBOOT_STAGE and REBOOT_CYCLE in its environment. The first one that fails ends the stage.
     """
@@ -38,48 +47,32 @@ class HostHooks:
         self._stages: dict[tuple[HookStage, str], _Running] = {}
 
     def step(self, stage: HookStage, cycle: str) -> HookProgress:
-        """See ports.Hooks."""
+        """See interfaces.Hooks."""
         hooks = self._hooks[stage]
         if not hooks:
             return HookProgress(done=True)
         running = self._stages.get((stage, cycle))
         if running is None:
+            running = self._stages[stage, cycle] = _Running()
             environment = {"NODE_NAME": self._node, "REBOOT_STAGE": stage.value, "REBOOT_CYCLE": cycle}
-            running = self._stages[stage, cycle] = _Running(hooks, self._host, environment, self._wake)
+            threading.Thread(target=self._run, args=(running, hooks, environment), name="hooks", daemon=True).start()
         return running.progress
 
     def reset(self) -> None:
-        """See ports.Hooks. A hook that runs is killed within a few seconds; this does not wait for it."""
+        """See interfaces.Hooks. A hook that runs is killed within a few seconds; this does not wait for it."""
         for running in self._stages.values():
-            running.cancel()
+            running.cancelled.set()
         self._stages.clear()
 
-
-class _Running:
-    """One stage under way."""
-
-    def __init__(
-        self, hooks: tuple[Hook, ...], host: Host, environment: Mapping[str, str], wake: Callable[[], None]
-    ) -> None:
-        self.progress = HookProgress(done=False)
-        self._cancelled = threading.Event()
-        self._work = lambda: self._run(hooks, host, environment, wake)
-        threading.Thread(target=self._work, name="hooks", daemon=True).start()
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def _run(
-        self, hooks: tuple[Hook, ...], host: Host, environment: Mapping[str, str], wake: Callable[[], None]
-    ) -> None:
+    def _run(self, running: _Running, hooks: tuple[Hook, ...], environment: Mapping[str, str]) -> None:
         # Whatever ends this thread, no stage may stay without an end.
         ended = HookProgress(done=False, error="the hooks' thread died; see the agent's log")
         try:
-            ended = run_hooks(hooks, host, environment=environment, cancelled=self._cancelled.is_set)
+            ended = run_hooks(hooks, self._host, environment=environment, cancelled=running.cancelled.is_set)
         finally:
-            self.progress = ended
-            if not self._cancelled.is_set():
-                wake()
+            running.progress = ended
+            if not running.cancelled.is_set():
+                self._wake()
 
 
 def run_hooks(

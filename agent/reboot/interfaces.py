@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 from agent.event_reasons import Reason
 from agent.reboot.cluster import Cluster
 from agent.reboot.state import Marks, Outcome
-from agent.reboot.status import RebootStatus, StatusReason
+from agent.reboot.status import BudgetRef, RebootStatus, StatusReason
 
 # -- clocks and the machine --------------------------------------------------------------------------------------------
 
@@ -34,7 +34,7 @@ class Clock(Protocol):
 
 
 class Machine(Protocol):
-    """The kernel's answers about this boot; agent.host.Host is one."""
+    """The kernel's answers about this boot; see rebooters.NodeMachine."""
 
     def boot_id(self) -> str:
         """The running boot's id. Raises HostError."""
@@ -140,7 +140,7 @@ class Progress:
     total: pods, and after them volumes, that had to go since the drain began; left: of those, still there. evicted: by
     us so far. waiting_for: names of what is left. blocked_by: a line for each refusing disruption budget,
     `namespace/name (owner)`, for each pod that must finish, is refused by a webhook, or should be gone ("Terminating
-    since …, finalizer …"). budgets: the refusing ones as (namespace, name, owner). misconfigured: what no waiting
+    since …, finalizer …"). budgets: the refusing ones. misconfigured: what no waiting
     resolves (two budgets on one pod). done: also when what is left is left behind, past drain.volumeTimeout. slowest:
     pod and seconds. mode: of the step that reports this. returned: pods that their owner places on the cordoned node
     again; they are left running, as a DaemonSet's. namespaces: of all the pods that had to go.
@@ -156,7 +156,7 @@ class Progress:
     slowest: str = ""
     wait_seconds: float = 5.0
     mode: DrainMode = DrainMode.EVICT
-    budgets: tuple[tuple[str, str, str], ...] = ()
+    budgets: tuple[BudgetRef, ...] = ()
     returned: tuple[str, ...] = ()
     namespaces: frozenset[str] = frozenset()
 
@@ -254,42 +254,33 @@ class HardeningCheck(Protocol):
 # -- reporting ---------------------------------------------------------------------------------------------------------
 
 
-class About(Enum):
-    """Which object an Event is about."""
-
-    NODE = "Node"
-    LEASE = "Lease"
-
-
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """One Event, on its way to the API server and to notifications.
 
     key: equal keys are the same event. A restarted process announces the last step again, so the reporter makes the
-    Event's name from the key (a second create is AlreadyExists) and PagerDuty's dedup key too. about, name: the Node,
-    or the Lease by its name.
+    Event's name from the key (a second create is AlreadyExists) and PagerDuty's dedup key too. lease: the name of the
+    Lease that it is about, empty for the Node.
     """
 
     reason: Reason
     message: str
     key: str
-    about: About = About.NODE
-    name: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
     """What one tick came to.
 
-    status: as the annotation reboot-status and the condition have it. sentence: the same as text. wait_seconds: when
-    to tick again unless something wakes the daemon earlier. required_since: wall seconds when the reboot was first
-    required, 0 when it is not. stuck: the lock's holder went down and did not come back. lock_since: wall seconds at
-    which the lock was acquired that this node has or waits for, 0 for neither. marks: see state.Attempt. acting: there
-    was something to do, whether or not it succeeded.
+    status: as the annotations and the condition have it. wait_seconds: when to tick again unless something wakes
+    the daemon earlier. required_since: wall seconds when the reboot was first required, 0 when it is not. stuck:
+    the lock's holder went down and did not come back. lock_since: wall seconds at which the lock was acquired that
+    this node has or waits for, 0 for neither. marks: see state.Attempt. acting: there was something to do, whether
+    or not it succeeded.
     """
 
     status: RebootStatus
-    sentence: str
     wait_seconds: float
     required_since: float = 0.0
     stuck: bool = False

@@ -14,9 +14,10 @@ from agent.config.schema import Reboot
 from agent.errors import AgentError, KubeError
 from agent.kube.errors import Forbidden
 from agent.reboot.blockers import reason_of
-from agent.reboot.cluster import MEMBERS_A_PAGE, Member, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, NodeView
 from agent.reboot.cycle_memory import CycleMemory
 from agent.reboot.interfaces import (
+    Blocker,
     BlockerResult,
     Dependencies,
     DrainAwareBlocker,
@@ -33,6 +34,7 @@ from agent.reboot.machine.inputs import Budget, Command, Inputs, LockAttempt, Sl
 from agent.reboot.state import (
     Attempt,
     Cycle,
+    Finished,
     Idle,
     NodeState,
     Now,
@@ -69,7 +71,7 @@ class Observer:
         self._slots_before: tuple[tuple[Slot, ...], Slot | None, Slot | None] = ((), None, None)
         self._lock_problem = ""
         self._before_lock: tuple[float, BlockerResult | None, Budget | None] = (float("-inf"), None, None)
-        self._rights: dict[str, bool] = {}
+        self._patchable: set[str] = set()  # Leases
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
         """Continues with another policy; what is remembered of the running cycle stays."""
@@ -184,13 +186,14 @@ class Observer:
         With the node cordoned, Leases that cannot be read are those of the last time, or none in a process that has
         never read them: the deadlines count all the same.
         """
+        self._lock_problem = ""
         idle = isinstance(state, Idle)
         is_over = self._policy.mode is Mode.OFF or (not may_want and self._is_settled)
         if state is None or (idle and is_over):
             return (), None, None
         pool = pool_of(node.labels, self._policy.pool)
         names = lease_names(pool, usable_slots(self._policy, pool))
-        own = state.lease if isinstance(state, Attempt) else getattr(state, "lease", "")
+        own = state.lease if isinstance(state, Attempt | Finished) else ""
         read = (*names, own) if own and own not in names else names
         try:
             slots = self._lock.observe(read, self.identity, indexed=len(names), follow=may_want or not idle)
@@ -199,7 +202,6 @@ class Observer:
                 raise
             self._lock_problem = str(error)
             return self._slots_before
-        self._lock_problem = ""
         ours = [slot for slot in slots if slot.ours]
         mine = next((slot for slot in ours if slot.view.name == own), ours[0] if ours else None)
         spare = next((slot for slot in ours if slot is not mine), None)
@@ -257,7 +259,7 @@ class Observer:
             case Query.HOLDER:
                 inputs.holder_gone = self._is_holder_gone(inputs.attempt.slot)
             case Query.LOCK_RIGHTS:
-                inputs.lock_rights = self._missing_rights(inputs)
+                inputs.may_patch_lock = self._may_patch(inputs.attempt.slot)
             case Query.HEARTBEAT:
                 inputs.heartbeat = self._has_heartbeat()
             case Query.SHUTDOWN:
@@ -267,35 +269,31 @@ class Observer:
                     inputs.shutdown_problem = str(error)
 
     def _blockers(self) -> BlockerResult:
-        for blocker in self._deps.blockers:
-            try:
-                result = blocker.check()
-            except AgentError as error:
-                result = _unknown(blocker.name, error)
-            if result.blocked:
-                return replace(result, name=blocker.name, reason=reason_of(blocker.name))
-        return BlockerResult(blocked=False)
+        found = (self._check(blocker) for blocker in self._deps.blockers)
+        return next((result for result in found if result.blocked), BlockerResult(blocked=False))
 
     def _late_blockers(self, inputs: Inputs) -> BlockerResult:
         """One that is unknown gives way to one that certainly blocks."""
         unknown = BlockerResult(blocked=False)
         drained = self._drained(inputs)
-        for blocker in self._deps.blockers:
-            if not blocker.late:
-                continue
-            try:
-                if isinstance(blocker, DrainAwareBlocker):
-                    result = blocker.check_after_drain(drained)
-                else:
-                    result = blocker.check()
-            except AgentError as error:
-                result = _unknown(blocker.name, error)
-            if result.blocked:
-                result = replace(result, name=blocker.name, reason=reason_of(blocker.name))
-                if not result.unknown:
-                    return result
-                unknown = result
+        for result in (self._check(blocker, drained) for blocker in self._deps.blockers if blocker.late):
+            if result.blocked and not result.unknown:
+                return result
+            unknown = result if result.blocked else unknown
         return unknown
+
+    @staticmethod
+    def _check(blocker: Blocker, drained: Drained | None = None) -> BlockerResult:
+        """One blocker's answer with its name. drained: given after the drain."""
+        name = blocker.name
+        try:
+            if drained is not None and isinstance(blocker, DrainAwareBlocker):
+                result = blocker.check_after_drain(drained)
+            else:
+                result = blocker.check()
+        except AgentError as error:
+            result = BlockerResult(blocked=True, by=f"{name}, which is unknown: {error}")
+        return replace(result, name=name, reason=reason_of(name))
 
     def _drained(self, inputs: Inputs) -> Drained:
         state = inputs.state
@@ -308,15 +306,12 @@ class Observer:
         except AgentError as error:
             return HardeningReading(None, str(error))
 
-    def _missing_rights(self, inputs: Inputs) -> tuple[str, ...]:
-        """Of the Lease that would be created. Unknown counts as allowed: the patch itself will tell."""
-        slot = inputs.attempt.slot
-        if slot is None:
-            return ()
-        name = slot.view.name
-        if not self._rights.get(name, False):
-            self._rights[name] = self._deps.cluster.can_patch_lease(name)
-        return () if self._rights[name] else (name,)
+    def _may_patch(self, slot: Slot | None) -> bool:
+        """Of the Lease that would be created. Raises KubeError."""
+        name = slot.view.name if slot is not None else ""
+        if name and name not in self._patchable and self._deps.cluster.can_patch_lease(name):
+            self._patchable.add(name)
+        return not name or name in self._patchable
 
     def _count(self, inputs: Inputs) -> None:
         """The pool's budget; none when the lock was acquired meanwhile."""
@@ -339,7 +334,7 @@ class Observer:
         if inputs.mine is None:
             self._before_lock = (inputs.now.mono, inputs.blockers, found)
 
-    def _while_untaken(self, members: Iterable[Member], inputs: Inputs, counted_for: Slot) -> Iterator[Member]:
+    def _while_untaken(self, members: Iterable[NodeView], inputs: Inputs, counted_for: Slot) -> Iterator[NodeView]:
         """The members, as long as no other node takes the Lease that they are counted for.
 
         In a big cluster many begin to count before the first is done. The Leases are watched by who waits: reading them
@@ -387,7 +382,3 @@ class Observer:
         if memory.first_heartbeat is None:
             memory.first_heartbeat = renewed
         return bool(renewed) and renewed != memory.first_heartbeat
-
-
-def _unknown(name: str, error: AgentError) -> BlockerResult:
-    return BlockerResult(blocked=True, by=f"{name}, which is unknown: {error}")

@@ -11,14 +11,13 @@ import hashlib
 import posixpath
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.config.choices import Required
 from agent.config.schema import Sentinel as SentinelPolicy
 from agent.errors import AgentError, CommandMissing, HostFileError, HostFileMissing
 from agent.host import Completed, Host
-from agent.reboot.interfaces import Clock, SentinelReading
+from agent.reboot.interfaces import Clock, Sentinel, SentinelReading
 from agent.text import join_limited, last_line, sanitize
 
 _CONTENT_LIMIT = 1 << 20
@@ -30,11 +29,8 @@ _PATIENCE_SECONDS = 1.0
 _NOT_RUN = {126: "could not be executed", 127: "was not found: is it installed?"}
 
 
-class WatchedSentinel(Protocol):
+class WatchedSentinel(Sentinel, Protocol):
     """A sentinel with what its caller needs to wake up in time."""
-
-    def read(self) -> SentinelReading:
-        """The state now; see interfaces.Sentinel."""
 
     def watched(self) -> tuple[str, ...]:
         """Paths of the node whose changes are news, for inotify; empty when there are none."""
@@ -120,12 +116,6 @@ class FileSentinel:
         return join_limited(lines, _PACKAGES_SHOWN) or f"{self._path} exists"
 
 
-@dataclass(frozen=True, slots=True)
-class _TimedReading:
-    reading: SentinelReading
-    at: float
-
-
 class CommandSentinel:
     """A command whose exit code is looked up in a map; what is not in the map is unknown.
 
@@ -140,7 +130,7 @@ class CommandSentinel:
         self._host = host
         self._clock = clock
         self._wake = wake
-        self._answer: _TimedReading | None = None
+        self._answer: tuple[SentinelReading, float] | None = None  # and when its command was started
         self._started: float | None = None
         self._running: threading.Thread | None = None
 
@@ -164,13 +154,13 @@ class CommandSentinel:
                 running.join(_PATIENCE_SECONDS)
         elif self._answer is None:
             running.join(_PATIENCE_SECONDS)
-        answer = self._answer
         name = self._policy.command[0]
-        if answer is None:
+        if self._answer is None:
             return SentinelReading(None, problem=f"{name} has not answered yet")
-        if self._clock.monotonic() - answer.at > 2 * self._policy.interval + self._policy.timeout:
+        reading, started = self._answer
+        if self._clock.monotonic() - started > 2 * self._policy.interval + self._policy.timeout:
             return SentinelReading(None, problem=f"{name} has not answered for a long time")
-        return answer.reading
+        return reading
 
     def _run(self) -> None:
         before = self._answer
@@ -182,8 +172,8 @@ class CommandSentinel:
             reading = SentinelReading(None, problem=f"{error}: is it installed?")
         except AgentError as error:
             reading = SentinelReading(None, problem=str(error))
-        self._answer = _TimedReading(reading, started)
-        if before is None or before.reading != reading:
+        self._answer = reading, started
+        if before is None or before[0] != reading:
             self._wake()
 
 

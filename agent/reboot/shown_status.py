@@ -11,8 +11,8 @@ _SENTENCE_CHARACTERS = 1024
 _STATUSES = {True: "True", False: "False", None: "Unknown"}
 
 
-def shown_status(status: RebootStatus, sentence: str) -> NodeView:
+def shown_status(status: RebootStatus) -> NodeView:
     """The same whether the coordinator writes it together with the state, or the publisher without."""
-    sentence = cut(sentence, _SENTENCE_CHARACTERS)
+    sentence = cut(status.sentence, _SENTENCE_CHARACTERS)
     condition = Condition(keys.CONDITION_REBOOT, _STATUSES[status.required], status.reason.value, sentence)
     return NodeView({keys.REBOOT: sentence, keys.REBOOT_STATUS: status.encode()}, conditions=(condition,))

@@ -42,12 +42,8 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Now):
     """A moment that was written down."""
-
-    boot: str
-    mono: float
-    wall: float
 
     @classmethod
     def of(cls, now: Now) -> Stamp:

@@ -7,9 +7,8 @@ may have been written by a compromised node, so everything is bounded, checked a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -92,7 +91,8 @@ class RebootStatus:
 
     required: None when unknown. blocked_by: the blocker's name. holder: the node that holds the lock waited for. lock:
     the Lease held or waited for. since, until: epoch seconds, 0 for none: when the phase began (of an idle or pending
-    node: when the reboot was first required), and when it ends or is tried again. message: for users.
+    node: when the reboot was first required), and when it ends or is tried again. message: for users. sentence: the
+    message with its time, for the annotation beside this one; no part of it.
     """
 
     phase: Phase
@@ -107,6 +107,7 @@ class RebootStatus:
     failures: int = 0
     drain: DrainStatus | None = None
     message: str = ""
+    sentence: str = field(default="", compare=False)
 
     def encode(self) -> str:
         """The annotation's value: compact JSON of at most LIMIT_BYTES bytes; too long, it goes without its texts."""
@@ -219,9 +220,7 @@ def _seconds(found: Mapping[str, Any], key: str) -> float:
 
 def _time(seconds: float) -> str:
     """RFC 3339, or empty for none and for what no calendar has."""
-    if not 0 < seconds < 253402300799 or not math.isfinite(seconds):
-        return ""
-    return format_rfc3339(seconds)
+    return format_rfc3339(seconds) if 0 < seconds < 253402300799 else ""
 
 
 def _compact(document: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from agent.config.choices import Kured
 from agent.config.schema import Blackout, Blockers, Lock, Prometheus, Reboot, Window
 from agent.config.selector import parse as selector
 from agent.kube import CONFIGMAPS, DAEMONSETS, NODES, PODS, Kube, Object
-from agent.reboot.blockers import BLOCKERS, make_blockers
+from agent.reboot.blockers import BLOCKERS, BlockerContext, make_blockers
 from agent.reboot.blockers.kured import GONE_SECONDS, KuredBlocker
 from agent.reboot.blockers.pause import PAUSE, PauseBlocker
 from agent.reboot.blockers.pods import PodBlocker
@@ -267,7 +267,7 @@ def test_the_policy_decides_which_blockers_there_are(away: Kube, tmp_path: Path)
     def names(policy: Reboot, *, on_node: bool = False) -> list[str]:
         host = node_tree(tmp_path / "root") if on_node else None
         sentinel = make_sentinel(policy.sentinel, host, Clocks()) if host else None
-        made = make_blockers(policy, away, node="n", namespace="ns", clock=Clocks(), host=host, sentinel=sentinel)
+        made = make_blockers(BlockerContext(policy, away, "n", "ns", Clocks(), host, sentinel))
         assert [blocker.name for blocker in made if not blocker.late] == ["window"] * bool(
             policy.windows or policy.blackouts
         )

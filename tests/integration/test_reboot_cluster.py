@@ -45,7 +45,7 @@ class Place:
         follow = kube.follow(NODES, field_selector=field_selector({"metadata.name": node}))
         with (
             closing(FollowedObjects(follow, wake, without_ballast)) as nodes,
-            KubeCluster(kube, node=node, nodes=nodes, namespace=self.namespace, wake=wake) as cluster,
+            closing(KubeCluster(kube, node=node, nodes=nodes, namespace=self.namespace, wake=wake)) as cluster,
         ):
             yield cluster
 

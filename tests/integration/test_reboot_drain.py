@@ -32,6 +32,7 @@ from agent.kube import (
 from agent.kube.errors import NotFound
 from agent.reboot.drain import Expected, NodeDrain, Preflight, preflight
 from agent.reboot.interfaces import DrainMode, Progress
+from agent.reboot.status import BudgetRef
 from tests.support.apiservers import ApiServer, Client
 from tests.support.bundled_profiles import agents_token, client_with, shipped_rules, token_with
 from tests.support.kube import client_of
@@ -192,7 +193,7 @@ def test_a_refusing_budget_is_named_with_its_owner_and_watched(world: Node) -> N
     drain = world.drain()
     progress = world.until(drain, lambda progress: bool(progress.blocked_by))
     assert progress.blocked_by == (f"{world.namespace}/one-stays (ConfigMap shop)",)
-    assert progress.budgets == ((world.namespace, "one-stays", "ConfigMap shop"),)
+    assert progress.budgets == (BudgetRef(world.namespace, "one-stays", "ConfigMap shop"),)
     assert (progress.left, len(progress.waiting_for)) == (4, 4)
     world.clock.sleep(20)
     for _ in range(3):

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from agent.daemon.reboot_thread import NodeReporter
 from agent.reboot.interfaces import Announcement, CycleResult, DrainMode, Progress, SentinelReading, Tick
+from agent.reboot.status import BudgetRef
 from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.notify import Notifier
@@ -93,7 +94,7 @@ class DrainOf:
         found = machine.drain_step(mode, may_continue) if machine.world.now >= began + _SLOWEST_SECONDS else None
         if found is None or machine.world.now < machine.pdb_until:
             held = machine.drain_step(mode, lambda: False)
-            budgets = (("shop", "web", "Deployment web"),) if machine.world.now < machine.pdb_until else ()
+            budgets = (BudgetRef("shop", "web", "Deployment web"),) if machine.world.now < machine.pdb_until else ()
             return replace(held, left=held.total, evicted=0, mode=mode, budgets=budgets)
         slowest = f"shop/web-1 {machine.world.now - began:.0f} s"
         return replace(found, mode=mode, slowest=slowest if found.done else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.reboot.cluster import LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeaseView, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
     BlockerResult,
@@ -43,7 +43,7 @@ class ClusterOf:
     def mark_lease(self, lease: LeaseView, by: str) -> LeaseView:
         return self.machine.put_lease(replace(lease, stuck=by))
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[NodeView]:
         return self.machine.members()
 
     def count(self) -> int:

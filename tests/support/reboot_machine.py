@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.annotations import FIELD_MANAGER
 from agent.errors import AgentError, CommandFailed, CommandTimeout, HostError
-from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch, NodeView
 from agent.reboot.interfaces import (
     Announcement,
     CycleResult,
@@ -153,8 +153,10 @@ class SimMachine:
         if epoch != self.epoch:
             return None
         self.busy_epoch = -1
-        if self.world.log is not None and (self.last_tick is None or self.last_tick.sentence != tick.sentence):
-            self.world.note(f"{self.name}: [{tick.status.phase}] {tick.sentence}")
+        if self.world.log is not None and (
+            self.last_tick is None or self.last_tick.status.sentence != tick.status.sentence
+        ):
+            self.world.note(f"{self.name}: [{tick.status.phase}] {tick.status.sentence}")
         self.last_tick = tick
         self._check_deadline(tick, began)
         self.waits = tick.status.phase in (Phase.WAITING, Phase.BLOCKED, Phase.PENDING)
@@ -171,7 +173,7 @@ class SimMachine:
             return
         deadline = max(self.cordoned_at + self.deadline_seconds, self.unpatched_at + _RETRY_SECONDS)
         if began > deadline and self.world.nodes[self.name].unschedulable_by == FIELD_MANAGER:
-            raise Violation(f"{self.name}'s cordon outlives its deadlines: {tick.sentence}")
+            raise Violation(f"{self.name}'s cordon outlives its deadlines: {tick.status.sentence}")
 
     def crashed(self) -> None:
         """What follows a crash; the simulation starts another process."""
@@ -351,9 +353,8 @@ class SimMachine:
         if silent < stored.duration_seconds:
             raise Violation(f"{lease.holder} took the lock from {name}, which was heard {silent:.0f} s ago")
 
-    def members(self) -> Iterator[Member]:
-        views = self.call("list_nodes", lambda: list(self.world.nodes.values()))
-        return (Member(v.name, v.uid, bool(v.ready), v.unschedulable, v.labels) for v in views)
+    def members(self) -> Iterator[NodeView]:
+        return iter(self.call("list_nodes", lambda: list(self.world.nodes.values())))
 
     def count(self) -> int:
         return self.call("count", lambda: len(self.world.nodes))

@@ -375,7 +375,7 @@ class Schedule:
 
     def _unsettled(self) -> str:
         nodes = "; ".join(
-            f"{name} {world_phase.value} ({machine.last_tick.sentence if machine.last_tick else 'no tick'})"
+            f"{name} {world_phase.value} ({machine.last_tick.status.sentence if machine.last_tick else 'no tick'})"
             for name, machine in self.world.machines.items()
             if (world_phase := self.world.phase_of(name)) is not Phase.IDLE or machine.wanted
         )

@@ -21,8 +21,8 @@ from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import Session
 from agent.plugin.views.table import age, since, stamp
-from agent.reboot.blockers import make_blockers
-from agent.reboot.kube.views import member
+from agent.reboot.blockers import BlockerContext, make_blockers
+from agent.reboot.kube.views import node_view
 from agent.reboot.lock.pools import budget, usable_slots
 from agent.reboot.phases import Phase
 
@@ -96,7 +96,7 @@ def _by_blockers(session: Session, row: NodeRow, reboot: Reboot) -> Iterator[str
     blockers = dataclasses.replace(reboot.blockers, prometheus=Prometheus())
     policy = dataclasses.replace(reboot, blockers=blockers)
     clock = SessionClock(session.now)
-    for blocker in make_blockers(policy, session.kube, node=row.name, namespace=session.namespace, clock=clock):
+    for blocker in make_blockers(BlockerContext(policy, session.kube, row.name, session.namespace, clock)):
         try:
             verdict = blocker.check()
         except AgentError as error:
@@ -110,7 +110,7 @@ def _by_budget(session: Session, row: NodeRow, reboot: Reboot, locks: Sequence[L
     """The pool's unavailability, counted as a node that is about to acquire the lock counts it."""
     holders = [lock.view.holder for lock in locks if lock.pool == row.pool and lock.holder not in ("", row.name)]
     try:
-        members = (member(found) for found in session.kube.list(NODES, page_size=PAGE_SIZE))
+        members = (node_view(found) for found in session.kube.list(NODES, page_size=PAGE_SIZE))
         found = budget(members, row.name, reboot, row.pool, holders)
     except KubeError as error:
         yield f"unknown: how many nodes of the pool are unavailable: {error}"

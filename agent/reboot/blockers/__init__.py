@@ -1,6 +1,6 @@
 """What holds a reboot back although the node needs one. Each answers one question; "unknown" holds it back too.
 
-    blockers = make_blockers(config.reboot, kube, node="worker-1", namespace="node-hardening", clock=clock, host=host)
+    blockers = make_blockers(BlockerContext(config.reboot, kube, "worker-1", "node-hardening", clock, host))
 
 Budget, opt-out and minimum gap are not here: the coordinator derives them from what it reads anyway.
 """
@@ -8,7 +8,7 @@ Budget, opt-out and minimum gap are not here: the coordinator derives them from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config.choices import Kured
 from agent.config.schema import Reboot
@@ -33,7 +33,10 @@ _CALL_SECONDS = 8.0
 
 @dataclass(frozen=True, slots=True)
 class BlockerContext:
-    """What a blocker is made from. host, sentinel: None away from the node; what needs them is left out then."""
+    """What a blocker is made from.
+
+    namespace: the agent's own, with the pause. host, sentinel: None away from the node; what needs them is left out.
+    """
 
     policy: Reboot
     kube: Kube
@@ -48,12 +51,11 @@ class BlockerContext:
 class BlockerSpec:
     """One kind of blocker.
 
-    name: in metrics and status. section: the keys below `reboot` that configure it. reason: in the status while it
-    blocks. make: returns None where the policy does not ask for it.
+    name: in metrics and status. reason: in the status while it blocks. make: returns None where the policy does not
+    ask for it.
     """
 
     name: str
-    section: str
     reason: StatusReason
     make: Callable[[BlockerContext], Blocker | None]
 
@@ -102,29 +104,20 @@ def _prometheus(context: BlockerContext) -> Blocker | None:
 
 # The cheapest first: the first one that blocks is the one that is reported.
 BLOCKERS: tuple[BlockerSpec, ...] = (
-    BlockerSpec("window", "windows", StatusReason.OUTSIDE_WINDOW, _window),
-    BlockerSpec("settle", "sentinel", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _settle),
-    BlockerSpec("package-manager", "blockers", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _package_manager),
-    BlockerSpec("inhibitor", "blockers", StatusReason.BLOCKED_BY_INHIBITOR, _inhibitors),
-    BlockerSpec("pause", "", StatusReason.PAUSED, _pause),
-    BlockerSpec("kured", "lock", StatusReason.KURED_LOCKED, _kured),
-    BlockerSpec("pods", "blockers", StatusReason.BLOCKED_BY_PODS, _pods),
-    BlockerSpec("prometheus", "blockers.prometheus", StatusReason.BLOCKED_BY_ALERTS, _prometheus),
+    BlockerSpec("window", StatusReason.OUTSIDE_WINDOW, _window),
+    BlockerSpec("settle", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _settle),
+    BlockerSpec("package-manager", StatusReason.BLOCKED_BY_PACKAGE_MANAGER, _package_manager),
+    BlockerSpec("inhibitor", StatusReason.BLOCKED_BY_INHIBITOR, _inhibitors),
+    BlockerSpec("pause", StatusReason.PAUSED, _pause),
+    BlockerSpec("kured", StatusReason.KURED_LOCKED, _kured),
+    BlockerSpec("pods", StatusReason.BLOCKED_BY_PODS, _pods),
+    BlockerSpec("prometheus", StatusReason.BLOCKED_BY_ALERTS, _prometheus),
 )
 
 
-def make_blockers(
-    policy: Reboot,
-    kube: Kube,
-    *,
-    node: str,
-    namespace: str,
-    clock: Clock,
-    host: Host | None = None,
-    sentinel: Sentinel | None = None,
-) -> tuple[Blocker, ...]:
-    """The blockers of a policy, in the order of BLOCKERS. namespace: the agent's own, with the pause."""
-    context = BlockerContext(policy, kube.within(_CALL_SECONDS), node, namespace, clock, host, sentinel)
+def make_blockers(context: BlockerContext) -> tuple[Blocker, ...]:
+    """The blockers of a policy, in the order of BLOCKERS."""
+    context = replace(context, kube=context.kube.within(_CALL_SECONDS))
     made = (spec.make(context) for spec in BLOCKERS)
     return tuple(blocker for blocker in made if blocker is not None)
 

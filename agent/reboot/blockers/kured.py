@@ -100,14 +100,9 @@ class KuredBlocker:
 
     def _exists(self, node: str) -> bool:
         """Whether a holder's Node exists; since when it does not is noted. Raises KubeError."""
-        try:
-            if node != self._node:
-                self._kube.get(NODES, node)
-        except NotFound as error:
-            if error.names_object:
-                self._gone_since.setdefault(node, self._clock.monotonic())
-                return False
-            raise
+        if node != self._node and self._kube.find(NODES, node) is None:
+            self._gone_since.setdefault(node, self._clock.monotonic())
+            return False
         self._gone_since.pop(node, None)
         return True
 

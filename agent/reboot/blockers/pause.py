@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, Kube
-from agent.kube.errors import Forbidden, NotFound
+from agent.kube.errors import Forbidden
 from agent.reboot.interfaces import BlockerResult, Clock
 from agent.text import format_rfc3339, parse_rfc3339, sanitize
 
@@ -33,17 +33,13 @@ class PauseBlocker:
     def check(self) -> BlockerResult:
         """One small GET."""
         try:
-            found = self._kube.get(CONFIGMAPS, PAUSE, self._namespace)
-        except NotFound as error:
-            if error.names_object:
-                return BlockerResult(blocked=False)
-            return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
+            found = self._kube.find(CONFIGMAPS, PAUSE, self._namespace)
         except Forbidden:
             by = f"the cluster's pause is unknown: allow get of configmaps/{PAUSE} in {self._namespace}"
             return BlockerResult(blocked=True, by=by)
         except KubeError as error:
             return BlockerResult(blocked=True, by=f"the cluster's pause is unknown: {error}")
-        return judge(found, self._clock.wall())
+        return judge(found, self._clock.wall()) if found is not None else BlockerResult(blocked=False)
 
 
 def judge(pause: Mapping[str, Any], now: float) -> BlockerResult:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ def series(
         raise PrometheusUnknown(f"the query returns a {kind}, which always exists: compare it, as in `vector(…) > 0`")
     if kind not in ("vector", "matrix") or not isinstance(found, list):
         raise PrometheusUnknown(f"a result that is not understood: {sanitize(str(kind), 40)}")
-    return tuple(_series_name(one) for one in found if not is_ours(_metric(one)))
+    return tuple(_series_name(labels) for labels in map(_metric, found) if not is_ours(labels))
 
 
 def _metric(one: object) -> Mapping[str, str]:
@@ -254,15 +254,11 @@ def _metric(one: object) -> Mapping[str, str]:
     return labels
 
 
-def _series_name(one: object) -> str:
-    labels = _metric(one)
-    name = labels.get("alertname") or labels.get("__name__") or ""
-    rest = _pairs(sorted((key, text) for key, text in labels.items() if not key.startswith("__")))
-    return name if labels.get("alertname") else f"{name}{{{rest}}}"
-
-
-def _pairs(some: Sequence[tuple[str, str]]) -> str:
-    return ",".join(f'{key}="{text}"' for key, text in some)
+def _series_name(labels: Mapping[str, str]) -> str:
+    if alert := labels.get("alertname"):
+        return alert
+    rest = ",".join(f'{key}="{text}"' for key, text in sorted(labels.items()) if not key.startswith("__"))
+    return f"{labels.get('__name__', '')}{{{rest}}}"
 
 
 def _labels(value: object) -> Mapping[str, str] | None:

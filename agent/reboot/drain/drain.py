@@ -18,7 +18,6 @@ from agent.kube import DAEMONSETS, PODS, Eviction, Kube, Outcome, field_selector
 from agent.kube.errors import Conflict, Forbidden, Invalid, NotFound, ServerError
 from agent.reboot.drain.eviction_queue import Entry, EvictionQueue
 from agent.reboot.drain.filters import (
-    Controller,
     DrainAction,
     DrainDecision,
     Pod,
@@ -32,6 +31,7 @@ from agent.reboot.drain.informer import ResourceInformer
 from agent.reboot.drain.pdb import Budget, Budgets, misconfigured
 from agent.reboot.drain.volumes import VolumeAttachments
 from agent.reboot.interfaces import Clock, DrainMode, Progress
+from agent.reboot.status import BudgetRef
 from agent.text import sanitize
 
 _CALL_SECONDS = 8.0
@@ -80,7 +80,7 @@ class NodeDrain:
         self._first: frozenset[str] | None = None
         self._awaited: set[str] = set()
         self._waits_for_finish = False
-        self._daemonsets: dict[str, bool] = {}
+        self._daemonsets = DaemonSets(self._kube)
         self._late: dict[tuple[str, str], set[str]] = {}
         self._returned: dict[str, str] = {}
         self._terminating: dict[str, float] = {}
@@ -173,7 +173,7 @@ class NodeDrain:
         decision = decide_pod(
             pod,
             self._policy,
-            daemonset_exists=self._daemonset_exists(pod),
+            daemonset_exists=self._daemonsets.exists(pod),
             terminating_seconds=now - self._terminating.get(pod.uid, now),
             is_late=is_late,
         )
@@ -184,15 +184,6 @@ class NodeDrain:
         if pod.uid not in late and late <= pods.keys():
             late.add(pod.uid)
         return decision if pod.uid in late else _RETURNED
-
-    def _daemonset_exists(self, pod: Pod) -> bool:
-        """One GET a DaemonSet and drain. Raises KubeError."""
-        if not depends_on_daemonset(pod) or pod.controller is None:
-            return False
-        known = self._daemonsets.get(pod.controller.uid)
-        if known is None:
-            known = self._daemonsets[pod.controller.uid] = daemonset_exists(self._kube, pod.namespace, pod.controller)
-        return known
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
@@ -365,7 +356,7 @@ class NodeDrain:
             wait_seconds=wait_seconds,
             mode=DrainMode.DELETE if self._is_deleting else DrainMode.EVICT,
             namespaces=frozenset(self._namespaces),
-            budgets=tuple((one.namespace, one.name, one.owner) for one in budgets[:_NAMES_SHOWN]),
+            budgets=tuple(BudgetRef(one.namespace, one.name, one.owner) for one in budgets[:_NAMES_SHOWN]),
             returned=tuple(sorted(self._returned.values())[:_NAMES_SHOWN]),
         )
 
@@ -379,12 +370,18 @@ class NodeDrain:
         return f"{pod.full_name}: {describe_termination(pod)}"
 
 
-def daemonset_exists(kube: Kube, namespace: str, controller: Controller) -> bool:
-    """Whether a DaemonSet exists. Raises KubeError."""
-    try:
-        kube.get(DAEMONSETS, controller.name, namespace)
-    except NotFound as error:
-        if error.names_object:
+class DaemonSets:
+    """Which DaemonSets of pods exist: one GET a DaemonSet and drain."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._known: dict[str, bool] = {}
+
+    def exists(self, pod: Pod) -> bool:
+        """Whether the DaemonSet exists that the decision about the pod depends on. Raises KubeError."""
+        owner = pod.controller
+        if owner is None or not depends_on_daemonset(pod):
             return False
-        raise
-    return True
+        if owner.uid not in self._known:
+            self._known[owner.uid] = self._kube.find(DAEMONSETS, owner.name, pod.namespace) is not None
+        return self._known[owner.uid]

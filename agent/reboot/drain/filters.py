@@ -62,11 +62,6 @@ class Pod:
         return f"{self.namespace}/{self.name}"
 
     @property
-    def is_daemon(self) -> bool:
-        """Whether a DaemonSet made it."""
-        return self.controller is not None and self.controller.kind == "DaemonSet"
-
-    @property
     def owner(self) -> tuple[str, str]:
         """Equal for the pods of one controller, and for a pod that is recreated under its own name."""
         return self.namespace, self.controller.uid if self.controller else self.name
@@ -123,7 +118,7 @@ def decide_pod(
 
 def depends_on_daemonset(pod: Pod) -> bool:
     """Whether the decision depends on the pod's DaemonSet: finished pods of one are evicted anyway."""
-    return pod.is_daemon and not pod.finished
+    return pod.controller is not None and pod.controller.kind == "DaemonSet" and not pod.finished
 
 
 def requested_grace(policy: DrainPolicy) -> int | None:

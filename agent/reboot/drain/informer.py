@@ -19,7 +19,7 @@ Object = Mapping[str, Any]
 
 
 class ResourceInformer(Generic[T]):
-    """For one reader; `close` ends the thread."""
+    """For one reader; `close` ends the thread. is_over: it has ended, and another has to be started."""
 
     def __init__(
         self, follow: Informer, parse: Callable[[Object], T | None], on_change: Callable[[str, T | None], None]
@@ -37,7 +37,7 @@ class ResourceInformer(Generic[T]):
         self._arriving: dict[str, T] | None = None
         self._is_synced = False
         self._trouble: KubeError | None = None
-        self._is_over = False
+        self.is_over = False
         self._claim = Claim()
         self._kept = 0
         self._thread = threading.Thread(target=self._run, name="drain-watch", daemon=True)
@@ -46,17 +46,12 @@ class ResourceInformer(Generic[T]):
     def items(self, wait_seconds: float) -> Mapping[str, T] | None:
         """What is there now; None when the first list has not come within so many seconds. Raises KubeError."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_synced or self._trouble or self._is_over, wait_seconds)
+            self._changed.wait_for(lambda: self._is_synced or self._trouble or self.is_over, wait_seconds)
             if self._trouble is not None:
                 raise self._trouble
-            if self._is_over:
+            if self.is_over:
                 raise KubeError("the watch has ended and is started again")
             return dict(self._items) if self._is_synced else None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended and another has to be started."""
-        return self._is_over
 
     def close(self) -> None:
         """Ends the watch and its thread."""
@@ -79,7 +74,7 @@ class ResourceInformer(Generic[T]):
                 self._claim.hold(0)
         finally:
             with self._changed:
-                self._is_over = True
+                self.is_over = True
                 self._changed.notify_all()
 
     def _take(self, seen: EventType, found: Object, error: KubeError | None) -> list[tuple[str, T | None]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.bounded_http import Claim, TooLarge, kept_bytes
+from agent.config.selector import Operator, Requirement
 from agent.errors import KubeError
 from agent.kube import PDBS, Kube, field_selector
 from agent.reboot.drain.filters import Pod
@@ -27,8 +28,7 @@ _OWNER_LABELS = (
     "app",
     "k8s-app",
 )
-
-
+_OPERATORS = {"In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT}
 # Each is a thread and a connection. More budgets than this refuse on one node only where nothing is allowed at all.
 _MOST_WATCHED = 16
 _SYNC_SECONDS = 2.0
@@ -72,7 +72,7 @@ class Budgets:
         self._kube = kube
         self._on_change = on_change
         self._informers: dict[tuple[str, str], ResourceInformer[Budget]] = {}
-        self._namespaces: dict[str, tuple[Budget, ...]] = {}
+        self._namespaces: dict[str, tuple[Budget, ...] | str] = {}
         self._claim = Claim()
         self._kept = 0
 
@@ -94,14 +94,23 @@ class Budgets:
         return Budget(*key) if found is None else next(iter(found.values()), None)
 
     def over(self, pod: Pod) -> tuple[Budget, ...]:
-        """All budgets that a pod is under; one LIST of its namespace the first time."""
-        known = self._namespaces.get(pod.namespace)
-        if known is None:
-            known = self._namespaces[pod.namespace] = self._all(pod.namespace)
+        """All budgets that a pod is under; none where they cannot be read."""
+        try:
+            return self.covering(pod)
+        except KubeError:
+            return ()
+
+    def covering(self, pod: Pod) -> tuple[Budget, ...]:
+        """All budgets that a pod is under; one LIST of its namespace the first time. Raises KubeError."""
+        if pod.namespace not in self._namespaces:
+            self._namespaces[pod.namespace] = self._all(pod.namespace)
+        known = self._namespaces[pod.namespace]
+        if isinstance(known, str):
+            raise KubeError(known)
         return tuple(budget for budget in known if budget.covers(pod))
 
-    def _all(self, namespace: str) -> tuple[Budget, ...]:
-        """Those of a namespace; none where they cannot be read or are too large to be kept."""
+    def _all(self, namespace: str) -> tuple[Budget, ...] | str:
+        """Those of a namespace, or why they cannot be read or kept."""
         found: list[Budget] = []
         kept = self._kept
         try:
@@ -109,9 +118,9 @@ class Budgets:
                 found.append(budget_of(one))
                 kept += kept_bytes(found[-1])
                 self._claim.hold(kept)
-        except (KubeError, TooLarge):
+        except (KubeError, TooLarge) as error:
             self._claim.hold(self._kept)
-            return ()
+            return str(error)
         self._kept = kept
         return tuple(found)
 
@@ -175,15 +184,6 @@ def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bo
 
 
 def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    name, values = requirement.get("key", ""), requirement.get("values") or ()
-    match requirement.get("operator"):
-        case "In":
-            return labels.get(name) in values
-        case "NotIn":
-            return labels.get(name) not in values
-        case "Exists":
-            return name in labels
-        case "DoesNotExist":
-            return name not in labels
-        case _:
-            return False
+    operator = _OPERATORS.get(requirement.get("operator", ""))
+    values = frozenset(requirement.get("values") or ())
+    return operator is not None and Requirement(requirement.get("key", ""), operator, values).matches(labels)

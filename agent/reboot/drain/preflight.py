@@ -12,11 +12,11 @@ from enum import StrEnum
 
 from agent.config.schema import Drain as DrainPolicy
 from agent.errors import KubeError
-from agent.kube import PDBS, PODS, Eviction, Kube, Outcome, field_selector
+from agent.kube import PODS, Eviction, Kube, Outcome, field_selector
 from agent.kube.errors import CallFailed, Stopped, Unauthorized, Unreachable
-from agent.reboot.drain.drain import daemonset_exists
-from agent.reboot.drain.filters import DrainAction, Pod, decide_pod, depends_on_daemonset, pod_of
-from agent.reboot.drain.pdb import Budget, Budgets, budget_of, misconfigured
+from agent.reboot.drain.drain import DaemonSets
+from agent.reboot.drain.filters import DrainAction, Pod, decide_pod, pod_of
+from agent.reboot.drain.pdb import Budget, Budgets, misconfigured
 from agent.text import sanitize
 
 
@@ -47,18 +47,12 @@ def preflight(kube: Kube, node: str, policy: DrainPolicy, *, ask: bool = True) -
     listed, or the API server becomes unreachable meanwhile.
     """
     budgets = Budgets(kube)
-    estimate = Estimate(kube)
-    daemonsets: dict[str, bool] = {}
+    daemonsets = DaemonSets(kube)
     answers = []
     selected = field_selector({"spec.nodeName": node})
     for found in kube.list(PODS, label_selector=str(policy.pod_selector), field_selector=selected):
         pod = pod_of(found, policy)
-        exists = False
-        if depends_on_daemonset(pod) and pod.controller is not None:
-            if pod.controller.uid not in daemonsets:
-                daemonsets[pod.controller.uid] = daemonset_exists(kube, pod.namespace, pod.controller)
-            exists = daemonsets[pod.controller.uid]
-        decision = decide_pod(pod, policy, daemonset_exists=exists)
+        decision = decide_pod(pod, policy, daemonset_exists=daemonsets.exists(pod))
         if decision.action is DrainAction.KEEP:
             answers.append(Preflight(pod.full_name, Expected.STAYS, decision.why))
         elif decision.action is DrainAction.REFUSE:
@@ -68,49 +62,35 @@ def preflight(kube: Kube, node: str, policy: DrainPolicy, *, ask: bool = True) -
         elif ask:
             answers.append(_asked(kube, pod, budgets))
         else:
-            answers.append(estimate.of(pod, is_pending=(found.get("status") or {}).get("phase") == "Pending"))
+            is_pending = (found.get("status") or {}).get("phase") == "Pending"
+            answers.append(_estimated(pod, budgets, is_pending=is_pending))
     return tuple(sorted(answers, key=lambda answer: answer.pod))
 
 
-class Estimate:
+def _estimated(pod: Pod, budgets: Budgets, *, is_pending: bool) -> Preflight:
     """What an eviction would be answered, from the budgets as their controller last wrote them.
 
-    Source: kubernetes pkg/registry/core/pod/storage/eviction.go. Which pods are healthy is left out: one that is not
-    may go although its budget allows nothing.
+    Finished, pending and terminating pods are under no budget. Source: kubernetes
+    pkg/registry/core/pod/storage/eviction.go. Which pods are healthy is left out: one that is not may go although its
+    budget allows nothing.
     """
+    if pod.finished or is_pending or pod.terminating_since is not None:
+        return Preflight(pod.full_name, Expected.GOES)
+    try:
+        covering = budgets.covering(pod)
+    except KubeError as error:
+        return Preflight(pod.full_name, Expected.UNKNOWN, sanitize(f"its disruption budgets cannot be read: {error}"))
+    if len(covering) > 1:
+        return _misconfigured(pod, covering)
+    if not covering or covering[0].allowed:
+        return Preflight(pod.full_name, Expected.GOES)
+    if covering[0].allowed is None:
+        return Preflight(pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0]))
+    return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
 
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
-        self._namespaces: dict[str, tuple[Budget, ...] | KubeError] = {}
 
-    def of(self, pod: Pod, *, is_pending: bool) -> Preflight:
-        """One pod's answer; finished, pending and terminating pods are under no budget."""
-        if pod.finished or is_pending or pod.terminating_since is not None:
-            return Preflight(pod.full_name, Expected.GOES)
-        known = self._budgets(pod.namespace)
-        if isinstance(known, KubeError):
-            return Preflight(
-                pod.full_name, Expected.UNKNOWN, sanitize(f"its disruption budgets cannot be read: {known}")
-            )
-        covering = tuple(budget for budget in known if budget.covers(pod))
-        if len(covering) > 1:
-            named = ", ".join(str(budget) for budget in covering)
-            return Preflight(pod.full_name, Expected.NEVER, misconfigured(pod, covering), named)
-        if not covering or covering[0].allowed:
-            return Preflight(pod.full_name, Expected.GOES)
-        if covering[0].allowed is None:
-            return Preflight(pod.full_name, Expected.UNKNOWN, "its budget has no status yet", str(covering[0]))
-        return Preflight(pod.full_name, Expected.WAITS, "its budget allows no disruption now", str(covering[0]))
-
-    def _budgets(self, namespace: str) -> tuple[Budget, ...] | KubeError:
-        if namespace not in self._namespaces:
-            try:
-                found = tuple(budget_of(one) for one in self._kube.list(PDBS, namespace))
-            except KubeError as error:
-                self._namespaces[namespace] = error
-            else:
-                self._namespaces[namespace] = found
-        return self._namespaces[namespace]
+def _misconfigured(pod: Pod, covering: tuple[Budget, ...]) -> Preflight:
+    return Preflight(pod.full_name, Expected.NEVER, misconfigured(pod, covering), ", ".join(map(str, covering)))
 
 
 def _asked(kube: Kube, pod: Pod, budgets: Budgets) -> Preflight:
@@ -132,9 +112,7 @@ def _meaning(pod: Pod, eviction: Eviction, budgets: Budgets) -> Preflight:
         case Outcome.DENIED:
             return Preflight(pod.full_name, Expected.WAITS, sanitize(eviction.message))
         case Outcome.MISCONFIGURED:
-            covering = budgets.over(pod)
-            named = ", ".join(str(budget) for budget in covering)
-            return Preflight(pod.full_name, Expected.NEVER, misconfigured(pod, covering), named)
+            return _misconfigured(pod, budgets.over(pod))
         case Outcome.THROTTLED:
             return Preflight(pod.full_name, Expected.UNKNOWN, "the API server throttles")
         case _:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agent.annotations import FIELD_MANAGER
 from agent.errors import UsageError
 from agent.kube import ACCESS_REVIEWS, LEASES, NODES, Kube, Patch, field_selector
 from agent.kube.errors import CallFailed, Conflict, NotFound
-from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import MEMBERS_A_PAGE, LeaseView, NodePatch, NodeView
 from agent.reboot.kube.informer import FollowedObjects, ObjectCache
-from agent.reboot.kube.views import lease_body, lease_view, mark_body, member, node_patch, node_view, without_nulls
+from agent.reboot.kube.views import lease_body, lease_view, mark_body, node_patch, node_view, without_nulls
 
 Object = dict[str, Any]
 
@@ -27,7 +26,7 @@ _HEARTBEATS = "kube-node-lease"
 
 
 class KubeCluster:
-    """One node's view of the cluster; a context manager that ends its watch. For one thread."""
+    """One node's view of the cluster; `close` ends its watch. For one thread."""
 
     def __init__(
         self, kube: Kube, *, node: str, nodes: ObjectCache, namespace: str, wake: Callable[[], None],
@@ -47,17 +46,11 @@ class KubeCluster:
         self._leases_names: tuple[str, ...] = ()
         self._node_reads = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Ends the watch of the Leases."""
-        self._stop_watching()
+        """Ends the watch of the Leases; the next that is worth it begins another."""
+        if self._leases is not None:
+            self._leases.close()
+        self._leases, self._leases_names = None, ()
 
     # -- the Node ------------------------------------------------------------------------------------------------------
 
@@ -65,16 +58,12 @@ class KubeCluster:
         """See cluster.Cluster."""
         self._node_reads += 1
         if self._node_reads > _NODE_READS_BEFORE_UNWATCHING:
-            self._stop_watching()
+            self.close()
         is_known, found = self._nodes.get(self._node)
         if not is_known:
-            found = self._read_node()
+            found = self._kube.find(NODES, self._node)
+            self._nodes.put(self._node, found)
         return node_view(found) if found is not None else None
-
-    def _read_node(self) -> Object | None:
-        found = self._get_or_none(self._node)
-        self._nodes.put(self._node, found)
-        return found
 
     def patch_node(self, patch: NodePatch, version: str) -> NodeView:
         """See cluster.Cluster."""
@@ -105,7 +94,7 @@ class KubeCluster:
     def _watch(self, names: tuple[str, ...]) -> None:
         self._node_reads = 0
         if self._leases is not None and self._leases_names != names:
-            self._stop_watching()
+            self.close()
         if self._leases is None:
             # One name is a watch that RBAC can restrict to it.
             selector = field_selector({"metadata.name": names[0]}) if len(names) == 1 else ""
@@ -113,19 +102,10 @@ class KubeCluster:
             self._leases = FollowedObjects(follow, self._wake, without_ballast)
             self._leases_names = names
 
-    def _stop_watching(self) -> None:
-        if self._leases is not None:
-            self._leases.close()
-        self._leases, self._leases_names = None, ()
-
     def _lease(self, name: str) -> LeaseView:
         is_known, found = self._leases.get(name) if self._leases is not None else (False, None)
         if not is_known:
-            try:
-                found = self._kube.get(LEASES, name, self._namespace)
-            except NotFound as error:
-                _refuse_other_paths(error)
-                found = None
+            found = self._kube.find(LEASES, name, self._namespace)
             if self._leases is not None:
                 self._leases.put(name, found)
         return lease_view(found) if found is not None else LeaseView(name)
@@ -154,9 +134,9 @@ class KubeCluster:
 
     # -- others --------------------------------------------------------------------------------------------------------
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[NodeView]:
         """See cluster.Cluster."""
-        return (member(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
+        return (node_view(found) for found in self._kube.list(NODES, page_size=MEMBERS_A_PAGE))
 
     def count(self) -> int:
         """See cluster.Cluster. The server reports how many a page of one leaves out."""
@@ -177,32 +157,15 @@ class KubeCluster:
     def uid_of(self, node: str) -> str | None:
         """See cluster.Cluster."""
         try:
-            found = self._get_or_none(node) if node else None
+            found = self._kube.find(NODES, node) if node else None
         except UsageError:
             return None  # a forged holder: no Node has such a name
         return node_view(found).uid if found is not None else None
 
     def heartbeat(self) -> str:
         """See cluster.Cluster."""
-        try:
-            found = self._kube.get(LEASES, self._node, _HEARTBEATS)
-        except NotFound as error:
-            _refuse_other_paths(error)
-            return ""
-        return lease_view(found).renewed
-
-    def _get_or_none(self, node: str) -> Object | None:
-        try:
-            return self._kube.get(NODES, node)
-        except NotFound as error:
-            _refuse_other_paths(error)
-            return None
-
-
-def _refuse_other_paths(error: NotFound) -> None:
-    """A path that the server does not serve is no missing object: a node would be taken as gone."""
-    if not error.names_object:
-        raise error
+        found = self._kube.find(LEASES, self._node, _HEARTBEATS)
+        return lease_view(found).renewed if found is not None else ""
 
 
 def without_ballast(found: Object) -> Object:

@@ -17,20 +17,14 @@ from agent.kube import Change, EventType, Informer
 
 Object = dict[str, Any]
 
-_FIRST_SECONDS = 1.0
+_FIRST_SECONDS = 1.0  # how long a read waits for the first list, which is on its way
 
 
 class ObjectCache:
     """One collection. `take` is for the thread that watches; `get`, `put`, `forget` and `outdate` for one other."""
 
-    def __init__(
-        self, wake: Callable[[], None], keep: Callable[[Object], Object], first_seconds: float = _FIRST_SECONDS
-    ) -> None:
-        """wake: something has changed. keep: what is kept of an object; the rest would only cost memory.
-
-        first_seconds: how long a look waits for the first list, which is on its way.
-        """
-        self._first_seconds = first_seconds
+    def __init__(self, wake: Callable[[], None], keep: Callable[[Object], Object]) -> None:
+        """wake: something has changed. keep: what is kept of an object; the rest would only cost memory."""
         self._wake = wake
         self._keep = keep
         self._lock = threading.Lock()
@@ -44,7 +38,7 @@ class ObjectCache:
 
     def get(self, name: str) -> tuple[bool, Object | None]:
         """Whether it is known, and the object, None when there is none by that name."""
-        self._heard.wait(self._first_seconds)
+        self._heard.wait(_FIRST_SECONDS)
         with self._lock:
             found = self._objects.get(name)
             is_outdated = found is not None and self._outdated.get(name) == _version(found)

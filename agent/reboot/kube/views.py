@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import annotations as keys
 from agent.reboot.availability import removal_reason, runs_agent
-from agent.reboot.cluster import LeasePhase, LeaseView, Member, NodePatch, NodeView
+from agent.reboot.cluster import LeasePhase, LeaseView, NodePatch, NodeView
 from agent.reboot.lock.lease import micro_time
 from agent.report.node_status import condition_body
 from agent.text import parse_rfc3339, sanitize
@@ -21,18 +21,6 @@ Object = dict[str, Any]
 _HOLDER_CHARACTERS = 300  # <node>/<uid>: at most 253 + 1 + 36
 _NOTE_CHARACTERS = 300
 _TIME_CHARACTERS = 40
-_NOTES = frozenset(
-    {
-        keys.LOCK_PHASE,
-        keys.LOCK_CYCLE,
-        keys.LOCK_BOOT_ID,
-        keys.LOCK_LAST_REBOOT,
-        keys.LOCK_TAKEN_FROM,
-        keys.LOCK_POOL_SIZE,
-        keys.LOCK_WAITED_SECONDS,
-        keys.LOCK_STUCK,
-    }
-)
 _LATEST_SECONDS = 4102444800.0  # the year 2100
 _LONGEST_LEASE_SECONDS = 7 * 86400
 _LARGEST_POOL = 100_000
@@ -55,19 +43,6 @@ def node_view(found: Mapping[str, Any]) -> NodeView:
         labels=_texts(meta.get("labels")),
         annotations=_texts(meta.get("annotations")),
         taints=tuple(taint for taint in _list(spec.get("taints")) if isinstance(taint, dict)),
-        removal=removal_reason(found),
-    )
-
-
-def member(found: Mapping[str, Any]) -> Member:
-    """A Node as one of a pool."""
-    meta = _part(found, "metadata")
-    return Member(
-        name=_text(meta.get("name")),
-        uid=_text(meta.get("uid")),
-        ready=_ready(_part(found, "status")) is True,
-        unschedulable=_part(found, "spec").get("unschedulable") is True,
-        labels=_texts(meta.get("labels")),
         removal=removal_reason(found),
         runs_agent=runs_agent(found),
     )
@@ -100,12 +75,14 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
     A holder that no agent would write stays a holder, cut: that its Node does not exist is the machine's to find.
     """
     meta, spec = _part(found, "metadata"), _part(found, "spec")
-    notes = {
-        key: sanitize(text, _NOTE_CHARACTERS) for key, text in _texts(meta.get("annotations")).items() if key in _NOTES
-    }
+    notes = _texts(meta.get("annotations"))
+
+    def note(key: str) -> str:
+        return sanitize(notes.get(key, ""), _NOTE_CHARACTERS)
+
     holder = sanitize(_text(spec.get("holderIdentity")), _HOLDER_CHARACTERS)
     try:
-        phase = LeasePhase(notes.get(keys.LOCK_PHASE, ""))
+        phase = LeasePhase(note(keys.LOCK_PHASE))
     except ValueError:
         phase = LeasePhase.REBOOTING
     return LeaseView(
@@ -117,13 +94,13 @@ def lease_view(found: Mapping[str, Any]) -> LeaseView:
         acquired=_text(spec.get("acquireTime"))[:_TIME_CHARACTERS],
         duration_seconds=_whole(spec.get("leaseDurationSeconds"), _LONGEST_LEASE_SECONDS),
         transitions=_whole(spec.get("leaseTransitions"), _MOST_TRANSITIONS),
-        cycle=notes.get(keys.LOCK_CYCLE, ""),
-        boot=notes.get(keys.LOCK_BOOT_ID, ""),
-        taken_from=notes.get(keys.LOCK_TAKEN_FROM, ""),
-        last_reboot=_timestamp(notes.get(keys.LOCK_LAST_REBOOT, "")),
-        pool_size=_number(notes.get(keys.LOCK_POOL_SIZE, ""), _LARGEST_POOL),
-        waited=float(_number(notes.get(keys.LOCK_WAITED_SECONDS, ""), _LONGEST_WAIT_SECONDS)),
-        stuck=notes.get(keys.LOCK_STUCK, ""),
+        cycle=note(keys.LOCK_CYCLE),
+        boot=note(keys.LOCK_BOOT_ID),
+        taken_from=note(keys.LOCK_TAKEN_FROM),
+        last_reboot=_timestamp(note(keys.LOCK_LAST_REBOOT)),
+        pool_size=_number(note(keys.LOCK_POOL_SIZE), _LARGEST_POOL),
+        waited=float(_number(note(keys.LOCK_WAITED_SECONDS), _LONGEST_WAIT_SECONDS)),
+        stuck=note(keys.LOCK_STUCK),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from agent.reboot.cluster import Cluster, LeasePhase, LeaseView
 from agent.reboot.interfaces import Clock
+from agent.reboot.machine.decisions import Acquire
 from agent.reboot.machine.inputs import Slot
 from agent.reboot.state import Now
 from agent.text import format_rfc3339
@@ -71,11 +72,9 @@ class Lock:
         renewed, at = self._renewed
         return renewed == name and self._clock.monotonic() - at < self._duration * 2 / 3
 
-    def acquire(
-        self, slot: Slot, identity: str, now: Now, *, cycle: str, pool_size: int, waited: float, from_holder: str
-    ) -> None:
+    def acquire(self, decision: Acquire, identity: str, now: Now) -> None:
         """Acquires a free Lease, or one whose holder the machine has judged gone. Raises Conflict, KubeError."""
-        view = slot.view
+        view = decision.slot.view
         stamp = micro_time(now.wall)
         self._swap(
             replace(
@@ -86,11 +85,11 @@ class Lock:
                 acquired=stamp,
                 duration_seconds=max(1, round(self._duration)),
                 transitions=view.transitions + 1,
-                cycle=cycle,
+                cycle=decision.cycle,
                 boot=now.boot,
-                taken_from=from_holder,
-                pool_size=pool_size or view.pool_size,
-                waited=waited,
+                taken_from=decision.slot.holder,
+                pool_size=decision.pool_size or view.pool_size,
+                waited=decision.waited,
                 stuck="",
             )
         )

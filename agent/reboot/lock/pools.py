@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from agent.config.schema import Pool, Reboot
-from agent.reboot.cluster import Member
+from agent.reboot.cluster import NodeView
 from agent.reboot.machine.inputs import Budget
 from agent.text import join_limited
 
@@ -66,7 +66,7 @@ def allowed_unavailable(policy: Reboot, pool: str, size: int) -> int:
     return max(1, size * int(limit[:-1]) // 100) if limit.endswith("%") else int(limit)
 
 
-def budget(members: Iterable[Member], me: str, policy: Reboot, pool: str, holders: Iterable[str]) -> Budget:
+def budget(members: Iterable[NodeView], me: str, policy: Reboot, pool: str, holders: Iterable[str]) -> Budget:
     """Whether this node may become unavailable too.
 
     Counted are nodes of the pool that are not Ready, cordoned by any user or about to be removed, and those that hold

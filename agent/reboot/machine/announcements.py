@@ -7,10 +7,11 @@ Event loses nothing; the key makes a repetition harmless.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from agent.event_reasons import Reason
 from agent.reboot.cluster import LeaseView
-from agent.reboot.interfaces import About, Announcement
+from agent.reboot.interfaces import Announcement
 from agent.reboot.machine.decisions import duration
 from agent.reboot.machine.inputs import Inputs, Slot
 from agent.reboot.phases import Phase
@@ -45,12 +46,11 @@ def held(state: NodeState, name: str, by: str) -> Announcement:
 
 def acquired(state: Cycle, lease: LeaseView) -> tuple[Announcement, ...]:
     """The lock is ours; how it was acquired."""
-    detail = f"{lease.name}-{lease.transitions}"
+    reason, what = Reason.REBOOT_LOCK_ACQUIRED, "acquired the lock"
     if lease.taken_from:
-        text = f"{lease.holder.rpartition('/')[0]} took the lock over from {lease.taken_from}"
-        return (_lease(state, lease.name, Reason.REBOOT_LOCK_TAKEN_OVER, text, detail),)
-    text = f"{lease.holder.rpartition('/')[0]} acquired the lock"
-    return (_lease(state, lease.name, Reason.REBOOT_LOCK_ACQUIRED, text, detail),)
+        reason, what = Reason.REBOOT_LOCK_TAKEN_OVER, f"took the lock over from {lease.taken_from}"
+    text = f"{lease.holder.rpartition('/')[0]} {what}"
+    return (_lease(state, lease.name, reason, text, f"{lease.name}-{lease.transitions}"),)
 
 
 def drain_blocked(state: Cycle, by: str) -> Announcement:
@@ -95,7 +95,7 @@ def back_late(inputs: Inputs, state: Attempt) -> tuple[Announcement, ...]:
 def _stuck(slot: Slot, text: str) -> tuple[Announcement, ...]:
     lease = slot.view
     key = f"{lease.name}-{lease.cycle}-{lease.transitions}-stuck"
-    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, About.LEASE, lease.name),)
+    return (Announcement(Reason.REBOOT_LOCK_STUCK, text, key, lease.name),)
 
 
 def events_for_phase(state: NodeState, now_kernel: str) -> tuple[Announcement, ...]:
@@ -148,10 +148,9 @@ def _succeeded(state: Releasing, now_kernel: str) -> Announcement:
     return _node(state, Reason.REBOOT_SUCCEEDED, f"Rebooted and verified in {duration(seconds)}; {kernels}")
 
 
-def _node(state: Cycle | Attempt, reason: Reason, message: str, detail: str = "") -> Announcement:
+def _node(state: Cycle, reason: Reason, message: str, detail: str = "") -> Announcement:
     return Announcement(reason, message, f"{state.cycle}-{reason}" + (f"-{detail}" if detail else ""))
 
 
 def _lease(state: Cycle, name: str, reason: Reason, message: str, detail: str = "") -> Announcement:
-    key = f"{state.cycle}-{reason}" + (f"-{detail}" if detail else "")
-    return Announcement(reason, message, key, About.LEASE, name)
+    return replace(_node(state, reason, message, detail), lease=name)

@@ -56,10 +56,10 @@ def forbidden(inputs: Inputs, slot: Slot) -> Decision | None:
     """A Lease that can be created but not patched could never be renewed or released."""
     if slot.view.version:
         return None
-    if inputs.lock_rights is None:
+    if inputs.may_patch_lock is None:
         return _fetch(Query.LOCK_RIGHTS, "checking the rights on the lock")
-    if inputs.lock_rights:
-        text = f"RBAC does not allow to patch the lock: leases {', '.join(inputs.lock_rights)}"
+    if not inputs.may_patch_lock:
+        text = f"RBAC does not allow to patch the lock: leases {slot.view.name}"
         return _blocked("forbidden", StatusReason.LOCK_FORBIDDEN, text)
     return None
 

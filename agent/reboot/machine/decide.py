@@ -6,6 +6,9 @@ another process. It refuses to guess: what is unknown (sentinel, blockers, harde
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from agent.reboot.machine.cordoned import cordoned
 from agent.reboot.machine.decisions import Decision, Fetch, Query, Release, Write
 from agent.reboot.machine.draining import draining
@@ -17,19 +20,20 @@ from agent.reboot.machine.releasing import releasing
 from agent.reboot.machine.rolled_back import rolled_back
 from agent.reboot.machine.verifying import verifying
 from agent.reboot.phases import Phase
-from agent.reboot.state import (
-    Attempt,
-    Cordoned,
-    Draining,
-    NodeState,
-    Pending,
-    Rebooting,
-    Releasing,
-    RolledBack,
-    Verifying,
-)
+from agent.reboot.state import Attempt, NodeState, Verifying
 from agent.reboot.status import StatusReason
 
+# Each takes the class of its phase (state.CLASSES).
+_BY_PHASE: Mapping[Phase, Callable[[Inputs, Any], Decision]] = {
+    Phase.IDLE: idle,
+    Phase.PENDING: pending,
+    Phase.CORDONED: cordoned,
+    Phase.DRAINING: draining,
+    Phase.REBOOTING: rebooting,
+    Phase.VERIFYING: verifying,
+    Phase.RELEASING: releasing,
+    Phase.ROLLED_BACK: rolled_back,
+}
 _RETRY_SECONDS = 3.0
 _POLL_SECONDS = 300.0  # nothing to wait for but events; they wake the daemon
 
@@ -44,7 +48,7 @@ def decide(inputs: Inputs) -> Decision:
         return Decision(
             Phase.UNKNOWN, StatusReason.STATE_UNREADABLE, text, wait_seconds=_POLL_SECONDS, blocked_by="unknown"
         )
-    decision = _by_phase(inputs, inputs.state)
+    decision = _BY_PHASE[inputs.state.phase](inputs, inputs.state)
     if _needs_no_lock(inputs.state, decision):
         return decision
     if inputs.lock_problem:
@@ -66,23 +70,3 @@ def _needs_no_lock(state: NodeState, decision: Decision) -> bool:
     if isinstance(after, Attempt) and not isinstance(after, Verifying):
         return isinstance(state, Attempt) and state.cordoned > after.cordoned
     return True
-
-
-def _by_phase(inputs: Inputs, state: NodeState) -> Decision:
-    match state:
-        case Pending():
-            return pending(inputs, state)
-        case Cordoned():
-            return cordoned(inputs, state)
-        case Draining():
-            return draining(inputs, state)
-        case Rebooting():
-            return rebooting(inputs, state)
-        case Verifying():
-            return verifying(inputs, state)
-        case Releasing():
-            return releasing(inputs, state)
-        case RolledBack():
-            return rolled_back(inputs, state)
-        case _:
-            return idle(inputs, state)

@@ -53,13 +53,12 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Take the Lease. from_holder: whom it is taken over from, empty when it is free."""
+    """Take the Lease, also from a holder that is gone. waited: seconds since the reboot was first required."""
 
     slot: Slot
     cycle: str
     waited: float
     pool_size: int
-    from_holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,6 @@ class Decision:
     until: float = 0.0
     blocked_by: str = ""
     holder: str = ""
-    stuck: bool = False
     announcements: tuple[Announcement, ...] = ()
     postpone: bool = False
     postpone_seconds: float = 0.0

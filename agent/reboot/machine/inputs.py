@@ -92,8 +92,8 @@ class Inputs:
     renew_due: of `mine`, by this process's own renewals. request: the value of the reboot-request annotation.
     kernel: running now. gap_seconds: what is left of the pool's minimum gap. progress, drain_due, drained_seconds,
     hooks, hooks_failed_seconds, cordon_refused (why), command and how long ago: what this process did in this cycle.
-    new_cycle: an id to begin one with. What is None below was not fetched in this tick; lock_rights: the names of
-    Leases that RBAC does not let this node patch.
+    new_cycle: an id to begin one with. What is None below was not fetched in this tick; may_patch_lock: RBAC lets this
+    node patch the Lease that it would create.
     """
 
     policy: Reboot
@@ -125,7 +125,7 @@ class Inputs:
     late_blockers: BlockerResult | None = None
     budget: Budget | None = None
     holder_gone: bool | None = None
-    lock_rights: tuple[str, ...] | None = None
+    may_patch_lock: bool | None = None
     hardening: HardeningReading | None = None
     heartbeat: bool | None = None
     shutting_down: bool | None = None

@@ -1,4 +1,4 @@
-"""What ends a cycle between the cordon and the command, and the hooks around the drain: shared by three phases. Pure.
+"""What ends a cycle between the cordon and the command, and the hooks around the drain: shared by its phases. Pure.
 
 Deadlines come before anything that may be refused: whatever the API server forbids, a cordon of ours has an end.
 """
@@ -17,7 +17,6 @@ from agent.reboot.state import Attempt, Verifying
 from agent.reboot.status import StatusReason
 
 _HOOK_POLL_SECONDS = 2.0
-_CODES = {Phase.CORDONED: StatusReason.CORDONED, Phase.REBOOTING: StatusReason.REBOOTING}
 
 
 def interrupted(
@@ -36,7 +35,7 @@ def interrupted(
     if elapsed_in(inputs, state) > limit_seconds:
         return roll_back(inputs, state, f"phase {state.phase.value} took longer than {duration(limit_seconds)}")
     if inputs.mine is not None and inputs.renew_due:
-        reason = _CODES.get(state.phase, StatusReason.DRAINING)
+        reason = StatusReason.CORDONED if state.phase is Phase.CORDONED else StatusReason.DRAINING
         return Decision(state.phase, reason, "renewing the lock", Renew(inputs.mine))
     return None
 
@@ -57,7 +56,7 @@ def hooks_of(inputs: Inputs, state: Attempt, stage: HookStage, hooks: tuple[Hook
         return None
     if progress is not None and progress.error:
         return roll_back(inputs, state, f"a {stage.value} hook failed: {progress.error}")
-    reason = _CODES.get(state.phase, StatusReason.DRAINED)
+    reason = StatusReason.CORDONED if state.phase is Phase.CORDONED else StatusReason.DRAINED
     text = f"running the {stage.value} hooks"
     return Decision(state.phase, reason, text, StepHooks(stage), wait_seconds=_HOOK_POLL_SECONDS)
 

@@ -18,9 +18,9 @@ from agent.reboot.machine.blocked import (
 )
 from agent.reboot.machine.decisions import Acquire, Decision, Fetch, MarkStuck, Query, Release, Renew, Write
 from agent.reboot.machine.inputs import Inputs, Slot
-from agent.reboot.machine.transitions import begin, reset
+from agent.reboot.machine.transitions import enter, reset
 from agent.reboot.phases import Phase
-from agent.reboot.state import Pending
+from agent.reboot.state import Cordoned, Pending
 from agent.reboot.status import StatusReason
 
 
@@ -74,7 +74,10 @@ def _with_lock(inputs: Inputs, state: Pending, mine: Slot) -> Decision:
     node = inputs.node
     foreign = node is not None and node.unschedulable
     failing = inputs.hardening.failing if inputs.hardening is not None else 0
-    begun = begin(inputs, state, mine.view.name, cordoned=not foreign, failing=failing)
+    begun = enter(
+        inputs, state, Cordoned, requested=inputs.request, boot=inputs.now.boot, cordoned=not foreign,
+        lease=mine.view.name, kernel=inputs.kernel, failing=failing,
+    )  # fmt: skip
     text = "the node is cordoned by another user and stays so" if foreign else "cordoning the node"
     before = inputs.policy.node_labels.before, inputs.policy.node_annotations.before
     write = Write(begun, cordon=None if foreign else True, labels=before[0], annotations=before[1])
@@ -99,13 +102,8 @@ def _without_lock(inputs: Inputs, state: Pending) -> Decision:
         if isinstance(blocker.action, Fetch):
             return blocker
         return replace(blocker, announcements=_blocked(state, blocker))
-    acquire = Acquire(
-        attempt.slot,
-        state.cycle,
-        max(0.0, inputs.now.wall - state.since),
-        inputs.budget.pool_size if inputs.budget else 0,
-        attempt.slot.holder,
-    )
+    pool_size = inputs.budget.pool_size if inputs.budget else 0
+    acquire = Acquire(attempt.slot, state.cycle, max(0.0, inputs.now.wall - state.since), pool_size)
     return Decision(Phase.WAITING, StatusReason.ACQUIRING_LOCK, "acquiring the lock", acquire)
 
 
@@ -133,7 +131,6 @@ def _waiting(inputs: Inputs, in_seconds: float) -> Decision:
         text,
         wait_seconds=wait,
         holder=busy[0].holder if busy else "",
-        stuck=bool(lost),
         announcements=tuple(event for slot in busy if slot.view.stuck for event in announcements.stuck(inputs, slot)),
     )
 

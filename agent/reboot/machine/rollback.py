@@ -8,14 +8,7 @@ from __future__ import annotations
 from agent.config.choices import Mode
 from agent.reboot.machine.decisions import Decision, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import (
-    NOT_REBOOTED,
-    drop_cordon_ownership,
-    finished,
-    owns_cordon,
-    restore,
-    result,
-)
+from agent.reboot.machine.transitions import NOT_REBOOTED, drop_cordon_ownership, enter, owns_cordon, restore, result
 from agent.reboot.phases import Phase
 from agent.reboot.state import Attempt, Outcome, Releasing, RolledBack
 from agent.reboot.status import StatusReason
@@ -42,15 +35,11 @@ def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False,
     cause: a stable word for what must not be tried again the same way: after a second time the drain is not repeated.
     """
     removes = owns_cordon(inputs, state)
-    rolled = RolledBack(
-        **finished(inputs, state, Phase.ROLLED_BACK),
-        failures=state.failures + 1,
-        error=error,
-        uncordoned=removes,
-        lost=lost,
-        cause=cause,
-        repeated=cause not in ("", NOT_REBOOTED) and cause == state.last_cause,
-    )
+    repeated = cause not in ("", NOT_REBOOTED) and cause == state.last_cause
+    rolled = enter(
+        inputs, state, RolledBack, failures=state.failures + 1, error=error, uncordoned=removes, lost=lost,
+        cause=cause, repeated=repeated,
+    )  # fmt: skip
     write = restore(inputs, Write(rolled, cordon=False if removes else None, result=result(Outcome.FAILED, rolled)))
     return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)
 
@@ -58,12 +47,6 @@ def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False,
 def abort(inputs: Inputs, state: Attempt, why: str) -> Decision:
     """Ended without anything having gone wrong."""
     removes = owns_cordon(inputs, state)
-    rolled = Releasing(
-        **finished(inputs, state, Phase.RELEASING),
-        failures=state.failures,
-        error=why,
-        uncordoned=removes,
-        outcome=Outcome.ABORTED,
-    )
-    write = restore(inputs, Write(rolled, cordon=False if removes else None, result=result(Outcome.ABORTED, rolled)))
+    aborted = enter(inputs, state, Releasing, error=why, uncordoned=removes, outcome=Outcome.ABORTED)
+    write = restore(inputs, Write(aborted, cordon=False if removes else None, result=result(Outcome.ABORTED, aborted)))
     return Decision(Phase.RELEASING, StatusReason.ABORTED, f"aborted: {why}", write)

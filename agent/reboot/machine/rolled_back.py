@@ -9,7 +9,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import NOT_REBOOTED, REPEATED, backoff_seconds, reset
+from agent.reboot.machine.transitions import NOT_REBOOTED, REPEATED, backoff_seconds, enter, reset
 from agent.reboot.phases import Phase
 from agent.reboot.state import Pending, RolledBack, Stamp
 from agent.reboot.status import StatusReason
@@ -52,21 +52,11 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
 
 
 def _again(inputs: Inputs, state: RolledBack) -> Decision:
-    again = Pending(
-        cycle=inputs.new_cycle,
-        packages=inputs.sentinel.reason,
-        requested=inputs.request,
-        since=state.since,
-        entered=Stamp.of(inputs.now),
-        failures=state.failures,
-        error=state.error,
-        streak=state.streak,
-        done=state.done,
-        last_cause=state.cause,
-        taint=inputs.policy.prefer_no_schedule_taint,
-    )
-    write = Write(again, taint=again.taint)
-    return Decision(Phase.PENDING, StatusReason.ACQUIRING_LOCK, "trying again", write)
+    again = enter(
+        inputs, state, Pending, cycle=inputs.new_cycle, packages=inputs.sentinel.reason, requested=inputs.request,
+        last_cause=state.cause, taint=inputs.policy.prefer_no_schedule_taint,
+    )  # fmt: skip
+    return Decision(Phase.PENDING, StatusReason.ACQUIRING_LOCK, "trying again", Write(again, taint=again.taint))
 
 
 def _decision(text: str, action: Release | Write | None = None) -> Decision:

@@ -16,13 +16,13 @@ from agent.reboot.interfaces import CycleResult
 from agent.reboot.machine.decisions import Decision, Write
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.phases import Phase
-from agent.reboot.state import Attempt, Cordoned, Cycle, Idle, Marks, NodeState, Outcome, Releasing, RolledBack, Stamp
+from agent.reboot.state import Attempt, Cycle, Idle, NodeState, Outcome, Releasing, RolledBack, Stamp
 from agent.reboot.status import StatusReason
 
 NOT_REBOOTED = "not-rebooted"  # a cause that another try may well end
 REPEATED = "blocked after the drain for the second time, so it is not repeated (a reboot request overrides this)"
 _DAY_SECONDS = 86400.0
-A = TypeVar("A", bound=Attempt)
+C = TypeVar("C", bound=Cycle)
 
 
 def backoff_seconds(policy: Reboot, failures: int, *, repeated: bool = False) -> float:
@@ -41,15 +41,15 @@ def fence_seconds(policy: Reboot) -> float:
     return min(policy.lock.lease_duration, policy.reboot_timeout) / 4
 
 
-def enter(inputs: Inputs, state: Attempt, kind: type[A], **changes: Any) -> A:
-    """The attempt in another phase, stamped with this moment."""
-    shared = {one.name: getattr(state, one.name) for one in fields(Attempt)}
-    stamped = {"entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, kind.phase)}
-    return kind(**{**shared, **stamped, **changes})
-
-
-def _marked(inputs: Inputs, marks: Marks, phase: Phase) -> Marks:
-    return (*(mark for mark in marks if mark[0] is not phase), (phase, round(inputs.now.wall, 3)))
+def enter(inputs: Inputs, state: Cycle, kind: type[C], **changes: Any) -> C:
+    """The cycle in another phase from this moment on: it keeps all that both phases have, but for the changes."""
+    names = {one.name for one in fields(kind)}
+    kept = {one.name: getattr(state, one.name) for one in fields(state) if one.name in names}
+    kept["entered"] = Stamp.of(inputs.now)
+    if "marks" in names:
+        marks = (mark for mark in kept.get("marks", ()) if mark[0] is not kind.phase)
+        kept["marks"] = (*marks, (kind.phase, round(inputs.now.wall, 3)))
+    return kind(**{**kept, **changes})
 
 
 def elapsed_in(inputs: Inputs, state: Cycle) -> float:
@@ -83,19 +83,12 @@ def drop_cordon_ownership(inputs: Inputs, state: Attempt) -> Decision | None:
 def succeed(inputs: Inputs, state: Attempt) -> Decision:
     """Verified: our cordon off, history and the loop guard written, all in one patch."""
     removes = owns_cordon(inputs, state)
-    verified = Releasing(
-        **finished(inputs, state, Phase.RELEASING),
-        uncordoned=removes,
-        lost=inputs.is_lock_lost,
-        guard=inputs.sentinel.stamp if inputs.sentinel.required else None,
+    guard = inputs.sentinel.stamp if inputs.sentinel.required else None
+    verified = enter(
+        inputs, state, Releasing, failures=0, error="", uncordoned=removes, lost=inputs.is_lock_lost, guard=guard
     )
-    write = Write(
-        verified,
-        cordon=False if removes else None,
-        finished=True,
-        result=result(Outcome.SUCCEEDED, verified),
-    )
-    write = restore(inputs, write, succeeded=True)
+    cordon, ended = False if removes else None, result(Outcome.SUCCEEDED, verified)
+    write = restore(inputs, Write(verified, cordon=cordon, finished=True, result=ended), succeeded=True)
     return Decision(Phase.VERIFYING, StatusReason.VERIFYING, "verified", write)
 
 
@@ -106,46 +99,6 @@ def restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
         write,
         labels={**dict.fromkeys(labels.before), **(labels.after if succeeded else {})},
         annotations={**dict.fromkeys(notes.before), **(notes.after if succeeded else {})},
-    )
-
-
-def finished(inputs: Inputs, state: Attempt, phase: Phase) -> dict[str, Any]:
-    """What releasing and rolled back keep of the attempt."""
-    keys = (
-        "cycle",
-        "packages",
-        "requested",
-        "since",
-        "streak",
-        "done",
-        "lease",
-        "kernel",
-        "pods",
-        "slowest",
-        "last_cause",
-    )
-    kept = {key: getattr(state, key) for key in keys}
-    return {**kept, "entered": Stamp.of(inputs.now), "marks": _marked(inputs, state.marks, phase)}
-
-
-def begin(inputs: Inputs, state: Cycle, lease: str, *, cordoned: bool, failing: int) -> Cordoned:
-    """The attempt as it is written down together with the cordon."""
-    return Cordoned(
-        cycle=state.cycle,
-        packages=state.packages,
-        requested=inputs.request,
-        since=state.since,
-        entered=Stamp.of(inputs.now),
-        failures=state.failures,
-        streak=state.streak,
-        done=state.done,
-        boot=inputs.now.boot,
-        cordoned=cordoned,
-        lease=lease,
-        kernel=inputs.kernel,
-        failing=failing,
-        last_cause=state.last_cause,
-        marks=((Phase.CORDONED, round(inputs.now.wall, 3)),),
     )
 
 

@@ -12,6 +12,7 @@ from agent.daemon.reboot_thread import SystemClock
 from agent.reboot.kube.cluster import KubeCluster
 from agent.reboot.kube.informer import ObjectCache
 from agent.reboot.lock.lease import Lock
+from agent.reboot.machine.decisions import Acquire
 from agent.reboot.machine.inputs import Slot
 from agent.reboot.state import Now
 from tests.integration.hostile.test_hostile_writes import Object, Stolen, lock, stolen
@@ -57,7 +58,7 @@ def other(stolen: Stolen, lock: str, api: ApiServer, client: Client) -> Iterator
     kube = client_with(api, agents.token(client, stolen.b))
     nodes = ObjectCache(lambda: None, lambda found: found)
     cluster = KubeCluster(kube, node=stolen.b, nodes=nodes, namespace=NAMESPACE, wake=lambda: None)
-    with closing(kube), cluster:
+    with closing(kube), closing(cluster):
         yield Other(Lock(cluster, SystemClock(), 60.0), lock, f"{stolen.b}/uid")
 
 
@@ -69,8 +70,7 @@ def test_a_poisoned_lock_is_marked_and_taken_over(
     assert stolen.lock(lock, {**spec, "holderIdentity": holder}, notes).ok
     other.lock.mark_stuck(other.slot(), stolen.b)
     assert other.slot().view.stuck == stolen.b
-    taken = other.slot().view.holder
-    other.lock.acquire(other.slot(), other.identity, MOMENT, cycle="c", pool_size=3, waited=1.0, from_holder=taken)
+    other.lock.acquire(Acquire(other.slot(), "c", waited=1.0, pool_size=3), other.identity, MOMENT)
     other.lock.renew(other.slot(), MOMENT)
     other.lock.fence(other.slot(), MOMENT)
     assert other.slot().view.holder == other.identity
@@ -86,7 +86,7 @@ def test_a_poisoned_lock_that_was_released_is_taken(
 ) -> None:
     assert stolen.lock(lock, {**spec, "holderIdentity": None}, notes).ok
     assert other.slot().free
-    other.lock.acquire(other.slot(), other.identity, MOMENT, cycle="c", pool_size=3, waited=1.0, from_holder="")
+    other.lock.acquire(Acquire(other.slot(), "c", waited=1.0, pool_size=3), other.identity, MOMENT)
     assert other.slot().view.holder == other.identity
 
 

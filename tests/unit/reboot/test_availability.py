@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Reboot
 from agent.reboot.availability import removal_reason, runs_agent
-from agent.reboot.kube.views import member, node_view
+from agent.reboot.kube.views import node_view
 from agent.reboot.lock.pools import budget
 
 REMOVALS = [
@@ -36,7 +36,7 @@ def node(
 
 
 def fits(*others: dict[str, Any]) -> bool:
-    return budget(map(member, (node("me"), *others)), "me", Reboot(), "workers", ()).fits
+    return budget(map(node_view, (node("me"), *others)), "me", Reboot(), "workers", ()).fits
 
 
 @pytest.mark.parametrize("key", REMOVALS)
@@ -71,7 +71,7 @@ def test_a_mere_candidate_for_removal_is_still_there() -> None:
 def test_nodes_that_cannot_run_the_agent_are_in_no_pool(other: dict[str, Any]) -> None:
     """Down or not, they neither hold it up nor make it bigger."""
     assert fits(other)
-    assert budget(map(member, (node("me"), other)), "me", Reboot(), "workers", ()).pool_size == 1
+    assert budget(map(node_view, (node("me"), other)), "me", Reboot(), "workers", ()).pool_size == 1
     linux = node(
         "l", status={**NOT_READY, "nodeInfo": {"operatingSystem": "linux"}}, labels={"kubernetes.io/os": "linux"}
     )

@@ -24,7 +24,7 @@ from agent.reboot.status import StatusReason as R
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
 from tests.support.reboot_machine import SimMachine
-from tests.support.reboot_trouble import CommandFate, Trouble, conflict
+from tests.support.reboot_trouble import CommandFate, Trouble, conflict, refused
 from tests.support.reboot_world import World
 
 POLICY = Reboot(
@@ -100,7 +100,7 @@ def test_an_unknown_sentinel_never_reboots() -> None:
     assert world.leases == {}
     tick = _tick(world)
     assert (tick.status.required, tick.status.blocked_by) == (None, "unknown")
-    assert (tick.status.reason, "no such folder" in tick.sentence) == (R.SENTINEL_UNKNOWN, True)
+    assert (tick.status.reason, "no such folder" in tick.status.sentence) == (R.SENTINEL_UNKNOWN, True)
 
 
 def test_a_sentinel_that_raises_is_unknown() -> None:
@@ -114,7 +114,7 @@ def test_a_sentinel_that_raises_is_unknown() -> None:
     machine.read_sentinel = broken  # type: ignore[method-assign]
     machine.wake()
     world.pass_time(60.0)
-    assert "permission denied" in _tick(world).sentence
+    assert "permission denied" in _tick(world).status.sentence
     assert world.leases == {}
 
 
@@ -164,7 +164,7 @@ def test_a_note_that_cannot_be_read_stops_everything_and_says_so() -> None:
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.leases == {}
-    assert "version 9" in _tick(world).sentence
+    assert "version 9" in _tick(world).status.sentence
     assert _tick(world).status.reason is R.STATE_UNREADABLE
     world.annotate("n0", REBOOT_STATE, None)
     world.pass_time(600.0)
@@ -183,7 +183,7 @@ def test_audit_says_what_it_would_do_and_takes_nothing() -> None:
     machine.blocked_by = "alert Down"
     machine.wake()
     world.pass_time(1.0)
-    assert (_tick(world).status.reason, "alert Down" in _tick(world).sentence) == (R.BLOCKED_BY_ALERTS, True)
+    assert (_tick(world).status.reason, "alert Down" in _tick(world).status.sentence) == (R.BLOCKED_BY_ALERTS, True)
     machine.sentinel_unknown = True
     machine.wake()
     world.pass_time(1.0)
@@ -219,6 +219,31 @@ def test_a_policy_that_stops_enforcing_gives_back_what_was_taken(mode: Mode) -> 
     assert [ended.outcome for _, ended in world.books.ended] == [Outcome.ABORTED]
 
 
+class _NoLeases(Trouble):
+    is_on = False
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002
+        if self.is_on and kind == "leases":
+            raise refused(403)
+
+
+def test_leases_that_could_not_be_read_do_not_concern_a_node_without_a_cycle() -> None:
+    """A user removes the state, and the mode is off: the Leases are not read any more, so they are not unknown."""
+    trouble = _NoLeases()
+    world, agents = World(trouble=trouble), Agents(POLICY, random.Random(1))
+    agents.on(world.add_machine("n0"))
+    world.machines["n0"].pdb_until = 1e9
+    world.machines["n0"].want("s")
+    world.pass_time(20.0)
+    trouble.is_on = True
+    world.pass_time(10.0)
+    assert (_note(world).phase, _tick(world).status.reason) == (Phase.DRAINING, R.API_UNREACHABLE)
+    agents.policy = replace(POLICY, mode=Mode.OFF)
+    world.set_node(replace(world.nodes["n0"], annotations={}))
+    world.pass_time(30.0)
+    assert (_note(world).phase, _tick(world).status.reason) == (Phase.IDLE, R.MODE_OFF)
+
+
 def test_a_cordon_that_waits_for_the_lock_to_be_renewed_is_not_shown_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lock, "is_fresh", lambda *_: False)
     world = _world()
@@ -235,7 +260,7 @@ def test_opted_out_waits_and_says_why() -> None:
     world.machines["n0"].want("s")
     world.pass_time(600.0)
     assert world.books.cordons == []
-    assert (_tick(world).status.reason, "disk is being replaced" in _tick(world).sentence) == (R.OPTED_OUT, True)
+    assert (_tick(world).status.reason, "disk is being replaced" in _tick(world).status.sentence) == (R.OPTED_OUT, True)
     assert _tick(world).status.blocked_by == "skip"
     world.annotate("n0", REBOOT_SKIP, None)
     world.pass_time(120.0)
@@ -341,7 +366,7 @@ def test_a_holder_that_went_down_keeps_the_lock_and_on_call_is_told_once() -> No
     world.pass_time(600.0)
     assert world.books.reasons().count(Reason.REBOOT_LOCK_STUCK) == 1
     stuck = next(said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK)
-    assert (stuck.name, stuck.message.split()[0]) == (LEASE, "n3")
+    assert (stuck.lease, stuck.message.split()[0]) == (LEASE, "n3")
     assert _tick(world).stuck
     assert (_tick(world).status.reason, _tick(world).status.holder) == (R.HOLDER_LOST, "n3")
     world.pass_time(86400.0)
@@ -359,7 +384,7 @@ def test_a_node_that_comes_back_late_announces_it_itself_where_no_other_waited(d
     world.pass_time(3000.0)
     assert _tick(world).status.phase is Phase.IDLE
     stuck = [said for said in world.books.events.values() if said.reason is Reason.REBOOT_LOCK_STUCK]
-    assert [(said.name, said.message.startswith("n0 went down to reboot and came back after ")) for said in stuck] == (
+    assert [(said.lease, said.message.startswith("n0 went down to reboot and came back after ")) for said in stuck] == (
         [(LEASE, True)] if late else []
     )
 
@@ -372,7 +397,7 @@ def test_an_unknown_shutdown_is_waited_for_and_not_without_end(shutdown_seconds:
     machine.shutdown_seconds, machine.shutdown_unknown = shutdown_seconds, True
     machine.want("s")
     world.pass_time(450.0)
-    assert "unknown whether the system is shutting down" in _tick(world).sentence
+    assert "unknown whether the system is shutting down" in _tick(world).status.sentence
     assert world.leases[LEASE].holder == "n0/uid-n0"
     world.pass_time(450.0)
     assert (world.books.reasons().count(Reason.REBOOT_FAILED) == 0) is is_awaited
@@ -473,7 +498,7 @@ def test_a_full_budget_is_told_and_waited_for() -> None:
     world.human_cordons("n1", cordon=True)
     world.machines["n0"].want("s")
     world.pass_time(60.0)
-    assert (_tick(world).status.reason, "n1" in _tick(world).sentence) == (R.MAX_UNAVAILABLE, True)
+    assert (_tick(world).status.reason, "n1" in _tick(world).status.sentence) == (R.MAX_UNAVAILABLE, True)
     assert _tick(world).status.blocked_by == "budget"
     assert world.books.reasons().count(Reason.REBOOT_BLOCKED) == 1
     world.human_cordons("n1", cordon=False)
@@ -563,7 +588,7 @@ def test_a_hook_after_the_reboot_that_fails_keeps_lock_and_cordon_and_is_tried_a
     assert world.nodes["n0"].unschedulable
     assert world.leases[LEASE].holder == machine.identity
     assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
-    assert "exit code 7" in _tick(world).sentence
+    assert "exit code 7" in _tick(world).status.sentence
     machine.fate_of_hooks.clear()
     world.pass_time(300.0)
     assert (world.nodes["n0"].unschedulable, world.leases[LEASE].holder) == (False, "")
@@ -589,7 +614,7 @@ def test_a_proof_that_takes_too_long_is_told_once_and_still_ends_well() -> None:
     world.pass_time(800.0)
     assert world.books.reasons().count(Reason.REBOOT_FAILED) == 1
     assert _tick(world).status.reason is R.VERIFICATION_FAILED
-    assert "modprobe/sctp" in _tick(world).sentence
+    assert "modprobe/sctp" in _tick(world).status.sentence
     assert world.leases[LEASE].holder == machine.identity
     machine.verified = True
     world.pass_time(60.0)

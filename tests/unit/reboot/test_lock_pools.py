@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.schema import Pool, Reboot
-from agent.reboot.cluster import Member
+from agent.reboot.cluster import NodeView
 from agent.reboot.lock.pools import (
     CONTROL_PLANE,
     WORKERS,
@@ -23,8 +23,9 @@ from agent.reboot.lock.pools import (
 VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True)
 
 
-def _member(name: str, *, ready: bool = True, cordoned: bool = False, pool: str = "") -> Member:
-    return Member(name, f"uid-{name}", ready, cordoned, {"pool": pool} if pool else {})
+def _member(name: str, *, ready: bool | None = True, cordoned: bool = False, pool: str = "") -> NodeView:
+    labels = {"pool": pool} if pool else {}
+    return NodeView(name, f"uid-{name}", "1", unschedulable=cordoned, ready=ready, labels=labels)
 
 
 @pytest.mark.parametrize("label", [f"node-role.kubernetes.io/{role}" for role in ("control-plane", "master", "etcd")])
@@ -105,8 +106,8 @@ def test_a_control_plane_never_loses_its_quorum(states: list[str], limit: str, o
     policy = Reboot(concurrency=9, max_unavailable=limit, pool=Pool(control_plane_max_unavailable=own))
     labels = {"node-role.kubernetes.io/control-plane": ""}
     members = [
-        Member(f"cp-{number}", f"u{number}", state != "not ready", state == "cordoned", labels,
-               removal="taint" if state == "removed" else "")
+        NodeView(f"cp-{number}", f"u{number}", "1", ready=state != "not ready", unschedulable=state == "cordoned",
+                 labels=labels, removal="taint" if state == "removed" else "")
         for number, state in enumerate(states)
     ]  # fmt: skip
     holders = [f"{one.name}/{one.uid}" for one, state in zip(members, states, strict=True) if state == "holder"]
@@ -125,7 +126,7 @@ def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> N
         _member("down", ready=False, pool="a"),
         _member("fine", pool="a"),
         _member("elsewhere", ready=False, pool="b"),
-        Member("cp", "u", ready=False, unschedulable=True, labels={"node-role.kubernetes.io/control-plane": ""}),
+        NodeView("cp", "u", "1", ready=False, unschedulable=True, labels={"node-role.kubernetes.io/control-plane": ""}),
     ]
     found = budget(members, "me", policy, "a", ())
     assert (found.fits, found.pool_size, found.slots) == (True, 3, 1)
@@ -133,6 +134,7 @@ def test_not_ready_and_cordoned_nodes_of_the_pool_are_counted_itself_once() -> N
     full = budget(by_hand, "me", policy, "a", ())
     assert not full.fits
     assert full.why == "maxUnavailable 2 of 4 nodes: by-hand, down unavailable"
+    assert not budget([*members, _member("unknown", ready=None, pool="a")], "me", policy, "a", ()).fits
 
 
 def test_a_holder_of_another_slot_counts_as_unavailable_unless_its_node_is_gone() -> None:

@@ -73,7 +73,7 @@ def test_one_failure_one_roll_back_no_second_drain_within_the_back_off() -> None
     assert all(not lease.holder for lease in world.leases.values())
     assert machine.last_tick is not None
     assert machine.last_tick.status.reason is StatusReason.ROLLED_BACK
-    assert "the reboot command failed: systemctl" in machine.last_tick.sentence
+    assert "the reboot command failed: systemctl" in machine.last_tick.status.sentence
 
 
 def test_each_failure_doubles_the_back_off_up_to_a_day() -> None:

@@ -71,7 +71,7 @@ GOOD_ANSWERS = {
     "late_blockers": BlockerResult(blocked=False),
     "budget": Budget(fits=True, why="", pool_size=3, slots=1),
     "holder_gone": False,
-    "lock_rights": (),
+    "may_patch_lock": True,
     "hardening": HardeningReading(verified=True),
     "heartbeat": True,
     "shutting_down": False,
@@ -138,7 +138,7 @@ INPUT_CHANGES: dict[str, tuple[object, ...]] = {
     "late_blockers": (None, BLOCKED, replace(BLOCKED, unknown=True)),
     "budget": (None, Budget(fits=False, why="full", pool_size=3, slots=1), Budget(True, "", 3, 0)),
     "holder_gone": (None, True),
-    "lock_rights": (None, ("lease-0",)),
+    "may_patch_lock": (None, False),
     "hardening": (None, HardeningReading(None), HardeningReading(verified=False, failing=1)),
     "heartbeat": (None, False),
     "shutting_down": (None, True),
@@ -354,7 +354,7 @@ def looking_comes_to_an_end(inputs: Inputs) -> None:
     inputs.budget = inputs.budget or Budget(fits=True, why="", pool_size=1, slots=1)
     inputs.holder_gone = bool(inputs.holder_gone)
     inputs.hardening = inputs.hardening or HardeningReading(None)
-    inputs.lock_rights = inputs.lock_rights or ()
+    inputs.may_patch_lock = inputs.may_patch_lock is not False
     inputs.shutting_down = bool(inputs.shutting_down)
     inputs.heartbeat = bool(inputs.heartbeat)
     assert not isinstance(decide(inputs).action, Fetch)

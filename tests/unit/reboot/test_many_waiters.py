@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from agent.config.schema import Reboot
-from agent.reboot.cluster import MEMBERS_A_PAGE, LeasePhase, LeaseView, Member
+from agent.reboot.cluster import MEMBERS_A_PAGE, LeasePhase, LeaseView, NodeView
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.lock.pools import WORKERS, lease_names
 from tests.support.reboot_agent import dependencies_of
@@ -138,12 +138,11 @@ class _Paged(ClusterOf):
 
     crowd: Crowd
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[NodeView]:
         views = list(self.machine.world.nodes.values())
         for begin in range(0, len(views), MEMBERS_A_PAGE):
             self.crowd.page()
-            for view in views[begin : begin + MEMBERS_A_PAGE]:
-                yield Member(view.name, view.uid, bool(view.ready), view.unschedulable, view.labels)
+            yield from views[begin : begin + MEMBERS_A_PAGE]
 
 
 def test_a_release_costs_tens_of_requests_with_five_thousand_waiting() -> None:

@@ -15,7 +15,7 @@ from agent.config.schema import Reboot
 from agent.host import Host
 from agent.kube import Kube
 from agent.reboot import blockers, rebooters
-from agent.reboot.blockers import BlockerSpec, make_blockers
+from agent.reboot.blockers import BlockerContext, BlockerSpec, make_blockers
 from agent.reboot.coordinator import Coordinator, Dependencies
 from agent.reboot.interfaces import BlockerResult
 from agent.reboot.phases import Phase
@@ -50,12 +50,12 @@ class PullRebooter:
 
 def test_a_new_blocker_needs_a_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made for the policy, holds the reboot back, and the status has its name, reason and message."""
-    row = BlockerSpec("tide", "blockers", StatusReason.BLOCKED, lambda _context: Tide())
+    row = BlockerSpec("tide", StatusReason.BLOCKED, lambda _context: Tide())
     monkeypatch.setattr(blockers, "BLOCKERS", (row,))
 
     def make(policy: Reboot, dependencies: Dependencies) -> Coordinator:
         kube = Kube(direct("http://127.0.0.1:1"), node="n0")
-        made = make_blockers(policy, kube, node="n0", namespace="ns", clock=dependencies.clock)
+        made = make_blockers(BlockerContext(policy, kube, "n0", "ns", dependencies.clock))
         return Coordinator(policy, replace(dependencies, blockers=made))
 
     world = World()
@@ -70,7 +70,7 @@ def test_a_new_blocker_needs_a_row_only(monkeypatch: pytest.MonkeyPatch) -> None
         StatusReason.BLOCKED,
         "tide",
     )
-    assert "high tide" in tick.sentence
+    assert "high tide" in tick.status.sentence
 
 
 def test_a_new_reboot_method_needs_a_row_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
