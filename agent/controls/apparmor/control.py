@@ -108,7 +108,6 @@ class ApparmorControl:
         return Observation(
             kernel,
             folder=source.folder,
-            shipped=source.shipped,
             desired=desired,
             refused=refused,
             entries=entries,

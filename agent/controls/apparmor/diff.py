@@ -58,7 +58,6 @@ class Observation:
 
     kernel: Kernel
     folder: Path | None = None
-    shipped: bool = False
     blocked: str = ""
     parser_missing: str = ""
     runtime_parser: bool = True
