@@ -159,11 +159,7 @@ class Configuration:
 
     def install_line(self, module: str) -> ConfigLine | None:
         """The first install line whose pattern matches; later ones have no effect."""
-        return next((line for line in self._of("install") if matches(line.name, module)), None)
-
-    def softdep_line(self, module: str) -> ConfigLine | None:
-        """The first softdep line whose pattern matches; kmod reads no further."""
-        return next((line for line in self._of("softdep") if matches(line.name, module)), None)
+        return self._first("install", module)
 
     def bypasses_install(self, module: str) -> ConfigLine | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
@@ -171,18 +167,20 @@ class Configuration:
         __kmod_module_fill_softdep sets `ignorecmd` on a module with soft dependencies (seen with kmod 30, and in the
         source of 34): `install ksmbd /bin/false` alone refuses nothing, since ksmbd brings its own.
         """
-        line = self.softdep_line(module)
+        line = self._first("softdep", module)
         return line if line is not None and soft_dependencies(line.rest) else None
 
     def loaders(self, module: str) -> tuple[ConfigLine, ...]:
         """Install lines of other modules whose command names this one: `install x modprobe -i sctp`."""
         first: dict[str, ConfigLine] = {}
-        for line in self._of("install"):
-            first.setdefault(line.name, line)
+        for line in self.lines:
+            if line.verb == "install":
+                first.setdefault(line.name, line)
         return tuple(line for line in first.values() if not matches(line.name, module) and _loads(line.rest, module))
 
-    def _of(self, verb: str) -> Iterator[ConfigLine]:
-        return (line for line in self.lines if line.verb == verb)
+    def _first(self, verb: str, module: str) -> ConfigLine | None:
+        lines = (line for line in self.lines if line.verb == verb and matches(line.name, module))
+        return next(lines, None)
 
 
 def soft_dependencies(rest: str) -> tuple[str, ...]:

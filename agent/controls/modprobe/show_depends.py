@@ -125,14 +125,14 @@ class Modprobe:
 
     def _show(self, argv: Sequence[str], names: Sequence[str], how: HostExec) -> kmod.ShowDepends:
         """`modprobe --show-depends --all -- NAME…`, in as many commands as it takes."""
-        parts = []
+        stdout, stderr = "", ""
         for start in range(0, len(names), _NAMES_A_COMMAND):
             done = self._run([*argv, *names[start : start + _NAMES_A_COMMAND]], how)
             done.check(0, 1)  # 1: a name led nowhere
             if done.cut:
                 raise HostError("modprobe --show-depends: too much output")
-            parts.append(kmod.answer(done.stdout, done.stderr))
-        return kmod.joined(parts)
+            stdout, stderr = f"{stdout}{done.stdout}\n", f"{stderr}{done.stderr}\n"
+        return kmod.answer(stdout, stderr)
 
     def _run(self, argv: Sequence[str], how: HostExec) -> Completed:
         return self._host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_SHOW_CONFIG_LIMIT_BYTES, how=how)

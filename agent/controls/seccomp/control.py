@@ -47,12 +47,7 @@ class SeccompControl:
 
     def observe(self) -> Observation:
         """Reads the profiles and what is installed. Raises AgentError when the shipped profiles are gone."""
-        manifest_error = ""
-        entries: dict[str, Entry] = {}
-        try:
-            entries = self._installed.entries()
-        except HostError as error:
-            manifest_error = str(error)
+        entries, manifest_error = self._installed.read()
         found = profile_dir.sources(profiles_folder(self._config.profiles, self.name))
         where = kubelet_root.find(self._config.directory, self._host, self._last_directory(entries))
         platform = Platform.of(self._host.machine(), self._host.kernel_release())

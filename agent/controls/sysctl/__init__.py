@@ -71,16 +71,12 @@ class SysctlControl:
         """Reads running values and files."""
         runs = self._host.exists(f"{_PROC}/vm") or self._host.exists(f"{_PROC}/fs")
         values = {one.key: self._value(one) for one in SETTINGS} if runs else {}
-        boot, boot_problem, installed, manifest_problem = None, "", {}, ""
+        boot, boot_problem = None, ""
         try:
             boot = sysctl_d.read(self._host.within(Budget()))
         except HostError as error:
             boot_problem = str(error)
-        try:
-            installed = self._installed.entries()
-        except HostError as error:
-            manifest_problem = str(error)
-        return Observation(values, boot, boot_problem, installed, manifest_problem)
+        return Observation(values, boot, boot_problem, *self._installed.read())
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         """One finding a setting; one line where no kernel runs."""
