@@ -18,13 +18,7 @@ from agent.controls.modprobe.denylists import normal_name
 from agent.controls.modprobe.shell import Refusal, refusal
 
 # kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
-FOLDERS = (
-    "/etc/modprobe.d",
-    "/run/modprobe.d",
-    "/usr/local/lib/modprobe.d",
-    "/usr/lib/modprobe.d",
-    "/lib/modprobe.d",
-)
+FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 _VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
 _WORD = re.compile(r"[\w-]+")
 # What bypasses an install line: insmod, and modprobe with the option to ignore install lines.
@@ -127,9 +121,7 @@ def _line(text: str, file: str, number: int) -> ConfigLine | None:
     if text.startswith("#"):
         return None
     verb, name, rest = (*re.split(r"[ \t]+", text.lstrip(" \t"), maxsplit=2), "", "")[:3]
-    if verb not in _VERBS or not name:
-        return None
-    if verb != "blacklist" and not rest:
+    if verb not in _VERBS or not name or (verb != "blacklist" and not rest):
         return None
     underscored = _underscored(name)
     return ConfigLine(file, number, verb, underscored, rest) if underscored is not None else None
@@ -138,8 +130,7 @@ def _line(text: str, file: str, number: int) -> ConfigLine | None:
 def _underscored(name: str) -> str | None:
     """`-` as `_` outside of [ranges]; None where kmod calls it a bad line."""
     parts = re.split(r"(\[[^\]]*\])", name)
-    plain = parts[::2]
-    if any("[" in part or "]" in part for part in plain):
+    if any("[" in part or "]" in part for part in parts[::2]):
         return None
     return "".join(part if index % 2 else normal_name(part) for index, part in enumerate(parts))
 

@@ -101,13 +101,9 @@ def _in_use(one: Denied, why: str) -> Trouble:
     leave_out = (
         f"add {one.name} to modprobe.allow" if one.source.startswith("list ") else "remove it from modprobe.deny"
     )
-    return Trouble(
-        id=f"needed/{one.name}",
-        observed=f"not denied, because the node runs on it: {why}",
-        expected="a module that the node does not run on",
-        source=one.source,
-        remediation=f"To keep it, {leave_out}; to deny it all the same, list it in modprobe.force.",
-    )
+    step = f"To keep it, {leave_out}; to deny it all the same, list it in modprobe.force."
+    observed = f"not denied, because the node runs on it: {why}"
+    return Trouble(f"needed/{one.name}", observed, "a module that the node does not run on", one.source, step)
 
 
 def render(policy: Policy) -> bytes:
@@ -159,15 +155,9 @@ def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
     good = []
     for name in names:
         if problem := name_problem(name):
-            troubles.append(
-                Trouble(
-                    id=f"{key}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name[:60])}",
-                    observed=problem,
-                    expected="a kernel module's name, as lsmod shows it",
-                    source=f"modprobe.{key}",
-                    remediation=f"Correct the name in modprobe.{key}; the rest of the policy is in place.",
-                )
-            )
+            id_ = f"{key}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name[:60])}"
+            step = f"Correct the name in modprobe.{key}; the rest of the policy is in place."
+            troubles.append(Trouble(id_, problem, "a kernel module's name, as lsmod shows it", f"modprobe.{key}", step))
         else:
             good.append(name)
     return good
