@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.controls.modprobe import kmod
 from agent.controls.modprobe.denylists import normal_name
-from agent.controls.modprobe.observe import read_or
 from agent.errors import HostError
-from agent.host import Host
+from agent.host import Host, read_or
 
 _MOUNTS = "/proc/1/mountinfo"
 _BOOT_FOLDERS = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/lib/modules-load.d")

@@ -5,9 +5,8 @@ Only reads. Where something is unknown, its reason is kept beside it for the fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
 
 from agent.controls.manifest import Entry, Installed
 from agent.controls.modprobe import initramfs, kmod
@@ -15,8 +14,8 @@ from agent.controls.modprobe.initramfs import Initramfs
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
 from agent.controls.modprobe.show_depends import Modprobe, Verification
-from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import Host
+from agent.errors import HostFileError, HostFileMissing
+from agent.host import Host, read_or
 
 MODULES = "/lib/modules"
 _HELPER = "/proc/sys/kernel/modprobe"
@@ -24,9 +23,6 @@ _DISABLED = "/proc/sys/kernel/modules_disabled"
 _BOOLEAN = "/sys/fs/selinux/booleans/domain_kernel_load_modules"
 _SIGNS_OF_LIFE = ("/proc/modules", "/proc/sys/kernel", "/proc/self")
 _INITCALLS = "initcall_blacklist="
-Read = TypeVar("Read")
-Other = TypeVar("Other")
-Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +202,3 @@ def _skipped(host: Host) -> frozenset[str]:
 def _is_this_kernel(host: Host) -> bool:
     """Whether a command here acts on the kernel whose /proc the tree shows: never unload for a copy of a node."""
     return host.can_start_programs or read_or("", host.boot_id) == read_or(None, Host("/").boot_id)
-
-
-def read_or(
-    otherwise: Other, read: Callable[Arguments, Read], *given: Arguments.args, **named: Arguments.kwargs
-) -> Read | Other:
-    """What is read, or something else where it cannot be."""
-    try:
-        return read(*given, **named)
-    except HostError:
-        return otherwise
