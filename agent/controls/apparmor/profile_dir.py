@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.bundled_profiles import profiles_folder, shipped_profiles
-from agent.errors import AgentError, HostFileError, Problem
+from agent.bundled_profiles import is_shipped, profiles_folder
+from agent.errors import HostFileError, Problem
 from agent.host.filesystem import read_regular
 
 FILES_LIMIT = 256
@@ -88,11 +88,9 @@ def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
 
 def _audited(file: SourceFile) -> SourceFile:
     """The kernel records a refusal by a `deny` rule only where the rule has `audit`: apparmor.d(5)."""
-    try:
-        is_ours = file.content == (shipped_profiles("apparmor") / file.name).read_bytes()
-    except (AgentError, OSError):
-        is_ours = False
-    return replace(file, content=_DENY.sub(rb"\1audit deny ", file.content)) if is_ours else file
+    if not is_shipped("apparmor", file.name, file.content):
+        return file
+    return replace(file, content=_DENY.sub(rb"\1audit deny ", file.content))
 
 
 def _is_candidate(entry: Path) -> bool:

@@ -13,7 +13,7 @@ from agent.controls.modprobe import initramfs, kmod
 from agent.controls.modprobe.initramfs import Initramfs
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
-from agent.controls.modprobe.show_depends import Modprobe, Verification
+from agent.controls.modprobe.show_depends import Verification, verify
 from agent.errors import HostFileError, HostFileMissing
 from agent.host import Host, read_or
 
@@ -153,7 +153,7 @@ def _kernel(host: Host, policy: Policy, release: str) -> Kernel:
     needs = None if dep is None else kmod.dependencies(dep)
     builtin = None if built is None else kmod.builtin(built)
     names = [one.name for one in policy.denied]
-    verification = Modprobe(host).verify(names, release, needs or {})
+    verification = verify(host, names, release, needs or {})
     return Kernel(release, needs, builtin, parse(softdep or "", paths[2]), verification)
 
 
