@@ -18,6 +18,28 @@ def shipped_profiles(kind: str) -> Path:
     raise AgentError(f"the bundled {kind} profiles are missing beside {here}: install the wheel again")
 
 
+def is_shipped(kind: str, name: str, content: bytes) -> bool:
+    """Whether this is a bundled profile of that name, unchanged."""
+    try:
+        return (shipped_profiles(kind) / name).read_bytes() == content
+    except (AgentError, OSError):
+        return False
+
+
+def profiles_folder(configured: str, kind: str) -> Path:
+    """The configured folder; the bundled one where nothing is there. Raises AgentError.
+
+    A folder that cannot be looked up counts as there: reading it reports why.
+    """
+    try:
+        Path(configured).lstat()
+    except FileNotFoundError:
+        return shipped_profiles(kind)
+    except OSError:
+        pass
+    return Path(configured)
+
+
 def data_file(module: str, name: str) -> str:
     """The text of a file beside a module (its `__name__`): in a folder, or inside of the plugin's one file."""
     owner = sys.modules[module]

@@ -59,7 +59,7 @@ def _platform(modprobe: Modprobe) -> Danger:
     denied = {normal_name(name): "deny" for name in (*modprobe.deny, *modprobe.force)}
     breaks = {}
     for path in sorted(shipped_profiles("modprobe").glob("*.yaml")):
-        for one in load_list(path.read_text(), str(path)).modules:
+        for one in load_list(path.read_text(), str(path)):
             breaks[one.name] = one.breaks
             if path.stem in modprobe.lists:
                 denied.setdefault(one.name, "lists")

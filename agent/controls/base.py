@@ -25,7 +25,7 @@ class Step:
     """One planned change, as reported, and the call that makes it. `run` raises AgentError on failure."""
 
     change: Change
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 class Control(Protocol[Observed]):

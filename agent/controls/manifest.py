@@ -67,6 +67,13 @@ class Installed:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ManifestError(f"{self.path}: not a manifest of this agent: {error}") from error
 
+    def read(self) -> tuple[dict[str, Entry], str]:
+        """Every entry by key; none, and why, where they cannot be read."""
+        try:
+            return self.entries(), ""
+        except HostError as error:
+            return {}, str(error)
+
     def remember(self, entry: Entry) -> None:
         """Adds or replaces one entry."""
         self._save(self._entries_or_new() | {entry.key: entry})

@@ -17,7 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import containers, identity
@@ -29,8 +29,11 @@ from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 from agent.host.processes import ProcessEntry
 
-__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program"]
+__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program", "read_or"]
 
+Read = TypeVar("Read")
+Other = TypeVar("Other")
+Arguments = ParamSpec("Arguments")
 _TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 _OUTPUT_LIMIT_BYTES = 4 << 20
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -284,3 +287,13 @@ class Host(Tree):
         """The node's files as that process sees them (its mount namespace and root), for reading. Raises HostError."""
         view = Host(f"{self.procfs}/{process.pid}/root", how=self.how, owner=self.owner)
         return view if self._budget is None else view.within(self._budget)
+
+
+def read_or(
+    otherwise: Other, read: Callable[Arguments, Read], *given: Arguments.args, **named: Arguments.kwargs
+) -> Read | Other:
+    """What is read, or something else where it cannot be."""
+    try:
+        return read(*given, **named)
+    except HostError:
+        return otherwise

@@ -87,9 +87,8 @@ def test_ten_thousand_answers_of_modprobe(scratch: Path) -> None:
             text = content.decode(errors="replace")
             other = mutator.bent().decode(errors="replace")
             check_readers(text)
-            asked = show_depends.Modprobe(Told(root, (text, other), number % 2)).verify(
-                ("sctp", "dccp", "dccp_ipv4"), RELEASE, {}
-            )
+            told = Told(root, (text, other), number % 2)
+            asked = show_depends.verify(told, ("sctp", "dccp", "dccp_ipv4"), RELEASE, {})
             assert bool(asked.results) != bool(asked.problem)
             if "/bin/false" not in text + other:
                 refused = [one for one in asked.results.values() if one.outcome is show_depends.LoadOutcome.REFUSED]

@@ -54,7 +54,7 @@ def test_an_example_renders_and_its_policy_is_valid(path: Path, tmp_path: Path) 
     rendered = helm.objects({**values, "audit": False})
     enforced = policy(rendered, tmp_path)
     lists = [ROOT / f"profiles/modprobe/{name}.yaml" for name in enforced.modprobe.lists]
-    denied = {module.name for one in lists for module in load_list(one.read_text(), one.name).modules}
+    denied = {module.name for one in lists for module in load_list(one.read_text(), one.name)}
     assert not {"udf", "squashfs"} & (denied | set(enforced.modprobe.deny)) - set(enforced.modprobe.allow)
     (container,) = rendered[DAEMONSET]["spec"]["template"]["spec"]["containers"]
     root = values.get("kubelet", {}).get("rootDir", "/var/lib/kubelet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +31,13 @@ from agent.controls.apparmor.diff import (
     tops,
     verdicts,
 )
-from agent.controls.apparmor.findings import CONTROL, judge
+from agent.controls.apparmor.findings import CONTROL, RUNTIME_PARSER, judge
 from agent.controls.apparmor.parser import Chooser, Linted, Parser, Tool
 from agent.controls.apparmor.securityfs import Kernel, Lsm
 from agent.controls.base import Step
 from agent.controls.manifest import STATE_FOLDER, Entry, Installed, digest
-from agent.errors import AgentError, CommandMissing, HostError, HostFileError, Problem
-from agent.host import Host
+from agent.errors import AgentError, CommandMissing, HostError, Problem
+from agent.host import Host, read_or
 from agent.model import Change, Finding
 
 COPIES = f"{STATE_FOLDER}/{CONTROL}"
@@ -74,15 +75,11 @@ class ApparmorControl:
     def observe(self) -> Observation:
         """Kernel, folder, manifest, and what comparing them needs. Raises HostError without a boot id."""
         seen, deny_records = self._observe(), self._deny_records.observe()
-        return replace(seen, runtime_parser=self._runtime_parser(), deny_records=deny_records)
-
-    def _runtime_parser(self) -> bool:
-        """Whether the node has the parser that containerd and CRI-O look for at this path. Raises HostError."""
-        return self._host.exists("/sbin/apparmor_parser")
+        return replace(seen, runtime_parser=self._host.exists(RUNTIME_PARSER), deny_records=deny_records)
 
     def _observe(self) -> Observation:
         kernel = kernels.read_kernel(self._host)
-        entries, manifest_error = self._entries()
+        entries, manifest_error = self._installed.read()
         try:
             source = sources.read(self._config.profiles, audited=self._visible)
         except AgentError as error:
@@ -90,35 +87,30 @@ class ApparmorControl:
         try:
             linted, broken = self._lint(source)
         except CommandMissing as error:
+            unlinted = tuple(file.name for file in source.files)
             return Observation(
-                kernel,
-                folder=source.folder,
-                blocked=str(error) if source.files else "",
-                parser_missing=str(error) if source.files else "",
-                unlinted=tuple(file.name for file in source.files),
-                entries=entries,
+                kernel, folder=source.folder, blocked=str(error), unlinted=unlinted, entries=entries,
                 manifest_error=manifest_error,
-            )
+            )  # fmt: skip
         good, clashing = resolve_clashes(linted, entries)
         refused = tuple(sorted((*broken, *clashing), key=lambda one: one.file))
-        last_good = self._last_good(refused, good, entries or {}) if kernel.lsm is Lsm.ON else ()
+        last_good = self._last_good(refused, good, entries) if kernel.lsm is Lsm.ON else ()
         desired = tuple(sorted((*good, *last_good), key=lambda unit: unit.file))
-        users, users_error = self._users(kernel, desired, refused, entries)
-        copied = frozenset(name for unit in good for name in self._lost(unit, kernel, entries or {}))
+        users, users_error = self._users(kernel.profiles.keys() & removed_names(desired, refused, entries))
+        copied = frozenset(name for unit in good for name in self._lost(unit, kernel, entries))
         return Observation(
             kernel,
             folder=source.folder,
-            shipped=source.shipped,
             desired=desired,
             refused=refused,
             entries=entries,
             manifest_error=manifest_error,
             boot_id=self._host.boot_id() if kernel.lsm is Lsm.ON else "",
-            hashes={name: kernels.hash_of(self._host, name) for name in entries or {} if name in kernel.profiles},
+            hashes={name: kernels.hash_of(self._host, name) for name in entries if name in kernel.profiles},
             users=users,
             users_error=users_error,
             copied=copied,
-            orphans=self._orphans(entries, refused),
+            orphans=() if manifest_error else self._orphans(entries, refused),
         )
 
     def _parser(self, include: Path | None = None) -> Parser:
@@ -126,15 +118,11 @@ class ApparmorControl:
         tool = self._tool or self._chooser.tool(own_includes=own_includes)
         return Parser(self._host, include=include, tool=tool)
 
-    def _entries(self) -> tuple[Mapping[str, Entry] | None, str]:
-        try:
-            return self._installed.entries(), ""
-        except HostError as error:
-            return None, str(error)
-
     def _lint(self, source: sources.Source) -> tuple[list[ProfileFile], list[Refused]]:
+        if not source.files:
+            return [], []
         parser = self._parser(source.folder)
-        stamp = sources.stamp(parser.include_folders()) if source.files else ()
+        stamp = sources.stamp(parser.include_folders())
         before, self._linted = self._linted, {}
         units: list[ProfileFile] = []
         refused: list[Refused] = []
@@ -181,35 +169,18 @@ class ApparmorControl:
         return () if copy is None else self._parser().lint(copy, unit.shown).names
 
     def _copy(self, file: str) -> bytes | None:
-        try:
-            return self._host.read_bytes(f"{COPIES}/{file}")
-        except HostFileError:
-            return None
+        return read_or(None, self._host.read_bytes, f"{COPIES}/{file}")
 
-    def _users(
-        self,
-        kernel: Kernel,
-        desired: Sequence[ProfileFile],
-        refused: Sequence[Refused],
-        entries: Mapping[str, Entry] | None,
-    ) -> tuple[Mapping[str, tuple[int, ...]] | None, str]:
-        leaving = frozenset(removed_names(desired, refused, entries or {})) & frozenset(kernel.profiles)
-        if not leaving:
-            return {}, ""
+    def _users(self, leaving: AbstractSet[str]) -> tuple[Mapping[str, tuple[int, ...]] | None, str]:
         try:
-            return kernels.users_of(self._host, leaving), ""
+            return kernels.users_of(self._host, leaving) if leaving else {}, ""
         except HostError as error:
             return None, str(error)
 
-    def _orphans(self, entries: Mapping[str, Entry] | None, refused: Sequence[Refused]) -> tuple[str, ...]:
+    def _orphans(self, entries: Mapping[str, Entry], refused: Sequence[Refused]) -> tuple[str, ...]:
         """Copies without an entry: what a crash between two writes may leave behind."""
-        if entries is None:
-            return ()
         named = {entry.notes.get("file") for entry in entries.values()} | {one.file for one in refused}
-        try:
-            return tuple(name for name in self._host.names(COPIES) if name not in named)
-        except HostFileError:
-            return ()
+        return tuple(name for name in read_or((), self._host.names, COPIES) if name not in named)
 
     # -- judge, plan -----------------------------------------------------------------------------------------------
 
@@ -252,7 +223,7 @@ class ApparmorControl:
         """Copy, manifest, kernel, manifest: after a crash between any two the next pass loads again."""
         if unit.flat is None:
             raise HostError(f"{unit.file}: there is no valid content to load")
-        before = self._entries()[0] or {}
+        before, _ = self._installed.read()
         self._host.write(f"{COPIES}/{unit.file}", unit.flat, mode=0o600)
         notes = {"file": unit.file, "boot": boot_id}
         for name in unit.names:
@@ -291,7 +262,7 @@ class ApparmorControl:
 
     def _unload(self, name: str, names: Sequence[str]) -> None:
         # A process may have started under it since; the kernel would remove it anyway, so check again.
-        if pids := kernels.users_of(self._host, frozenset({name}))[name]:
+        if pids := kernels.users_of(self._host, {name})[name]:
             raise HostError(f"profile {name} is in use by PID {pids[0]} now; it stays")
         self._parser().remove(name)
         after = kernels.read_kernel(self._host)
@@ -312,8 +283,5 @@ class ApparmorControl:
             self._host.remove(f"{COPIES}/{Path(file).name}")
 
     def _sweeping(self, file: str) -> Step:
-        change = Change(CONTROL, "remove", f"{COPIES}/{file}", "a copy without an entry")
-        return Step(change, lambda: self._sweep(file))
-
-    def _sweep(self, file: str) -> None:
-        self._host.remove(f"{COPIES}/{file}")
+        path = f"{COPIES}/{file}"
+        return Step(Change(CONTROL, "remove", path, "a copy without an entry"), lambda: self._host.remove(path))

@@ -19,6 +19,7 @@ from agent.controls.manifest import Entry
 from agent.errors import Problem
 
 ENFORCING = ("enforce", "kill")
+_REPLACED = "replaced with other content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +51,20 @@ class Observation:
     """One observation.
 
     desired: valid files of the folder, and last valid copies of refused ones. entries: the manifest by profile
-    name, None when it cannot be read (manifest_error). hashes: the kernel's own of our profiles. users: PIDs by
+    name, empty when it cannot be read (manifest_error). hashes: the kernel's own of our profiles. users: PIDs by
     profile for what left the configuration, None when unknown (users_error). blocked: why the folder's profiles are
-    unknown (no parser, no folder): then nothing is removed. copied: profiles that the manifest lost but of which the
-    agent's copy exists, which only a load writes.
+    unknown (no folder, or no parser for `unlinted`): then nothing is removed. copied: profiles that the manifest lost
+    but of which the agent's copy exists, which only a load writes.
     """
 
     kernel: Kernel
     folder: Path | None = None
-    shipped: bool = False
     blocked: str = ""
-    parser_missing: str = ""
     runtime_parser: bool = True
     unlinted: tuple[str, ...] = ()
     desired: tuple[ProfileFile, ...] = ()
     refused: tuple[Refused, ...] = ()
-    entries: Mapping[str, Entry] | None = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
     manifest_error: str = ""
     boot_id: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -111,32 +110,26 @@ class RemovedProfile:
     """A profile of the manifest that is no longer in the folder."""
 
     name: str
-    entry: Entry
     decision: Removal
     reason: str = ""
     pids: tuple[int, ...] = ()
 
 
 def resolve_clashes(
-    linted: Sequence[ProfileFile], entries: Mapping[str, Entry] | None
+    linted: Sequence[ProfileFile], entries: Mapping[str, Entry]
 ) -> tuple[tuple[ProfileFile, ...], tuple[Refused, ...]]:
     """Refuses all but one of the files that define the same profile: the loaded one wins, else the first by name."""
     owner: dict[str, ProfileFile] = {}
     refused: dict[str, Refused] = {}
-    loaded_from = {name: entry.notes.get("file", "") for name, entry in (entries or {}).items()}
+    loaded_from = {name: entry.notes.get("file", "") for name, entry in entries.items()}
     # Winners first: those that the manifest names, then by file name; a refused file claims nothing.
     ranked = sorted(linted, key=lambda unit: (not any(loaded_from.get(n) == unit.file for n in unit.names), unit.file))
     for unit in ranked:
         clashes = [name for name in unit.names if name in owner]
         if clashes:
-            refused[unit.file] = Refused(
-                unit.file,
-                unit.shown,
-                tuple(
-                    Problem(unit.shown, 0, "", f"defines profile {name!r}, as does {owner[name].shown}; rename one")
-                    for name in clashes
-                ),
-            )
+            messages = (f"defines profile {name!r}, as does {owner[name].shown}; rename one" for name in clashes)
+            problems = tuple(Problem(unit.shown, 0, "", message) for message in messages)
+            refused[unit.file] = Refused(unit.file, unit.shown, problems)
         else:
             owner.update(dict.fromkeys(unit.names, unit))
     kept = tuple(unit for unit in linted if unit.file not in refused)
@@ -163,8 +156,7 @@ def verdicts(seen: Observation) -> tuple[ProfileState, ...]:
 
 
 def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
-    entries = seen.entries
-    known = (entries or {}).keys() | seen.copied
+    known = seen.entries.keys() | seen.copied
     strangers = [name for name in unit.names if name in seen.kernel.profiles and name not in known]
     reasons = {name: _reason(name, unit, seen) for name in unit.names}
     found = []
@@ -173,7 +165,7 @@ def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
         own = [name for name in unit.names if covers(top, name)]
         reason = next((reasons[name] for name in own if reasons[name]), "")
         if strangers:
-            state = State.UNKNOWN if entries is None else State.FOREIGN
+            state = State.UNKNOWN if seen.manifest_error else State.FOREIGN
             named = ", ".join(repr(name) for name in strangers)
             reason = f"profile {named} is in the kernel, and this agent did not load it"
         elif not reason:
@@ -189,7 +181,7 @@ def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
 def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
     """Why the profile has to be loaded (again); empty when it has not changed since it was loaded."""
     mode = seen.kernel.profiles.get(name)
-    entry = (seen.entries or {}).get(name)
+    entry = seen.entries.get(name)
     if mode is None:
         was = entry is not None and entry.notes.get("boot") == seen.boot_id and "mode" in entry.notes
         return "no longer loaded" if was else "not loaded"
@@ -203,20 +195,17 @@ def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
         (entry.hashes[:1] == (unit.digest,), "its content has changed"),
         (noted.get("file") == unit.file, f"it moved here from {noted.get('file')}"),
         (noted["mode"] == mode, f"in {mode} mode; it was loaded in {noted['mode']} mode"),
-        (
-            not noted.get("kernel") or seen.hashes.get(name) in (None, "", noted["kernel"]),
-            "replaced with other content",
-        ),
+        (not noted.get("kernel") or seen.hashes.get(name) in (None, "", noted["kernel"]), _REPLACED),
     )
     return next((reason for good, reason in checks if not good), "")
 
 
 def removed_profiles(seen: Observation) -> tuple[RemovedProfile, ...]:
     """Profiles of the manifest that left the folder, children with their parents. Empty while anything is unknown."""
-    if seen.kernel.lsm is not Lsm.ON or seen.entries is None or seen.blocked:
+    if seen.kernel.lsm is not Lsm.ON or seen.manifest_error or seen.blocked:
         return ()
     gone = removed_names(seen.desired, seen.refused, seen.entries)
-    return tuple(_removed(name, seen.entries[name], seen) for name in gone)
+    return tuple(RemovedProfile(name, *_removal(name, seen)) for name in gone)
 
 
 def removed_names(
@@ -230,16 +219,17 @@ def removed_names(
     )
 
 
-def _removed(name: str, entry: Entry, seen: Observation) -> RemovedProfile:
+def _removal(name: str, seen: Observation) -> tuple[Removal, str, tuple[int, ...]]:
+    """What happens to it, why, and the processes under it."""
+    noted = seen.entries[name].notes
     if name not in seen.kernel.profiles:
-        return RemovedProfile(name, entry, Removal.FORGET, "not in the kernel")
-    if entry.notes.get("boot") != seen.boot_id:
-        return RemovedProfile(name, entry, Removal.FORGET, "not loaded by the agent since the boot; left alone")
-    if entry.notes.get("kernel", "") != seen.hashes.get(name, "") and entry.notes.get("kernel"):
-        return RemovedProfile(name, entry, Removal.FORGET, "replaced with other content; left alone")
+        return Removal.FORGET, "not in the kernel", ()
+    if noted.get("boot") != seen.boot_id:
+        return Removal.FORGET, "not loaded by the agent since the boot; left alone", ()
+    if noted.get("kernel") and noted["kernel"] != seen.hashes.get(name, ""):
+        return Removal.FORGET, f"{_REPLACED}; left alone", ()
     if seen.users is None:
-        return RemovedProfile(name, entry, Removal.UNKNOWN, seen.users_error)
-    pids = seen.users.get(name, ())
-    if pids:
-        return RemovedProfile(name, entry, Removal.IN_USE, "processes run under it", pids)
-    return RemovedProfile(name, entry, Removal.REMOVE, "left the configuration")
+        return Removal.UNKNOWN, seen.users_error, ()
+    if pids := seen.users.get(name, ()):
+        return Removal.IN_USE, "processes run under it", pids
+    return Removal.REMOVE, "left the configuration", ()

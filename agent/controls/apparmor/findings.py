@@ -25,6 +25,7 @@ from agent.controls.manifest import STATE_FOLDER
 from agent.model import Finding, Severity, Status
 
 CONTROL = "apparmor"
+RUNTIME_PARSER = "/sbin/apparmor_parser"  # where containerd and CRI-O look for it
 _PROBLEMS_SHOWN = 5
 _PIDS_SHOWN = 8
 # Modes that a source may ask for and what is left of the profile then: apparmor.d(5), PROFILE MODE.
@@ -44,14 +45,14 @@ def _surroundings(seen: Observation) -> Iterator[Finding]:
     if seen.kernel.lsm is Lsm.ON and not seen.runtime_parser:
         yield _finding(
             "runtime", "The container runtime can use AppArmor", Status.FAIL,
-            observed="no /sbin/apparmor_parser on the node: containerd and CRI-O take AppArmor for off and start pods "
-            "without their default profile", expected="/sbin/apparmor_parser", source="/sbin/apparmor_parser",
+            observed=f"no {RUNTIME_PARSER} on the node: containerd and CRI-O take AppArmor for off and start pods "
+            "without their default profile", expected=RUNTIME_PARSER, source=RUNTIME_PARSER,
             remediation="Install AppArmor's parser on the node (Debian, Ubuntu: package apparmor) and restart the "
             "runtime, or set apparmor.mode to off for such nodes.",
         )  # fmt: skip
-    if seen.parser_missing:
+    if seen.unlinted:
         yield _finding(
-            "parser", "apparmor_parser is installed", Status.UNKNOWN, observed=seen.parser_missing,
+            "parser", "apparmor_parser is installed", Status.UNKNOWN, observed=seen.blocked,
             expected="apparmor_parser in /usr/sbin or /sbin", source="PATH of the agent and of the node",
             remediation="Use the agent's image, which has it, or install it on the node (package apparmor).",
         )  # fmt: skip
@@ -177,27 +178,17 @@ def _unheld(name: str, unit: ProfileFile, seen: Observation) -> Finding:
     )  # fmt: skip
 
 
-def _removed(removed: RemovedProfile, step: str) -> Finding:
-    status, observed, remediation = {
-        Removal.IN_USE: (
-            Status.INFO,
-            f"kept: its processes would continue unconfined (PID {_some(removed.pids)})",
-            "None needed, or delete those pods: it is removed with the last of them.",
-        ),
-        Removal.UNKNOWN: (
-            Status.UNKNOWN,
-            f"kept: {removed.reason}",
-            "Let the agent read the node's /proc (hostPID, privileged).",
-        ),
-        Removal.REMOVE: (
-            Status.FAIL,
-            "still loaded",
-            step,
-        ),
-    }[removed.decision]
+def _removed(removed: RemovedProfile, load: str) -> Finding:
+    status, observed, step = Status.FAIL, "still loaded", load
+    if removed.decision is Removal.IN_USE:
+        status, observed = Status.INFO, f"kept: its processes would continue unconfined (PID {_some(removed.pids)})"
+        step = "None needed, or delete those pods: it is removed with the last of them."
+    elif removed.decision is Removal.UNKNOWN:
+        status, observed = Status.UNKNOWN, f"kept: {removed.reason}"
+        step = "Let the agent read the node's /proc (hostPID, privileged)."
     return _finding(
         f"profile/{removed.name}", f"Profile {removed.name} left the configuration", status, Severity.LOW,
-        observed=observed, expected="not loaded", source=f"{APPARMORFS}/profiles", remediation=remediation,
+        observed=observed, expected="not loaded", source=f"{APPARMORFS}/profiles", remediation=step,
     )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from agent.controls.apparmor import parser_errors
 from agent.controls.apparmor.profile_dir import has_folders
 from agent.controls.apparmor.securityfs import APPARMORFS
 from agent.controls.manifest import digest
-from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError, HostFileError, Problem
-from agent.host import Completed, Host, HostExec
+from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError, Problem
+from agent.host import Completed, Host, HostExec, read_or
 
 POLICY_FOLDER = "/etc/apparmor.d"
 # What to compile for where the kernel does not list its features: everything, so that every rule is checked.
@@ -76,10 +76,8 @@ class Chooser:
         tools = [Tool(path, how) for path, how in paths if path is not None]
         if not tools:
             where = {ParserChoice.IMAGE: "beside the agent", ParserChoice.NODE: "on the node"}
-            raise CommandMissing(
-                ("apparmor_parser",),
-                f"not found {where.get(self._choice, 'beside the agent or on the node')}",
-            )
+            place = where.get(self._choice, "beside the agent or on the node")
+            raise CommandMissing(("apparmor_parser",), f"not found {place}")
         return max(tools, key=self._version) if len(tools) > 1 and not own_includes else tools[0]
 
     def _version(self, tool: Tool) -> tuple[int, ...]:
@@ -180,9 +178,9 @@ class Parser:
         """The kernel to compile for when only linting."""
         nsenter = self.tool().how is HostExec.NSENTER
         elsewhere = not nsenter and not self._host.is_running_system
-        if self._exists(f"{APPARMORFS}/features"):
+        if read_or(False, self._host.exists, f"{APPARMORFS}/features"):
             return ["--kernel-features", self._host.locate(f"{APPARMORFS}/features")] if elsewhere else []
-        there = self._exists(_FEATURES) if nsenter else os.path.exists(_FEATURES)  # noqa: PTH110 - like find_tool
+        there = read_or(False, self._host.exists, _FEATURES) if nsenter else os.path.exists(_FEATURES)  # noqa: PTH110 - like find_tool
         return ["--kernel-features", _FEATURES] if there else []
 
     def _kernel(self) -> list[str]:
@@ -192,16 +190,10 @@ class Parser:
         # -f alone is not enough: the features would still be read from this machine's /sys, and 3.0.8 dies of a
         # short name in -R where they lack policy/set_load.
         for need in ("features", ".replace", ".remove"):
-            if not self._exists(f"{APPARMORFS}/{need}"):
+            if not read_or(False, self._host.exists, f"{APPARMORFS}/{need}"):
                 raise HostError(f"{APPARMORFS}/{need} is not below the host root: nothing can be loaded there")
         features = self._host.locate(f"{APPARMORFS}/features")
         return ["--kernel-features", features, "-f", self._host.locate(APPARMORFS)]
-
-    def _exists(self, path: str) -> bool:
-        try:
-            return self._host.exists(path)
-        except HostFileError:
-            return False
 
 
 def _of_names(names: Sequence[str], file: str, text: str) -> tuple[Problem, ...]:

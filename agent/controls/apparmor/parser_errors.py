@@ -7,6 +7,7 @@ known form is handed on as it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 from agent.errors import Problem
 
@@ -37,9 +38,16 @@ def names(stdout: str) -> tuple[str, ...]:
 
 def words(stderr: str) -> str:
     """What the parser complains of, without its noise and without the name of the program, in one line."""
-    lines = [_OWN_NAME.sub("", line.strip()) for line in stderr.split("\n")]
-    message = [line for line in lines if line and not line.startswith(_NOISE)]
-    return "; ".join(dict.fromkeys(message))[:_WORDS_LIMIT]
+    return _one_line(_complaints(stderr))
+
+
+def _complaints(stderr: str) -> Iterator[str]:
+    lines = (_OWN_NAME.sub("", line.strip()) for line in stderr.split("\n"))
+    return (line for line in lines if line and not line.startswith(_NOISE))
+
+
+def _one_line(lines: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(lines))[:_WORDS_LIMIT]
 
 
 def problems(stderr: str, file: str, text: str) -> tuple[Problem, ...]:
@@ -50,19 +58,15 @@ def problems(stderr: str, file: str, text: str) -> tuple[Problem, ...]:
     """
     found: list[Problem] = []
     rest: list[str] = []
-    for raw in stderr.split("\n"):
-        line = _OWN_NAME.sub("", raw.strip())
-        if not line or line.startswith(_NOISE):
-            continue
-        located = _LOCATED.fullmatch(line)
-        if located:
+    for line in _complaints(stderr):
+        if located := _LOCATED.fullmatch(line):
             found.append(_located(located, file, text))
         elif (unlocated := _UNLOCATED.fullmatch(line)) is not None:
             found.append(Problem(file, 0, "", unlocated["words"].strip()[:_WORDS_LIMIT] or line))
         else:
             rest.append(line)
     if rest:
-        message = "; ".join(dict.fromkeys(rest))[:_WORDS_LIMIT]
+        message = _one_line(rest)
         found.append(Problem(file, _line_of(message, text), "", message))
     return tuple(dict.fromkeys(found))
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.bundled_profiles import shipped_profiles
-from agent.errors import AgentError, HostFileError, Problem
+from agent.bundled_profiles import is_shipped, profiles_folder
+from agent.errors import HostFileError, Problem
+from agent.host.filesystem import read_regular
 
 FILES_LIMIT = 256
 BYTES_LIMIT = 512 << 10
@@ -38,10 +38,9 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The folder as it was read. folder: where that was; shipped: whether it is the shipped one."""
+    """The folder as it was read."""
 
     folder: Path
-    shipped: bool
     files: tuple[SourceFile, ...]
 
 
@@ -53,18 +52,15 @@ def read(configured: str, *, audited: bool = False) -> Source:
     Names with a leading dot are skipped, `..data` of a ConfigMap's mount among them; so are folders, which hold what
     profiles include. Raises HostFileError when the folder cannot be read, AgentError when the shipped ones are lost.
     """
-    folder = Path(configured)
+    folder = profiles_folder(configured, "apparmor")
     try:
-        shipped = not _is_there(folder)
-        if shipped:
-            folder = shipped_profiles("apparmor")
         names = sorted(entry.name for entry in folder.iterdir() if _is_candidate(entry))
     except OSError as error:
         raise HostFileError("list", str(folder), error) from error
     if len(names) > FILES_LIMIT:
         raise HostFileError("list", str(folder), f"holds {len(names)} files; no more than {FILES_LIMIT} are read")
     files = tuple(_read(folder / name) for name in names)
-    return Source(folder, shipped, tuple(map(_audited, files)) if audited else files)
+    return Source(folder, tuple(map(_audited, files)) if audited else files)
 
 
 def has_folders(folder: Path) -> bool:
@@ -92,19 +88,9 @@ def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
 
 def _audited(file: SourceFile) -> SourceFile:
     """The kernel records a refusal by a `deny` rule only where the rule has `audit`: apparmor.d(5)."""
-    try:
-        is_ours = file.content == (shipped_profiles("apparmor") / file.name).read_bytes()
-    except (AgentError, OSError):
-        is_ours = False
-    return replace(file, content=_DENY.sub(rb"\1audit deny ", file.content)) if is_ours else file
-
-
-def _is_there(folder: Path) -> bool:
-    try:
-        folder.lstat()
-    except FileNotFoundError:
-        return False
-    return True
+    if not is_shipped("apparmor", file.name, file.content):
+        return file
+    return replace(file, content=_DENY.sub(rb"\1audit deny ", file.content))
 
 
 def _is_candidate(entry: Path) -> bool:
@@ -114,14 +100,9 @@ def _is_candidate(entry: Path) -> bool:
 def _read(path: Path) -> SourceFile:
     shown = str(path)
     try:
-        # O_NONBLOCK: a FIFO in place of a file must not hold the agent up.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return SourceFile(path.name, shown, problem=Problem(shown, 0, "", "not a regular file"))
-            content = file.read(BYTES_LIMIT + 1)
+        return SourceFile(path.name, shown, read_regular(shown, shown, BYTES_LIMIT))
+    except HostFileError as error:
+        message = error.reason
     except OSError as error:
-        return SourceFile(path.name, shown, problem=Problem(shown, 0, "", f"cannot be read: {error.strerror}"))
-    if len(content) > BYTES_LIMIT:
-        return SourceFile(path.name, shown, problem=Problem(shown, 0, "", f"larger than {BYTES_LIMIT} bytes"))
-    return SourceFile(path.name, shown, content)
+        message = f"cannot be read: {error.strerror}"
+    return SourceFile(path.name, shown, problem=Problem(shown, 0, "", message))

@@ -6,7 +6,9 @@ https://gitlab.com/apparmor/apparmor/-/wikis/AppArmorInterfaces
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -49,20 +51,17 @@ def read_kernel(host: Host) -> Kernel:
     except HostFileError as error:
         return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root on the node, in the node's PID namespace.")
     if enabled != "Y":
-        return Kernel(
-            Lsm.OFF,
-            f"AppArmor is in the kernel but not on ({_ENABLED} is {enabled!r})",
-            "Boot with apparmor=1 and with apparmor in lsm=, or set apparmor.mode to off for such nodes.",
-        )
+        reason = f"AppArmor is in the kernel but not on ({_ENABLED} is {enabled!r})"
+        step = "Boot with apparmor=1 and with apparmor in lsm=, or set apparmor.mode to off for such nodes."
+        return Kernel(Lsm.OFF, reason, step)
     try:
         return Kernel(Lsm.ON, profiles=parse_profiles(host.read_text(_PROFILES)))
     except HostFileMissing:
-        return Kernel(
-            Lsm.UNKNOWN,
-            f"AppArmor is on, but there is no {_PROFILES}",
+        step = (
             "Mount securityfs: `mount -t securityfs securityfs /sys/kernel/security`; in a pod, the node's "
-            "/sys/kernel/security has to be mounted below the host root.",
+            "/sys/kernel/security has to be mounted below the host root."
         )
+        return Kernel(Lsm.UNKNOWN, f"AppArmor is on, but there is no {_PROFILES}", step)
     except HostFileError as error:
         return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root, privileged and itself unconfined.")
 
@@ -72,15 +71,11 @@ def _without_module(host: Host) -> Kernel:
         sysfs = host.exists("/sys/module")
     except HostFileError as error:
         return Kernel(Lsm.UNKNOWN, str(error), "Run the agent as root on the node.")
-    if sysfs:
-        return Kernel(
-            Lsm.OFF,
-            "the kernel has no AppArmor (no /sys/module/apparmor)",
-            "Nothing to do where another security module is in use; set apparmor.mode to off for such nodes.",
-        )
-    return Kernel(
-        Lsm.UNKNOWN, "there is no /sys/module: sysfs is not mounted", "Mount the node's /sys below the host root."
-    )
+    if not sysfs:
+        reason = "there is no /sys/module: sysfs is not mounted"
+        return Kernel(Lsm.UNKNOWN, reason, "Mount the node's /sys below the host root.")
+    step = "Nothing to do where another security module is in use; set apparmor.mode to off for such nodes."
+    return Kernel(Lsm.OFF, "the kernel has no AppArmor (no /sys/module/apparmor)", step)
 
 
 def parse_profiles(text: str) -> dict[str, str]:
@@ -119,7 +114,7 @@ def covers(profile: str, name: str) -> bool:
     return name == profile or name.startswith(f"{profile}//")
 
 
-def users_of(host: Host, profiles: frozenset[str]) -> dict[str, tuple[int, ...]]:
+def users_of(host: Host, profiles: AbstractSet[str]) -> dict[str, tuple[int, ...]]:
     """The processes (PIDs) under each of the profiles or their children. Raises HostError when unknown.
 
     A process that ends while being read is left out, kernel threads are unconfined.
@@ -185,10 +180,8 @@ def _profile_folder(parent: Path, name: str) -> Path | None:
 
 def _mangled(name: str) -> str:
     """The folder's name without its number: mangle_name() in security/apparmor/apparmorfs.c."""
-    plain = name.lstrip("/.").replace("/", ".")
-    return "".join(
-        "_" if char.isspace() else char for char in plain if char.isspace() or char.isalnum() or char in "._-"
-    )
+    plain = re.sub(r"\s", "_", name.lstrip("/.").replace("/", "."))
+    return "".join(char for char in plain if char.isalnum() or char in "._-")
 
 
 def _short(path: Path) -> str:

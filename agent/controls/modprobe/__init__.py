@@ -7,44 +7,39 @@ it is refused, loaded, built in or absent. It never changes other files and neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from agent.bundled_profiles import shipped_profiles
 from agent.config.choices import Mode
 from agent.config.schema import Modprobe
 from agent.controls.base import Step
 from agent.controls.manifest import Entry, Installed, digest
-from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, DenyList, load_list
+from agent.controls.modprobe.denylists import FILE_TYPE, DeniedModule, load_list
 from agent.controls.modprobe.environment import CONTROL, leftovers
 from agent.controls.modprobe.findings import findings
+from agent.controls.modprobe.kmod import unload_order
 from agent.controls.modprobe.modprobe_d import FOLDERS, denied_by, file_problem, parse
 from agent.controls.modprobe.needed import needed
 from agent.controls.modprobe.observe import Observation, observe, read_file
-from agent.controls.modprobe.plan import unload_order
 from agent.controls.modprobe.policy import render, resolve
 from agent.errors import CommandMissing, HostError
 from agent.host import Host
 from agent.model import Change, Finding
 
-__all__ = ["FILE_TYPE", "DeniedModule", "DenyList", "ModprobeControl", "load_list"]
+__all__ = ["FILE_TYPE", "DeniedModule", "ModprobeControl", "load_list"]
 
 _MODE = 0o644
 _TIMEOUT_SECONDS = 20.0
 
 
 class ModprobeControl:
-    """One node's denied modules. lists: the folder of named deny lists; the bundled one when None."""
+    """One node's denied modules."""
 
-    def __init__(self, config: Modprobe, host: Host, *, lists: Path | None = None) -> None:
+    name = CONTROL
+
+    def __init__(self, config: Modprobe, host: Host) -> None:
         self._config = config
         self._host = host
-        self._lists = lists
         self._installed = Installed(host, CONTROL)
-
-    @property
-    def name(self) -> str:
-        """`modprobe`."""
-        return CONTROL
 
     def watched(self) -> Sequence[str]:
         """Every modprobe.d: a line in any of them may take precedence. A new kernel comes with a boot or a pass."""
@@ -52,8 +47,7 @@ class ModprobeControl:
 
     def observe(self) -> Observation:
         """Reads policy and node. Raises AgentError when the bundled lists are missing."""
-        folder = self._lists or shipped_profiles("modprobe")
-        policy = resolve(self._config, folder, self._denied_now(), needed(self._host))
+        policy = resolve(self._config, shipped_profiles(CONTROL), self._denied_now(), needed(self._host))
         return observe(self._host, policy, self._config.file)
 
     def _denied_now(self) -> Sequence[str]:
@@ -102,10 +96,7 @@ class ModprobeControl:
         else:
             change = Change(CONTROL, "remove", path, "no longer in the configuration")
 
-        def remove() -> None:
-            self._installed.uninstall(path)
-
-        return Step(change, remove)
+        return Step(change, lambda: self._installed.uninstall(path))
 
     def _unload(self, seen: Observation) -> Sequence[Step]:
         if not self._config.unload or seen.running is None or not seen.running.may_unload or seen.running.disabled:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -36,15 +36,6 @@ class DeniedModule:
     submodules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DenyList:
-    """One file. about: what it is for. breaks: what stops working on a node with it."""
-
-    about: str
-    breaks: str
-    modules: tuple[DeniedModule, ...]
-
-
 def normal_name(name: str) -> str:
     """A module's name as the kernel and /proc/modules write it. To modprobe `-` and `_` are the same; case matters."""
     return name.replace("-", "_")
@@ -59,16 +50,16 @@ def name_problem(name: str) -> str:
     return f"{_shown(name)} is not a module's name: up to 55 letters, digits, - and _"
 
 
-def load_list(text: str, file: str) -> DenyList:
-    """Reads one deny list. file: its name in messages.
+def load_list(text: str, file: str) -> tuple[DeniedModule, ...]:
+    """The modules of one deny list. file: its name in messages.
 
     Raises ConfigError with every problem found (file, line, key, what would be right).
     """
     reader = _Reader(file)
-    found = reader.deny_list(compose(text, file))
-    if reader.problems or found is None:
+    modules = reader.deny_list(compose(text, file))
+    if reader.problems:
         raise ConfigError(reader.problems)
-    return found
+    return modules
 
 
 def lint(text: str, file: str, _host: Host) -> Sequence[Problem]:
@@ -89,40 +80,42 @@ def _claim(content: str, path: str) -> Claim:
 FILE_TYPE = FileType("module deny list", _claim, lint)
 
 
+# The keys of a list and of one module, each with what is missing without it; empty where it may be left out.
+_SENTENCE = "a sentence for the operator"
+_LIST_KEYS = {
+    "apiVersion": f"write `apiVersion: {API_VERSION}`", "kind": f"write `kind: {KIND}`", "about": _SENTENCE,
+    "breaks": _SENTENCE, "modules": "a list",
+}  # fmt: skip
+_MODULE_KEYS = {"name": "the module to deny", "reason": _SENTENCE, "breaks": "", "submodules": ""}
+
+
 class _Reader:
-    """Walks the YAML nodes, so that each problem has its line, and continues after each."""
+    """Walks the YAML nodes, so that each problem has its line, and continues after each. A node that is None is absent
+    and reported already."""
 
     def __init__(self, file: str) -> None:
         self._file = file
         self.problems: list[Problem] = []
 
-    def deny_list(self, node: Node | None) -> DenyList | None:
+    def deny_list(self, node: Node | None) -> tuple[DeniedModule, ...]:
         if node is None:
             self._wrong(None, "", f"empty: a deny list begins with `apiVersion: {API_VERSION}` and `kind: {KIND}`")
-            return None
-        fields = self._fields(node, "", ("apiVersion", "kind", "about", "breaks", "modules"))
-        if fields is None:
-            return None
-        self._constant(fields.get("apiVersion"), node, "apiVersion", API_VERSION)
-        self._constant(fields.get("kind"), node, "kind", KIND)
-        about = self._sentence(fields.get("about"), node, "about")
-        breaks = self._sentence(fields.get("breaks"), node, "breaks")
-        modules = self._items(fields.get("modules"), node, "modules", self._module)
+            return ()
+        fields = self._fields(node, "", _LIST_KEYS)
+        for key, right in (("apiVersion", API_VERSION), ("kind", KIND)):
+            self._constant(fields.get(key), key, right)
+        for key in ("about", "breaks"):
+            self._sentence(fields.get(key), key)
+        modules = self._items(fields.get("modules"), "modules", self._module)
         self._twice(fields.get("modules"), modules)
-        return DenyList(about, breaks, modules)
+        return modules
 
     def _module(self, node: Node, key: str) -> DeniedModule | None:
-        fields = self._fields(node, key, ("name", "reason", "breaks", "submodules"))
-        if fields is None:
-            return None
-        if "name" not in fields:
-            self._wrong(node, f"{key}.name", "missing: the module to deny")
-        name = self._name(fields["name"], f"{key}.name") if "name" in fields else None
-        reason = self._sentence(fields.get("reason"), node, f"{key}.reason")
-        breaks = self._sentence(fields["breaks"], node, f"{key}.breaks") if "breaks" in fields else ""
-        below: tuple[str, ...] = ()
-        if "submodules" in fields:
-            below = self._items(fields["submodules"], node, f"{key}.submodules", self._name)
+        fields = self._fields(node, key, _MODULE_KEYS)
+        name = self._name(fields.get("name"), f"{key}.name")
+        reason = self._sentence(fields.get("reason"), f"{key}.reason")
+        breaks = self._sentence(fields.get("breaks"), f"{key}.breaks")
+        below = self._items(fields.get("submodules"), f"{key}.submodules", self._name)
         return DeniedModule(name, reason, breaks, below) if name is not None else None
 
     def _twice(self, node: Node | None, modules: Sequence[DeniedModule]) -> None:
@@ -134,10 +127,10 @@ class _Reader:
                     self._wrong(node, "modules", f"{name} is listed twice: keep one")
                 first.add(name)
 
-    def _fields(self, node: Node, key: str, known: Sequence[str]) -> dict[str, Node] | None:
+    def _fields(self, node: Node, key: str, known: Mapping[str, str]) -> dict[str, Node]:
         if not isinstance(node, Pairs):
             self._wrong(node, key, f"has to be a mapping with {', '.join(known)}")
-            return None
+            return {}
         fields: dict[str, Node] = {}
         for name_node, value in node.pairs:
             name = name_node.text
@@ -150,13 +143,13 @@ class _Reader:
                 self._wrong(name_node, path, "is given twice")
             else:
                 fields[name] = value
+        for name, missing in known.items():
+            if missing and name not in fields:
+                self._wrong(node, f"{key}.{name}" if key else name, f"missing: {missing}")
         return fields
 
-    def _items(
-        self, node: Node | None, parent: Node, key: str, read: Callable[[Node, str], Item | None]
-    ) -> tuple[Item, ...]:
+    def _items(self, node: Node | None, key: str, read: Callable[[Node, str], Item | None]) -> tuple[Item, ...]:
         if node is None:
-            self._wrong(parent, key, "missing: a list")
             return ()
         if not isinstance(node, Items) or not node.items:
             self._wrong(node, key, "has to be a list of at least one")
@@ -164,31 +157,26 @@ class _Reader:
         items = (read(item, f"{key}[{index}]") for index, item in enumerate(node.items))
         return tuple(item for item in items if item is not None)
 
-    def _name(self, node: Node, key: str) -> str | None:
-        if not isinstance(node, Scalar):
-            self._wrong(node, key, "has to be a module's name")
+    def _name(self, node: Node | None, key: str) -> str | None:
+        if node is None:
             return None
-        if problem := name_problem(node.text):
+        problem = name_problem(node.text) if isinstance(node, Scalar) else "has to be a module's name"
+        if problem or not isinstance(node, Scalar):
             self._wrong(node, key, problem)
             return None
         return normal_name(node.text)
 
-    def _sentence(self, node: Node | None, parent: Node, key: str) -> str:
+    def _sentence(self, node: Node | None, key: str) -> str:
         """Text for the operator, who cannot judge a list without its reasons and costs."""
-        if node is None:
-            self._wrong(parent, key, "missing: a sentence for the operator")
-            return ""
-        if not isinstance(node, Scalar) or not node.text.strip():
+        text = " ".join(node.text.split()) if isinstance(node, Scalar) else ""
+        if node is not None and not text:
             self._wrong(node, key, "has to be text")
-            return ""
-        return " ".join(node.text.split())
+        return text
 
-    def _constant(self, node: Node | None, parent: Node, key: str, right: str) -> None:
-        if node is None:
-            self._wrong(parent, key, f"missing: write `{key}: {right}`")
-        elif not isinstance(node, Scalar) or node.text != right:
-            shown = _shown(node.text) if isinstance(node, Scalar) else "not text"
-            self._wrong(node, key, f"{shown}: has to be {right}")
+    def _constant(self, node: Node | None, key: str, right: str) -> None:
+        text = node.text if isinstance(node, Scalar) else None
+        if node is not None and text != right:
+            self._wrong(node, key, f"{'not text' if text is None else _shown(text)}: has to be {right}")
 
     def _wrong(self, node: Node | None, key: str, message: str) -> None:
         line = node.line if node is not None else 0

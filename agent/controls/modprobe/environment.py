@@ -33,28 +33,11 @@ def environment_findings(config: Modprobe, seen: Observation) -> Iterator[Findin
 
 
 def _finding(
-    name: str,
-    title: str,
-    status: Status,
-    observed: str,
-    expected: str = "",
-    *,
-    source: str = "",
-    remediation: str = "",
-    severity: Severity = Severity.MEDIUM,
-) -> Finding:
-    return Finding(
-        f"{CONTROL}/{name}",
-        CONTROL,
-        title,
-        status,
-        severity,
-        observed,
-        expected,
-        source=source,
-        remediation=remediation,
-        section=SECTION,
-    )
+    name: str, title: str, status: Status, observed: str, expected: str = "", *,
+    source: str, remediation: str = "", severity: Severity = Severity.MEDIUM,
+) -> Finding:  # fmt: skip
+    id_ = f"{CONTROL}/{name}"
+    return Finding(id_, CONTROL, title, status, severity, observed, expected, source, remediation, section=SECTION)
 
 
 def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
@@ -69,21 +52,21 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
         )  # fmt: skip
         return
     hidden = next((one for one in seen.configuration.hidden if one.file == config.file), None)
-    status, observed, step = Status.PASS, "as in the policy", ""
-    apply = correction(CONTROL, config.mode)
+    status, step = Status.FAIL, correction(CONTROL, config.mode)
     if seen.file.problem:
-        status, observed = Status.UNKNOWN, seen.file.problem
-        step = "Fix what the error names."
+        status, observed, step = Status.UNKNOWN, seen.file.problem, "Fix what the error names."
     elif hidden is not None:
-        status, observed = Status.FAIL, f"not read: {hidden.by} has the same name in an earlier folder"
+        observed = f"not read: {hidden.by} has the same name in an earlier folder"
         step = f"Remove or rename {hidden.by}, or set modprobe.file to another name."
     elif seen.file.content is None:
-        status, observed, step = Status.FAIL, "missing", apply
+        observed = "missing"
     elif seen.file.content != render(seen.policy):
         ours = (entry := seen.installed.get(config.file)) is not None and digest(seen.file.content) in entry.hashes
-        status, observed, step = Status.FAIL, "of an older policy" if ours else "not what the agent writes", apply
+        observed = "of an older policy" if ours else "not what the agent writes"
     elif seen.file.mode & 0o022:
-        status, observed, step = Status.FAIL, f"writable by others (mode {seen.file.mode:04o})", apply
+        observed = f"writable by others (mode {seen.file.mode:04o})"
+    else:
+        status, observed, step = Status.PASS, "as in the policy", ""
     yield _finding("file", title, status, observed, "as in the policy", source=config.file, remediation=step)
     for one in seen.configuration.hidden:
         if one.by == config.file:
@@ -164,7 +147,7 @@ def _unknown(seen: Observation) -> Iterator[Finding]:
 def _kernel(running: Running) -> Iterator[Finding]:
     if running.without_modules:
         yield _finding(
-            "kernel", "The kernel can load modules", Status.INFO, "no: built without CONFIG_MODULES", "",
+            "kernel", "The kernel can load modules", Status.INFO, "no: built without CONFIG_MODULES",
             source="/proc/modules", severity=Severity.INFO,
         )  # fmt: skip
     if running.disabled:
@@ -183,14 +166,12 @@ def _kernel(running: Running) -> Iterator[Finding]:
             if running.selinux else "",
         )  # fmt: skip
     if running.helper is not None and running.helper.rpartition("/")[2] not in _MODPROBE_NAMES:
+        status, severity, observed = Status.UNKNOWN, Severity.HIGH, f"the kernel runs {running.helper}, not modprobe"
+        step = "Set kernel.modprobe back to /sbin/modprobe, or check that the program respects modprobe.d."
         if not running.helper:
-            status, observed = Status.INFO, "kernel.modprobe is empty: the kernel loads nothing on demand"
-            step = ""
-        else:
-            status, observed = Status.UNKNOWN, f"the kernel runs {running.helper}, not modprobe"
-            step = "Set kernel.modprobe back to /sbin/modprobe, or check that the program respects modprobe.d."
+            status, severity, step = Status.INFO, Severity.INFO, ""
+            observed = "kernel.modprobe is empty: the kernel loads nothing on demand"
         yield _finding(
             "helper", "The kernel loads modules with modprobe", status, observed, "/sbin/modprobe",
-            source="/proc/sys/kernel/modprobe", remediation=step,
-            severity=Severity.INFO if status is Status.INFO else Severity.HIGH,
+            source="/proc/sys/kernel/modprobe", remediation=step, severity=severity,
         )  # fmt: skip

@@ -46,18 +46,11 @@ def _module(config: Modprobe, seen: Observation, one: Denied) -> Finding:
         answer = _refused(config, seen, one) or _effective(config, seen, one)
     part = f" (part of {one.part_of})" if one.part_of else ""
     return Finding(
-        id=f"{CONTROL}/{one.name}",
-        control=CONTROL,
-        title=f"Kernel module {one.name}{part} is refused",
-        status=answer.status,
-        severity=answer.severity,
-        observed=answer.observed,
-        expected="refused, and not in the running kernel",
-        source=answer.source or _install_place(seen, one.name) or config.file,
-        remediation=answer.remediation,
-        needs_reboot=answer.needs_reboot,
+        f"{CONTROL}/{one.name}", CONTROL, f"Kernel module {one.name}{part} is refused", answer.status, answer.severity,
+        answer.observed, "refused, and not in the running kernel",
+        answer.source or _install_place(seen, one.name) or config.file, answer.remediation, answer.needs_reboot,
         section=SECTION,
-    )
+    )  # fmt: skip
 
 
 def _refused(config: Modprobe, seen: Observation, one: Denied) -> _Assessment | None:
@@ -82,12 +75,8 @@ def _unverified(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied
         remedy = _remedy(config, seen, around, install)
         return _Assessment(Status.FAIL, f"not refused: {because}", remedy, source=blame.place if blame else config.file)
     unread = f"; {', '.join(seen.configuration.unreadable.values())}" if seen.configuration.unreadable else ""
-    return _Assessment(
-        Status.UNKNOWN,
-        f"refused by {install.place}{unread}; not verified: {reason}",
-        kernel.verification.remedy,
-        source=install.place,
-    )
+    observed = f"refused by {install.place}{unread}; not verified: {reason}"
+    return _Assessment(Status.UNKNOWN, observed, kernel.verification.remedy, source=install.place)
 
 
 def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denied, asked: LoadResult) -> _Assessment:
@@ -134,28 +123,20 @@ def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
     """The module is refused: whether the running kernel has it anyway."""
     answers = [kernel.verification.results[one.name] for kernel in seen.kernels]
     refused = _how(seen, one, answers)
-    built = _builtin(seen, one)
-    if built is not None:
+    if (built := _builtin(seen, one)) is not None:
         return built
     if seen.running is None:
-        where = "no kernel runs on this tree"
-        return _Assessment(Status.PASS, f"{refused}; {where}{_absent(seen, one)}")
+        return _Assessment(Status.PASS, f"{refused}; no kernel runs on this tree{_absent(seen, one)}")
     if seen.running.loaded is None:
-        return _Assessment(
-            Status.UNKNOWN,
-            f"{refused}; unknown whether it is loaded: {seen.running.loaded_problem}",
-            "Let the agent read the node's /proc/modules (daemonset.yaml mounts the node's /proc).",
-        )
+        step = "Let the agent read the node's /proc/modules (daemonset.yaml mounts the node's /proc)."
+        problem = seen.running.loaded_problem
+        return _Assessment(Status.UNKNOWN, f"{refused}; unknown whether it is loaded: {problem}", step)
     if one.name in seen.running.loaded:
         return _loaded(config, seen, one, refused)
-    unknown = next((kernel for kernel in seen.kernels if kernel.builtin is None), None)
-    if unknown is not None:
-        return _Assessment(
-            Status.UNKNOWN,
-            f"{refused}, and not loaded; unknown whether it is built in: no modules.builtin for {unknown.release}",
-            f"Put the kernel's /lib/modules/{unknown.release} on the node, or check its configuration.",
-            Severity.LOW,
-        )
+    for release in (kernel.release for kernel in seen.kernels if kernel.builtin is None):
+        observed = f"{refused}, and not loaded; unknown whether it is built in: no modules.builtin for {release}"
+        step = f"Put the kernel's /lib/modules/{release} on the node, or check its configuration."
+        return _Assessment(Status.UNKNOWN, observed, step, Severity.LOW)
     return _Assessment(Status.PASS, f"{refused}; not loaded{_absent(seen, one)}")
 
 
@@ -185,36 +166,20 @@ def _builtin(seen: Observation, one: Denied) -> _Assessment | None:
     source = f"/lib/modules/{releases[0]}/modules.builtin" if releases else f"/sys/module/{one.name}"
     skipped = sorted(seen.running.skipped & _initcalls(one.name)) if seen.running is not None else []
     if skipped:
-        return _Assessment(
-            Status.INFO,
-            f"{where}; the kernel's command line skips {skipped[0]}, by its name the module's init function",
-            f"Check that `dmesg` has `initcall {skipped[0]} blacklisted`.",
-            Severity.INFO,
-            source,
-        )
-    return _Assessment(
-        Status.FAIL,
-        f"{where}: no modprobe configuration denies it",
+        observed = f"{where}; the kernel's command line skips {skipped[0]}, by its name the module's init function"
+        step = f"Check that `dmesg` has `initcall {skipped[0]} blacklisted`."
+        return _Assessment(Status.INFO, observed, step, Severity.INFO, source)
+    step = (
         f"Boot with initcall_blacklist=FUNCTION (the module's init function, often {one.name}_init), use a kernel that "
-        f"has it as a module, or accept it with modprobe.allow: [{one.name}].",
-        Severity.MEDIUM,
-        source,
+        f"has it as a module, or accept it with modprobe.allow: [{one.name}]."
     )
+    return _Assessment(Status.FAIL, f"{where}: no modprobe configuration denies it", step, Severity.MEDIUM, source)
 
 
 def _initcalls(name: str) -> frozenset[str]:
     """Usual names of init functions; which of them is this module's is not recorded on a node."""
-    forms = (
-        "{}_init",
-        "{}_module_init",
-        "{}_mod_init",
-        "{}_init_module",
-        "init_{}",
-        "init_{}_fs",
-        "{}_fs_init",
-        "af_{}_init",
-    )
-    return frozenset(form.format(name) for form in forms)
+    after = ("_init", "_module_init", "_mod_init", "_init_module", "_fs_init")
+    return frozenset((*(f"{name}{end}" for end in after), f"init_{name}", f"init_{name}_fs", f"af_{name}_init"))
 
 
 def _loaded(config: Modprobe, seen: Observation, one: Denied, refused: str) -> _Assessment:

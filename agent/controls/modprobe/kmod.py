@@ -6,6 +6,7 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from agent.controls.modprobe.denylists import normal_name
@@ -36,6 +37,27 @@ def loaded(text: str) -> dict[str, Loaded]:
         count = int(references) if references.isascii() and references.isdecimal() else None
         found[name] = Loaded(name, count, tuple(holder for holder in holders.split(",") if holder not in ("", "-")))
     return found
+
+
+def unload_order(loaded: Mapping[str, Loaded], denied: AbstractSet[str]) -> tuple[str, ...]:
+    """Denied modules that nothing uses once those before them are gone: dccp_ipv4 first, then dccp.
+
+    A module whose references are more than its holders is in use by a process or a mount, and stays.
+    """
+    order: list[str] = []
+    gone: set[str] = set()
+    while True:
+        free = sorted(
+            name
+            for name in denied - gone
+            if (module := loaded.get(name)) is not None
+            and module.references == len(module.holders)
+            and set(module.holders) <= gone
+        )
+        if not free:
+            return tuple(order)
+        order += free
+        gone |= set(free)
 
 
 def builtin(text: str) -> frozenset[str]:
@@ -84,16 +106,6 @@ def answer(stdout: str, stderr: str) -> ShowDepends:
         elif line.startswith("builtin "):
             builtins.append(normal_name(line.removeprefix("builtin ").strip()))
     return ShowDepends(tuple(insmods), tuple(commands), tuple(builtins), tuple(_NOT_FOUND.findall(stderr)))
-
-
-def joined(parts: Sequence[ShowDepends]) -> ShowDepends:
-    """Several answers as one."""
-    return ShowDepends(
-        tuple(name for part in parts for name in part.insmods),
-        tuple(command for part in parts for command in part.commands),
-        tuple(name for part in parts for name in part.builtins),
-        tuple(name for part in parts for name in part.not_found),
-    )
 
 
 def aliases(show_config: str, modules: Iterable[str]) -> Mapping[str, tuple[str, ...]]:

@@ -18,13 +18,7 @@ from agent.controls.modprobe.denylists import normal_name
 from agent.controls.modprobe.shell import Refusal, refusal
 
 # kmod's default_config_paths; the fourth is DISTCONFDIR, /usr/lib in the distributions that set it.
-FOLDERS = (
-    "/etc/modprobe.d",
-    "/run/modprobe.d",
-    "/usr/local/lib/modprobe.d",
-    "/usr/lib/modprobe.d",
-    "/lib/modprobe.d",
-)
+FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 _VERBS = ("alias", "blacklist", "install", "options", "remove", "softdep", "weakdep")
 _WORD = re.compile(r"[\w-]+")
 # What bypasses an install line: insmod, and modprobe with the option to ignore install lines.
@@ -127,9 +121,7 @@ def _line(text: str, file: str, number: int) -> ConfigLine | None:
     if text.startswith("#"):
         return None
     verb, name, rest = (*re.split(r"[ \t]+", text.lstrip(" \t"), maxsplit=2), "", "")[:3]
-    if verb not in _VERBS or not name:
-        return None
-    if verb != "blacklist" and not rest:
+    if verb not in _VERBS or not name or (verb != "blacklist" and not rest):
         return None
     underscored = _underscored(name)
     return ConfigLine(file, number, verb, underscored, rest) if underscored is not None else None
@@ -138,8 +130,7 @@ def _line(text: str, file: str, number: int) -> ConfigLine | None:
 def _underscored(name: str) -> str | None:
     """`-` as `_` outside of [ranges]; None where kmod calls it a bad line."""
     parts = re.split(r"(\[[^\]]*\])", name)
-    plain = parts[::2]
-    if any("[" in part or "]" in part for part in plain):
+    if any("[" in part or "]" in part for part in parts[::2]):
         return None
     return "".join(part if index % 2 else normal_name(part) for index, part in enumerate(parts))
 
@@ -159,11 +150,7 @@ class Configuration:
 
     def install_line(self, module: str) -> ConfigLine | None:
         """The first install line whose pattern matches; later ones have no effect."""
-        return next((line for line in self._of("install") if matches(line.name, module)), None)
-
-    def softdep_line(self, module: str) -> ConfigLine | None:
-        """The first softdep line whose pattern matches; kmod reads no further."""
-        return next((line for line in self._of("softdep") if matches(line.name, module)), None)
+        return self._first("install", module)
 
     def bypasses_install(self, module: str) -> ConfigLine | None:
         """A soft dependency because of which kmod skips the module's install line, None when there is none.
@@ -171,18 +158,20 @@ class Configuration:
         __kmod_module_fill_softdep sets `ignorecmd` on a module with soft dependencies (seen with kmod 30, and in the
         source of 34): `install ksmbd /bin/false` alone refuses nothing, since ksmbd brings its own.
         """
-        line = self.softdep_line(module)
+        line = self._first("softdep", module)
         return line if line is not None and soft_dependencies(line.rest) else None
 
     def loaders(self, module: str) -> tuple[ConfigLine, ...]:
         """Install lines of other modules whose command names this one: `install x modprobe -i sctp`."""
         first: dict[str, ConfigLine] = {}
-        for line in self._of("install"):
-            first.setdefault(line.name, line)
+        for line in self.lines:
+            if line.verb == "install":
+                first.setdefault(line.name, line)
         return tuple(line for line in first.values() if not matches(line.name, module) and _loads(line.rest, module))
 
-    def _of(self, verb: str) -> Iterator[ConfigLine]:
-        return (line for line in self.lines if line.verb == verb)
+    def _first(self, verb: str, module: str) -> ConfigLine | None:
+        lines = (line for line in self.lines if line.verb == verb and matches(line.name, module))
+        return next(lines, None)
 
 
 def soft_dependencies(rest: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.controls.modprobe import kmod
 from agent.controls.modprobe.denylists import normal_name
 from agent.errors import HostError
-from agent.host import Host
+from agent.host import Host, read_or
 
 _MOUNTS = "/proc/1/mountinfo"
 _BOOT_FOLDERS = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/lib/modules-load.d")
@@ -27,7 +27,7 @@ def needed(host: Host) -> dict[str, str]:
     found = dict(ESSENTIAL_MODULES)
     for name, why in (*_mounted(host), *_network(host), *_loaded_at_boot(host)):
         found.setdefault(name, why)
-    dependencies = kmod.dependencies(_read(host, f"/lib/modules/{host.kernel_release()}/modules.dep"))
+    dependencies = kmod.dependencies(read_or("", host.read_text, f"/lib/modules/{host.kernel_release()}/modules.dep"))
     for name in tuple(found):
         for below in dependencies.get(name, ()):
             found.setdefault(below, f"{name} needs it, and {found[name]}")
@@ -37,7 +37,7 @@ def needed(host: Host) -> dict[str, str]:
 def _mounted(host: Host) -> Iterator[tuple[str, str]]:
     """File systems in use, and the drivers of the devices that hold them."""
     devices: dict[str, str] = {}
-    for line in _read(host, _MOUNTS).splitlines():
+    for line in read_or("", host.read_text, _MOUNTS).splitlines():
         left, _, right = line.partition(" - ")
         words, kind = left.split(), right.partition(" ")[0]
         if len(words) > 4 and kind:
@@ -49,7 +49,7 @@ def _mounted(host: Host) -> Iterator[tuple[str, str]]:
 
 
 def _network(host: Host) -> Iterator[tuple[str, str]]:
-    for name in _names(host, "/sys/class/net"):
+    for name in read_or((), host.names, "/sys/class/net"):
         for driver in _drivers(host, f"/sys/class/net/{name}"):
             yield driver, f"it drives the network interface {name}"
 
@@ -60,7 +60,7 @@ def _drivers(host: Host, device: str) -> Iterator[str]:
         path = host.locate(device).removeprefix(host.root.rstrip("/"))
     except HostError:
         return
-    for slave in _names(host, f"{path}/slaves"):  # device mapper, RAID
+    for slave in read_or((), host.names, f"{path}/slaves"):  # device mapper, RAID
         yield from _drivers(host, f"/sys/class/block/{slave}")
     while path.startswith("/sys/devices/"):
         with contextlib.suppress(HostError):
@@ -69,23 +69,14 @@ def _drivers(host: Host, device: str) -> Iterator[str]:
 
 
 def _loaded_at_boot(host: Host) -> Iterator[tuple[str, str]]:
-    paths = [f"{folder}/{name}" for folder in _BOOT_FOLDERS for name in _names(host, folder) if name.endswith(".conf")]
+    paths = [
+        f"{folder}/{name}"
+        for folder in _BOOT_FOLDERS
+        for name in read_or((), host.names, folder)
+        if name.endswith(".conf")
+    ]
     for path in ("/etc/modules", *paths):
-        for line in _read(host, path).splitlines():
+        for line in read_or("", host.read_text, path).splitlines():
             words = line.split()
             if words and words[0][0] not in "#;":
                 yield normal_name(words[0]), f"{path} loads it at boot"
-
-
-def _names(host: Host, folder: str) -> tuple[str, ...]:
-    try:
-        return host.names(folder)
-    except HostError:
-        return ()
-
-
-def _read(host: Host, path: str) -> str:
-    try:
-        return host.read_text(path)
-    except HostError:
-        return ""

@@ -5,18 +5,17 @@ Only reads. Where something is unknown, its reason is kept beside it for the fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from agent.controls.manifest import Entry, Installed, ManifestError
+from agent.controls.manifest import Entry, Installed
 from agent.controls.modprobe import initramfs, kmod
 from agent.controls.modprobe.initramfs import Initramfs
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, Hidden, in_order, parse
 from agent.controls.modprobe.policy import Policy
-from agent.controls.modprobe.show_depends import Modprobe, Verification
-from agent.errors import HostError, HostFileError, HostFileMissing
-from agent.host import Host, HostExec
+from agent.controls.modprobe.show_depends import Verification, verify
+from agent.errors import HostFileError, HostFileMissing
+from agent.host import Host, read_or
 
 MODULES = "/lib/modules"
 _HELPER = "/proc/sys/kernel/modprobe"
@@ -24,7 +23,6 @@ _DISABLED = "/proc/sys/kernel/modules_disabled"
 _BOOLEAN = "/sys/fs/selinux/booleans/domain_kernel_load_modules"
 _SIGNS_OF_LIFE = ("/proc/modules", "/proc/sys/kernel", "/proc/self")
 _INITCALLS = "initcall_blacklist="
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Observation:
 
 def observe(host: Host, policy: Policy, path: str) -> Observation:
     """Reads the node. Raises HostError only when not even the release of the running kernel is known."""
-    installed, problem = _manifest(host)
+    installed, problem = Installed(host, "modprobe").read()
     running = _running(host, policy)
     loaded = running is not None and not policy.names.isdisjoint(running.loaded or {})
     return Observation(
@@ -112,13 +110,6 @@ def read_file(host: Host, path: str) -> File:
         return File(problem=str(error))
 
 
-def _manifest(host: Host) -> tuple[Mapping[str, Entry], str]:
-    try:
-        return Installed(host, "modprobe").entries(), ""
-    except (ManifestError, HostFileError) as error:
-        return {}, str(error)
-
-
 def _configuration(host: Host) -> Configuration:
     listing: dict[str, tuple[str, ...]] = {}
     unreadable: dict[str, str] = {}
@@ -135,26 +126,16 @@ def _configuration(host: Host) -> Configuration:
         try:
             lines += parse(host.read_text(file), file)
         except HostFileError as error:
-            if not _is_masked(host, file):
+            # A symlink to /dev/null is empty on purpose: it masks a file of the distribution.
+            if read_or("", host.read_link, file) != "/dev/null":
                 unreadable[file] = str(error)
     # /lib is a symlink to /usr/lib on most nodes: the same file found twice hides nothing.
-    really_hidden = tuple(one for one in hidden if not _is_same(host, one))
+    really_hidden = tuple(one for one in hidden if not read_or(False, _is_same, host, one))
     return Configuration(tuple(lines), really_hidden, unreadable)
 
 
 def _is_same(host: Host, one: Hidden) -> bool:
-    try:
-        return host.read_bytes(one.file) == host.read_bytes(one.by)
-    except HostFileError:
-        return False
-
-
-def _is_masked(host: Host, file: str) -> bool:
-    """A symlink to /dev/null is empty on purpose: it masks a file of the distribution."""
-    try:
-        return host.read_link(file) == "/dev/null"
-    except HostFileError:
-        return False
+    return host.read_bytes(one.file) == host.read_bytes(one.by)
 
 
 def _kernels(host: Host, policy: Policy, running: Running | None) -> tuple[Kernel, ...]:
@@ -162,22 +143,22 @@ def _kernels(host: Host, policy: Policy, running: Running | None) -> tuple[Kerne
     if running is not None:
         releases: tuple[str, ...] = (host.kernel_release(),)
     else:
-        releases = _or(lambda: host.names(MODULES), ()) or ("",)
+        releases = read_or((), host.names, MODULES) or ("",)
     return tuple(_kernel(host, policy, release) for release in releases)
 
 
 def _kernel(host: Host, policy: Policy, release: str) -> Kernel:
-    folder = f"{MODULES}/{release}"
-    needs = _or(lambda: kmod.dependencies(host.read_text(f"{folder}/modules.dep")), None) if release else {}
-    built = _or(lambda: kmod.builtin(host.read_text(f"{folder}/modules.builtin")), None) if release else frozenset()
-    softdeps = f"{folder}/modules.softdep"
-    lines = parse(_or(lambda: host.read_text(softdeps), ""), softdeps) if release else ()
+    paths = [f"{MODULES}/{release}/modules.{name}" for name in ("dep", "builtin", "softdep")]
+    dep, built, softdep = (read_or(None, host.read_text, path) if release else "" for path in paths)
+    needs = None if dep is None else kmod.dependencies(dep)
+    builtin = None if built is None else kmod.builtin(built)
     names = [one.name for one in policy.denied]
-    return Kernel(release, needs, built, lines, Modprobe(host).verify(names, release, needs or {}))
+    verification = verify(host, names, release, needs or {})
+    return Kernel(release, needs, builtin, parse(softdep or "", paths[2]), verification)
 
 
 def _running(host: Host, policy: Policy) -> Running | None:
-    if not any(_exists(host, sign) for sign in _SIGNS_OF_LIFE):
+    if not any(read_or(False, host.exists, sign) for sign in _SIGNS_OF_LIFE):
         return None
     problem, without = "", False
     loaded: Mapping[str, kmod.Loaded] | None = None
@@ -185,20 +166,20 @@ def _running(host: Host, policy: Policy) -> Running | None:
         loaded = kmod.loaded(host.read_text("/proc/modules"))
     except HostFileMissing as error:
         # A kernel built without CONFIG_MODULES has neither.
-        without = _exists(host, "/proc/sys/kernel") and not _exists(host, _HELPER)
+        without = read_or(False, host.exists, "/proc/sys/kernel") and not read_or(False, host.exists, _HELPER)
         problem = str(error)
     except HostFileError as error:
         problem = str(error)
-    helper = _or(lambda: host.read_text(_HELPER).strip(), None)
-    boolean = _or(lambda: host.read_text(_BOOLEAN).split(), None)
+    helper = read_or(None, host.read_text, _HELPER)
+    boolean = read_or("", host.read_text, _BOOLEAN)
     return Running(
         loaded={} if without else loaded,
         loaded_problem="" if without else problem,
         without_modules=without,
         builtin=_in_sysfs(host, policy, loaded if loaded is not None else {} if without else None),
-        disabled=_or(lambda: host.read_text(_DISABLED).strip(), "0") == "1",
-        helper=helper,
-        selinux=boolean[0] == "1" if boolean else None,
+        disabled=read_or("", host.read_text, _DISABLED).strip() == "1",
+        helper=None if helper is None else helper.strip(),
+        selinux=boolean.split()[0] == "1" if boolean.strip() else None,
         skipped=_skipped(host),
         may_unload=_is_this_kernel(host),
     )
@@ -209,28 +190,15 @@ def _in_sysfs(host: Host, policy: Policy, loaded: Mapping[str, kmod.Loaded] | No
     if loaded is None:
         return frozenset()
     names = (one.name for one in policy.denied if one.name not in loaded)
-    return frozenset(name for name in names if _exists(host, f"/sys/module/{name}"))
+    return frozenset(name for name in names if read_or(False, host.exists, f"/sys/module/{name}"))
 
 
 def _skipped(host: Host) -> frozenset[str]:
-    line = _or(lambda: host.read_text("/proc/cmdline"), "")
+    line = read_or("", host.read_text, "/proc/cmdline")
     words = (word.removeprefix(_INITCALLS) for word in line.split() if word.startswith(_INITCALLS))
     return frozenset(name for word in words for name in word.split(",") if name)
 
 
 def _is_this_kernel(host: Host) -> bool:
     """Whether a command here acts on the kernel whose /proc the tree shows: never unload for a copy of a node."""
-    if host.is_running_system or host.how is HostExec.NSENTER:
-        return True
-    return _or(lambda: host.boot_id() == Host("/").boot_id(), False)
-
-
-def _exists(host: Host, path: str) -> bool:
-    return _or(lambda: host.exists(path), False)
-
-
-def _or(read: Callable[[], Read], otherwise: Read) -> Read:
-    try:
-        return read()
-    except HostError:
-        return otherwise
+    return host.can_start_programs or read_or("", host.boot_id) == read_or(None, Host("/").boot_id)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.config.schema import Modprobe
-from agent.controls.modprobe.denylists import DenyList, load_list, name_problem, near, normal_name
+from agent.controls.modprobe.denylists import DeniedModule, load_list, name_problem, near, normal_name
 from agent.errors import ConfigError
 
 REFUSED_BY = "/bin/false"
@@ -36,7 +36,6 @@ class Denied:
     name: str
     reason: str
     source: str
-    breaks: str = ""
     part_of: str = ""
 
 
@@ -78,11 +77,9 @@ def resolve(
     found: dict[str, Denied] = {}
     lost = False
     for name in config.lists:
-        deny_list = _load(name, folder, troubles)
-        if deny_list is None:
-            lost = True
-            continue
-        for member in _members(deny_list, f"list {name}"):
+        modules = _load(name, folder, troubles)
+        lost = lost or modules is None
+        for member in _members(modules or (), f"list {name}"):
             found.setdefault(member.name, member)
     force = {normal_name(name) for name in _good(config.force, "force", troubles)}
     for key, names in (("deny", _good(config.deny, "deny", troubles)), ("force", sorted(force))):
@@ -104,13 +101,9 @@ def _in_use(one: Denied, why: str) -> Trouble:
     leave_out = (
         f"add {one.name} to modprobe.allow" if one.source.startswith("list ") else "remove it from modprobe.deny"
     )
-    return Trouble(
-        id=f"needed/{one.name}",
-        observed=f"not denied, because the node runs on it: {why}",
-        expected="a module that the node does not run on",
-        source=one.source,
-        remediation=f"To keep it, {leave_out}; to deny it all the same, list it in modprobe.force.",
-    )
+    step = f"To keep it, {leave_out}; to deny it all the same, list it in modprobe.force."
+    observed = f"not denied, because the node runs on it: {why}"
+    return Trouble(f"needed/{one.name}", observed, "a module that the node does not run on", one.source, step)
 
 
 def render(policy: Policy) -> bytes:
@@ -126,41 +119,28 @@ def render(policy: Policy) -> bytes:
     return "".join(text).encode()
 
 
-def _members(deny_list: DenyList, source: str) -> Iterable[Denied]:
-    for module in deny_list.modules:
-        yield Denied(module.name, module.reason, source, module.breaks)
+def _members(modules: Iterable[DeniedModule], source: str) -> Iterable[Denied]:
+    for module in modules:
+        yield Denied(module.name, module.reason, source)
         for below in module.submodules:
-            yield Denied(below, module.reason, source, module.breaks, module.name)
+            yield Denied(below, module.reason, source, module.name)
 
 
-def _load(name: str, folder: Path, troubles: list[Trouble]) -> DenyList | None:
-    path = folder / f"{name}.yaml"
-    known = _known(folder)
-    if name not in known:
-        troubles.append(
-            Trouble(
-                id=f"list/{name}",
-                observed=f"there is no deny list {name}; {near(name, known)}",
-                expected=f"one of {', '.join(known) or 'none: the folder of lists is empty'}",
-                source="modprobe.lists",
-                remediation="Write an existing list into modprobe.lists; until then what was denied stays denied.",
-            )
-        )
-        return None
-    try:
-        return load_list(path.read_text(encoding="utf-8"), str(path))
-    except (ConfigError, OSError, UnicodeDecodeError) as error:
-        troubles.append(
-            Trouble(
-                id=f"list/{name}",
-                observed="; ".join(str(error).splitlines()),
-                expected="a deny list that can be read whole",
-                source=str(path),
-                remediation="Fix the list (`node-hardening-agent validate FILE` shows the same); "
-                "until then what was denied stays denied.",
-            )
-        )
-        return None
+def _load(name: str, folder: Path, troubles: list[Trouble]) -> Sequence[DeniedModule] | None:
+    path, known = folder / f"{name}.yaml", _known(folder)
+    if name in known:
+        try:
+            return load_list(path.read_text(encoding="utf-8"), str(path))
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            observed, expected = "; ".join(str(error).splitlines()), "a deny list that can be read whole"
+            source, step = str(path), "Fix the list (`node-hardening-agent validate FILE` shows the same)"
+    else:
+        observed = f"there is no deny list {name}; {near(name, known)}"
+        expected = f"one of {', '.join(known) or 'none: the folder of lists is empty'}"
+        source, step = "modprobe.lists", "Write an existing list into modprobe.lists"
+    step = f"{step}; until then what was denied stays denied."
+    troubles.append(Trouble(f"list/{name}", observed, expected, source, step))
+    return None
 
 
 def _known(folder: Path) -> Sequence[str]:
@@ -175,15 +155,9 @@ def _good(names: Iterable[str], key: str, troubles: list[Trouble]) -> list[str]:
     good = []
     for name in names:
         if problem := name_problem(name):
-            troubles.append(
-                Trouble(
-                    id=f"{key}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name[:60])}",
-                    observed=problem,
-                    expected="a kernel module's name, as lsmod shows it",
-                    source=f"modprobe.{key}",
-                    remediation=f"Correct the name in modprobe.{key}; the rest of the policy is in place.",
-                )
-            )
+            id_ = f"{key}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name[:60])}"
+            step = f"Correct the name in modprobe.{key}; the rest of the policy is in place."
+            troubles.append(Trouble(id_, problem, "a kernel module's name, as lsmod shows it", f"modprobe.{key}", step))
         else:
             good.append(name)
     return good

@@ -18,7 +18,7 @@ from agent.errors import CommandMissing, HostError
 from agent.host import Completed, Host, HostExec
 
 _TIMEOUT_SECONDS = 20.0
-_SHOW_CONFIG_LIMIT_BYTES = 16 << 20  # a distribution's kernel has 20,000 to 40,000 aliases, 2 MiB of text
+_OUTPUT_LIMIT_BYTES = 16 << 20  # a distribution's kernel has 20,000 to 40,000 aliases, 2 MiB of text
 _NAMES_A_COMMAND = 400
 _NEEDS_KMOD = "Install kmod on the node (Debian, Ubuntu, RHEL: package kmod)."
 _TRY_MANUALLY = "Run `modprobe --showconfig` on the node as the agent does (--host-exec) to see its error."
@@ -72,70 +72,66 @@ class Effective:
         return refusal(self.install(module)) is Refusal.FAILS and not soft_dependencies(soft)
 
 
-class Modprobe:
-    """The node's modprobe; where the node has none, the agent's own over the node's tree."""
+def verify(host: Host, modules: Sequence[str], release: str, needs: Mapping[str, Sequence[str]]) -> Verification:
+    """What the node's modprobe would do for each module; where the node has none, the agent's own over its tree.
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    release: of the kernel, empty for modprobe's own idea. needs: modules.dep, which tells a denied dependency from a
+    denied soft dependency. Raises nothing: problems are in the result.
+    """
+    if not modules:
+        return Verification()
+    try:
+        base, how = _command(host, release)
+        # A modprobe without the option is busybox's, which has no install lines either.
+        config = _run(host, [*base, "--showconfig"], how).stdout
+    except CommandMissing as error:
+        return Verification(problem=str(error), remedy=_NEEDS_KMOD)
+    except HostError as error:
+        return Verification(problem=str(error), remedy=_NEEDS_KMOD if "option" in str(error) else _TRY_MANUALLY)
+    patterns = kmod.aliases(config, modules)
+    questions = {name: kmod.usable([kmod.sample(pattern) for pattern in patterns[name]]) for name in modules}
+    effective = Effective(kmod.first(config, "install"), kmod.first(config, "softdep"))
 
-    def verify(self, modules: Sequence[str], release: str, needs: Mapping[str, Sequence[str]]) -> Verification:
-        """What would happen for each module. release: of the kernel, empty for modprobe's own idea.
+    def show(names: Sequence[str]) -> kmod.ShowDepends:
+        return _show(host, [*base, "--show-depends", "--all", "--"], names, how)
 
-        needs: modules.dep, which tells a denied dependency from a denied soft dependency. Raises nothing: problems
-        are in the result.
-        """
-        if not modules:
-            return Verification()
-        try:
-            base, how = self._command(release)
-            config = self._run([*base, "--showconfig"], how)
-            # A modprobe without the option is busybox's, which has no install lines either.
-            config.check()
-        except CommandMissing as error:
-            return Verification(problem=str(error), remedy=_NEEDS_KMOD)
-        except HostError as error:
-            return Verification(problem=str(error), remedy=_NEEDS_KMOD if "option" in str(error) else _TRY_MANUALLY)
-        patterns = kmod.aliases(config.stdout, modules)
-        questions = {name: kmod.usable([kmod.sample(pattern) for pattern in patterns[name]]) for name in modules}
-        effective = Effective(kmod.first(config.stdout, "install"), kmod.first(config.stdout, "softdep"))
+    try:
+        return Verification(_results(questions, effective, show, needs))
+    except HostError as error:
+        return Verification(problem=str(error), remedy=_TRY_MANUALLY)
 
-        def show(names: Sequence[str]) -> kmod.ShowDepends:
-            return self._show([*base, "--show-depends", "--all", "--"], names, how)
 
-        try:
-            return Verification(_results(questions, effective, show, needs))
-        except HostError as error:
-            return Verification(problem=str(error), remedy=_TRY_MANUALLY)
+def _command(host: Host, release: str) -> tuple[list[str], HostExec]:
+    """argv up to the options that choose the tree, and how to run it. Raises CommandMissing."""
+    if host.how is HostExec.NSENTER and (tool := host.find_tool("modprobe")) is not None:
+        return [tool], HostExec.NSENTER
+    tool = host.find_tool("modprobe", how=HostExec.DIRECT)
+    if tool is None:
+        raise CommandMissing(["modprobe"], "neither on the node nor beside the agent")
+    if host.is_running_system:
+        return [tool], HostExec.DIRECT
+    # -d moves lib/modules and not the configuration; -C is given once a folder, and a same-named file in an earlier
+    # one hides the later. A missing folder is an empty one; without any -C modprobe would read its own system's.
+    configuration = [option for folder in FOLDERS for option in ("-C", host.real_path(folder))]
+    chosen = ["-S", release] if release else []
+    return [tool, "-d", host.root, *configuration, *chosen], HostExec.DIRECT
 
-    def _command(self, release: str) -> tuple[list[str], HostExec]:
-        """argv up to the options that choose the tree, and how to run it. Raises CommandMissing."""
-        host = self._host
-        if host.how is HostExec.NSENTER and (tool := host.find_tool("modprobe")) is not None:
-            return [tool], HostExec.NSENTER
-        tool = host.find_tool("modprobe", how=HostExec.DIRECT)
-        if tool is None:
-            raise CommandMissing(["modprobe"], "neither on the node nor beside the agent")
-        if host.is_running_system:
-            return [tool], HostExec.DIRECT
-        # -d moves lib/modules and not the configuration; -C is given once a folder, and a same-named file in an earlier
-        # one hides the later. A missing folder is an empty one; without any -C modprobe would read its own system's.
-        configuration = [option for folder in FOLDERS for option in ("-C", host.real_path(folder))]
-        chosen = ["-S", release] if release else []
-        return [tool, "-d", host.root, *configuration, *chosen], HostExec.DIRECT
 
-    def _show(self, argv: Sequence[str], names: Sequence[str], how: HostExec) -> kmod.ShowDepends:
-        """`modprobe --show-depends --all -- NAME…`, in as many commands as it takes."""
-        parts = []
-        for start in range(0, len(names), _NAMES_A_COMMAND):
-            done = self._run([*argv, *names[start : start + _NAMES_A_COMMAND]], how)
-            done.check(0, 1)  # 1: a name led nowhere
-            if done.cut:
-                raise HostError("modprobe --show-depends: too much output")
-            parts.append(kmod.answer(done.stdout, done.stderr))
-        return kmod.joined(parts)
+def _show(host: Host, argv: Sequence[str], names: Sequence[str], how: HostExec) -> kmod.ShowDepends:
+    """`modprobe --show-depends --all -- NAME…`, in as many commands as it takes."""
+    stdout, stderr = "", ""
+    for start in range(0, len(names), _NAMES_A_COMMAND):
+        done = _run(host, [*argv, *names[start : start + _NAMES_A_COMMAND]], how, 0, 1)  # 1: a name led nowhere
+        stdout, stderr = f"{stdout}{done.stdout}\n", f"{stderr}{done.stderr}\n"
+    return kmod.answer(stdout, stderr)
 
-    def _run(self, argv: Sequence[str], how: HostExec) -> Completed:
-        return self._host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_SHOW_CONFIG_LIMIT_BYTES, how=how)
+
+def _run(host: Host, argv: Sequence[str], how: HostExec, *good: int) -> Completed:
+    """good: exit codes that are no failure, 0 when none is given. Raises HostError, also for output that was cut."""
+    done = host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_OUTPUT_LIMIT_BYTES, how=how).check(*good)
+    if done.cut:
+        raise HostError(f"modprobe: more than {_OUTPUT_LIMIT_BYTES} bytes of output")
+    return done
 
 
 def _results(

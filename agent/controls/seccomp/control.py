@@ -9,10 +9,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from agent.bundled_profiles import shipped_profiles
+from agent.bundled_profiles import profiles_folder
 from agent.config import choices, schema
 from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
@@ -48,14 +47,8 @@ class SeccompControl:
 
     def observe(self) -> Observation:
         """Reads the profiles and what is installed. Raises AgentError when the shipped profiles are gone."""
-        manifest_error = ""
-        entries: dict[str, Entry] = {}
-        try:
-            entries = self._installed.entries()
-        except HostError as error:
-            manifest_error = str(error)
-        given = Path(self._config.profiles)
-        found = profile_dir.sources(given if _is_there(given) else shipped_profiles(self.name))
+        entries, manifest_error = self._installed.read()
+        found = profile_dir.sources(profiles_folder(self._config.profiles, self.name))
         where = kubelet_root.find(self._config.directory, self._host, self._last_directory(entries))
         platform = Platform.of(self._host.machine(), self._host.kernel_release())
         visibility = self._flags.visibility() if self._flags is not None else None
@@ -171,14 +164,3 @@ class SeccompControl:
 
     def _step(self, action: str, target: str, reason: str, run: Callable[[], None]) -> Step:
         return Step(Change(self.name, action, target, reason), run)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether anything is at the path. A folder that cannot be read counts as there; its own error explains why."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -35,6 +35,9 @@ class Gap:
     denied: tuple[str, ...]
     missing: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.what}: denies {', '.join(self.denied)} and not {', '.join(self.missing)}"
+
 
 _FAMILIES = """
 changing a file's mode: chmod fchmod fchmodat fchmodat2

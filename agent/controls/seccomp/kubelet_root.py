@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.controls.kubelet import discovery
 from agent.errors import HostError
-from agent.host import Host
+from agent.host import Host, read_or
 from agent.host.budget import Budget
 
 DEFAULT_ROOT: Final = "/var/lib/kubelet"
@@ -96,8 +96,7 @@ def same_file(host: Host, one: str, other: str) -> bool:
     """Whether both paths lead to the same file or directory, through a symlink or a bind mount."""
     if posixpath.normpath(one) == posixpath.normpath(other):
         return True
-    try:
-        first, second = host.stat(one), host.stat(other)
-    except HostError:
+    first, second = (read_or(None, host.stat, path) for path in (one, other))
+    if first is None or second is None:
         return False
     return (first.inode, first.mtime_ns) == (second.inode, second.mtime_ns)

@@ -87,9 +87,7 @@ def advise(text: str, file: str, targets: Sequence[Target] = EVERYWHERE) -> list
             resolved = resolve(read(text, file), Platform(one.machine, _NEWEST), file)
         except ConfigError:
             continue
-        for gap in gaps(resolved):
-            message = f"{gap.what}: denies {', '.join(gap.denied)} and not {', '.join(gap.missing)}"
-            found[Problem(file, 0, "syscalls", message)] = None
+        found |= {Problem(file, 0, "syscalls", str(gap)): None for gap in gaps(resolved)}
     return list(found)
 
 

@@ -7,13 +7,14 @@ regular files only, follows the symlinks that a ConfigMap's mount is made of, an
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agent.controls.seccomp.parser import SIZE_LIMIT_BYTES
+from agent.errors import HostFileError
+from agent.host.filesystem import read_regular
 
 _DEPTH_LIMIT: Final = 4
 _FILES_LIMIT: Final = 256
@@ -79,9 +80,8 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 def _read(path: Path, name: str) -> Source:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO in place of a file must not hold the agent up
-            return Source(name, str(path), error="is not a regular file")
-        with path.open("rb") as stream:
-            return Source(name, str(path), stream.read(SIZE_LIMIT_BYTES + 1))
+        return Source(name, str(path), read_regular(str(path), str(path), SIZE_LIMIT_BYTES))
+    except HostFileError as error:
+        return Source(name, str(path), error=f"is {error.reason}")
     except OSError as error:
         return Source(name, str(path), error=f"cannot be read: {error.strerror}")

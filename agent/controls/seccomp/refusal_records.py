@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from agent.bundled_profiles import shipped_profiles
+from agent.bundled_profiles import is_shipped
 from agent.controls.seccomp.profile_dir import Source
-from agent.errors import AgentError, HostError
+from agent.errors import HostError
 from agent.host import Host
 
 # Flags replace runc's default, which is SPEC_ALLOW: without it a container would be slower.
@@ -84,12 +84,9 @@ def takes_flags(features: str) -> bool:
 
 def with_flags(source: Source) -> Source:
     """A shipped profile as it is, with the flags; any other file, and one that refuses nothing, unchanged."""
-    try:
-        if source.content != (shipped_profiles("seccomp") / source.name).read_bytes():
-            return source
-        document: dict[str, Any] = json.loads(source.content)
-    except (AgentError, OSError, ValueError):
+    if not is_shipped("seccomp", source.name, source.content):
         return source
+    document: dict[str, Any] = json.loads(source.content)
     actions = {document.get("defaultAction"), *(rule.get("action") for rule in document.get("syscalls", []))}
     if "SCMP_ACT_ERRNO" not in actions:
         return source

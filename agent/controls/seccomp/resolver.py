@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,9 +50,8 @@ def resolve(profile: Profile, platform: Platform, file: str) -> Resolved:
     """The profile for this platform; the same input gives the same bytes. Raises ConfigError."""
     notes: list[str] = []
     if profile.old_names:
-        notes.append(
-            f"{_counted(profile.old_names, 'rule')} with the old `name` written as `names`, which runtimes read"
-        )
+        many = "1 rule" if profile.old_names == 1 else f"{profile.old_names} rules"
+        notes.append(f"{many} with the old `name` written as `names`, which runtimes read")
     architectures = _architectures(profile, platform, notes)
     kept = [rule for rule in profile.rules if _applies(rule, profile, platform, notes)]
     split = _first_wins([single for rule in kept for single in _split(rule, notes)], profile, notes)
@@ -113,7 +112,9 @@ def _applies(rule: Rule, profile: Profile, platform: Platform, notes: list[str])
         if gate.arches and (arch in gate.arches) is not including:
             notes.append("rules for other machines left out")
             return False
-        if gate.min_kernel and not _kernel_allows(gate, platform, notes, including=including, loosens=loosens):
+        if gate.min_kernel and not _kernel_allows(
+            gate.min_kernel, platform, notes, including=including, loosens=loosens
+        ):
             return False
     if rule.includes and rule.includes.caps:
         if loosens:
@@ -126,15 +127,13 @@ def _applies(rule: Rule, profile: Profile, platform: Platform, notes: list[str])
 
 
 def _kernel_allows(
-    gate: RuleCondition, platform: Platform, notes: list[str], *, including: bool, loosens: bool
+    least: tuple[int, int], platform: Platform, notes: list[str], *, including: bool, loosens: bool
 ) -> bool:
-    if gate.min_kernel is None:
-        return True
     if platform.kernel is None:
         notes.append("the kernel's version is unknown: rules with minKernel are read the strict way")
         return not loosens
     notes.append(f"minKernel resolved for Linux {platform.kernel[0]}.{platform.kernel[1]}")
-    return (platform.kernel >= gate.min_kernel) is including
+    return (platform.kernel >= least) is including
 
 
 def _split(rule: Rule, notes: list[str]) -> Iterable[Rule]:
@@ -255,7 +254,7 @@ def _merged(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 def _document(profile: Profile, architectures: tuple[str, ...], rules: Iterable[Rule]) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+    fields = {
         "defaultAction": profile.default_action,
         "defaultErrnoRet": _number(profile.default_errno),
         "architectures": list(architectures),
@@ -264,16 +263,16 @@ def _document(profile: Profile, architectures: tuple[str, ...], rules: Iterable[
         "listenerMetadata": profile.listener_metadata,
         "syscalls": [_rule_document(rule) for rule in rules],
     }
+    return _filled(fields)
+
+
+def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value not in (None, "", [])}
 
 
 def _rule_document(rule: Rule) -> dict[str, Any]:
-    document: dict[str, Any] = {"names": list(rule.names), "action": rule.action}
-    if _number(rule.errno) is not None:
-        document["errnoRet"] = rule.errno
-    if rule.args:
-        document["args"] = [_arg_document(arg) for arg in rule.args]
-    return document
+    args = [_arg_document(arg) for arg in rule.args]
+    return _filled({"names": list(rule.names), "action": rule.action, "errnoRet": _number(rule.errno), "args": args})
 
 
 def _arg_document(arg: Arg) -> dict[str, Any]:
@@ -299,10 +298,6 @@ def _short(word: str) -> str:
 
 def _at(rule: Rule) -> str:
     return f"on line {rule.line}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _caps(gate: RuleCondition) -> str:

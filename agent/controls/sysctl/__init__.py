@@ -19,7 +19,7 @@ from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
 from agent.controls.sysctl.settings import KEYS, SETTINGS, Setting
 from agent.errors import CommandMissing, HostError, HostFileError, HostFileMissing
-from agent.host import Host, sysctl_d
+from agent.host import Host, read_or, sysctl_d
 from agent.host.budget import Budget
 from agent.model import Change, Finding, Severity, Status
 from agent.text import join_limited, sanitize
@@ -71,16 +71,12 @@ class SysctlControl:
         """Reads running values and files."""
         runs = self._host.exists(f"{_PROC}/vm") or self._host.exists(f"{_PROC}/fs")
         values = {one.key: self._value(one) for one in SETTINGS} if runs else {}
-        boot, boot_problem, installed, manifest_problem = None, "", {}, ""
+        boot, boot_problem = None, ""
         try:
             boot = sysctl_d.read(self._host.within(Budget()))
         except HostError as error:
             boot_problem = str(error)
-        try:
-            installed = self._installed.entries()
-        except HostError as error:
-            manifest_problem = str(error)
-        return Observation(values, boot, boot_problem, installed, manifest_problem)
+        return Observation(values, boot, boot_problem, *self._installed.read())
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
         """One finding a setting; one line where no kernel runs."""
@@ -226,10 +222,8 @@ class SysctlControl:
             yield Step(Change(CONTROL, "remember" if same else "write", path, reason), install)
 
     def _remove(self) -> Step:
-        def remove() -> None:
-            self._installed.uninstall(FILE)
-
-        return Step(Change(CONTROL, "remove", FILE, "no longer in the configuration"), remove)
+        change = Change(CONTROL, "remove", FILE, "no longer in the configuration")
+        return Step(change, partial(self._installed.uninstall, FILE))
 
     def _set(self, seen: Observation, required: Sequence[Setting]) -> Iterator[Step]:
         for one in required if self._host.can_start_programs else ():
@@ -241,11 +235,7 @@ class SysctlControl:
 
     def _restore(self, seen: Observation, entry: Entry, kept: AbstractSet[str]) -> Iterator[Step]:
         """What the agent had set gets the value from before, where nothing else has changed it since."""
-        try:
-            text = self._host.read_text(FILE)
-        except HostFileError:
-            text = ""
-        written = {line.key: line.value for line in sysctl_d.parse(text, FILE)}
+        written = {line.key: line.value for line in sysctl_d.parse(read_or("", self._host.read_text, FILE), FILE)}
         for key, before in entry.notes.items() if self._host.can_start_programs and seen.values else ():
             one = next((one for one in SETTINGS if one.key == key or _is_of(key, one)), None)
             if one is None or one.key in kept or one.one_way:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from agent.config.node_sections import Updates
-from agent.controls.base import Step
+from agent.controls.base import AuditOnly
 from agent.controls.updates import files, kernels, systems
 from agent.controls.updates.pending import Pending
 from agent.controls.updates.restarts import Restarts, Survey
 from agent.controls.updates.systems import Reading, System
-from agent.errors import HostError, HostFileError
-from agent.host import Host
+from agent.errors import HostError
+from agent.host import Host, read_or
 from agent.model import Finding, Severity, Status
 from agent.text import format_rfc3339, join_limited, sanitize
 
@@ -72,7 +72,7 @@ class Observation:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-class UpdatesControl:
+class UpdatesControl(AuditOnly):
     """One node's updates. clock: monotonic seconds. wall: seconds since the epoch."""
 
     name = CONTROL
@@ -87,23 +87,20 @@ class UpdatesControl:
     ) -> None:
         self._config, self._host, self._clock, self._wall = config, host, clock, wall
         self._seen: Observation | None = None
-        self._signature: tuple[int, ...] = ()
+        self._signature: tuple[float | None, ...] = ()
         self._refresh_at = 0.0
         self._count_at = clock() + _FIRST_COUNT_SECONDS
         self._count: Count | None = None
         self._counting: threading.Thread | None = None
         self._restarts = Survey(host)
 
-    def watched(self) -> Sequence[str]:
-        """Nothing: what changes here is read within the hour."""
-        return ()
-
     def observe(self) -> Observation:
         """What is known, read again once an hour."""
         if not self._host.can_start_programs:
             return Observation(runs=False)
         system = self._seen.system if self._seen is not None else systems.system_of(self._host)
-        signature = tuple(map(self._changed, systems.evidence(system))) if system else ()
+        evidence = systems.evidence(system) if system else ()
+        signature = tuple(read_or(None, files.mtime, self._host, path) for path in evidence)
         if self._seen is None or signature != self._signature or self._clock() >= self._refresh_at:
             self._seen, self._signature = self._read(systems.system_of(self._host)), signature
             self._refresh_at = self._clock() + _REFRESH_SECONDS
@@ -126,11 +123,6 @@ class UpdatesControl:
         answers = (("automatic", seen.automatic), ("reboots", seen.reboots))
         asked = [_answer(name, answer, seen.problems.get(name, "")) for name, answer in answers]
         return (*asked, self._last_run(seen), self._pending(seen), *always)
-
-    def plan(self, seen: Observation) -> Sequence[Step]:
-        """Nothing: report only."""
-        del seen
-        return ()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -162,12 +154,6 @@ class UpdatesControl:
             trouble=ask("last-run", lambda: systems.trouble(host, system), ""),
             lists=ask("pending", lambda: system.pending.listed_at(host) if system.pending else None, None),
         )
-
-    def _changed(self, path: str) -> int:
-        try:
-            return self._host.stat(path).mtime_ns
-        except HostFileError:
-            return 0
 
     # -- counting --------------------------------------------------------------------------------------------------
 
@@ -284,15 +270,9 @@ def _answer(name: str, answer: Reading | None, problem: str) -> Finding:
 
 
 def _finding(
-    name: str,
-    status: Status,
-    observed: str,
-    *,
-    source: str = "",
-    remediation: str = "",
-    severity: Severity | None = None,
-    needs_reboot: bool = False,
-) -> Finding:
+    name: str, status: Status, observed: str, *, source: str = "", remediation: str = "",
+    severity: Severity | None = None, needs_reboot: bool = False,
+) -> Finding:  # fmt: skip
     title, usual, expected = _TITLES[name]
     return Finding(
         f"{CONTROL}/{name}", CONTROL, title, status, severity or usual, sanitize(observed, 1000), expected, source,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from agent.controls.updates import pending
 from agent.controls.updates.files import merged, mtime, os_release
 from agent.controls.updates.pending import Pending
-from agent.errors import HostError, HostFileError
-from agent.host import Host, systemd
+from agent.errors import HostError
+from agent.host import Host, read_or, systemd
 from agent.host.budget import Budget
 from agent.text import sanitize
 
@@ -257,7 +257,8 @@ IMAGE = System("image", _is_image, lambda _: _IMAGE_TEXT, lambda _: _IMAGE_TEXT)
 SYSTEMS: tuple[System, ...] = (
     IMAGE,
     System(
-        "Fedora CoreOS", lambda host: host.exists("/run/ostree-booted") and bool(_exists(host, "/usr/libexec/zincati")),
+        "Fedora CoreOS",
+        lambda host: host.exists("/run/ostree-booted") and read_or(False, host.exists, "/usr/libexec/zincati"),
         _by_service_unless("zincati.service", _zincati, "updates.enabled", "false"), _zincati_reboots,
         services=("zincati.service",),
     ),
@@ -288,13 +289,6 @@ SYSTEMS: tuple[System, ...] = (
         log="/var/log/unattended-upgrades/unattended-upgrades.log", pending=pending.APT,
     ),
 )  # fmt: skip
-
-
-def _exists(host: Host, path: str) -> bool:
-    try:
-        return host.exists(path)
-    except HostFileError:
-        return False
 
 
 def system_of(host: Host) -> System | None:

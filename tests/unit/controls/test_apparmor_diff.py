@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.choices import Mode, ParserChoice
+from agent.config.schema import Apparmor
+from agent.controls.apparmor import ApparmorControl
 from agent.controls.apparmor.diff import (
     Observation,
     ProfileFile,
@@ -22,8 +26,9 @@ from agent.controls.apparmor.diff import (
 )
 from agent.controls.apparmor.findings import judge
 from agent.controls.apparmor.securityfs import Kernel, Lsm
-from agent.controls.manifest import Entry
+from agent.controls.manifest import Entry, Installed
 from agent.errors import Problem
+from agent.host import Host, HostExec
 from agent.model import Status
 
 UNIT = ProfileFile("f", "/p/f", ("a",), "new", b"profile a { }")
@@ -57,7 +62,7 @@ def entry(**notes: str) -> dict[str, Entry]:
         (replace(HELD, hashes={"a": "sha1:2"}), State.LOAD, "replaced with"),
         (replace(HELD, entries={}), State.FOREIGN, "this agent did not load it"),
         (replace(HELD, entries={}, copied=frozenset({"a"})), State.LOAD, "the manifest has lost it"),
-        (replace(HELD, entries=None, manifest_error="?"), State.UNKNOWN, "this agent did not load it"),
+        (replace(HELD, entries={}, manifest_error="?"), State.UNKNOWN, "this agent did not load it"),
         (replace(HELD, desired=(replace(UNIT, flat=None),), kernel=Kernel(Lsm.ON)), State.LOST, "no longer loaded"),
     ],
 )
@@ -113,7 +118,7 @@ def test_what_does_not_leave() -> None:
     refused = Refused("f", "/p/f", (Problem("/p/f", 1, "", "broken"),))
     assert removed_profiles(replace(HELD, desired=(), refused=(refused,))) == ()
     assert removed_profiles(replace(HELD, desired=(), blocked="no folder")) == ()
-    assert removed_profiles(replace(HELD, desired=(), entries=None)) == ()
+    assert removed_profiles(replace(HELD, desired=(), manifest_error="?")) == ()
 
 
 def test_one_name_in_two_files() -> None:
@@ -168,3 +173,20 @@ def test_only_an_enforcing_mode_passes(mode: str, status: Status) -> None:
     seen = replace(HELD, kernel=Kernel(Lsm.ON, profiles={"a": mode}), entries=entry(mode=mode))
     found = next(one for one in judge(seen) if one.id == "apparmor/profile/a")
     assert found.status is status
+
+
+def test_without_a_parser_an_empty_folder_forgets_nothing(tmp_path: Path) -> None:
+    """What the agent loaded in this boot stays recorded until it is removed, which needs the parser."""
+    boot, folder = "11111111-2222-3333-4444-555555555555", tmp_path / "profiles"
+    folder.mkdir()
+    for name, content in {
+        "sys/module/apparmor/parameters/enabled": "Y\n", "sys/kernel/security/apparmor/profiles": "a (enforce)\n",
+        "proc/1/attr/current": "unconfined\n", "proc/sys/kernel/random/boot_id": f"{boot}\n",
+    }.items():  # fmt: skip
+        (tmp_path / "node" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "node" / name).write_text(content)
+    host = Host(tmp_path / "node", how=HostExec.NSENTER)
+    notes = {"file": "f", "boot": boot, "mode": "enforce", "kernel": ""}
+    Installed(host, "apparmor").remember(Entry("a", ("x",), notes=notes))
+    control = ApparmorControl(Apparmor(mode=Mode.ENFORCE, profiles=str(folder), parser=ParserChoice.NODE), host)
+    assert [step.change.action for step in control.plan(control.observe())] == ["unload"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.bundled_profiles import shipped_profiles
 from agent.controls.apparmor import profile_dir
 from agent.errors import HostFileError
 
@@ -25,7 +26,7 @@ def test_a_configmaps_mount(tmp_path: Path) -> None:
         ("a", b"profile a { }", f"{tmp_path}/a"),
         ("b", b"profile b { }", f"{tmp_path}/b"),
     ]
-    assert not read.shipped
+    assert read.folder == tmp_path
 
 
 def test_what_is_no_profile_is_skipped(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_files_that_cannot_be_read_are_problems_of_their_own(tmp_path: Path) -> 
 def test_absent_means_shipped_and_unreadable_means_unknown(tmp_path: Path) -> None:
     """Only a folder that is not there stands for the shipped profiles; one that cannot be listed is an error."""
     read = profile_dir.read(str(tmp_path / "absent"))
-    assert read.shipped
+    assert read.folder == shipped_profiles("apparmor")
     assert [one.name for one in read.files] == ["deny-write", "hardened-default", "web-service"]
     (tmp_path / "file").write_text("")
     with pytest.raises(HostFileError, match="cannot list"):

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.controls.modprobe import initramfs, kmod
-from agent.controls.modprobe.kmod import Loaded, ShowDepends
-from agent.controls.modprobe.plan import unload_order
+from agent.controls.modprobe.kmod import Loaded, ShowDepends, unload_order
 
 SHOW_CONFIG = """\
 blacklist sctp

@@ -222,9 +222,9 @@ ROUNDS: dict[str, tuple[Cut, ...]] = {
             (
                 (
                     "controls/apparmor/diff.py",
-                    "    mode = seen.kernel.profiles.get(name)\n    entry = (seen.entries or {}).get(name)\n",
+                    "    mode = seen.kernel.profiles.get(name)\n    entry = seen.entries.get(name)\n",
                     (
-                        "    entry = (seen.entries or {}).get(name)\n"
+                        "    entry = seen.entries.get(name)\n"
                         "    mode = entry.notes.get('mode') if entry else seen.kernel.profiles.get(name)\n"
                     ),
                 ),
