@@ -102,6 +102,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         style=style_of(sys.stdout, environment),
         ask=ask if is_there else None,
         yes=getattr(options, "yes", False),
+        dry_run=getattr(options, "dry_run", False),
         live=sys.stderr.isatty(),
         environment=environment,
         contexts=lambda: contexts(environment, options.kubeconfig),

@@ -16,13 +16,17 @@ from typing import Any, TextIO
 
 import yaml
 
-from agent.errors import UsageError
-from agent.kube import Kube
+from agent.errors import KubeError, UsageError
+from agent.kube import Kube, Resource
 from agent.plugin.cluster import values
 from agent.terminal import Style
+from agent.text import sanitize
 
 OK, NOT_WELL, USAGE, COULD_NOT = 0, 1, 2, 3
 NAMESPACE = "node-hardening"
+UNKNOWN_USER = "unknown"
+USER_CHARACTERS = 80
+_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
 _CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 
 
@@ -54,7 +58,8 @@ class Session:
 
     connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
     `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
-    yes: confirmed on the command line. contexts: those of the kubeconfig; connect_to: makes the client of one of them.
+    yes: confirmed on the command line. dry_run: the API server checks a change and does not make it.
+    contexts: those of the kubeconfig; connect_to: makes the client of one of them.
     """
 
     connect: Callable[[], Kube]
@@ -66,6 +71,7 @@ class Session:
     style: Style = field(default_factory=Style)
     ask: Callable[[str], str] | None = None
     yes: bool = False
+    dry_run: bool = False
     live: bool = False  # `err` is a terminal: progress may be shown there
     environment: Mapping[str, str] = field(default_factory=dict)
     contexts: Callable[[], Sequence[str]] = tuple
@@ -81,6 +87,15 @@ class Session:
         """What the kubeconfig calls the cluster; not its address, which does not belong on what is mailed."""
         match = _CONTEXT.fullmatch(self.kube.source)
         return values.text(match["name"]) if match else ""
+
+    @cached_property
+    def user(self) -> str:
+        """The user's name, as the API server has it; else as their kubeconfig calls them; else `unknown`."""
+        try:
+            name = values.text(user_info(self.kube).get("username"), USER_CHARACTERS)
+        except KubeError:
+            name = ""
+        return name or sanitize(self.kube.user, USER_CHARACTERS) or UNKNOWN_USER
 
     def close(self) -> None:
         """Ends its connections, from any thread, where there are any."""
@@ -126,6 +141,15 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
     forms: tuple[Form, ...] = Form.common()
+
+
+def user_info(kube: Kube) -> Mapping[str, Any]:
+    """The user as the API server knows them: username, groups, extra. Raises KubeError.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/self-subject-review-v1/ (1.28)
+    """
+    body = {"apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {}}
+    return values.part(values.part(kube.create(_REVIEWS, body), "status"), "userInfo")
 
 
 def _no_context(name: str) -> Kube:

@@ -15,7 +15,6 @@ from agent.config import load
 from agent.config.schema import AuditException, Pool
 from agent.errors import UsageError
 from agent.model import Finding, Report, Status
-from agent.plugin import mutations
 from agent.plugin.audit.audit import ClusterAudit, audit
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.cluster import nodes, values
@@ -107,7 +106,7 @@ def _nodes(options: argparse.Namespace, session: Session) -> list[Report]:
 def _evidence(session: Session) -> dict[str, object]:
     """When, by whom and with what: what makes a report evidence."""
     return {
-        "time": format_rfc3339(session.now()), "pluginVersion": __version__, "by": mutations.user_name(session.kube),
+        "time": format_rfc3339(session.now()), "pluginVersion": __version__, "by": session.user,
     }  # fmt: skip
 
 

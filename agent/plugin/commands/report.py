@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agent.errors import KubeError, UsageError
-from agent.plugin import clusters, mutations
+from agent.plugin import clusters
 from agent.plugin.cluster import values
 from agent.plugin.cluster.locks import Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
@@ -21,7 +21,7 @@ from agent.plugin.page import output
 from agent.plugin.page.aggregate import Aggregator, Heading
 from agent.plugin.page.json_export import export, export_clusters
 from agent.plugin.page.summary import summarize
-from agent.plugin.session import COULD_NOT, OK, Command, Session, add_contexts, add_selector
+from agent.plugin.session import COULD_NOT, OK, UNKNOWN_USER, Command, Session, add_contexts, add_selector
 from agent.plugin.views import clusters as views
 from agent.plugin.views.fleet import Fleet
 
@@ -58,7 +58,8 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     aggregator = Aggregator()
     seen = clusters.read_fleet(session, options.selector, keep=_KEEP, add=aggregator.add)
     heading = Heading(
-        _title(options), session.context, _version(session), _author(session),
+        _title(options), session.context, _version(session),
+        "" if session.user == UNKNOWN_USER else session.user,
         values.text(options.selector), seen.now,
     )  # fmt: skip
     shot = aggregator.snapshot(heading, seen)
@@ -133,11 +134,6 @@ def _version(session: Session) -> str:
     except KubeError:
         return ""
     return values.text(found.get("gitVersion"), 40)
-
-
-def _author(session: Session) -> str:
-    found = mutations.user_name(session.kube)
-    return "" if found == mutations.UNKNOWN else found
 
 
 COMMAND = Command("report", "one HTML page of the fleet, for a mail, an incident or an audit", _configure, _run)
