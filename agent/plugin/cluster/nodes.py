@@ -349,9 +349,8 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
 
 def _condition(found: Mapping[str, Any], kind: str, key: str = "status") -> str:
     """A value of one condition of a Node, empty when it is not there."""
-    conditions = values.part(found, "status").get("conditions")
-    some: Iterable[Any] = conditions if isinstance(conditions, list) else ()
-    return next((values.text(one.get(key)) for one in some if isinstance(one, dict) and one.get("type") == kind), "")
+    conditions = values.mappings(values.part(found, "status").get("conditions"))
+    return next((values.text(one.get(key)) for one in conditions if one.get("type") == kind), "")
 
 
 def _enum(kind: type[T], value: object, other: T) -> T:

@@ -14,8 +14,7 @@ from agent.denials.document import Reason, State
 from agent.denials.records import Kind
 from agent.errors import KubeError, UsageError
 from agent.kube import NODES, PODS, EventType, field_selector
-from agent.kube.errors import NotFound
-from agent.plugin.cluster import denials, nodes, values
+from agent.plugin.cluster import denials, get_or_none, nodes, values
 from agent.plugin.cluster.denials import DenialRow, NodeDenials
 from agent.plugin.session import NAMESPACE, NOT_WELL, OK, Command, Session
 from agent.plugin.views import table
@@ -74,11 +73,7 @@ def _is_node(session: Session, target: str) -> bool:
         return False
     if not values.name(target):
         raise UsageError(f"{values.text(target, 80)!r} is the name of no node and of no pod")
-    try:
-        session.kube.get(NODES, target)
-    except NotFound:
-        return False
-    return True
+    return get_or_none(session.kube, NODES, target) is not None
 
 
 def is_of(pod: str, name: str) -> bool:

@@ -14,7 +14,7 @@ from agent.errors import UsageError
 from agent.kube import CONFIGMAPS
 from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import locks, values
+from agent.plugin.cluster import get_or_none, locks, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason
@@ -100,12 +100,8 @@ def _until(duration: str, now: float) -> str:
 
 def _current(session: Session) -> Pause | None:
     """The pause that exists, over or not; None when there is none. Raises KubeError."""
-    try:
-        return locks.pause_of(session.kube.get(CONFIGMAPS, PAUSE, session.namespace), session.now())
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return None
+    found = get_or_none(session.kube, CONFIGMAPS, PAUSE, session.namespace)
+    return locks.pause_of(found, session.now()) if found is not None else None
 
 
 def _held(lock: Lock) -> str:

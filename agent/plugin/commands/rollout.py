@@ -17,9 +17,8 @@ from typing import Any
 from agent.config import Config, revision, units
 from agent.errors import AgentError, UsageError
 from agent.kube import CONFIGMAPS, NODES
-from agent.kube.errors import NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import nodes, policy, values
+from agent.plugin.cluster import get_or_none, nodes, policy, values
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason
 from agent.plugin.session import NOT_WELL, OK, UNKNOWN_USER, Command, Session
@@ -94,21 +93,12 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     rules = policy.read(session.kube, session.namespace)
     if rules.config is None:
         raise AgentError(f"the policy is unknown: {rules.problem}")
-    orders = _orders(session)
+    orders = get_or_none(session.kube, CONFIGMAPS, ORDERS, session.namespace) or {}
     fleet = _fleet(session, rules.config)
     newest = fleet.newest
     if options.action == "status":
         return _status(session, rules.config, newest, fleet, orders)
     return _decide(options, session, newest, fleet, orders)
-
-
-def _orders(session: Session) -> Mapping[str, Any]:
-    try:
-        return session.kube.get(CONFIGMAPS, ORDERS, session.namespace)
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return {}
 
 
 def _fleet(session: Session, config: Config) -> Fleet:

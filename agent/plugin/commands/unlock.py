@@ -19,7 +19,7 @@ from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import LEASES, NODES
 from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster import get_or_none, locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis import holder
@@ -130,7 +130,7 @@ def _watch(session: Session, lock: Lock, rules: Policy, seconds: float | None) -
         raise ChangedMeanwhile(f"{lock.shown_holder} does not hold lock {lock.name} any more; nothing was done")
     changed = _has_changed(lock, newest)
     node, boot_id = None, ""
-    if found := _node(session, lock.holder):
+    if found := get_or_none(session.kube, NODES, lock.holder) if lock.holder else None:
         node, boot_id = nodes.row(found, rules.pool), node_view(found).boot_id
     heartbeat = _heartbeat(session, lock.holder) if node is not None else 0.0
     return Holder(newest, node, boot_id, heartbeat, changed, watched, session.now())
@@ -147,17 +147,6 @@ def _again(session: Session, lock: Lock) -> Lock:
     except NotFound as error:
         raise ChangedMeanwhile(f"lock {lock.name} was deleted meanwhile; nothing was done") from error
     return found or lock
-
-
-def _node(session: Session, name: str) -> dict[str, Any] | None:
-    if not name:
-        return None
-    try:
-        return session.kube.get(NODES, name)
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return None
 
 
 def _heartbeat(session: Session, name: str) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.terminal import Style
+from agent.text import format_rfc3339
 
 GOOD, BAD, WARN, FAINT, BOLD, BUSY = "32", "31;1", "33;1", "2", "1", "36"
 _GAP = "  "
@@ -82,7 +83,7 @@ def stamp(moment: float) -> str:
 
 def rfc3339(moment: float) -> str | None:
     """A moment for programs: `2026-01-31T22:00:00Z`; None for 0."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment > 0 else None
+    return format_rfc3339(moment) if moment > 0 else None
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
