@@ -149,7 +149,7 @@ def user_info(kube: Kube) -> Mapping[str, Any]:
     https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/self-subject-review-v1/ (1.28)
     """
     body = {"apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {}}
-    return values.part(values.part(kube.create(_REVIEWS, body), "status"), "userInfo")
+    return values.part(kube.create(_REVIEWS, body), "status", "userInfo")
 
 
 def _no_context(name: str) -> Kube:

@@ -92,6 +92,14 @@ def read(kube: Kube, namespace: str) -> tuple[Lock, ...]:
     return tuple(sorted((lock for lock in found if lock is not None), key=lambda lock: (lock.pool, lock.slot)))
 
 
+def read_or_problem(kube: Kube, namespace: str) -> tuple[tuple[Lock, ...], str]:
+    """The same, and the reason where they cannot be read."""
+    try:
+        return read(kube, namespace), ""
+    except KubeError as error:
+        return (), values.text(str(error))
+
+
 def lock_of(found: Mapping[str, Any]) -> Lock | None:
     """A Lease as a lock; None for a Lease that is not one of ours."""
     view = lease_view(found)

@@ -73,12 +73,8 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
     rules = policy.read(kube, namespace).of_node(seen.labels)
     row = nodes.row(found, rules.pool, _EVERYTHING)
     notes = seen.annotations
-    mine: tuple[Lock, ...] = ()
-    problem = ""
-    try:
-        mine = tuple(lock for lock in locks.read(kube, namespace) if row.pool == lock.pool or _holds(lock, row))
-    except KubeError as error:
-        problem = values.text(str(error))
+    known, problem = locks.read_or_problem(kube, namespace)
+    mine = tuple(lock for lock in known if row.pool == lock.pool or _holds(lock, row))
     return NodeContext(
         nodes.with_locks(row, mine),
         values.text(notes.get(keys.SUMMARY), _SUMMARY_CHARACTERS),
@@ -113,7 +109,7 @@ def pod_of(found: Mapping[str, Any]) -> AgentPod:
     status = values.part(found, "status")
     containers = values.mappings(status.get("containerStatuses"))
     ready = bool(containers) and all(one.get("ready") is True for one in containers)
-    waiting = [values.part(values.part(one, "state"), "waiting") for one in containers]
+    waiting = [values.part(one, "state", "waiting") for one in containers]
     reasons = [reason for one in waiting if (reason := values.text(one.get("reason"), 80))]
     trouble = "" if ready else (reasons[0] if reasons else values.text(status.get("phase"), 80) or "Unknown")
     restarts = int(sum(values.number(one.get("restartCount")) for one in containers))

@@ -97,7 +97,7 @@ def of(found: Mapping[str, Any], source: str) -> Policy:
 
 def _mounted(daemons: Mapping[str, Any]) -> str:
     """The ConfigMap's name, which tools such as kustomize add a hash to. The usual one where that is unknown."""
-    pod = values.part(values.part(values.part(daemons, "spec"), "template"), "spec")
+    pod = values.part(daemons, "spec", "template", "spec")
     for volume in values.mappings(pod.get("volumes")):
         if volume.get("name") == _VOLUME:
             return values.name(values.part(volume, "configMap").get("name")) or CONFIGMAP

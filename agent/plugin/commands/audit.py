@@ -19,6 +19,7 @@ from agent.plugin.audit.audit import ClusterAudit, audit
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.cluster import nodes, values
 from agent.plugin.cluster.nodes import Keep
+from agent.plugin.clusters import node_rows
 from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
 from agent.plugin.views.progress import Progress
 from agent.report import benchmark, table
@@ -98,9 +99,7 @@ def run_cluster(session: Session, *, scope: str = "", exceptions: str = "") -> C
 def _nodes(options: argparse.Namespace, session: Session) -> list[Report]:
     if options.node:
         return [report_of(nodes.row(nodes.get(session.kube, options.node), Pool(), _KEEP))]
-    with Progress(session.err, live=session.live) as progress:
-        rows = nodes.rows(session.kube, Pool(), selector=options.selector, keep=_KEEP, progress=progress)
-        return [report_of(row) for row in rows]
+    return [report_of(row) for row in node_rows(session, Pool(), options.selector, _KEEP)]
 
 
 def _evidence(session: Session) -> dict[str, object]:

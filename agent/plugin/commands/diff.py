@@ -6,9 +6,10 @@ import argparse
 import itertools
 from collections.abc import Iterator
 
+from agent.config.schema import Pool
 from agent.errors import UsageError
 from agent.model import Status
-from agent.plugin.cluster import nodes, policy
+from agent.plugin.cluster import nodes
 from agent.plugin.cluster.nodes import FindingRow, Keep, NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
@@ -20,13 +21,8 @@ _IS, _SHOULD = "31", "32"
 _INDENT = 4
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
-    add_node(parser)
-
-
 def _run(options: argparse.Namespace, session: Session) -> int:
-    pool = policy.read(session.kube, session.namespace).pool
-    row = nodes.row(nodes.get(session.kube, options.node), pool, Keep(findings=True))
+    row = nodes.row(nodes.get(session.kube, options.node), Pool(), Keep(findings=True))
     if row.compliance is None:
         raise UsageError(f"no agent ever checked {row.name}: {command('why', row.name)}")
     if session.form.is_document:
@@ -74,4 +70,4 @@ def _sides(one: FindingRow, style: Style) -> Iterator[str]:
             yield style.paint(f"  {sign} {line}" if number == 0 else line, colour)
 
 
-COMMAND = Command("diff", "a node against what the policy requires, finding by finding", _configure, _run)
+COMMAND = Command("diff", "a node against what the policy requires, finding by finding", add_node, _run)

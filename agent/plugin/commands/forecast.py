@@ -17,13 +17,13 @@ from agent.config import units
 from agent.config.choices import Mode
 from agent.config.schema import Reboot
 from agent.errors import UsageError
-from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster import locks, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
+from agent.plugin.clusters import node_rows
 from agent.plugin.diagnosis.outlook import CycleTime, Finish, Roll, Rules, cycle_time, finish
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector
-from agent.plugin.views.progress import Progress
 from agent.plugin.views.table import WARN, Cell, Column, age, count, rfc3339, stamp, table
 from agent.reboot.lock.pools import allowed_unavailable, usable_slots
 from agent.reboot.phases import Phase
@@ -106,10 +106,8 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     pause = locks.pause(session.kube, session.namespace, now)
     holders = frozenset(lock.holder for lock in known if lock.holder)
     loads: dict[str, PoolLoad] = defaultdict(PoolLoad)
-    with Progress(session.err, live=session.live) as progress:
-        keep = Keep(history=True, labels=True)
-        for row in nodes.rows(session.kube, rules.pool, selector=options.selector, keep=keep, progress=progress):
-            loads[row.pool].count(row, holders, rules.of_node(row.labels).reboot)
+    for row in node_rows(session, rules.pool, options.selector, Keep(history=True, labels=True)):
+        loads[row.pool].count(row, holders, rules.of_node(row.labels).reboot)
     everything = [seconds for load in loads.values() for seconds in load.seconds]
     outlooks = []
     for pool in sorted(loads):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Drain
@@ -61,9 +61,10 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     if rules.config is None:
         session.note(f"the agents' drain settings are unknown ({rules.problem}): the defaults are assumed")
     if options.node:
-        names = [nodes.row(nodes.get(session.kube, options.node), rules.pool).name]
+        names = [node_view(nodes.get(session.kube, options.node)).name]
     else:
-        names = list(_pending(session, rules, options.selector))
+        rows = nodes.rows(session.kube, rules.pool, selector=options.selector)
+        names = [row.name for row in rows if row.wants_reboot and not row.is_disrupted]
         if not names and not session.form.is_document:
             session.write("no node has a reboot pending; pass a NODE to check one anyway")
             return OK
@@ -108,13 +109,6 @@ def summary(answer: NodePreflight) -> str:
     counts = answer.counts()
     parts = [f"{counts[one]} {_VERBS[one][counts[one] != 1]}" for one in _ORDER if counts[one]]
     return f"{count(len(answer.pods), 'pod')} on {answer.node}" + (f": {', '.join(parts)}" if parts else "")
-
-
-def _pending(session: Session, rules: Policy, selector: str) -> Iterator[str]:
-    """Nodes that need a reboot and are not being drained already."""
-    for row in nodes.rows(session.kube, rules.pool, selector=selector):
-        if row.wants_reboot and not row.is_disrupted:
-            yield row.name
 
 
 def _show(session: Session, answers: Sequence[NodePreflight], *, one: bool, asked: bool) -> None:

@@ -103,7 +103,7 @@ def _write(
 ) -> None:
     target = options.output_file
     if not target and not session.form.is_document and session.out.isatty():
-        target = output.name_for(heading.context, heading.moment, ".html")
+        target = output.name_for(heading.context, heading.moment)
     if target in ("", _STDOUT):
         for piece in pieces:
             session.out.write(piece)

@@ -34,6 +34,7 @@ from agent.reboot.lock.pools import LEASE_PREFIX
 
 _HEARTBEATS = "kube-node-lease"
 _READ_EVERY_SECONDS = 1.0
+_LONGEST_WATCH_SECONDS = 3600.0
 _TRANSITIONS = 1e6  # more hand-overs than a lock will ever see
 _POOL_SIZE = 1e5
 
@@ -59,9 +60,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 3600 or math.isnan(seconds):
-        raise ValueError(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_WATCH_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST_WATCH_SECONDS:.0f}")
     return seconds
 
 

@@ -20,10 +20,6 @@ from agent.report.node_status import ComplianceStatus
 _INDENT = 4
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
-    add_node(parser)
-
-
 def _run(options: argparse.Namespace, session: Session) -> int:
     context = node_context.read(session.kube, session.namespace, options.node, session.now())
     found = verdict(context)
@@ -111,4 +107,4 @@ def _list(reasons: Sequence[Advice], session: Session) -> list[str]:
     return lines
 
 
-COMMAND = Command("why", "why a node is not hardened, or does not reboot now, and what to do next", _configure, _run)
+COMMAND = Command("why", "why a node is not hardened, or does not reboot now, and what to do next", add_node, _run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TypeVar
@@ -26,7 +26,8 @@ REBOOTS_KEPT = 50
 _VALUES_COUNTED = 50
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 _STATUSES = {Status.FAIL: 0, Status.UNKNOWN: 1}
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 _Key = tuple[str, Status, Severity]
 
 
@@ -53,7 +54,7 @@ class Value:
     nodes: int
 
 
-def _count(counter: Counter[T], key: T) -> None:
+def _count(counter: Counter[K], key: K) -> None:
     if key in counter or len(counter) < _VALUES_COUNTED:
         counter[key] += 1
 
@@ -231,11 +232,11 @@ def names_of(rows: Iterable[NodeRow]) -> NodeNames:
     return names
 
 
-def by_control(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by the control that reports them, the control with the worst finding first."""
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        found.setdefault(group.control, []).append(group)
+def grouped(some: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """By key, in the order in which the keys come first."""
+    found: dict[str, list[T]] = {}
+    for one in some:
+        found.setdefault(key(one), []).append(one)
     return found
 
 

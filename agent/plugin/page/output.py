@@ -26,11 +26,11 @@ class ReportNotWritten(AgentError):
     """The file system refuses it."""
 
 
-def name_for(context: str, moment: float, suffix: str) -> str:
+def name_for(context: str, moment: float) -> str:
     """`node-hardening-report-CONTEXT-2026-01-31-2200Z.html`: sorted by time, and fit for every file system."""
     where = _NOT_IN_NAMES.sub("-", context).strip("-.")[:60]
     when = stamp(moment).replace(" ", "-").replace(":", "")
-    return "-".join(part for part in ("node-hardening-report", where, when) if part) + suffix
+    return "-".join(part for part in ("node-hardening-report", where, when) if part) + ".html"
 
 
 def save(path: Path, pieces: Iterable[str]) -> int:

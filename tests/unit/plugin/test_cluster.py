@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.config import loads
 from agent.config.schema import Pool, Reboot
 from agent.kube import Kube
-from agent.kube.errors import NotFound
+from agent.kube.errors import NotFound, Operation
 from agent.model import Severity, Status
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
@@ -365,7 +365,7 @@ def test_a_pause_behind_a_path_that_is_not_served_is_unknown() -> None:
 
     class Elsewhere:
         def get(self, *_: object) -> NoReturn:
-            raise NotFound("get configmaps: 404 page not found")
+            raise NotFound(Operation("GET", "get", "configmaps", "configmaps/pause", "/"), "page not found", status=404)
 
     pause = locks.pause(cast("Kube", Elsewhere()), "ns", NOW)
     assert (pause.active, pause.is_known) == (True, False)
