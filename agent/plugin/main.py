@@ -23,7 +23,7 @@ from agent.kube.kubeconfig import contexts
 from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
 from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
-from agent.terminal import style_of
+from agent.terminal import discard_output, style_of
 
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, given: Session) -> int:
         given.out.flush()
         return code
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         return 0
     except ConfigError as error:
         for problem in error.problems:
@@ -221,13 +221,6 @@ def _next_step(error: AgentError) -> str:
             return "; ask for the ClusterRole node-hardening-reader, or -operator for changes (docs/rbac.yaml)"
         case _:
             return ""
-
-
-def _discard_output() -> None:
-    """A pipe was closed (`| head`): what is buffered must not fail again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _say(given: Session, text: str) -> None:

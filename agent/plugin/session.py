@@ -6,7 +6,6 @@ A command never prints by itself or reads the clock: everything goes through its
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, TextIO
 
-import yaml
-
 from agent.errors import KubeError, UsageError
 from agent.kube import Kube, Resource
 from agent.plugin.cluster import values
-from agent.terminal import Style
+from agent.terminal import Style, document_text
 from agent.text import sanitize
 
 OK, NOT_WELL, USAGE, COULD_NOT = 0, 1, 2, 3
@@ -111,12 +108,8 @@ class Session:
         self.err.write(f"{text}\n")
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """The result for programs, as JSON or YAML. On a stream that shows less than UTF-8 everything is escaped."""
-        shows_all = (getattr(self.out, "encoding", None) or "").lower() in ("", "utf-8", "utf8")
-        if self.form is Form.YAML:
-            self.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=shows_all, width=120))
-        else:
-            self.write(json.dumps(document, indent=2, ensure_ascii=not shows_all))
+        """The result for programs, as JSON or YAML."""
+        self.write(document_text(document, self.form, self.out))
 
     def confirm(self, question: str) -> bool:
         """Whether the user, or --yes, confirms. Only `y` and `yes` do. Raises UsageError without a terminal."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
@@ -63,6 +64,7 @@ def test_rows_of_a_namespace_and_of_a_pod(still: Sandbox, refused: Staged) -> No
         ("node-1", "seeing", None), ("node-2", "seeing", None), ("node-3", "blind", "network-namespace")
     ]  # fmt: skip
     assert document["denials"][0]["suggestion"] == "FILE ix,"
+    assert yaml.safe_load(screen.type("denials -o yaml").out) == document
 
 
 def test_a_privileged_container_is_named(still: Sandbox, refused: Staged) -> None:

@@ -14,7 +14,7 @@ from agent import __version__
 from agent.config import load
 from agent.config.schema import AuditException, Pool
 from agent.errors import UsageError
-from agent.model import Finding, Report, Status
+from agent.model import Report, Status
 from agent.plugin.audit.audit import ClusterAudit, audit
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.cluster import nodes, values
@@ -122,16 +122,12 @@ def _objects(found: ClusterAudit | None, *, everything: bool) -> Iterator[str]:
     """Every object behind a failing check."""
     for result in found.results if found is not None and everything else ():
         if result.affected or result.excepted:
-            yield f"\n{_heading(result.finding)}"
+            yield f"\n{result.finding.id}: {values.text(result.finding.title)}"
             yield from (f"  {printable(str(one))}" for one in result.affected)
             yield from (f"  {printable(str(one))}: {printable(note)}" for one, note in result.excepted)
             left = result.total - len(result.affected)
             if left:
                 yield f"  and {left:,} more"
-
-
-def _heading(finding: Finding) -> str:
-    return f"{finding.id}: {values.text(finding.title)}"
 
 
 COMMAND = Command(

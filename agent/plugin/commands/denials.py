@@ -140,8 +140,8 @@ def document(shown: Sequence[NodeDenials], notes: Sequence[str]) -> dict[str, An
     return {
         "nodes": [
             {
-                "node": one.node, "state": one.state.value, "reason": one.reason.value if one.reason else None,
-                "notes": [note.value for note in one.notes], "since": table.rfc3339(one.since),
+                "node": one.node, "state": one.state, "reason": one.reason, "notes": one.notes,
+                "since": table.rfc3339(one.since),
                 "received": one.received, "lost": one.lost, "unattributed": one.unattributed, "other": one.other,
                 "rowsNotListed": one.more,
             }

@@ -26,15 +26,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     if row.compliance is None:
         raise UsageError(f"no agent ever checked {row.name}: {command('why', row.name)}")
     if session.form.is_document:
+        differences = [fleet.finding_document(one) for one in row.findings]
         session.document(
-            {
-                "node": row.name,
-                "policy": row.policy,
-                "status": row.compliance.value,
-                "differences": [fleet.finding_document(one) for one in row.findings],
-                "notListed": row.more,
-            }
-        )
+            {"node": row.name, "policy": row.policy, "status": row.compliance, "differences": differences,
+             "notListed": row.more}
+        )  # fmt: skip
     else:
         session.write("\n".join(_lines(row, session.style)))
     return OK if row.compliance is ComplianceStatus.HARDENED else NOT_WELL

@@ -38,16 +38,16 @@ def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
         "well": found.well,
         "verdict": found.headline,
         "hardening": {
-            "status": row.compliance.value if row.compliance else None,
+            "status": row.compliance,
             "reasons": [_advice(one) for one in found.hardening],
         },
         "reboot": {**fleet.reboot_document(row), "reasons": [_advice(one) for one in found.reboot]},
-        "denials": {"state": seen.state.value, "refusedRows": seen.refused} if seen else None,
+        "denials": {"state": seen.state, "refusedRows": seen.refused} if seen else None,
     }
 
 
 def _advice(advice: Advice) -> dict[str, Any]:
-    shown: dict[str, Any] = {"code": advice.code, "message": advice.message, "next": list(advice.next)}
+    shown: dict[str, Any] = {"code": advice.code, "message": advice.message, "next": advice.next}
     return shown | {"until": table.rfc3339(advice.until)} if advice.until else shown
 
 

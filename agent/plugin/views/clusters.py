@@ -122,14 +122,10 @@ def diff_of(name: str) -> str:
 def document(one: ClusterRow) -> dict[str, Any]:
     """One cluster for programs; what is unknown is null."""
     nodes, _, _, _, reboots = one.numbers
+    known = {"nodes": nodes, "counts": dict(one.counts), "reboots": reboots}
     return {
-        "context": one.context,
-        "well": one.is_well,
-        "error": one.error or None,
-        "message": one.message or None,
-        "nodes": None if one.error else nodes,
-        "counts": None if one.error else dict(one.counts),
-        "reboots": None if one.error else reboots,
+        "context": one.context, "well": one.is_well, "error": one.error or None, "message": one.message or None,
+        **(dict.fromkeys(known) if one.error else known),
         "attention": [fleet.node(node) for node in one.attention],
         "attentionNotListed": one.troubled - len(one.attention),
-    }
+    }  # fmt: skip
