@@ -22,7 +22,7 @@ from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachabl
 from agent.kube.kubeconfig import contexts
 from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
-from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
+from agent.plugin.session import COMMON_FORMS, COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
 from agent.terminal import discard_output, style_of
 
 _PROGRAM = "kubectl node-hardening"
@@ -143,7 +143,7 @@ class _Namespace(argparse.Action):
         words.namespace = words.scope = value
 
 
-def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.ArgumentParser:
+def _common(*, given: bool, forms: Sequence[Form] = COMMON_FORMS) -> argparse.ArgumentParser:
     """given: with defaults; without, an option that is not there keeps what came before the command."""
 
     def default(value: str) -> str:
@@ -156,34 +156,22 @@ def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.A
     shared.add_argument("--cluster", metavar="NAME", dest="kube_cluster", default=default(""), help="not the context's")
     shared.add_argument("--user", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
     shared.add_argument("--as", metavar="USER", dest="impersonate", default=default(""), help="impersonate this user")
+    groups = "groups" if given else "more_groups"  # a subcommand's own list: argparse would replace the one before it
     shared.add_argument(
-        # A subcommand's own list: argparse would replace what came before it.
-        "--as-group",
-        metavar="GROUP",
-        dest="groups" if given else "more_groups",
-        action="append",
-        default=[],
-        help="and this group; may be repeated",
+        "--as-group", metavar="GROUP", dest=groups, action="append", default=[], help="and this group; may be repeated"
     )
     shared.add_argument(
         "--request-timeout", metavar="TIME", default=default("0"), type=_timeout,
         help="of one request: 30s, 2m (default 20s)",
     )  # fmt: skip
     shared.add_argument(
-        "-n",
-        "--namespace",
-        metavar="NAME",
-        action=_Namespace,
-        default=default(NAMESPACE),
+        "-n", "--namespace", metavar="NAME", action=_Namespace, default=default(NAMESPACE),
         help=f"the agent's (default {NAMESPACE})",
-    )
+    )  # fmt: skip
     shared.add_argument(
-        "-o",
-        "--output",
-        choices=[form.value for form in forms],
-        default=default(Form.TABLE.value),
+        "-o", "--output", choices=[form.value for form in forms], default=default(Form.TABLE.value),
         help="default table",
-    )
+    )  # fmt: skip
     return common
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, TextIO
 
+from agent.config import units
 from agent.errors import KubeError, UsageError
 from agent.kube import Kube, Resource
 from agent.plugin.cluster import values
@@ -38,15 +39,13 @@ class Form(StrEnum):
     KUBE_BENCH = "kube-bench"
     POLICY_REPORT = "policyreport"
 
-    @classmethod
-    def common(cls) -> tuple[Form, ...]:
-        """Those of every command; the others are for findings."""
-        return cls.TABLE, cls.WIDE, cls.JSON, cls.YAML
-
     @property
     def is_document(self) -> bool:
         """For programs: one document and nothing else on standard output."""
         return self in (Form.JSON, Form.YAML)
+
+
+COMMON_FORMS = (Form.TABLE, Form.WIDE, Form.JSON, Form.YAML)  # of every command; the others are for findings
 
 
 @dataclass
@@ -133,7 +132,7 @@ class Command:
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
-    forms: tuple[Form, ...] = Form.common()
+    forms: tuple[Form, ...] = COMMON_FORMS
 
 
 def user_info(kube: Kube) -> Mapping[str, Any]:
@@ -147,6 +146,17 @@ def user_info(kube: Kube) -> Mapping[str, Any]:
 
 def _no_context(name: str) -> Kube:
     raise UsageError(f"there is no context {name}")
+
+
+def duration_of(option: str, text: str, hint: str = "") -> float:
+    """Seconds of an option such as `4h`, from 1s to a year. hint: what else helps. Raises UsageError."""
+    try:
+        seconds = units.duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}{hint}") from error
+    if not 1 <= seconds <= units.YEAR_SECONDS:
+        raise UsageError(f"{option} {text}: write 1s to 366d{hint}")
+    return seconds
 
 
 def add_contexts(parser: argparse.ArgumentParser) -> None:

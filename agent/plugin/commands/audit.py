@@ -20,7 +20,7 @@ from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.cluster import nodes, values
 from agent.plugin.cluster.nodes import Keep
 from agent.plugin.clusters import node_rows
-from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.session import COMMON_FORMS, NOT_WELL, OK, Command, Form, Session, add_node, add_selector
 from agent.plugin.views.progress import Progress
 from agent.report import benchmark, table
 from agent.report.formats import FORMATS
@@ -132,5 +132,5 @@ def _objects(found: ClusterAudit | None, *, everything: bool) -> Iterator[str]:
 
 COMMAND = Command(
     "audit", "what the agents found on the nodes, or with --cluster what RBAC, pods and namespaces allow", _configure,
-    _run, forms=(*Form.common(), *(Form(name) for name in FORMATS)),
+    _run, forms=(*COMMON_FORMS, *(Form(name) for name in FORMATS)),
 )  # fmt: skip

@@ -49,8 +49,7 @@ def _lines(row: NodeRow, style: Style) -> Iterator[str]:
         yield from _sides(one, style)
         # The same step for several in a row is below the last of them.
         if one.remediation and (after is None or after.remediation != one.remediation):
-            lead = " " * _INDENT + style.paint("->", table.FAINT) + " "
-            yield from style.wrap(one.remediation, lead=lead, indent=_INDENT + 3)
+            yield from table.step(one.remediation, style, indent=_INDENT)
     if row.more:
         yield ""
         yield f"and {row.more} more that did not fit on the Node: see the agent's log on {row.name}"

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from agent.config import units
-from agent.errors import UsageError
 from agent.kube import CONFIGMAPS
 from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
@@ -18,7 +16,7 @@ from agent.plugin.cluster import get_or_none, locks, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.mutations import AuditEvent, AuditReason
-from agent.plugin.session import Command, Session
+from agent.plugin.session import Command, Session, duration_of
 from agent.plugin.views.table import age
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
@@ -37,7 +35,10 @@ def _configure_resume(parser: argparse.ArgumentParser) -> None:
 
 def _pause(options: argparse.Namespace, session: Session) -> int:
     reason = mutations.reason_of(options)
-    until = _until(options.duration, session.now())
+    until = ""
+    if options.duration:
+        seconds = duration_of("--for", options.duration, ", or leave it out for no end; nothing was changed")
+        until = format_rfc3339(session.now() + seconds)
     before = _current(session)
     replaced = before if before is not None and before.active else None
     if replaced is not None:
@@ -83,19 +84,6 @@ def _resume(options: argparse.Namespace, session: Session) -> int:
         return _done(session, _NOT_PAUSED, "another user has ended it meanwhile", changed=False)
     _record(session, AuditReason.REBOOTS_RESUMED, f"ended the pause ({spelled})", reason, gone)
     return _done(session, _NOT_PAUSED, "reboots are resumed", changed=True)
-
-
-def _until(duration: str, now: float) -> str:
-    """The end as the ConfigMap has it, empty for none. Raises UsageError."""
-    if not duration:
-        return ""
-    try:
-        seconds = units.duration(duration)
-    except ValueError as error:
-        raise UsageError(f"--for: {error}; nothing was changed") from error
-    if not 1 <= seconds <= units.YEAR_SECONDS:
-        raise UsageError(f"--for {duration}: write 1s to 366d, or leave it out for no end; nothing was changed")
-    return format_rfc3339(now + seconds)
 
 
 def _current(session: Session) -> Pause | None:

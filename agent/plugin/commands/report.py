@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from agent.plugin.page.summary import summarize
 from agent.plugin.session import COULD_NOT, OK, UNKNOWN_USER, Command, Session, add_contexts, add_selector
 from agent.plugin.views import clusters as views
 from agent.plugin.views.fleet import Fleet
+from agent.terminal import document_text
 
 _TITLE = "Node hardening report"
 _STDOUT = "-"
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     shot = aggregator.snapshot(heading, seen)
     if options.of_cluster:
         shot = replace(shot, cluster=run_cluster(session))
-    pieces = _pieces(lambda: export(shot), lambda page: page.pieces(shot), session)
+    pieces = _pieces(session, lambda: export(shot), lambda page: page.pieces(shot))
     _write(options, session, heading, pieces, summarize(shot).headline)
     return OK
 
@@ -88,7 +88,7 @@ def _clusters(options: argparse.Namespace, session: Session) -> int:
     shot = aggregator.snapshot(heading, none)
     headline = views.headline(rows)
     pieces = _pieces(
-        lambda: export_clusters(shot, rows), lambda page: page.pieces_of_clusters(shot, rows, headline), session
+        session, lambda: export_clusters(shot, rows), lambda page: page.pieces_of_clusters(shot, rows, headline)
     )
     _write(options, session, heading, pieces, headline)
     return COULD_NOT if code == COULD_NOT else OK
@@ -113,13 +113,11 @@ def _write(
 
 
 def _pieces(
-    exported: Callable[[], Mapping[str, object]], page: Callable[[ModuleType], Iterator[str]], session: Session
+    session: Session, exported: Callable[[], Mapping[str, object]], page: Callable[[ModuleType], Iterator[str]]
 ) -> Iterator[str]:
     """The page or the document. Raises UsageError without Jinja2."""
     if session.form.is_document:
-        written = io.StringIO()
-        replace(session, out=written).document(exported())
-        return iter([written.getvalue()])
+        return iter([document_text(exported(), session.form, session.out)])
     try:
         from agent.plugin.page import document  # noqa: PLC0415 - only the page needs Jinja2, an extra
     except ModuleNotFoundError as error:

@@ -36,21 +36,22 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         raise UsageError("name a node or give a selector, not both")
     if options.contexts:
         return _clusters(options, session)
+
+    def draw(seen: Fleet, height: int | None = None) -> str:
+        everything = options.all or session.style.width is None
+        return text(seen, session.style, wide=session.form is Form.WIDE, everything=everything, height=height)
+
     if options.watch:
         if session.form.is_document:
-            raise UsageError(
-                f"--watch has no documents; for programs: kubectl get nodes --watch -o {session.form.value}"
-            )
-        return watch.watch(session, node=options.node, selector=options.selector, draw=_drawing(options))
+            raise UsageError(f"--watch has no documents; for programs: kubectl get nodes --watch -o {session.form}")
+        return watch.watch(session, node=options.node, selector=options.selector, draw=draw)
     if options.node:
         return _one(options.node, session)
     seen = clusters.read_fleet(session, options.selector)
     if session.form.is_document:
         session.document(fleet.document(seen))
     else:
-        session.write(
-            text(seen, session.style, wide=session.form is Form.WIDE, everything=_everything(options, session))
-        )
+        session.write(draw(seen))
     return OK if seen.is_well else NOT_WELL
 
 
@@ -74,18 +75,6 @@ def _clusters(options: argparse.Namespace, session: Session) -> int:
     return code
 
 
-def _everything(options: argparse.Namespace, session: Session) -> bool:
-    return options.all or session.style.width is None
-
-
-def _drawing(options: argparse.Namespace) -> watch.Draw:
-    def draw(seen: Fleet, session: Session, height: int | None) -> str:
-        wide = session.form is Form.WIDE
-        return text(seen, session.style, wide=wide, everything=_everything(options, session), height=height)
-
-    return draw
-
-
 def text(seen: Fleet, style: Style, *, wide: bool = False, everything: bool = True, height: int | None = None) -> str:
     """The table and what is below it.
 
@@ -103,16 +92,9 @@ def text(seen: Fleet, style: Style, *, wide: bool = False, everything: bool = Tr
         if len(rows) > space:
             hidden = f"and {table.count(len(seen.rows) - space, 'more node')}"
             rows = rows[:space]
-    above = _table(rows, seen, style, wide=wide) if rows else ""
-    gap = [""] if rows or hidden else []
-    return "\n".join(
-        [
-            *([above.rstrip("\n")] if above else []),
-            *([style.paint(hidden, table.FAINT)] if hidden else []),
-            *gap,
-            *below,
-        ]
-    )
+    lines = [_table(rows, seen, style, wide=wide).rstrip("\n")] if rows else []
+    lines += [style.paint(hidden, table.FAINT)] if hidden else []
+    return "\n".join([*lines, *([""] if lines else []), *below])
 
 
 def _table(rows: Sequence[NodeRow], seen: Fleet, style: Style, *, wide: bool) -> str:
@@ -125,11 +107,8 @@ def _table(rows: Sequence[NodeRow], seen: Fleet, style: Style, *, wide: bool) ->
     if with_state:
         columns.append(Column("STATUS"))
     columns += [
-        Column("HARDENED"),
-        Column("WORST FINDING", elastic=True, least=12),
-        Column("REBOOT"),
-        Column("FOR"),
-    ]
+        Column("HARDENED"), Column("WORST FINDING", elastic=True, least=12), Column("REBOOT"), Column("FOR"),
+    ]  # fmt: skip
     if with_agent:
         columns += [Column("VERSION"), Column("POLICY")]
     if wide:

@@ -100,10 +100,7 @@ def _list(reasons: Sequence[Advice], session: Session) -> list[str]:
         # The same steps for several reasons in a row are below the last of them.
         repeats = number < len(reasons) and reasons[number].next == advice.next
         for step in () if repeats else advice.next:
-            arrow = " " * _INDENT + style.paint("->", table.FAINT) + " "
-            # A command is one line, however long: it is there to be pasted.
-            is_command = step.startswith("kubectl ")
-            lines += [arrow + step] if is_command else style.wrap(step, lead=arrow, indent=_INDENT + 3)
+            lines += table.step(step, style, indent=_INDENT)
     return lines
 
 

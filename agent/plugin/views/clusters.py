@@ -109,7 +109,7 @@ def text(rows: Sequence[ClusterRow], style: Style) -> str:
         cells.append([one.context, *numbers, Cell(one.error or one.message or "-", colour)])
     below = style.wrap(headline(rows), indent=2)
     steps = [one.step for one in rows if not one.is_well]
-    below += [f"  {style.paint('->', table.FAINT)} {step}" for step in steps[:_STEPS_SHOWN]]
+    below += [line for step in steps[:_STEPS_SHOWN] for line in table.step(step, style)]
     return "\n".join([table.table(columns, cells, style), *below])
 
 

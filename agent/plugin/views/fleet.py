@@ -261,7 +261,7 @@ def _lock(lock: Lock, seen: Fleet, style: Style) -> list[str]:
 def _line(text: str, style: Style, colour: str = "", step: str = "") -> list[str]:
     """Wrapped and painted; a command is on a line of its own, to be pasted."""
     lines = [style.paint(line, colour) for line in style.wrap(text, indent=2)]
-    return [*lines, f"  {style.paint('->', table.FAINT)} {step}"] if step else lines
+    return [*lines, *table.step(step, style)] if step else lines
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------

@@ -91,6 +91,12 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def step(text: str, style: Style, *, indent: int = 2) -> list[str]:
+    """What to do next, behind an arrow. A command is one line, however long: it is there to be pasted."""
+    lead = " " * indent + style.paint("->", FAINT) + " "
+    return [lead + text] if text.startswith("kubectl ") else style.wrap(text, lead=lead, indent=indent + 3)
+
+
 def _narrow(widths: list[int], columns: Sequence[Column], width: int) -> None:
     """Takes from the widest elastic column first, one character at a time."""
     while sum(widths) > width:

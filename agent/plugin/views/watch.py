@@ -24,7 +24,7 @@ from agent.plugin.views.fleet import Fleet
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
 
-Draw = Callable[[Fleet, Session, int | None], str]
+Draw = Callable[[Fleet, int | None], str]
 
 _NODES, _LOCKS, _PAUSE = "nodes", "locks", "pause"
 _REDRAW_SECONDS = 0.5
@@ -145,7 +145,7 @@ def _redraw(session: Session, live: LiveFleet, draw: Draw, source: threading.Thr
             while source.is_alive() and live.error is None:
                 live.changed.clear()
                 size = shutil.get_terminal_size()
-                last = draw(live.fleet(), session, size.lines - 1)
+                last = draw(live.fleet(), size.lines - 1)
                 at = datetime.fromtimestamp(session.now(), UTC).strftime("%H:%M:%SZ")
                 lines = [*last.rstrip("\n").split("\n"), f"{at}  Ctrl-C ends"]
                 session.out.write(_HOME + "".join(f"{line}{_TO_LINE_END}\n" for line in lines) + _TO_SCREEN_END)
