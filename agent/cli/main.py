@@ -56,22 +56,18 @@ def _audit(arguments: argparse.Namespace) -> int:
     config, host, labels = _node(arguments)
     controls = registry.controls_of(config, host)
     report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions, labels)
-    if arguments.benchmark:
-        _show_benchmark(report, arguments.output, _evidence(config, host))
-    elif arguments.output in FORMATS:
+    if arguments.output in FORMATS:
+        if arguments.benchmark:
+            raise UsageError(f"--benchmark is a table or a document: -o {arguments.output} has the numbers already")
         _out(FORMATS[arguments.output]([report], time.time()))
-    else:
+    elif not arguments.benchmark:
         _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
-    return OK if report.status is Status.PASS else NOT_COMPLIANT
-
-
-def _show_benchmark(report: Report, output: str, evidence: Mapping[str, object]) -> None:
-    if output == "table":
+    elif arguments.output == "table":
         _out(benchmark.table(report.findings))
-    elif output in FORMATS:
-        raise UsageError(f"--benchmark is a table or a document: -o {output} has the numbers already")
     else:
-        _out(document_text({**evidence, **benchmark.document(report)}, output, sys.stdout))
+        document = {**_evidence(config, host), **benchmark.document(report)}
+        _out(document_text(document, arguments.output, sys.stdout))
+    return OK if report.status is Status.PASS else NOT_COMPLIANT
 
 
 def _apply(arguments: argparse.Namespace) -> int:

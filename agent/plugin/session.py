@@ -110,6 +110,13 @@ class Session:
         """The result for programs, as JSON or YAML."""
         self.write(document_text(document, self.form, self.out))
 
+    def show(self, document: Callable[[], Mapping[str, Any]], text: Callable[[], str]) -> None:
+        """The result, as -o has it: only that one of the two is made."""
+        if self.form.is_document:
+            self.document(document())
+        else:
+            self.write(text())
+
     def confirm(self, question: str) -> bool:
         """Whether the user, or --yes, confirms. Only `y` and `yes` do. Raises UsageError without a terminal."""
         if self.yes:

@@ -72,12 +72,14 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         reports = _nodes(options, session)
         document = {"nodes": [report.document() for report in reports]}
         shown = reports[0] if len(reports) == 1 else merged(reports)
-    if options.benchmark:
-        _show_benchmark(session, shown)
-    elif session.form.value in FORMATS:
-        session.write(FORMATS[session.form.value](reports, session.now()))
+    if session.form in FORMATS:
+        if options.benchmark:
+            raise UsageError(f"--benchmark is a table or a document: -o {session.form} has the numbers already")
+        session.write(FORMATS[session.form](reports, session.now()))
     elif session.form.is_document:
-        session.document({**_evidence(session), **document})
+        session.document({**_evidence(session), **(benchmark.document(shown) if options.benchmark else document)})
+    elif options.benchmark:
+        session.write(benchmark.table(shown.findings))
     else:
         session.write(table.render(shown, session.style))
         for line in _objects(found, everything=options.all):
@@ -107,15 +109,6 @@ def _evidence(session: Session) -> dict[str, object]:
     return {
         "time": format_rfc3339(session.now()), "pluginVersion": __version__, "by": session.user,
     }  # fmt: skip
-
-
-def _show_benchmark(session: Session, report: Report) -> None:
-    if session.form.is_document:
-        session.document({**_evidence(session), **benchmark.document(report)})
-    elif session.form in (Form.TABLE, Form.WIDE):
-        session.write(benchmark.table(report.findings))
-    else:
-        raise UsageError(f"--benchmark is a table or a document: -o {session.form.value} has the numbers already")
 
 
 def _objects(found: ClusterAudit | None, *, everything: bool) -> Iterator[str]:

@@ -52,10 +52,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     found = session.kube.list(NODES, field_selector=named, page_size=_PAGE_SIZE)
     shown = [_of(one, pod, namespace) for node in found if (one := observed(node)) is not None]
     notes = _pod_notes(session, pod, namespace, shown)
-    if session.form.is_document:
-        session.document(document(shown, notes))
-    else:
-        session.write(text(shown, notes, session.style, session.now()))
+    session.show(lambda: document(shown, notes), lambda: text(shown, notes, session.style, session.now()))
     well = shown and not notes and all(one.is_complete and not one.refused for one in shown)
     return OK if well else NOT_WELL
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from agent.config.schema import Pool
 from agent.errors import UsageError
@@ -25,15 +26,16 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     row = nodes.row(nodes.get(session.kube, options.node), Pool(), Keep(findings=True))
     if row.compliance is None:
         raise UsageError(f"no agent ever checked {row.name}: {command('why', row.name)}")
-    if session.form.is_document:
-        differences = [fleet.finding_document(one) for one in row.findings]
-        session.document(
-            {"node": row.name, "policy": row.policy, "status": row.compliance, "differences": differences,
-             "notListed": row.more}
-        )  # fmt: skip
-    else:
-        session.write("\n".join(_lines(row, session.style)))
+    session.show(lambda: _document(row), lambda: "\n".join(_lines(row, session.style)))
     return OK if row.compliance is ComplianceStatus.HARDENED else NOT_WELL
+
+
+def _document(row: NodeRow) -> dict[str, Any]:
+    differences = [fleet.finding_document(one) for one in row.findings]
+    return {
+        "node": row.name, "policy": row.policy, "status": row.compliance, "differences": differences,
+        "notListed": row.more,
+    }  # fmt: skip
 
 
 def _lines(row: NodeRow, style: Style) -> Iterator[str]:

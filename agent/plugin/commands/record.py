@@ -62,10 +62,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         return _export(options, session, rows)
     seen = [one for node in nodes if (one := observed(node)) is not None]
     complaints = [row for one in seen for row in one.rows if row.outcome is Outcome.ALLOWED]
-    if session.form.is_document:
-        session.document({"recordings": [_document(row) for row in rows], "rules": _rules(complaints)})
-    else:
-        session.write(_status(rows, _rules(complaints), session, seen))
+    rules = _rules(complaints)
+    session.show(
+        lambda: {"recordings": [_document(row) for row in rows], "rules": rules},
+        lambda: _status(rows, rules, session, seen),
+    )
     return OK if rows or complaints else NOT_WELL
 
 

@@ -23,10 +23,7 @@ _INDENT = 4
 def _run(options: argparse.Namespace, session: Session) -> int:
     context = node_context.read(session.kube, session.namespace, options.node, session.now())
     found = verdict(context)
-    if session.form.is_document:
-        session.document(document(context, found))
-    else:
-        session.write(text(context, found, session))
+    session.show(lambda: document(context, found), lambda: text(context, found, session))
     return OK if found.well else NOT_WELL
 
 
