@@ -298,6 +298,14 @@ def test_an_existing_profile_that_is_invalid_is_named(
     assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
 
 
+def test_an_existing_profile_that_is_too_large_is_called_that(still: Sandbox, recorded: Staged, tmp_path: Path) -> None:
+    """Not invalid where the reading of it ended."""
+    large = tmp_path / "large.json"
+    large.write_text('{"defaultAction": "SCMP_ACT_ERRNO"' + " " * (1 << 20) + "}")
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {large}")
+    assert (shown.code, shown.out, "more than 1 Mi characters" in shown.err) == (2, "", True)
+
+
 def test_what_an_existing_profile_allows_under_a_condition_is_not_widened() -> None:
     """A recording has no arguments: `clone` was recorded, and may not make namespaces because of it."""
     row = RecordingRow("n", "shop", "web", "u", "c", "i", "SCMP_ARCH_X86_64", frozenset({"clone"}), 1, 0, 1.0, 2.0)

@@ -33,7 +33,7 @@ from agent.plugin.views.table import Column
 
 _LOGGING = "audit.json"
 _PAGE_SIZE = 500
-_EXISTING_BYTES = 1 << 20
+_EXISTING_CHARACTERS = 1 << 20
 _KINDS = {"deployment": (), "statefulset": (), "daemonset": (), "job": (), "cronjob": ("jobTemplate", "spec")}
 _DEFAULTS = {"errno": "SCMP_ACT_ERRNO", "log": "SCMP_ACT_LOG", "kill": "SCMP_ACT_KILL_PROCESS"}
 # A component of a path that no next run has again: of mkstemp, a UUID, a hash.
@@ -176,7 +176,9 @@ def _export(options: argparse.Namespace, session: Session, rows: Sequence[Record
 def _existing(path: str) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as stream:
-            text = stream.read(_EXISTING_BYTES)
+            text = stream.read(_EXISTING_CHARACTERS + 1)
+        if len(text) > _EXISTING_CHARACTERS:
+            raise ValueError("it has more than 1 Mi characters")  # noqa: TRY301 - one message for all that fails
     except (OSError, ValueError) as error:
         raise ConfigError([Problem(path, 0, "", f"cannot be read as a JSON profile: {error}")]) from error
     if problems := lint(text, path):
