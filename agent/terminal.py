@@ -1,4 +1,4 @@
-"""The user's terminal: colour and width, and text that cannot control it.
+"""The user's terminal: colour and width, text that cannot control it, documents that any stream can hold.
 
 Shared by the agent's command line and the kubectl plugin. Colour on a terminal only; control characters from a node's
 files or a Node object are escaped.
@@ -6,12 +6,17 @@ files or a Node object are escaped.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
+
+import yaml
 
 _MINIMUM_WIDTH = 24
 
@@ -48,6 +53,22 @@ def style_of(stream: TextIO | None, environment: Mapping[str, str]) -> Style:
         colour=not environment.get("NO_COLOR") and environment.get("TERM") != "dumb",
         width=shutil.get_terminal_size().columns,
     )
+
+
+def document_text(document: Mapping[str, Any], form: str, stream: TextIO) -> str:
+    """A document as `json` or `yaml`; for a stream with less than UTF-8 escaped, so that it is read back unchanged."""
+    shows_all = (getattr(stream, "encoding", None) or "").lower() in ("", "utf-8", "utf8")
+    if form == "json":
+        return json.dumps(document, indent=2, ensure_ascii=not shows_all) + "\n"
+    plain = json.loads(json.dumps(document))  # enums and tuples as YAML has them
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=shows_all, width=120)
+
+
+def discard_output() -> None:
+    """Sends standard output to /dev/null once its pipe is closed: what is buffered would fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def printable(text: str) -> str:

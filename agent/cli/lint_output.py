@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
@@ -23,12 +24,12 @@ _TOOL = "node-hardening-agent"
 def document(result: Result) -> dict[str, object]:
     """The document that `-o json` and `-o yaml` print."""
     return {
-        "status": _status(result),
+        "status": "fail" if result.problems else "unknown" if result.unchecked or result.doubts else "pass",
         "checked": [
             {"file": one.file, "kind": one.kind} | ({"key": one.key} if one.key else {}) for one in result.checked
         ],
-        "problems": [_document(one) for one in result.problems],
-        "warnings": [_document(one) for one in result.warnings],
+        "problems": [asdict(one) for one in result.problems],
+        "warnings": [asdict(one) for one in result.warnings],
         "unchecked": result.unchecked,
         **({"policies": [_merged(file, found) for file, found in result.policies]} if result.policies else {}),
         "skipped": [{"file": one.file, "reason": one.reason, "inDoubt": one.in_doubt} for one in result.skipped],
@@ -43,14 +44,6 @@ def _merged(file: str, found: Sequence[Origin]) -> dict[str, object]:
         if one.line
     ]
     return {"file": file, "values": values}
-
-
-def _status(result: Result) -> str:
-    return "fail" if result.problems else "unknown" if result.unchecked or result.doubts else "pass"
-
-
-def _document(one: Problem) -> dict[str, object]:
-    return {"file": one.file, "line": one.line, "key": one.key, "message": one.message}
 
 
 def table(result: Result, style: Style, *, verbose: bool) -> str:
@@ -116,10 +109,9 @@ def junit(result: Result) -> str:
     """A JUnit report: a test for each file, with its problems as failures."""
     failures = len({one.file for one in result.problems})
     cases = [*_junit_cases(result)]
-    counts = (
-        f'tests="{len(cases)}" failures="{failures}" errors="{len(result.unchecked)}" skipped="{len(result.skipped)}"'
-    )
-    head = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n<testsuite name="{_TOOL} validate" {counts}>\n'
+    counts = f'failures="{failures}" errors="{len(result.unchecked)}" skipped="{len(result.skipped)}"'
+    suite = f'<testsuite name="{_TOOL} validate" tests="{len(cases)}" {counts}>'
+    head = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n{suite}\n'
     return head + "\n".join(cases) + "\n</testsuite>\n</testsuites>\n"
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import yaml
 
 from agent import __version__
 from agent.cli import common, lint_output, options
@@ -28,10 +25,8 @@ from agent.host import Host
 from agent.model import Outcome, Report, Status
 from agent.report import benchmark, table
 from agent.report.formats import FORMATS
-from agent.terminal import style_of
+from agent.terminal import discard_output, document_text, style_of
 from agent.text import format_rfc3339, sanitize
-
-Command = Callable[[argparse.Namespace], int]
 
 
 class OutputError(AgentError):
@@ -43,15 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parser(os.environ).parse_args(argv)
 
     def work() -> int:
-        code = _commands()[arguments.command](arguments)
-        _flush()
+        code = _COMMANDS[arguments.command](arguments)
+        _out("")  # flushed now: an error at exit could not become an exit code
         return code
 
     return common.answer(work)
-
-
-def _commands() -> dict[str, Command]:
-    return {"run": _run, "audit": _audit, "apply": _apply, "validate": _validate, "demo": _demo}
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -65,22 +56,18 @@ def _audit(arguments: argparse.Namespace) -> int:
     config, host, labels = _node(arguments)
     controls = registry.controls_of(config, host)
     report = registry.run(arguments.node_name, controls, Act.AUDIT, config.exceptions, labels)
-    if arguments.benchmark:
-        _show_benchmark(report, arguments.output, _evidence(config, host))
-    elif arguments.output in FORMATS:
+    if arguments.output in FORMATS:
+        if arguments.benchmark:
+            raise UsageError(f"--benchmark is a table or a document: -o {arguments.output} has the numbers already")
         _out(FORMATS[arguments.output]([report], time.time()))
-    else:
+    elif not arguments.benchmark:
         _show(report, arguments.output, Act.AUDIT, _evidence(config, host))
-    return OK if report.status is Status.PASS else NOT_COMPLIANT
-
-
-def _show_benchmark(report: Report, output: str, evidence: Mapping[str, object]) -> None:
-    if output == "table":
+    elif arguments.output == "table":
         _out(benchmark.table(report.findings))
-    elif output in FORMATS:
-        raise UsageError(f"--benchmark is a table or a document: -o {output} has the numbers already")
     else:
-        _document({**evidence, **benchmark.document(report)}, output)
+        document = {**_evidence(config, host), **benchmark.document(report)}
+        _out(document_text(document, arguments.output, sys.stdout))
+    return OK if report.status is Status.PASS else NOT_COMPLIANT
 
 
 def _apply(arguments: argparse.Namespace) -> int:
@@ -103,7 +90,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     elif arguments.output in lint_output.FORMATS:
         _out(lint_output.FORMATS[arguments.output](result))
     else:
-        _document(lint_output.document(result), arguments.output)
+        _out(document_text(lint_output.document(result), arguments.output, sys.stdout))
     if result.problems:
         return USAGE
     return COULD_NOT if result.unchecked or (arguments.strict and result.doubts) else OK
@@ -159,16 +146,7 @@ def _show(report: Report, output: str, act: Act, evidence: Mapping[str, object])
     document = {**evidence, **report.document()}
     if act is not Act.AUDIT:
         document.setdefault("changes", [])  # so that a script finds the key although nothing changed
-    _document(document, output)
-
-
-def _document(document: Mapping[str, object], output: str) -> None:
-    # On a stream with less than UTF-8 everything is escaped, so that it is read back unchanged.
-    shows_all = (getattr(sys.stdout, "encoding", None) or "").lower() in ("utf-8", "utf8")
-    if output == "json":
-        _out(json.dumps(document, indent=2, ensure_ascii=not shows_all) + "\n")
-    else:
-        _out(yaml.safe_dump(document, sort_keys=False, allow_unicode=shows_all, width=120))
+    _out(document_text(document, output, sys.stdout))
 
 
 def _out(text: str) -> None:
@@ -179,19 +157,12 @@ def _out(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
     except OSError as error:
-        _discard_output()
+        discard_output()
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def _flush() -> None:
-    """Flushes now: an error at exit could not become an exit code."""
-    _out("")
-
-
-def _discard_output() -> None:
-    """Sends standard output to /dev/null: what is buffered would fail again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run, "audit": _audit, "apply": _apply, "validate": _validate, "demo": _demo,
+}  # fmt: skip

@@ -71,11 +71,8 @@ def _others(command: Callable[..., argparse.ArgumentParser]) -> None:
     demo = command("demo", about, None)
     demo.add_argument("--nodes", type=int, choices=range(2, 10), default=3, help="number of nodes (default 3)")
     demo.add_argument("--keep", action="store_true", help="keep the sandbox and print where it is")
-    demo.add_argument(
-        "--stay",
-        metavar="DIR",
-        help="run a cluster for kubectl until Ctrl-C instead, its nodes' files in DIR",
-    )
+    stay = "run a cluster for kubectl until Ctrl-C instead, its nodes' files in DIR"
+    demo.add_argument("--stay", metavar="DIR", help=stay)
 
 
 def _validate(validate: argparse.ArgumentParser) -> None:
@@ -103,17 +100,13 @@ def _common(environment: Mapping[str, str], outputs: Iterable[str]) -> argparse.
     shared.add_argument("--config", metavar="FILE", help=f"the policy (default {DEFAULT_CONFIG}, or the built-in one)")
     shared.add_argument("--host-root", metavar="DIR", default="/", help="the node's root folder (default /)")
     shared.add_argument(
-        "--host-exec",
-        choices=[how.value for how in HostExec],
-        default=HostExec.DIRECT.value,
+        "--host-exec", choices=[how.value for how in HostExec], default=HostExec.DIRECT.value,
         help="how a command runs on the node: in PID 1's namespaces, or as a plain child (default)",
-    )
+    )  # fmt: skip
     shared.add_argument(
-        "--node-name",
-        metavar="NAME",
-        default=environment.get("NODE_NAME") or socket.gethostname(),
+        "--node-name", metavar="NAME", default=environment.get("NODE_NAME") or socket.gethostname(),
         help="the Node's name (default: NODE_NAME, else the host's name)",
-    )
+    )  # fmt: skip
     shared.add_argument(
         "-o", "--output", choices=["table", "json", "yaml", *outputs], default="table", help="default table"
     )

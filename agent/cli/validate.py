@@ -122,17 +122,18 @@ def validate(
     return result
 
 
+@dataclass(slots=True)
 class _Linter:
-    def __init__(
-        self, host: Host, result: Result, types: Mapping[str, FileType], forced: str, labels: Mapping[str, str] | None
-    ) -> None:
-        self._host, self._result, self._types, self._forced = host, result, types, forced
-        self._labels = labels
+    host: Host
+    result: Result
+    types: Mapping[str, FileType]
+    forced: str
+    labels: Mapping[str, str] | None
 
     def path(self, given: str) -> None:
         if given == STDIN:
             content = sys.stdin.buffer.read(_LIMIT_BYTES + 1)
-            if not content.strip() and not self._forced:
+            if not content.strip() and not self.forced:
                 raise UsageError("standard input is empty: did the command before it fail?")
             self._content("<stdin>", content, is_named=True)
             return
@@ -155,11 +156,11 @@ class _Linter:
 
     @property
     def _count(self) -> int:
-        return len(self._result.checked) + len(self._result.skipped) + len(self._result.unchecked)
+        return len(self.result.checked) + len(self.result.skipped) + len(self.result.unchecked)
 
     def _folder(self, given: str) -> None:
         def unreadable(error: OSError) -> None:
-            self._result.unchecked.append(f"{error.filename}: cannot be read: {_reason(error)}")
+            self.result.unchecked.append(f"{error.filename}: cannot be read: {_reason(error)}")
 
         charts: set[str] = set()
         for place, folders, names in os.walk(os.path.normpath(given), onerror=unreadable):
@@ -185,7 +186,7 @@ class _Linter:
             if os.path.lexists(file) and not os.path.exists(file):  # noqa: PTH110
                 self._skip(file, "a link to nothing")
             else:
-                self._result.unchecked.append(f"{file}: cannot be read: {_reason(error)}")
+                self.result.unchecked.append(f"{file}: cannot be read: {_reason(error)}")
             return
         if is_template:
             self._skip(file, _TEMPLATE, in_doubt=names_our_map(content.decode(errors="replace")))
@@ -196,7 +197,7 @@ class _Linter:
 
     def _content(self, file: str, content: bytes, *, is_named: bool) -> None:
         text = content.decode("utf-16" if content[:2] in _UTF16_MARKS else "utf-8", errors="replace")
-        given = Text(file, file, text, is_named=is_named, type=self._forced)
+        given = Text(file, file, text, is_named=is_named, type=self.forced)
         broken = _not_text(content, file)
         found = []
         try:
@@ -212,52 +213,48 @@ class _Linter:
             for one, kind in found:
                 self._lint(one, kind)
         elif is_named and not is_object(text) and not file.endswith(_PROSE):
-            self._wrong(file, [Problem(file, 0, "", f"its type is unknown: name it with --as {self._words}")])
+            self._wrong(file, [Problem(file, 0, "", f"its type is unknown: name it with --as {'|'.join(self.types)}")])
         else:
             self._skip(file, broken[0].message if broken else _NOT_OURS)
 
-    @property
-    def _words(self) -> str:
-        return "|".join(self._types)
-
     def _type(self, text: Text) -> FileType | None:
         if text.type:
-            return self._types[text.type]
+            return self.types[text.type]
         if text.name.lower().endswith(_PROSE):
             return None
-        claims = [(one.claim(text.content, text.name), one) for one in self._types.values()]
+        claims = [(one.claim(text.content, text.name), one) for one in self.types.values()]
         claim, kind = max(claims, key=lambda pair: pair[0])
         return kind if claim >= (Claim.POSSIBLE if text.is_named else Claim.CERTAIN) else None
 
     def _lint(self, text: Text, kind: FileType) -> None:
-        self._result.checked.append(Checked(text.file, kind.label, text.name if text.name != text.file else ""))
+        self.result.checked.append(Checked(text.file, kind.label, text.name if text.name != text.file else ""))
         try:
-            problems = kind.lint(text.content, text.file, self._host)
+            problems = kind.lint(text.content, text.file, self.host)
         except HostError as error:
-            self._result.unchecked.append(f"{text.file}: {error}")
+            self.result.unchecked.append(f"{text.file}: {error}")
             return
-        self._result.problems += _shifted(problems, text)
+        self.result.problems += _shifted(problems, text)
         if not problems:
-            self._result.warnings += _shifted(kind.advise(text.content, text.file), text)
-            if self._labels is not None and kind is self._types[POLICY]:
-                self._merge(text, self._labels)
+            self.result.warnings += _shifted(kind.advise(text.content, text.file), text)
+            if self.labels is not None and kind is self.types[POLICY]:
+                self._merge(text, self.labels)
 
     def _merge(self, text: Text, labels: Mapping[str, str]) -> None:
         """Rules that only overrides together break are found for these labels."""
         made, lines = config.read(text.content, text.file)
         broken = refused(made, matching(made, labels))
-        self._result.problems += [
+        self.result.problems += [
             Problem(text.file, 0, key, f"{message} (with these labels)") for key, message in broken
         ]
         shifted = [replace(one, line=one.line and one.line + text.first_line) for one in origins(made, lines, labels)]
-        self._result.policies.append((text.file, shifted))
+        self.result.policies.append((text.file, shifted))
 
     def _wrong(self, file: str, problems: Sequence[Problem]) -> None:
-        self._result.checked.append(Checked(file, "unknown"))
-        self._result.problems += problems
+        self.result.checked.append(Checked(file, "unknown"))
+        self.result.problems += problems
 
     def _skip(self, file: str, reason: str, *, in_doubt: bool = False) -> None:
-        self._result.skipped.append(Skipped(file, reason, in_doubt))
+        self.result.skipped.append(Skipped(file, reason, in_doubt))
 
 
 def _not_text(content: bytes, file: str) -> Sequence[Problem]:

@@ -7,14 +7,14 @@ their number. A cluster that cannot be read never hides the others.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from agent.errors import AgentError, ConfigError, KubeError, UsageError
+from agent.config.schema import Pool
+from agent.errors import AgentError, ConfigError, UsageError
 from agent.plugin.cluster import locks, nodes, policy, values
-from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.session import COULD_NOT, NOT_WELL, OK, Session
 from agent.plugin.views import fleet
@@ -67,6 +67,12 @@ def read_all(
     return worst_first(rows), OK if all(found.is_well for found in rows) else code
 
 
+def node_rows(session: Session, pool: Pool, selector: str, keep: Keep = _KEEP_LITTLE) -> Iterator[NodeRow]:
+    """Every node that the selector matches, with the progress on a terminal. Raises KubeError."""
+    with Progress(session.err, live=session.live) as progress:
+        yield from nodes.rows(session.kube, pool, selector=selector, keep=keep, progress=progress)
+
+
 def read_fleet(
     session: Session, selector: str, *, keep: Keep = _KEEP_LITTLE, add: Callable[[NodeRow], NodeRow] = lambda row: row
 ) -> Fleet:
@@ -76,14 +82,8 @@ def read_fleet(
     """
     kube, namespace = session.kube, session.namespace
     rules = policy.read(kube, namespace)
-    with Progress(session.err, live=session.live) as progress:
-        rows = [add(one) for one in nodes.rows(kube, rules.pool, selector=selector, keep=keep, progress=progress)]
-    held: tuple[Lock, ...] = ()
-    problem = ""
-    try:
-        held = locks.read(kube, namespace)
-    except KubeError as error:
-        problem = values.text(str(error))
+    rows = [add(one) for one in node_rows(session, rules.pool, selector, keep)]
+    held, problem = locks.read_or_problem(kube, namespace)
     now = session.now()
     pause = locks.pause(kube, namespace, now)
     return fleet.fleet(rows, held, pause=pause, rules=rules, namespace=namespace, now=now, locks_problem=problem)

@@ -22,8 +22,8 @@ from agent.kube.errors import Forbidden, NoCredentials, Unauthorized, Unreachabl
 from agent.kube.kubeconfig import contexts
 from agent.plugin.cluster import values
 from agent.plugin.commands import COMMANDS
-from agent.plugin.session import COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
-from agent.terminal import style_of
+from agent.plugin.session import COMMON_FORMS, COULD_NOT, NAMESPACE, USAGE, Command, Form, Session
+from agent.terminal import discard_output, style_of
 
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, given: Session) -> int:
         given.out.flush()
         return code
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         return 0
     except ConfigError as error:
         for problem in error.problems:
@@ -102,6 +102,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         style=style_of(sys.stdout, environment),
         ask=ask if is_there else None,
         yes=getattr(options, "yes", False),
+        dry_run=getattr(options, "dry_run", False),
         live=sys.stderr.isatty(),
         environment=environment,
         contexts=lambda: contexts(environment, options.kubeconfig),
@@ -142,7 +143,7 @@ class _Namespace(argparse.Action):
         words.namespace = words.scope = value
 
 
-def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.ArgumentParser:
+def _common(*, given: bool, forms: Sequence[Form] = COMMON_FORMS) -> argparse.ArgumentParser:
     """given: with defaults; without, an option that is not there keeps what came before the command."""
 
     def default(value: str) -> str:
@@ -155,34 +156,22 @@ def _common(*, given: bool, forms: Sequence[Form] = Form.common()) -> argparse.A
     shared.add_argument("--cluster", metavar="NAME", dest="kube_cluster", default=default(""), help="not the context's")
     shared.add_argument("--user", metavar="NAME", default=default(""), help="of the kubeconfig, not the context's")
     shared.add_argument("--as", metavar="USER", dest="impersonate", default=default(""), help="impersonate this user")
+    groups = "groups" if given else "more_groups"  # a subcommand's own list: argparse would replace the one before it
     shared.add_argument(
-        # A subcommand's own list: argparse would replace what came before it.
-        "--as-group",
-        metavar="GROUP",
-        dest="groups" if given else "more_groups",
-        action="append",
-        default=[],
-        help="and this group; may be repeated",
+        "--as-group", metavar="GROUP", dest=groups, action="append", default=[], help="and this group; may be repeated"
     )
     shared.add_argument(
         "--request-timeout", metavar="TIME", default=default("0"), type=_timeout,
         help="of one request: 30s, 2m (default 20s)",
     )  # fmt: skip
     shared.add_argument(
-        "-n",
-        "--namespace",
-        metavar="NAME",
-        action=_Namespace,
-        default=default(NAMESPACE),
+        "-n", "--namespace", metavar="NAME", action=_Namespace, default=default(NAMESPACE),
         help=f"the agent's (default {NAMESPACE})",
-    )
+    )  # fmt: skip
     shared.add_argument(
-        "-o",
-        "--output",
-        choices=[form.value for form in forms],
-        default=default(Form.TABLE.value),
+        "-o", "--output", choices=[form.value for form in forms], default=default(Form.TABLE.value),
         help="default table",
-    )
+    )  # fmt: skip
     return common
 
 
@@ -220,13 +209,6 @@ def _next_step(error: AgentError) -> str:
             return "; ask for the ClusterRole node-hardening-reader, or -operator for changes (docs/rbac.yaml)"
         case _:
             return ""
-
-
-def _discard_output() -> None:
-    """A pipe was closed (`| head`): what is buffered must not fail again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _say(given: Session, text: str) -> None:

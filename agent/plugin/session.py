@@ -6,7 +6,6 @@ A command never prints by itself or reads the clock: everything goes through its
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +13,18 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, TextIO
 
-import yaml
-
-from agent.errors import UsageError
-from agent.kube import Kube
+from agent.config import units
+from agent.errors import KubeError, UsageError
+from agent.kube import Kube, Resource
 from agent.plugin.cluster import values
-from agent.terminal import Style
+from agent.terminal import Style, document_text
+from agent.text import sanitize
 
 OK, NOT_WELL, USAGE, COULD_NOT = 0, 1, 2, 3
 NAMESPACE = "node-hardening"
+UNKNOWN_USER = "unknown"
+USER_CHARACTERS = 80
+_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
 _CONTEXT = re.compile(r"context (?P<name>.+) of .+", re.DOTALL)
 
 
@@ -37,15 +39,13 @@ class Form(StrEnum):
     KUBE_BENCH = "kube-bench"
     POLICY_REPORT = "policyreport"
 
-    @classmethod
-    def common(cls) -> tuple[Form, ...]:
-        """Those of every command; the others are for findings."""
-        return cls.TABLE, cls.WIDE, cls.JSON, cls.YAML
-
     @property
     def is_document(self) -> bool:
         """For programs: one document and nothing else on standard output."""
         return self in (Form.JSON, Form.YAML)
+
+
+COMMON_FORMS = (Form.TABLE, Form.WIDE, Form.JSON, Form.YAML)  # of every command; the others are for findings
 
 
 @dataclass
@@ -54,7 +54,8 @@ class Session:
 
     connect: makes the API client on first use. namespace: the agent's. out: results; err: everything else. style: of
     `out`. now: epoch seconds. ask: puts a question and returns the user's line; None without a terminal.
-    yes: confirmed on the command line. contexts: those of the kubeconfig; connect_to: makes the client of one of them.
+    yes: confirmed on the command line. dry_run: the API server checks a change and does not make it.
+    contexts: those of the kubeconfig; connect_to: makes the client of one of them.
     """
 
     connect: Callable[[], Kube]
@@ -66,6 +67,7 @@ class Session:
     style: Style = field(default_factory=Style)
     ask: Callable[[str], str] | None = None
     yes: bool = False
+    dry_run: bool = False
     live: bool = False  # `err` is a terminal: progress may be shown there
     environment: Mapping[str, str] = field(default_factory=dict)
     contexts: Callable[[], Sequence[str]] = tuple
@@ -82,6 +84,15 @@ class Session:
         match = _CONTEXT.fullmatch(self.kube.source)
         return values.text(match["name"]) if match else ""
 
+    @cached_property
+    def user(self) -> str:
+        """The user's name, as the API server has it; else as their kubeconfig calls them; else `unknown`."""
+        try:
+            name = values.text(user_info(self.kube).get("username"), USER_CHARACTERS)
+        except KubeError:
+            name = ""
+        return name or sanitize(self.kube.user, USER_CHARACTERS) or UNKNOWN_USER
+
     def close(self) -> None:
         """Ends its connections, from any thread, where there are any."""
         if "kube" in self.__dict__:
@@ -96,12 +107,15 @@ class Session:
         self.err.write(f"{text}\n")
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """The result for programs, as JSON or YAML. On a stream that shows less than UTF-8 everything is escaped."""
-        shows_all = (getattr(self.out, "encoding", None) or "").lower() in ("", "utf-8", "utf8")
-        if self.form is Form.YAML:
-            self.write(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=shows_all, width=120))
+        """The result for programs, as JSON or YAML."""
+        self.write(document_text(document, self.form, self.out))
+
+    def show(self, document: Callable[[], Mapping[str, Any]], text: Callable[[], str]) -> None:
+        """The result, as -o has it: only that one of the two is made."""
+        if self.form.is_document:
+            self.document(document())
         else:
-            self.write(json.dumps(document, indent=2, ensure_ascii=not shows_all))
+            self.write(text())
 
     def confirm(self, question: str) -> bool:
         """Whether the user, or --yes, confirms. Only `y` and `yes` do. Raises UsageError without a terminal."""
@@ -125,11 +139,31 @@ class Command:
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Session], int]
-    forms: tuple[Form, ...] = Form.common()
+    forms: tuple[Form, ...] = COMMON_FORMS
+
+
+def user_info(kube: Kube) -> Mapping[str, Any]:
+    """The user as the API server knows them: username, groups, extra. Raises KubeError.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/self-subject-review-v1/ (1.28)
+    """
+    body = {"apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {}}
+    return values.part(kube.create(_REVIEWS, body), "status", "userInfo")
 
 
 def _no_context(name: str) -> Kube:
     raise UsageError(f"there is no context {name}")
+
+
+def duration_of(option: str, text: str, hint: str = "") -> float:
+    """Seconds of an option such as `4h`, from 1s to a year. hint: what else helps. Raises UsageError."""
+    try:
+        seconds = units.duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}{hint}") from error
+    if not 1 <= seconds <= units.YEAR_SECONDS:
+        raise UsageError(f"{option} {text}: write 1s to 366d{hint}")
+    return seconds
 
 
 def add_contexts(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent import annotations as keys
 from agent.controls.seccomp.linting import lint
@@ -63,6 +64,7 @@ def test_rows_of_a_namespace_and_of_a_pod(still: Sandbox, refused: Staged) -> No
         ("node-1", "seeing", None), ("node-2", "seeing", None), ("node-3", "blind", "network-namespace")
     ]  # fmt: skip
     assert document["denials"][0]["suggestion"] == "FILE ix,"
+    assert yaml.safe_load(screen.type("denials -o yaml").out) == document
 
 
 def test_a_privileged_container_is_named(still: Sandbox, refused: Staged) -> None:
@@ -294,6 +296,14 @@ def test_an_existing_profile_that_is_invalid_is_named(
     (tmp_path / "bad.json").write_text(text)
     shown = Screen(still, recorded).type(f"record export web -n shop --merge {tmp_path}/bad.json")
     assert (shown.code, shown.out, "bad.json:1" in shown.err) == (2, "", True)
+
+
+def test_an_existing_profile_that_is_too_large_is_called_that(still: Sandbox, recorded: Staged, tmp_path: Path) -> None:
+    """Not invalid where the reading of it ended."""
+    large = tmp_path / "large.json"
+    large.write_text('{"defaultAction": "SCMP_ACT_ERRNO"' + " " * (1 << 20) + "}")
+    shown = Screen(still, recorded).type(f"record export web -n shop --merge {large}")
+    assert (shown.code, shown.out, "more than 1 Mi characters" in shown.err) == (2, "", True)
 
 
 def test_what_an_existing_profile_allows_under_a_condition_is_not_widened() -> None:

@@ -499,12 +499,15 @@ def test_options_that_do_not_go_together(screen: Screen, line: str) -> None:
     assert screen.type(line).code == 2
 
 
-@pytest.mark.parametrize("line", ["status -o html", "nothing", "why", "history --limit -1"])
-def test_usage_errors(line: str) -> None:
-    """Exit code 2, from the parser."""
+@pytest.mark.parametrize(
+    "line", ["status -o html", "nothing", "why", "history --limit -1", "history --limit x", "unlock --watch x"]
+)
+def test_usage_errors(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, from the parser, in words of the command line."""
     with pytest.raises(SystemExit) as ended:
         parser(COMMANDS).parse_args(line.split())
     assert ended.value.code == 2
+    assert "invalid _" not in capsys.readouterr().err
 
 
 def test_options_stand_before_and_behind_the_command() -> None:

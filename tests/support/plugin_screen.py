@@ -66,6 +66,7 @@ class Screen:
             style=Style(width=self.width),
             ask=ask if self.says else None,
             yes=getattr(options, "yes", False),
+            dry_run=getattr(options, "dry_run", False),
         )
         code = run(options, session)
         kube.close()

@@ -70,6 +70,7 @@ class Person:
             now=self._now,
             ask=self._ask if self._answers is not None else None,
             yes=getattr(options, "yes", False),
+            dry_run=getattr(options, "dry_run", False),
         )
         try:
             code, error = command.run(options, session), ""

@@ -23,7 +23,7 @@ from agent.plugin.audit import pods, rbac
 from agent.plugin.audit.view import Account, Namespace, NodeFacts, Token, View, Webhook, policy
 from agent.plugin.cluster import values
 from agent.plugin.cluster.nodes import PAGE_SIZE, checks, silent_since
-from agent.plugin.mutations import user_info
+from agent.plugin.session import user_info
 from agent.text import sanitize
 
 _RBAC = "rbac.authorization.k8s.io"

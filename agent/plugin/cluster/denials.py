@@ -80,23 +80,23 @@ def parse(node: str, text: str) -> NodeDenials | None:
         return None
     document = values.mapping(text)
     known = document.get("v") == VERSION
-    state = next((one for one in State if one.value == document.get("state") and known), State.BLIND)
-    reasons = {one.value: one for one in Reason}
-    notes = tuple(reasons[one] for one in values.texts(document.get("notes"))[:8] if one in reasons)
+    state = values.choice(State, document.get("state"), State.BLIND) if known else State.BLIND
+    found = (values.choice(Reason, one, None) for one in values.texts(document.get("notes"))[:8])
+    notes = tuple(one for one in found if one is not None)
+    reason = values.choice(Reason, document.get("reason"), None)
     numbers = {key: int(values.number(document.get(key))) for key in _NUMBERS}
     listed = document.get("rows")
     rows = tuple(_rows(listed[:_ROWS_KEPT] if isinstance(listed, list) and known else []))
     since = values.timestamp(document.get("since"))
-    return NodeDenials(node, state, reasons.get(str(document.get("reason"))), notes, since, rows=rows, **numbers)
+    return NodeDenials(node, state, reason, notes, since, rows=rows, **numbers)
 
 
 def _rows(listed: list[Any]) -> Iterator[DenialRow]:
-    kinds, outcomes = {one.value: one for one in Kind}, {one.value: one for one in Outcome}
     for one in listed:
         if not isinstance(one, list) or len(one) != len(FIELDS):
             continue
         words = {name: values.text(value, _WORD_CHARACTERS) for name, value in zip(FIELDS[:10], one, strict=False)}
-        kind, outcome = kinds.get(words.pop("kind")), outcomes.get(words.pop("outcome"))
+        kind, outcome = values.choice(Kind, words.pop("kind"), None), values.choice(Outcome, words.pop("outcome"), None)
         if kind is not None and outcome is not None:
             count, first, last = int(values.number(one[10])), values.timestamp(one[11]), values.timestamp(one[12])
             yield DenialRow(**words, kind=kind, outcome=outcome, count=count, first=first, last=last)

@@ -13,8 +13,7 @@ from typing import Any
 from agent.config.schema import Reboot
 from agent.errors import KubeError
 from agent.kube import CONFIGMAPS, LEASES, Kube
-from agent.kube.errors import NotFound
-from agent.plugin.cluster import values
+from agent.plugin.cluster import get_or_none, values
 from agent.reboot.blockers.pause import PAUSE, judge
 from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.kube.views import lease_view
@@ -93,6 +92,14 @@ def read(kube: Kube, namespace: str) -> tuple[Lock, ...]:
     return tuple(sorted((lock for lock in found if lock is not None), key=lambda lock: (lock.pool, lock.slot)))
 
 
+def read_or_problem(kube: Kube, namespace: str) -> tuple[tuple[Lock, ...], str]:
+    """The same, and the reason where they cannot be read."""
+    try:
+        return read(kube, namespace), ""
+    except KubeError as error:
+        return (), values.text(str(error))
+
+
 def lock_of(found: Mapping[str, Any]) -> Lock | None:
     """A Lease as a lock; None for a Lease that is not one of ours."""
     view = lease_view(found)
@@ -116,12 +123,10 @@ def lock_of(found: Mapping[str, Any]) -> Lock | None:
 def pause(kube: Kube, namespace: str, now: float) -> Pause:
     """The pause as the agents understand it. Never raises KubeError: one that cannot be read blocks reboots."""
     try:
-        found = kube.get(CONFIGMAPS, PAUSE, namespace)
-    except NotFound:
-        return Pause(active=False)
+        found = get_or_none(kube, CONFIGMAPS, PAUSE, namespace)
     except KubeError as error:
         return Pause(active=True, sentence=f"unknown: {values.text(str(error))}", is_known=False)
-    return pause_of(found, now)
+    return pause_of(found, now) if found is not None else Pause(active=False)
 
 
 def pause_of(found: Mapping[str, Any], now: float) -> Pause:

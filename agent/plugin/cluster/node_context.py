@@ -12,8 +12,7 @@ from typing import Any
 from agent import annotations as keys
 from agent.errors import KubeError
 from agent.kube import NODES, PODS, Kube, field_selector
-from agent.kube.errors import NotFound
-from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster import get_or_none, locks, nodes, policy, values
 from agent.plugin.cluster.denials import NodeDenials, denials_of
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
@@ -74,12 +73,8 @@ def read(kube: Kube, namespace: str, name: str, now: float) -> NodeContext:
     rules = policy.read(kube, namespace).of_node(seen.labels)
     row = nodes.row(found, rules.pool, _EVERYTHING)
     notes = seen.annotations
-    mine: tuple[Lock, ...] = ()
-    problem = ""
-    try:
-        mine = tuple(lock for lock in locks.read(kube, namespace) if row.pool == lock.pool or _holds(lock, row))
-    except KubeError as error:
-        problem = values.text(str(error))
+    known, problem = locks.read_or_problem(kube, namespace)
+    mine = tuple(lock for lock in known if row.pool == lock.pool or _holds(lock, row))
     return NodeContext(
         nodes.with_locks(row, mine),
         values.text(notes.get(keys.SUMMARY), _SUMMARY_CHARACTERS),
@@ -112,10 +107,9 @@ def agent_pod(kube: Kube, namespace: str, node: str) -> AgentPod:
 def pod_of(found: Mapping[str, Any]) -> AgentPod:
     """A Pod object of the agent's. Pure."""
     status = values.part(found, "status")
-    listed = status.get("containerStatuses")
-    containers = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    containers = values.mappings(status.get("containerStatuses"))
     ready = bool(containers) and all(one.get("ready") is True for one in containers)
-    waiting = [values.part(values.part(one, "state"), "waiting") for one in containers]
+    waiting = [values.part(one, "state", "waiting") for one in containers]
     reasons = [reason for one in waiting if (reason := values.text(one.get("reason"), 80))]
     trouble = "" if ready else (reasons[0] if reasons else values.text(status.get("phase"), 80) or "Unknown")
     restarts = int(sum(values.number(one.get("restartCount")) for one in containers))
@@ -131,10 +125,7 @@ def _holders(kube: Kube, some: tuple[Lock, ...], rules: Policy, row: NodeRow) ->
     for lock in some:
         if not lock.holder or _holds(lock, row) or lock.holder in found:
             continue
-        try:
-            holder = nodes.row(kube.get(NODES, lock.holder), rules.pool)
-        except NotFound:
-            continue
-        if holder.uid == lock.holder_uid:
-            found[lock.holder] = nodes.with_locks(holder, some)
+        node = get_or_none(kube, NODES, lock.holder)
+        if node is not None and node_view(node).uid == lock.holder_uid:
+            found[lock.holder] = nodes.with_locks(nodes.row(node, rules.pool), some)
     return found

@@ -11,9 +11,8 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from agent import annotations as keys
 from agent.config.schema import Pool
@@ -43,7 +42,6 @@ _FINDINGS_KEPT = 200
 _REBOOTS_KEPT = 20
 _PHASES_KEPT = 12
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})  # one for all rows
-T = TypeVar("T", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +192,7 @@ def row(found: Mapping[str, Any], pool: Pool, keep: Keep = Keep()) -> NodeRow:
     listed, more = findings(notes.get(keys.FINDINGS, ""))
     silent = silent_since(found)
     rollout = reports.report(found)
-    info = values.part(values.part(found, "status"), "nodeInfo")
+    info = values.part(found, "status", "nodeInfo")
     return NodeRow(
         name=values.name(node.name),
         uid=values.text(node.uid),
@@ -269,7 +267,7 @@ def with_locks(one: NodeRow, locks: Iterable[Lock]) -> NodeRow:
 
 def compliance(text: str | None, *, is_silent: bool) -> ComplianceStatus | None:
     """The `status` annotation; a word that no agent of this version writes is unknown, and so is a silent agent's."""
-    known = ComplianceStatus.UNKNOWN if is_silent else _enum(ComplianceStatus, text, ComplianceStatus.UNKNOWN)
+    known = ComplianceStatus.UNKNOWN if is_silent else values.choice(ComplianceStatus, text, ComplianceStatus.UNKNOWN)
     return known if text else None
 
 
@@ -319,8 +317,8 @@ def history(text: str) -> tuple[Reboot, ...]:
 def _finding(entry: Mapping[str, Any]) -> FindingRow:
     return FindingRow(
         sys.intern(values.text(entry.get("id"), 120)),
-        _enum(Status, entry.get("status"), Status.UNKNOWN),
-        _enum(Severity, entry.get("severity"), Severity.HIGH),
+        values.choice(Status, entry.get("status"), Status.UNKNOWN),
+        values.choice(Severity, entry.get("severity"), Severity.HIGH),
         values.text(entry.get("observed")),
         values.text(entry.get("expected")),
         _remediation(values.text(entry.get("remediation"))),
@@ -349,13 +347,5 @@ def _reboot(entry: Mapping[str, Any]) -> Reboot:
 
 def _condition(found: Mapping[str, Any], kind: str, key: str = "status") -> str:
     """A value of one condition of a Node, empty when it is not there."""
-    conditions = values.part(found, "status").get("conditions")
-    some: Iterable[Any] = conditions if isinstance(conditions, list) else ()
-    return next((values.text(one.get(key)) for one in some if isinstance(one, dict) and one.get("type") == kind), "")
-
-
-def _enum(kind: type[T], value: object, other: T) -> T:
-    try:
-        return kind(str(value))
-    except ValueError:
-        return other
+    conditions = values.mappings(values.part(found, "status").get("conditions"))
+    return next((values.text(one.get(key)) for one in conditions if one.get("type") == kind), "")

@@ -97,10 +97,9 @@ def of(found: Mapping[str, Any], source: str) -> Policy:
 
 def _mounted(daemons: Mapping[str, Any]) -> str:
     """The ConfigMap's name, which tools such as kustomize add a hash to. The usual one where that is unknown."""
-    pod = values.part(values.part(values.part(daemons, "spec"), "template"), "spec")
-    volumes = pod.get("volumes")
-    for volume in volumes if isinstance(volumes, list) else ():
-        if isinstance(volume, dict) and volume.get("name") == _VOLUME:
+    pod = values.part(daemons, "spec", "template", "spec")
+    for volume in values.mappings(pod.get("volumes")):
+        if volume.get("name") == _VOLUME:
             return values.name(values.part(volume, "configMap").get("name")) or CONFIGMAP
     return CONFIGMAP
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from agent.text import parse_rfc3339, sanitize
 
+T = TypeVar("T", bound=StrEnum)
+Other = TypeVar("Other")
 TEXT_CHARACTERS = 400
 _JSON_CHARACTERS = 256 * 1024  # all annotations of an object together, by the API server's own limit
 _LATEST = 4102444800.0  # 2100-01-01: no clock that is worth showing is past it
@@ -44,15 +47,17 @@ def timestamp(value: object) -> float:
 
 def number(value: object, most: float = _NUMBER) -> float:
     """A number from 0 to `most`; 0 for anything else."""
-    return (
-        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most else 0.0
-    )
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0.0
+    return float(value) if 0 <= value <= most else 0.0
 
 
-def part(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A mapping within a mapping; empty where there is none."""
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
+def part(value: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """A mapping within mappings, by its path; empty where there is none."""
+    for key in keys:
+        found = value.get(key)
+        value = found if isinstance(found, dict) else {}
+    return value
 
 
 def mapping(text: str) -> Mapping[str, Any]:
@@ -72,6 +77,14 @@ def mappings(value: object) -> list[dict[str, Any]]:
 def texts(value: object) -> list[str]:
     """The texts of a list; empty for what is none."""
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def choice(kind: type[T], value: object, other: Other) -> T | Other:
+    """The member of an enum with this value; else the other."""
+    try:
+        return kind(str(value))
+    except ValueError:
+        return other
 
 
 def entries(value: object) -> list[dict[str, Any]] | None:

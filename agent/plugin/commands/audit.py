@@ -14,13 +14,13 @@ from agent import __version__
 from agent.config import load
 from agent.config.schema import AuditException, Pool
 from agent.errors import UsageError
-from agent.model import Finding, Report, Status
-from agent.plugin import mutations
+from agent.model import Report, Status
 from agent.plugin.audit.audit import ClusterAudit, audit
 from agent.plugin.audit.node_reports import merged, report_of
 from agent.plugin.cluster import nodes, values
 from agent.plugin.cluster.nodes import Keep
-from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
+from agent.plugin.clusters import node_rows
+from agent.plugin.session import COMMON_FORMS, NOT_WELL, OK, Command, Form, Session, add_node, add_selector
 from agent.plugin.views.progress import Progress
 from agent.report import benchmark, table
 from agent.report.formats import FORMATS
@@ -72,12 +72,14 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         reports = _nodes(options, session)
         document = {"nodes": [report.document() for report in reports]}
         shown = reports[0] if len(reports) == 1 else merged(reports)
-    if options.benchmark:
-        _show_benchmark(session, shown)
-    elif session.form.value in FORMATS:
-        session.write(FORMATS[session.form.value](reports, session.now()))
+    if session.form in FORMATS:
+        if options.benchmark:
+            raise UsageError(f"--benchmark is a table or a document: -o {session.form} has the numbers already")
+        session.write(FORMATS[session.form](reports, session.now()))
     elif session.form.is_document:
-        session.document({**_evidence(session), **document})
+        session.document({**_evidence(session), **(benchmark.document(shown) if options.benchmark else document)})
+    elif options.benchmark:
+        session.write(benchmark.table(shown.findings))
     else:
         session.write(table.render(shown, session.style))
         for line in _objects(found, everything=options.all):
@@ -99,32 +101,21 @@ def run_cluster(session: Session, *, scope: str = "", exceptions: str = "") -> C
 def _nodes(options: argparse.Namespace, session: Session) -> list[Report]:
     if options.node:
         return [report_of(nodes.row(nodes.get(session.kube, options.node), Pool(), _KEEP))]
-    with Progress(session.err, live=session.live) as progress:
-        rows = nodes.rows(session.kube, Pool(), selector=options.selector, keep=_KEEP, progress=progress)
-        return [report_of(row) for row in rows]
+    return [report_of(row) for row in node_rows(session, Pool(), options.selector, _KEEP)]
 
 
 def _evidence(session: Session) -> dict[str, object]:
     """When, by whom and with what: what makes a report evidence."""
     return {
-        "time": format_rfc3339(session.now()), "pluginVersion": __version__, "by": mutations.user_name(session.kube),
+        "time": format_rfc3339(session.now()), "pluginVersion": __version__, "by": session.user,
     }  # fmt: skip
-
-
-def _show_benchmark(session: Session, report: Report) -> None:
-    if session.form.is_document:
-        session.document({**_evidence(session), **benchmark.document(report)})
-    elif session.form in (Form.TABLE, Form.WIDE):
-        session.write(benchmark.table(report.findings))
-    else:
-        raise UsageError(f"--benchmark is a table or a document: -o {session.form.value} has the numbers already")
 
 
 def _objects(found: ClusterAudit | None, *, everything: bool) -> Iterator[str]:
     """Every object behind a failing check."""
     for result in found.results if found is not None and everything else ():
         if result.affected or result.excepted:
-            yield f"\n{_heading(result.finding)}"
+            yield f"\n{result.finding.id}: {values.text(result.finding.title)}"
             yield from (f"  {printable(str(one))}" for one in result.affected)
             yield from (f"  {printable(str(one))}: {printable(note)}" for one, note in result.excepted)
             left = result.total - len(result.affected)
@@ -132,11 +123,7 @@ def _objects(found: ClusterAudit | None, *, everything: bool) -> Iterator[str]:
                 yield f"  and {left:,} more"
 
 
-def _heading(finding: Finding) -> str:
-    return f"{finding.id}: {values.text(finding.title)}"
-
-
 COMMAND = Command(
     "audit", "what the agents found on the nodes, or with --cluster what RBAC, pods and namespaces allow", _configure,
-    _run, forms=(*Form.common(), *(Form(name) for name in FORMATS)),
+    _run, forms=(*COMMON_FORMS, *(Form(name) for name in FORMATS)),
 )  # fmt: skip

@@ -14,8 +14,7 @@ from agent.denials.document import Reason, State
 from agent.denials.records import Kind
 from agent.errors import KubeError, UsageError
 from agent.kube import NODES, PODS, EventType, field_selector
-from agent.kube.errors import NotFound
-from agent.plugin.cluster import denials, nodes, values
+from agent.plugin.cluster import denials, get_or_none, nodes, values
 from agent.plugin.cluster.denials import DenialRow, NodeDenials
 from agent.plugin.session import NAMESPACE, NOT_WELL, OK, Command, Session
 from agent.plugin.views import table
@@ -53,10 +52,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     found = session.kube.list(NODES, field_selector=named, page_size=_PAGE_SIZE)
     shown = [_of(one, pod, namespace) for node in found if (one := observed(node)) is not None]
     notes = _pod_notes(session, pod, namespace, shown)
-    if session.form.is_document:
-        session.document(document(shown, notes))
-    else:
-        session.write(text(shown, notes, session.style, session.now()))
+    session.show(lambda: document(shown, notes), lambda: text(shown, notes, session.style, session.now()))
     well = shown and not notes and all(one.is_complete and not one.refused for one in shown)
     return OK if well else NOT_WELL
 
@@ -74,11 +70,7 @@ def _is_node(session: Session, target: str) -> bool:
         return False
     if not values.name(target):
         raise UsageError(f"{values.text(target, 80)!r} is the name of no node and of no pod")
-    try:
-        session.kube.get(NODES, target)
-    except NotFound:
-        return False
-    return True
+    return get_or_none(session.kube, NODES, target) is not None
 
 
 def is_of(pod: str, name: str) -> bool:
@@ -145,8 +137,8 @@ def document(shown: Sequence[NodeDenials], notes: Sequence[str]) -> dict[str, An
     return {
         "nodes": [
             {
-                "node": one.node, "state": one.state.value, "reason": one.reason.value if one.reason else None,
-                "notes": [note.value for note in one.notes], "since": table.rfc3339(one.since),
+                "node": one.node, "state": one.state, "reason": one.reason, "notes": one.notes,
+                "since": table.rfc3339(one.since),
                 "received": one.received, "lost": one.lost, "unattributed": one.unattributed, "other": one.other,
                 "rowsNotListed": one.more,
             }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
+from agent.config.schema import Pool
 from agent.errors import UsageError
 from agent.model import Status
-from agent.plugin.cluster import nodes, policy
+from agent.plugin.cluster import nodes
 from agent.plugin.cluster.nodes import FindingRow, Keep, NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
@@ -20,28 +22,20 @@ _IS, _SHOULD = "31", "32"
 _INDENT = 4
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
-    add_node(parser)
-
-
 def _run(options: argparse.Namespace, session: Session) -> int:
-    pool = policy.read(session.kube, session.namespace).pool
-    row = nodes.row(nodes.get(session.kube, options.node), pool, Keep(findings=True))
+    row = nodes.row(nodes.get(session.kube, options.node), Pool(), Keep(findings=True))
     if row.compliance is None:
         raise UsageError(f"no agent ever checked {row.name}: {command('why', row.name)}")
-    if session.form.is_document:
-        session.document(
-            {
-                "node": row.name,
-                "policy": row.policy,
-                "status": row.compliance.value,
-                "differences": [fleet.finding_document(one) for one in row.findings],
-                "notListed": row.more,
-            }
-        )
-    else:
-        session.write("\n".join(_lines(row, session.style)))
+    session.show(lambda: _document(row), lambda: "\n".join(_lines(row, session.style)))
     return OK if row.compliance is ComplianceStatus.HARDENED else NOT_WELL
+
+
+def _document(row: NodeRow) -> dict[str, Any]:
+    differences = [fleet.finding_document(one) for one in row.findings]
+    return {
+        "node": row.name, "policy": row.policy, "status": row.compliance, "differences": differences,
+        "notListed": row.more,
+    }  # fmt: skip
 
 
 def _lines(row: NodeRow, style: Style) -> Iterator[str]:
@@ -57,8 +51,7 @@ def _lines(row: NodeRow, style: Style) -> Iterator[str]:
         yield from _sides(one, style)
         # The same step for several in a row is below the last of them.
         if one.remediation and (after is None or after.remediation != one.remediation):
-            lead = " " * _INDENT + style.paint("->", table.FAINT) + " "
-            yield from style.wrap(one.remediation, lead=lead, indent=_INDENT + 3)
+            yield from table.step(one.remediation, style, indent=_INDENT)
     if row.more:
         yield ""
         yield f"and {row.more} more that did not fit on the Node: see the agent's log on {row.name}"
@@ -74,4 +67,4 @@ def _sides(one: FindingRow, style: Style) -> Iterator[str]:
             yield style.paint(f"  {sign} {line}" if number == 0 else line, colour)
 
 
-COMMAND = Command("diff", "a node against what the policy requires, finding by finding", _configure, _run)
+COMMAND = Command("diff", "a node against what the policy requires, finding by finding", add_node, _run)

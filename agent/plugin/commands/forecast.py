@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config import units
 from agent.config.choices import Mode
 from agent.config.schema import Reboot
-from agent.errors import UsageError
-from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster import locks, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
 from agent.plugin.cluster.policy import Policy
+from agent.plugin.clusters import node_rows
 from agent.plugin.diagnosis.outlook import CycleTime, Finish, Roll, Rules, cycle_time, finish
-from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector
-from agent.plugin.views.progress import Progress
+from agent.plugin.session import NOT_WELL, OK, Command, Session, add_selector, duration_of
 from agent.plugin.views.table import WARN, Cell, Column, age, count, rfc3339, stamp, table
 from agent.reboot.lock.pools import allowed_unavailable, usable_slots
 from agent.reboot.phases import Phase
@@ -100,17 +98,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, session: Session) -> int:
     now = session.now()
-    given = _given(options.takes)
+    seconds = duration_of("--takes", options.takes) if options.takes else 0.0
+    given = CycleTime(0, seconds, seconds) if seconds else None
     rules = policy.read(session.kube, session.namespace)
     known = locks.read(session.kube, session.namespace)
     pause = locks.pause(session.kube, session.namespace, now)
     holders = frozenset(lock.holder for lock in known if lock.holder)
     loads: dict[str, PoolLoad] = defaultdict(PoolLoad)
-    with Progress(session.err, live=session.live) as progress:
-        keep = Keep(history=True, labels=True)
-        for row in nodes.rows(session.kube, rules.pool, selector=options.selector, keep=keep, progress=progress):
-            loads[row.pool].count(row, holders, rules.of_node(row.labels).reboot)
-    everything = [seconds for load in loads.values() for seconds in load.seconds]
+    for row in node_rows(session, rules.pool, options.selector, Keep(history=True, labels=True)):
+        loads[row.pool].count(row, holders, rules.of_node(row.labels).reboot)
+    everything = [one for load in loads.values() for one in load.seconds]
     outlooks = []
     for pool in sorted(loads):
         slots = [lock for lock in known if lock.pool == pool]
@@ -175,19 +172,6 @@ def _unknown(
         if lock.is_stuck(now, _of(lock, load, rules)) or not lock.holder:
             return f"lock {lock.name} is stuck: {lock.shown_holder} did not come back from its reboot"
     return "no reboot was recorded yet; pass how long one takes: --takes 10m" if cycle is None else ""
-
-
-def _given(takes: str) -> CycleTime | None:
-    """What the user passes. Raises UsageError."""
-    if not takes:
-        return None
-    try:
-        seconds = units.duration(takes)
-    except ValueError as error:
-        raise UsageError(f"--takes: {error}") from error
-    if not 1 <= seconds <= units.YEAR_SECONDS:
-        raise UsageError(f"--takes {takes}: write 1s to 366d")
-    return CycleTime(0, seconds, seconds)
 
 
 def _finish(roll: Roll, seconds: float, begins: float) -> Finish:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from statistics import median
 
-from agent.plugin.cluster import nodes, policy
+from agent.config.schema import Pool
+from agent.plugin.cluster import nodes
 from agent.plugin.cluster.nodes import Keep, Reboot
+from agent.plugin.clusters import node_rows
 from agent.plugin.session import OK, Command, Session, add_node, add_selector
 from agent.plugin.views import history, table
-from agent.plugin.views.progress import Progress
 
 _KEPT = 5  # entries on a Node: agent/reboot/history.py
 _SHOWN = 20
+_KEEP = Keep(history=True)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +26,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of reboots: write 0 or more")
+    return int(text)
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    found = _one(session, options.node) if options.node else _all(session, options.selector)
-    found.sort(key=lambda entry: (-entry[1].at, entry[0]))
+    found = sorted(_read(options, session), key=lambda entry: (-entry[1].at, entry[0]))
     shown = found[: options.limit or None]
     if session.form.is_document:
         session.document({"reboots": [history.document(name, one) for name, one in shown], "total": len(found)})
@@ -42,23 +42,16 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         session.write(f"no reboot by the agent is on record for {where}")
         return OK
     session.write(history.table(shown, session.style, named=not options.node))
-    session.write("\n")
-    session.write("\n".join(session.style.wrap(_summary(found, len(shown)))))
+    session.write("\n" + "\n".join(session.style.wrap(_summary(found, len(shown)))))
     return OK
 
 
-def _one(session: Session, name: str) -> list[tuple[str, Reboot]]:
-    row = nodes.row(
-        nodes.get(session.kube, name), policy.read(session.kube, session.namespace).pool, Keep(history=True)
-    )
-    return [(name, one) for one in row.history]
-
-
-def _all(session: Session, selector: str) -> list[tuple[str, Reboot]]:
-    pool = policy.read(session.kube, session.namespace).pool
-    with Progress(session.err, live=session.live) as progress:
-        rows = nodes.rows(session.kube, pool, selector=selector, keep=Keep(history=True), progress=progress)
-        return [(row.name, one) for row in rows for one in row.history]
+def _read(options: argparse.Namespace, session: Session) -> list[tuple[str, Reboot]]:
+    if options.node:
+        rows = iter([nodes.row(nodes.get(session.kube, options.node), Pool(), _KEEP)])
+    else:
+        rows = node_rows(session, Pool(), options.selector, _KEEP)
+    return [(row.name, one) for row in rows for one in row.history]
 
 
 def _summary(found: list[tuple[str, Reboot]], shown: int) -> str:

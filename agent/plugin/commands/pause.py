@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from agent.config import units
-from agent.errors import UsageError
 from agent.kube import CONFIGMAPS
 from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import locks, values
+from agent.plugin.cluster import get_or_none, locks, values
 from agent.plugin.cluster.locks import Lock, Pause
 from agent.plugin.diagnosis.advice import command
-from agent.plugin.mutations import AuditEvent, AuditReason, Change
-from agent.plugin.session import Command, Session
+from agent.plugin.mutations import AuditEvent, AuditReason
+from agent.plugin.session import Command, Session, duration_of
 from agent.plugin.views.table import age
 from agent.reboot.blockers.pause import PAUSE
 from agent.text import format_rfc3339
+
+_NOT_PAUSED = Pause(active=False)
 
 
 def _configure_pause(parser: argparse.ArgumentParser) -> None:
@@ -35,87 +35,61 @@ def _configure_resume(parser: argparse.ArgumentParser) -> None:
 
 def _pause(options: argparse.Namespace, session: Session) -> int:
     reason = mutations.reason_of(options)
-    until = _until(options.duration, session.now())
+    until = ""
+    if options.duration:
+        seconds = duration_of("--for", options.duration, ", or leave it out for no end; nothing was changed")
+        until = format_rfc3339(session.now() + seconds)
     before = _current(session)
-    replaces = before is not None and before.active
-    if before is not None and before.active:
-        reason = reason or before.reason
-        if not until and not before.until and reason == before.reason:
-            return _done(session, before, f"already paused: {_spelled(before, session.now())}", changed=False)
-    who = mutations.user_name(session.kube)
-    pause = Pause(active=True, until=until, reason=reason, by=who)
+    replaced = before if before is not None and before.active else None
+    if replaced is not None:
+        reason = reason or replaced.reason
+        if not until and not replaced.until and reason == replaced.reason:
+            return _done(session, replaced, f"already paused: {_spelled(replaced, session.now())}", changed=False)
+    pause = Pause(active=True, until=until, reason=reason, by=session.user)
     spelled = _spelled(pause, session.now())
     lines = [
-        f"replaces the current pause: {_spelled(before, session.now())}" if before and replaces else "",
+        f"replaces the current pause: {_spelled(replaced, session.now())}" if replaced else "",
         f"configmap/{PAUSE} in {session.namespace}: {spelled}",
         "no node begins a reboot until it ends; hardening continues",
         *(_held(lock) for lock in locks.read(session.kube, session.namespace) if not lock.is_free),
     ]
-    title = "replace the current pause" if replaces else "pause every reboot of the cluster"
-    if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
+    title = "replace the current pause" if replaced else "pause every reboot of the cluster"
+    if not mutations.confirmed(session, title, lines):
         return mutations.declined(session)
-    made = _write(session, pause, before, dry_run=options.dry_run)
-    audit = _audit(session, AuditReason.REBOOTS_PAUSED, f"{who} paused every reboot {spelled}", made)
-    mutations.record(session, audit, who=who, dry_run=options.dry_run)
-    text = f"paused {spelled}; end it with: {command('resume')}"
-    return _done(session, pause, text, changed=True, dry_run=options.dry_run)
+    data = {"until": pause.until, "reason": pause.reason, "by": pause.by}
+    made = mutations.put_config_map(session, PAUSE, data, before.version if before else "", what="the pause")
+    _record(session, AuditReason.REBOOTS_PAUSED, f"paused every reboot {spelled}", "", made)
+    return _done(session, pause, f"paused {spelled}; end it with: {command('resume')}", changed=True)
 
 
 def _resume(options: argparse.Namespace, session: Session) -> int:
     reason = mutations.reason_of(options)
     before = _current(session)
     if before is None:
-        return _done(session, Pause(active=False), "not paused", changed=False)
-    who = mutations.user_name(session.kube)
+        return _done(session, _NOT_PAUSED, "not paused", changed=False)
     spelled = _spelled(before, session.now())
     lines = [
         f"deletes configmap/{PAUSE} in {session.namespace}: {spelled}",
         "pending nodes may begin to reboot immediately, one after another" if before.active else "it blocks nothing",
     ]
-    if not mutations.confirmed(session, Change("end the pause", tuple(lines)), dry_run=options.dry_run):
+    if not mutations.confirmed(session, "end the pause", lines):
         return mutations.declined(session)
     try:
         gone = session.kube.delete(
-            CONFIGMAPS, PAUSE, session.namespace, resource_version=before.version, dry_run=options.dry_run
+            CONFIGMAPS, PAUSE, session.namespace, resource_version=before.version, dry_run=session.dry_run
         )
     except Conflict as error:
         raise mutations.meanwhile("the pause") from error
     except NotFound:
-        return _done(session, Pause(active=False), "another user has ended it meanwhile", changed=False)
-    message = f"{who} ended the pause ({spelled})" + (f": {reason}" if reason else "")
-    audit = _audit(session, AuditReason.REBOOTS_RESUMED, message, gone)
-    mutations.record(session, audit, who=who, dry_run=options.dry_run)
-    return _done(session, Pause(active=False), "reboots are resumed", changed=True, dry_run=options.dry_run)
-
-
-def _until(duration: str, now: float) -> str:
-    """The end as the ConfigMap has it, empty for none. Raises UsageError."""
-    if not duration:
-        return ""
-    try:
-        seconds = units.duration(duration)
-    except ValueError as error:
-        raise UsageError(f"--for: {error}; nothing was changed") from error
-    if not 1 <= seconds <= units.YEAR_SECONDS:
-        raise UsageError(f"--for {duration}: write 1s to 366d, or leave it out for no end; nothing was changed")
-    return format_rfc3339(now + seconds)
+        return _done(session, _NOT_PAUSED, "another user has ended it meanwhile", changed=False)
+    _record(session, AuditReason.REBOOTS_RESUMED, f"ended the pause ({spelled})", reason, gone)
+    return _done(session, _NOT_PAUSED, "reboots are resumed", changed=True)
 
 
 def _current(session: Session) -> Pause | None:
     """The pause that exists, over or not; None when there is none. Raises KubeError."""
-    try:
-        return locks.pause_of(session.kube.get(CONFIGMAPS, PAUSE, session.namespace), session.now())
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return None
-
-
-def _write(session: Session, pause: Pause, before: Pause | None, *, dry_run: bool) -> dict[str, Any]:
-    """Creates it, or replaces exactly what was shown."""
-    data = {"until": pause.until, "reason": pause.reason, "by": pause.by}
-    version = before.version if before else ""
-    return mutations.put_config_map(session, PAUSE, data, version, what="the pause", dry_run=dry_run)
+    found = get_or_none(session.kube, CONFIGMAPS, PAUSE, session.namespace)
+    return locks.pause_of(found, session.now()) if found is not None else None
 
 
 def _held(lock: Lock) -> str:
@@ -137,15 +111,15 @@ def _spelled(pause: Pause, now: float) -> str:
     return text + (f", by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
 
 
-def _audit(session: Session, reason: AuditReason, message: str, found: dict[str, Any]) -> AuditEvent:
+def _record(session: Session, code: AuditReason, action: str, why: str, found: dict[str, Any]) -> None:
     """found: the object, or a Status that names what was deleted."""
     uid = values.part(found, "metadata").get("uid") or values.part(found, "details").get("uid")
-    return AuditEvent(reason, message, CONFIGMAPS, PAUSE, session.namespace, values.text(uid))
+    mutations.record(session, AuditEvent(code, action, why, CONFIGMAPS, PAUSE, session.namespace, values.text(uid)))
 
 
-def _done(session: Session, pause: Pause, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
+def _done(session: Session, pause: Pause, sentence: str, *, changed: bool) -> int:
     document = {"paused": pause.active, "until": pause.until, "reason": pause.reason, "by": pause.by}
-    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
+    return mutations.done(session, sentence, document, changed=changed)
 
 
 PAUSE_COMMAND = Command("pause", "block every reboot of the cluster", _configure_pause, _pause)

@@ -51,17 +51,16 @@ def _run(options: argparse.Namespace, session: Session) -> int:
 def shown(listed: list[Origin], session: Session) -> str:
     """A table of values and where they come from."""
     columns = [Column("KEY"), Column("VALUE", elastic=True, least=20), Column("FROM")]
-    rows = [(values.text(one.key), values.text(json.dumps(one.value)), _source(one)) for one in listed]
-    return table(columns, [(key, value, source) for key, value, source in rows], session.style)
+    rows = [
+        (values.text(one.key), values.text(json.dumps(one.value)), Cell(one.source, "" if one.line else FAINT))
+        for one in listed
+    ]
+    return table(columns, rows, session.style)
 
 
 def document(one: Origin) -> dict[str, Any]:
     """One value for programs."""
     return {"key": one.key, "value": one.value, "override": one.override or None, "line": one.line or None}
-
-
-def _source(one: Origin) -> Cell | str:
-    return one.source if one.line else Cell(one.source, FAINT)
 
 
 COMMAND = Command("policy", "a node's policy, merged for its labels, and where each value comes from", _configure, _run)

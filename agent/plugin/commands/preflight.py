@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.config.schema import Drain
 from agent.errors import KubeError
-from agent.kube import Kube, Resource
+from agent.kube import ACCESS_REVIEWS, Kube
 from agent.plugin.cluster import nodes, policy, values
 from agent.plugin.cluster.policy import Policy
 from agent.plugin.session import NOT_WELL, OK, Command, Form, Session, add_node, add_selector
@@ -22,9 +22,6 @@ from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, table
 from agent.reboot.drain import Expected, Preflight, preflight
 from agent.reboot.kube.views import node_view
 
-_REVIEWS = Resource(
-    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
-)
 _HOLDS_UP = (Expected.NEVER, Expected.WAITS, Expected.UNKNOWN)
 _ORDER = (*_HOLDS_UP, Expected.GOES, Expected.STAYS)
 _VERBS = {
@@ -64,9 +61,10 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     if rules.config is None:
         session.note(f"the agents' drain settings are unknown ({rules.problem}): the defaults are assumed")
     if options.node:
-        names = [nodes.row(nodes.get(session.kube, options.node), rules.pool).name]
+        names = [node_view(nodes.get(session.kube, options.node)).name]
     else:
-        names = list(_pending(session, rules, options.selector))
+        rows = nodes.rows(session.kube, rules.pool, selector=options.selector)
+        names = [row.name for row in rows if row.wants_reboot and not row.is_disrupted]
         if not names and not session.form.is_document:
             session.write("no node has a reboot pending; pass a NODE to check one anyway")
             return OK
@@ -80,16 +78,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     return NOT_WELL if any(answer.held for answer in answers) or rules.config is None else OK
 
 
-def drain_of(rules: Policy) -> Drain:
-    """The agents' settings; the defaults where they are unknown."""
-    return rules.config.reboot.drain if rules.config is not None else Drain()
-
-
 def _drain(session: Session, rules: Policy, node: str) -> Drain:
-    """The settings on one node, which overrides may change."""
-    if rules.config is None or not rules.config.overrides:
-        return drain_of(rules)
-    return drain_of(rules.of_node(node_view(nodes.get(session.kube, node)).labels))
+    """The settings on one node, which overrides may change; the defaults where they are unknown."""
+    if rules.config is not None and rules.config.overrides:
+        rules = rules.of_node(node_view(nodes.get(session.kube, node)).labels)
+    return rules.reboot.drain
 
 
 def look(session: Session, node: str, drain: Drain, *, ask: bool) -> NodePreflight:
@@ -103,15 +96,12 @@ def look(session: Session, node: str, drain: Drain, *, ask: bool) -> NodePreflig
 def may_evict(kube: Kube) -> bool:
     """Whether this user may evict pods, and with that make a dry run of it. Unknown counts as no."""
     attributes = {"verb": "create", "resource": "pods", "subresource": "eviction"}
-    body = {
-        "apiVersion": _REVIEWS.api_version, "kind": _REVIEWS.kind, "metadata": {},
-        "spec": {"resourceAttributes": attributes},
-    }  # fmt: skip
+    body = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "metadata": {}}
     try:
-        status = kube.create(_REVIEWS, body).get("status")
+        answer = kube.create(ACCESS_REVIEWS, {**body, "spec": {"resourceAttributes": attributes}})
     except KubeError:
         return False
-    return isinstance(status, dict) and status.get("allowed") is True
+    return values.part(answer, "status").get("allowed") is True
 
 
 def summary(answer: NodePreflight) -> str:
@@ -119,13 +109,6 @@ def summary(answer: NodePreflight) -> str:
     counts = answer.counts()
     parts = [f"{counts[one]} {_VERBS[one][counts[one] != 1]}" for one in _ORDER if counts[one]]
     return f"{count(len(answer.pods), 'pod')} on {answer.node}" + (f": {', '.join(parts)}" if parts else "")
-
-
-def _pending(session: Session, rules: Policy, selector: str) -> Iterator[str]:
-    """Nodes that need a reboot and are not being drained already."""
-    for row in nodes.rows(session.kube, rules.pool, selector=selector):
-        if row.wants_reboot and not row.is_disrupted:
-            yield row.name
 
 
 def _show(session: Session, answers: Sequence[NodePreflight], *, one: bool, asked: bool) -> None:

@@ -18,7 +18,7 @@ from agent.plugin.cluster.nodes import UNDER_WAY, NodeRow
 from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis import inquiry
 from agent.plugin.diagnosis.advice import command
-from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.mutations import AuditEvent, AuditReason
 from agent.plugin.session import Command, Session, add_node
 from agent.reboot.status import StatusReason
 
@@ -40,25 +40,16 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     if row.requested:
         text = f"requested already: {row.requested}; now: {row.message or 'no agent reports'}"
         return _done(session, row, text, changed=False)
-    who = mutations.user_name(session.kube)
-    request = mutations.signed(reason, who)
+    request = mutations.signed(reason, session.user)
     blocked = inquiry.blocked_by(session, row, rules, known)
     lines = [f"annotation {REBOOT_REQUEST} on node {row.name}: `{request}`", *_follows(row, blocked)]
-    change = Change(f"request a reboot of {row.name}", tuple(lines))
-    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+    if not mutations.confirmed(session, f"request a reboot of {row.name}", lines):
         return mutations.declined(session)
-    mutations.swap_node(
-        session.kube,
-        found,
-        {REBOOT_REQUEST: request},
-        matters=lambda node: _matters(node, rules),
-        dry_run=options.dry_run,
-    )
-    message = f"{who} requested a reboot" + (f": {reason}" if reason else "")
-    audit = AuditEvent(AuditReason.REBOOT_REQUESTED, message, NODES, row.name)
-    mutations.record(session, audit, who=who, dry_run=options.dry_run)
+    mutations.swap_node(session, found, {REBOOT_REQUEST: request}, lambda node: _matters(node, rules))
+    audit = AuditEvent(AuditReason.REBOOT_REQUESTED, "requested a reboot", reason, NODES, row.name)
+    mutations.record(session, audit)
     text = f"a reboot of {row.name} is requested; follow it with: {command('why', row.name)}"
-    return _done(session, row, text, changed=True, request=request, blocked=blocked, dry_run=options.dry_run)
+    return _done(session, row, text, changed=True, request=request, blocked=blocked)
 
 
 def _follows(row: NodeRow, blocked: tuple[str, ...]) -> Iterator[str]:
@@ -81,19 +72,12 @@ def _matters(found: Mapping[str, Any], rules: Policy) -> object:
 
 
 def _done(
-    session: Session,
-    row: NodeRow,
-    sentence: str,
-    *,
-    changed: bool,
-    request: str = "",
-    blocked: tuple[str, ...] = (),
-    dry_run: bool = False,
+    session: Session, row: NodeRow, sentence: str, *, changed: bool, request: str = "", blocked: tuple[str, ...] = ()
 ) -> int:
     document = {
         "node": row.name, "request": request or row.requested, "blockedBy": list(blocked), "message": row.message,
     }  # fmt: skip
-    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
+    return mutations.done(session, sentence, document, changed=changed)
 
 
 COMMAND = Command("reboot", "request a reboot of a node, by the same path as every other", _configure, _run)

@@ -33,7 +33,7 @@ from agent.plugin.views.table import Column
 
 _LOGGING = "audit.json"
 _PAGE_SIZE = 500
-_EXISTING_BYTES = 1 << 20
+_EXISTING_CHARACTERS = 1 << 20
 _KINDS = {"deployment": (), "statefulset": (), "daemonset": (), "job": (), "cronjob": ("jobTemplate", "spec")}
 _DEFAULTS = {"errno": "SCMP_ACT_ERRNO", "log": "SCMP_ACT_LOG", "kill": "SCMP_ACT_KILL_PROCESS"}
 # A component of a path that no next run has again: of mkstemp, a UUID, a hash.
@@ -62,10 +62,11 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         return _export(options, session, rows)
     seen = [one for node in nodes if (one := observed(node)) is not None]
     complaints = [row for one in seen for row in one.rows if row.outcome is Outcome.ALLOWED]
-    if session.form.is_document:
-        session.document({"recordings": [_document(row) for row in rows], "rules": _rules(complaints)})
-    else:
-        session.write(_status(rows, _rules(complaints), session, seen))
+    rules = _rules(complaints)
+    session.show(
+        lambda: {"recordings": [_document(row) for row in rows], "rules": rules},
+        lambda: _status(rows, rules, session, seen),
+    )
     return OK if rows or complaints else NOT_WELL
 
 
@@ -175,7 +176,9 @@ def _export(options: argparse.Namespace, session: Session, rows: Sequence[Record
 def _existing(path: str) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as stream:
-            text = stream.read(_EXISTING_BYTES)
+            text = stream.read(_EXISTING_CHARACTERS + 1)
+        if len(text) > _EXISTING_CHARACTERS:
+            raise ValueError("it has more than 1 Mi characters")  # noqa: TRY301 - one message for all that fails
     except (OSError, ValueError) as error:
         raise ConfigError([Problem(path, 0, "", f"cannot be read as a JSON profile: {error}")]) from error
     if problems := lint(text, path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agent.errors import KubeError, UsageError
-from agent.plugin import clusters, mutations
+from agent.plugin import clusters
 from agent.plugin.cluster import values
 from agent.plugin.cluster.locks import Pause
 from agent.plugin.cluster.nodes import Keep, NodeRow
@@ -21,9 +20,10 @@ from agent.plugin.page import output
 from agent.plugin.page.aggregate import Aggregator, Heading
 from agent.plugin.page.json_export import export, export_clusters
 from agent.plugin.page.summary import summarize
-from agent.plugin.session import COULD_NOT, OK, Command, Session, add_contexts, add_selector
+from agent.plugin.session import COULD_NOT, OK, UNKNOWN_USER, Command, Session, add_contexts, add_selector
 from agent.plugin.views import clusters as views
 from agent.plugin.views.fleet import Fleet
+from agent.terminal import document_text
 
 _TITLE = "Node hardening report"
 _STDOUT = "-"
@@ -58,13 +58,14 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     aggregator = Aggregator()
     seen = clusters.read_fleet(session, options.selector, keep=_KEEP, add=aggregator.add)
     heading = Heading(
-        _title(options), session.context, _version(session), _author(session),
+        _title(options), session.context, _version(session),
+        "" if session.user == UNKNOWN_USER else session.user,
         values.text(options.selector), seen.now,
     )  # fmt: skip
     shot = aggregator.snapshot(heading, seen)
     if options.of_cluster:
         shot = replace(shot, cluster=run_cluster(session))
-    pieces = _pieces(lambda: export(shot), lambda page: page.pieces(shot), session)
+    pieces = _pieces(session, lambda: export(shot), lambda page: page.pieces(shot))
     _write(options, session, heading, pieces, summarize(shot).headline)
     return OK
 
@@ -87,7 +88,7 @@ def _clusters(options: argparse.Namespace, session: Session) -> int:
     shot = aggregator.snapshot(heading, none)
     headline = views.headline(rows)
     pieces = _pieces(
-        lambda: export_clusters(shot, rows), lambda page: page.pieces_of_clusters(shot, rows, headline), session
+        session, lambda: export_clusters(shot, rows), lambda page: page.pieces_of_clusters(shot, rows, headline)
     )
     _write(options, session, heading, pieces, headline)
     return COULD_NOT if code == COULD_NOT else OK
@@ -102,7 +103,7 @@ def _write(
 ) -> None:
     target = options.output_file
     if not target and not session.form.is_document and session.out.isatty():
-        target = output.name_for(heading.context, heading.moment, ".html")
+        target = output.name_for(heading.context, heading.moment)
     if target in ("", _STDOUT):
         for piece in pieces:
             session.out.write(piece)
@@ -112,13 +113,11 @@ def _write(
 
 
 def _pieces(
-    exported: Callable[[], Mapping[str, object]], page: Callable[[ModuleType], Iterator[str]], session: Session
+    session: Session, exported: Callable[[], Mapping[str, object]], page: Callable[[ModuleType], Iterator[str]]
 ) -> Iterator[str]:
     """The page or the document. Raises UsageError without Jinja2."""
     if session.form.is_document:
-        written = io.StringIO()
-        replace(session, out=written).document(exported())
-        return iter([written.getvalue()])
+        return iter([document_text(exported(), session.form, session.out)])
     try:
         from agent.plugin.page import document  # noqa: PLC0415 - only the page needs Jinja2, an extra
     except ModuleNotFoundError as error:
@@ -133,11 +132,6 @@ def _version(session: Session) -> str:
     except KubeError:
         return ""
     return values.text(found.get("gitVersion"), 40)
-
-
-def _author(session: Session) -> str:
-    found = mutations.user_name(session.kube)
-    return "" if found == mutations.UNKNOWN else found
 
 
 COMMAND = Command("report", "one HTML page of the fleet, for a mail, an incident or an audit", _configure, _run)

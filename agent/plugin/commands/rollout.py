@@ -17,12 +17,11 @@ from typing import Any
 from agent.config import Config, revision, units
 from agent.errors import AgentError, UsageError
 from agent.kube import CONFIGMAPS, NODES
-from agent.kube.errors import NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import nodes, policy, values
+from agent.plugin.cluster import get_or_none, nodes, policy, values
 from agent.plugin.diagnosis.advice import command
-from agent.plugin.mutations import AuditEvent, AuditReason, Change
-from agent.plugin.session import NOT_WELL, OK, Command, Session
+from agent.plugin.mutations import AuditEvent, AuditReason
+from agent.plugin.session import NOT_WELL, OK, UNKNOWN_USER, Command, Session
 from agent.plugin.views.table import BAD, GOOD, WARN, Cell, Column, count, since, table
 from agent.rollout import reports
 from agent.rollout.decision import Canary, Order, Phase, Verdict
@@ -94,21 +93,12 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     rules = policy.read(session.kube, session.namespace)
     if rules.config is None:
         raise AgentError(f"the policy is unknown: {rules.problem}")
-    orders = _orders(session)
+    orders = get_or_none(session.kube, CONFIGMAPS, ORDERS, session.namespace) or {}
     fleet = _fleet(session, rules.config)
     newest = fleet.newest
     if options.action == "status":
         return _status(session, rules.config, newest, fleet, orders)
     return _decide(options, session, newest, fleet, orders)
-
-
-def _orders(session: Session) -> Mapping[str, Any]:
-    try:
-        return session.kube.get(CONFIGMAPS, ORDERS, session.namespace)
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return {}
 
 
 def _fleet(session: Session, config: Config) -> Fleet:
@@ -192,32 +182,28 @@ def _decide(options: argparse.Namespace, session: Session, newest: str, fleet: F
         return _done(session, newest, order, f"policy {newest} is {_DONE[order]} already", changed=False)
     if not fleet.is_undecided:
         raise UsageError(f"policy {newest} is not being rolled out: nothing to {order.value}; nothing was changed")
-    who = mutations.user_name(session.kube)
-    data = {"decision": order.value, "revision": newest, "reason": reason, "by": who}
+    data = {"decision": order.value, "revision": newest, "reason": reason, "by": session.user}
     lines = (f"configmap/{ORDERS} in {session.namespace}: {order.value} policy {newest}",
              f"{count(held, 'node holds', 'nodes hold')} it back: {_EFFECTS[order]}")  # fmt: skip
-    change = Change(f"{order.value} policy {newest}", lines)
-    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+    if not mutations.confirmed(session, f"{order.value} policy {newest}", lines):
         return mutations.declined(session)
     version = values.text(values.part(orders, "metadata").get("resourceVersion"))
-    made = mutations.put_config_map(session, ORDERS, data, version, what="the rollout", dry_run=options.dry_run)
-    message = f"{who} {_DONE[order]} policy {newest}" + (f": {reason}" if reason else "")
+    made = mutations.put_config_map(session, ORDERS, data, version, what="the rollout")
     uid = values.text(values.part(made, "metadata").get("uid"))
-    audit = AuditEvent(_AUDITS[order], message, CONFIGMAPS, ORDERS, session.namespace, uid)
-    mutations.record(session, audit, who=who, dry_run=options.dry_run)
-    text = f"policy {newest} is {_DONE[order]}: {_EFFECTS[order]}"
-    return _done(session, newest, order, text, changed=True, dry_run=options.dry_run)
+    action = f"{_DONE[order]} policy {newest}"
+    audit = AuditEvent(_AUDITS[order], action, reason, CONFIGMAPS, ORDERS, session.namespace, uid)
+    mutations.record(session, audit)
+    return _done(session, newest, order, f"policy {newest} is {_DONE[order]}: {_EFFECTS[order]}", changed=True)
 
 
-def _done(session: Session, newest: str, order: Order, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
-    document = {"revision": newest, "decision": order.value}
-    return mutations.done(session, sentence, document, changed=changed, dry_run=dry_run)
+def _done(session: Session, newest: str, order: Order, sentence: str, *, changed: bool) -> int:
+    return mutations.done(session, sentence, {"revision": newest, "decision": order.value}, changed=changed)
 
 
 def _signed(orders: Mapping[str, Any]) -> str:
     data = values.part(orders, "data")
     who, why = values.text(data.get("by"), 80), values.text(data.get("reason"))
-    return f"by {who or mutations.UNKNOWN}" + (f": {why}" if why else "")
+    return f"by {who or UNKNOWN_USER}" + (f": {why}" if why else "")
 
 
 COMMAND = Command("rollout", "how far a changed policy is rolled out; promote or abort it", _configure, _run)

@@ -13,7 +13,7 @@ from agent.plugin import mutations
 from agent.plugin.cluster import nodes
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import command
-from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.mutations import AuditEvent, AuditReason
 from agent.plugin.session import Command, Session, add_node
 from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
@@ -32,27 +32,26 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     before = row.skip
     if options.off and not _skip(found):
         return _done(session, row, "", f"{row.name} is not opted out", changed=False)
-    who = mutations.user_name(session.kube)
-    text = "" if options.off else mutations.signed(reason, who)
+    text = "" if options.off else mutations.signed(reason, session.user)
     if before and before == text:
         return _done(session, row, before, f"{row.name} is opted out already: {before}", changed=False)
-    replaces = f"current value: `{before}`" if before else ""
-    lines = [f"annotation {REBOOT_SKIP} on node {row.name}: {f'`{text}`' if text else 'removed'}", replaces]
-    lines.append(_follows(row, off=options.off))
+    lines = [
+        f"annotation {REBOOT_SKIP} on node {row.name}: {f'`{text}`' if text else 'removed'}",
+        f"current value: `{before}`" if before else "",
+        _follows(row, off=options.off),
+    ]
     title = f"let {row.name} reboot again" if options.off else f"opt {row.name} out of reboots"
-    if not mutations.confirmed(session, Change(title, mutations.listed(lines)), dry_run=options.dry_run):
+    if not mutations.confirmed(session, title, lines):
         return mutations.declined(session)
-    mutations.swap_node(session.kube, found, {REBOOT_SKIP: text or None}, matters=_skip, dry_run=options.dry_run)
+    mutations.swap_node(session, found, {REBOOT_SKIP: text or None}, _skip)
     if options.off:
-        message = f"{who} removed the opt-out ({before})" + (f": {reason}" if reason else "")
-        audit = AuditEvent(AuditReason.REBOOT_SKIP_REMOVED, message, NODES, row.name)
+        code, action = AuditReason.REBOOT_SKIP_REMOVED, f"removed the opt-out ({before})"
         result = f"{row.name} is opted in to reboots again"
     else:
-        message = f"{who} opted the node out of reboots" + (f": {reason}" if reason else "")
-        audit = AuditEvent(AuditReason.REBOOT_SKIP_SET, message, NODES, row.name)
+        code, action = AuditReason.REBOOT_SKIP_SET, "opted the node out of reboots"
         result = f"{row.name} is opted out; opt it in again with: {command('skip', row.name, '--off')}"
-    mutations.record(session, audit, who=who, dry_run=options.dry_run)
-    return _done(session, row, text, result, changed=True, dry_run=options.dry_run)
+    mutations.record(session, AuditEvent(code, action, reason, NODES, row.name))
+    return _done(session, row, text, result, changed=True)
 
 
 def _skip(found: Mapping[str, Any]) -> str:
@@ -76,8 +75,8 @@ def _follows(row: NodeRow, *, off: bool) -> str:
             return "it begins no reboot until the annotation is removed; hardening continues"
 
 
-def _done(session: Session, row: NodeRow, skip: str, sentence: str, *, changed: bool, dry_run: bool = False) -> int:
-    return mutations.done(session, sentence, {"node": row.name, "skip": skip}, changed=changed, dry_run=dry_run)
+def _done(session: Session, row: NodeRow, skip: str, sentence: str, *, changed: bool) -> int:
+    return mutations.done(session, sentence, {"node": row.name, "skip": skip}, changed=changed)
 
 
 COMMAND = Command("skip", "opt a node out of reboots, or in again with --off", _configure, _run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.errors import UsageError
 from agent.plugin import clusters
@@ -36,30 +36,25 @@ def _run(options: argparse.Namespace, session: Session) -> int:
         raise UsageError("name a node or give a selector, not both")
     if options.contexts:
         return _clusters(options, session)
+
+    def draw(seen: Fleet, height: int | None = None) -> str:
+        everything = options.all or session.style.width is None
+        return text(seen, session.style, wide=session.form is Form.WIDE, everything=everything, height=height)
+
     if options.watch:
         if session.form.is_document:
-            raise UsageError(
-                f"--watch has no documents; for programs: kubectl get nodes --watch -o {session.form.value}"
-            )
-        return watch.watch(session, node=options.node, selector=options.selector, draw=_drawing(options))
+            raise UsageError(f"--watch has no documents; for programs: kubectl get nodes --watch -o {session.form}")
+        return watch.watch(session, node=options.node, selector=options.selector, draw=draw)
     if options.node:
         return _one(options.node, session)
     seen = clusters.read_fleet(session, options.selector)
-    if session.form.is_document:
-        session.document(fleet.document(seen))
-    else:
-        session.write(
-            text(seen, session.style, wide=session.form is Form.WIDE, everything=_everything(options, session))
-        )
+    session.show(lambda: fleet.document(seen), lambda: draw(seen))
     return OK if seen.is_well else NOT_WELL
 
 
 def _one(name: str, session: Session) -> int:
     context = node_context.read(session.kube, session.namespace, name, session.now())
-    if session.form.is_document:
-        session.document(node.document(context))
-    else:
-        session.write(node.text(context, session.style))
+    session.show(lambda: node.document(context), lambda: node.text(context, session.style))
     return NOT_WELL if fleet.is_trouble(context.row) or verdict(context).hardening else OK
 
 
@@ -67,23 +62,11 @@ def _clusters(options: argparse.Namespace, session: Session) -> int:
     if options.node or options.watch:
         raise UsageError("--contexts shows clusters: name one with --context for a node or for --watch")
     rows, code = clusters.read_all(options, session, lambda _, one: clusters.read_fleet(one, options.selector))
-    if session.form.is_document:
-        session.document({"clusters": [views.document(row) for row in rows], "well": code == OK})
-    else:
-        session.write(views.text(rows, session.style))
+    session.show(
+        lambda: {"clusters": [views.document(row) for row in rows], "well": code == OK},
+        lambda: views.text(rows, session.style),
+    )
     return code
-
-
-def _everything(options: argparse.Namespace, session: Session) -> bool:
-    return options.all or session.style.width is None
-
-
-def _drawing(options: argparse.Namespace) -> watch.Draw:
-    def draw(seen: Fleet, session: Session, height: int | None) -> str:
-        wide = session.form is Form.WIDE
-        return text(seen, session.style, wide=wide, everything=_everything(options, session), height=height)
-
-    return draw
 
 
 def text(seen: Fleet, style: Style, *, wide: bool = False, everything: bool = True, height: int | None = None) -> str:
@@ -103,50 +86,35 @@ def text(seen: Fleet, style: Style, *, wide: bool = False, everything: bool = Tr
         if len(rows) > space:
             hidden = f"and {table.count(len(seen.rows) - space, 'more node')}"
             rows = rows[:space]
-    above = _table(rows, seen, style, wide=wide) if rows else ""
-    gap = [""] if rows or hidden else []
-    return "\n".join(
-        [
-            *([above.rstrip("\n")] if above else []),
-            *([style.paint(hidden, table.FAINT)] if hidden else []),
-            *gap,
-            *below,
-        ]
-    )
+    lines = [_table(rows, seen, style, wide=wide).rstrip("\n")] if rows else []
+    lines += [style.paint(hidden, table.FAINT)] if hidden else []
+    return "\n".join([*lines, *([""] if lines else []), *below])
 
 
 def _table(rows: Sequence[NodeRow], seen: Fleet, style: Style, *, wide: bool) -> str:
     stuck = {lock.holder_uid for lock in seen.stuck}
     alike = len({(row.version, row.policy) for row in seen.rows if row.compliance is not None}) <= 1
     narrow = style.width is not None and style.width < _BROAD
-    columns = [Column("NODE", elastic=True, least=12), Column("POOL", elastic=True)]
-    with_state = wide or any(row.ready is not True or row.cordoned for row in rows)
-    with_agent = wide or not narrow or not alike
-    if with_state:
-        columns.append(Column("STATUS"))
-    columns += [
-        Column("HARDENED"),
-        Column("WORST FINDING", elastic=True, least=12),
-        Column("REBOOT"),
-        Column("FOR"),
+    columns: list[tuple[Column, Callable[[NodeRow], Cell | str]]] = [
+        (Column("NODE", elastic=True, least=12), lambda row: row.name),
+        (Column("POOL", elastic=True), lambda row: row.pool),
     ]
-    if with_agent:
-        columns += [Column("VERSION"), Column("POLICY")]
+    if wide or any(row.ready is not True or row.cordoned for row in rows):
+        columns.append((Column("STATUS"), fleet.condition))
+    columns += [
+        (Column("HARDENED"), fleet.hardened),
+        (Column("WORST FINDING", elastic=True, least=12), fleet.finding),
+        (Column("REBOOT"), lambda row: fleet.reboot(row, stuck=row.uid in stuck)),
+        (Column("FOR"), lambda row: table.since(row.since, seen.now) if row.wants_reboot else "-"),
+    ]
+    if wide or not narrow or not alike:
+        columns.append((Column("VERSION"), lambda row: row.version or "-"))
+        columns.append((Column("POLICY"), lambda row: row.policy[:_POLICY_CHARACTERS] or "-"))
     if wide:
-        columns += [Column("KERNEL"), Column("MESSAGE")]
-    shown = []
-    for row in rows:
-        cells: list[Cell | str] = [row.name, row.pool]
-        if with_state:
-            cells.append(fleet.condition(row))
-        since = table.since(row.since, seen.now) if row.wants_reboot else "-"
-        cells += [fleet.hardened(row), fleet.finding(row), fleet.reboot(row, stuck=row.uid in stuck), since]
-        if with_agent:
-            cells += [row.version or "-", row.policy[:_POLICY_CHARACTERS] or "-"]
-        if wide:
-            cells += [row.kernel or "-", row.message or "-"]
-        shown.append(cells)
-    return table.table(columns, shown, Style(style.colour) if wide else style)
+        columns.append((Column("KERNEL"), lambda row: row.kernel or "-"))
+        columns.append((Column("MESSAGE"), lambda row: row.message or "-"))
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    return table.table([column for column, _ in columns], cells, Style(style.colour) if wide else style)
 
 
 COMMAND = Command("status", "the fleet in one table, or one node in full", _configure, _run)

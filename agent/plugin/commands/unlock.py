@@ -19,13 +19,13 @@ from agent.errors import AgentError, KubeError, UsageError
 from agent.kube import LEASES, NODES
 from agent.kube.errors import Conflict, NotFound
 from agent.plugin import mutations
-from agent.plugin.cluster import locks, nodes, policy, values
+from agent.plugin.cluster import get_or_none, locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock
 from agent.plugin.cluster.policy import Policy
 from agent.plugin.diagnosis import holder
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.diagnosis.holder import Holder, HolderLiveness
-from agent.plugin.mutations import AuditEvent, AuditReason, Change, ChangedMeanwhile
+from agent.plugin.mutations import AuditEvent, AuditReason, ChangedMeanwhile
 from agent.plugin.session import Command, Session
 from agent.reboot.cluster import LeaseView
 from agent.reboot.kube.views import lease_body, lease_view, node_view
@@ -34,6 +34,7 @@ from agent.reboot.lock.pools import LEASE_PREFIX
 
 _HEARTBEATS = "kube-node-lease"
 _READ_EVERY_SECONDS = 1.0
+_LONGEST_WATCH_SECONDS = 3600.0
 _TRANSITIONS = 1e6  # more hand-overs than a lock will ever see
 _POOL_SIZE = 1e5
 
@@ -59,9 +60,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 3600 or math.isnan(seconds):
-        raise ValueError(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_WATCH_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to {_LONGEST_WATCH_SECONDS:.0f}")
     return seconds
 
 
@@ -73,7 +77,7 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     lock = choose(known, options.target)
     if lock.is_free:
         return mutations.done(session, f"lock {lock.name} is free", {"lock": lock.name, "holder": ""}, changed=False)
-    if not session.yes and session.ask is None and not options.dry_run:
+    if not session.yes and session.ask is None and not session.dry_run:
         session.confirm("")  # raises before the user waits for the watch
     rules = policy.read(session.kube, session.namespace)
     seen = _watch(session, lock, rules, options.watch_seconds)
@@ -82,23 +86,21 @@ def _run(options: argparse.Namespace, session: Session) -> int:
     alive = seen.liveness in (HolderLiveness.ALIVE, HolderLiveness.FRESH)
     if alive and not options.force:
         raise HolderAlive(_refusal(seen))
-    who = mutations.user_name(session.kube)
     lines = [
         f"RISK: {holder.risk(seen)}",
         f"lease {lock.view.name} in {session.namespace}: holder {lock.shown_holder} removed, free for the next node",
         *holder.follows(seen, rules.config.reboot if rules.config is not None else None),
     ]
-    change = Change(f"take lock {lock.name} from {lock.shown_holder}", tuple(lines))
-    if not mutations.confirmed(session, change, dry_run=options.dry_run):
+    if not mutations.confirmed(session, f"take lock {lock.name} from {lock.shown_holder}", lines):
         return mutations.declined(session)
-    _free(session, seen.lock, mutations.signed(reason, who), dry_run=options.dry_run)
-    _record(session, seen, who, reason, dry_run=options.dry_run)
+    _free(session, seen.lock, mutations.signed(reason, session.user))
+    _record(session, seen, reason)
     document = {
         "lock": lock.name, "holder": lock.holder or None, "holderIs": seen.liveness.name.lower(), "forced": alive,
         "risk": holder.risk(seen),
     }  # fmt: skip
     text = f"lock {lock.name} is free; it was held by {lock.shown_holder}"
-    return mutations.done(session, text, document, changed=True, dry_run=options.dry_run)
+    return mutations.done(session, text, document, changed=True)
 
 
 def choose(known: Sequence[Lock], target: str) -> Lock:
@@ -132,7 +134,7 @@ def _watch(session: Session, lock: Lock, rules: Policy, seconds: float | None) -
         raise ChangedMeanwhile(f"{lock.shown_holder} does not hold lock {lock.name} any more; nothing was done")
     changed = _has_changed(lock, newest)
     node, boot_id = None, ""
-    if found := _node(session, lock.holder):
+    if found := get_or_none(session.kube, NODES, lock.holder) if lock.holder else None:
         node, boot_id = nodes.row(found, rules.pool), node_view(found).boot_id
     heartbeat = _heartbeat(session, lock.holder) if node is not None else 0.0
     return Holder(newest, node, boot_id, heartbeat, changed, watched, session.now())
@@ -149,17 +151,6 @@ def _again(session: Session, lock: Lock) -> Lock:
     except NotFound as error:
         raise ChangedMeanwhile(f"lock {lock.name} was deleted meanwhile; nothing was done") from error
     return found or lock
-
-
-def _node(session: Session, name: str) -> dict[str, Any] | None:
-    if not name:
-        return None
-    try:
-        return session.kube.get(NODES, name)
-    except NotFound as error:
-        if not error.names_object:
-            raise
-        return None
 
 
 def _heartbeat(session: Session, name: str) -> float:
@@ -179,14 +170,15 @@ def _refusal(seen: Holder) -> str:
     )
 
 
-def _free(session: Session, lock: Lock, signature: str, *, dry_run: bool) -> None:
+def _free(session: Session, lock: Lock, signature: str) -> None:
     """As an agent releases its lock, with who did it beside it. Raises ChangedMeanwhile, KubeError."""
     now = session.now()
     body: dict[str, Any] = lease_body(freed(healed(lock), now), session.namespace)
-    note = f"{micro_time(now)} from {lock.shown_holder}: {signature}"
-    body["metadata"]["annotations"][LOCK_UNLOCKED] = note
+    body["metadata"]["annotations"][LOCK_UNLOCKED] = f"{micro_time(now)} from {lock.shown_holder}: {signature}"
     try:
-        session.kube.patch(LEASES, lock.view.name, body, session.namespace, manager=mutations.MANAGER, dry_run=dry_run)
+        session.kube.patch(
+            LEASES, lock.view.name, body, session.namespace, manager=mutations.MANAGER, dry_run=session.dry_run
+        )
     except (Conflict, NotFound) as error:
         text = f"lock {lock.name} changed meanwhile: its holder may be alive; nothing was done: check again"
         raise ChangedMeanwhile(text) from error
@@ -207,18 +199,16 @@ def healed(lock: Lock) -> LeaseView:
     )
 
 
-def _record(session: Session, seen: Holder, who: str, reason: str, *, dry_run: bool) -> None:
+def _record(session: Session, seen: Holder, reason: str) -> None:
     """On the Lease, and on the holder's Node, where users look."""
-    lock, is_gone = seen.lock, seen.liveness is HolderLiveness.GONE
-    alive, gone = "alive (forced)", "gone"
-    was = {HolderLiveness.GONE: gone, HolderLiveness.SILENT: "silent"}.get(seen.liveness, alive)
-    text = f"{who} took lock {lock.name} from {lock.shown_holder}, which was {was}" + (f": {reason}" if reason else "")
-    code = AuditReason.REBOOT_LOCK_FORCE_RELEASED
-    about = [AuditEvent(code, text, LEASES, lock.view.name, session.namespace)]
-    if not is_gone:
-        about.append(AuditEvent(code, text, NODES, lock.holder))
-    for audit in about:
-        mutations.record(session, audit, who=who, dry_run=dry_run)
+    lock = seen.lock
+    was = {HolderLiveness.GONE: "gone", HolderLiveness.SILENT: "silent"}.get(seen.liveness, "alive (forced)")
+    action = f"took lock {lock.name} from {lock.shown_holder}, which was {was}"
+    about = [(LEASES, lock.view.name, session.namespace)]
+    if seen.liveness is not HolderLiveness.GONE:
+        about.append((NODES, lock.holder, ""))
+    for where in about:
+        mutations.record(session, AuditEvent(AuditReason.REBOOT_LOCK_FORCE_RELEASED, action, reason, *where))
 
 
 COMMAND = Command("unlock", "take the reboot lock from a holder that does not come back (dangerous)", _configure, _run)

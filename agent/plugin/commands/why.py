@@ -20,17 +20,10 @@ from agent.report.node_status import ComplianceStatus
 _INDENT = 4
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
-    add_node(parser)
-
-
 def _run(options: argparse.Namespace, session: Session) -> int:
     context = node_context.read(session.kube, session.namespace, options.node, session.now())
     found = verdict(context)
-    if session.form.is_document:
-        session.document(document(context, found))
-    else:
-        session.write(text(context, found, session))
+    session.show(lambda: document(context, found), lambda: text(context, found, session))
     return OK if found.well else NOT_WELL
 
 
@@ -42,16 +35,16 @@ def document(context: NodeContext, found: Verdict) -> dict[str, Any]:
         "well": found.well,
         "verdict": found.headline,
         "hardening": {
-            "status": row.compliance.value if row.compliance else None,
+            "status": row.compliance,
             "reasons": [_advice(one) for one in found.hardening],
         },
         "reboot": {**fleet.reboot_document(row), "reasons": [_advice(one) for one in found.reboot]},
-        "denials": {"state": seen.state.value, "refusedRows": seen.refused} if seen else None,
+        "denials": {"state": seen.state, "refusedRows": seen.refused} if seen else None,
     }
 
 
 def _advice(advice: Advice) -> dict[str, Any]:
-    shown: dict[str, Any] = {"code": advice.code, "message": advice.message, "next": list(advice.next)}
+    shown: dict[str, Any] = {"code": advice.code, "message": advice.message, "next": advice.next}
     return shown | {"until": table.rfc3339(advice.until)} if advice.until else shown
 
 
@@ -104,11 +97,8 @@ def _list(reasons: Sequence[Advice], session: Session) -> list[str]:
         # The same steps for several reasons in a row are below the last of them.
         repeats = number < len(reasons) and reasons[number].next == advice.next
         for step in () if repeats else advice.next:
-            arrow = " " * _INDENT + style.paint("->", table.FAINT) + " "
-            # A command is one line, however long: it is there to be pasted.
-            is_command = step.startswith("kubectl ")
-            lines += [arrow + step] if is_command else style.wrap(step, lead=arrow, indent=_INDENT + 3)
+            lines += table.step(step, style, indent=_INDENT)
     return lines
 
 
-COMMAND = Command("why", "why a node is not hardened, or does not reboot now, and what to do next", _configure, _run)
+COMMAND = Command("why", "why a node is not hardened, or does not reboot now, and what to do next", add_node, _run)

@@ -192,83 +192,57 @@ _FIND_SENTINEL = "on the node, find what sets the sentinel again: cat /var/run/r
 _REQUEST = "kubectl node-hardening reboot {node}  # requests one regardless"
 _STATIC: Mapping[R, tuple[str, str, tuple[str, ...]]] = {
     R.STATE_UNREADABLE: (
-        "the annotation reboot-state cannot be read, so the agent does nothing",
-        "its reboot-state cannot be read",
-        (
-            "kubectl get node {node} -o yaml  # is it cordoned? does it hold a lock?",
-            "kubectl annotate node {node} node-hardening.io/reboot-state-  # starts from scratch",
-        ),
+        "the annotation reboot-state cannot be read, so the agent does nothing", "its reboot-state cannot be read",
+        ("kubectl get node {node} -o yaml  # is it cordoned? does it hold a lock?",
+         "kubectl annotate node {node} node-hardening.io/reboot-state-  # starts from scratch"),
     ),
     R.SENTINEL_UNKNOWN: (
-        "whether a reboot is required is unknown",
-        "",
+        "whether a reboot is required is unknown", "",
         ("check reboot.sentinel in {source}, and that the directory or command is there on the node", _REQUEST),
     ),
     R.SENTINEL_UNCHANGED: (
         "a reboot is still required after a verified reboot: no other one until the sentinel goes or changes",
-        "it was rebooted already, and the sentinel is still there",
-        (_FIND_SENTINEL, _REQUEST),
+        "it was rebooted already, and the sentinel is still there", (_FIND_SENTINEL, _REQUEST),
     ),
     R.BACKING_OFF: (
-        "backing off after the last reboot, longer each time",
-        "backing off after the last reboot",
-        (
-            "wait: the first back-off is normal, more than one in a row is not",
-            _FIND_SENTINEL,
-            "kubectl node-hardening reboot {node}  # requests one without the back-off",
-        ),
+        "backing off after the last reboot, longer each time", "backing off after the last reboot",
+        ("wait: the first back-off is normal, more than one in a row is not", _FIND_SENTINEL,
+         "kubectl node-hardening reboot {node}  # requests one without the back-off"),
     ),
     R.MINIMUM_GAP: (
         "minimum gap after the pool's last reboot (reboot.blockers.minimumGap)",
-        "minimum gap after the pool's last reboot",
-        ("wait, or lower reboot.blockers.minimumGap in {source}",),
+        "minimum gap after the pool's last reboot", ("wait, or lower reboot.blockers.minimumGap in {source}",),
     ),
     R.HARDENING_UNKNOWN: (
-        "whether the node is hardened is unknown",
-        "",
-        ("kubectl node-hardening status {node}",),
+        "whether the node is hardened is unknown", "", ("kubectl node-hardening status {node}",),
     ),
     R.KURED_LOCKED: (
-        "kured runs in this cluster and holds its lock",
-        "kured's lock",
-        (
-            "kubectl -n kube-system get daemonset kured -o yaml  # annotation weave.works/kured-node-lock",
-            "if kured is gone permanently: set reboot.lock.kured: off in {source}",
-        ),
+        "kured runs in this cluster and holds its lock", "kured's lock",
+        ("kubectl -n kube-system get daemonset kured -o yaml  # annotation weave.works/kured-node-lock",
+         "if kured is gone permanently: set reboot.lock.kured: off in {source}"),
     ),
     R.BLOCKED_BY_PODS: (
-        "blocked by pods on this node",
-        "pods that must not be disturbed",
+        "blocked by pods on this node", "pods that must not be disturbed",
         ("kubectl get pods -A --field-selector spec.nodeName={node}", "wait until they have ended"),
     ),
     R.BLOCKED_BY_ALERTS: (
-        "blocked by Prometheus",
-        "",
-        ("fix what is firing, or see reboot.blockers.prometheus in {source}",),
+        "blocked by Prometheus", "", ("fix what is firing, or see reboot.blockers.prometheus in {source}",),
     ),
     R.BLOCKED_BY_PACKAGE_MANAGER: (
-        "blocked by the package manager",
-        "",
-        ("wait until it has finished; if it hangs, check it on the node",),
+        "blocked by the package manager", "", ("wait until it has finished; if it hangs, check it on the node",),
     ),
     R.BLOCKED_BY_INHIBITOR: (
-        "blocked by a shutdown inhibitor",
-        "",
-        ("on the node: systemd-inhibit --list",),
+        "blocked by a shutdown inhibitor", "", ("on the node: systemd-inhibit --list",),
     ),
     R.MAX_UNAVAILABLE: (
-        "too many nodes of the pool are unavailable",
-        "",
-        (
-            "kubectl get nodes  # NotReady, or cordoned manually: kubectl uncordon NODE",
-            "or raise reboot.maxUnavailable in {source}",
-        ),
+        "too many nodes of the pool are unavailable", "",
+        ("kubectl get nodes  # NotReady, or cordoned manually: kubectl uncordon NODE",
+         "or raise reboot.maxUnavailable in {source}"),
     ),
     R.LOCK_FORBIDDEN: (
-        "the API server refuses the lock",
-        "",
+        "the API server refuses the lock", "",
         ("kubectl auth can-i update leases --as system:serviceaccount:node-hardening:node-hardening-agent",),
     ),
     R.API_UNREACHABLE: ("the agent cannot reach the API server", "", ()),
     R.WOULD_REBOOT: ("reboot.mode is audit; the agent would reboot it", "", ("set reboot.mode: enforce in {source}",)),
-}
+}  # fmt: skip

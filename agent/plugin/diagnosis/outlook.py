@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from agent.config.schema import Window
 from agent.reboot.blockers.window import closes_at, is_open, next_opening
@@ -66,9 +67,7 @@ def cycle_time(seconds: Sequence[float]) -> CycleTime | None:
     if not seconds:
         return None
     ranked = sorted(seconds)
-    middle = len(ranked) // 2
-    typical = ranked[middle] if len(ranked) % 2 else (ranked[middle - 1] + ranked[middle]) / 2
-    return CycleTime(len(ranked), typical, ranked[math.ceil(_CAUTIOUS_SHARE * len(ranked)) - 1])
+    return CycleTime(len(ranked), median(ranked), ranked[math.ceil(_CAUTIOUS_SHARE * len(ranked)) - 1])
 
 
 def finish(roll: Roll, cycle_seconds: float, now: float) -> Finish:

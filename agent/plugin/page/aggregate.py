@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import TypeVar
 
 from agent.model import Severity, Status
 from agent.plugin.audit.audit import ClusterAudit
@@ -25,14 +26,23 @@ REBOOTS_KEPT = 50
 _VALUES_COUNTED = 50
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 _STATUSES = {Status.FAIL: 0, Status.UNKNOWN: 1}
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+_Key = tuple[str, Status, Severity]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeNames:
     """Nodes: the names of the first of them, and how many there are."""
 
-    names: tuple[str, ...]
-    total: int
+    names: list[str] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.total += 1
+        if len(self.names) < NAMES_KEPT:
+            self.names.append(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +54,50 @@ class Value:
     nodes: int
 
 
-@dataclass(frozen=True, slots=True)
+def _count(counter: Counter[K], key: K) -> None:
+    if key in counter or len(counter) < _VALUES_COUNTED:
+        counter[key] += 1
+
+
+@dataclass(slots=True)
 class Group:
-    """One finding on all nodes that have it. values: the commonest; other_values: how many nodes have others."""
+    """One finding on all nodes that have it; they are added one by one."""
 
     id: str
     status: Status
     severity: Severity
-    nodes: NodeNames
-    values: tuple[Value, ...]
-    other_values: int
-    remediation: str
-    title: str
+    nodes: NodeNames = field(default_factory=NodeNames)
+    title: str = ""
+    _values: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _steps: Counter[str] = field(default_factory=Counter)
+
+    def add(self, node: str, one: FindingRow) -> None:
+        """A node that has it."""
+        self.nodes.add(node)
+        self.title = self.title or one.title
+        _count(self._values, (one.observed, one.expected))
+        if one.remediation:
+            _count(self._steps, one.remediation)
 
     @property
     def control(self) -> str:
         """The control that reports it: what is before the slash."""
         return self.id.partition("/")[0]
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The commonest."""
+        return tuple(Value(*value, number) for value, number in self._values.most_common(VALUES_KEPT))
+
+    @property
+    def other_values(self) -> int:
+        """How many nodes have others."""
+        return self.nodes.total - sum(one.nodes for one in self.values)
+
+    @property
+    def remediation(self) -> str:
+        """The commonest, empty where none is known."""
+        return next((step for step, _ in self._steps.most_common(1)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,64 +151,14 @@ class Snapshot:
     cluster: ClusterAudit | None = None
 
 
-class _NameList:
-    """Names as they come, the first of them kept."""
-
-    __slots__ = ("names", "total")
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.total = 0
-
-    def add(self, name: str) -> None:
-        self.total += 1
-        if len(self.names) < NAMES_KEPT:
-            self.names.append(name)
-
-    def done(self) -> NodeNames:
-        return NodeNames(tuple(self.names), self.total)
-
-
-class _GroupBuilder:
-    """One finding while the nodes come in."""
-
-    __slots__ = ("nodes", "others", "steps", "title", "values")
-
-    def __init__(self) -> None:
-        self.nodes = _NameList()
-        self.values: Counter[tuple[str, str]] = Counter()
-        self.steps: Counter[str] = Counter()
-        self.others = 0
-        self.title = ""
-
-    def add(self, node: str, one: FindingRow) -> None:
-        self.nodes.add(node)
-        self.title = self.title or one.title
-        value = (one.observed, one.expected)
-        if value in self.values or len(self.values) < _VALUES_COUNTED:
-            self.values[value] += 1
-        else:
-            self.others += 1
-        step = one.remediation
-        if step and (step in self.steps or len(self.steps) < _VALUES_COUNTED):
-            self.steps[step] += 1
-
-    def done(self, key: tuple[str, Status, Severity]) -> Group:
-        common = self.values.most_common(VALUES_KEPT)
-        shown = tuple(Value(observed, expected, number) for (observed, expected), number in common)
-        others = self.others + self.values.total() - sum(one.nodes for one in shown)
-        step = self.steps.most_common(1)
-        return Group(*key, self.nodes.done(), shown, others, step[0][0] if step else "", self.title)
-
-
 class Aggregator:
     """Takes the rows one by one, findings and history included, and returns them without."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, Status, Severity], _GroupBuilder] = {}
-        self._checks: dict[tuple[str, Status, Severity], _GroupBuilder] = {}
-        self._groups_left: set[tuple[str, Status, Severity]] = set()
-        self._mixes: dict[tuple[str, str], _NameList] = {}
+        self._groups: dict[_Key, Group] = {}
+        self._checks: dict[_Key, Group] = {}
+        self._groups_left: set[_Key] = set()
+        self._mixes: dict[tuple[str, str], NodeNames] = {}
         self._unlisted = 0
         self._last: list[tuple[float, int, str, Reboot]] = []
         self._lasted: list[float] = []
@@ -180,11 +167,10 @@ class Aggregator:
     def add(self, row: NodeRow) -> NodeRow:
         """One node; what the page shows of it besides the aggregate is returned."""
         for one in row.findings:
-            self._finding(row.name, one)
+            if not _join(self._groups, row.name, one) and len(self._groups_left) < GROUPS_KEPT:
+                self._groups_left.add((one.id, one.status, one.severity))
         for one in row.checks:
-            key = (one.id, one.status, one.severity)
-            if key in self._checks or len(self._checks) < GROUPS_KEPT:
-                self._checks.setdefault(key, _GroupBuilder()).add(row.name, one)
+            _join(self._checks, row.name, one)
         self._unlisted += row.more
         if row.compliance is not None:
             self._mix(row)
@@ -195,34 +181,23 @@ class Aggregator:
 
     def snapshot(self, heading: Heading, fleet: Fleet) -> Snapshot:
         """What came in."""
-        groups = (collected.done(key) for key, collected in self._groups.items())
-        mixes = (Mix(*key, names.done()) for key, names in self._mixes.items())
+        mixes = (Mix(*key, names) for key, names in self._mixes.items())
         return Snapshot(
             heading,
             fleet,
-            tuple(sorted(groups, key=_badness)),
+            tuple(sorted(self._groups.values(), key=_badness)),
             len(self._groups_left),
             self._unlisted,
             tuple(sorted(mixes, key=lambda mix: (-mix.nodes.total, mix.version, mix.policy))),
             self._past(),
-            tuple(collected.done(key) for key, collected in sorted(self._checks.items())),
+            tuple(group for _, group in sorted(self._checks.items())),
         )
-
-    def _finding(self, node: str, one: FindingRow) -> None:
-        key = (one.id, one.status, one.severity)
-        if key not in self._groups:
-            if len(self._groups) >= GROUPS_KEPT:
-                if len(self._groups_left) < GROUPS_KEPT:
-                    self._groups_left.add(key)
-                return
-            self._groups[key] = _GroupBuilder()
-        self._groups[key].add(node, one)
 
     def _mix(self, row: NodeRow) -> None:
         key = (row.version, row.policy)
         if key not in self._mixes and len(self._mixes) >= MIXES_KEPT:
             key = ("others", "")
-        self._mixes.setdefault(key, _NameList()).add(row.name)
+        self._mixes.setdefault(key, NodeNames()).add(row.name)
 
     def _reboot(self, node: str, one: Reboot) -> None:
         self._lasted.append(one.seconds)
@@ -240,19 +215,28 @@ class Aggregator:
         return Past(last, len(self._lasted), self._rebooted, median(self._lasted), max(self._lasted))
 
 
+def _join(groups: dict[_Key, Group], node: str, one: FindingRow) -> bool:
+    """Adds a node's finding to its group; False where there are too many groups for another one."""
+    key = (one.id, one.status, one.severity)
+    if key not in groups and len(groups) >= GROUPS_KEPT:
+        return False
+    groups.setdefault(key, Group(*key)).add(node, one)
+    return True
+
+
 def names_of(rows: Iterable[NodeRow]) -> NodeNames:
     """The names of these nodes."""
-    names = _NameList()
+    names = NodeNames()
     for row in rows:
         names.add(row.name)
-    return names.done()
+    return names
 
 
-def by_control(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by the control that reports them, the control with the worst finding first."""
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        found.setdefault(group.control, []).append(group)
+def grouped(some: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """By key, in the order in which the keys come first."""
+    found: dict[str, list[T]] = {}
+    for one in some:
+        found.setdefault(key(one), []).append(one)
     return found
 
 

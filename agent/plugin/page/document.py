@@ -21,7 +21,7 @@ from agent.plugin.cluster import values
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.page import summary
-from agent.plugin.page.aggregate import NodeNames, Snapshot, by_control, names_of
+from agent.plugin.page.aggregate import NodeNames, Snapshot, grouped, names_of
 from agent.plugin.page.output import GENERATOR
 from agent.plugin.page.summary import Tone, compliance
 from agent.plugin.page.waiting_table import waiting_table
@@ -117,11 +117,11 @@ def _context(shot: Snapshot) -> dict[str, Any]:
         "tiles": [*by_status, (Tone.QUIET, "reboot pending or running", sum(row.wants_reboot for row in seen.rows))],
         "phases": ", ".join(f"{number:,} {phase}" for phase, number in fleet.phases(seen.rows).items()),
         "pools": _pools(seen.rows),
-        "checks": by_control(shot.checks),
+        "checks": grouped(shot.checks, lambda group: group.control),
         "no_findings": _no_findings(seen.rows),
         "stuck": {lock.holder_uid for lock in seen.stuck},
         "rows": rows, "rows_left": len(seen.rows) - len(rows) - len(quiet),
-        "quiet": quiet, "quiet_pools": sorted(_by_pool(quiet[:_QUIET_NAMES]).items()),
+        "quiet": quiet, "quiet_pools": _by_pool(quiet[:_QUIET_NAMES]),
         "by_uid": {row.uid: row for row in seen.rows},
         "waiting": Counter(row.pool for row in seen.rows if row.phase is Phase.WAITING),
         "waits": waits, "waits_left": waits_left,
@@ -139,7 +139,7 @@ def _findings(shot: Snapshot) -> dict[str, Any]:
         "generator": f"{GENERATOR} {__version__}", "program": f"kubectl node-hardening {__version__}",
         "script": script, "style": _resource("page.css"),
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "controls": by_control(shown), "groups_left": len(shot.groups) - len(shown),
+        "controls": grouped(shown, lambda group: group.control), "groups_left": len(shot.groups) - len(shown),
     }  # fmt: skip
 
 
@@ -155,11 +155,8 @@ def _bar(by_status: Sequence[tuple[Tone, str, int]]) -> Iterator[tuple[Tone, str
 
 def _pools(rows: Sequence[NodeRow]) -> list[tuple[str, tuple[int, ...]]]:
     """A pool's name and its numbers, in the order of the table's columns."""
-    by_pool: dict[str, list[NodeRow]] = {}
-    for row in rows:
-        by_pool.setdefault(row.pool, []).append(row)
     made: list[tuple[str, tuple[int, ...]]] = []
-    for name, some in sorted(by_pool.items()):
+    for name, some in _by_pool(rows):
         tones = Counter(compliance(row)[0] for row in some)
         good, bad = tones[Tone.GOOD], tones[Tone.BAD]
         pending, down = sum(row.wants_reboot for row in some), sum(row.is_disrupted for row in some)
@@ -167,26 +164,19 @@ def _pools(rows: Sequence[NodeRow]) -> list[tuple[str, tuple[int, ...]]]:
     return made
 
 
-def _by_pool(rows: Sequence[NodeRow]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        found.setdefault(row.pool, []).append(row.name)
-    return found
+def _by_pool(rows: Sequence[NodeRow]) -> list[tuple[str, list[NodeRow]]]:
+    return sorted(grouped(rows, lambda row: row.pool).items())
 
 
 def _no_findings(rows: Sequence[NodeRow]) -> str:
     unchecked = sum(row.compliance is None for row in rows)
     if unchecked == len(rows):
         return "No node was checked."
-    return "No agent reported a problem." + (
-        f" {table.count(unchecked, 'node')} without an agent." if unchecked else ""
-    )
+    without = f" {table.count(unchecked, 'node')} without an agent." if unchecked else ""
+    return f"No agent reported a problem.{without}"
 
 
 def _rejected(rows: Sequence[NodeRow]) -> list[tuple[str, NodeNames]]:
     """Configurations that agents rejected, with the nodes that keep using an older one."""
-    by_problem: dict[str, list[NodeRow]] = {}
-    for row in rows:
-        if row.config_problem and (row.config_problem in by_problem or len(by_problem) < _PROBLEMS_SHOWN):
-            by_problem.setdefault(row.config_problem, []).append(row)
-    return [(problem, names_of(some)) for problem, some in by_problem.items()]
+    by_problem = grouped((row for row in rows if row.config_problem), lambda row: row.config_problem)
+    return [(problem, names_of(some)) for problem, some in by_problem.items()][:_PROBLEMS_SHOWN]

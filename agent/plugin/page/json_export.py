@@ -8,7 +8,7 @@ from typing import Any
 
 from agent import __version__
 from agent.plugin.page import summary
-from agent.plugin.page.aggregate import NodeNames, Snapshot
+from agent.plugin.page.aggregate import Snapshot
 from agent.plugin.page.output import GENERATOR
 from agent.plugin.page.waiting_table import waiting_table
 from agent.plugin.views import clusters, fleet, history, table
@@ -22,18 +22,15 @@ def export(shot: Snapshot) -> dict[str, object]:
     whole = fleet.document(replace(seen, rows=()))
     rows, _ = summary.listed(seen)
     return {
-        "generator": f"{GENERATOR} {__version__}",
-        "title": heading.title,
+        **_head(shot),
         "context": heading.context or None,
         "kubernetes": heading.server or None,
         "author": heading.author or None,
-        "selector": heading.selector,
-        "at": table.rfc3339(heading.moment),
         "summary": {
-            "status": found.tone.value,
+            "status": found.tone,
             "headline": found.headline,
-            "points": [{"status": one.tone.value, "message": one.message, "next": one.step} for one in found.points],
-            "unknown": list(found.unknown),
+            "points": [{"status": one.tone, "message": one.message, "next": one.step} for one in found.points],
+            "unknown": found.unknown,
         },
         "counts": {**fleet.counts(seen.rows), "total": len(seen.rows)},
         "reboots": fleet.phases(seen.rows),
@@ -49,58 +46,49 @@ def export_clusters(shot: Snapshot, rows: Sequence[ClusterRow]) -> dict[str, obj
     """Several clusters; a node in a list of names is CONTEXT/NODE."""
     lists = _lists(shot)
     return {
-        "generator": f"{GENERATOR} {__version__}",
-        "title": shot.heading.title,
-        "selector": shot.heading.selector,
-        "at": table.rfc3339(shot.heading.moment),
+        **_head(shot),
         "clusters": [clusters.document(row) for row in rows],
         **{key: lists[key] for key in ("findings", "findingsNotListed", "history", "historyTotal", "policies")},
     }
 
 
+def _head(shot: Snapshot) -> dict[str, Any]:
+    heading = shot.heading
+    return {
+        "generator": f"{GENERATOR} {__version__}", "title": heading.title, "selector": heading.selector,
+        "at": table.rfc3339(heading.moment),
+    }  # fmt: skip
+
+
 def _lists(shot: Snapshot) -> dict[str, Any]:
     waits, left = waiting_table(shot.fleet)
+    findings = [
+        {
+            "id": group.id, "title": group.title, "control": group.control,
+            "status": group.status, "severity": group.severity,
+            "values": [asdict(one) for one in group.values], "otherValues": group.other_values,
+            "remediation": group.remediation, "nodes": asdict(group.nodes),
+        }
+        for group in shot.groups
+    ]  # fmt: skip
+    checks = [
+        {
+            "id": group.id, "status": group.status, "nodes": group.nodes.total,
+            "reasons": [one.observed for one in group.values if one.observed],
+        }
+        for group in shot.checks
+    ]  # fmt: skip
+    waiting = [
+        {
+            "code": wait.code, "message": wait.message, "next": wait.next, "since": table.rfc3339(wait.since),
+            "nodes": asdict(wait.nodes),
+        }
+        for wait in waits
+    ]  # fmt: skip
     return {
-        "findings": [
-            {
-                "id": group.id,
-                "title": group.title,
-                "control": group.control,
-                "status": group.status.value,
-                "severity": group.severity.value,
-                "values": [asdict(one) for one in group.values],
-                "otherValues": group.other_values,
-                "remediation": group.remediation,
-                "nodes": _names(group.nodes),
-            }
-            for group in shot.groups
-        ],
-        "findingsNotListed": shot.unlisted,
-        "checks": [
-            {
-                "id": group.id,
-                "status": group.status.value,
-                "reasons": [one.observed for one in group.values if one.observed],
-                "nodes": group.nodes.total,
-            }
-            for group in shot.checks
-        ],
-        "waiting": [
-            {
-                "code": wait.code,
-                "message": wait.message,
-                "next": list(wait.next),
-                "since": table.rfc3339(wait.since),
-                "nodes": _names(wait.nodes),
-            }
-            for wait in waits
-        ],
-        "waitingNotListed": left,
-        "history": [history.document(name, one) for name, one in shot.past.last],
-        "historyTotal": shot.past.total,
-        "policies": [{"version": mix.version, "policy": mix.policy, "nodes": _names(mix.nodes)} for mix in shot.mixes],
-    }
-
-
-def _names(some: NodeNames) -> dict[str, Any]:
-    return {"total": some.total, "names": list(some.names)}
+        "findings": findings, "findingsNotListed": shot.unlisted,
+        "checks": checks,
+        "waiting": waiting, "waitingNotListed": left,
+        "history": [history.document(name, one) for name, one in shot.past.last], "historyTotal": shot.past.total,
+        "policies": [asdict(mix) for mix in shot.mixes],
+    }  # fmt: skip

@@ -26,11 +26,11 @@ class ReportNotWritten(AgentError):
     """The file system refuses it."""
 
 
-def name_for(context: str, moment: float, suffix: str) -> str:
+def name_for(context: str, moment: float) -> str:
     """`node-hardening-report-CONTEXT-2026-01-31-2200Z.html`: sorted by time, and fit for every file system."""
     where = _NOT_IN_NAMES.sub("-", context).strip("-.")[:60]
     when = stamp(moment).replace(" ", "-").replace(":", "")
-    return "-".join(part for part in ("node-hardening-report", where, when) if part) + suffix
+    return "-".join(part for part in ("node-hardening-report", where, when) if part) + ".html"
 
 
 def save(path: Path, pieces: Iterable[str]) -> int:
@@ -53,11 +53,11 @@ def save(path: Path, pieces: Iterable[str]) -> int:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
         Path(beside).replace(path)
-    except OSError as error:
-        _remove(beside)
-        raise ReportNotWritten(f"cannot write {path}: {error.strerror}") from error
-    except BaseException:
-        _remove(beside)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            Path(beside).unlink()
+        if isinstance(error, OSError):
+            raise ReportNotWritten(f"cannot write {path}: {error.strerror}") from error
         raise
     return size
 
@@ -79,11 +79,6 @@ def _stream(path: Path, pieces: Iterable[str]) -> int:
         raise
     except OSError as error:
         raise ReportNotWritten(f"cannot write {path}: {error.strerror}") from error
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        Path(path).unlink()
 
 
 def _check(path: Path) -> None:

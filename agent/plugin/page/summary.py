@@ -28,7 +28,7 @@ _NOT_HARDENED = (ComplianceStatus.NON_COMPLIANT, ComplianceStatus.FAILED)
 
 
 class Tone(StrEnum):
-    """What something is; every tone has a sign and words besides its colour."""
+    """What something is, in the order of a reader's interest; each has a sign and words besides its colour."""
 
     GOOD = "good"
     BAD = "bad"
@@ -122,7 +122,7 @@ def reboot(row: NodeRow, *, stuck: bool) -> tuple[Tone, str]:
 def by_compliance(rows: Sequence[NodeRow]) -> list[tuple[Tone, str, int]]:
     """Nodes by status, in the order of a reader's interest; the words are those of `compliance`."""
     found = Counter(map(compliance, rows))
-    order = [Tone.GOOD, Tone.BAD, Tone.HELD, Tone.WARN, Tone.BUSY, Tone.QUIET]
+    order = list(Tone)
     return [(*key, found[key]) for key in sorted(found, key=lambda key: (order.index(key[0]), -found[key], key[1]))]
 
 

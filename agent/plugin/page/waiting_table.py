@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.plugin.cluster.node_context import AgentPod, NodeContext
@@ -10,7 +10,7 @@ from agent.plugin.cluster.nodes import UNDER_WAY, NodeRow
 from agent.plugin.diagnosis import obstacles
 from agent.plugin.diagnosis.advice import Advice
 from agent.plugin.diagnosis.underway import under_way
-from agent.plugin.page.aggregate import NodeNames, names_of
+from agent.plugin.page.aggregate import NodeNames, grouped, names_of
 from agent.plugin.views.fleet import Fleet
 from agent.reboot.phases import Phase
 
@@ -30,26 +30,19 @@ class Wait:
 
 def waiting_table(seen: Fleet) -> tuple[tuple[Wait, ...], int]:
     """The most nodes first; and how many nodes wait for things that are left out."""
-    by_message: dict[str, tuple[Advice, list[NodeRow]]] = {}
-    left = 0
     holders = {row.name: row for row in seen.rows if row.uid in {lock.holder_uid for lock in seen.locks if lock.holder}}
-    for row in seen.rows:
-        if not row.wants_reboot or row.phase in UNDER_WAY:
-            continue
-        advice = _advice(row, seen, holders)
-        if advice is None:
-            continue
-        if advice.message not in by_message and len(by_message) >= _KEPT:
-            left += 1
-            continue
-        by_message.setdefault(advice.message, (advice, []))[1].append(row)
+    waiting = [row for row in seen.rows if row.wants_reboot and row.phase not in UNDER_WAY]
+    advised = [(advice, row) for row in waiting if (advice := _advice(row, seen, holders)) is not None]
     found = [
-        Wait(
-            one.code, one.message, one.next, names_of(some), min((row.since for row in some if row.since), default=0.0)
-        )
-        for one, some in by_message.values()
+        _wait(some[0][0], [row for _, row in some]) for some in grouped(advised, lambda pair: pair[0].message).values()
     ]
-    return tuple(sorted(found, key=lambda wait: (-wait.nodes.total, wait.since))), left
+    found.sort(key=lambda wait: (-wait.nodes.total, wait.since))
+    return tuple(found[:_KEPT]), sum(wait.nodes.total for wait in found[_KEPT:])
+
+
+def _wait(advice: Advice, rows: Sequence[NodeRow]) -> Wait:
+    since = min((row.since for row in rows if row.since), default=0.0)
+    return Wait(advice.code, advice.message, advice.next, names_of(rows), since)
 
 
 def _advice(row: NodeRow, seen: Fleet, holders: Mapping[str, NodeRow]) -> Advice | None:

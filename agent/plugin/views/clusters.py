@@ -109,7 +109,7 @@ def text(rows: Sequence[ClusterRow], style: Style) -> str:
         cells.append([one.context, *numbers, Cell(one.error or one.message or "-", colour)])
     below = style.wrap(headline(rows), indent=2)
     steps = [one.step for one in rows if not one.is_well]
-    below += [f"  {style.paint('->', table.FAINT)} {step}" for step in steps[:_STEPS_SHOWN]]
+    below += [line for step in steps[:_STEPS_SHOWN] for line in table.step(step, style)]
     return "\n".join([table.table(columns, cells, style), *below])
 
 
@@ -122,14 +122,10 @@ def diff_of(name: str) -> str:
 def document(one: ClusterRow) -> dict[str, Any]:
     """One cluster for programs; what is unknown is null."""
     nodes, _, _, _, reboots = one.numbers
+    known = {"nodes": nodes, "counts": dict(one.counts), "reboots": reboots}
     return {
-        "context": one.context,
-        "well": one.is_well,
-        "error": one.error or None,
-        "message": one.message or None,
-        "nodes": None if one.error else nodes,
-        "counts": None if one.error else dict(one.counts),
-        "reboots": None if one.error else reboots,
+        "context": one.context, "well": one.is_well, "error": one.error or None, "message": one.message or None,
+        **(dict.fromkeys(known) if one.error else known),
         "attention": [fleet.node(node) for node in one.attention],
         "attentionNotListed": one.troubled - len(one.attention),
-    }
+    }  # fmt: skip

@@ -261,7 +261,7 @@ def _lock(lock: Lock, seen: Fleet, style: Style) -> list[str]:
 def _line(text: str, style: Style, colour: str = "", step: str = "") -> list[str]:
     """Wrapped and painted; a command is on a line of its own, to be pasted."""
     lines = [style.paint(line, colour) for line in style.wrap(text, indent=2)]
-    return [*lines, f"  {style.paint('->', table.FAINT)} {step}"] if step else lines
+    return [*lines, *table.step(step, style)] if step else lines
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------
@@ -285,62 +285,38 @@ def document(seen: Fleet) -> dict[str, Any]:
 def node(row: NodeRow) -> dict[str, Any]:
     """One node; what is unknown is null."""
     return {
-        "node": row.name,
-        "pool": row.pool,
-        "ready": row.ready,
-        "cordoned": row.cordoned,
-        "kernel": row.kernel,
-        "status": row.compliance.value if row.compliance else None,
-        "silentSince": table.rfc3339(row.silent_since),
-        "failing": row.failing,
-        "unknown": row.unknown,
-        "notListed": row.more,
-        "worst": finding_document(row.worst) if row.worst else None,
-        "reboot": reboot_document(row),
-        "version": row.version,
-        "policy": row.policy,
-        "configProblem": row.config_problem,
-    }
+        "node": row.name, "pool": row.pool, "ready": row.ready, "cordoned": row.cordoned, "kernel": row.kernel,
+        "status": row.compliance, "silentSince": table.rfc3339(row.silent_since),
+        "failing": row.failing, "unknown": row.unknown, "notListed": row.more,
+        "worst": finding_document(row.worst) if row.worst else None, "reboot": reboot_document(row),
+        "version": row.version, "policy": row.policy, "configProblem": row.config_problem,
+    }  # fmt: skip
 
 
 def reboot_document(row: NodeRow) -> dict[str, Any]:
     """What the node's reboot is at."""
     return {
-        "phase": row.phase.value if row.phase else None,
-        "reason": row.reason.value if row.reason else None,
-        "required": row.required,
-        "since": table.rfc3339(row.since),
-        "until": table.rfc3339(row.until),
-        "message": row.message,
-        "failures": row.failures,
-        "skip": row.skip,
-        "requested": row.requested,
+        "phase": row.phase, "reason": row.reason, "required": row.required,
+        "since": table.rfc3339(row.since), "until": table.rfc3339(row.until),
+        "message": row.message, "failures": row.failures, "skip": row.skip, "requested": row.requested,
         "outdated": row.is_outdated,
-    }
+    }  # fmt: skip
 
 
 def finding_document(one: FindingRow) -> Mapping[str, str]:
     """A finding as it is on the Node."""
     return {
-        "id": one.id,
-        "title": one.title,
-        "status": one.status.value,
-        "severity": one.severity.value,
-        "observed": one.observed,
-        "expected": one.expected,
-        "remediation": one.remediation,
-    }
+        "id": one.id, "title": one.title, "status": one.status, "severity": one.severity,
+        "observed": one.observed, "expected": one.expected, "remediation": one.remediation,
+    }  # fmt: skip
 
 
 def _lock_document(lock: Lock, seen: Fleet) -> dict[str, Any]:
     held = not lock.is_free
     return {
-        "lock": lock.name,
-        "holder": lock.holder or None,
-        "validHolder": bool(lock.holder) if held else None,
+        "lock": lock.name, "holder": lock.holder or None, "validHolder": bool(lock.holder) if held else None,
         "since": table.rfc3339(lock.acquired) if held else None,
         "renewed": table.rfc3339(lock.renewed) if held else None,
-        "phase": lock.view.phase.value or None,
-        "stuck": seen.is_stuck(lock),
+        "phase": lock.view.phase.value or None, "stuck": seen.is_stuck(lock),
         "lastReboot": table.rfc3339(lock.last_reboot),
-    }
+    }  # fmt: skip

@@ -54,13 +54,7 @@ def phases(one: Reboot) -> str:
 def document(node: str, one: Reboot) -> dict[str, Any]:
     """For programs; durations in seconds."""
     return {
-        "node": node,
-        "at": tables.rfc3339(one.at),
-        "reason": one.reason,
-        "kernelBefore": one.kernel_before,
-        "kernelAfter": one.kernel_after,
-        "seconds": one.seconds,
-        "phases": dict(one.phases),
-        "pods": one.pods,
-        "slowestPod": one.slowest,
-    }
+        "node": node, "at": tables.rfc3339(one.at), "reason": one.reason,
+        "kernelBefore": one.kernel_before, "kernelAfter": one.kernel_after,
+        "seconds": one.seconds, "phases": dict(one.phases), "pods": one.pods, "slowestPod": one.slowest,
+    }  # fmt: skip

@@ -106,8 +106,7 @@ def _findings(context: NodeContext, style: Style) -> Iterator[str]:
         expected = f" (expected {one.expected})" if one.expected and one.status is Status.FAIL else ""
         yield from style.wrap(f"{one.label}: {one.observed}{expected}", lead=lead, indent=12)
         if one.remediation:
-            arrow = " " * 12 + style.paint("->", table.FAINT) + " "
-            yield from style.wrap(one.remediation, lead=arrow, indent=15)
+            yield from table.step(one.remediation, style, indent=12)
     if row.more:
         yield f"  and {row.more} more that did not fit on the Node: see the agent's log"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.terminal import Style
+from agent.text import format_rfc3339
 
 GOOD, BAD, WARN, FAINT, BOLD, BUSY = "32", "31;1", "33;1", "2", "1", "36"
 _GAP = "  "
@@ -82,12 +83,18 @@ def stamp(moment: float) -> str:
 
 def rfc3339(moment: float) -> str | None:
     """A moment for programs: `2026-01-31T22:00:00Z`; None for 0."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment > 0 else None
+    return format_rfc3339(moment) if moment > 0 else None
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
     """`1 node`, `3 nodes`, `2 copies`."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def step(text: str, style: Style, *, indent: int = 2) -> list[str]:
+    """What to do next, behind an arrow. A command is one line, however long: it is there to be pasted."""
+    lead = " " * indent + style.paint("->", FAINT) + " "
+    return [lead + text] if text.startswith("kubectl ") else style.wrap(text, lead=lead, indent=indent + 3)
 
 
 def _narrow(widths: list[int], columns: Sequence[Column], width: int) -> None:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from agent.errors import AgentError
 from agent.kube import CONFIGMAPS, LEASES, NODES, Change, EventType, field_selector
 from agent.plugin.cluster import locks, nodes, policy, values
-from agent.plugin.cluster.locks import Lock, Pause
+from agent.plugin.cluster.locks import Pause
 from agent.plugin.cluster.nodes import NodeRow
 from agent.plugin.session import OK, Session
 from agent.plugin.views import fleet
 from agent.plugin.views.fleet import Fleet
 from agent.reboot.blockers.pause import PAUSE
+from agent.text import format_rfc3339
 
-Draw = Callable[[Fleet, Session, int | None], str]
+Draw = Callable[[Fleet, int | None], str]
 
+_NODES, _LOCKS, _PAUSE = "nodes", "locks", "pause"
 _REDRAW_SECONDS = 0.5
 _TICK_SECONDS = 1.0  # ages advance while nothing happens
 _ALTERNATE, _NORMAL = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -36,67 +39,54 @@ class LiveFleet:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._rows: dict[str, NodeRow] = {}
-        self._locks: dict[str, Lock] = {}
-        self._pause: dict[str, Pause] = {}
-        self._stale: dict[str, str] = {}
         self.rules = policy.read(session.kube, session.namespace)
+        self._read: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+            _NODES: lambda found: nodes.row(found, self.rules.pool),
+            _LOCKS: locks.lock_of,
+            _PAUSE: lambda found: locks.pause_of(found, session.now()),
+        }
+        self._known: dict[str, dict[str, Any]] = {what: {} for what in self._read}
+        self._stale: dict[str, str] = {}
         self.changed = threading.Event()
         self.ready = threading.Event()
         self.changes: list[NodeRow | str] = []
         self.error: AgentError | None = None
 
-    def on_node(self, change: Change) -> None:
-        """From the watch of nodes."""
+    def take(self, what: str, change: Change) -> None:
+        """A change from the watch of nodes, of the locks or of the pause."""
         with self._lock:
+            known = self._known[what]
             match change.seen:
                 case EventType.LISTING:
-                    self._rows.clear()
-                case EventType.ADDED | EventType.MODIFIED:
-                    row = nodes.row(change.object, self.rules.pool)
-                    if self._rows.get(row.name) != row:
-                        self._rows[row.name] = row
-                        self.changes.append(row)
-                case EventType.DELETED:
-                    name = nodes.row(change.object, self.rules.pool).name
-                    if self._rows.pop(name, None) is not None:
-                        self.changes.append(name)
+                    known.clear()
+                case EventType.ADDED | EventType.MODIFIED | EventType.DELETED:
+                    self._object(what, change)
+                case EventType.AWAY:
+                    self._stale[what] = f"{what} may be stale: {values.text(str(change.error))}"
                 case EventType.SYNCED:
-                    self.ready.set()
-                case _:
-                    pass
-            self._note_stale("nodes", change)
+                    self._stale.pop(what, None)
+            if what == _NODES and change.seen in (EventType.AWAY, EventType.SYNCED):
+                self.ready.set()
         self.changed.set()
 
-    def on_lease(self, change: Change) -> None:
-        """From the watch of the locks."""
-        with self._lock:
-            if change.seen is EventType.LISTING:
-                self._locks.clear()
-            lock = locks.lock_of(change.object) if change.object else None
-            if lock is not None and change.seen is EventType.DELETED:
-                self._locks.pop(lock.name, None)
-            elif lock is not None:
-                self._locks[lock.name] = lock
-            self._note_stale("locks", change)
-        self.changed.set()
-
-    def on_pause(self, change: Change) -> None:
-        """From the watch of the pause."""
-        with self._lock:
-            if change.seen in (EventType.LISTING, EventType.DELETED):
-                self._pause.clear()
-            elif change.seen in (EventType.ADDED, EventType.MODIFIED):
-                self._pause[PAUSE] = locks.pause_of(change.object, self._session.now())
-            self._note_stale("pause", change)
-        self.changed.set()
+    def _object(self, what: str, change: Change) -> None:
+        known, name = self._known[what], values.name(values.part(change.object, "metadata").get("name"))
+        made = self._read[what](change.object) if change.seen is not EventType.DELETED else None
+        if known.get(name) == made:
+            return
+        if made is not None:
+            known[name] = made
+        else:
+            del known[name]
+        if what == _NODES:
+            self.changes.append(made or name)
 
     def fleet(self) -> Fleet:
         """Everything as it is known now."""
         with self._lock:
-            rows = tuple(self._rows.values())
-            held = tuple(sorted(self._locks.values(), key=lambda lock: (lock.pool, lock.slot)))
-            pause = self._pause.get(PAUSE) or Pause(active=False)
+            rows = tuple(self._known[_NODES].values())
+            held = sorted(self._known[_LOCKS].values(), key=lambda lock: (lock.pool, lock.slot))
+            pause = next(iter(self._known[_PAUSE].values()), Pause(active=False))
             stale = "; ".join(self._stale.values())
         return fleet.fleet(
             rows, held, pause=pause, rules=self.rules, namespace=self._session.namespace, now=self._session.now(),
@@ -109,26 +99,18 @@ class LiveFleet:
             taken, self.changes = self.changes, []
         return taken
 
-    def _note_stale(self, what: str, change: Change) -> None:
-        if change.seen is EventType.AWAY:
-            self._stale[what] = f"{what} may be stale: {values.text(str(change.error))}"
-            if what == "nodes":
-                self.ready.set()
-        elif change.seen is EventType.SYNCED:
-            self._stale.pop(what, None)
-
 
 def watch(session: Session, *, node: str, selector: str, draw: Draw) -> int:
     """Shows until interrupted, or until the session's client is closed. node: only this one."""
     kube, namespace = session.kube, session.namespace
     live = LiveFleet(session)
     named = field_selector({"metadata.name": node}) if node else ""
-    sources: tuple[tuple[Iterable[Change], Callable[[Change], None]], ...] = (
-        (kube.follow(NODES, label_selector=selector, field_selector=named), live.on_node),
-        (kube.follow(LEASES, namespace), live.on_lease),
-        (kube.follow(CONFIGMAPS, namespace, field_selector=field_selector({"metadata.name": PAUSE})), live.on_pause),
-    )
-    threads = [threading.Thread(target=_follow, args=(*source, live), daemon=True) for source in sources]
+    sources = {
+        _NODES: kube.follow(NODES, label_selector=selector, field_selector=named),
+        _LOCKS: kube.follow(LEASES, namespace),
+        _PAUSE: kube.follow(CONFIGMAPS, namespace, field_selector=field_selector({"metadata.name": PAUSE})),
+    }
+    threads = [threading.Thread(target=_follow, args=(*source, live), daemon=True) for source in sources.items()]
     for thread in threads:
         thread.start()
     try:
@@ -143,10 +125,10 @@ def watch(session: Session, *, node: str, selector: str, draw: Draw) -> int:
     return OK
 
 
-def _follow(source: Iterable[Change], take: Callable[[Change], None], live: LiveFleet) -> None:
+def _follow(what: str, source: Iterable[Change], live: LiveFleet) -> None:
     try:
         for change in source:
-            take(change)
+            live.take(what, change)
     except AgentError as error:
         live.error = error
     finally:
@@ -163,7 +145,7 @@ def _redraw(session: Session, live: LiveFleet, draw: Draw, source: threading.Thr
             while source.is_alive() and live.error is None:
                 live.changed.clear()
                 size = shutil.get_terminal_size()
-                last = draw(live.fleet(), session, size.lines - 1)
+                last = draw(live.fleet(), size.lines - 1)
                 at = datetime.fromtimestamp(session.now(), UTC).strftime("%H:%M:%SZ")
                 lines = [*last.rstrip("\n").split("\n"), f"{at}  Ctrl-C ends"]
                 session.out.write(_HOME + "".join(f"{line}{_TO_LINE_END}\n" for line in lines) + _TO_SCREEN_END)
@@ -189,7 +171,7 @@ def _print_changes(session: Session, live: LiveFleet, _draw: Draw, source: threa
     while source.is_alive() and live.error is None:
         live.changed.wait()
         live.changed.clear()
-        at = datetime.fromtimestamp(session.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        at = format_rfc3339(session.now())
         for one in live.take_changes():
             if isinstance(one, str):
                 session.write(f"{at}  {one}  deleted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from agent.config import loads
 from agent.config.schema import Pool, Reboot
+from agent.kube import Kube
+from agent.kube.errors import NotFound, Operation
 from agent.model import Severity, Status
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Lock, Pause
@@ -356,6 +358,17 @@ def test_a_pause_that_is_not_understood_holds() -> None:
     """As the agents take it."""
     assert locks.pause_of({"data": {"until": "tomorrow"}}, 0.0).active
     assert not locks.pause_of({"data": {"until": "2020-01-01T00:00:00Z"}}, 2e9).active
+
+
+def test_a_pause_behind_a_path_that_is_not_served_is_unknown() -> None:
+    """Such a 404 is of a proxy or an aggregator, and does not mean that there is no pause."""
+
+    class Elsewhere:
+        def get(self, *_: object) -> NoReturn:
+            raise NotFound(Operation("GET", "get", "configmaps", "configmaps/pause", "/"), "page not found", status=404)
+
+    pause = locks.pause(cast("Kube", Elsewhere()), "ns", NOW)
+    assert (pause.active, pause.is_known) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from agent.event_reasons import Reason
 from agent.kube import LEASES, NODES, Kube
 from agent.plugin import mutations
 from agent.plugin.cluster import values
-from agent.plugin.mutations import AuditEvent, AuditReason, Change
+from agent.plugin.mutations import AuditEvent, AuditReason
 from agent.plugin.session import NOT_WELL, Form, Session
 from agent.terminal import Style
 
@@ -30,9 +30,11 @@ def _nowhere() -> NoReturn:
     raise AssertionError("nothing here needs a cluster")
 
 
-def session(ask: Callable[[str], str] | None = None, *, yes: bool = False, form: Form = Form.TABLE) -> Session:
+def session(
+    ask: Callable[[str], str] | None = None, *, yes: bool = False, form: Form = Form.TABLE, dry_run: bool = False
+) -> Session:
     connect: Callable[[], Kube] = _nowhere
-    return Session(connect, "ns", form, io.StringIO(), io.StringIO(), lambda: 1.8e9, Style(), ask, yes)
+    return Session(connect, "ns", form, io.StringIO(), io.StringIO(), lambda: 1.8e9, Style(), ask, yes, dry_run)
 
 
 def written(stream: object) -> str:
@@ -40,7 +42,7 @@ def written(stream: object) -> str:
     return stream.getvalue()
 
 
-CHANGE = Change("do it", ("one thing", "another thing"))
+CHANGE = ("do it", ("one thing", "", "another thing"))
 
 
 def test_no_reason_was_renamed_or_removed() -> None:
@@ -67,7 +69,7 @@ def test_every_reason_is_in_the_operations_manual() -> None:
 def test_only_a_plain_yes_agrees(answer: str, agrees: bool) -> None:
     """The end of the input is a no; what will change is shown before."""
     given_ = session(lambda _: answer)
-    assert mutations.confirmed(given_, CHANGE, dry_run=False) is agrees
+    assert mutations.confirmed(given_, *CHANGE) is agrees
     shown = "Will do it:\n  - one thing\n  - another thing\n"
     assert written(given_.err) == shown + ("" if agrees else "nothing was changed\n")
     assert written(given_.out) == ""
@@ -76,10 +78,10 @@ def test_only_a_plain_yes_agrees(answer: str, agrees: bool) -> None:
 def test_no_terminal_and_no_yes_is_a_usage_error() -> None:
     """Scripts pass --yes, and a dry run asks nothing."""
     with pytest.raises(UsageError, match="pass --yes to confirm; nothing was changed"):
-        mutations.confirmed(session(), CHANGE, dry_run=False)
-    assert mutations.confirmed(session(yes=True), CHANGE, dry_run=False)
-    dry = session()
-    assert mutations.confirmed(dry, CHANGE, dry_run=True)
+        mutations.confirmed(session(), *CHANGE)
+    assert mutations.confirmed(session(yes=True), *CHANGE)
+    dry = session(dry_run=True)
+    assert mutations.confirmed(dry, *CHANGE)
     assert written(dry.err).startswith("Would do it:\n")
 
 
@@ -108,14 +110,17 @@ def test_a_reason_is_one_printable_line_or_refused(text: str) -> None:
 def test_an_event_is_found_where_people_look() -> None:
     """On a Node by its name as uid, in the namespace default; on a Lease by its own uid, beside it."""
     node = mutations.event(
-        AuditEvent(AuditReason.REBOOT_SKIP_SET, "ann\nsays so", NODES, "worker-1"), who="ann", when=1.8e9, suffix="0f"
+        AuditEvent(AuditReason.REBOOT_SKIP_SET, "says\nso", "new\nfirmware", NODES, "worker-1"),
+        who="ann",
+        when=1.8e9,
+        suffix="0f",
     )
     assert node["metadata"] == {"name": "worker-1.0f", "namespace": "default"}
     assert node["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "worker-1", "uid": "worker-1"}
-    assert (node["reason"], node["type"], node["message"]) == ("RebootSkipSet", "Normal", "ann says so")
+    assert (node["reason"], node["type"], node["message"]) == ("RebootSkipSet", "Normal", "ann says so: new firmware")
     assert (node["firstTimestamp"], node["reportingInstance"]) == ("2027-01-15T08:00:00Z", "ann")
     lease = mutations.event(
-        AuditEvent(AuditReason.REBOOT_LOCK_FORCE_RELEASED, "m", LEASES, "l" * 260, "ns", "u"),
+        AuditEvent(AuditReason.REBOOT_LOCK_FORCE_RELEASED, "m", "", LEASES, "l" * 260, "ns", "u"),
         who="ann",
         when=1.8e9,
         suffix="0f",
