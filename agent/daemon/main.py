@@ -105,14 +105,14 @@ def serve(
         log.info("started", config=str(store.path), api_server=access.server, address=address)
         signals.wait()
         log.info("stopping")
+        deadline = time.monotonic() + _END_WITHIN_SECONDS
         stop.set()
         daemon.stop()
-        denials.stop()
         publisher.stop()
         reboots.wake()
         rollouts.wake()
         kube.stop()
-        deadline = time.monotonic() + _END_WITHIN_SECONDS
+        denials.stop(deadline)
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
         kube.close()
