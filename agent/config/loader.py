@@ -55,17 +55,22 @@ def text_of(path: str | Path, *, explicit: bool) -> str:
 def read_content(file: str, limit_bytes: int) -> bytes:
     """The content of a regular file. Raises ConfigError."""
     try:
-        # O_NONBLOCK: a FIFO in the file's place must not block the agent.
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - one message for all that fails
-            content = stream.read(limit_bytes + 1)
+        content = read_beginning(file, limit_bytes + 1)
     except OSError as error:
         raise problem_at(file, 0, f"cannot be read: {error.strerror or error}") from error
     if len(content) > limit_bytes:
         raise problem_at(file, 0, f"is larger than {units.spell_size(limit_bytes)}")
     return content
+
+
+def read_beginning(file: str, limit_bytes: int) -> bytes:
+    """At most so many bytes of a regular file of the agent's own pod. Raises OSError."""
+    # O_NONBLOCK: a FIFO in the file's place must not block the agent.
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return stream.read(limit_bytes)
 
 
 def decode(content: bytes, file: str) -> str:

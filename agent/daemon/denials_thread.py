@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class DenialsThread:
         if config.denials == self._policy:
             return
         before, thread = self._observer, self._thread
-        self.stop()
+        self.stop(time.monotonic() + _END_SECONDS)
         if before is not None and thread is not None and not thread.is_alive():
             before.close()
         if config.denials.mode is DenialsMode.OFF:
@@ -69,9 +70,9 @@ class DenialsThread:
         if (observer := self._observer) is not None:  # `stop` may come from another thread
             observer.check()
 
-    def stop(self) -> None:
-        """Ends the observer, with its last checkpoint written."""
+    def stop(self, deadline: float) -> None:
+        """Ends the observer, with its last checkpoint written. deadline: monotonic; it is not waited for any longer."""
         if self._observer is not None and self._thread is not None:
             self._observer.stop()
-            self._thread.join(_END_SECONDS)
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
         self._observer = self._thread = None

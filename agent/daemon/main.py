@@ -105,14 +105,14 @@ def serve(
         log.info("started", config=str(store.path), api_server=access.server, address=address)
         signals.wait()
         log.info("stopping")
+        deadline = time.monotonic() + _END_WITHIN_SECONDS
         stop.set()
         daemon.stop()
-        denials.stop()
         publisher.stop()
         reboots.wake()
         rollouts.wake()
         kube.stop()
-        deadline = time.monotonic() + _END_WITHIN_SECONDS
+        denials.stop(deadline)
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
         kube.close()
@@ -127,18 +127,26 @@ def _thread(name: str, target: Callable[[], None], stop: threading.Event) -> thr
     return threading.Thread(target=supervise, args=(target, stop), name=name, daemon=True)
 
 
-def supervise(target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0) -> None:
-    """Runs it to its end, and again after a growing delay when it ends in an exception.
+def supervise(
+    target: Callable[[], None], stop: threading.Event, *, first_seconds: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:  # fmt: skip
+    """Runs it to its end, and again after a delay when it ends in an exception.
+
+    The delay grows with each crash, and is the first one again after a run longer than the longest delay.
 
     A thread that dies unseen would leave a daemon that only seems alive, and a forged value must not end
     the other threads. Whatever a thread needs after a restart stands on the node or on API objects.
     """
     delay = first_seconds
     while True:
+        began = clock()
         try:
             target()
             return
         except Exception:  # noqa: BLE001 - whatever it is, the thread continues
+            if clock() - began > _LONGEST_RESTART_SECONDS:
+                delay = first_seconds
             structlog.get_logger().exception("thread_crashed", again_seconds=delay)
         if stop.wait(delay):
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import math
 import os
 import select
 import struct
@@ -32,6 +33,7 @@ _SECURITYFS = "/sys/kernel/security/"
 _MAX_FOLDERS = 64
 _MAX_CHUNKS = 32
 _UNWATCHED_SECONDS = 60.0
+_LONGEST_POLL_SECONDS = 86400.0  # poll counts milliseconds in a C int
 
 
 # Of one watched directory: for which of the caller's names, and which entries of it matter (None: any).
@@ -107,7 +109,7 @@ class FolderWatch:
         sources = [self._waker_read] if self._fd < 0 else [self._fd, self._waker_read]
         while True:
             left = max(deadline - time.monotonic(), 0.0)
-            ready, _, _ = select.select([*sources, *self._revisions], [], [], left)
+            ready = _readable((*sources, *self._revisions), left)
             if changed := self._polled(self._revisions.keys() & ready):
                 return changed
             if self._waker_read in ready:
@@ -177,6 +179,14 @@ def _targets(path: str) -> list[tuple[str, set[str] | None]]:
             return [(str(ancestor), {entry, _CONFIG_MAP_LINK})]
         entry = ancestor.name
     return []
+
+
+def _readable(descriptors: Iterable[int], timeout_seconds: float) -> set[int]:
+    """Those that can be read, or have failed. By poll: select refuses descriptors of 1024 and above."""
+    poll = select.poll()
+    for fd in descriptors:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(math.ceil(min(timeout_seconds, _LONGEST_POLL_SECONDS) * 1000))}
 
 
 def _drain(fd: int) -> bytes:

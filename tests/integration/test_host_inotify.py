@@ -166,3 +166,25 @@ def test_after_close_neither_a_wake_nor_another_close_touches_a_file_that_has_it
     assert [os.fstat(fd).st_size for fd in others] == [0, 0, 0]
     for fd in others:
         os.close(fd)
+
+
+def test_descriptors_past_select_s_limit_are_waited_for(tmp_path: Path) -> None:
+    """A process with more than 1024 open files is no reason to miss a change."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("the limit of open files cannot be raised")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1024:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        watch = FolderWatch({"config": [str(tmp_path / "config.yaml")]})
+        try:
+            (tmp_path / "config.yaml").write_text("a")
+            assert watch.wait(_LONG) == {"config"}
+        finally:
+            watch.close()
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

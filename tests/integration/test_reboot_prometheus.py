@@ -272,7 +272,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
         def check(path: Path | str) -> BlockerResult:
             return PrometheusBlocker(Prometheus(url=running.url, ca_file=str(path)), Clock()).check()
 
-        assert cannot(check(ca_file)) == f"caFile {ca_file} does not exist"
+        assert cannot(check(ca_file)) == f"caFile {ca_file}: No such file or directory"
         authority.cert_pem.write_to_path(str(ca_file))
         for name, text in {"REQUESTS_CA_BUNDLE": str(other), "HTTPS_PROXY": "http://127.0.0.1:1"}.items():
             monkeypatch.setenv(name, text)

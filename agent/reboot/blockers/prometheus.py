@@ -11,11 +11,11 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from agent.bounded_http import TooLarge, bounded_session, parse_json, read_body
 from agent.bounded_socket import deadline
+from agent.config.loader import read_beginning
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -99,6 +99,8 @@ class PrometheusBlocker:
     def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         policy = self._policy
         headers = self._headers()
+        if policy.ca_file:
+            read_secret("caFile", policy.ca_file, limit_bytes=1)  # the TLS library would wait for a FIFO's writer
         with bounded_session() as session, deadline(policy.timeout):
             try:
                 with session.get(
@@ -112,7 +114,7 @@ class PrometheusBlocker:
                 ) as response:
                     return understood(response.status_code, read_body(response.raw))
             except NETWORK as error:
-                raise PrometheusUnknown(self._trouble(error)) from error
+                raise PrometheusUnknown(words(error)) from error
             except TooLarge as error:
                 raise PrometheusUnknown(str(error)) from None
             except ValueError as error:
@@ -136,18 +138,11 @@ class PrometheusBlocker:
                 raise PrometheusUnknown(f"tokenFile: {error}") from error
         return headers
 
-    def _trouble(self, error: Exception) -> str:
-        ca_file = self._policy.ca_file
-        if ca_file and not Path(ca_file).is_file():
-            return f"caFile {ca_file} does not exist"
-        return words(error)
 
-
-def read_secret(key: str, path: str) -> bytes:
+def read_secret(key: str, path: str, limit_bytes: int = _SECRET_LIMIT) -> bytes:
     """A bounded secret file of the agent's own pod. Raises PrometheusUnknown."""
     try:
-        with Path(path).open("rb") as file:
-            return file.read(_SECRET_LIMIT)
+        return read_beginning(path, limit_bytes)
     except OSError as error:
         raise PrometheusUnknown(f"{key} {path}: {error.strerror}") from error
 

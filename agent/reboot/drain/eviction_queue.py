@@ -156,10 +156,12 @@ class EvictionQueue:
 
     def refused(self, entry: Entry, budget: Budget, now: float, retry_after_seconds: float | None) -> None:
         """A budget allows no disruption now. Pods that it is known to cover wait with this one."""
-        queue = self.pdb_queues.setdefault(budget.key, PdbQueue(budget, now))
-        queue.tries, queue.left = queue.tries + 1, 0
+        queue = self.pdb_queues.get(budget.key)
+        is_news = queue is None and bool(budget.allowed)  # read after the refusal: it allows a disruption again
+        queue = queue or self.pdb_queues.setdefault(budget.key, PdbQueue(budget, now))
+        queue.tries, queue.left = queue.tries + 1, (budget.allowed or 0) if is_news else 0
         asked = 0.0 if queue.budget.version else (retry_after_seconds or 0.0) * self._chance.uniform(1.0, 1.25)
-        queue.next_at = now + max(self._pdb_delay(queue), asked)
+        queue.next_at = now if is_news else now + max(self._pdb_delay(queue), asked)
         queue.uids.add(entry.pod.uid)
         for uid, other in self.entries.items():
             if other.first_asked is None and budget.covers(other.pod):

@@ -35,10 +35,10 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
     if (dropped := drop_cordon_ownership(inputs, state)) is not None:
         return dropped
     events = (announcements.rebooting(state),) if mine is not None else ()
-    return replace(_behind_fence(inputs, state, lost=inputs.is_lock_lost), announcements=events)
+    return replace(_behind_fence(inputs, state), announcements=events)
 
 
-def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
+def _behind_fence(inputs: Inputs, state: Rebooting) -> Decision:
     timeout = inputs.policy.reboot_timeout
     given = inputs.command_seconds
     elapsed = given if given is not None else elapsed_in(inputs, state)
@@ -48,7 +48,7 @@ def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
             return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, Fetch(Query.SHUTDOWN))
         if not inputs.shutting_down and not (inputs.shutdown_problem and elapsed <= 2 * timeout):
             error = f"still the same boot {duration(timeout)} after the reboot command"
-            return roll_back(inputs, state, error, lost=lost, cause=NOT_REBOOTED)
+            return roll_back(inputs, state, error, cause=NOT_REBOOTED)
         wait, text = _WATCH_SECONDS, "rebooting; the system is shutting down for longer than rebootTimeout"
         if inputs.shutdown_problem:
             text = f"rebooting; unknown whether the system is shutting down: {inputs.shutdown_problem}"
@@ -59,7 +59,7 @@ def _behind_fence(inputs: Inputs, state: Rebooting, *, lost: bool) -> Decision:
 def _before_fence(inputs: Inputs, state: Rebooting, mine: Slot | None) -> Decision:
     """The command was certainly not given yet."""
     if (stopped := stopped_by(inputs, state)) is not None or mine is None:
-        return stopped or roll_back(inputs, state, "the lock was lost", lost=True)
+        return stopped or roll_back(inputs, state, "the lock was lost")
     # From when the phase began, also where the clock was started again: a fence may be refused for good.
     since_mark = inputs.now.wall - dict(state.marks).get(Phase.REBOOTING, inputs.now.wall)
     limit = inputs.policy.reboot_timeout + inputs.policy.drain.timeout

@@ -17,7 +17,7 @@ from agent.reboot.status import StatusReason
 def stopped_by(inputs: Inputs, state: Attempt) -> Decision | None:
     """What users, the policy or other nodes changed meanwhile."""
     if inputs.is_lock_lost:
-        return roll_back(inputs, state, "the lock was lost", lost=True)
+        return roll_back(inputs, state, "the lock was lost")
     if inputs.node is not None and not inputs.node.unschedulable:
         return roll_back(inputs, state, "the node was uncordoned by another user")
     if inputs.skip:
@@ -29,7 +29,7 @@ def stopped_by(inputs: Inputs, state: Attempt) -> Decision | None:
     return drop_cordon_ownership(inputs, state)
 
 
-def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False, cause: str = "") -> Decision:
+def roll_back(inputs: Inputs, state: Attempt, error: str, *, cause: str = "") -> Decision:
     """The cycle failed: our cordon off, the failure and the back-off written down, all in one patch.
 
     cause: a stable word for what must not be tried again the same way: after a second time the drain is not repeated.
@@ -37,8 +37,8 @@ def roll_back(inputs: Inputs, state: Attempt, error: str, *, lost: bool = False,
     removes = owns_cordon(inputs, state)
     repeated = cause not in ("", NOT_REBOOTED) and cause == state.last_cause
     rolled = enter(
-        inputs, state, RolledBack, failures=state.failures + 1, error=error, uncordoned=removes, lost=lost,
-        cause=cause, repeated=repeated,
+        inputs, state, RolledBack, failures=state.failures + 1, error=error, uncordoned=removes,
+        lost=inputs.is_lock_lost, cause=cause, repeated=repeated,
     )  # fmt: skip
     write = restore(inputs, Write(rolled, cordon=False if removes else None, result=result(Outcome.FAILED, rolled)))
     return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)

@@ -26,7 +26,7 @@ _HOOK_POLL_SECONDS = 2.0
 def verifying(inputs: Inputs, state: Verifying) -> Decision:
     """From another boot id to the removed cordon."""
     if state.boot == inputs.now.boot:
-        return roll_back(inputs, state, "the boot id is the old one again", lost=inputs.is_lock_lost)
+        return roll_back(inputs, state, "the boot id is the old one again")
     if inputs.mine is not None and inputs.renew_due:
         return _decision("renewing the lock", Renew(inputs.mine))
     if (dropped := drop_cordon_ownership(inputs, state)) is not None:

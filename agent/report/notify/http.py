@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # typeshed leaves it out
@@ -21,6 +20,7 @@ import requests
 from agent import __version__
 from agent.bounded_http import bounded_session
 from agent.bounded_socket import deadline
+from agent.config.loader import read_beginning
 from agent.errors import AgentError
 from agent.kube.network_errors import NETWORK, words
 
@@ -53,8 +53,7 @@ class NotSent(AgentError):
 def secret(path: str) -> str:
     """A secret's one line, read for each attempt: it may have been rotated. Raises NotSent, worth a retry."""
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(_SECRET_LIMIT).decode().strip()
+        text = read_beginning(path, _SECRET_LIMIT).decode().strip()
     except OSError as error:
         raise NotSent(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -306,3 +308,15 @@ def test_a_whole_answer_is_understood() -> None:
     assert understood(200, bytearray(b'{"status": "success", "infos": ["hm"], "data": {"alerts": []}}'))["data"] == {
         "alerts": []
     }
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["token_file", "basic_auth_file", "header_files", "ca_file"])
+def test_prometheus_files_are_regular_ones(tmp_path: Path, key: str) -> None:
+    """A FIFO without a writer would block the reboot's thread; whether an alert fires is unknown then."""
+    file = tmp_path / "secret"
+    os.mkfifo(file)
+    value: Any = {"X-Scope-OrgID": str(file)} if key == "header_files" else str(file)
+    result = PrometheusBlocker(Prometheus(url="https://127.0.0.1:1", **{key: value}), Clocks()).check()
+    assert result.unknown
+    assert "not a regular file" in result.by

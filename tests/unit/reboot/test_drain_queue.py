@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -182,6 +183,16 @@ def test_a_watched_budget_is_tried_when_it_allows_and_not_by_the_clock() -> None
     assert queue.next_to_evict(3.0) is None
     queue.refresh_budgets(lambda _: None, 4.0)
     assert queue.next_to_evict(4.0) is not None
+
+
+def test_a_budget_that_allows_again_when_it_is_read_is_tried_immediately_and_once() -> None:
+    """Its controller may be faster than the first read: no later change of its status would be seen."""
+    queue = queue_of(some(3))
+    allowing = replace(WATCHED, allowed=1, version="8")
+    refuse(queue, allowing, 0.0)
+    refuse(queue, allowing, 0.0)
+    assert queue.next_to_evict(WATCHED_RETRY_SECONDS - 1) is None
+    assert queue.next_to_evict(1.25 * LONGEST_WATCHED_RETRY_SECONDS) is not None
 
 
 def test_a_watched_budget_that_allows_several_is_not_asked_for_more() -> None:

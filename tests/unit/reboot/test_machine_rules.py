@@ -40,6 +40,7 @@ from agent.reboot.state import (
     CLASSES,
     Attempt,
     Draining,
+    Finished,
     Idle,
     NodeState,
     Now,
@@ -243,6 +244,20 @@ def no_step_forgets_a_cordon_of_ours(inputs: Inputs) -> None:
     assert keeps or action.cordon is False or not is_ours or not inputs.state.cordoned
 
 
+def what_ends_without_its_lock_is_written_so(inputs: Inputs) -> None:
+    """Whatever else ended it: the lock of another node is never announced as released."""
+    action = decide(inputs).action
+    if isinstance(action, Write) and isinstance(inputs.state, Attempt) and isinstance(action.state, Finished):
+        assert action.state.lost is inputs.is_lock_lost
+
+
+def only_a_lease_of_this_node_is_renewed_fenced_or_released(inputs: Inputs) -> None:
+    """That of another holder is acquired by the rules of taking over, or not written."""
+    action = decide(inputs).action
+    if isinstance(action, Renew | FenceAndReboot | Release):
+        assert action.slot.ours
+
+
 def every_write_moves_along_an_edge(inputs: Inputs) -> None:
     """phases.TRANSITIONS is the whole truth about what follows what."""
     action = decide(inputs).action
@@ -366,6 +381,8 @@ RULES = (
     the_command_comes_only_behind_everything_else,
     a_cordon_is_lifted_only_when_it_is_ours,
     no_step_forgets_a_cordon_of_ours,
+    what_ends_without_its_lock_is_written_so,
+    only_a_lease_of_this_node_is_renewed_fenced_or_released,
     every_write_moves_along_an_edge,
     no_cordon_outlives_its_deadlines,
     off_ends_where_audit_ends,
@@ -383,6 +400,21 @@ def test_no_rule_is_broken_whatever_is_seen(inputs: Inputs) -> None:
     """Each of the rules above holds for every decision; the last one fills in what was not looked at."""
     for rule in RULES:
         rule(inputs)
+
+
+def test_a_command_that_is_refused_after_the_lock_was_lost_releases_no_lock() -> None:
+    """The lock has another holder by now: it is neither written nor announced as released."""
+    taken = Slot(replace(LEASE, holder="n1/u1"), 0, ours=False, unseen_seconds=1.0)
+    inputs = Inputs(
+        policy=POLICY, now=NOW, node=NODE, state=_state(Phase.REBOOTING, {}), slots=(taken,), command=Command.REFUSED
+    )
+    for rule in RULES[:-1]:
+        rule(inputs)
+    rolled = decide(inputs).action
+    assert isinstance(rolled, Write)
+    after = decide(replace(inputs, state=rolled.state))
+    assert not isinstance(after.action, Release | Renew | FenceAndReboot)
+    assert [one.reason for one in after.announcements] == []
 
 
 def test_the_looks_reach_the_actions_that_matter() -> None:

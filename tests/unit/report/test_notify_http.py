@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,4 +92,13 @@ def test_a_secret_is_one_line_of_text(tmp_path: Path, text: str) -> None:
     file = tmp_path / "url"
     file.write_text(text)
     with pytest.raises(NotSent):
+        url_in(str(file))
+
+
+@pytest.mark.timeout(20)
+def test_a_secret_is_read_from_a_regular_file_alone(tmp_path: Path) -> None:
+    """A FIFO without a writer would block the receiver's thread."""
+    file = tmp_path / "url"
+    os.mkfifo(file)
+    with pytest.raises(NotSent, match="not a regular file"):
         url_in(str(file))
