@@ -2,22 +2,32 @@
 
 A control observes, judges and plans. Applying the plan and observing again is done here for all of them, so that
 dry-run, failures half-way and "a second apply changes nothing" hold everywhere alike. One control's failure never
-affects another.
+affects another, and neither does a defect in one: it is an unknown finding of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
+
+import structlog
 
 from agent.config.choices import Mode
 from agent.config.recognition import Claim
 from agent.errors import AgentError, Problem
 from agent.host import Host
 from agent.model import FAILED_CHANGE, Change, Finding, Outcome, Severity, Status
+from agent.text import sanitize
 
 Observed = TypeVar("Observed")
+AGENT = "agent"
+"""The `control` of findings about the agent itself. They count whatever is enforced."""
+
+
+class _Defect(AgentError):
+    """An exception that no control means to raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +108,10 @@ def correction(control: str, mode: Mode) -> str:
 def audit(control: Control[Observed], *, plan: bool = False) -> Pass:
     """Observes and judges; changes nothing. plan: with what would be changed."""
     try:
-        seen = control.observe()
-        steps = control.plan(seen) if plan else ()
-        return Pass(tuple(control.judge(seen)), tuple(step.change for step in steps))
+        with _defects_named(control.name):
+            seen = control.observe()
+            steps = control.plan(seen) if plan else ()
+            return Pass(tuple(control.judge(seen)), tuple(step.change for step in steps))
     except AgentError as error:
         return Pass((_unknown(control.name, error),))
 
@@ -117,21 +128,36 @@ def apply(control: Control[Observed]) -> Pass:
     one thing is better than one that is not hardened at all. The change and a finding have its error.
     """
     try:
-        seen = control.observe()
-        steps = control.plan(seen)
+        with _defects_named(control.name):
+            seen = control.observe()
+            steps = tuple(control.plan(seen))
     except AgentError as error:
         return Pass((_unknown(control.name, error),))
     changes = tuple(_run(step) for step in steps)
     try:
-        findings = tuple(control.judge(control.observe() if steps else seen))
+        with _defects_named(control.name):
+            findings = tuple(control.judge(control.observe() if steps else seen))
     except AgentError as error:
         findings = (_unknown(control.name, error, "The changes stay; the next pass observes again."),)
     return Pass((*findings, *_failures(changes)), changes)
 
 
+@contextmanager
+def _defects_named(control: str) -> Iterator[None]:
+    """The broad catch around a control's work: raises _Defect for what is no AgentError, with the traceback logged."""
+    try:
+        yield
+    except AgentError:
+        raise
+    except Exception as error:
+        structlog.get_logger().error("control_failed", control=control, exc_info=True)
+        raise _Defect(sanitize(f"internal error: {type(error).__name__}: {error}")) from error
+
+
 def _run(step: Step) -> Change:
     try:
-        step.run()
+        with _defects_named(step.change.control):
+            step.run()
     except AgentError as error:
         return replace(step.change, outcome=Outcome.FAILED, error=str(error))
     return replace(step.change, outcome=Outcome.DONE)
@@ -155,14 +181,16 @@ def _failures(changes: Iterable[Change]) -> tuple[Finding, ...]:
 
 
 def _unknown(control: str, error: AgentError, then: str = "Nothing was changed.") -> Finding:
+    is_defect = isinstance(error, _Defect)
+    step = "Report it with the traceback in the agent's log." if is_defect else "Fix what the error names."
     return Finding(
-        id=f"{control}/observe",
-        control=control,
-        title=f"The {control} control can observe the node",
+        id=f"{AGENT}/{control}" if is_defect else f"{control}/observe",
+        control=AGENT if is_defect else control,
+        title=f"The {control} control {'works' if is_defect else 'can observe the node'}",
         status=Status.UNKNOWN,
         severity=Severity.HIGH,
         observed=str(error),
-        expected="readable",
-        source="observe",
-        remediation=f"Fix what the error names. {then}",
+        expected="no internal error" if is_defect else "readable",
+        source=AGENT if is_defect else "observe",
+        remediation=f"{step} {then}",
     )

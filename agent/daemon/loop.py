@@ -18,6 +18,7 @@ from agent import __version__
 from agent.annotations import CONFIG_PROBLEM
 from agent.config import Config
 from agent.controls import registry
+from agent.controls.base import AGENT
 from agent.daemon.config_store import Policy, PolicyStore, fingerprint
 from agent.daemon.rate_limit import RateLimiter
 from agent.errors import AgentError, HostError
@@ -125,7 +126,7 @@ class Daemon:
                 for step in (self._pass, self._wait):
                     try:
                         step()
-                    except Exception as error:  # noqa: BLE001 - the one broad catch: a defect must not end the daemon
+                    except Exception as error:  # noqa: BLE001 - outside of controls too, a defect must not end the daemon
                         self._report_failure(error)
         finally:
             if self._stop.is_set():
@@ -201,7 +202,7 @@ class Daemon:
             names = join_limited((f"{change.action} {change.target}" for change in corrected), characters=160)
             self._sink.event(Reason.DRIFT_CORRECTED, f"changes on the node were reverted: {names}")
         self._not_ready["pass"] = ""
-        self._publish(report, config, registry.enforced(config))
+        self._publish(report, config, [*registry.enforced(config), AGENT])
 
     def _publish(self, report: Report, config: Config | None, enforced: list[str]) -> None:
         failing = node_status.failing(report, enforced)
@@ -239,13 +240,13 @@ class Daemon:
         expected = isinstance(error, AgentError)
         self._log.error("reconcile_failed", error=str(error), exc_info=not expected)
         finding = Finding(
-            "agent/pass", "agent", "A pass over the node completes", Status.UNKNOWN, Severity.HIGH,
+            f"{AGENT}/pass", AGENT, "A pass over the node completes", Status.UNKNOWN, Severity.HIGH,
             observed=f"{type(error).__name__}: {error}", expected="a report", source="agent",
             remediation="Read the agent's log; the next pass tries again.",
         )  # fmt: skip
         self._applied = ""
         self._not_ready["pass"] = f"the last pass failed: {node_status.cut(str(error), 300)}"
-        self._publish(Report(self._node, (finding,)), self._policy.config, ["agent"])
+        self._publish(Report(self._node, (finding,)), self._policy.config, [AGENT])
         self._stop.wait(_MANY_PROBLEMS_PAUSE_SECONDS if not expected else 1.0)
 
     def _wait(self) -> None:

@@ -43,6 +43,12 @@ class Completed:
     stderr: str
     cut: bool = False
 
+    def whole(self, *good: int) -> Completed:
+        """As `check`, for output that is judged: raises CommandError too where it was cut."""
+        if self.check(*good).cut:
+            raise CommandError(self.argv, "printed more than is read")
+        return self
+
     def check(self, *good: int) -> Completed:
         """Itself when the exit code is one of `good` (0 when none is given); else raises CommandFailed."""
         if self.code in (good or (0,)):

@@ -41,7 +41,7 @@ def show(host: Host, unit: str, *properties: str) -> Mapping[str, str]:
         if tool is None:
             return {}
         argv = [tool, "show", f"--property={','.join(properties)}", "--no-pager", "--", unit]
-        answer = host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_OUTPUT_BYTES).check().stdout
+        answer = host.run(argv, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_OUTPUT_BYTES).whole().stdout
     except HostError:
         return {}
     pairs = (line.partition("=") for line in answer.splitlines())

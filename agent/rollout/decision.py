@@ -17,8 +17,8 @@ MOST_CANARIES = 50
 STUCK_SECONDS = 3600.0
 _AHEAD_SECONDS = 300.0  # by which clocks may differ; a report from later than that could postpone the end at every poll
 _BASELINE_LIMIT = 500
-# With one of these the policy was not applied: it is never excused because it was there before.
-NOT_APPLIED = frozenset({"agent/pass", "policy/config"})
+# With a finding that begins so the policy was not applied: it is never excused because it was there before.
+_NOT_APPLIED = ("agent/", "policy/config")
 
 
 class Verdict(StrEnum):
@@ -144,7 +144,8 @@ def judge(
         verdict = Verdict.FAILED
     since = before.since if is_same and verdict is before.verdict else now
     found = {*failed, *unknown}
-    failing = before.failing if tried or found & NOT_APPLIED else tuple(sorted(found)[:_BASELINE_LIMIT])
+    is_applied = not any(one.startswith(_NOT_APPLIED) for one in found)
+    failing = tuple(sorted(found)[:_BASELINE_LIMIT]) if is_applied and not tried else before.failing
     return Assessment(revision, verdict, since, failing, baseline)
 
 

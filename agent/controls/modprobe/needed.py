@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.controls.modprobe import kmod
 from agent.controls.modprobe.denylists import normal_name
-from agent.errors import HostError
+from agent.errors import HostError, HostFileMissing
 from agent.host import Host, read_or
 
 _MOUNTS = "/proc/1/mountinfo"
@@ -23,7 +23,10 @@ _FILE_SYSTEMS = {"iso9660": "isofs", "nfs4": "nfsv4"}
 
 
 def needed(host: Host) -> dict[str, str]:
-    """Modules by name, each with what needs it."""
+    """Modules by name, each with what needs it.
+
+    Raises HostError where the mounts cannot be read: nothing is denied then that the node may run on.
+    """
     found = dict(ESSENTIAL_MODULES)
     for name, why in (*_mounted(host), *_network(host), *_loaded_at_boot(host)):
         found.setdefault(name, why)
@@ -37,7 +40,7 @@ def needed(host: Host) -> dict[str, str]:
 def _mounted(host: Host) -> Iterator[tuple[str, str]]:
     """File systems in use, and the drivers of the devices that hold them."""
     devices: dict[str, str] = {}
-    for line in read_or("", host.read_text, _MOUNTS).splitlines():
+    for line in _mounts(host).splitlines():
         left, _, right = line.partition(" - ")
         words, kind = left.split(), right.partition(" ")[0]
         if len(words) > 4 and kind:
@@ -46,6 +49,14 @@ def _mounted(host: Host) -> Iterator[tuple[str, str]]:
     for device, place in devices.items():
         for driver in _drivers(host, f"/sys/dev/block/{device}"):
             yield driver, f"it drives the disk of {place}"
+
+
+def _mounts(host: Host) -> str:
+    """A tree on another machine has no processes, and no mounts either. Raises HostError."""
+    try:
+        return host.read_text(_MOUNTS)
+    except HostFileMissing:
+        return ""
 
 
 def _network(host: Host) -> Iterator[tuple[str, str]]:

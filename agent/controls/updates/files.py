@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 
-from agent.errors import HostFileError, HostFileMissing
+from agent.errors import HostFileMissing
 from agent.host import Host
 
 _CONFIG_BYTES = 256 << 10
 
 
 def os_release(host: Host) -> Mapping[str, str]:
-    """/etc/os-release; empty when it cannot be read."""
+    """/etc/os-release; empty where there is none. Raises HostFileError."""
     for path in ("/etc/os-release", "/usr/lib/os-release"):
         try:
             text = host.read_text(path, limit_bytes=_CONFIG_BYTES)
-        except HostFileError:
+        except HostFileMissing:
             continue
         pairs = (line.partition("=") for line in text.splitlines())
         return {name.strip(): value.strip().strip("\"'") for name, equals, value in pairs if equals}

@@ -81,7 +81,7 @@ def _apt_config(host: Host) -> dict[str, str]:
     tool = host.find_tool("apt-config")
     if tool is None:
         raise HostError("apt-config is not on this node")
-    return apt_settings(host.run([tool, "dump"], timeout_seconds=_TIMEOUT_SECONDS).check().stdout)
+    return apt_settings(host.run([tool, "dump"], timeout_seconds=_TIMEOUT_SECONDS).whole().stdout)
 
 
 def _apt_automatic(host: Host) -> Reading:

@@ -77,12 +77,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A finding, and the objects behind it: the first KEPT of `total`; `excepted` with the sentence of theirs."""
+    """A finding, and the objects behind it: the first KEPT of `total`.
+
+    excepted: with the exception's sentence, the first KEPT of `excepted_total`.
+    """
 
     finding: Finding
     affected: tuple[Affected, ...] = ()
     total: int = 0
     excepted: tuple[tuple[Affected, str], ...] = ()
+    excepted_total: int = 0
 
     def document(self) -> dict[str, object]:
         """For programs."""
@@ -91,11 +95,12 @@ class CheckResult:
             "affected": [one.document() for one in self.affected],
             "affectedTotal": self.total,
             "excepted": [{**one.document(), "exception": note} for one, note in self.excepted],
+            "exceptedTotal": self.excepted_total,
         }
 
 
-_Sorted = tuple[list[Affected], int, list[tuple[Affected, str]]]
-"""What is affected, how much of it in all, and what an exception covers, with its sentence."""
+_Sorted = tuple[list[Affected], int, list[tuple[Affected, str]], int]
+"""What is affected, what an exception covers with its sentence, each followed by how much there is in all."""
 
 
 def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
@@ -107,7 +112,7 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
     answer = check.judge(view)
     if isinstance(answer, PlainResult):
         return _answered(check, answer, accepted, day)
-    affected, total, excepted = _sorted_out(check, answer, accepted, day)
+    affected, total, excepted, covered = _sorted_out(check, answer, accepted, day)
     count = view.judged(check.needs[0])
     if total:
         observed = f"{total:,} of {count}: {join_limited(map(str, affected), _SHOWN, _CHARACTERS)}"
@@ -118,10 +123,12 @@ def run(check: Check, view: View, accepted: Sequence[AuditException], day: dt.da
         observed, status = f"none of {count}", Status.INFO if excepted else Status.PASS
     if excepted:
         notes = join_limited((note for _, note in excepted), _SHOWN, 200)
-        observed += f"; {len(excepted):,} {notes}"
+        observed += f"; {covered:,} {notes}"
+        if covered > len(excepted):
+            observed += f"; {covered - len(excepted):,} of these not listed"
     step = check.remediation if total else ""
     finding = _finding(check, status, observed, step)
-    return CheckResult(finding, tuple(affected), total, tuple(excepted))
+    return CheckResult(finding, tuple(affected), total, tuple(excepted), covered)
 
 
 def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditException], day: dt.date) -> CheckResult:
@@ -137,12 +144,14 @@ def _answered(check: Check, answer: PlainResult, accepted: Sequence[AuditExcepti
 
 
 def _sorted_out(check: Check, judged: Iterable[Affected], accepted: Sequence[AuditException], day: dt.date) -> _Sorted:
-    affected, total, excepted = list[Affected](), 0, list[tuple[Affected, str]]()
+    affected, total = list[Affected](), 0
+    excepted, covered = list[tuple[Affected, str]](), 0
     mine = [one for one in accepted if one.id == check.id]
     for one in judged:
         facts = {"namespace": one.namespace, "kind": one.kind, "name": one.name, "subject": one.subject}
         active, ended = exceptions.find(mine, check.id, facts, one.labels, day)
         if active is not None:
+            covered += 1
             if len(excepted) < KEPT:
                 excepted.append((one, exceptions.note(active, day)))
             continue
@@ -150,7 +159,7 @@ def _sorted_out(check: Check, judged: Iterable[Affected], accepted: Sequence[Aud
         if len(affected) < KEPT:
             detail = sanitize(one.detail + (exceptions.ending(ended) if ended else ""), 400)
             affected.append(replace(one, detail=detail, labels={}))
-    return affected, total, excepted
+    return affected, total, excepted, covered
 
 
 def _finding(check: Check, status: Status, observed: str, step: str) -> Finding:

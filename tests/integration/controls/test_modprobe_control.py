@@ -405,6 +405,16 @@ def test_what_the_node_runs_on_is_not_denied(disk: Path) -> None:
     assert "squashfs" not in (disk / FILE).read_text()
 
 
+def test_mounts_that_cannot_be_read_lead_to_no_denial(disk: Path) -> None:
+    """A module may hold the root then: the control is unknown, and what was denied before stays as it was."""
+    mounts = disk / "proc/1/mountinfo"
+    mounts.unlink()
+    mounts.mkdir()
+    result = base.apply(control(disk, Modprobe(lists=(), deny=("squashfs", "cramfs"))))
+    assert ([one.status for one in result.findings], result.changes) == ([Status.UNKNOWN], ())
+    assert not (disk / FILE).exists()
+
+
 def test_force_denies_what_the_node_runs_on(disk: Path) -> None:
     """In `deny` as well or not."""
     base.apply(control(disk, Modprobe(lists=(), deny=("squashfs",), force=("squashfs", "overlay"))))

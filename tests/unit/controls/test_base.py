@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from agent.controls.base import Step, apply, audit, dry_run
+from agent.controls import registry
+from agent.controls.base import AGENT, Step, apply, audit, dry_run
 from agent.errors import HostError
 from agent.model import Change, Finding, Outcome, Severity, Status
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -151,3 +157,59 @@ def test_apply_does_all_that_can_be_done(on: dict[str, bool], stuck: frozenset[s
     for name, is_on in control.on.items():
         assert answers[f"switches/{name}"] is (Status.PASS if is_on else Status.FAIL)
     assert {change.target for change in done.changes} == {name for name, was in on.items() if not was}
+
+
+@dataclass
+class Broken(Switches):
+    """A control with a defect in the named method."""
+
+    broken: str = "observe"
+
+    def observe(self) -> dict[str, bool]:
+        """Defective, or as ever."""
+        return self._or_defect("observe", super().observe())
+
+    def judge(self, seen: dict[str, bool]) -> Sequence[Finding]:
+        """Defective, or as ever."""
+        return self._or_defect("judge", super().judge(seen))
+
+    def plan(self, seen: dict[str, bool]) -> Sequence[Step]:
+        """Defective, or as ever."""
+        return self._or_defect("plan", super().plan(seen))
+
+    def _or_defect(self, method: str, answer: Answer) -> Answer:
+        if self.broken == method:
+            raise KeyError("a\x1b[31m" + "x" * 5000)
+        return answer
+
+
+@pytest.mark.parametrize("broken", ["observe", "judge", "plan"])
+@pytest.mark.parametrize("act", registry.Act)
+def test_a_defect_in_one_control_is_unknown_and_leaves_the_others_findings(act: registry.Act, broken: str) -> None:
+    """The text is bounded and printable, and the traceback is in the log."""
+    with capture_logs() as logs:
+        report = registry.run("n", [Broken(broken=broken), Switches(on={"c": True})], act)
+    found = {one.id: one for one in report.findings}
+    assert found["switches/c"].status is Status.PASS
+    if (act, broken) == (registry.Act.AUDIT, "plan"):
+        return
+    defect = found["agent/switches"]
+    assert (defect.status, defect.control) == (Status.UNKNOWN, AGENT)
+    assert defect.observed.startswith("internal error: KeyError: ")
+    assert len(defect.observed) <= 200
+    assert defect.observed.isprintable()
+    assert [(one["event"], one["exc_info"]) for one in logs] == [("control_failed", True)]
+    assert report.status is Status.UNKNOWN
+
+
+def test_a_defect_in_a_step_is_a_failed_change_and_the_steps_after_it_are_done() -> None:
+    """What was changed before a defect is reported, too."""
+
+    class Sticky(Switches):
+        def plan(self, seen: dict[str, bool]) -> Sequence[Step]:
+            """A first step with a defect."""
+            return [Step(Change(self.name, "turn on", "z"), lambda: dict[str, int]()["z"]), *super().plan(seen)]
+
+    done = apply(Sticky())
+    assert [change.outcome for change in done.changes] == [Outcome.FAILED, Outcome.DONE, Outcome.DONE]
+    assert done.changes[0].error == "internal error: KeyError: 'z'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,20 @@ def test_debian_with_the_programs_of_others_is_debian(tmp_path: Path, release: s
     found = systems.system_of(node(tmp_path, ("dnf", "zypper", *APT_TOOLS), {}))
     assert found is not None
     assert found.name == name
+
+
+def test_an_os_release_that_cannot_be_read_is_unknown_and_no_other_distribution(tmp_path: Path) -> None:
+    (tmp_path / "etc/os-release").mkdir(parents=True)
+    found = judged(node(tmp_path, ("dnf", "zypper", *APT_TOOLS), {}))
+    assert [one.status for one in found.values()] == [Status.UNKNOWN]
+
+
+def test_settings_of_apt_that_are_cut_are_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides may be in the rest."""
+    run = Node.run
+    monkeypatch.setattr(Node, "run", lambda self, argv, **named: replace(run(self, argv, **named), cut=True))
+    found = judged(apt(tmp_path))
+    assert {found[name].status for name in ("automatic", "reboots")} == {Status.UNKNOWN}
 
 
 def test_services_that_run_replaced_libraries_need_a_restart(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config
+from agent.controls.kubelet import KubeletControl
 from agent.daemon import loop
 from agent.daemon.config_store import PolicyStore
 from agent.daemon.loop import Daemon
@@ -126,3 +127,19 @@ def test_a_first_policy_that_no_part_could_take_is_read_again_by_the_next_run(tm
     thread.join(20.0)
     daemon.stop()
     assert (thread.is_alive(), taken, passes) == (False, [300.0, 300.0, 420.0], [0, 0])
+
+
+def test_a_pass_with_a_defect_in_a_control_that_only_audits_is_not_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted as one, whatever the control's mode is."""
+    monkeypatch.setattr(loop, "FolderWatch", Blind)
+    monkeypatch.setattr(KubeletControl, "observe", lambda _: dict[str, int]()["z"])
+    file = tmp_path / "config.yaml"
+    file.write_text(OFF.replace("kubelet: {mode: 'off'}", "kubelet: {mode: audit}"))
+    (tmp_path / "root").mkdir()
+    host, sink, passes = Host(tmp_path / "root"), Sink(file), list[int]()
+    store = PolicyStore(file, host, explicit=True)
+    sink.daemon = Daemon(host, "n", store, sink, Metrics(), clock=lambda: Blind.now, on_pass=passes.append)
+    sink.daemon.run()
+    assert passes[0] == 1

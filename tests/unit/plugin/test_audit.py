@@ -259,6 +259,10 @@ def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names()
     found = {one.finding.id: one for one in judged(whole(workloads=loads), "c", ()).results}["cluster/host-pid"]
     assert (len(found.affected), found.total) == (KEPT, KEPT + 500)
     assert "500 not listed" in found.finding.observed
+    accepted = (AuditException(id="cluster/host-pid", reason="r", owner="o", expires="2099-01-01"),)
+    found = {one.finding.id: one for one in judged(whole(workloads=loads), "c", accepted).results}["cluster/host-pid"]
+    assert (len(found.excepted), found.document()["exceptedTotal"]) == (KEPT, KEPT + 500)
+    assert "; 1,500 excepted until" in found.finding.observed
 
 
 @pytest.mark.parametrize(
