@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,43 +32,7 @@ ID = "ab" * 32
 LINK = f"/var/log/containers/web-0_shop_nginx-{ID}.log"
 CGROUP = f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID.replace('-', '_')}.slice"
 SCOPE = f"/sys/fs/cgroup{CGROUP}/cri-containerd-{ID}.scope"
-# Observes until a file appears, or a row (`first`); prints the last annotation and the counts.
-OBSERVE = """
-import json, os, sys, threading, time
-from agent.config.choices import DenialsMode
-from agent.config.schema import Denials
-from agent.denials import observer
-from agent.denials.netlink import AuditSocket
-from agent.host import Host
-root, until, buffer, events = sys.argv[1:5]
-class Output:
-    text = recordings = ""
-    def show(self, denials, recordings): self.text, self.recordings = denials, recordings
-    def count(self, *_): pass
-    def uncounted(self, **_): pass
-    def visible(self, seeing): pass
-def no_events(): raise OSError("taken away")
-out = Output()
-more = {"events": no_events} if events == "no" else {}
-sources = observer.Sources(audit=lambda: AuditSocket(int(buffer) or 4 << 20), **more)
-one = observer.Observer(Host(root), Denials(mode=DenialsMode.OBSERVE), out, sources=sources)
-thread = threading.Thread(target=one.run)
-thread.start()
-def done():
-    seen = json.loads(out.text or "{}")
-    if until == "first": return bool(seen.get("rows")) or seen.get("state") == "blind"
-    if until == "state": return seen.get("state") in ("seeing", "blind")
-    if seen.get("state"): open("/run/observing", "w").write(seen["state"])
-    return os.path.exists("/run/observe-end")
-end = time.monotonic() + 150
-while time.monotonic() < end and not done(): time.sleep(0.2)
-before = None
-while until == "end" and before != (before := (one._received, one._serials.lost)): time.sleep(4)
-one.stop()
-thread.join()
-one._show()
-print(json.dumps({"denials": json.loads(out.text), "recordings": json.loads(out.recordings or "{}")}))
-"""
+OBSERVE = (Path(__file__).parent / "programs/observe.py").read_text()
 GETPPID, GETPGRP, GETGID = 110, 111, 104
 # COUNT NUMBER PAUSE: so many calls of one syscall, each of which is logged.
 LOGGED = """

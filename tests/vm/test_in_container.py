@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.vm.harness.channel import MachineGone
 from tests.vm.harness.machine import Machine
 from tests.vm.harness.node import Said, policy
 
+PROGRAMS = Path(__file__).parent / "programs"
 DENY_FILE = "/etc/modprobe.d/kubernetes-blacklist.conf"
 DENY_WRITE = "k8s-apparmor-example-deny-write"
 # As in daemonset.yaml: the node read-only with what is mounted on it, and the four folders that are written.
@@ -105,15 +107,7 @@ def test_a_module_that_is_loaded_later_is_seen_from_the_container(clean: Machine
     assert (told["status"], "loaded" in told["observed"]) == ("fail", True)
 
 
-_HOOKS = """
-import sys
-from agent.config.schema import Hook
-from agent.host import Host, HostExec
-from agent.reboot.hooks import run_hooks
-for line in sys.argv[1:]:
-    ended = run_hooks((Hook(command=tuple(line.split())),), Host("/host", how=HostExec.NSENTER), environment={})
-    print(ended.done and not ended.error, line)
-"""
+_HOOKS = (PROGRAMS / "run_hooks.py").read_text()
 # Of what hooks on a node do; and what a container without the capability for it is refused.
 _OF_ROOT = ("/bin/chown 1:1 /run/owned", "/bin/busybox ip link set lo mtu 65000", "/bin/mknod /run/null c 1 3")
 
@@ -128,13 +122,7 @@ def test_a_hook_is_roots_only_in_a_privileged_container(clean: Machine, capabili
     assert done.out.splitlines() == [f"{not capabilities} {line}" for line in _OF_ROOT], done.text
 
 
-_REBOOT = """
-import sys
-from agent.config.schema import Reboot, RebootMethod
-from agent.host import Host, HostExec
-from agent.reboot.rebooters import make_rebooter
-make_rebooter(Reboot(method=RebootMethod(sys.argv[1])), Host("/host", how=HostExec.NSENTER)).reboot()
-"""
+_REBOOT = (PROGRAMS / "reboot.py").read_text()
 
 
 @pytest.mark.parametrize("method", ["command", "signal"])
