@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-import structlog
-
 from agent.config.choices import Mode
 from agent.config.recognition import Claim
 from agent.errors import AgentError, Problem
@@ -150,6 +148,8 @@ def _defects_named(control: str) -> Iterator[None]:
     except AgentError:
         raise
     except Exception as error:
+        import structlog  # noqa: PLC0415 - the plugin, which reads the controls' names, is one file without it
+
         structlog.get_logger().error("control_failed", control=control, exc_info=True)
         raise _Defect(sanitize(f"internal error: {type(error).__name__}: {error}")) from error
 
