@@ -141,7 +141,7 @@ def _date(text: str) -> str:
             return text
     except ValueError as error:
         raise ValueError(f"{shown(text)} is not in the calendar") from error
-    raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 for every year")
+    raise ValueError(f"{shown(text)} is not a date: write it as 2026-12-24, or 12-24 each year")
 
 
 def _date_with_year(text: str) -> str:
@@ -220,7 +220,7 @@ class Kind(Enum):
     URL = "an http or https URL, or empty", _or("", _url)
     TIME = "a time of day, HH:MM", units.time_of_day
     DATE = "a date such as 2026-12-24", _date_with_year
-    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 for every year, or empty", _or("", _date)
+    DATE_OR_NONE = "a date such as 2026-12-24, or 12-24 each year, or empty", _or("", _date)
     TIMEZONE = "an IANA time zone such as Europe/Berlin", _timezone
     LABEL = "a label key", _label
     LABEL_OR_NONE = "a label key, or empty", _or("", _label)

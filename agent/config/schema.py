@@ -156,7 +156,7 @@ class Window:
 class Blackout:
     """Dates on which no reboot begins, windows or not."""
 
-    start: DateOrNone = key("", "the first day, such as 2026-12-20, or 12-20 for every year")
+    start: DateOrNone = key("", "the first day, such as 2026-12-20, or 12-20 each year")
     end: DateOrNone = key("", "the last day, in the same form; empty: the first day only")
     timezone: Timezone = key("UTC", "IANA time zone")
     reason: str = key("", "shown while it holds")
