@@ -185,6 +185,10 @@ class ContainerNames:
             self._read()
         return self._containers.get(place.container_id) or self._pods.get(place.uid) or Names()
 
+    def expire(self) -> None:
+        """What was not found is looked for again immediately."""
+        self._next = 0.0
+
     def _read(self) -> None:
         for name in self._listed(_LOGS):
             if found := _LOG.fullmatch(name):

@@ -320,6 +320,7 @@ class Observer:
         self._lost_reported, self._missed_reported, self._lost_to_recordings = lost, missed, 0
         self._save()
         seen = replace(self._seen, received=self._received, lost=lost, unattributed=missed, other=self._table.other)
+        self._names.expire()  # the kubelet may have named a container since its record
         notes = {DENIALS: encode(seen, self._rows()), RECORDINGS: self._recorder.document() or None}
         self._publisher.offer(_PART, NodeView(notes))
 

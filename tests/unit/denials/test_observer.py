@@ -405,6 +405,19 @@ def test_an_overflow_is_settled_by_a_record_of_its_own(node: Path, clock: Clock)
     assert (seen["received"], seen["lost"], scene.shown.lost, seen["state"]) == (1, 100, 100, "seeing")
 
 
+def test_a_container_that_is_named_after_its_record_has_a_name_at_once(node: Path, clock: Clock) -> None:
+    """A row of counts alone is not written again for five minutes, so names are looked for when rows are written."""
+    log = node / f"var/log/containers/web-0_shop_nginx-{ID}.log"
+    scene = Scene(node, clock)
+    log.unlink()
+    scene.turns(scene.own_record(1))
+    scene.audit.pending.append((APPARMOR, samples.FILE.replace(b":30577)", b":2)")))
+    scene.observer.turn()
+    log.touch()
+    (row,) = scene.turns(seconds=1.0)["rows"]
+    assert row[:4] == ["shop", "web-0", UID, "nginx"]
+
+
 def test_counts_alone_are_written_rarely(node: Path, clock: Clock) -> None:
     """A container that is refused all day costs a write in five minutes, and nothing new costs none."""
     scene = Scene(node, clock)
