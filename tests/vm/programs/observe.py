@@ -23,7 +23,7 @@ from agent.report.metrics import Metrics
 from agent.report.node_status import NodeView
 from agent.report.publisher import NodePublisher
 
-LONGEST_SECONDS = 150.0
+LONGEST_SECONDS = 600.0
 BUFFER_BYTES = 4 << 20
 
 
