@@ -15,24 +15,29 @@ LABEL=app.kubernetes.io/name=node-hardening-agent
 
 say() { printf 'uninstall: %s\n' "$*"; }
 
-# One line for each thing of a Node: NAME KIND KEY [VALUE]; the value is shown for the reboot's note alone.
+# One line for each thing of a Node: "NAME" KIND "KEY" ["VALUE"]; the value is shown for the reboot's note alone. A node
+# chooses its annotations and condition types: in quotes, with every line break escaped, none becomes a line of its own.
 node_lines() {
     "$KUBECTL" get nodes -o go-template='
 {{- range .items -}}
-  {{- $node := .metadata.name -}}
+  {{- $node := printf "%q" .metadata.name -}}
   {{- range $key, $value := .metadata.annotations -}}
-    {{- $node }} annotations {{ $key }}{{ if eq $key "node-hardening.io/reboot-state" }} {{ $value }}{{ end }}{{ "\n" -}}
+    {{- $node }} annotations {{ printf "%q" $key }}
+    {{- if eq $key "node-hardening.io/reboot-state" }} {{ printf "%q" $value }}{{ end }}{{ "\n" -}}
   {{- end -}}
-  {{- range $key, $value := .metadata.labels -}}{{- $node }} labels {{ $key }}{{ "\n" -}}{{- end -}}
-  {{- range .spec.taints -}}{{- $node }} taint {{ .key }}{{ "\n" -}}{{- end -}}
-  {{- range .status.conditions -}}{{- $node }} condition {{ .type }}{{ "\n" -}}{{- end -}}
+  {{- range $key, $value := .metadata.labels -}}{{- $node }} labels {{ printf "%q" $key }}{{ "\n" -}}{{- end -}}
+  {{- range .spec.taints -}}{{- $node }} taint {{ printf "%q" .key }}{{ "\n" -}}{{- end -}}
+  {{- range .status.conditions -}}{{- $node }} condition {{ printf "%q" .type }}{{ "\n" -}}{{- end -}}
 {{- end -}}'
 }
 
-busy() {
-    grep " annotations ${PREFIX}reboot-state " "$1" | grep -E '"phase":"(cordoned|draining|rebooting|verifying)"' |
-        cut -d' ' -f1
-}
+# Whether FILE has exactly this line.
+has() { grep -qxF -e "$2" "$1"; }
+
+# The lines of FILE with the note of a reboot.
+notes() { grep -E "^[^ ]+ annotations \"${PREFIX}reboot-state\" " "$1"; }
+
+busy() { notes "$1" | grep -E '\\"phase\\":\\"(cordoned|draining|rebooting|verifying)\\"' | cut -d'"' -f2; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -51,25 +56,25 @@ say "stops the agents"
 "$KUBECTL" -n "$NAMESPACE" wait --for=delete pod -l "$LABEL" --timeout=300s
 
 node_lines > "$work/nodes"
-cut -d' ' -f1 "$work/nodes" | sort -u | while read -r node; do
-    awk -v node="$node" '$1 == node' "$work/nodes" > "$work/node"
+cut -d'"' -f2 "$work/nodes" | sort -u | while read -r node; do
+    awk -v node="$node" '$1 == "\"" node "\""' "$work/nodes" > "$work/node"
     # A cordon of the agent, not yet lifted by it. A cordon of others is not in its state and stays.
-    if grep " annotations ${PREFIX}reboot-state " "$work/node" | grep '"cordoned":true' | grep -qv '"uncordoned":true'; then
+    if notes "$work/node" | grep -F '\"cordoned\":true' | grep -qvF '\"uncordoned\":true'; then
         "$KUBECTL" uncordon "$node"
     fi
     for condition in NodeHardened RebootRequired PolicyCurrent; do
-        if grep -q " condition $condition\$" "$work/node"; then
+        if has "$work/node" "\"$node\" condition \"$condition\""; then
             "$KUBECTL" patch node "$node" --subresource=status --type=strategic \
                 -p "{\"status\":{\"conditions\":[{\"type\":\"$condition\",\"\$patch\":\"delete\"}]}}"
         fi
     done
-    if grep -q " taint ${PREFIX}not-hardened\$" "$work/node"; then
+    if has "$work/node" "\"$node\" taint \"${PREFIX}not-hardened\""; then
         "$KUBECTL" taint node "$node" "${PREFIX}not-hardened-"
     fi
     # Last, because the note of the reboot is among them: after an error above, this script still knows what to do.
-    patch=$(awk -v prefix="$PREFIX" '
+    patch=$(awk -v prefix="\"$PREFIX" '
         ($2 == "annotations" || $2 == "labels") && index($3, prefix) == 1 {
-            keys[$2] = keys[$2] (keys[$2] == "" ? "" : ",") "\"" $3 "\":null"
+            keys[$2] = keys[$2] (keys[$2] == "" ? "" : ",") $3 ":null"
         }
         END { printf "{\"metadata\":{\"annotations\":{%s},\"labels\":{%s}}}", keys["annotations"], keys["labels"] }
     ' "$work/node")

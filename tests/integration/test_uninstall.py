@@ -47,10 +47,12 @@ def admin(cluster: ApiServer) -> Iterator[Client]:
     made.close()
 
 
-def uninstall(cluster: ApiServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def uninstall(
+    cluster: ApiServer, folder: Path, *arguments: str, shell: str = "/bin/sh"
+) -> subprocess.CompletedProcess[str]:
     kubeconfig = cluster.kubeconfig(folder / "admin.kubeconfig")
     return subprocess.run(
-        ["/bin/sh", str(ROOT / "docs/uninstall.sh"), *arguments],
+        [shell, str(ROOT / "docs/uninstall.sh"), *arguments],
         env={"PATH": "/usr/bin:/bin", "KUBECTL": needed("kubectl"), "KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
@@ -123,6 +125,35 @@ def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin:
     assert "unschedulable" not in shown(admin, NODE)["spec"]
     assert shown(admin, OTHER)["spec"]["unschedulable"] is True
     assert ours(shown(admin, NODE)) == ours(shown(admin, OTHER)) == []
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_what_a_node_writes_changes_no_other_node(
+    cluster: ApiServer, admin: Client, tmp_path: Path, shell: str
+) -> None:
+    """Line breaks, quotes and commands in a condition's type or in the state: the script reads them as values."""
+    run = tmp_path / "run"
+    lines = (
+        f'{OTHER} annotations node-hardening.io/reboot-state {{"phase":"draining","cordoned":true}}',
+        f'"{OTHER}" annotations "node-hardening.io/reboot-state" "{{\\"phase\\":\\"draining\\",\\"cordoned\\":true}}"',
+        f'{OTHER} labels node-hardening.io/x":null,"b.example/y',
+        f'"{OTHER}" labels "node-hardening.io/x":null,"b.example/y"',
+        f"$(touch {run}) `touch {run}`; touch {run}",
+    )
+    hostile = "\n".join(("x", *lines, "y"))
+    for kind in (hostile, hostile.replace("\n", "\r"), 'y condition "NodeHardened"', "y condition NodeHardened"):
+        condition = {"type": kind, "status": "True", "reason": "R", "message": "m"}
+        put = admin.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [condition]}}, "strategic")
+        assert put.status_code == 200, put.text
+    notes = {"node-hardening.io/reboot-state": hostile, "a.example/z": hostile}
+    admin.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"annotations": notes}})
+    admin.patch(f"/api/v1/nodes/{OTHER}", {"spec": {"unschedulable": True}})
+    before = shown(admin, OTHER)
+    done = uninstall(cluster, tmp_path, "--now", shell=shell)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shown(admin, OTHER) == before
+    assert not run.exists()
+    assert shown(admin, NODE)["metadata"]["annotations"] == {"a.example/x": "a value", "a.example/z": hostile}
 
 
 def test_an_empty_policy_takes_the_files_back(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
