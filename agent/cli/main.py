@@ -21,7 +21,7 @@ from agent.controls.registry import Act
 from agent.daemon.config_store import fingerprint
 from agent.daemon.node_labels import NodeLabels
 from agent.errors import AgentError, HostError, UsageError
-from agent.host import Host
+from agent.host import Host, read_or
 from agent.model import Outcome, Report, Status
 from agent.report import benchmark, table
 from agent.report.formats import FORMATS
@@ -134,7 +134,7 @@ def _evidence(config: Config, host: Host) -> dict[str, object]:
         "time": format_rfc3339(time.time()),
         "agentVersion": __version__,
         "os": sanitize(name) or None,
-        "kernel": sanitize(host.kernel_release()) or None,
+        "kernel": sanitize(read_or("", host.kernel_release)) or None,
         "policy": fingerprint(config),
     }
 

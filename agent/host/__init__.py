@@ -29,7 +29,10 @@ from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 from agent.host.processes import ProcessEntry
 
-__all__ = ["Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program", "read_or"]
+__all__ = [
+    "Completed", "FileStat", "FolderWatch", "Host", "HostExec", "Process", "ProcessTable", "Program", "if_there",
+    "read_or",
+]  # fmt: skip
 
 Read = TypeVar("Read")
 Other = TypeVar("Other")
@@ -138,9 +141,10 @@ class Host(Tree):
             for name in self.names(folder) if self.exists(folder) else ():
                 if name.endswith(ending):
                     files.setdefault(name, f"{folder}/{name}")
-        return [files[name] for name in sorted(files) if not self._is_mask(files[name])]
+        return [files[name] for name in sorted(files) if not self.is_mask(files[name])]
 
-    def _is_mask(self, path: str) -> bool:
+    def is_mask(self, path: str) -> bool:
+        """Whether the path is a link to /dev/null, which is empty on purpose."""
         try:
             return self.read_link(path) == "/dev/null"
         except HostFileError:
@@ -223,11 +227,11 @@ class Host(Tree):
         return text
 
     def kernel_release(self) -> str:
-        """The running kernel's release, e.g. `6.1.0-18-amd64`."""
-        try:
-            return self.read_text("/proc/sys/kernel/osrelease").strip() or os.uname().release
-        except HostFileError:
-            return os.uname().release
+        """The running kernel's release, e.g. `6.1.0-18-amd64`; this machine's for a tree that shows none.
+
+        Raises HostFileError where the tree's cannot be read.
+        """
+        return self.read_text("/proc/sys/kernel/osrelease", missing="").strip() or os.uname().release
 
     def machine(self) -> str:
         """The processor's name as uname gives it, e.g. `x86_64`, `aarch64`."""
@@ -289,10 +293,20 @@ class Host(Tree):
         return view if self._budget is None else view.within(self._budget)
 
 
+def if_there(
+    otherwise: Other, read: Callable[Arguments, Read], *given: Arguments.args, **named: Arguments.kwargs
+) -> Read | Other:
+    """What is read, or something else where it is not there. Raises HostError where it cannot be read."""
+    try:
+        return read(*given, **named)
+    except HostFileMissing:
+        return otherwise
+
+
 def read_or(
     otherwise: Other, read: Callable[Arguments, Read], *given: Arguments.args, **named: Arguments.kwargs
 ) -> Read | Other:
-    """What is read, or something else where it cannot be."""
+    """What is read, or something else where it cannot be: for a value that stands for "unknown", never for "none"."""
     try:
         return read(*given, **named)
     except HostError:

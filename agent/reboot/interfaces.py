@@ -40,7 +40,7 @@ class Machine(Protocol):
         """The running boot's id. Raises HostError."""
 
     def kernel_release(self) -> str:
-        """The running kernel's release."""
+        """The running kernel's release; empty where it cannot be read."""
 
     def is_shutting_down(self) -> bool:
         """Whether the system is on its way down already. Raises HostError."""

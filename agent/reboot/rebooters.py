@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from agent.config.choices import RebootMethod
 from agent.config.schema import Reboot
 from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
-from agent.host import Host
+from agent.host import Host, read_or
 from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
 
@@ -122,7 +123,7 @@ class NodeMachine:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.boot_id = host.boot_id
-        self.kernel_release = host.kernel_release
+        self.kernel_release = partial(read_or, "", host.kernel_release)
 
     def is_shutting_down(self) -> bool:
         """Whether systemd is stopping the system; False where there is no systemd to ask.

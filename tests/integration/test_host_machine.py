@@ -166,6 +166,10 @@ def test_a_trees_own_kernel_release_comes_first(tmp_path: Path) -> None:
     file.write_text("6.1.0-test\n")
     assert Host(tmp_path).kernel_release() == "6.1.0-test"
     assert Host(tmp_path).is_running_system is False
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(HostFileError):  # and never this machine's, where the tree has one that cannot be read
+        Host(tmp_path).kernel_release()
 
 
 def test_a_procfs_without_processes_is_an_error(tmp_path: Path) -> None:

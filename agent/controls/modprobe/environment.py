@@ -24,6 +24,7 @@ _MODPROBE_NAMES = ("modprobe", "kmod")
 def environment_findings(config: Modprobe, seen: Observation) -> Iterator[Finding]:
     """Every finding that is not about one denied module alone."""
     yield from _file(config, seen)
+    yield from _unreadable(config, seen)
     yield from _leftovers(config, seen)
     yield from _loaders(seen)
     yield from _policy(seen)
@@ -74,6 +75,15 @@ def _file(config: Modprobe, seen: Observation) -> Iterator[Finding]:
                 f"hides{one.file}", "No other file is hidden by the agent's", Status.INFO,
                 f"{one.file} has the same name and is not read", "", source=one.file, severity=Severity.INFO,
                 remediation=f"Move lines of {one.file} that are still needed to a file of another name.",
+            )  # fmt: skip
+
+
+def _unreadable(config: Modprobe, seen: Observation) -> Iterator[Finding]:
+    for path, problem in seen.configuration.unreadable.items():
+        if path != config.file:
+            yield _finding(
+                f"unreadable{path}", "Every modprobe.d file can be read", Status.UNKNOWN, problem, "readable",
+                source=path, remediation="Fix what the error names: the file may have lines that take precedence.",
             )  # fmt: skip
 
 
@@ -129,10 +139,9 @@ def _policy(seen: Observation) -> Iterator[Finding]:
 
 def _unknown(seen: Observation) -> Iterator[Finding]:
     """Names of the configuration that no kernel here has: right on a node with another kernel, or misspelt."""
-    kernels = [{*(kernel.needs or ()), *(kernel.builtin or ())} for kernel in seen.kernels]
-    if not all(kernels):
+    if not all(kernel.needs and kernel.builtin is not None for kernel in seen.kernels):
         return
-    known = frozenset().union(*kernels)
+    known = frozenset().union(*({*(kernel.needs or ()), *(kernel.builtin or ())} for kernel in seen.kernels))
     for one in seen.policy.denied:
         if one.source in ("modprobe.deny", "modprobe.force") and one.name not in known:
             meant = difflib.get_close_matches(one.name, known, 1)

@@ -85,7 +85,7 @@ def _not_refused(config: Modprobe, seen: Observation, kernel: Kernel, one: Denie
     around = lines.bypasses_install(one.name)
     through = "" if asked.through == one.name else f" through the alias {asked.through}"
     if asked.outcome is LoadOutcome.NOWHERE:
-        absent = one.name not in (kernel.needs or {})
+        absent = kernel.needs is not None and one.name not in kernel.needs
         observed = "not refused, and not in this kernel" if absent else "not refused"
         return _Assessment(Status.FAIL, observed, _remedy(config, seen, around, install), Severity.LOW, config.file)
     if through and (named := _alias_line(seen, asked.through)) is not None:
@@ -125,19 +125,18 @@ def _effective(config: Modprobe, seen: Observation, one: Denied) -> _Assessment:
     refused = _how(seen, one, answers)
     if (built := _builtin(seen, one)) is not None:
         return built
-    if seen.running is None:
-        return _Assessment(Status.PASS, f"{refused}; no kernel runs on this tree{_absent(seen, one)}")
-    if seen.running.loaded is None:
+    if seen.running is not None and seen.running.loaded is None:
         step = "Let the agent read the node's /proc/modules (daemonset.yaml mounts the node's /proc)."
         problem = seen.running.loaded_problem
         return _Assessment(Status.UNKNOWN, f"{refused}; unknown whether it is loaded: {problem}", step)
-    if one.name in seen.running.loaded:
+    if seen.running is not None and one.name in (seen.running.loaded or {}):
         return _loaded(config, seen, one, refused)
+    state = "not loaded" if seen.running is not None else "no kernel runs on this tree"
     for release in (kernel.release for kernel in seen.kernels if kernel.builtin is None):
-        observed = f"{refused}, and not loaded; unknown whether it is built in: no modules.builtin for {release}"
+        observed = f"{refused}, and {state}; unknown whether it is built in: no modules.builtin for {release}"
         step = f"Put the kernel's /lib/modules/{release} on the node, or check its configuration."
         return _Assessment(Status.UNKNOWN, observed, step, Severity.LOW)
-    return _Assessment(Status.PASS, f"{refused}; not loaded{_absent(seen, one)}")
+    return _Assessment(Status.PASS, f"{refused}; {state}{_absent(seen, one)}")
 
 
 def _how(seen: Observation, one: Denied, answers: Sequence[LoadResult]) -> str:

@@ -6,15 +6,13 @@ what the node loads at boot by name. Bounded: a device's parents and a few files
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 from collections.abc import Iterator
 
 from agent.config.essential_modules import ESSENTIAL_MODULES
 from agent.controls.modprobe import kmod
 from agent.controls.modprobe.denylists import normal_name
-from agent.errors import HostError, HostFileMissing
-from agent.host import Host, read_or
+from agent.host import Host, if_there
 
 _MOUNTS = "/proc/1/mountinfo"
 _BOOT_FOLDERS = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/lib/modules-load.d")
@@ -25,12 +23,12 @@ _FILE_SYSTEMS = {"iso9660": "isofs", "nfs4": "nfsv4"}
 def needed(host: Host) -> dict[str, str]:
     """Modules by name, each with what needs it.
 
-    Raises HostError where the mounts cannot be read: nothing is denied then that the node may run on.
+    Raises HostError where any of it cannot be read: nothing is denied then that the node may run on.
     """
     found = dict(ESSENTIAL_MODULES)
     for name, why in (*_mounted(host), *_network(host), *_loaded_at_boot(host)):
         found.setdefault(name, why)
-    dependencies = kmod.dependencies(read_or("", host.read_text, f"/lib/modules/{host.kernel_release()}/modules.dep"))
+    dependencies = kmod.dependencies(if_there("", host.read_text, f"/lib/modules/{host.kernel_release()}/modules.dep"))
     for name in tuple(found):
         for below in dependencies.get(name, ()):
             found.setdefault(below, f"{name} needs it, and {found[name]}")
@@ -40,7 +38,8 @@ def needed(host: Host) -> dict[str, str]:
 def _mounted(host: Host) -> Iterator[tuple[str, str]]:
     """File systems in use, and the drivers of the devices that hold them."""
     devices: dict[str, str] = {}
-    for line in _mounts(host).splitlines():
+    # A tree on another machine has no processes, and no mounts either.
+    for line in if_there("", host.read_text, _MOUNTS).splitlines():
         left, _, right = line.partition(" - ")
         words, kind = left.split(), right.partition(" ")[0]
         if len(words) > 4 and kind:
@@ -51,43 +50,26 @@ def _mounted(host: Host) -> Iterator[tuple[str, str]]:
             yield driver, f"it drives the disk of {place}"
 
 
-def _mounts(host: Host) -> str:
-    """A tree on another machine has no processes, and no mounts either. Raises HostError."""
-    try:
-        return host.read_text(_MOUNTS)
-    except HostFileMissing:
-        return ""
-
-
 def _network(host: Host) -> Iterator[tuple[str, str]]:
-    for name in read_or((), host.names, "/sys/class/net"):
+    for name in if_there((), host.names, "/sys/class/net"):
         for driver in _drivers(host, f"/sys/class/net/{name}"):
             yield driver, f"it drives the network interface {name}"
 
 
 def _drivers(host: Host, device: str) -> Iterator[str]:
     """The modules of a device's driver and of what it is attached to: virtio_blk, then virtio_pci."""
-    try:
-        path = host.locate(device).removeprefix(host.root.rstrip("/"))
-    except HostError:
-        return
-    for slave in read_or((), host.names, f"{path}/slaves"):  # device mapper, RAID
+    path = host.locate(device).removeprefix(host.root.rstrip("/"))
+    for slave in if_there((), host.names, f"{path}/slaves"):  # device mapper, RAID
         yield from _drivers(host, f"/sys/class/block/{slave}")
     while path.startswith("/sys/devices/"):
-        with contextlib.suppress(HostError):
-            yield normal_name(posixpath.basename(host.read_link(f"{path}/driver/module")))
+        if module := if_there("", host.read_link, f"{path}/driver/module"):
+            yield normal_name(posixpath.basename(module))
         path = posixpath.dirname(path)
 
 
 def _loaded_at_boot(host: Host) -> Iterator[tuple[str, str]]:
-    paths = [
-        f"{folder}/{name}"
-        for folder in _BOOT_FOLDERS
-        for name in read_or((), host.names, folder)
-        if name.endswith(".conf")
-    ]
-    for path in ("/etc/modules", *paths):
-        for line in read_or("", host.read_text, path).splitlines():
+    for path in ("/etc/modules", *host.overlaid(_BOOT_FOLDERS, ".conf")):
+        for line in if_there("", host.read_text, path).splitlines():
             words = line.split()
             if words and words[0][0] not in "#;":
                 yield normal_name(words[0]), f"{path} loads it at boot"

@@ -15,7 +15,7 @@ from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuratio
 from agent.controls.modprobe.policy import Policy
 from agent.controls.modprobe.show_depends import Verification, verify
 from agent.errors import HostFileError, HostFileMissing
-from agent.host import Host, read_or
+from agent.host import Host, if_there, read_or
 
 MODULES = "/lib/modules"
 _HELPER = "/proc/sys/kernel/modprobe"
@@ -84,7 +84,7 @@ class Observation:
 
 
 def observe(host: Host, policy: Policy, path: str) -> Observation:
-    """Reads the node. Raises HostError only when not even the release of the running kernel is known."""
+    """Reads the node. Raises HostError when what the kernel shows of itself is there and cannot be read."""
     installed, problem = Installed(host, "modprobe").read()
     running = _running(host, policy)
     loaded = running is not None and not policy.names.isdisjoint(running.loaded or {})
@@ -124,10 +124,9 @@ def _configuration(host: Host) -> Configuration:
     lines: list[ConfigLine] = []
     for file in files:
         try:
-            lines += parse(host.read_text(file), file)
+            lines += parse(host.read_text(file, missing=""), file)
         except HostFileError as error:
-            # A symlink to /dev/null is empty on purpose: it masks a file of the distribution.
-            if read_or("", host.read_link, file) != "/dev/null":
+            if not host.is_mask(file):
                 unreadable[file] = str(error)
     # /lib is a symlink to /usr/lib on most nodes: the same file found twice hides nothing.
     really_hidden = tuple(one for one in hidden if not read_or(False, _is_same, host, one))
@@ -143,7 +142,7 @@ def _kernels(host: Host, policy: Policy, running: Running | None) -> tuple[Kerne
     if running is not None:
         releases: tuple[str, ...] = (host.kernel_release(),)
     else:
-        releases = read_or((), host.names, MODULES) or ("",)
+        releases = if_there((), host.names, MODULES) or ("",)
     return tuple(_kernel(host, policy, release) for release in releases)
 
 
@@ -158,7 +157,7 @@ def _kernel(host: Host, policy: Policy, release: str) -> Kernel:
 
 
 def _running(host: Host, policy: Policy) -> Running | None:
-    if not any(read_or(False, host.exists, sign) for sign in _SIGNS_OF_LIFE):
+    if not any(host.exists(sign) for sign in _SIGNS_OF_LIFE):
         return None
     problem, without = "", False
     loaded: Mapping[str, kmod.Loaded] | None = None
@@ -166,18 +165,18 @@ def _running(host: Host, policy: Policy) -> Running | None:
         loaded = kmod.loaded(host.read_text("/proc/modules"))
     except HostFileMissing as error:
         # A kernel built without CONFIG_MODULES has neither.
-        without = read_or(False, host.exists, "/proc/sys/kernel") and not read_or(False, host.exists, _HELPER)
+        without = host.exists("/proc/sys/kernel") and not host.exists(_HELPER)
         problem = str(error)
     except HostFileError as error:
         problem = str(error)
-    helper = read_or(None, host.read_text, _HELPER)
+    helper = if_there(None, host.read_text, _HELPER)
     boolean = read_or("", host.read_text, _BOOLEAN)
     return Running(
         loaded={} if without else loaded,
         loaded_problem="" if without else problem,
         without_modules=without,
         builtin=_in_sysfs(host, policy, loaded if loaded is not None else {} if without else None),
-        disabled=read_or("", host.read_text, _DISABLED).strip() == "1",
+        disabled=if_there("", host.read_text, _DISABLED).strip() == "1",
         helper=None if helper is None else helper.strip(),
         selinux=boolean.split()[0] == "1" if boolean.strip() else None,
         skipped=_skipped(host),
@@ -190,11 +189,11 @@ def _in_sysfs(host: Host, policy: Policy, loaded: Mapping[str, kmod.Loaded] | No
     if loaded is None:
         return frozenset()
     names = (one.name for one in policy.denied if one.name not in loaded)
-    return frozenset(name for name in names if read_or(False, host.exists, f"/sys/module/{name}"))
+    return frozenset(name for name in names if host.exists(f"/sys/module/{name}"))
 
 
 def _skipped(host: Host) -> frozenset[str]:
-    line = read_or("", host.read_text, "/proc/cmdline")
+    line = if_there("", host.read_text, "/proc/cmdline")
     words = (word.removeprefix(_INITCALLS) for word in line.split() if word.startswith(_INITCALLS))
     return frozenset(name for word in words for name in word.split(",") if name)
 

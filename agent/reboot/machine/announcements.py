@@ -140,8 +140,8 @@ def _uncordoned(state: Finished) -> tuple[Announcement, ...]:
 
 def _succeeded(state: Releasing, now_kernel: str) -> Announcement:
     seconds = max(0.0, state.marks[-1][1] - state.marks[0][1]) if state.marks else 0.0
-    kernels = f"kernel {state.kernel or 'unknown'} before, {now_kernel} now"
-    if state.kernel == now_kernel and _KERNEL_PACKAGE.search(state.packages):
+    kernels = f"kernel {state.kernel or 'unknown'} before, {now_kernel or 'unknown'} now"
+    if state.kernel == now_kernel != "" and _KERNEL_PACKAGE.search(state.packages):
         kernels = (
             f"the kernel is still {now_kernel} although {state.packages} asked for the reboot: check the boot loader"
         )

@@ -17,9 +17,11 @@ from agent.config.schema import Modprobe
 from agent.controls import base
 from agent.controls.modprobe import ModprobeControl
 from agent.controls.modprobe.modprobe_d import FOLDERS, ConfigLine, Configuration, in_order, parse
+from agent.controls.modprobe.needed import needed
 from agent.host import Host, HostExec
 from agent.model import Finding, Outcome, Status
 from agent.sandbox.kernel_modules import DCCP_AND_SCTP, RELEASE, Module, build, tool
+from tests.support.unreadable import UnreadableHost
 
 MODPROBE = tool("modprobe") or ""
 pytestmark = pytest.mark.skipif(not MODPROBE or not tool("depmod"), reason="needs kmod (modprobe, depmod)")
@@ -415,6 +417,28 @@ def test_mounts_that_cannot_be_read_lead_to_no_denial(disk: Path) -> None:
     assert not (disk / FILE).exists()
 
 
+def test_nothing_is_denied_while_it_cannot_be_read_what_the_node_runs_on(disk: Path) -> None:
+    """Each path that says what is needed, one at a time; and so for what tells whether a kernel runs at all."""
+    host = UnreadableHost(disk)
+    needed(host)
+    assert {"/sys/class/net", f"/lib/modules/{RELEASE}/modules.dep", "/etc/modules"} <= host.asked.keys()
+    config = Modprobe(lists=(), deny=("squashfs", "e1000", "cramfs"), unload=True)
+    for path in (*host.asked, "/proc/sys/kernel/modules_disabled", "/proc/cmdline", f"/{FILE}"):
+        control = ModprobeControl(config, UnreadableHost(disk, path))
+        result = base.dry_run(control)
+        assert Status.UNKNOWN in {one.status for one in result.findings}, path
+        assert result.changes == (), path
+
+
+def test_kernels_that_cannot_be_read_are_not_no_kernels(tree: Path) -> None:
+    """A tree that none runs on: built-in modules may be in what cannot be read."""
+    base.apply(control(tree))
+    for path in ("/lib/modules", f"/lib/modules/{RELEASE}/modules.builtin", "/proc/modules"):
+        found = base.audit(ModprobeControl(Modprobe(), UnreadableHost(tree, path))).findings
+        assert not [one for one in found if one.id == "modprobe/sctp" and one.status is Status.PASS], path
+        assert Status.UNKNOWN in {one.status for one in found}, path
+
+
 def test_force_denies_what_the_node_runs_on(disk: Path) -> None:
     """In `deny` as well or not."""
     base.apply(control(disk, Modprobe(lists=(), deny=("squashfs",), force=("squashfs", "overlay"))))
@@ -687,12 +711,15 @@ def test_a_modprobe_d_that_is_no_folder_is_no_traceback(tree: Path) -> None:
 
 
 def test_an_unreadable_or_masked_file_of_others_is_no_traceback(tree: Path) -> None:
-    """A folder named x.conf, a symlink out of the tree, one to /dev/null: modprobe decides, the agent goes on."""
+    """A folder named x.conf is reported; a symlink out of the tree or to /dev/null is empty. modprobe decides."""
     (tree / "etc/modprobe.d/folder.conf").mkdir()
     (tree / "etc/modprobe.d/masked.conf").symlink_to("/dev/null")
     (tree / "etc/modprobe.d/dangling.conf").symlink_to("../../../../../nowhere")
     (tree / "etc/modprobe.d/bytes.conf").write_bytes(b"\xff\xfe\x00 install sctp\n")
-    assert bad(base.apply(control(tree))) == {}
+    found = bad(base.apply(control(tree)))
+    assert found == {
+        "unreadable/etc/modprobe.d/folder.conf": "cannot read /etc/modprobe.d/folder.conf: not a regular file"
+    }
 
 
 def test_a_tree_without_any_kernel_is_denied_by_name(tmp_path: Path) -> None:
