@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ def answer(work: Callable[[], int]) -> int:
         return COULD_NOT
     except KeyboardInterrupt:
         return 130
+    except Exception:  # noqa: BLE001 - a defect: Python's own exit code would be that of "does not comply"
+        traceback.print_exc()
+        return COULD_NOT
 
 
 def node_host(root: str, how: str) -> Host:

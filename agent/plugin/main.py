@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -44,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     options = parser(COMMANDS).parse_args(argv)
-    return run(options, session(options, os.environ))
+    try:
+        return run(options, session(options, os.environ))
+    except Exception:  # noqa: BLE001 - a defect: Python's own exit code would be that of "needs attention"
+        traceback.print_exc()
+        return COULD_NOT
 
 
 def run(options: argparse.Namespace, given: Session) -> int:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from agent import annotations as keys
-from agent.kube import Kube
+from agent.kube import CONFIGMAPS, LEASES, NODES, Change, Kube, Resource
 from agent.plugin.commands import COMMANDS
 from agent.plugin.main import main, parser, run
 from agent.plugin.session import Command, Form, Session
@@ -304,6 +304,32 @@ def test_watch_tells_each_change_as_a_line(screen: Screen, still: Sandbox) -> No
     kube.stop()
     thread.join(SECONDS)
     assert not thread.is_alive()
+
+
+class _Defective(Kube):
+    """Its watch of one resource ends in a defect, as a value that nobody foresaw would make it."""
+
+    broken = NODES
+
+    def follow(self, resource: Resource, namespace: str = "", **selectors: str) -> Any:
+        """As the client's own, up to the first change."""
+        changes = super().follow(resource, namespace, **selectors)
+        return _ends_in_a_defect(changes) if resource is self.broken else changes
+
+
+def _ends_in_a_defect(changes: Iterable[Change]) -> Iterator[Change]:
+    yield next(iter(changes))
+    raise TypeError("nobody foresaw this")
+
+
+@pytest.mark.parametrize("broken", [NODES, LEASES, CONFIGMAPS], ids=lambda resource: resource.plural)
+def test_watch_ends_with_the_defect_of_any_of_its_threads(still: Sandbox, broken: Resource) -> None:
+    """It would otherwise end, or stand still, as if everything were fine."""
+    kube = _Defective(direct(still.url, token=still.token), node="watch")
+    kube.broken = broken
+    session = Session(lambda: kube, NAMESPACE, Form.TABLE, io.StringIO(), io.StringIO(), time.time)
+    with pytest.raises(TypeError, match="nobody foresaw this"):
+        run(parser(COMMANDS).parse_args(["status", "--watch"]), session)
 
 
 def _becomes_opted_out(node: Object) -> None:

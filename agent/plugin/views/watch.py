@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.errors import AgentError
 from agent.kube import CONFIGMAPS, LEASES, NODES, Change, EventType, field_selector
 from agent.plugin.cluster import locks, nodes, policy, values
 from agent.plugin.cluster.locks import Pause
@@ -50,7 +49,7 @@ class LiveFleet:
         self.changed = threading.Event()
         self.ready = threading.Event()
         self.changes: list[NodeRow | str] = []
-        self.error: AgentError | None = None
+        self.error: Exception | None = None
 
     def take(self, what: str, change: Change) -> None:
         """A change from the watch of nodes, of the locks or of the pause."""
@@ -129,7 +128,7 @@ def _follow(what: str, source: Iterable[Change], live: LiveFleet) -> None:
     try:
         for change in source:
             live.take(what, change)
-    except AgentError as error:
+    except Exception as error:  # noqa: BLE001 - raised again by `watch`: a thread's defect must not end with 0
         live.error = error
     finally:
         live.ready.set()
