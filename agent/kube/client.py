@@ -56,10 +56,10 @@ class Kube:
     """
 
     def __init__(
-        self, access: Access, *, node: str, patience: RetryPolicy | None = None, around: ClientContext | None = None
+        self, access: Access, *, node: str, retry: RetryPolicy | None = None, around: ClientContext | None = None
     ) -> None:
         """node: for the User-Agent, so that the API server's audit log distinguishes the nodes."""
-        self._patience = patience or RetryPolicy()
+        self._retry = retry or RetryPolicy()
         self._caller = Caller(access, f"{FIELD_MANAGER}/{__version__} ({node})", around or ClientContext())
         self.namespace = access.namespace
         self.source = access.source
@@ -68,7 +68,7 @@ class Kube:
     def within(self, seconds: float) -> Kube:
         """The same client with another deadline for each request."""
         other = copy.copy(self)
-        other._patience = dataclasses.replace(self._patience, seconds=seconds)
+        other._retry = dataclasses.replace(self._retry, seconds=seconds)
         return other
 
     def stop(self) -> None:
@@ -95,7 +95,7 @@ class Kube:
         """
         ends = time.monotonic() + seconds
         request = Request(Operation("GET", "get", "nonresource", path, path), accept="text/plain")
-        answer = self._caller.open(request, self._patience, _SILENCE_SECONDS)
+        answer = self._caller.open(request, self._retry, _SILENCE_SECONDS)
         try:
             lines = lines_of(request, answer, self._caller.server)
             while True:
@@ -161,23 +161,23 @@ class Kube:
             rest = _query(resourceVersion=version, timeoutSeconds=str(timeout_seconds), **begin)
             return Request(operation, query + rest)
 
-        return Watch(self._caller, request, resource_version=resource_version, patience=self._patience)
+        return Watch(self._caller, request, resource_version=resource_version, retry=self._retry)
 
     def follow(
         self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> Informer:
         """A collection as it is and as it changes, through everything that may go wrong; see Informer."""
-        patient = copy.copy(self)
+        single = copy.copy(self)
         # An Informer retries by itself, for longer.
-        patient._patience = dataclasses.replace(self._patience, attempts=1)
+        single._retry = dataclasses.replace(self._retry, attempts=1)
 
         def listing() -> Listing:
-            return patient.list(
+            return single.list(
                 resource, namespace, label_selector=label_selector, field_selector=field_selector, background=True
             )
 
         def watch(version: str) -> Watch:
-            return patient.watch(
+            return single.watch(
                 resource, namespace, resource_version=version,
                 label_selector=label_selector, field_selector=field_selector,
             )  # fmt: skip
@@ -250,8 +250,8 @@ class Kube:
             "deleteOptions": _deletion(uid, "", grace_seconds, dry_run),
         }
         try:
-            request = Request(operation, (), _encoded(body), repeatable=False, patient=False)
-            return eviction.accepted(operation, self._caller.call(request, self._patience))
+            request = Request(operation, (), _encoded(body), repeatable=False, retries_429=False)
+            return eviction.accepted(operation, self._caller.call(request, self._retry))
         except Refused as error:
             return eviction.refused(error)
 
@@ -261,7 +261,7 @@ class Kube:
         return self._object(Request(operation, query, _encoded(body), content_type, repeatable=repeatable))
 
     def _object(self, request: Request) -> Object:
-        document = self._caller.call(request, self._patience)
+        document = self._caller.call(request, self._retry)
         if not isinstance(document, dict):
             raise Malformed(request.operation, "the answer is not an object", ambiguous=request.is_write)
         return document

@@ -80,7 +80,7 @@ class KubeletConfigz:
         kubelet = Kube(
             replace(self._access, server=server, trust=trust, proxy="", source="the node's kubelet"),
             node=self._node,
-            patience=_RETRY,
+            retry=_RETRY,
             around=ClientContext(clock=self._clock, log=self._log),
         )
         try:

@@ -101,7 +101,7 @@ class Questions:
             return {}  # who answers would be unknown
         trust = replace(trust, server_name=trust.server_name or url.hostname or "")
         there = replace(self._access, server=f"https://{url_host(address)}:{port}", trust=trust, proxy="")
-        kube = Kube(there, node=self._node, patience=_ONE_TRY)
+        kube = Kube(there, node=self._node, retry=_ONE_TRY)
         try:
             document = kube.get_raw("/flagz", accept=FLAGZ)
         except (ServerError, TooManyRequests):

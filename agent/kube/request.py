@@ -75,7 +75,7 @@ class RequestMetric:
 class Request:
     """What is sent.
 
-    repeatable: idempotent. patient: a 429 is retried here. background: it belongs to a watch and ends with it.
+    repeatable: idempotent. retries_429: a 429 is retried here. background: it belongs to a watch and ends with it.
     accept: the form of the answer.
     """
 
@@ -84,7 +84,7 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     content_type: str = JSON
     repeatable: bool = True
-    patient: bool = True
+    retries_429: bool = True
     background: bool = False
     accept: str = JSON
 
@@ -126,16 +126,16 @@ class Caller:
         self._calls = HttpSession(access, tls, user_agent)
         self._streams = HttpSession(access, tls, user_agent)
 
-    def call(self, request: Request, patience: RetryPolicy) -> Any:
+    def call(self, request: Request, retry: RetryPolicy) -> Any:
         """The answer's JSON document. Raises CallFailed and NoCredentials."""
-        return self._persist(request, patience, lambda left: self._answer(request, patience, left))
+        return self._with_retries(request, retry, lambda left: self._answer(request, retry, left))
 
-    def open(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
+    def open(self, request: Request, retry: RetryPolicy, silence_seconds: float) -> Stream:
         """A running answer, to be read and closed by the caller. silence_seconds: the longest, once it has begun.
 
         Raises CallFailed and NoCredentials.
         """
-        return self._persist(request, patience, lambda _: self._stream(request, patience, silence_seconds))
+        return self._with_retries(request, retry, lambda _: self._stream(request, retry, silence_seconds))
 
     @property
     def server(self) -> str:
@@ -149,16 +149,16 @@ class Caller:
         self._streams.close()
         self._calls.close()
 
-    def _persist(self, request: Request, patience: RetryPolicy, attempt: Callable[[float], T]) -> T:
+    def _with_retries(self, request: Request, retry: RetryPolicy, attempt: Callable[[float], T]) -> T:
         """Attempts until one succeeds, or trying again is unsafe, useless or too late."""
         around, started = self.around, self.around.clock()
-        backoff = Backoff(patience.first_delay_seconds, patience.longest_delay_seconds, around.chance)
+        backoff = Backoff(retry.first_delay_seconds, retry.longest_delay_seconds, around.chance)
         renewed = False
         tries = 0
         while True:
             tries += 1
             try:
-                return attempt(max(patience.seconds - (around.clock() - started), 0.1))
+                return attempt(max(retry.seconds - (around.clock() - started), 0.1))
             except Unauthorized as error:
                 error.attempts = tries
                 if renewed or not self._access.credentials.renew():
@@ -167,20 +167,20 @@ class Caller:
                 around.log.debug("kube_credentials_renewed", operation=str(request.operation))
             except CallFailed as error:
                 error.attempts = tries
-                if tries >= patience.attempts or not _is_worth_repeating(error, request):
+                if tries >= retry.attempts or not _is_worth_repeating(error, request):
                     raise
                 delay = backoff.next(error.retry_after_seconds)
-                if around.clock() - started + delay >= patience.seconds:
+                if around.clock() - started + delay >= retry.seconds:
                     raise
                 around.log.debug("kube_call_repeated", error=str(error), delay_seconds=round(delay, 2))
                 if around.pause(delay):
                     raise
 
-    def _answer(self, request: Request, patience: RetryPolicy, left: float) -> Any:
+    def _answer(self, request: Request, retry: RetryPolicy, left: float) -> Any:
         """One attempt at a whole answer."""
         with self._observed(request.operation) as note, deadline(left):
             line = self._streams if request.background else self._calls
-            timeout = (min(patience.connect_seconds, left), min(patience.read_seconds, left))
+            timeout = (min(retry.connect_seconds, left), min(retry.read_seconds, left))
             response = self._send(line, request, timeout)
             try:
                 note(str(response.status_code))
@@ -188,11 +188,11 @@ class Caller:
             finally:
                 response.close()
 
-    def _stream(self, request: Request, patience: RetryPolicy, silence_seconds: float) -> Stream:
+    def _stream(self, request: Request, retry: RetryPolicy, silence_seconds: float) -> Stream:
         """One attempt at the beginning of an answer."""
         with self._observed(request.operation) as note:
-            with deadline(patience.connect_seconds + patience.read_seconds):
-                response = self._send(self._streams, request, (patience.connect_seconds, patience.read_seconds))
+            with deadline(retry.connect_seconds + retry.read_seconds):
+                response = self._send(self._streams, request, (retry.connect_seconds, retry.read_seconds))
             note(str(response.status_code))
             return Stream(response.raw, silence_seconds)
 
@@ -258,7 +258,7 @@ class Caller:
 
 def _is_worth_repeating(error: CallFailed, request: Request) -> bool:
     if isinstance(error, TooManyRequests):
-        return request.patient
+        return request.retries_429
     if isinstance(error, ServerError):
         return request.repeatable and error.status in (500, 502, 503, 504)
     if isinstance(error, Unreachable):

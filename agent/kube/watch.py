@@ -91,18 +91,18 @@ class Watch(_Endable):
     """Changes of a collection since a resourceVersion; iterate it, once. Since an empty one: all that there is first.
 
     Ends when closed, or when the agent is stopping. Resumes by itself after the server's timeouts and after cuts.
-    Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed within the patience.
+    Raises Gone when the resourceVersion is too old, and CallFailed when it cannot be resumed within the retry policy.
     `resource_version` is where to resume, at any time.
     """
 
     def __init__(
-        self, caller: Caller, request: Callable[[str, int], Request], *, resource_version: str, patience: RetryPolicy
+        self, caller: Caller, request: Callable[[str, int], Request], *, resource_version: str, retry: RetryPolicy
     ) -> None:
         """request: from a resourceVersion and a timeout in seconds to the request."""
         super().__init__(caller)
         self.resource_version = resource_version
         self._request = request
-        self._patience = patience
+        self._retry = retry
 
     def __iter__(self) -> Iterator[Change]:
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, self._around.chance)
@@ -125,7 +125,7 @@ class Watch(_Endable):
         """One request, until the server ends it (True) or it is cut (False)."""
         timeout = round(self._around.chance.uniform(_LONGEST_SECONDS / 2, _LONGEST_SECONDS))
         request = self._request(self.resource_version, timeout)
-        answer = self._caller.open(request, self._patience, timeout + _GRACE_SECONDS)
+        answer = self._caller.open(request, self._retry, timeout + _GRACE_SECONDS)
         self._end = answer.cut
         try:
             if not self._closed:

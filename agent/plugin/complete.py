@@ -22,7 +22,7 @@ from agent.plugin.main import parser
 from agent.plugin.session import NAMESPACE
 
 _NO_FILES, _FILES = ":4", ":0"
-_PATIENCE = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_seconds=3.0)
+_RETRY = RetryPolicy(seconds=3.0, attempts=1, connect_seconds=1.0, read_seconds=3.0)
 _NODES_OFFERED = 2000
 _FILE_OPTIONS = frozenset({"--kubeconfig", "-O", "--output-file", "--exceptions"})
 
@@ -111,7 +111,7 @@ def _read(what: str, words: Sequence[str], environment: Mapping[str, str]) -> li
             user=_value(words, "--user"),
             impersonation=Impersonation(_value(words, "--as"), (group,) if group else ()),
         )
-        kube = Kube(access, node="kubectl-completion", patience=_PATIENCE)
+        kube = Kube(access, node="kubectl-completion", retry=_RETRY)
         found: list[str] = []
         if "SLOT" in what:
             namespace = _value(words, "-n") or _value(words, "--namespace") or NAMESPACE

@@ -30,7 +30,7 @@ _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
 _ERROR_CHARACTERS = 1000
 # A user waits: an unreachable server is reported before they give up.
-_PATIENCE = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
+_RETRY = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
 _EPILOG = """exit codes:
   0  everything is fine
   1  something needs attention
@@ -89,7 +89,7 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
             impersonation=Impersonation(options.impersonate, (*options.groups, *options.more_groups)),
             runner=_run,
         )
-        return Kube(access, node="kubectl-plugin", patience=_patience(options.request_timeout))
+        return Kube(access, node="kubectl-plugin", retry=_retry(options.request_timeout))
 
     def ask(question: str) -> str:
         sys.stderr.write(question)
@@ -189,11 +189,11 @@ def _timeout(text: str) -> str:
     return f"{text}s" if text.isdecimal() else text
 
 
-def _patience(timeout: str) -> RetryPolicy:
+def _retry(timeout: str) -> RetryPolicy:
     seconds = duration(timeout)
     if not seconds:
-        return _PATIENCE
-    return replace(_PATIENCE, seconds=seconds, connect_seconds=seconds, read_seconds=seconds)
+        return _RETRY
+    return replace(_RETRY, seconds=seconds, connect_seconds=seconds, read_seconds=seconds)
 
 
 def _run(argv: list[str], *, timeout_seconds: float, environment: Mapping[str, str]) -> CommandResult:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 
 from agent.annotations import CHECKS, CONDITION_HARDENED, FINDINGS, LABEL, LAST_CHANGE, POLICY, STATUS, SUMMARY, VERSION
 from agent.model import Change, Condition, Finding, Outcome, Report, Severity, Status, worst_first
+from agent.report.compliance import ComplianceStatus, compliance_of
 from agent.text import format_rfc3339
 
 FINDINGS_BYTES = 4096
@@ -22,15 +22,6 @@ SILENT_SECONDS = 2.5 * HEARTBEAT_SECONDS
 _SENTENCE_CHARACTERS = 1024
 _OBSERVED_CHARACTERS = 160
 _TEXT_CHARACTERS = 240
-
-
-class ComplianceStatus(StrEnum):
-    """The node in one word, as the `status` annotation has it."""
-
-    HARDENED = "hardened"
-    NON_COMPLIANT = "non-compliant"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +47,11 @@ class NodeView:
         )
 
 
-def standing(report: Report) -> ComplianceStatus:
-    """Failed: a required change failed. Non-compliant: a check fails. Unknown is never hardened."""
-    if any(change.outcome is Outcome.FAILED for change in report.changes):
-        return ComplianceStatus.FAILED
-    words = {Status.PASS: ComplianceStatus.HARDENED, Status.FAIL: ComplianceStatus.NON_COMPLIANT}
-    return words.get(report.status, ComplianceStatus.UNKNOWN)
-
-
 def hardening(
     report: Report, *, policy: str, version: str, label: bool, last_change: str | None, limit: int = FINDINGS_BYTES
 ) -> NodeView:
     """The view after one pass. `last_change` None keeps what the Node shows already. limit: of `findings`, in bytes."""
-    word = standing(report)
+    word = compliance_of(report)
     text = summary(report)
     reasons = {
         ComplianceStatus.HARDENED: ("True", "Hardened"),

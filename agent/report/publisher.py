@@ -22,8 +22,9 @@ from agent.errors import KubeError
 from agent.event_reasons import Reason
 from agent.model import Condition
 from agent.report.api import KubeReport
+from agent.report.compliance import ComplianceStatus
 from agent.report.events import Event, Recorder, Regarding
-from agent.report.node_status import HEARTBEAT_SECONDS, ComplianceStatus, NodeView, condition_body
+from agent.report.node_status import HEARTBEAT_SECONDS, NodeView, condition_body
 from agent.text import parse_rfc3339
 
 _WRITE_EVERY_SECONDS = 0.5

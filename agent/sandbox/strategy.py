@@ -148,15 +148,15 @@ def _templated(spec: Object) -> Object:
 
 
 def _pod(obj: Object) -> Object:
-    """A pod also gets, from admission, patience with nodes that are not ready."""
+    """A pod also gets, from admission, tolerations of nodes that are not ready."""
     spec, status = _pod_spec(obj["spec"]), obj["status"]
     tolerations = spec.get("tolerations") or []
     tolerated = {item.get("key", "") for item in tolerations}
-    patience = [] if "" in tolerated else [item for item in _NOT_READY_FOR_FIVE_MINUTES if item["key"] not in tolerated]
+    added = [] if "" in tolerated else [item for item in _NOT_READY_FOR_FIVE_MINUTES if item["key"] not in tolerated]
     if "conditions" in status:
         times = {"lastProbeTime": None, "lastTransitionTime": None}
         status = {**status, "conditions": [{**times, **item} for item in status["conditions"]]}
-    return {**obj, "spec": {**spec, "tolerations": [*tolerations, *patience]}, "status": status}
+    return {**obj, "spec": {**spec, "tolerations": [*tolerations, *added]}, "status": status}
 
 
 def admit_node(obj: Object) -> Object:

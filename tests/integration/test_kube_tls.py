@@ -58,7 +58,7 @@ def server(authority: trustme.CA) -> Iterator[Scripted]:
 
 def kube_of(url: str, trust: Trust, seams: Seams | None = None, **more: Any) -> Kube:
     access = Access(url, trust, **more)
-    return Kube(access, node="worker-1", patience=FEW, around=seams.around() if seams else None)
+    return Kube(access, node="worker-1", retry=FEW, around=seams.around() if seams else None)
 
 
 def pem(authority: trustme.CA) -> Fixed:

@@ -52,11 +52,11 @@ class Seams:
         return ClientContext(stop=self.stop, clock=self.time.clock, wait=self.time.wait, on_request=self.sent.append)
 
 
-def kube_client(url: str, token: str, authority: bytes = b"", seams: Seams | None = None, **patience: float) -> Kube:
+def kube_client(url: str, token: str, authority: bytes = b"", seams: Seams | None = None, **retry: float) -> Kube:
     """A client of a server; without seams it lives in real time."""
     access = direct(url, token=token, authority=authority)
     around = seams.around() if seams else None
-    return Kube(access, node="worker-1", patience=RetryPolicy(**patience) if patience else None, around=around)  # type: ignore[arg-type]
+    return Kube(access, node="worker-1", retry=RetryPolicy(**retry) if retry else None, around=around)  # type: ignore[arg-type]
 
 
 def client_of(server: ApiServer, seams: Seams | None = None) -> Kube:

@@ -10,7 +10,7 @@ from agent.plugin.cluster.nodes import NodeRow
 from agent.reboot.cluster import LeaseView
 from agent.reboot.kube.views import lease_body
 from agent.reboot.phases import Phase
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 
 _WELL = NodeRow(
     name="n", uid="uid-n", pool="workers", ready=True, cordoned=False, kernel="6.1",

@@ -29,7 +29,8 @@ from agent.reboot.lock.pools import pool_of
 from agent.reboot.phases import Phase
 from agent.reboot.state import NodeState, decode
 from agent.reboot.status import DrainStatus, StatusReason
-from agent.report.node_status import SILENT_SECONDS, ComplianceStatus
+from agent.report.compliance import ComplianceStatus
+from agent.report.node_status import SILENT_SECONDS
 from agent.rollout import reports
 
 PAGE_SIZE = 500

@@ -15,7 +15,7 @@ from agent.plugin.cluster.nodes import FindingRow, Keep, NodeRow
 from agent.plugin.diagnosis.advice import command
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
 from agent.plugin.views import fleet, table
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.terminal import Style
 
 _IS, _SHOULD = "31", "32"

@@ -15,7 +15,7 @@ from agent.plugin.diagnosis.verdict import Verdict, verdict
 from agent.plugin.session import NOT_WELL, OK, Command, Session, add_node
 from agent.plugin.views import fleet, table
 from agent.reboot.phases import Phase
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 
 _INDENT = 4
 

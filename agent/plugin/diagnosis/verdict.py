@@ -20,7 +20,7 @@ from agent.plugin.diagnosis.underway import NOT_BACK, under_way
 from agent.plugin.views import table
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.rollout import decision
 
 _FINDINGS_SHOWN = 8

@@ -19,7 +19,7 @@ from agent.plugin.views import fleet
 from agent.plugin.views.fleet import Fleet
 from agent.plugin.views.table import count, since
 from agent.reboot.phases import Phase
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 
 # A fleet of this size is listed completely; of a bigger one only what needs attention.
 _LISTED_COMPLETELY = 100

@@ -15,7 +15,7 @@ from agent.plugin.diagnosis.advice import kubectl
 from agent.plugin.views import fleet, table
 from agent.plugin.views.fleet import Fleet
 from agent.plugin.views.table import Cell, Column
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.terminal import Style
 
 _NODES_KEPT = 20

@@ -18,7 +18,7 @@ from agent.plugin.diagnosis.advice import command, kubectl
 from agent.plugin.views import table
 from agent.plugin.views.table import Cell
 from agent.reboot.phases import Phase
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.terminal import Style
 
 _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}

@@ -131,7 +131,7 @@ def bounded() -> Iterator[None]:
 
 def kube(url: str, authority: bytes = b"") -> Kube:
     policy = RetryPolicy(seconds=DEADLINE_SECONDS, attempts=1, connect_seconds=5.0, read_seconds=DEADLINE_SECONDS)
-    return Kube(direct(url, token="t", authority=authority), node="worker-1", patience=policy)
+    return Kube(direct(url, token="t", authority=authority), node="worker-1", retry=policy)
 
 
 @pytest.mark.parametrize("harm", SERVERS.values(), ids=SERVERS)

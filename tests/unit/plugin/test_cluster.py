@@ -25,7 +25,7 @@ from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.lock.lease import micro_time
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.terminal import Style
 from tests.support.plugin_fleet import ANONYMOUS, SCENES, SCTP, report
 from tests.support.plugin_rows import a_lock, a_row

@@ -15,7 +15,7 @@ from agent.plugin.diagnosis.verdict import Verdict, verdict
 from agent.reboot.kube.views import node_view
 from agent.reboot.phases import Phase
 from agent.reboot.status import StatusReason
-from agent.report.node_status import ComplianceStatus
+from agent.report.compliance import ComplianceStatus
 from agent.rollout import reports
 from tests.support.plugin_fleet import ANONYMOUS, NAMESPACE, NO_KUBELET, SCENES, SCTP, WINDOWS, Staged, report
 from tests.support.plugin_rows import a_lock

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agent import annotations as keys
 from agent.model import Change, Condition, Finding, Outcome, Report, Severity, Status
 from agent.report import node_status
-from agent.report.node_status import ComplianceStatus, NodeView
+from agent.report.compliance import ComplianceStatus, compliance_of
+from agent.report.node_status import NodeView
 from tests.support.report import change, finding, report
 
 TEXTS = st.text(st.characters(), max_size=400)  # lone surrogates too: a file's name may be any bytes
@@ -83,7 +84,7 @@ def test_each_standing_has_its_condition() -> None:
     }
     for word, (found, status, reason) in cases.items():
         (condition,) = hardening(found).conditions
-        assert (node_status.standing(found), condition.status, condition.reason) == (word, status, reason)
+        assert (compliance_of(found), condition.status, condition.reason) == (word, status, reason)
 
 
 def test_one_sentence_a_control() -> None:
