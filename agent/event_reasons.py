@@ -72,6 +72,11 @@ class Reason(StrEnum):
     REBOOT_LOCK_RELEASED = "RebootLockReleased", Urgency.NORMAL, "The next node may reboot"
     NODE_CORDONED = "NodeCordoned", Urgency.NORMAL, "The agent cordoned the node for its reboot"
     NODE_UNCORDONED = "NodeUncordoned", Urgency.NORMAL, "The agent removed its own cordon"
+    NODE_KEY_REFUSED = (
+        "NodeKeyRefused",
+        Urgency.WARNING,
+        "The API server refuses a key of nodeLabels or nodeAnnotations at the end of a cycle; names it",
+    )
     DRAIN_BLOCKED = "DrainBlocked", Urgency.WARNING, "An eviction is refused; names the disruption budget and its owner"
     DRAINED = "Drained", Urgency.NORMAL, "The node is empty"
     REBOOTING = "Rebooting", Urgency.NORMAL, "The lock is fenced and the reboot command is given now"

@@ -37,6 +37,7 @@ from agent.reboot.machine.transitions import fence_seconds
 from agent.reboot.machine.written_status import written_status
 from agent.reboot.observer import Observer
 from agent.reboot.phases import Phase
+from agent.reboot.refused_keys import find_refused_keys
 from agent.reboot.shown_status import shown_status
 from agent.reboot.state import Attempt, Cycle, Finished, Idle, NodeState, Pending, Rebooting
 from agent.reboot.status import DrainStatus, RebootStatus, StatusReason
@@ -177,9 +178,10 @@ class Coordinator:
         return decision.wait_seconds, ""
 
     def _write(self, inputs: Inputs, write: Write) -> None:
-        node = inputs.node
+        node, memory = inputs.node, self._observer.memory
         if node is None:
             return
+        write = memory.without_refused_keys(write)
         self._deps.reporter.flush(_FLUSH_SECONDS)  # the state that is overwritten is all that could announce it again
         shown = shown_status(self._status_of_state(inputs, write.state))
         notes: dict[str, str | None] = {
@@ -203,13 +205,23 @@ class Coordinator:
             condition=shown.conditions[0],
         )
         self._deps.reporter.writing()
-        self._deps.cluster.patch_node(patch, node.version)
-        memory = self._observer.memory
+        try:
+            self._deps.cluster.patch_node(patch, node.version)
+        except (Forbidden, Invalid):
+            if isinstance(write.state, Finished) and (write.labels or write.annotations):
+                self._note_refused_keys(node, write.state, write)
+            raise
         was_rebooting = isinstance(inputs.state, Rebooting)
         if isinstance(write.state, Rebooting) and memory.command is Command.UNKNOWN and not was_rebooting:
             memory.command = Command.NOT_GIVEN
         if write.result is not None:
             self._deps.reporter.cycle_ended(write.result)
+
+    def _note_refused_keys(self, node: NodeView, state: Finished, write: Write) -> None:
+        """Reports them; the next tick ends the cycle without them."""
+        for (kind, key), why in find_refused_keys(self._deps.cluster, node, write).items():
+            self._observer.memory.refused_keys.add((kind, key))
+            self._announce(announcements.key_refused(state, kind, key, why))
 
     def _taints(self, inputs: Inputs, node: NodeView, desired: str) -> tuple[dict[str, str], ...] | None:
         """spec.taints when our PreferNoSchedule taint has to come or go, also one of an earlier key; else None."""

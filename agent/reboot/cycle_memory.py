@@ -6,10 +6,12 @@ nothing of as given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.reboot.interfaces import HookProgress, HookStage, Progress
+from agent.reboot.machine.decisions import Write
 from agent.reboot.machine.inputs import Command
+from agent.reboot.refused_keys import Key
 
 
 @dataclass(slots=True)
@@ -30,3 +32,11 @@ class CycleMemory:
     first_heartbeat: str | None = None
     cordon_refused: str = ""
     heartbeat_at: float = float("-inf")
+    refused_keys: set[Key] = field(default_factory=set)
+
+    def without_refused_keys(self, write: Write) -> Write:
+        """The write as the API server takes it."""
+        refused = self.refused_keys
+        labels = {key: text for key, text in write.labels.items() if ("label", key) not in refused}
+        notes = {key: text for key, text in write.annotations.items() if ("annotation", key) not in refused}
+        return replace(write, labels=labels, annotations=notes)

@@ -116,6 +116,28 @@ def test_a_drain_ends_when_reboots_are_no_longer_enforced(either: MakeSite, mode
     site.until(site.all_rebooted, "the reboot once they are enforced again")
 
 
+def test_a_label_that_admission_refuses_does_not_keep_the_cordon(either: MakeSite) -> None:
+    """The cycle ends with the key that the admission policy knows, and an Event names the other one."""
+    labels = {"after": {"example.com/known": "1", "example.com/unknown": "1"}}
+    site = either(nodeLabels=labels, nodeAnnotations=labels)
+    site.expects_refusals = True
+    site.add("node-1")
+    _allow(site, moreLabels=["example.com/known"], moreAnnotations=["example.com/known"])
+    site.start()
+    site.require()
+    site.until(site.all_rebooted, "the reboot")
+    site.until(lambda: _is_released(site), "no cordon and no lock")
+    meta = site.node("node-1")["metadata"]
+    for found in (meta["labels"], meta["annotations"]):
+        assert (found["example.com/known"], "example.com/unknown" in found) == ("1", False)
+    site.until(lambda: len(site.history.messages("node-1", "NodeKeyRefused")) == 2, "the Events")
+    said = sorted(site.history.messages("node-1", "NodeKeyRefused"))
+    assert [text.split(" of the policy")[0] for text in said] == [
+        "The annotation example.com/unknown",
+        "The label example.com/unknown",
+    ]
+
+
 def test_a_verification_is_finished_although_reboots_are_switched_off(either: MakeSite) -> None:
     """The node went down already: only its cordon and its lock are left to remove."""
     site = either(hooks={"postReboot": [{"command": ["/bin/false"]}]})

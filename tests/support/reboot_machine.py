@@ -294,6 +294,8 @@ class SimMachine:
             raise conflict()
         if patch.unschedulable and self.name in self.world.forbidden_cordons:
             raise refused(403)
+        if self.world.refused_keys & (patch.labels.keys() | patch.annotations.keys()):
+            raise refused(self.world.refusal)
         self.last_write = self.world.now
         annotations = dict(view.annotations)
         _merge(annotations, patch.annotations)

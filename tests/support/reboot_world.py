@@ -41,6 +41,8 @@ class World:
         self.trusts_versions = True  # False is a broken API server, to prove that we would notice
         self.forbidden_leases: set[str] = set()
         self.forbidden_cordons: set[str] = set()
+        self.refused_keys: set[str] = set()  # labels and annotations of Nodes
+        self.refusal = 422  # its status
         self.gives_lost_holders_up = False  # the policy `onLostHolder: release`
         self._revision = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []

@@ -9,7 +9,7 @@ from agent.event_reasons import Reason, Urgency
 STABLE = """
 NodeHardened NodeNonCompliant DriftCorrected HardeningFailed StartupTaintRemoved ConfigReloaded ConfigRejected
 RebootRequired RebootBlocked RebootLockAcquired RebootLockTakenOver RebootLockStuck RebootLockReleased NodeCordoned
-NodeUncordoned DrainBlocked Drained Rebooting RebootSucceeded RebootFailed
+NodeUncordoned NodeKeyRefused DrainBlocked Drained Rebooting RebootSucceeded RebootFailed
 """
 
 

@@ -76,6 +76,12 @@ def released_unused(state: Cycle, lease: LeaseView, why: str) -> Announcement:
     return _lease(state, lease.name, Reason.REBOOT_LOCK_RELEASED, f"The lock is released unused: {why}", detail)
 
 
+def key_refused(state: Cycle, kind: str, key: str, why: str) -> Announcement:
+    """A key of nodeLabels or nodeAnnotations that the end of the cycle leaves as it is."""
+    text = f"The {kind} {key} of the policy is left as it is: {why}"
+    return _node(state, Reason.NODE_KEY_REFUSED, text, f"{kind}-{key}")
+
+
 def stuck(inputs: Inputs, slot: Slot) -> tuple[Announcement, ...]:
     """Only the node that marked the Lease announces it."""
     if inputs.node is None or slot.view.stuck != inputs.node.name:

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 
+from agent.annotations import REBOOT_SKIP
 from agent.config import schema
 from agent.config.choices import OnTimeout
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_replay import Path, is_put_back, play
-from tests.support.reboot_trouble import Crash, Trouble, refused
+from tests.support.reboot_trouble import CommandFate, Crash, Trouble, refused
 from tests.support.reboot_world import World
 
 HOOKS = (schema.Hook(command=("/bin/true",), timeout=10.0),)
@@ -70,6 +71,69 @@ def test_no_cordon_outlives_a_refusal(kind: str, moment: Reason, restarts: bool,
     assert cordoned == [False]
     is_put_back(world)
     assert not world.machines["n0"].wanted
+
+
+@pytest.mark.parametrize("status", [403, 422])
+@pytest.mark.parametrize(
+    ("ends", "foreign"),
+    [
+        ("succeeds", False),
+        ("succeeds", True),
+        ("is rolled back", False),
+        ("is rolled back", True),
+        ("is aborted", False),
+    ],
+)
+@pytest.mark.parametrize("bad", [{"example.com/bad"}, {"example.com/bad", "example.com/good", "example.com/busy"}])
+def test_a_refused_key_does_not_keep_a_cycle_from_its_end(bad: set[str], ends: str, foreign: bool, status: int) -> None:
+    """Cordon and lock go, the other keys are written, and an Event names each that is refused, once."""
+    marks = {"before": {"example.com/busy": "yes"}, "after": {"example.com/bad": "1", "example.com/good": "2"}}
+    policy = replace(POLICY, node_labels=schema.NodeLabels(**marks), node_annotations=schema.NodeAnnotations(**marks))
+
+    def act(world: World) -> None:
+        world.refusal = status
+        if foreign:
+            world.human_cordons("n0", cordon=True)
+
+    def at_last(world: World, reason: str) -> None:
+        if reason != (Reason.NODE_CORDONED if ends == "is aborted" else Reason.REBOOTING):
+            return
+        world.refused_keys |= bad
+        if ends == "is aborted":
+            world.annotate("n0", REBOOT_SKIP, "by a user")
+        elif ends == "is rolled back":
+            world.machines["n0"].fate = CommandFate.FAILS
+
+    world = play(Path("keys", policy, is_put_back, act=act, on_event=at_last, settle_seconds=900.0), Trouble())
+    node = world.nodes["n0"]
+    assert [lease.name for lease in world.leases.values() if lease.holder] == []
+    assert node.unschedulable is foreign
+    refused_after = bad if ends == "succeeds" else bad - {"example.com/bad", "example.com/good"}
+    left = {"example.com/busy": "yes"} if "example.com/busy" in bad else {}
+    after = {key: value for key, value in marks["after"].items() if key not in bad} if ends == "succeeds" else {}
+    assert node.labels == left | after
+    assert {key: value for key, value in node.annotations.items() if key.startswith("example.com")} == left | after
+    said = [one.message for one in world.books.events.values() if one.reason is Reason.NODE_KEY_REFUSED]
+    assert len(said) == 2 * len(refused_after)
+    assert all(any(f" {key} " in text for text in said) for key in refused_after)
+
+
+def test_a_right_that_is_missing_is_not_the_fault_of_a_key() -> None:
+    """No patch of the Node is allowed for a time: afterwards the cycle ends with every key in its place."""
+    labels = schema.NodeLabels(after={"example.com/a": "1"})
+    trouble = Refusal("patch_node", restarts=False)
+
+    def rebooted(world: World, reason: str) -> None:
+        if reason == Reason.REBOOTING:
+            trouble.begins = world.now
+
+    world = play(
+        Path("rights", replace(POLICY, node_labels=labels), is_put_back, on_event=rebooted, settle_seconds=9000.0),
+        trouble,
+    )
+    is_put_back(world)
+    assert world.nodes["n0"].labels == {"example.com/a": "1"}
+    assert Reason.NODE_KEY_REFUSED not in [one.reason for one in world.books.events.values()]
 
 
 def test_a_cordon_that_is_refused_does_not_hold_the_lock() -> None:
