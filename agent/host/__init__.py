@@ -144,9 +144,9 @@ class Host(Tree):
         return [files[name] for name in sorted(files) if not self.is_mask(files[name])]
 
     def is_mask(self, path: str) -> bool:
-        """Whether the path is a link to /dev/null, which is empty on purpose."""
+        """Whether the path is a link to /dev/null (need not be there in a tree), which is empty on purpose."""
         try:
-            return self.read_link(path) == "/dev/null"
+            return posixpath.normpath(posixpath.join(posixpath.dirname(path), self.read_link(path))) == "/dev/null"
         except HostFileError:
             return False  # a file
 

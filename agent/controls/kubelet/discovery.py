@@ -22,6 +22,7 @@ from agent.controls.kubelet.yaml_tree import DocumentRefused, Value
 from agent.errors import HostError, HostFileMissing
 from agent.host import Host, Process, ProcessTable, Program
 from agent.host.budget import ARGUMENTS_BYTES, CONFIG_BYTES
+from agent.host.identity import program_named
 
 LOOKED_FOR = "kubelet, k3s server or agent, microshift run, MicroK8s' kubelite"
 K3S_DATA = "/var/lib/rancher/k3s"
@@ -43,6 +44,7 @@ _K3S_VALUED = frozenset(
 )  # fmt: skip
 _K3S_SHORT = {"c": "config", "d": "data-dir"}
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
+_K3S_ENVIRONMENT = frozenset(("K3S_CONFIG_FILE", "K3S_DATA_DIR"))
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -89,9 +91,9 @@ class Search:
 
 def search(host: Host, table: ProcessTable) -> Search:
     """Every kubelet of the node, oldest first."""
-    processes = table.processes if host.has_processes or table.total else tuple(_stored(host))
+    processes, unread = (table.processes, []) if host.has_processes or table.total else _stored(host)
     found = [launch for process in processes if (launch := _launch(host, process)) is not None]
-    notes = [f"some processes could not be verified: {table.unverified}"] if table.unverified else []
+    notes = unread + ([f"some processes could not be verified: {table.unverified}"] if table.unverified else [])
     if not found:
         if table.others:
             notes.append(f"{table.others} processes have such a name and are not the node's own (user, container)")
@@ -103,12 +105,30 @@ def search(host: Host, table: ProcessTable) -> Search:
     return Search(tuple(sorted(found, key=lambda one: (one.process.started, one.process.pid))), tuple(notes))
 
 
-def _stored(host: Host) -> Iterator[Process]:
-    """What the units of a tree without a /proc would start: never a process of this machine."""
+def _stored(host: Host) -> tuple[tuple[Process, ...], list[str]]:
+    """What the units of a tree without a /proc would start, never a process of this machine; and why that is unknown
+    of others."""
+    found, notes = list[Process](), list[str]()
     for unit, program in _UNITS.items():
-        argv = units.command(host, unit)
-        if argv is not None and (program is not Program.K3S or len(argv) > 1):
-            yield Process(0, program, argv, "/", unit=unit)
+        try:
+            if units.files(host, unit).fragment:
+                start = unit_starts(host, unit, program)
+                found.append(Process(0, program, start.argv, start.folder, unit=unit))
+        except HostError as error:
+            notes.append(str(error))
+    return tuple(found), notes
+
+
+def unit_starts(host: Host, unit: str, program: Program) -> units.Command:
+    """How a unit starts this program itself. Raises HostError where it starts another one, or that is unknown."""
+    start = units.command(host, unit)
+    name, words = posixpath.basename(start.argv[0]), start.argv[1:2]
+    itself = program_named(name) is program and (name != "hyperkube" or words == ("kubelet",))
+    if not (itself or (program is Program.KUBELITE and name == "snap")) or (program is Program.K3S and not words):
+        raise HostError(f"{unit} starts {start.argv[0]}: with which arguments {program.value} runs is unknown")
+    if program is Program.K3S and (moved := _K3S_ENVIRONMENT & start.environment.keys()):
+        raise HostError(f"{unit} sets {', '.join(sorted(moved))}, which this check does not follow")
+    return start
 
 
 def _launch(host: Host, process: Process) -> Launch | None:

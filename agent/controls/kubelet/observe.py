@@ -17,7 +17,7 @@ from agent.controls.kubelet.files import Group
 from agent.controls.kubelet.http_findings import Prober
 from agent.controls.x509 import NotACertificate, is_self_signed
 from agent.errors import AgentError, HostError, HostFileMissing
-from agent.host import Host
+from agent.host import Host, Program
 from agent.host.budget import CERTIFICATE_BYTES, Budget
 
 # Requests /configz: from the port, for the run of the kubelet that the text names, trusting this certificate (PEM).
@@ -136,12 +136,20 @@ def _changes(host: Host, view: Host, launch: Launch, config: Effective) -> Chang
     newer, undated = _newer(view, own, launch, missing=True)
     flags, undated_flags = _newer(host, launch.flag_files, launch)
     starting, undated_units = _newer(host, (*_unit_files(host, launch.unit), _ENVIRONMENT), launch)
-    command = units.command(host, launch.unit) if starting and launch.kind == "kubelet" else None
+    command = _argv(host, launch.unit) if starting and launch.kind == "kubelet" else None
     differs = command is not None and command[1:] != launch.process.argv[1:]
     # The running kubelet's own answer is compared value by value: Effective.differences().
     doubtful = [] if config.configz is not None else [*newer, *flags]
     doubtful += starting if command is None else []
     return Changes(tuple(starting if differs else ()), tuple(doubtful), (*undated, *undated_flags, *undated_units))
+
+
+def _argv(host: Host, unit: str) -> Sequence[str] | None:
+    """How the unit would start the kubelet now; None where it starts something else, or that is unknown."""
+    try:
+        return discovery.unit_starts(host, unit, Program.KUBELET).argv
+    except HostError:
+        return None
 
 
 def _unit_files(host: Host, unit: str) -> Sequence[str]:
