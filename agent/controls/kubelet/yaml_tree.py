@@ -32,6 +32,7 @@ _FALSE = frozenset(("n", "N", "false", "False", "FALSE", "no", "No", "NO", "off"
 _INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]{1,20}|0[bB][01]{1,70}|0[oO]?[0-7]{1,24}|[1-9][0-9]{0,20}|0)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 _NO_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 _EXACT = 1 << 53  # what is larger may be another whole number once it has been a float
 
 Scalar: TypeAlias = bool | int | float | str | None
@@ -62,7 +63,8 @@ def read(view: Host, path: str, *, label: str = "", folder: str = "") -> Tree:
 def load(content: bytes, path: str, *, label: str = "", folder: str = "", budget: Budget | None = None) -> Tree:
     """The first document of a YAML or JSON file, its top a mapping. Raises DocumentRefused, BudgetExceeded.
 
-    label: goes before the path in sources (`drop-in `). budget: what each value counts against.
+    label: goes before the path in sources; `drop-in ` for what is merged by RFC 7386.
+    budget: what each value counts against.
     """
     try:
         text = content.decode()
@@ -183,6 +185,7 @@ class _Reader:
         self._budget = budget
         self._is_json = is_json
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+        self._label = label
         self._prefix = f"{label}{path}"
         self._path = path
         self._folder = folder
@@ -235,20 +238,42 @@ class _Reader:
             yield self._value(event, depth + 1)
 
     def _pairs(self, depth: int) -> Tree:
+        """In order, as go.yaml.in/yaml/v2 has it: of equal keys the last counts, and `<<` replaces what is above it."""
         pairs: dict[str, Value] = {}
-        merged: dict[str, Value] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
             if not isinstance(event, yaml.ScalarEvent):
                 raise DocumentRefused(f"{self._path}:{line}: a key has to be a word")
-            value = self._value(next(self._events), depth + 1)
-            if event.value == "<<" and event.implicit[0] and not event.style:
-                for below in value.data if isinstance(value.data, tuple) else (value,):
-                    merged = {**(below.data if isinstance(below.data, Mapping) else {}), **merged}
+            given = next(self._events)
+            value = self._value(given, depth + 1)
+            if event.value == "<<" and ((event.implicit[0] and not event.style) or event.tag == _MERGE_TAG):
+                pairs |= self._merged(value, line, is_alias=isinstance(given, yaml.AliasEvent))
             else:
                 # A reader searches for the line of the key; a block mapping's own mark is one line further.
-                pairs[event.value] = Value(value.data, f"{self._prefix}:{line}", self._folder)
-        return {**merged, **pairs}
+                made = Value(value.data, f"{self._prefix}:{line}", self._folder)
+                pairs[event.value] = self._repeated(pairs.get(event.value), made) if self._is_json else made
+        return pairs
+
+    def _merged(self, value: Value, line: int, *, is_alias: bool) -> dict[str, Value]:
+        """What `<<` stands for: a mapping, or a sequence of which the earlier ones count more."""
+        found: dict[str, Value] = {}
+        for one in reversed(value.data) if isinstance(value.data, tuple) and not is_alias else (value,):
+            if not isinstance(one.data, Mapping):
+                raise DocumentRefused(f"{self._path}:{line}: << has to be a mapping or a list of mappings")
+            found |= one.data
+        return found
+
+    def _repeated(self, old: Value | None, new: Value) -> Value:
+        """A name of JSON that is there already. A drop-in becomes a map, where the last counts as a whole; all else is
+        decoded by encoding/json into what is there, so that mappings come together, and null may keep the old value."""
+        if old is None or old.data is None or self._label:
+            return new
+        if isinstance(old.data, Mapping) and isinstance(new.data, Mapping):
+            both = {key: self._repeated(old.data.get(key), value) for key, value in new.data.items()}
+            return Value({**old.data, **both}, new.source, new.folder)
+        if type(old.data) is not type(new.data):
+            raise DocumentRefused(f"{new.source}: a name that is set twice, to values of different kinds")
+        return new
 
 
 def _scalar(event: Any, *, is_json: bool) -> Scalar:

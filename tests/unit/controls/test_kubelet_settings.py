@@ -190,6 +190,25 @@ CASES = [
     Case("pullcreds", UNKNOWN, at(3), (C,), "imagePullCredentialsVerificationPolicy: Never\n"),
     Case("4.2.14", PASS, at(3), (C,), "x: &on {seccompDefault: true}\n<<: *on\n"),
     Case("4.2.14", FAIL, at(5), (C,), "x: &on {seccompDefault: true}\n<<: [*on]\nseccompDefault: false\n"),
+    Case("4.2.14", FAIL, at(3), (C,), "x: &off {seccompDefault: false}\nseccompDefault: true\n<<: *off\n"),
+    Case("4.2.14", PASS, at(4), (C,), "x: &off {seccompDefault: false}\n<<: [{seccompDefault: true}, *off]\n"),
+    Case("4.2.14", FAIL, at(4), (C,), "seccompDefault: true\n!!merge <<: {seccompDefault: false}\n"),
+    Case("4.2.14", UNKNOWN, "", (C,), "seccompDefault: true\n<<: true\n"),
+    Case("4.2.14", UNKNOWN, "", (C,), "x: &list [{seccompDefault: true}]\n<<: *list\n"),
+    Case(
+        "4.2.1",
+        FAIL,
+        at(4),
+        (C,),
+        "authentication: {anonymous: {enabled: false}}\n<<: {authentication: {anonymous: {enabled: true}}}\n",
+    ),
+    Case(
+        "4.2.14",
+        FAIL,
+        drop_in("1.conf", 4),
+        (D,),
+        drop_ins={"1.conf": "seccompDefault: true\n<<: {seccompDefault: false}\n"},
+    ),
     Case("4.2.4", FAIL, at(3), (C,), "readOnlyPort: 10255\n---\nreadOnlyPort: 0\n"),
     Case("4.2.4", PASS, at(4), (C,), "readOnlyPort: 10255\nreadOnlyPort: 0\n"),
     Case("gates", UNKNOWN, "", (C, "--feature-gates=A=true"), "featureGates: {AllAlpha: 1}\n"),
@@ -420,6 +439,30 @@ def test_a_flag_that_is_in_the_way_of_no_field_is_named(tmp_path: Path) -> None:
 def test_loopback_is_told_by_address(address: str, expected: bool | None) -> None:
     """With and without a port, both families."""
     assert is_loopback(address) is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "check", "status", "dropped"),
+    [
+        ('"readOnlyPort": 0, "readOnlyPort": 10255', "4.2.4", FAIL, FAIL),
+        # Two mappings of one name come together in the file; in a drop-in the last counts as a whole.
+        ('"authentication": {"anonymous": {"enabled": true}}, "authentication": {"x509": {}}', "4.2.1", FAIL, PASS),
+        ('"featureGates": {"AllAlpha": true}, "featureGates": {"AllAlpha": false}', "gates", PASS, PASS),
+        ('"featureGates": {"AllAlpha": true}, "featureGates": {"A": false}', "gates", FAIL, PASS),
+        # Whether null takes away what is there depends on the field's type in Go.
+        ('"readOnlyPort": 10255, "readOnlyPort": null', "4.2.4", UNKNOWN, PASS),
+        ('"<<": {"readOnlyPort": 10255}', "4.2.4", PASS, PASS),
+    ],
+)
+def test_repeated_names_of_json_count_as_go_decodes_them(
+    body: str, check: str, status: Status, dropped: Status, tmp_path: Path
+) -> None:
+    """encoding/json into a struct, and into a map for drop-ins."""
+    text = f'{{"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", {body}}}'
+    plant(tmp_path, {CONFIG: text})
+    assert settings(tmp_path, [C])[check].status is status
+    plant(tmp_path, {CONFIG: config(""), f"{DROP_INS}/1.conf": text})
+    assert settings(tmp_path, [C, D])[check].status is dropped
 
 
 def test_json_counts_as_well(tmp_path: Path) -> None:
