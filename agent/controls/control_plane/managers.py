@@ -8,6 +8,7 @@ from agent.controls.control_plane.check import Check, Facts, Line, flag, is_set,
 from agent.controls.control_plane.documents import mapping
 from agent.controls.kubelet.check import CheckResult
 from agent.controls.kubelet.checks import is_loopback
+from agent.controls.kubelet.fields import deciding_gate
 from agent.controls.kubelet.flags import boolean
 from agent.host import Program
 from agent.model import Severity, Status
@@ -64,10 +65,12 @@ def _open_paths(facts: Facts) -> CheckResult:
 
 
 def _rotate(facts: Facts) -> CheckResult:
-    gate = facts.value("feature-gates").get(_ROTATE, "true")
+    gates = facts.value("feature-gates")
+    name = deciding_gate(gates, _ROTATE)
+    gate = gates.get(name, "true")
     if boolean(gate) is False:
-        return facts.failed(f"{_ROTATE}={gate}", f"Take {_ROTATE} out of --feature-gates", "feature-gates")
-    return facts.passed(f"{_ROTATE}={gate}", "feature-gates")
+        return facts.failed(f"{name}={gate}", f"Take {name} out of --feature-gates", "feature-gates")
+    return facts.passed(f"{name}={gate}", "feature-gates")
 
 
 def _config_gates(facts: Facts) -> CheckResult:

@@ -27,6 +27,7 @@ STRONG_CIPHERS = frozenset(_STRONG.split())
 _ACCEPTED = frozenset(("TLS_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_256_GCM_SHA384"))
 WEAK_TLS = ("VersionTLS10", "VersionTLS11")
 _TLS_VERSIONS = (*WEAK_TLS, "VersionTLS12", "VersionTLS13")
+_ROTATE = "RotateKubeletServerCertificate"
 _PULL_POLICIES = ("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify")
 
 
@@ -85,7 +86,7 @@ def _certificate(facts: Facts) -> CheckResult:
     if certificate.value and key.value:
         return _given_certificate(facts)
     if bootstrap.value:
-        return facts.passed(fields.SERVER_TLS)
+        return _gated_off(facts, _ROTATE) or facts.passed(fields.SERVER_TLS)
     half = "tlsCertFile alone" if certificate.value else "tlsPrivateKeyFile alone" if key.value else "no tlsCertFile"
     observed = f"self-signed ({half}, serverTLSBootstrap: false)"
     step = facts.remedy(fields.SERVER_TLS, value=True) + " Its certificate requests need an approver."
@@ -104,12 +105,20 @@ def _given_certificate(facts: Facts) -> CheckResult:
     return facts.passed(fields.CERTIFICATE, ", issued by a CA")
 
 
+def _gated_off(facts: Facts, feature: str) -> CheckResult | None:
+    """The failure of a check whose setting has no effect, since a feature gate disables the feature."""
+    name, gate = facts.effective.beta_gate(feature)
+    if known(gate).value is not False:
+        return None
+    observed = f"feature gate {name}: false{'' if name == feature else f', and with it {feature}'}"
+    step = f"Take {name}=false out of the feature gates and restart the kubelet."
+    return CheckResult(Status.FAIL, observed, gate.source, step)
+
+
 def _server_rotation(facts: Facts) -> CheckResult:
     bootstrap, certificate, key = map(facts.known, (fields.SERVER_TLS, fields.CERTIFICATE, fields.PRIVATE_KEY))
-    gate = known(facts.effective.gate("RotateKubeletServerCertificate"))
-    if gate.value is False:
-        step = "Take RotateKubeletServerCertificate=false out of the feature gates and restart the kubelet."
-        return CheckResult(Status.FAIL, "feature gate RotateKubeletServerCertificate: false", gate.source, step)
+    if off := _gated_off(facts, _ROTATE):
+        return off
     if bootstrap.value:
         return facts.passed(fields.SERVER_TLS)
     if certificate.value and key.value:
@@ -166,7 +175,7 @@ def _pull_policy(facts: Facts) -> CheckResult:
     if setting.value and setting.value not in _PULL_POLICIES:
         raise _refused(facts, fields.PULL_POLICY, f"none of {', '.join(_PULL_POLICIES)}")
     if setting.value != "NeverVerify":
-        return facts.passed(fields.PULL_POLICY)
+        return _gated_off(facts, "KubeletEnsureSecretPulledImages") or facts.passed(fields.PULL_POLICY)
     return facts.failed(fields.PULL_POLICY, "NeverVerifyPreloadedImages")
 
 

@@ -83,6 +83,12 @@ class Effective:
             return replace(gates, value=None)
         return Setting(gates.value[name], self._gate_source(name, gates.source))
 
+    def beta_gate(self, name: str) -> tuple[str, Setting]:
+        """The gate that decides about a feature which is beta, with its place; its value is None when none is set."""
+        gates = self.get(fields.GATES)
+        key = name if gates.problem else fields.deciding_gate(gates.value, name)
+        return key, self.gate(key)
+
     def _gate_source(self, name: str, source: str) -> str:
         last = self.flags.last(fields.GATES.flag)
         if source == CONFIGZ:

@@ -186,6 +186,14 @@ def from_flags(field: Field, flags: kubelet_flags.Flags) -> Any:
     return parsed
 
 
+def deciding_gate(gates: Mapping[str, object], name: str) -> str:
+    """The gate that decides about a feature which is beta: its own, whatever the order, else AllBeta where that is set.
+
+    https://github.com/kubernetes/component-base/blob/master/featuregate/feature_gate.go (setUnsetBetaGates)
+    """
+    return "AllBeta" if name not in gates and "AllBeta" in gates else name
+
+
 def spelled(value: Any) -> str:
     """A value as it is written in YAML, on one line."""
     if isinstance(value, bool):

@@ -175,6 +175,12 @@ CASES: Mapping[str, tuple[Callable[[ControlPlane], None], Mapping[str, Status]]]
         _server("--authentication-config=/etc/kubernetes/authn.yaml", without=("anonymous-auth",), authn=(
             AUTHENTICATION.replace("false", "true, conditions: [{path: /livez}, {path: /metrics}]"))),
         {"apiserver/anonymous": FAIL}),
+    "a beta feature off with all others": (
+        _program("kube-controller-manager", *MANAGER, "--feature-gates=AllBeta=false"),
+        {"controller-manager/kubelet-rotation": FAIL}),
+    "a beta feature on, all others off": (
+        _program("kube-controller-manager", *MANAGER, "--feature-gates=RotateKubeletServerCertificate=1,AllBeta=0"),
+        {"controller-manager/kubelet-rotation": PASS}),
     "every alpha feature by the component's name": (
         _server("--feature-gates=kube:AllAlpha=true"), {"apiserver/alpha": FAIL}),
     "etcd for events in the clear": (

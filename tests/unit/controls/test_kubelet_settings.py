@@ -151,6 +151,29 @@ CASES = [
     Case("4.2.6", FAIL, at(3), (C,), "makeIPTablesUtilChains: false\n"),
     Case("4.2.8", FAIL, at(3), (C,), "eventRecordQPS: 0\n"),
     Case("4.2.10", PASS, at(3), (C,), "rotateCertificates: true\n"),
+    # -- a gate's stage: RotateKubeletServerCertificate and KubeletEnsureSecretPulledImages are beta
+    Case(
+        "4.2.11",
+        FAIL,
+        at(4),
+        (C,),
+        "serverTLSBootstrap: true\nfeatureGates: {AllBeta: false}\n",
+        observed="feature gate AllBeta: false, and with it RotateKubeletServerCertificate",
+    ),
+    Case(
+        "4.2.11",
+        PASS,
+        at(3),
+        (C, "--feature-gates=RotateKubeletServerCertificate=true,AllBeta=false"),
+        "serverTLSBootstrap: true\n",
+    ),
+    Case("4.2.11", PASS, at(3), (C,), "serverTLSBootstrap: true\nfeatureGates: {AllAlpha: false, AllBeta: true}\n"),
+    Case("4.2.9", FAIL, "flag --feature-gates", (C, "--feature-gates=AllBeta=false"), "serverTLSBootstrap: true\n"),
+    Case("pullcreds", FAIL, at(3), (C,), "featureGates: {KubeletEnsureSecretPulledImages: false}\n"),
+    Case("pullcreds", FAIL, at(3), (C,), "featureGates: {AllBeta: false}\n"),
+    Case(
+        "pullcreds", PASS, WITH_CONFIG, (C,), "featureGates: {AllBeta: false, KubeletEnsureSecretPulledImages: true}\n"
+    ),
     Case(
         "4.2.11", FAIL, at(4), (C,), "serverTLSBootstrap: true\nfeatureGates: {RotateKubeletServerCertificate: false}\n"
     ),
