@@ -15,7 +15,7 @@ from agent.bundled_profiles import profiles_folder
 from agent.config import choices, schema
 from agent.controls.base import Step, correction
 from agent.controls.manifest import Entry, Installed
-from agent.controls.seccomp import kubelet_root, profile_dir
+from agent.controls.seccomp import kubelet_root, profile_dir, runtimes
 from agent.controls.seccomp.equivalent_syscalls import unknown_to
 from agent.controls.seccomp.findings import findings
 from agent.controls.seccomp.observation import MODE, Item, Observation, Present, Stale, drift
@@ -57,7 +57,7 @@ class SeccompControl:
         items = tuple(self._item(source, where, platform, entries) for source in files)
         stale = () if found.error else self._stale(entries, items, where)
         young = any(item.resolved and unknown_to(item.resolved, platform, None) for item in items)
-        library = kubelet_root.libseccomp_of(self._host) if young else None
+        library = runtimes.libseccomp_of(self._host) if young else None
         return Observation(where, found, items, stale, platform, manifest_error, library, visibility)
 
     def judge(self, seen: Observation) -> Sequence[Finding]:
@@ -76,7 +76,7 @@ class SeccompControl:
         removals = [
             self._step("remove", one.entry.key, one.reason, partial(self._uninstall, one))
             for one in seen.stale
-            if one.moved_to is None or one.moved_to.resolved is not None
+            if not one.error and (one.moved_to is None or one.moved_to.resolved is not None)
         ]
         return (*writes, *removals)
 
@@ -117,11 +117,12 @@ class SeccompControl:
             name = posixpath.relpath(entry.key, directory)
             moved_to = by_name.get(name) if directory != where.path else None
             if moved_to is None or where.found:
-                found.append(Stale(entry, self._stands(entry), moved_to))
+                found.append(Stale(entry, self._stands(entry), moved_to, self._look(entry.key).error))
         return tuple(found)
 
     def _stands(self, entry: Entry) -> bool:
-        return self._installed.is_ours(entry, self._look(entry.key).content or b"")
+        present = self._look(entry.key)
+        return present.error != "" or self._installed.is_ours(entry, present.content or b"")
 
     def _look(self, path: str) -> Present:
         try:

@@ -138,11 +138,11 @@ def _gaps(item: Item, seen: Observation) -> Iterable[Finding]:
         if seen.library:
             version, path = seen.library
             # Debian's 2.5.4-1+deb12u1 knows what 2.5.5 does and still calls itself 2.5.4: so this is no failure.
-            observed = f"runc has libseccomp {_version(version)}, which does not know {names} and ignores the rule"
+            observed = f"{path} has libseccomp {_version(version)}, which does not know {names} and ignores the rule"
             severity, source = Severity.MEDIUM, f"{path} --version"
         yield _finding(
             f"runtime/{item.name}", f"The container runtime enforces all of seccomp profile {item.name}", Status.INFO,
-            severity, observed, expected=f"libseccomp {needed} or newer", source=source or "no runc found",
+            severity, observed, expected=f"libseccomp {needed} or newer", source=source or "the node's runtimes",
             step=f"Use a container runtime whose libseccomp is {needed} or newer, or has these names added.",
         )  # fmt: skip
 
@@ -153,9 +153,10 @@ def _version(parts: tuple[int, ...]) -> str:
 
 def _stale(one: Stale, step: str) -> Finding:
     used = f"; {one.moved_to.path} is used now" if one.moved_to else ""
+    status, observed = (Status.UNKNOWN, one.error) if one.error else (Status.FAIL, "still installed")
     return _finding(
-        f"left/{one.entry.key}", f"{one.entry.key} is removed from the node", Status.FAIL, Severity.MEDIUM,
-        f"still installed{used}", expected="removed", source=one.entry.key, step=step,
+        f"left/{one.entry.key}", f"{one.entry.key} is removed from the node", status, Severity.MEDIUM,
+        f"{observed}{used}", expected="removed", source=one.entry.key, step=step,
     )  # fmt: skip
 
 

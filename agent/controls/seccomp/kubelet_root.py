@@ -1,4 +1,4 @@
-"""Where profiles have to be for the kubelet to find them, and which libseccomp will read them.
+"""Where profiles have to be for the kubelet to find them.
 
 A pod's localhostProfile is looked up below `<kubelet --root-dir>/seccomp`, and only the running kubelet knows that
 directory (https://kubernetes.io/docs/reference/node/seccomp/). It is the same process, read in the same way, that the
@@ -8,20 +8,15 @@ kubelet control audits. It refuses to take a kubelet that does not run for one t
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from agent.controls.kubelet import discovery
 from agent.errors import HostError
-from agent.host import Host, read_or
+from agent.host import Host, if_there
 from agent.host.budget import Budget
 
 DEFAULT_ROOT: Final = "/var/lib/kubelet"
-_K3S_RUNC: Final = "/var/lib/rancher/k3s/data/current/bin/runc"
-_LIBSECCOMP = re.compile(r"^libseccomp: (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
-
-Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +47,6 @@ def find(directory: str, host: Host, last_known: str) -> Place:
     return Place(f"{DEFAULT_ROOT}/seccomp", f"{why}; the default directory", False, problem=problem)
 
 
-def libseccomp_of(host: Host) -> tuple[Version, str] | None:
-    """The libseccomp that the node's runc was built with, and runc's path; None where that is unknown."""
-    if not host.can_start_programs:
-        return None  # a plain child would be this machine's runc, not the tree's
-    try:
-        runc = host.find_tool("runc") or (_K3S_RUNC if host.exists(_K3S_RUNC) else None)
-        if runc is None:
-            return None
-        match = _LIBSECCOMP.search(host.run([runc, "--version"], timeout_seconds=10).stdout)
-    except HostError:
-        return None
-    return ((int(match[1]), int(match[2]), int(match[3])), runc) if match else None
-
-
 def _running(host: Host) -> tuple[str, str, str]:
     """The kubelet's directory of profiles and its source; else an empty text, why, and what prevents knowing it."""
     try:
@@ -93,10 +74,10 @@ def _root(launch: discovery.Launch) -> str:
 
 
 def same_file(host: Host, one: str, other: str) -> bool:
-    """Whether both paths lead to the same file or directory, through a symlink or a bind mount."""
+    """Whether both paths lead to the same file or directory, through a symlink or a bind mount. Raises HostError."""
     if posixpath.normpath(one) == posixpath.normpath(other):
         return True
-    first, second = (read_or(None, host.stat, path) for path in (one, other))
+    first, second = (if_there(None, host.stat, path) for path in (one, other))
     if first is None or second is None:
         return False
     return (first.inode, first.mtime_ns) == (second.inode, second.mtime_ns)

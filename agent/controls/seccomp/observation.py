@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.controls.manifest import Entry
-from agent.controls.seccomp.kubelet_root import Place, Version
+from agent.controls.seccomp.kubelet_root import Place
 from agent.controls.seccomp.profile_dir import Sources
 from agent.controls.seccomp.refusal_records import Visibility
 from agent.controls.seccomp.resolver import Platform, Resolved
+from agent.controls.seccomp.runtimes import Version
 from agent.errors import Problem
 
 MODE: Final = 0o644  # runtimes read as root; users may read it too
@@ -42,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """What was installed and is not used any more. there: whether our file still stands.
+    """What was installed and is not used any more. there: whether our file still stands. error: why that is unknown.
 
     moved_to: the profile that takes its place where the kubelet reads now; None: it left the policy.
     """
@@ -50,6 +51,7 @@ class Stale:
     entry: Entry
     there: bool
     moved_to: Item | None = None
+    error: str = ""
 
     @property
     def reason(self) -> str:

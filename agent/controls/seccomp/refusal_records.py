@@ -8,25 +8,17 @@ https://github.com/opencontainers/runtime-spec/blob/v1.2.0/features-linux.md#sec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.bundled_profiles import is_shipped
+from agent.controls.seccomp import runtimes
 from agent.controls.seccomp.profile_dir import Source
 from agent.errors import HostError
 from agent.host import Host
 
 # Flags replace runc's default, which is SPEC_ALLOW: without it a container would be slower.
 FLAGS: Final = ("SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW")
-_RUNTIMES = ("runc", "crun")
-_BUNDLED = (
-    "/var/lib/rancher/k3s/data/current/bin/runc",
-    "/var/lib/rancher/rke2/bin/runc",
-    "/snap/microk8s/current/bin/runc",
-)
-_SECONDS = 10.0
-_FEATURES_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +34,27 @@ class RuntimeFlags:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._known: dict[tuple[str, int, int], str] = {}
+        self._known: dict[tuple[int, int], str] = {}
 
     def visibility(self) -> Visibility:
         """Over every runtime of the node: one that does not take the flags is enough for "not visible"."""
         if not self._host.can_start_programs:
             return Visibility("the runtimes of a tree cannot be run on this machine")
-        paths = tuple(self._paths())
-        if not paths:
-            return Visibility("no container runtime is found in the node's usual folders")
-        problems = [problem for path in paths if (problem := self._problem(path))]
-        return Visibility("; ".join(problems), paths)
-
-    def _paths(self) -> Iterator[str]:
-        found = (self._host.find_tool(name) for name in _RUNTIMES)
-        yield from (path for path in found if path is not None)
-        yield from (path for path in _BUNDLED if self._host.is_file(path))
-
-    def _problem(self, path: str) -> str:
         try:
-            stat = self._host.stat(path)
-            key = (path, stat.inode, stat.mtime_ns)
+            found = runtimes.find(self._host)
+        except HostError as error:
+            return Visibility(str(error))
+        if not found:
+            return Visibility("no container runtime is found in the node's usual folders")
+        self._known = {key: text for key, text in self._known.items() if key in found}
+        problems = [problem for key, path in found.items() if (problem := self._problem(key, path))]
+        return Visibility("; ".join(problems), tuple(found.values()))
+
+    def _problem(self, key: tuple[int, int], path: str) -> str:
+        try:
             if key not in self._known:
-                self._known = {one: text for one, text in self._known.items() if one[0] != path}
-                done = self._host.run([path, "features"], timeout_seconds=_SECONDS, limit_bytes=_FEATURES_BYTES)
-                self._known[key] = "" if takes_flags(done.stdout) else f"{path} does not list these flags as supported"
+                takes = takes_flags(runtimes.ask(self._host, path, "features"))
+                self._known[key] = "" if takes else f"{path} does not list these flags as supported"
             return self._known[key]
         except HostError as error:
             return str(error)

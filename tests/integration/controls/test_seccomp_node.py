@@ -13,7 +13,7 @@ import pytest
 from agent.config import schema
 from agent.controls import base
 from agent.controls.seccomp import SeccompControl
-from agent.controls.seccomp.kubelet_root import libseccomp_of
+from agent.controls.seccomp.runtimes import libseccomp_of
 from agent.host import Host
 from agent.model import Finding, Outcome, Status
 from tests.support.node_tree import NodeTree, real_node

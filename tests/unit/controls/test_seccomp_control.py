@@ -170,6 +170,18 @@ def test_what_leaves_the_configuration_leaves_the_node(node: Node) -> None:
     assert node.apply().changes == ()
 
 
+def test_what_left_the_configuration_and_cannot_be_read_is_unknown(node: Node) -> None:
+    """Neither gone nor the agent's: nothing is removed."""
+    node.write("q.json", CHOWN)
+    node.apply()
+    (node.profiles / "q.json").unlink()
+    node.installed("q.json").unlink()
+    node.installed("q.json").mkdir()
+    left = node.finding(f"left/{DIRECTORY}/q.json")
+    assert (left.status, "not a regular file" in left.observed) == (Status.UNKNOWN, True)
+    assert node.apply().changes == ()
+
+
 def test_what_was_changed_since_is_not_removed(node: Node) -> None:
     """A file that somebody made their own is left when its name leaves the configuration."""
     node.apply()

@@ -14,6 +14,7 @@ from agent.controls import base, registry
 from agent.controls.apparmor import profile_dir
 from agent.controls.seccomp import SeccompControl
 from agent.controls.seccomp.refusal_records import FLAGS, RuntimeFlags, Visibility, takes_flags
+from agent.controls.seccomp.runtimes import libseccomp_of
 from agent.host import Host
 from agent.host.command import Completed
 from agent.model import Status
@@ -39,6 +40,7 @@ class RuntimeHost(Host):
     """A node whose runtimes are files, with what `features` answers in them."""
 
     can_start_programs = True
+    cut = False
 
     def __init__(self, root: Path, **runtimes: str) -> None:
         super().__init__(root)
@@ -47,14 +49,10 @@ class RuntimeHost(Host):
         for name, features in runtimes.items():
             (root / "usr/sbin" / name).write_text(features)
 
-    def find_tool(self, name: str, **_: Any) -> str | None:
-        """Of the tree rather than of this machine."""
-        return f"/usr/sbin/{name}" if self.is_file(f"/usr/sbin/{name}") else None
-
     def run(self, argv: Any, **_: Any) -> Completed:
         """The file's content."""
         self.ran.append(argv[0])
-        return Completed(tuple(argv), 0, self.read_text(argv[0]), "")
+        return Completed(tuple(argv), 0, self.read_text(argv[0]), "", cut=self.cut)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +92,41 @@ def test_a_runtime_is_asked_once_for_each_version(tmp_path: Path) -> None:
     (tmp_path / "usr/sbin/runc").unlink()
     (tmp_path / "usr/sbin/runc").write_text(f"{TAKES} ")
     assert (flags.visibility().problem, len(host.ran)) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    "folder", ["usr/libexec/crio", "usr/local/bin", "var/lib/k0s/bin", "var/lib/rancher/rke2/bin",
+               "var/lib/rancher/k3s/data/current/bin", "snap/microk8s/current/bin", "snap/k8s/current/bin"],
+)  # fmt: skip
+def test_every_runtime_of_the_node_is_asked(tmp_path: Path, folder: str) -> None:
+    """The most limited one counts, whichever distribution of Kubernetes brought it; one that is unknown counts too."""
+    host = RuntimeHost(tmp_path, runc=f"{TAKES}\nlibseccomp: 2.6.0\n")
+    assert libseccomp_of(host) == ((2, 6, 0), "/usr/sbin/runc")
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "crun").write_text('{"annotations": {"io.github.seccomp.libseccomp.version": "2.5.4"}}')
+    assert libseccomp_of(host) == ((2, 5, 4), f"/{folder}/crun")
+    assert f"/{folder}/crun does not list" in RuntimeFlags(host).visibility().problem
+    (tmp_path / folder / "crun").write_text("crun version 1.8.1\n")
+    assert libseccomp_of(host) is None
+
+
+def test_what_a_runtime_says_in_part_is_not_judged(tmp_path: Path) -> None:
+    """Output that was cut is no answer, and is asked for again at the next pass."""
+    host = RuntimeHost(tmp_path, runc=TAKES)
+    flags = RuntimeFlags(host)
+    host.cut = True
+    assert "printed more than is read" in flags.visibility().problem
+    host.cut = False
+    assert flags.visibility().problem == ""
+
+
+def test_a_runtime_that_cannot_be_looked_at_is_not_absent(tmp_path: Path) -> None:
+    """Neither for the flags nor for the version."""
+    host = RuntimeHost(tmp_path, runc=TAKES)
+    (tmp_path / "usr/bin").mkdir()
+    (tmp_path / "usr/bin/crun").symlink_to("crun")
+    assert "/usr/bin/crun" in RuntimeFlags(host).visibility().problem
+    assert libseccomp_of(host) is None
 
 
 @pytest.mark.parametrize(
