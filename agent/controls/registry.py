@@ -51,13 +51,15 @@ class ControlSpec:
 
     make: the control for a section of the policy; what a node without its subject does not need is imported there.
     file_type: the files that the control reads, for `validate`. A section with the key `profiles` names their folder.
-    uses_denials: whether make takes that section of the policy too: records of what its profiles refuse.
+    uses_denials: whether make takes that section of the policy too: records of what its profiles refuse. off: the
+    control where its mode is off, for what would last; None where nothing is left.
     """
 
     name: str
     make: Callable[..., AnyControl]
     file_type: base.FileType | None = None
     uses_denials: bool = False
+    off: Callable[[Host], AnyControl | None] = lambda _: None
 
     @property
     def attribute(self) -> str:
@@ -68,8 +70,10 @@ class ControlSpec:
         """The control's section of the policy."""
         return getattr(config, self.attribute)
 
-    def control(self, config: Config, host: Host, live: Live) -> AnyControl:
-        """The control as the policy has it."""
+    def control(self, config: Config, host: Host, live: Live) -> AnyControl | None:
+        """The control as the policy has it, None where it has nothing to do."""
+        if self.mode(config) == "off":
+            return self.off(host)
         more = (config.denials,) if self.uses_denials else ()
         return self.make(self.section(config), host, live, *more)
 
@@ -104,6 +108,7 @@ CONTROLS: tuple[ControlSpec, ...] = (
         ),
         apparmor.FILE_TYPE,
         uses_denials=True,
+        off=apparmor.restored,
     ),
     ControlSpec(
         "seccomp",
@@ -143,11 +148,9 @@ def modules(config: Config) -> list[str]:
 def controls_of(
     config: Config, host: Host, live: Live = NOTHING_LIVE, *, kept: Mapping[str, AnyControl] | None = None
 ) -> tuple[AnyControl, ...]:
-    """The controls that are not off. live: what they may ask beyond the node's own files. kept: used again."""
-    kept = kept or {}
-    return tuple(
-        kept.get(spec.name) or spec.control(config, host, live) for spec in CONTROLS if spec.mode(config) != "off"
-    )
+    """The controls that have something to do. live: what they may ask beyond the node's own files. kept: used again."""
+    found = ((kept or {}).get(spec.name) or spec.control(config, host, live) for spec in CONTROLS)
+    return tuple(control for control in found if control is not None)
 
 
 def unchanged(before: Config | None, after: Config) -> Collection[str]:
@@ -211,9 +214,9 @@ def run(
     """
     runner = {Act.AUDIT: base.audit, Act.DRY_RUN: base.dry_run, Act.APPLY: base.apply}[act]
     passes = [runner(control) for control in controls]
-    if not passes:
-        return Report(node, (_all_off(),))
     findings = tuple(finding for one in passes for finding in one.findings)
+    if all(getattr(control, "is_off", False) for control in controls):
+        findings = (_all_off(), *findings)
     if accepted:
         findings = exceptions.applied(findings, accepted, node, labels or {}, exceptions.today())
     return Report(node, findings, tuple(change for one in passes for change in one.changes))

@@ -24,7 +24,7 @@ from agent.host import containers, identity
 from agent.host.budget import Budget, Resource
 from agent.host.command import Completed, HostExec
 from agent.host.command import run as run_command
-from agent.host.filesystem import READ_LIMIT_BYTES, FileStat, Owner, Tree, owner_of_tree
+from agent.host.filesystem import NAMES_LIMIT, READ_LIMIT_BYTES, FileStat, Owner, Tree, owner_of_tree
 from agent.host.identity import Process, ProcessTable, Program
 from agent.host.inotify import FolderWatch
 from agent.host.processes import ProcessEntry
@@ -122,11 +122,11 @@ class Host(Tree):
         except HostFileError:
             return False
 
-    def names(self, folder: str) -> tuple[str, ...]:
+    def names(self, folder: str, *, limit: int = NAMES_LIMIT) -> tuple[str, ...]:
         """See Tree. Raises BudgetExceeded too."""
         if self._budget is not None:
             self._budget.spend(Resource.LISTINGS, 1, folder)
-        names = super().names(folder)
+        names = super().names(folder, limit=limit)
         if self._budget is not None:
             self._budget.spend(Resource.ENTRIES, len(names), folder)
         return names

@@ -92,7 +92,7 @@ class Tree:
             0 if found.st_gid == self.owner.gid else found.st_gid, found.st_mtime_ns, found.st_ino, kind,
         )  # fmt: skip
 
-    def names(self, folder: str) -> tuple[str, ...]:
+    def names(self, folder: str, *, limit: int = NAMES_LIMIT) -> tuple[str, ...]:
         """Sorted names in a directory; the agent's own unfinished temporary files left out.
 
         Raises HostFileMissing, HostFileError (also past the limit, without having read the rest).
@@ -102,9 +102,9 @@ class Tree:
             opened(name, _READ_FOLDER | os.O_NOFOLLOW, parent=parent) as fd,
             os.scandir(fd) as entries,
         ):
-            found = [entry.name for entry in itertools.islice(entries, NAMES_LIMIT + 1)]
-        if len(found) > NAMES_LIMIT:
-            raise HostFileError("list", folder, f"more than {NAMES_LIMIT} names in it")
+            found = [entry.name for entry in itertools.islice(entries, limit + 1)]
+        if len(found) > limit:
+            raise HostFileError("list", folder, f"more than {limit} names in it")
         return tuple(sorted(entry for entry in found if not entry.startswith(_TEMPORARY_PREFIX)))
 
     def read_link(self, path: str) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from agent.config.recognition import Claim
 from agent.controls.apparmor.control import ApparmorControl
+from agent.controls.apparmor.deny_records import restored
 from agent.controls.apparmor.parser import Parser, Tool
 from agent.controls.base import FileType
 from agent.errors import Problem
 from agent.host import Host
 
-__all__ = ["FILE_TYPE", "ApparmorControl", "Tool", "lint"]
+__all__ = ["FILE_TYPE", "ApparmorControl", "Tool", "lint", "restored"]
 
 # What begins a file of profiles; see apparmor.d(5). The first three belong to AppArmor alone.
 _PREAMBLE = re.compile(

@@ -81,7 +81,7 @@ class State(Enum):
     HELD = "in the kernel as in the folder"
     LOAD = "to be loaded"
     FOREIGN = "not loaded by the agent"
-    UNKNOWN = "unknown who loaded it"
+    UNKNOWN = "unknown who loaded it, or with what content"
     LOST = "not in the kernel, and no valid copy to load"
 
 
@@ -169,7 +169,10 @@ def _of_unit(unit: ProfileFile, seen: Observation) -> list[ProfileState]:
             named = ", ".join(repr(name) for name in strangers)
             reason = f"profile {named} is in the kernel, and this agent did not load it"
         elif not reason:
-            state = State.HELD
+            # A kernel that had a hash when it was loaded still has one.
+            hidden = [name for name in own if _is_unread(name, seen)]
+            state = State.UNKNOWN if hidden else State.HELD
+            reason = f"the kernel's hash of {hidden[0]!r} cannot be read" if hidden else ""
         elif unit.flat is None:
             state = State.LOST
         else:
@@ -200,6 +203,12 @@ def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
     return next((reason for good, reason in checks if not good), "")
 
 
+def _is_unread(name: str, seen: Observation) -> bool:
+    """Whether the kernel's hash, which the manifest has, cannot be read now."""
+    entry = seen.entries.get(name)
+    return entry is not None and entry.notes.get("kernel", "") != "" == seen.hashes.get(name, "")
+
+
 def removed_profiles(seen: Observation) -> tuple[RemovedProfile, ...]:
     """Profiles of the manifest that left the folder, children with their parents. Empty while anything is unknown."""
     if seen.kernel.lsm is not Lsm.ON or seen.manifest_error or seen.blocked:
@@ -226,6 +235,8 @@ def _removal(name: str, seen: Observation) -> tuple[Removal, str, tuple[int, ...
         return Removal.FORGET, "not in the kernel", ()
     if noted.get("boot") != seen.boot_id:
         return Removal.FORGET, "not loaded by the agent since the boot; left alone", ()
+    if _is_unread(name, seen):
+        return Removal.UNKNOWN, "the kernel's hash of it cannot be read", ()
     if noted.get("kernel") and noted["kernel"] != seen.hashes.get(name, ""):
         return Removal.FORGET, f"{_REPLACED}; left alone", ()
     if seen.users is None:

@@ -161,8 +161,8 @@ def _compliance(verdict: ProfileState, load: str) -> tuple[Status, Severity, str
             step = "Rename the profile, or remove the other one (its file, then `apparmor_parser -R` or a reboot)."
             return Status.FAIL, severity, f"{verdict.reason}; it was left alone", step
         case State.UNKNOWN:
-            step = "Fix the manifest, or rename the profile."
-            return Status.UNKNOWN, severity, f"{verdict.reason} as far as is known", step
+            step = "Let the agent read its manifest and securityfs, or rename the profile."
+            return Status.UNKNOWN, severity, f"{verdict.reason}; it was left alone", step
         case State.LOST:
             return Status.FAIL, severity, verdict.reason, "Fix its file; there is no valid copy to load."
         case State.LOAD:
@@ -185,7 +185,7 @@ def _removed(removed: RemovedProfile, load: str) -> Finding:
         step = "None needed, or delete those pods: it is removed with the last of them."
     elif removed.decision is Removal.UNKNOWN:
         status, observed = Status.UNKNOWN, f"kept: {removed.reason}"
-        step = "Let the agent read the node's /proc (hostPID, privileged)."
+        step = "Let the agent read the node's /proc and securityfs (hostPID, privileged)."
     return _finding(
         f"profile/{removed.name}", f"Profile {removed.name} left the configuration", status, Severity.LOW,
         observed=observed, expected="not loaded", source=f"{APPARMORFS}/profiles", remediation=step,

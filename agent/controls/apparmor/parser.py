@@ -128,6 +128,8 @@ class Parser:
             return Linted(problems=parser_errors.problems(listed.stderr, file, text) or (silent,))
         names = parser_errors.names(listed.stdout)
         problems = _of_names(names, file, text)
+        if listed.cut:
+            problems = (Problem(file, 0, "", "unknown which profiles it defines: apparmor_parser -N lists too many"),)
         return Linted(names, b"" if problems else self._flat(content, names), problems)
 
     def load(self, content: bytes) -> None:
@@ -168,7 +170,7 @@ class Parser:
         if flat.code != 0 or flat.cut or "\ufffd" in flat.stdout:
             return content
         again = self._run(["-N"], flat.stdout.encode(), _LINT_SECONDS)
-        same = again.code == 0 and set(parser_errors.names(again.stdout)) == set(names)
+        same = again.code == 0 and not again.cut and set(parser_errors.names(again.stdout)) == set(names)
         return flat.stdout.encode() if same else content
 
     def _own_includes(self) -> tuple[Path, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.errors import HostError, HostFileError, HostFileMissing
 from agent.host import Host
+from agent.host.budget import LIMITS, Resource
 
 APPARMORFS = "/sys/kernel/security/apparmor"
 REVISION = f"{APPARMORFS}/revision"
@@ -128,7 +129,8 @@ def users_of(host: Host, profiles: AbstractSet[str]) -> dict[str, tuple[int, ...
 
 
 def _labels(host: Host) -> Iterator[tuple[int, str]]:
-    pids = [int(name) for name in host.names("/proc") if name.isascii() and name.isdecimal()]
+    listed = host.names("/proc", limit=LIMITS[Resource.PROCESSES])
+    pids = [int(name) for name in listed if name.isascii() and name.isdecimal()]
     if not pids:
         raise HostError("no process in /proc: the node's procfs is not mounted below the host root")
     for pid in pids:
@@ -146,7 +148,7 @@ def _labels(host: Host) -> Iterator[tuple[int, str]]:
 
 
 def hash_of(host: Host, name: str) -> str:
-    """The kernel's own hash of a loaded profile, as `sha256:…` or `sha1:…`; empty where the kernel keeps none.
+    """The kernel's own hash of a loaded profile, as `sha256:…` or `sha1:…`; empty where it keeps none or hides it.
 
     `policy` is a magic link that only the kernel can follow (readlink shows `apparmorfs:[N]`), so this one read goes
     past the host's walk. Nothing but the hash of a profile comes out of it, and a wrong one only means a reload.

@@ -169,3 +169,19 @@ def test_writing_in_place_keeps_the_file(tmp_path: Path) -> None:
         with pytest.raises(HostFileError, match="cannot write"):
             host.write_in_place(path, "x")
     assert (file.read_text(), (tmp_path / "missing").exists()) == ("short", False)
+
+
+def test_mode_off_restores_what_was_there_before(node: Node) -> None:
+    """The parameter is of the whole node and would last; on a node where it was never set nothing is read."""
+    off = loads("{apparmor: {mode: off}, modprobe: {mode: off}}", "c")
+    names = [one.name for one in registry.controls_of(off, node.host)]
+    assert "apparmor" not in names
+    node.apply(noquiet=True)
+    for expected in ([("restore", "audit=normal", Outcome.DONE)], []):
+        (control,) = [one for one in registry.controls_of(off, node.host) if one.name == "apparmor"]
+        report = registry.run("n", [control], registry.Act.APPLY)
+        assert [(one.action, one.target, one.outcome) for one in report.changes] == expected
+        assert [(one.id, one.status) for one in report.findings] == [("policy/off", Status.UNKNOWN)]
+    assert node.value == "normal"
+    (node.root / "var/lib/node-hardening/apparmor-audit.json").write_text("{")
+    assert [one.status for one in base.audit(control).findings] == [Status.UNKNOWN]

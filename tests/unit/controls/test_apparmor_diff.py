@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,10 +27,11 @@ from agent.controls.apparmor.diff import (
     verdicts,
 )
 from agent.controls.apparmor.findings import judge
+from agent.controls.apparmor.parser import Parser, Tool
 from agent.controls.apparmor.securityfs import Kernel, Lsm
 from agent.controls.manifest import Entry, Installed
 from agent.errors import Problem
-from agent.host import Host, HostExec
+from agent.host import Completed, Host, HostExec
 from agent.model import Status
 
 UNIT = ProfileFile("f", "/p/f", ("a",), "new", b"profile a { }")
@@ -51,7 +54,8 @@ def entry(**notes: str) -> dict[str, Entry]:
     ("seen", "state", "reason"),
     [
         (HELD, State.HELD, ""),
-        (replace(HELD, hashes={}), State.HELD, ""),
+        (replace(HELD, hashes={}, entries=entry(kernel="")), State.HELD, ""),
+        (replace(HELD, hashes={"a": ""}), State.UNKNOWN, "the kernel's hash of 'a' cannot be read"),
         (replace(HELD, kernel=Kernel(Lsm.ON)), State.LOAD, "no longer loaded"),
         (replace(HELD, kernel=Kernel(Lsm.ON), boot_id="C"), State.LOAD, "not loaded"),
         (replace(HELD, boot_id="C"), State.LOAD, "not loaded by the agent since the boot"),
@@ -103,6 +107,7 @@ def test_a_missing_child_is_its_parents_fault() -> None:
         (HELD, Removal.REMOVE),
         (replace(HELD, users={"a": (7,)}), Removal.IN_USE),
         (replace(HELD, users=None, users_error="?"), Removal.UNKNOWN),
+        (replace(HELD, hashes={"a": ""}), Removal.UNKNOWN),
         (replace(HELD, kernel=Kernel(Lsm.ON)), Removal.FORGET),
         (replace(HELD, boot_id="C"), Removal.FORGET),
         (replace(HELD, hashes={"a": "sha1:2"}), Removal.FORGET),
@@ -190,3 +195,17 @@ def test_without_a_parser_an_empty_folder_forgets_nothing(tmp_path: Path) -> Non
     Installed(host, "apparmor").remember(Entry("a", ("x",), notes=notes))
     control = ApparmorControl(Apparmor(mode=Mode.ENFORCE, profiles=str(folder), parser=ParserChoice.NODE), host)
     assert [step.change.action for step in control.plan(control.observe())] == ["unload"]
+
+
+class NodeWithLongLists(Host):
+    """A node whose parser lists more profiles than are read."""
+
+    def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        return Completed(tuple(argv), 0, "a\n", "", cut="-N" in argv)
+
+
+def test_profiles_that_were_listed_in_part_are_a_problem_of_their_file(tmp_path: Path) -> None:
+    """The rest would be loaded without being known, and never be removed."""
+    linted = Parser(NodeWithLongLists(tmp_path), tool=Tool("/sbin/apparmor_parser", HostExec.DIRECT)).lint(b"", "f")
+    assert (linted.names, [one.file for one in linted.problems]) == (("a",), ["f"])
+    assert "unknown which profiles it defines" in linted.problems[0].message

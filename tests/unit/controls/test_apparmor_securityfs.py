@@ -20,6 +20,7 @@ from agent.controls.apparmor.securityfs import (
 )
 from agent.errors import HostError
 from agent.host import Host
+from agent.host.filesystem import NAMES_LIMIT
 
 CAPTURED = """\
 sp ace (x) (enforce)
@@ -169,6 +170,14 @@ def test_users_of_profiles(tmp_path: Path) -> None:
         },
     )
     assert users_of(host, frozenset({"app", "other"})) == {"app": (3, 20), "other": ()}
+
+
+def test_users_on_a_node_with_many_processes(tmp_path: Path) -> None:
+    """More than the names that are read of any other folder: the last of them counts too."""
+    host = tree(tmp_path, {"proc/9000/attr/current": "app (enforce)\n"})
+    for pid in range(1, NAMES_LIMIT + 1):
+        (tmp_path / f"proc/{pid}").mkdir(exist_ok=True)
+    assert users_of(host, frozenset({"app"})) == {"app": (9000,)}
 
 
 def test_users_cannot_be_told_without_procfs(tmp_path: Path) -> None:
