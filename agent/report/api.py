@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.kube import Kube, Patch
-from agent.kube.errors import AlreadyExists, NotFound
+from agent.kube.errors import AlreadyExists
 from agent.kube.resources import EVENTS, NODES
 
 
@@ -47,9 +47,6 @@ class KubeReport:
             return False
         return True
 
-    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Merge-patches it; the object afterwards, or None when it no longer exists."""
-        try:
-            return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)
-        except NotFound:
-            return None
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Merge-patches it; the object afterwards. Raises NotFound when it no longer exists."""
+        return self._kube.patch(EVENTS, name, body, namespace, how=Patch.MERGE)

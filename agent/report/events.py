@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import structlog
 
 from agent.errors import KubeError
 from agent.event_reasons import Reason, Urgency
-from agent.kube.errors import Conflict, Refused, ServerError, TooManyRequests, Unauthorized
+from agent.kube.errors import Conflict, NotFound, Refused, ServerError, TooManyRequests, Unauthorized
 from agent.report.api import KubeReport
 from agent.report.node_status import cut
 from agent.report.notify.message import Delivered
@@ -33,6 +34,7 @@ _REMEMBERED = 256
 _TRIES = 5
 # A cause that flaps every second must not write every second; what is lost is only the exact count.
 _COUNT_EVERY_SECONDS = 30.0
+_COUNT_LIMIT = 2**31 - 1  # int32 in the API: a larger one is refused
 _TTL_SECONDS = 3600.0  # --event-ttl: after this the API server has forgotten the object
 
 
@@ -142,15 +144,16 @@ class Recorder:
             if waiting.when - known.written < _COUNT_EVERY_SECONDS:
                 known.pending += 1
                 return
-            total = known.count + known.pending + 1
-            if self._count(namespace, name, total, waiting.when):
+            with suppress(NotFound):  # it has expired, or was deleted
+                self._count(namespace, name, known.count + known.pending + 1, waiting.when)
                 return
         if self._api.create_event(namespace, self._body(waiting, name, namespace)):
             self._remember(name, _Known(1, waiting.when))
         else:
             # Ours from before a restart: an empty patch changes nothing and answers with the count.
-            before = (self._api.patch_event(namespace, name, {}) or {}).get("count")
-            self._count(namespace, name, (before if isinstance(before, int) else 1) + 1, waiting.when)
+            # Where it has expired meanwhile (NotFound), the next attempt creates it.
+            before = self._api.patch_event(namespace, name, {}).get("count")
+            self._count(namespace, name, (before if isinstance(before, int) and before > 0 else 1) + 1, waiting.when)
 
     def _write_once(self, waiting: _Waiting, name: str, namespace: str) -> None:
         """Not even asked for again after a restart; one that was created without an answer is there already."""
@@ -159,12 +162,11 @@ class Recorder:
             self._api.create_event(namespace, self._body(waiting, name, namespace))
             self._delivered.add(digest)
 
-    def _count(self, namespace: str, name: str, total: int, when: float) -> bool:
-        """Writes the count; False when the Event has gone meanwhile."""
-        there = self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": format_rfc3339(when)})
-        if there is not None:
-            self._remember(name, _Known(total, when))
-        return there is not None
+    def _count(self, namespace: str, name: str, total: int, when: float) -> None:
+        """Writes the count. Raises NotFound when the Event has gone meanwhile."""
+        total = min(total, _COUNT_LIMIT)
+        self._api.patch_event(namespace, name, {"count": total, "lastTimestamp": format_rfc3339(when)})
+        self._remember(name, _Known(total, when))
 
     def _remember(self, name: str, known: _Known) -> None:
         self._known[name] = known
@@ -203,4 +205,5 @@ class Recorder:
 def _is_final(error: KubeError) -> bool:
     """Whether every later attempt will be refused as well."""
     later = Unauthorized | Conflict | TooManyRequests | ServerError
-    return isinstance(error, Refused) and not isinstance(error, later)
+    expired = isinstance(error, NotFound) and error.operation.verb == "patch"  # the next attempt creates the Event
+    return isinstance(error, Refused) and not isinstance(error, later) and not expired

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import KubeError
-from agent.kube.errors import Conflict, NotFound, Operation
+from agent.kube.errors import Conflict, Invalid, NotFound, Operation
 from agent.model import Change, Finding, Outcome, Report, Severity, Status
 from agent.report.api import KubeReport
 
@@ -123,6 +123,7 @@ class EventsInMemory(KubeReport):
     calls: list[str] = field(default_factory=list)
     fails: list[KubeError] = field(default_factory=list)
     always: KubeError | None = None
+    before_patch: Callable[[], object] = lambda: None
 
     def create_event(self, namespace: str, body: dict[str, Any]) -> bool:
         self._begin("create")
@@ -132,11 +133,16 @@ class EventsInMemory(KubeReport):
         self.events[key] = copy.deepcopy(body)
         return True
 
-    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    def patch_event(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.before_patch()
         self._begin("patch")
         there = self.events.get((namespace, name))
-        if there is not None:
-            there.update(body)
+        if there is None:
+            operation = Operation("PATCH", "patch", "events", f"events/{name} in {namespace}", "/")
+            raise NotFound(operation, f'events "{name}" not found', status=404)
+        if body.get("count", 0) >= 2**31:
+            raise Invalid(_OPERATION, "cannot unmarshal number into Go struct field Event.count", status=422)
+        there.update(body)
         return copy.deepcopy(there)
 
     def _begin(self, call: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.event_reasons import Reason
 from agent.kube.errors import Conflict, Forbidden, Invalid, NotFound, Operation, Refused, ServerError, Unreachable
 from agent.report.events import Event, Recorder, Regarding
+from agent.text import format_rfc3339
 from tests.support.report import EventsInMemory
 
 POST = Operation("POST", "create", "events", "events in default", "/api/v1/namespaces/default/events")
@@ -109,6 +110,41 @@ def test_after_the_api_server_has_forgotten_it_a_new_one_is_made() -> None:
     scene.api.events.clear()
     scene.tell(after=60)
     assert (scene.counts, scene.dropped) == ([1], 0)
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["before its count is read", "before its count is written"])
+@pytest.mark.parametrize("restarted", [True, False])
+def test_one_that_expires_before_its_count_is_patched_is_created_again(restarted: bool, after: int) -> None:
+    """The answer was that it exists; the PATCH that follows finds it expired. What happened must not be lost."""
+    scene = Scene()
+    scene.tell()
+    if restarted:
+        scene.restart()
+    left = [after]
+
+    def expire() -> None:
+        if not left[0]:
+            scene.api.events.clear()
+        left[0] -= 1
+
+    scene.api.before_patch = expire
+    scene.tell(after=3601)
+    scene.recorder.deliver()
+    assert (scene.counts, scene.dropped, scene.recorder.waiting) == ([1], 0, False)
+    (event,) = scene.api.events.values()
+    assert event["firstTimestamp"] == format_rfc3339(scene.now)
+
+
+@pytest.mark.parametrize("count", [2**31 - 1, -5, 0, None])
+def test_a_forged_count_does_not_lose_the_event(count: int | None) -> None:
+    """Anyone who may write Events can write any count; ours stays one that the API server takes."""
+    scene = Scene()
+    scene.tell()
+    (event,) = scene.api.events.values()
+    scene.restart()
+    event["count"] = count
+    scene.tell(after=60)
+    assert (event["lastTimestamp"], scene.dropped) == (format_rfc3339(scene.now), 0)
 
 
 def test_a_failed_write_is_not_counted_twice() -> None:
