@@ -76,6 +76,7 @@ class Coordinator:
         self._observer = Observer(policy, dependencies, self._lock)
         self._announced: deque[str] = deque(maxlen=_ANNOUNCED_LIMIT)  # keys of what this process has announced
         self._announced_state: NodeState | None = None
+        self._unconfirmed: Announcement | None = None  # of a release whose answer did not come
         self._status = RebootStatus(Phase.UNKNOWN, StatusReason.API_UNREACHABLE)
         self._conflicts = 0
         self._refusals = 0
@@ -163,9 +164,9 @@ class Coordinator:
             case Renew(slot):
                 self._lock.renew(slot, now)
             case Release(slot, rebooted, announcement):
+                self._unconfirmed = announcement
                 self._lock.release(slot, now, rebooted=rebooted)
-                if announcement is not None:
-                    self._announce(announcement)
+                self._announce_release(is_seen=True)
             case MarkStuck(slot):
                 self._lock.mark_stuck(slot, self._observer.identity.partition("/")[0])
                 return 0.0, ""
@@ -302,7 +303,14 @@ class Coordinator:
             for announcement in announcements.events_for_phase(inputs.state, inputs.kernel):
                 self._announce(announcement)
             self._announced_state = inputs.state
+        self._announce_release(is_seen=inputs.is_lock_lost)
         for announcement in decision.announcements:
+            self._announce(announcement)
+
+    def _announce_release(self, *, is_seen: bool) -> None:
+        """A release whose answer was lost may have been done: what is read next decides."""
+        announcement, self._unconfirmed = self._unconfirmed, None
+        if announcement is not None and is_seen:
             self._announce(announcement)
 
     def _announce(self, announcement: Announcement) -> None:

@@ -63,9 +63,9 @@ def rebooting(state: Cycle) -> Announcement:
     return _node(state, Reason.REBOOTING, "Rebooting" + (f" ({state.packages})" if state.packages else ""))
 
 
-def released(state: Finished) -> tuple[Announcement, ...]:
-    """The lock is free again; nothing when it was lost or never ours."""
-    if state.lost or not state.lease:
+def released(inputs: Inputs, state: Finished) -> tuple[Announcement, ...]:
+    """The lock was read and is not ours any more; nothing when it was lost before, or never ours."""
+    if state.lost or not state.lease or not inputs.is_lock_lost:
         return ()
     return (_lease(state, state.lease, Reason.REBOOT_LOCK_RELEASED, "The lock is released"),)
 

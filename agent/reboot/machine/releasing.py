@@ -20,7 +20,7 @@ def releasing(inputs: Inputs, state: Releasing) -> Decision:
     if mine is None:
         kept = {} if succeeded else {"failures": state.failures, "aborted": True, "last_cause": state.last_cause}
         write = Write(reset(state, done=Stamp.of(inputs.now), **kept))
-        return Decision(Phase.RELEASING, reason, text, write, announcements=announcements.released(state))
+        return Decision(Phase.RELEASING, reason, text, write, announcements=announcements.released(inputs, state))
     delay = inputs.policy.lock.release_delay
     elapsed = state.entered.elapsed(inputs.now)
     rest = delay - elapsed if succeeded and elapsed is not None else 0.0

@@ -19,7 +19,7 @@ def rolled_back(inputs: Inputs, state: RolledBack) -> Decision:
     """To the next attempt, or to idle when none is needed."""
     if inputs.mine is not None:
         return _decision("rolled back; releasing the lock", Release(inputs.mine))
-    return replace(_unlocked(inputs, state), announcements=announcements.released(state))
+    return replace(_unlocked(inputs, state), announcements=announcements.released(inputs, state))
 
 
 def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:

@@ -14,9 +14,13 @@ from agent.config import schema
 from agent.config.choices import OnTimeout
 from agent.config.schema import Reboot
 from agent.event_reasons import Reason
+from agent.reboot.cluster import NodeView
+from agent.reboot.machine import announcements
+from agent.reboot.machine.inputs import Inputs
+from agent.reboot.state import Now, RolledBack, Stamp
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_replay import Path, is_put_back, play
-from tests.support.reboot_trouble import CommandFate, Crash, Trouble, refused
+from tests.support.reboot_trouble import CommandFate, Crash, Trouble, away, refused
 from tests.support.reboot_world import World
 
 HOOKS = (schema.Hook(command=("/bin/true",), timeout=10.0),)
@@ -28,6 +32,7 @@ POLICY = Reboot(
     verify_timeout=120.0,
     retry_after=3600.0,
 )
+LEASE = "node-hardening-reboot-workers-0"
 REFUSED_SECONDS = 1200.0  # longer than all the timeouts of a cycle together
 KINDS = ("leases", "put_lease", "evict", "list_nodes", "count", "review", "get_node", "get_heartbeat")
 MOMENTS = (Reason.REBOOT_LOCK_ACQUIRED, Reason.NODE_CORDONED, Reason.DRAINED, Reason.REBOOTING)
@@ -153,3 +158,50 @@ def test_a_cordon_that_is_refused_does_not_hold_the_lock() -> None:
     released = [said.message for said in world.books.events.values() if "released unused" in said.message]
     assert released
     assert all("the cordon is refused" in text and "403" in text for text in released)
+
+
+class LostRelease(Trouble):
+    """The first release of n0's lock gets no answer. is_done: the API server had done it."""
+
+    def __init__(self, *, is_done: bool) -> None:
+        self.is_done, self.hits = is_done, 0
+
+    def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002 - a Trouble
+        if not self.is_done and kind == "put_lease" and machine.world.forbidden_cordons:
+            lease = machine.world.leases.get(LEASE)
+            if lease is not None and lease.holder == machine.identity:
+                machine.world.forbidden_cordons.clear()
+                self.hits += 1
+                raise away(ambiguous=True)
+
+    def after(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002 - a Trouble
+        if self.is_done and kind == "put_lease" and not machine.world.leases[LEASE].holder:
+            machine.world.forbidden_cordons.clear()
+            self.hits += 1
+            if self.hits == 1:
+                raise away(ambiguous=True)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_the_release_of_an_unused_lock_is_announced_when_it_was_seen(is_done: bool) -> None:
+    """Its answer was lost: the next read of the Lease shows whether it was done, and only then there is an Event."""
+
+    def act(world: World) -> None:
+        world.forbidden_cordons.add("n0")
+
+    trouble = LostRelease(is_done=is_done)
+    world = play(Path("lost release", POLICY, is_put_back, act=act, nodes=1, settle_seconds=20_000.0), trouble)
+    is_put_back(world)
+    assert trouble.hits
+    released = [said.message for said in world.books.events.values() if "released unused" in said.message]
+    assert len(released) == int(is_done)
+
+
+def test_no_lock_counts_as_released_while_it_is_unknown() -> None:
+    """Of no Lease that could be read: nothing was seen, whatever the last process did."""
+    state = RolledBack(cycle="c", since=1.0, entered=Stamp("b", 1.0, 1.0), lease=LEASE, error="e")
+    node = NodeView("n0", "u", "1")
+    inputs = Inputs(policy=POLICY, now=Now("b", 2.0, 2.0), node=node, state=state, lock_problem="403")
+    assert announcements.released(inputs, state) == ()
+    inputs.lock_problem = ""
+    assert [one.reason for one in announcements.released(inputs, state)] == [Reason.REBOOT_LOCK_RELEASED]
