@@ -124,6 +124,13 @@ class ProfileCopies:
         """Where this process finds the copy of each folder; without those whose copy is not whole."""
         return {folder: place for folder, name in found.items() if (place := self._place(name))}
 
+    def is_at_hand(self, config: Config, found: Digests) -> bool:
+        """Whether what was found can still be read, of every folder that the policy names: its copy, or the folder."""
+        return all(
+            folder in found and (found[folder] == now or self._place(found[folder]))
+            for folder, now in digests(config).items()
+        )
+
     def _place(self, name: str) -> str:
         if not name:
             return self._host.real_path(f"{COPIES}/absent")

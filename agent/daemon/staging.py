@@ -1,7 +1,8 @@
 """Which policy this node uses while a changed one is rolled out, and what of that outlives the process.
 
-On the node's disk: the last policy that was accepted, and how far the next one is. Without them the node is one that
-has no last policy, and takes what there is. The decisions are agent/rollout's.
+On the node's disk: the last policy that was accepted, and how far the next one is. Without them, or without a copy of
+profiles that have changed since, the node has no last policy: it takes what there is, and reports that. The decisions
+are agent/rollout's.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class Staging:
         with self._lock:
             self._load()
             if self._accepted is not None:
+                if not self._is_at_hand(self._accepted):
+                    self._accepted = self._read(self._accepted.text, LAST_GOOD, None)
                 self._rollout, self._running = self._accepted.config.rollout, self._accepted.revision
             return self._accepted
 
@@ -122,10 +125,14 @@ class Staging:
             )
             self._is_canary = bool(self._rollout.canary) and self._rollout.canary.matches(labels)
             chosen = newest
+            holds = self._pending is not None and not decision.runs_pending(self._pending, is_canary=self._is_canary)
+            if holds and before is not None and not self._is_at_hand(before):
+                self._log.warning("policy_not_held_back", revision=newest.revision, last=before.revision)
+                self._pending = None
             if self._pending is None:
                 self._ended = self._ended or (was_pending and self._is_canary)
                 self._accepted, self._promoted, self._is_accepted_kept = newest, "", False
-            elif before is not None and not decision.runs_pending(self._pending, is_canary=self._is_canary):
+            elif holds and before is not None:
                 chosen = before
             self._running = chosen.revision
             self._keep()
@@ -169,7 +176,11 @@ class Staging:
             uses = bool(self._rollout.canary)
             offer("rollout", reports.view(
                 self._running, self._pending, self._own, is_canary=self._is_canary, uses_canaries=uses,
+                is_kept=self._is_accepted_kept,
             ))  # fmt: skip
+
+    def _is_at_hand(self, document: Document) -> bool:
+        return self._copies.is_at_hand(document.config, document.profiles)
 
     def _keep(self) -> None:
         """Writes what a restart needs; what the disk does not take is tried again after each pass."""

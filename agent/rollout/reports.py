@@ -23,18 +23,23 @@ ORDERS = "node-hardening-rollout"  # the ConfigMap that only users write
 STATE_LIMIT_BYTES = 64 << 10
 _NOTE_CHARACTERS = 1024
 _REVISION = re.compile(r"([0-9a-f]{12})(-[0-9a-f]{8})?")  # of the policy, and of its profiles where it has any
+_NOT_KEPT = "the node's disk keeps no copy of it: changed profiles are not held back here (log: policy_state_not_kept)"
 _LATEST_SECONDS = 4102444800.0  # the year 2100
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a Node's annotation holds. revision: of the policy in use. target: one that is held back, or empty."""
+    """What a Node's annotation holds. revision: of the policy in use. target: one that is held back, or empty.
+
+    is_kept: the node has the policy and its profiles on its disk, so that it can hold back the next one.
+    """
 
     revision: str = ""
     target: str = ""
     phase: Phase | None = None
     verdict: Verdict = Verdict.UNKNOWN
     since: float = 0.0
+    is_kept: bool = True
 
 
 def report(node: Mapping[str, Any]) -> Report:
@@ -45,6 +50,7 @@ def report(node: Mapping[str, Any]) -> Report:
         revision(data.get("revision")), revision(data.get("target")),
         next((one for one in Phase if one == data.get("phase")), None),
         next((one for one in Verdict if one == data.get("verdict")), Verdict.UNKNOWN), _time(data.get("since")),
+        data.get("kept") is not False,
     )  # fmt: skip
 
 
@@ -77,8 +83,14 @@ def order(orders: Mapping[str, Any], target: str) -> Order | None:
     return next((one for one in Order if one == data.get("decision")), None)
 
 
-def view(running: str, pending: Pending | None, own: Assessment, *, is_canary: bool, uses_canaries: bool) -> NodeView:
-    """What the Node shows. running: the revision in use. Nothing where no policy names canaries."""
+def view(
+    running: str, pending: Pending | None, own: Assessment, *, is_canary: bool, uses_canaries: bool,
+    is_kept: bool = True,
+) -> NodeView:  # fmt: skip
+    """What the Node shows. running: the revision in use. is_kept: see Report.
+
+    Nothing where no policy names canaries.
+    """
     if not uses_canaries:
         return NodeView({keys.ROLLOUT: None})
     note: dict[str, Any] = {"v": 1, "revision": running}
@@ -86,17 +98,20 @@ def view(running: str, pending: Pending | None, own: Assessment, *, is_canary: b
         note |= {"target": pending.target, "phase": pending.phase.value}
     if is_canary and own.revision == running:
         note |= {"verdict": own.verdict.value, "since": format_rfc3339(own.since)}
-    phase = pending.phase if pending is not None else Phase.CURRENT
+    if not is_kept:
+        note["kept"] = False
+    reason = pending.phase.value if pending is not None else Phase.CURRENT.value if is_kept else "NotKept"
     status = "True" if pending is None or running == pending.target else "False"
-    condition = Condition(keys.CONDITION_POLICY, status, phase.value, sentence(running, pending))
+    condition = Condition(keys.CONDITION_POLICY, status, reason, sentence(running, pending, is_kept=is_kept))
     return NodeView({keys.ROLLOUT: json.dumps(note, separators=(",", ":"))}, conditions=(condition,))
 
 
-def sentence(running: str, pending: Pending | None) -> str:
+def sentence(running: str, pending: Pending | None, *, is_kept: bool = True) -> str:
     """For users; nothing parses it. It changes with the phase alone, not with every look."""
+    text = f"policy {running} is in force" + (f"; {_held(pending)}" if pending is not None else "")
     if pending is not None and running == pending.target:
-        return f"policy {running} is tried on this canary; {_held(pending)}"
-    return f"policy {running} is in force" + (f"; {_held(pending)}" if pending is not None else "")
+        text = f"policy {running} is tried on this canary; {_held(pending)}"
+    return text if is_kept else f"{text}; {_NOT_KEPT}"
 
 
 def stuck(pending: Pending, waits_for: Sequence[str]) -> str:

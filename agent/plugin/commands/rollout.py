@@ -43,6 +43,7 @@ class Fleet:
     """What the Nodes show. policy: the revision of the ConfigMap's. running: nodes by revision.
 
     targets: nodes for which a revision is not decided: its phase, and whether they hold it back or are trying it.
+    unkept: nodes whose disk keeps no copy of what they use, so that they hold no changed profiles back.
     """
 
     policy: str
@@ -50,6 +51,7 @@ class Fleet:
     targets: Counter[tuple[str, Phase, bool]] = field(default_factory=Counter)
     canaries: list[Canary] = field(default_factory=list)
     silent: int = 0
+    unkept: int = 0
 
     @property
     def newest(self) -> str:
@@ -108,6 +110,7 @@ def _fleet(session: Session, config: Config) -> Fleet:
             node = page.pop(0)
             report = reports.report(node)
             found.silent += not report.revision
+            found.unkept += not report.is_kept
             found.running[report.revision] += bool(report.revision)
             if report.target and report.phase is not None:
                 found.targets[report.target, report.phase, report.revision != report.target] += 1
@@ -131,7 +134,8 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
             {"revision": newest, "canary": str(config.rollout.canary), "soakSeconds": config.rollout.soak,
              "urgent": config.rollout.urgent, "order": order.value if order else None, "canaries": canaries,
              "pending": {phase.value: number for phase, number in fleet.pending.items()}, "pendingOther": fleet.others,
-             "nodes": {name: number for name, number in fleet.running.items() if name}, "noReport": fleet.silent}
+             "nodes": {name: number for name, number in fleet.running.items() if name}, "noReport": fleet.silent,
+             "notKept": fleet.unkept}
         )  # fmt: skip
         return NOT_WELL if held else OK
     if not config.rollout.canary:
@@ -146,8 +150,7 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
     for name, number in sorted(fleet.running.items()):
         if name:
             session.write(f"{count(number, 'node')} on policy {name}{' (this one)' if name == newest else ''}")
-    if fleet.silent:
-        session.write(f"{count(fleet.silent, 'node')} without a report")
+    _exceptions(session, fleet)
     if kept:
         session.write(f"kept the last policy on {count(kept, 'node')}: aborted {_signed(orders)}")
     for phase, number in sorted((fleet.pending - Counter({Phase.ABORTED: kept})).items()):
@@ -161,6 +164,15 @@ def _status(session: Session, config: Config, newest: str, fleet: Fleet, orders:
             session.write(f"  -> {command('why', values.name(name))}")
         session.write(f"  -> correct the policy, or {command('rollout', 'abort')}")
     return NOT_WELL if held else OK
+
+
+def _exceptions(session: Session, fleet: Fleet) -> None:
+    """Nodes that are no part of the rollout."""
+    if fleet.silent:
+        session.write(f"{count(fleet.silent, 'node')} without a report")
+    if fleet.unkept:
+        text = f"{count(fleet.unkept, 'node')} without a copy on disk: changed profiles are not held back there"
+        session.write(session.style.paint(text, WARN))
 
 
 def _canaries(session: Session, fleet: Fleet, newest: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from agent.controls.registry import with_folders
 from agent.daemon.config_store import PolicyStore, fingerprint
 from agent.daemon.node_labels import PATH as LABELS
 from agent.daemon.profile_copies import COPIES
-from agent.daemon.staging import LAST_GOOD, STATE
+from agent.daemon.staging import LAST_GOOD, STATE, Document
 from agent.host import Host
+from agent.model import Condition
+from agent.report.node_status import NodeView
 from agent.rollout.decision import Canary, Observation, Order, Phase, Verdict
+from agent.rollout.reports import Report, report
 
 GPU = {"metadata": {"labels": {"pool": "gpu", "node-hardening.io/hardened": "true"}}}
 ROLLOUT: dict[str, Any] = {"canary": "canary=true", "soak": "10m"}
@@ -55,6 +60,20 @@ class Site:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(content)
         return {"seccomp": {"profiles": str(folder)}}
+
+    def report(self) -> Report:
+        """What other nodes and the plugin read of this one."""
+        return report({"metadata": {"annotations": dict(self._shown().annotations)}})
+
+    @property
+    def condition(self) -> Condition:
+        (found,) = self._shown().conditions
+        return found
+
+    def _shown(self) -> NodeView:
+        views: dict[str, NodeView] = {}
+        self.store.staging.show(views.__setitem__)
+        return views["rollout"]
 
     def used(self) -> str:
         """The profile that the controls of this node read."""
@@ -320,6 +339,71 @@ def test_a_disk_that_takes_no_copy_does_not_keep_a_node_from_its_profiles(site: 
     site.at(COPIES).write_text("in the way")
     site.write(**site.profile("old"), rollout=ROLLOUT)
     assert site.used() == "old"
+
+
+def _lose(site: Site) -> None:
+    shutil.rmtree(site.at(COPIES))
+
+
+def _damage_record(site: Site) -> None:
+    site.at(f"{COPIES}/accepted.json").write_text("[]")
+
+
+def _damage_copy(site: Site) -> None:
+    for place in site.at(COPIES).glob("*/p.json"):
+        place.write_text("changed")
+
+
+@pytest.mark.parametrize(
+    ("happens", "restarts"),
+    [(_lose, True), (_lose, False), (_damage_record, True), (_damage_copy, True), (_damage_copy, False)],
+)
+@pytest.mark.parametrize("changes", [{}, {"interval": "2m"}])
+def test_a_node_without_copies_reports_the_profiles_that_it_uses(
+    site: Site, happens: Callable[[Site], None], restarts: bool, changes: dict[str, Any]
+) -> None:
+    """The controls read the changed folder then: the node must not report that it holds the change back."""
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.load()
+    happens(site)
+    if restarts:
+        site.restart()
+    site.write(**site.profile("new"), **changes, rollout=ROLLOUT)
+    assert site.used() == "new"
+    newest = Document.of(site.file.read_text(), "f").revision
+    assert site.report().revision.partition("-")[2] == newest.partition("-")[2]
+    assert (site.report().revision == newest) == (site.store.staging.held_back() == "")
+
+
+def test_a_changed_policy_is_held_back_without_copies_as_long_as_its_profiles_are_the_same(site: Site) -> None:
+    """The folder itself is what was accepted; once it changes too, the node takes all of it."""
+    site.at(COPIES).parent.mkdir(parents=True)
+    site.at(COPIES).write_text("in the way")
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.load()
+    assert (site.report().is_kept, site.condition.reason, site.condition.status) == (False, "NotKept", "True")
+    site.write(interval="2m", **site.profile("old"), rollout=ROLLOUT)
+    assert (site.used(), site.store.staging.held_back()) == ("old", Phase.WAITING)
+    assert (site.condition.reason, site.condition.status) == (Phase.WAITING, "False")
+    site.profile("new")
+    assert (site.used(), site.target, site.condition.reason) == ("new", "", "NotKept")
+    site.at(COPIES).unlink()
+    site.store.staging.judge(failed=[], unknown=[])
+    assert (site.report().is_kept, site.condition.reason) == (True, Phase.CURRENT)
+    site.profile("newer")
+    assert site.used() == "new"
+
+
+def test_with_a_broken_policy_too_a_node_without_copies_reports_what_it_uses(site: Site) -> None:
+    site.write(**site.profile("old"), rollout=ROLLOUT)
+    site.store.load()
+    _damage_copy(site)
+    site.profile("new")
+    valid = site.file.read_text()
+    site.file.write_text("interval: 7")
+    site.restart()
+    assert site.used() == "new"
+    assert site.report().revision == Document.of(valid, "f").revision
 
 
 def test_what_the_disk_did_not_take_is_written_later(site: Site) -> None:

@@ -60,6 +60,15 @@ def test_a_node_that_holds_a_policy_back_says_why() -> None:
             assert NEW in condition.message
 
 
+def test_a_node_without_a_copy_on_its_disk_says_so() -> None:
+    """The policy is in force, so the condition is True; a policy that is held back has its own reason."""
+    for pending, reason in ((None, "NotKept"), (PENDING, PENDING.phase)):
+        shown = reports.view(OLD, pending, OWN, is_canary=False, uses_canaries=True, is_kept=False)
+        assert not reports.report(node(shown.annotations[keys.ROLLOUT])).is_kept
+        (condition,) = shown.conditions
+        assert (condition.reason, "keeps no copy" in condition.message) == (reason, True)
+
+
 def test_nothing_is_shown_without_canaries() -> None:
     shown = reports.view(NEW, None, OWN, is_canary=False, uses_canaries=False)
     assert (dict(shown.annotations), shown.conditions) == ({keys.ROLLOUT: None}, ())
