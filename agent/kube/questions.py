@@ -2,6 +2,7 @@
 which flags the API server of this very node runs.
 
 Answers are kept for hours: they change with an upgrade or a restart of the API server, and a question costs a request.
+A refusal is an answer for an hour at most: rights are granted, and components upgraded, while the agent runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _Answer = TypeVar("_Answer")
 _SECONDS = 6 * 3600.0
 _ACCESS_SECONDS = 3600.0
 _AFTER_FAILURE_SECONDS = 600.0
+_REFUSED_SECONDS = 3600.0  # of what most clusters never allow: a right may be granted, and a gate enabled, any time
 _PATIENCE_SECONDS = 3.0  # a pass waits for it
 # Beta and on from 1.36; alpha in 1.35. Another form is refused with 406.
 FLAGZ = ", ".join(f"application/json;as=Flagz;v={version};g=config.k8s.io" for version in ("v1beta1", "v1alpha1"))
@@ -35,8 +37,11 @@ _MADE_UP = {"verb": "imagine", "group": "nonexistent.node-hardening.io", "resour
 class _Kept(Generic[_Answer]):
     """One question with its last answer or error."""
 
-    def __init__(self, ask: Callable[[], _Answer], seconds: float, clock: Callable[[], float]) -> None:
-        self._ask, self._seconds, self._clock = ask, seconds, clock
+    def __init__(
+        self, ask: Callable[[], _Answer], seconds: float, clock: Callable[[], float],
+        refused_seconds: float = _AFTER_FAILURE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._ask, self._seconds, self._clock, self._refused_seconds = ask, seconds, clock, refused_seconds
         self._answer: _Answer | KubeError | None = None
         self._until = 0.0
 
@@ -46,7 +51,8 @@ class _Kept(Generic[_Answer]):
             try:
                 self._answer, seconds = self._ask(), self._seconds
             except KubeError as error:
-                self._answer, seconds = error, _AFTER_FAILURE_SECONDS
+                passes = not isinstance(error, Refused) or isinstance(error, ServerError | TooManyRequests)
+                self._answer, seconds = error, _AFTER_FAILURE_SECONDS if passes else self._refused_seconds
             self._until = self._clock() + seconds
         if isinstance(self._answer, KubeError):
             raise self._answer.with_traceback(None)  # it would grow with each time
@@ -89,7 +95,9 @@ class Questions:
             self._flags.clear()
         key = (address, port, run)
         if key not in self._flags:
-            self._flags[key] = _Kept(lambda: self._flagz(address, port), _SECONDS, self._clock)
+            self._flags[key] = _Kept(
+                lambda: self._flagz(address, port), _SECONDS, self._clock, refused_seconds=_REFUSED_SECONDS
+            )  # fmt: skip
         try:
             return self._flags[key]()
         except KubeError:
@@ -104,10 +112,6 @@ class Questions:
         kube = Kube(there, node=self._node, retry=_ONE_TRY)
         try:
             document = kube.get_raw("/flagz", accept=FLAGZ)
-        except (ServerError, TooManyRequests):
-            raise
-        except Refused:
-            return {}  # not allowed, or not served: neither changes soon
         finally:
             kube.close()  # one connection in hours is not worth keeping
         flags = document.get("flags")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 import yaml
 
 from agent.errors import KubeError
@@ -114,6 +116,25 @@ def test_the_token_goes_to_none_who_is_not_the_clusters_own(tmp_path: Path, auth
         questions = Questions(Kube(access, node="n1"), access, "n1", clock=time.monotonic)
         assert questions.flags("127.0.0.1", port, "1") == {}
     assert asked == []
+
+
+@pytest.mark.parametrize("refusal", [403, 404, 406])
+def test_a_refused_flagz_is_asked_for_again_within_an_hour_and_not_at_each_pass(refusal: int) -> None:
+    """The right may be granted, or the feature enabled, while the agent and this API server run."""
+    asked: list[str | None] = []
+    authority, context, now = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), [1000.0]
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    paths = {"/flagz": (refusal, "{}")}
+    with answering(paths, context=context, seen=asked) as port:
+        access = direct(f"https://127.0.0.1:{port}", token="secret", authority=authority.cert_pem.bytes())
+        questions = Questions(Kube(access, node="n1"), access, "n1", clock=lambda: now[0])
+        for _ in range(5):
+            assert questions.flags("127.0.0.1", port, "1") == {}
+            now[0] += 60
+        assert len(asked) == 1
+        paths["/flagz"] = (200, '{"flags": {"profiling": "false"}}')
+        now[0] += 3600
+        assert questions.flags("127.0.0.1", port, "1") == {"profiling": "false"}
 
 
 def test_a_made_up_verb_is_allowed_to_who_may_do_everything(api: ApiServer, tmp_path: Path) -> None:
