@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from agent.text import parse_rfc3339
 from tests.support import agents
 from tests.support.operator_view import Operator
 from tests.support.sites import LOCK, Site, emulated
@@ -36,8 +37,10 @@ def test_a_pool_of_one_is_rebooting_before_the_command_and_stuck_after_the_timeo
         assert site.lease()["metadata"]["annotations"]["node-hardening.io/phase"] == "rebooting"
         assert site.metrics("alone")['node_hardening_reboot_phase{phase="rebooting"}'] == 1
         (tmp_path / "go").touch()
-        assert "rebooting" in operator.row("alone")
-        assert (operator.why("alone")["code"], operator.why("alone")["next"]) == ("Rebooting", [])
+        since = parse_rfc3339(status["since"])
+        assert "rebooting" in operator.row("alone", since)
+        why = operator.why("alone", since)
+        assert (why["code"], why["next"]) == ("Rebooting", [])
         site.until(lambda: "STUCK" in operator.row("alone"), "STUCK")
         why = operator.why("alone")
         assert why["code"] == "NotBack"
@@ -56,13 +59,14 @@ def test_a_pool_of_one_is_rebooting_before_the_command_and_stuck_after_the_timeo
 def test_the_back_off_after_a_reboot_is_announced_and_a_request_ends_it(tmp_path: Path) -> None:
     """A sentinel soon after a reboot: an Event with the end of the wait, advice that is right the first time, and a
     request that says what it does. While the lock is released the reboot is over, not next."""
-    with emulated(tmp_path / "site", {"lock": {"releaseDelay": "8s"}}) as site:
+    with emulated(tmp_path / "site", {"lock": {"releaseDelay": "1h"}}) as site:
         site.add("again")
         operator = _operated(site, tmp_path, "again")
         site.start()
         site.require()
         site.until(lambda: '"releasing"' in site.annotation("again", "reboot-status"), "releasing")
         assert "its reboot is over" in operator.type("why", "again")
+        site.configure("again", lock={"releaseDelay": "1s"})
         site.until(site.all_rebooted, "the first reboot")
         site.require()
         site.says("again", "required again soon after the last reboot; backing off")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agent.plugin.commands import COMMANDS
+from agent.plugin.main import parser, run, session
 from tests.support import alerts
 from tests.support.daemons import get, program, prometheus
 
@@ -33,13 +36,22 @@ class Operator:
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
         ).stdout
 
-    def row(self, node: str) -> str:
-        """The node's line of `status`."""
-        return next(line for line in self.type("status").splitlines() if line.split()[:1] == [node])
+    def type_at(self, moment: float, *words: str) -> str:
+        """The same while the clock stands at that moment (epoch seconds), however long a busy machine needs."""
+        options = parser(COMMANDS).parse_args([*words, "--kubeconfig", str(self.kubeconfig)])
+        shown = io.StringIO()
+        run(options, replace(session(options, {}), out=shown, err=shown, now=lambda: moment))
+        return shown.getvalue()
 
-    def why(self, node: str) -> dict[str, Any]:
+    def row(self, node: str, moment: float | None = None) -> str:
+        """The node's line of `status`."""
+        shown = self.type("status") if moment is None else self.type_at(moment, "status")
+        return next(line for line in shown.splitlines() if line.split()[:1] == [node])
+
+    def why(self, node: str, moment: float | None = None) -> dict[str, Any]:
         """The first reason about the node's reboot: code, message, next steps."""
-        reasons = json.loads(self.type("why", node, "-o", "json"))["reboot"]["reasons"]
+        words = ("why", node, "-o", "json")
+        reasons = json.loads(self.type(*words) if moment is None else self.type_at(moment, *words))["reboot"]["reasons"]
         found: dict[str, Any] = reasons[0] if reasons else {"code": "", "message": "", "next": []}
         return found
 
