@@ -35,7 +35,8 @@ SCOPE = f"/sys/fs/cgroup{CGROUP}/cri-containerd-{ID}.scope"
 ENTER = f"echo $$ > {SCOPE}/cgroup.procs; exec"  # as one of the container's processes
 OBSERVE = (Path(__file__).parent / "programs/observe.py").read_text()
 GETPPID, GETPGRP, GETGID = 110, 111, 104
-# A process lives so many seconds longer than what it does, until a busy machine has read whose process it is.
+# Seconds in which a busy machine too reads a record and whose process it is: so long a process waits before it starts
+# others, or before it ends.
 LINGER = 15
 # COUNT NUMBER PAUSE LINGER: so many calls of one syscall, each of which is logged.
 LOGGED = """
@@ -134,9 +135,9 @@ def test_a_flood_is_received_or_counted_as_lost(pods: Machine, buffer: int) -> N
     assert found["lost"] > 0 or not buffer
 
 
-def short_processes(machine: Machine, before: int, after: int) -> None:
-    """A container that starts a program 200 times, each of which is logged. before, after: seconds that it waits."""
-    loop = f"sleep {before}; i=0; while [ $i -lt 200 ]; do sh -c :; i=$((i+1)); done; sleep {after}"
+def short_processes(machine: Machine, before: int) -> None:
+    """A container that starts a program 200 times, each of which is logged. before: seconds that it waits first."""
+    loop = f"sleep {before}; i=0; while [ $i -lt 200 ]; do sh -c :; i=$((i+1)); done"
     logging = {"defaultAction": "SCMP_ACT_ALLOW",
                "syscalls": [{"names": ["execve", "getuid"], "action": "SCMP_ACT_LOG"}]}  # fmt: skip
     cgroup = f"/kubepods/besteffort/pod{UID}/{ID}"
@@ -147,7 +148,7 @@ def short_processes(machine: Machine, before: int, after: int) -> None:
 def test_short_processes_are_attributed(pods: Machine) -> None:
     """With the kernel's process events all of them are the container's, from its first record on."""
     with observed(pods) as seen:
-        short_processes(pods, LINGER, LINGER)
+        short_processes(pods, LINGER)
     assert seen["denials"]["unattributed"] == 0, seen
     (recording,) = [one for one in seen["recordings"]["recordings"] if one[2] == UID]
     assert int(recording[6], 16) >> 59 & 1, "execve"
@@ -157,7 +158,7 @@ def test_processes_that_ended_before_they_were_read_are_counted(pods: Machine) -
     """Without process events, and read only when all of them have ended."""
     with observed(pods, events="no") as seen:
         pods.sh("kill -STOP $(cat /run/observer.pid)")
-        short_processes(pods, 0, 0)
+        short_processes(pods, 0)
         pods.sh("kill -CONT $(cat /run/observer.pid)")
     assert seen["denials"]["unattributed"] >= 200, seen
 
@@ -170,11 +171,9 @@ time.sleep({LINGER})
 """
 WORK = f"""
 import os, subprocess, sys, time
-lingers = "linger" in sys.argv
-if lingers: time.sleep({LINGER})
+if "linger" in sys.argv: time.sleep({LINGER})
 open("/tmp/f", "w").close()
 subprocess.run(["/bin/true"], check=True)
-if lingers: time.sleep({LINGER})
 if "chmod" in sys.argv:
     try: os.chmod("/tmp/f", 0o600)
     except PermissionError: print("EPERM")
