@@ -10,9 +10,10 @@ rebooted on a misread state.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
+from itertools import islice
 from typing import Any, ClassVar
 
 from agent.reboot.phases import STORED, Phase
@@ -21,6 +22,8 @@ VERSION = 2
 _TEXT_LIMIT = 300
 _ANNOTATION_LIMIT = 8192
 _COUNT_LIMIT = 1_000_000
+_KEYS_LIMIT = 20
+_KEYS_CHARACTERS = 1000
 _SECONDS_LIMIT = 253_402_300_800.0  # the year 10000: no calendar has more
 
 
@@ -56,6 +59,7 @@ class Stamp(Now):
 
 
 Marks = tuple[tuple[Phase, float], ...]
+Keys = tuple[tuple[str, str], ...]  # of `labels` and `annotations`, with a blank between two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,8 @@ class Attempt(Cycle):
 
     boot: the boot id that has to change. cordoned: the cordon is ours. lease: the lock's name. kernel: the release
     before the reboot. failing: checks of the hardening that did not pass before the cordon. marks: wall seconds at
-    which each phase began. pods, left, slowest: of the drain.
+    which each phase began. pods, left, slowest: of the drain. keys: what `nodeLabels.before` and
+    `nodeAnnotations.before` have put on the Node; the policy may lose them in mid-cycle.
     """
 
     boot: str
@@ -139,6 +144,7 @@ class Attempt(Cycle):
     pods: int = 0
     left: int = 0
     slowest: str = ""
+    keys: Keys = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +225,17 @@ def bounded(text: str) -> str:
     """A text as it is written down: cut, and without what would swell in JSON or break a line."""
     cut = text[:_TEXT_LIMIT]
     return cut if cut.isprintable() else "".join(letter if letter.isprintable() else " " for letter in cut)
+
+
+def keys_of(labels: Iterable[str], annotations: Iterable[str]) -> Keys:
+    """Keys as they are written down: as many as fit. The policy's own are removed without it."""
+    some = (("labels", _joined(labels)), ("annotations", _joined(annotations)))
+    return tuple((kind, joined) for kind, joined in some if joined)
+
+
+def _joined(keys: Iterable[str]) -> str:
+    joined = " ".join(islice(keys, _KEYS_LIMIT))
+    return joined if len(joined) <= _KEYS_CHARACTERS else joined[:_KEYS_CHARACTERS].rpartition(" ")[0]
 
 
 def decode(text: str) -> NodeState:
@@ -341,6 +358,16 @@ def _marks(value: Any) -> Marks:
     return tuple((Phase(key), _seconds(at)) for key, at in value.items())
 
 
+def _keys(value: Any) -> Keys:
+    if not isinstance(value, dict) or not {"labels", "annotations"}.issuperset(value):
+        raise ValueError("keys by labels and annotations")
+    if not all(
+        isinstance(some, str) and some.isprintable() and _joined(some.split()) == some for some in value.values()
+    ):
+        raise ValueError(f"at most {_KEYS_LIMIT} keys each")
+    return tuple(value.items())
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("cycle", "packages", "requested", "boot", "lease", "error", "kernel", "slowest", "guard"), _text),
     **dict.fromkeys(("taint", "cause", "last_cause"), _text),
@@ -350,4 +377,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "since": _seconds,
     "outcome": Outcome,
     "marks": _marks,
+    "keys": _keys,
 }

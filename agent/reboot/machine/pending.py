@@ -20,7 +20,7 @@ from agent.reboot.machine.decisions import Acquire, Decision, Fetch, MarkStuck, 
 from agent.reboot.machine.inputs import Inputs, Slot
 from agent.reboot.machine.transitions import enter, reset
 from agent.reboot.phases import Phase
-from agent.reboot.state import Cordoned, Pending
+from agent.reboot.state import Cordoned, Pending, keys_of
 from agent.reboot.status import StatusReason
 
 
@@ -74,13 +74,13 @@ def _with_lock(inputs: Inputs, state: Pending, mine: Slot) -> Decision:
     node = inputs.node
     foreign = node is not None and node.unschedulable
     failing = inputs.hardening.failing if inputs.hardening is not None else 0
+    labels, notes = inputs.policy.node_labels.before, inputs.policy.node_annotations.before
     begun = enter(
         inputs, state, Cordoned, requested=inputs.request, boot=inputs.now.boot, cordoned=not foreign,
-        lease=mine.view.name, kernel=inputs.kernel, failing=failing,
+        lease=mine.view.name, kernel=inputs.kernel, failing=failing, keys=keys_of(labels, notes),
     )  # fmt: skip
     text = "the node is cordoned by another user and stays so" if foreign else "cordoning the node"
-    before = inputs.policy.node_labels.before, inputs.policy.node_annotations.before
-    write = Write(begun, cordon=None if foreign else True, labels=before[0], annotations=before[1])
+    write = Write(begun, cordon=None if foreign else True, labels=labels, annotations=notes)
     return Decision(Phase.LOCKED, StatusReason.ACQUIRING_LOCK, text, write)
 
 

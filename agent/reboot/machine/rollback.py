@@ -40,7 +40,9 @@ def roll_back(inputs: Inputs, state: Attempt, error: str, *, cause: str = "") ->
         inputs, state, RolledBack, failures=state.failures + 1, error=error, uncordoned=removes,
         lost=inputs.is_lock_lost, cause=cause, repeated=repeated,
     )  # fmt: skip
-    write = restore(inputs, Write(rolled, cordon=False if removes else None, result=result(Outcome.FAILED, rolled)))
+    write = restore(
+        inputs, state, Write(rolled, cordon=False if removes else None, result=result(Outcome.FAILED, rolled))
+    )
     return Decision(Phase.ROLLED_BACK, StatusReason.ROLLED_BACK, f"rolled back: {error}", write)
 
 
@@ -48,5 +50,7 @@ def abort(inputs: Inputs, state: Attempt, why: str) -> Decision:
     """Ended without anything having gone wrong."""
     removes = owns_cordon(inputs, state)
     aborted = enter(inputs, state, Releasing, error=why, uncordoned=removes, outcome=Outcome.ABORTED)
-    write = restore(inputs, Write(aborted, cordon=False if removes else None, result=result(Outcome.ABORTED, aborted)))
+    write = restore(
+        inputs, state, Write(aborted, cordon=False if removes else None, result=result(Outcome.ABORTED, aborted))
+    )
     return Decision(Phase.RELEASING, StatusReason.ABORTED, f"aborted: {why}", write)

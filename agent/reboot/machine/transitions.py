@@ -6,6 +6,7 @@ owner.
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ from agent.reboot.status import StatusReason
 NOT_REBOOTED = "not-rebooted"  # a cause that another try may well end
 REPEATED = "blocked after the drain for the second time, so it is not repeated (a reboot request overrides this)"
 _DAY_SECONDS = 86400.0
+# Labels that no kubelet may change: a forged state must not make the agent remove them.
+# https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction
+_PROTECTED_LABEL = re.compile(r"(?!(?:node|kubelet)\.kubernetes\.io/)(?:[^/]+\.)?(?:kubernetes|k8s)\.io/")
 C = TypeVar("C", bound=Cycle)
 
 
@@ -88,17 +92,21 @@ def succeed(inputs: Inputs, state: Attempt) -> Decision:
         inputs, state, Releasing, failures=0, error="", uncordoned=removes, lost=inputs.is_lock_lost, guard=guard
     )
     cordon, ended = False if removes else None, result(Outcome.SUCCEEDED, verified)
-    write = restore(inputs, Write(verified, cordon=cordon, finished=True, result=ended), succeeded=True)
+    write = restore(inputs, state, Write(verified, cordon=cordon, finished=True, result=ended), succeeded=True)
     return Decision(Phase.VERIFYING, StatusReason.VERIFYING, "verified", write)
 
 
-def restore(inputs: Inputs, write: Write, *, succeeded: bool = False) -> Write:
+def restore(inputs: Inputs, state: Attempt, write: Write, *, succeeded: bool = False) -> Write:
     """What `before` put on the Node for the cycle goes; `after` joins it, or replaces it, when the cycle succeeded."""
-    labels, notes = inputs.policy.node_labels, inputs.policy.node_annotations
+    labels, notes, put_on = inputs.policy.node_labels, inputs.policy.node_annotations, dict(state.keys)
+    found = (key for key in put_on.get("labels", "").split() if not _PROTECTED_LABEL.match(key))
     return replace(
         write,
-        labels={**dict.fromkeys(labels.before), **(labels.after if succeeded else {})},
-        annotations={**dict.fromkeys(notes.before), **(notes.after if succeeded else {})},
+        labels={**dict.fromkeys((*found, *labels.before)), **(labels.after if succeeded else {})},
+        annotations={
+            **dict.fromkeys((*put_on.get("annotations", "").split(), *notes.before)),
+            **(notes.after if succeeded else {}),
+        },
     )
 
 

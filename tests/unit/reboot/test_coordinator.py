@@ -19,7 +19,7 @@ from agent.reboot.cluster import LeasePhase, LeaseView
 from agent.reboot.interfaces import HookStage, SentinelReading, Tick
 from agent.reboot.lock.lease import Lock
 from agent.reboot.phases import Phase
-from agent.reboot.state import NodeState, Outcome, decode
+from agent.reboot.state import Attempt, NodeState, Outcome, decode, keys_of
 from agent.reboot.status import StatusReason as R
 from agent.text import parse_rfc3339
 from tests.support.reboot_agent import Agents
@@ -564,6 +564,53 @@ def test_taint_and_labels_come_and_go_with_the_cycle() -> None:
     assert world.nodes["n0"].labels == {"example.com/state": "rebooting"}
     world.pass_time(400.0)
     assert world.nodes["n0"].labels == {"example.com/state": "rebooted"}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("ends", ["succeeds", "is aborted", "is rolled back"])
+def test_keys_that_the_policy_loses_in_mid_cycle_go_with_its_end(ends: str, restarts: bool) -> None:
+    """What `before` put on the Node is in the state, so it is removed by whichever process ends the cycle."""
+    busy = {"example.com/busy": "yes", "node.kubernetes.io/exclude-from-external-load-balancers": "true"}
+    marks = schema.NodeLabels(before=busy), schema.NodeAnnotations(before=busy)
+    world = World()
+    agents = Agents(replace(POLICY, node_labels=marks[0], node_annotations=marks[1]), random.Random(1))
+    agents.on(world.add_machine("n0", {"theirs": "1"}))
+    machine = world.machines["n0"]
+    machine.pdb_until = world.now + 80.0
+    machine.want("s")
+    world.pass_time(60.0)
+    assert (_note(world).phase, world.nodes["n0"].labels) == (Phase.DRAINING, {"theirs": "1", **busy})
+    agents.policy = POLICY
+    if restarts:
+        _restart(machine)
+    if ends == "is aborted":
+        world.annotate("n0", REBOOT_SKIP, "by a user")
+    elif ends == "is rolled back":
+        machine.fate = CommandFate.FAILS
+    world.pass_time(400.0)
+    assert not world.nodes["n0"].unschedulable
+    assert world.nodes["n0"].labels == {"theirs": "1"}
+    assert not busy.keys() & world.nodes["n0"].annotations.keys()
+
+
+def test_a_forged_state_removes_no_label_that_a_kubelet_may_not_change() -> None:
+    """The state is on the Node, which a compromised kubelet can write; some of the labels it cannot."""
+    world = _world()
+    role = {
+        "node-role.kubernetes.io/control-plane": "",
+        "zone.node-restriction.kubernetes.io/a": "1",
+        "x.k8s.io/y": "2",
+    }
+    world.set_node(replace(world.nodes["n0"], labels=role))
+    machine = world.machines["n0"]
+    machine.pdb_until = world.now + 80.0
+    machine.want("s")
+    world.pass_time(60.0)
+    note = _note(world)
+    assert isinstance(note, Attempt)
+    world.annotate("n0", REBOOT_STATE, replace(note, keys=keys_of(role, ())).encode())
+    world.pass_time(400.0)
+    assert (machine.boots, world.nodes["n0"].labels) == (1, role)
 
 
 def test_hooks_run_in_their_places_once_a_cycle() -> None:

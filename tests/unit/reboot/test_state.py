@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config import selector
 from agent.reboot import history
 from agent.reboot.phases import STORED, Phase
 from agent.reboot.state import (
@@ -30,11 +31,13 @@ from agent.reboot.state import (
     Verifying,
     bounded,
     decode,
+    keys_of,
 )
 
 VERSION_1 = json.loads((Path(__file__).parent / "data" / "reboot-state-version-1.json").read_text())
 TEXTS = st.text(max_size=40).filter(str.isprintable)
 NAMES = st.text(string.hexdigits, min_size=1, max_size=36)
+KEYS = st.from_regex(selector.KEY, fullmatch=True).filter(lambda key: key.isascii() and len(key) <= 317)
 SECONDS = st.floats(min_value=0, max_value=4e9, allow_nan=False).map(lambda value: round(value, 3))
 STAMPS = st.builds(Stamp, boot=NAMES, mono=SECONDS, wall=SECONDS)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -49,6 +52,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "Marks": st.dictionaries(st.sampled_from(sorted(STORED)), SECONDS, max_size=5).map(
         lambda some: tuple(some.items())
     ),
+    "Keys": st.builds(keys_of, st.lists(KEYS, max_size=30), st.lists(KEYS, max_size=30)),
 }
 STATES = st.sampled_from(sorted(CLASSES)).flatmap(
     lambda phase: st.builds(
@@ -93,6 +97,9 @@ def test_long_texts_are_cut_and_made_printable() -> None:
         '{"v":2,"phase":"idle","failures":9999999999}', '{"v":2,"phase":"idle","guard":7}',
         '{"v":2,"phase":"idle","done":{"boot":"b","mono":1}}',
         '{"v":2,"phase":"idle","done":{"boot":"b","mono":-1,"wall":1}}',
+        '{"v":2,"phase":"draining","cycle":"c","boot":"b","entered":{"boot":"b","mono":1,"wall":1},"keys":{"x":"a"}}',
+        '{"v":2,"phase":"draining","cycle":"c","boot":"b","entered":{"boot":"b","mono":1,"wall":1},"keys":["a"]}',
+        '{"v":2,"phase":"draining","cycle":"c","boot":"b","entered":{"boot":"b","mono":1,"wall":1},"keys":{"labels":[]}}',
         '{"v":2,"phase":"pending","cycle":"c"}', '{"v":2,"phase":"draining","cycle":"c","boot":"b"}',
         '{"v":2,"phase":"pending","cycle":"","entered":{"boot":"b","mono":1,"wall":1}}',
         '{"v":2,"phase":"pending","cycle":"c","since":9e11,"entered":{"boot":"b","mono":1,"wall":1}}',
@@ -106,6 +113,25 @@ def test_what_is_no_state_is_refused(text: str) -> None:
     """Every one with a reason, and none with a surprise."""
     with pytest.raises(ValueError, match=r"."):
         decode(text)
+
+
+def test_the_longest_state_with_keys_can_be_read() -> None:
+    """A state that its own agent could not read would keep cordon and lock: of too many keys the first are kept."""
+    long = [f"{'a' * 253}/{number:063}" for number in range(40)]
+    text = '"' * 400
+    state = Verifying(
+        cycle=text, packages=text, requested=text, last_cause=text, boot=text, lease=text, kernel=text, slowest=text,
+        error=text, entered=Stamp(text, 1.5, 1.5), done=Stamp("b", 1.5, 1.5), keys=keys_of(long, map(str, range(99))),
+        marks=tuple((phase, 1.7e9) for phase in STORED),
+    )  # fmt: skip
+    found = decode(state.encode())
+    assert isinstance(found, Attempt)
+    assert dict(found.keys) == {"labels": " ".join(long[:3]), "annotations": " ".join(map(str, range(20)))}
+
+
+def test_keys_are_written_only_where_there_are_any() -> None:
+    """An agent of before reads the state of a cycle that needs none."""
+    assert "keys" not in json.loads(Draining(cycle="c", boot="b", entered=STAMP, keys=keys_of((), ())).encode())
 
 
 def test_an_empty_annotation_is_an_idle_node() -> None:
@@ -124,7 +150,7 @@ VALUE = st.recursive(
 def test_a_forged_field_is_read_in_range_or_refused(name: str, version: int, data: st.DataObject) -> None:
     """Whatever a compromised node writes into one field: a ValueError, or a state that can be shown and stored."""
     document = json.loads(VERSION_1[name] if version == 1 else decode(VERSION_1[name]).encode())
-    key = data.draw(st.sampled_from([*document, "failures", "since", "marks"]))
+    key = data.draw(st.sampled_from([*document, "failures", "since", "marks", "keys"]))
     document[key] = data.draw(VALUE)
     try:
         state = decode(json.dumps(document))
