@@ -32,7 +32,11 @@ _TEMPORARY_PREFIX = ".node-hardening-"
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """What is known of one file. mode: permission bits only. kind: file, directory, socket or other."""
+    """What is known of one file. mode: permission bits only. kind: file, directory, socket or other.
+
+    changed_ns: when its content, mode or name, or a symlink on the way to it, was last changed; unlike mtime_ns no
+    program can set it back.
+    """
 
     mode: int
     uid: int
@@ -40,6 +44,7 @@ class FileStat:
     mtime_ns: int
     inode: int
     kind: str
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +88,15 @@ class Tree:
 
     def stat(self, path: str) -> FileStat:
         """What the path leads to, symlinks followed inside the root. Raises HostFileMissing, HostFileError."""
-        with self._parent("stat", path) as (parent, name):
+        links: list[int] = []
+        with self._parent("stat", path, links=links) as (parent, name):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISSOCK, "socket"))
         kind = next((word for test, word in kinds if test(found.st_mode)), "other")
         return FileStat(
             stat.S_IMODE(found.st_mode), 0 if found.st_uid == self.owner.uid else found.st_uid,
             0 if found.st_gid == self.owner.gid else found.st_gid, found.st_mtime_ns, found.st_ino, kind,
+            max(found.st_mtime_ns, found.st_ctime_ns, *links),
         )  # fmt: skip
 
     def names(self, folder: str, *, limit: int = NAMES_LIMIT) -> tuple[str, ...]:
@@ -232,13 +239,16 @@ class Tree:
                     os.close(writable)
 
     @contextlib.contextmanager
-    def _parent(self, action: str, path: str, *, follow_last: bool = True) -> Iterator[tuple[int, str]]:
+    def _parent(
+        self, action: str, path: str, *, follow_last: bool = True, links: list[int] | None = None
+    ) -> Iterator[tuple[int, str]]:
         """The folder that holds the path's last component, as a descriptor, and that component's name.
 
-        With follow_last, symlinks at the end are followed first. OSErrors inside become HostFileErrors.
+        With follow_last, symlinks at the end are followed first. links: takes the ctime_ns of each one on the way.
+        OSErrors inside become HostFileErrors.
         """
         try:
-            parent, name = self._walk(action, path, follow_last=follow_last)
+            parent, name = self._walk(action, path, [] if links is None else links, follow_last=follow_last)
             try:
                 yield parent, name
             finally:
@@ -246,12 +256,11 @@ class Tree:
         except OSError as error:
             raise HostFileError.of(action, path, error) from error
 
-    def _walk(self, action: str, path: str, *, follow_last: bool) -> tuple[int, str]:
+    def _walk(self, action: str, path: str, links: list[int], *, follow_last: bool) -> tuple[int, str]:
         if not path.startswith("/"):
             raise HostFileError(action, path, "not an absolute path")
         left = _parts_reversed(action, path, path)
         folders = [os.open(self.root, _DIRECTORY)]
-        links = 0
         try:
             while left:
                 part = left.pop()
@@ -260,8 +269,8 @@ class Tree:
                         os.close(folders.pop())
                     continue
                 if (left or follow_last) and (target := _link(folders[-1], part)) is not None:
-                    links += 1
-                    if links > _MAX_SYMLINKS:
+                    links.append(os.stat(part, dir_fd=folders[-1], follow_symlinks=False).st_ctime_ns)
+                    if len(links) > _MAX_SYMLINKS:
                         raise PathEscapesRoot(action, path, "too many levels of symbolic links")
                     if target.startswith("/"):
                         while len(folders) > 1:

@@ -125,10 +125,10 @@ class _Init:
 
 def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program] = NODE_PROGRAMS) -> ProcessTable:
     """Every process of the node that runs one of the programs. Raises HostError when none can be listed."""
-    total, candidates = _candidates(procfs, budget, programs)
+    total, candidates, unverified = _candidates(procfs, budget, programs)
     others = 0
     if not candidates:
-        return ProcessTable(total=total)
+        return ProcessTable(total=total, unverified=unverified)
     try:
         init, boot = _Init.read(procfs), boot_time(procfs)
     except (OSError, ValueError, HostError) as error:
@@ -136,7 +136,6 @@ def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program]
         return ProcessTable(total=total, others=len(candidates), unverified=why)
     found: dict[int, Process] = {}
     parents: dict[int, int] = {}
-    unverified = ""
     for pid in candidates:
         budget.check_time("/proc")
         try:
@@ -158,20 +157,28 @@ def survey(host: Host, procfs: str, budget: Budget, programs: frozenset[Program]
     return ProcessTable(kept, total, others, unverified)
 
 
-def _candidates(procfs: str, budget: Budget, programs: frozenset[Program]) -> tuple[int, list[int]]:
-    """How many processes there are, and those that may run one of the programs. Raises HostError."""
-    total, found = 0, list[int]()
+def _candidates(procfs: str, budget: Budget, programs: frozenset[Program]) -> tuple[int, list[int], str]:
+    """How many processes there are, those that may run one of the programs, and why that is unknown of any.
+
+    Raises HostError.
+    """
+    total, found, unknown = 0, list[int](), ""
     try:
         for pid in pids(procfs):
             budget.spend(Resource.PROCESSES, 1, "/proc")
             total += 1
-            if _is_candidate(procfs, pid, programs):
-                found.append(pid)
+            try:
+                if _is_candidate(procfs, pid, programs):
+                    found.append(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended, or it is a kernel thread
+            except OSError as error:
+                unknown = f"the program of process {pid} cannot be looked at: {error.strerror}"
     except OSError as error:
         raise HostError(f"cannot list /proc: {error.strerror}") from error
     if not total:
         raise HostError("no process in /proc: the node's procfs is not mounted below the host root")
-    return total, found
+    return total, found, unknown
 
 
 def is_running(procfs: str, process: Process) -> bool:
@@ -206,15 +213,12 @@ def _named_by(executable: str) -> Program | None:
 
 
 def _is_candidate(procfs: str, pid: int, programs: frozenset[Program]) -> bool:
-    """By its names alone, and cheaply: every process of the node is considered in every pass."""
-    try:
-        with opened(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK) as fd:
-            name = os.read(fd, 4 * _NAME_BYTES).decode(errors="replace").removesuffix("\n")
-        if known := program_named(name):
-            return known in programs or name == "hyperkube"
-        return _named_by(os.readlink(f"{procfs}/{pid}/exe")) in programs
-    except OSError:
-        return False  # it ended, or it is a kernel thread, or another user's
+    """By its names alone, and cheaply: every process of the node is considered in every pass. Raises OSError."""
+    with opened(f"{procfs}/{pid}/comm", os.O_RDONLY | os.O_NONBLOCK) as fd:
+        name = os.read(fd, 4 * _NAME_BYTES).decode(errors="replace").removesuffix("\n")
+    if known := program_named(name):
+        return known in programs or name == "hyperkube"
+    return _named_by(os.readlink(f"{procfs}/{pid}/exe")) in programs
 
 
 def _is_of_node(host: Host, entry: ProcessEntry, init: _Init) -> bool:
@@ -303,12 +307,12 @@ def _beside(path: str, init: str) -> list[str]:
 
 
 def _is_file_of_node(host: Host, executable: str) -> bool:
-    """Whether a program is a file of the node's tree, or was one until its package was upgraded."""
+    """Whether a program is a file of the node's tree, or was one until its package was upgraded. Raises HostError."""
     if not executable.startswith("/") or executable.startswith("/memfd:"):
         return False
     inside = executable.startswith(f"{host.root}/")  # a tree whose processes run outside of it
     path = executable.removeprefix(host.root) if inside else executable
-    return path.endswith(_DELETED) or host.is_file(path)
+    return path.endswith(_DELETED) or (host.exists(path) and host.is_file(path))
 
 
 def _unit(host: Host, cgroups: Mapping[str, str], init: Mapping[str, str]) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from agent.errors import HostFileError
 from agent.host import Host
@@ -21,9 +22,9 @@ class UnreadableHost(Host):
         self.asked: dict[str, None] = {}
 
     @contextmanager
-    def _parent(self, action: str, path: str, *, follow_last: bool = True) -> Iterator[tuple[int, str]]:
+    def _parent(self, action: str, path: str, **how: Any) -> Iterator[tuple[int, str]]:
         self.asked[path] = None
         if path == self.broken:
             raise HostFileError(action, path, OSError(errno.EIO, os.strerror(errno.EIO)))
-        with super()._parent(action, path, follow_last=follow_last) as found:
+        with super()._parent(action, path, **how) as found:
             yield found

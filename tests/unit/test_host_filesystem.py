@@ -9,6 +9,7 @@ import stat
 import threading
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -500,6 +501,28 @@ def test_what_a_killed_write_left_behind_is_swept(host: Host, root: Path) -> Non
     host.write("/etc/a", "x")
     assert not leftover.exists()
     assert [path.exists() for path in others] == [True, True, True]
+
+
+def test_when_a_file_was_changed_cannot_be_set_back(host: Host, root: Path) -> None:
+    """A copy with its old time, a rename and a symlink to an older file are changes too."""
+    file = root / "etc/hostname"
+    os.utime(file, (1, 1))
+    found = host.stat("/etc/hostname")
+    assert (found.mtime_ns, found.changed_ns) == (1_000_000_000, file.stat().st_ctime_ns)
+    os.utime(file, (4e9, 4e9))
+    assert host.stat("/etc/hostname").changed_ns == 4_000_000_000_000_000_000
+    (root / "older").symlink_to("/etc")
+    with pytest.MonkeyPatch.context() as patch:  # a link that is younger than all that it leads to
+        link = (root / "older").lstat().st_ctime_ns + 60
+        real = os.stat
+        patch.setattr(os, "stat", lambda path, **how: _at(real(path, **how), link if path == "older" else 5))
+        assert host.stat("/older").changed_ns == link
+
+
+def _at(found: os.stat_result, ctime_ns: int) -> SimpleNamespace:
+    """The same with other times."""
+    names = ("st_mode", "st_uid", "st_gid", "st_ino")
+    return SimpleNamespace(**{name: getattr(found, name) for name in names}, st_mtime_ns=5, st_ctime_ns=ctime_ns)
 
 
 def test_a_failed_write_leaves_nothing_behind(host: Host, root: Path) -> None:

@@ -72,7 +72,7 @@ def has_folders(folder: Path) -> bool:
 
 
 def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Path, size and mtime of everything below the folders: equal stamps mean that no included file has changed."""
+    """Path, size and ctime of everything below the folders: equal stamps mean that no included file has changed."""
     found: list[tuple[str, int, int]] = []
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -82,7 +82,7 @@ def stamp(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
                     seen = os.stat(path)  # noqa: PTH116
                 except OSError:
                     continue
-                found.append((path, seen.st_size, seen.st_mtime_ns))
+                found.append((path, seen.st_size, seen.st_ctime_ns))
     return tuple(sorted(found))
 
 

@@ -8,7 +8,6 @@ https://github.com/spf13/pflag, https://etcd.io/docs/latest/op-guide/configurati
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -194,7 +193,7 @@ def newer(view: Host, process: Process, *paths: str) -> str:
     """Which of the files changed after the process had started, or may have, as a reason; empty when none did."""
     for path in paths:
         try:
-            changed = view.stat(path).mtime_ns / 1e9
+            changed = view.stat(path).changed_ns / 1e9
         except HostError as error:
             return f"unknown whether {path} changed after it started: {error}"
         if changed > process.started + _TOLERANCE_SECONDS:
@@ -280,9 +279,11 @@ def _k3s(host: Host, process: Process) -> Iterator[Component]:
         if program is not Program.ETCD:
             yield one
         else:
-            with contextlib.suppress(HostError):
-                if host.is_file(etcd_file):
+            try:
+                if host.exists(etcd_file):
                     yield from_etcd_file(replace(one, doubt=""), etcd_file)
+            except HostError as error:
+                yield replace(one, doubt=f"unknown whether it runs: {error}")
 
 
 # https://docs.k3s.io/security/hardening-guide, pkg/daemons/control/server.go

@@ -60,6 +60,9 @@ def _process(seen: Observation, program: Program, running: Sequence[ObservedComp
         observed = f"no such process, although {manifest} is there{aside}"
         step = "Find out why the kubelet does not run it (`crictl ps -a`); the next pass checks again."
         return row.finding(CheckResult(Status.UNKNOWN, observed, manifest, step))
+    if seen.table.unverified:
+        why = f"some processes could not be verified: {seen.table.unverified}"
+        return row.finding(CheckResult(Status.UNKNOWN, why, "processes", AGAIN))
     instead = _instead(seen) if program is Program.ETCD else ""
     return row.finding(CheckResult(Status.NOT_APPLICABLE, f"not on this node{instead}{aside}", "processes"))
 

@@ -156,7 +156,7 @@ def _unit_files(host: Host, unit: str) -> Sequence[str]:
     try:
         found = units.files(host, unit)
     except HostError:
-        return ()
+        return [unit]  # no path: its time is unknown
     return [path for path in (found.fragment, *found.drop_ins) if path]
 
 
@@ -165,7 +165,7 @@ def _newer(view: Host, paths: Iterable[str], launch: Launch, *, missing: bool = 
     newer, undated = [], []
     for path in paths:
         try:
-            changed = view.stat(path).mtime_ns / 1e9
+            changed = view.stat(path).changed_ns / 1e9
         except HostFileMissing:
             undated += [path] if missing else []
         except HostError:

@@ -243,6 +243,22 @@ def test_static_pods_are_seen_from_a_pod_with_a_cgroup_namespace_of_its_own(tmp_
     assert [one.pid for one in found.processes] == [30]
 
 
+def test_a_program_that_cannot_be_looked_at_is_unverified(tmp_path: Path) -> None:
+    """It may be a kubelet of another name, and so may one whose file cannot be reached."""
+    tree = NodeTree(tmp_path / "node")
+    tree.add("sh", "sh", pid=20)
+    (tree.root / "proc/20/exe").unlink()
+    (tree.root / "proc/20/exe").write_text("")  # readlink fails, and not because it has ended
+    assert "process 20 cannot be looked at" in Host(tree.root).processes().unverified
+    tree.remove(20)
+    (tree.root / "loop").symlink_to("loop")
+    tree.add("kubelet", "kubelet", pid=21, executable="/loop/kubelet (deleted)")
+    (tree.root / "proc/21/exe").unlink()
+    (tree.root / "proc/21/exe").symlink_to("/loop/kubelet")
+    found = Host(tree.root).processes()
+    assert (found.processes, found.others, "/loop/kubelet" in found.unverified) == ((), 0, True)
+
+
 def test_a_static_pod_that_starts_processes_without_end_is_read_to_a_limit(tmp_path: Path) -> None:
     """Its containers may name them as they like; the arguments of all of them would fill the agent's memory."""
     tree = NodeTree(tmp_path / "node")

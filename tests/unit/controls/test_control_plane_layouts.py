@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.controls.control_plane.components import newer
+from agent.host import Host, Process, Program
 from agent.model import Finding, Status
 from tests.support.control_planes import API_POD, API_SERVER, ETCD, HASH, PKI, SCHEDULER, STATIC_POD, ControlPlane
 
 PASS, FAIL, UNKNOWN, NONE = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.NOT_APPLICABLE
 NODE = "mnt:[4026531841]"
+STARTED = Process(1, Program.ETCD, ("etcd",))
 
 
 @pytest.fixture
@@ -90,6 +95,30 @@ def test_the_etcd_of_k3s_is_found_where_its_data_are(node: ControlPlane) -> None
                 "/data/k3s/server/db/etcd/config": "listen-client-urls: http://127.0.0.1:2379\n"})  # fmt: skip
     node.node.add("k3s-server", "/usr/local/bin/k3s", "server", cgroup="0::/system.slice/k3s.service\n", started=1e9)
     assert node.audit()["etcd/tls"].status is FAIL
+
+
+def test_an_etcd_of_k3s_that_cannot_be_looked_for_is_unknown(node: ControlPlane) -> None:
+    """Not "SQLite": its folder is root's alone."""
+    node.files({"/etc/systemd/system/k3s.service": "[Service]\nExecStart=/usr/local/bin/k3s server\n"})
+    node.node.add("k3s-server", "/usr/local/bin/k3s", "server", cgroup="0::/system.slice/k3s.service\n", started=1e9)
+    (node.root / "var/lib/rancher/k3s/server/db").mkdir(parents=True)
+    (node.root / "var/lib/rancher/k3s/server/db/etcd").symlink_to("etcd")
+    found = node.audit()
+    assert (found["etcd/process"].status, found["etcd/tls"].status) == (UNKNOWN, UNKNOWN)
+
+
+@pytest.mark.parametrize("change", ["replaced by an older copy", "linked"])
+def test_a_file_that_was_replaced_by_an_older_one_has_changed(node: ControlPlane, change: str) -> None:
+    """`cp -p`, `mv` and `ln -s` keep the time of what was written."""
+    process = replace(STARTED, started=time.time() - 3600)
+    (node.root / "etc/x").mkdir(parents=True)
+    (node.root / "etc/x/old").write_text("")
+    os.utime(node.root / "etc/x/old", (1e8, 1e8))
+    if change == "linked":
+        (node.root / "etc/x/file").symlink_to("old")
+    else:
+        (node.root / "etc/x/old").rename(node.root / "etc/x/file")
+    assert newer(Host(node.root), process, "/etc/x/file").startswith("/etc/x/file changed after it started")
 
 
 def test_microk8s_is_judged_by_its_arguments_files(node: ControlPlane) -> None:

@@ -269,12 +269,13 @@ def test_drift_is_a_change_of_content(tmp_path: Path) -> None:
         "--kubeconfig=/etc/kubernetes/kubelet.conf", f"--config={CONFIG}",
         "--container-runtime-endpoint=unix:///run/c.sock", "--read-only-port=1", "--event-qps=0",
     )  # fmt: skip
-    os.utime(tmp_path / CONFIG[1:], (1e8, 1e8))
-    assert audit(tmp_path, [process(*argv, started=1e9)])["drift"].status is Status.PASS
+    for path in NODE.keys() - {CONFIG}:
+        os.utime(tmp_path / path[1:], (4e9, 4e9))
+    assert audit(tmp_path, [process(*argv, started=3e9)])["drift"].status is Status.PASS
     plant(tmp_path, {"/etc/default/kubelet": ""})
-    one = audit(tmp_path, [process(*argv, started=1e9)])["drift"]
+    one = audit(tmp_path, [process(*argv, started=3e9)])["drift"]
     assert one.status is Status.FAIL
-    assert "/var/lib/kubelet/kubeadm-flags.env was changed after it started (2001-09-09T01:46:40Z)" in one.observed
+    assert "/var/lib/kubelet/kubeadm-flags.env was changed after it started (2065-01-24T05:20:00Z)" in one.observed
 
 
 @pytest.mark.parametrize("start", ["/bin/sh -c 'exec kubelet'", "/usr/bin/kubelet --node-ip=%i", "/usr/bin/kubelet 'a"])

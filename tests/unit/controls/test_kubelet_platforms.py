@@ -211,10 +211,11 @@ def test_its_tree_is_judged_as_its_unit_would_start_it(name: str, tmp_path: Path
     assert (found["4.2.1"].status, found["4.2.1"].source) == (Status.FAIL, f"{one.read}:{one.line}")
     assert found["process"].status is Status.NOT_APPLICABLE
     if name in ("Container-Optimized OS (GKE)", "Flatcar (kubeadm)", "Azure Linux (AKS)"):
-        os.utime(tmp_path / one.read[1:], (1e8, 1e8))
-        running = [process(*one.argv, started=1e9)]
+        for path in one.files.keys() - {one.read}:
+            os.utime(tmp_path / path[1:], (4e9, 4e9))
+        running = [process(*one.argv, started=3e9)]
         assert audit(tmp_path, running)["drift"].status is Status.PASS
-        running = [process(*one.argv, "--event-qps=0", started=1e9)]
+        running = [process(*one.argv, "--event-qps=0", started=3e9)]
         assert audit(tmp_path, running)["drift"].status is Status.FAIL
 
 
