@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from agent.config.selector import from_object
 from agent.sandbox import status_errors
 from agent.sandbox.deletion import DeleteOptions
 from agent.sandbox.objects import at, condition_of, is_ready, with_condition
 from agent.sandbox.registry import Registry
-from agent.sandbox.selectors import SelectorError, from_object
 from agent.sandbox.status_errors import ApiError, Cause, Object
 from agent.sandbox.store import Item
 from agent.sandbox.strategy import stamp
@@ -26,12 +26,13 @@ _TWO_BUDGETS = "This pod has more than one PodDisruptionBudget, which the evicti
 
 
 def selects(budget: Object, pod: Object) -> bool:
-    """Whether a budget is about a pod; an empty or unreadable selector selects nothing here."""
+    """Whether a budget is about a pod. A missing selector selects nothing, an empty one everything; one that cannot be
+    read, which validation refuses, selects nothing (pkg/registry/core/pod/storage/eviction.go)."""
+    found = (budget.get("spec") or {}).get("selector")
     try:
-        selector = from_object(at(budget, "spec.selector", {}))
-    except SelectorError:
+        return found is not None and from_object(found).matches(at(pod, "metadata.labels", {}))
+    except ValueError:
         return False
-    return bool(selector) and selector.matches(at(pod, "metadata.labels", {}))
 
 
 def disruption_condition(budget: Object, reason: str, message: str, now: datetime) -> Object:

@@ -10,35 +10,10 @@ import re
 from dataclasses import dataclass
 
 from agent.config import selector
-from agent.config.selector import Operator, Requirement, Selector
+from agent.config.selector import Selector
 from agent.sandbox.catalog import Resource
 from agent.sandbox.objects import at
 from agent.sandbox.status_errors import Object, bad_request
-
-_OPERATORS = {
-    "In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT,
-}  # fmt: skip
-
-
-class SelectorError(Exception):
-    """An object's selector cannot be read."""
-
-
-def from_object(found: Object) -> Selector:
-    """A metav1.LabelSelector (matchLabels, matchExpressions).
-
-    Raises SelectorError: an operator is unknown or lacks its values.
-    """
-    requirements = [
-        Requirement(key, Operator.IN, frozenset({value})) for key, value in (found.get("matchLabels") or {}).items()
-    ]
-    for expression in found.get("matchExpressions") or []:
-        operator = _OPERATORS.get(str(expression.get("operator")))
-        values = frozenset(expression.get("values") or [])
-        if operator is None or (operator in (Operator.IN, Operator.NOT_IN)) != bool(values):
-            raise SelectorError(f"{expression.get('operator')!r} is not a valid label selector operator")
-        requirements.append(Requirement(str(expression.get("key")), operator, values))
-    return Selector(tuple(requirements))
 
 
 @dataclass(frozen=True, slots=True)

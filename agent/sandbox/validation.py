@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.config.selector import from_object
 from agent.sandbox.catalog import RBAC_GROUP, Resource
-from agent.sandbox.selectors import SelectorError, from_object
 from agent.sandbox.status_errors import Cause, Object, invalid
 
 ANNOTATIONS_LIMIT = 256 * 1024
@@ -238,7 +238,7 @@ def budget(obj: Object, _: Object | None) -> Causes:
         causes.append(_unsupported("spec.unhealthyPodEvictionPolicy", spec["unhealthyPodEvictionPolicy"], policies))
     try:
         from_object(spec.get("selector") or {})
-    except SelectorError as error:
+    except ValueError as error:
         causes.append(_bad("spec.selector", "", str(error)))
     return causes
 
@@ -285,7 +285,7 @@ def workload(obj: Object, old: Object | None) -> Causes:
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     try:
         parsed = from_object(selector)
-    except SelectorError as error:
+    except ValueError as error:
         return [_bad("spec.selector", str(selector), str(error))]
     if not parsed.matches(labels):
         shown = json.dumps(labels, separators=(",", ":"))

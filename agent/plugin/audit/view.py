@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.config.selector import Operator, Requirement, Selector
+from agent.config.selector import Selector, from_object
 from agent.plugin.audit.pods import Labels, Workload, is_system
 from agent.plugin.audit.rbac import Grant, Powers
 from agent.plugin.cluster import values
 
 _METADATA = ipaddress.ip_address("169.254.169.254")
-_OPERATORS = {
-    "In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,16 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """A policy's pods and directions. metadata: its egress rules let the cloud's metadata address through."""
+    """A policy's pods and directions. selector: None where it cannot be read. metadata: its egress rules let the
+    cloud's metadata address through."""
 
-    selector: Selector
+    selector: Selector | None
     types: frozenset[str]
     metadata: bool
+
+    def selects(self, labels: Mapping[str, str]) -> bool | None:
+        """Whether pods with these labels are among its pods; None where that is unknown."""
+        return self.selector.matches(labels) if self.selector is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class View:
         policies = self.policies.get(workload.namespace, [])
         return [
             way for way in ("Ingress", "Egress") if not all(
-                any(way in one.types and one.selector.matches(dict(labels)) for one in policies)
+                any(way in one.types and one.selects(dict(labels)) for one in policies)
                 for labels in workload.label_sets
             )
         ]  # fmt: skip
@@ -159,23 +161,12 @@ class View:
         return bool(some) and all(self._denies(workload.namespace, one) for one in some)
 
     def _denies(self, namespace: str, labels: Labels) -> bool:
-        chosen = [one for one in self.policies.get(namespace, [])
-                  if "Egress" in one.types and one.selector.matches(dict(labels))]  # fmt: skip
-        return bool(chosen) and not any(one.metadata for one in chosen)
-
-
-def selector(found: Mapping[str, Any]) -> Selector:
-    """A LabelSelector object. One that cannot be read selects nothing."""
-    requirements = [Requirement(values.text(key, 317), Operator.IN, frozenset([values.text(value, 63)]))
-              for key, value in values.part(found, "matchLabels").items()]  # fmt: skip
-    expressions = found.get("matchExpressions")
-    for one in expressions if isinstance(expressions, list) else ():
-        try:
-            some = frozenset(values.texts(one.get("values")))
-            requirements.append(Requirement(values.text(one["key"], 317), _OPERATORS[one["operator"]], some))
-        except (AttributeError, KeyError, TypeError):
-            requirements.append(Requirement("", Operator.EXISTS))
-    return Selector(tuple(requirements))
+        chosen = [(one.selects(dict(labels)), one.metadata)
+                  for one in self.policies.get(namespace, []) if "Egress" in one.types]  # fmt: skip
+        # What may be about the pod must not let it through; what denies it has to be.
+        return any(is_sure for is_sure, _ in chosen) and not any(
+            reaches for is_sure, reaches in chosen if is_sure is not False
+        )
 
 
 def policy(found: Mapping[str, Any]) -> NetworkPolicy:
@@ -186,7 +177,14 @@ def policy(found: Mapping[str, Any]) -> NetworkPolicy:
     types = frozenset(values.texts(spec.get("policyTypes")) or default)
     peers = [one.get("to") for one in egress]
     reaches = any(not to or any(map(_holds_metadata, to)) for to in peers if to is None or isinstance(to, list))
-    return NetworkPolicy(selector(values.part(spec, "podSelector")), types, reaches)
+    return NetworkPolicy(_selector(spec.get("podSelector")), types, reaches)
+
+
+def _selector(found: object) -> Selector | None:
+    try:
+        return Selector() if found is None else from_object(found)
+    except ValueError:
+        return None
 
 
 def _holds_metadata(peer: object) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.bounded_http import Claim, TooLarge, kept_bytes
-from agent.config.selector import Operator, Requirement
+from agent.config.selector import Selector, from_object
 from agent.errors import KubeError
 from agent.kube import PDBS, Kube, field_selector
 from agent.reboot.drain.filters import Pod
@@ -28,7 +28,6 @@ _OWNER_LABELS = (
     "app",
     "k8s-app",
 )
-_OPERATORS = {"In": Operator.IN, "NotIn": Operator.NOT_IN, "Exists": Operator.EXISTS, "DoesNotExist": Operator.ABSENT}
 # Each is a thread and a connection. More budgets than this refuse on one node only where nothing is allowed at all.
 _MOST_WATCHED = 16
 _SYNC_SECONDS = 2.0
@@ -39,14 +38,16 @@ _CALL_SECONDS = 8.0
 class Budget:
     """A PodDisruptionBudget.
 
-    owner: for display, empty when unknown. selector: its LabelSelector. allowed: disruptions now, None while its
-    controller has not reported on this generation. version: resourceVersion.
+    owner: for display, empty when unknown. selector: None where it has none, which covers nothing. problem: why its
+    selector cannot be read. allowed: disruptions now, None while its controller has not reported on this generation.
+    version: resourceVersion.
     """
 
     namespace: str
     name: str
     owner: str = ""
-    selector: Mapping[str, Any] | None = field(default=None, compare=False)
+    selector: Selector | None = field(default=None, compare=False)
+    problem: str = field(default="", compare=False)
     allowed: int | None = field(default=None, compare=False)
     version: str = field(default="", compare=False)
 
@@ -60,8 +61,8 @@ class Budget:
         return self.namespace, self.name
 
     def covers(self, pod: Pod) -> bool:
-        """Whether the pod is under it, as far as that is known."""
-        return pod.namespace == self.namespace and selects(self.selector, pod.labels)
+        """Whether the pod is under it, as far as that is known; see problem."""
+        return pod.namespace == self.namespace and self.selector is not None and self.selector.matches(pod.labels)
 
 
 class Budgets:
@@ -107,6 +108,9 @@ class Budgets:
         known = self._namespaces[pod.namespace]
         if isinstance(known, str):
             raise KubeError(known)
+        for budget in known:
+            if budget.problem:
+                raise KubeError(f"the selector of {budget} cannot be read: {budget.problem}")
         return tuple(budget for budget in known if budget.covers(pod))
 
     def _all(self, namespace: str) -> tuple[Budget, ...] | str:
@@ -148,7 +152,7 @@ def misconfigured(pod: Pod, budgets: tuple[Budget, ...]) -> str:
 def budget_of(found: Mapping[str, Any]) -> Budget:
     """A budget from its object."""
     meta = found.get("metadata") or {}
-    selector = (found.get("spec") or {}).get("selector")
+    selector, problem = _selector((found.get("spec") or {}).get("selector"))
     status = found.get("status") or {}
     allowed = status.get("disruptionsAllowed")
     is_current = type(allowed) is int and status.get("observedGeneration", 0) >= meta.get("generation", 0)
@@ -157,6 +161,7 @@ def budget_of(found: Mapping[str, Any]) -> Budget:
         meta.get("name", ""),
         _owner(meta),
         selector,
+        problem,
         allowed if is_current else None,
         str(meta.get("resourceVersion", "")),
     )
@@ -171,19 +176,9 @@ def _owner(meta: Mapping[str, Any]) -> str:
     return sanitize(f"app {found}", 100) if found else ""
 
 
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector matches; an absent one matches nothing, an empty one everything.
-
-    Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/
-    """
-    if selector is None:
-        return False
-    if any(labels.get(key) != text for key, text in (selector.get("matchLabels") or {}).items()):
-        return False
-    return all(_meets(one, labels) for one in selector.get("matchExpressions") or ())
-
-
-def _meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    operator = _OPERATORS.get(requirement.get("operator", ""))
-    values = frozenset(requirement.get("values") or ())
-    return operator is not None and Requirement(requirement.get("key", ""), operator, values).matches(labels)
+def _selector(found: object) -> tuple[Selector | None, str]:
+    """A budget's selector, or why it cannot be read."""
+    try:
+        return (None if found is None else from_object(found)), ""
+    except ValueError as error:
+        return None, sanitize(str(error), 200)

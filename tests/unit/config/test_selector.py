@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.selector import Operator, Requirement, Selector, parse
+from agent.config.selector import Operator, Requirement, Selector, from_object, parse
 
 KEYS = ("app", "tier", "example.com/pool", "a")
 VALUES = ("", "web", "db", "x.y-z_1")
@@ -169,3 +169,48 @@ def test_any_text_is_a_selector_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert parse(str(selector)) == selector
+
+
+IN_WEB = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "labels", "expected"),
+    [
+        ({}, {}, True),
+        ({"matchLabels": None, "matchExpressions": None}, {"app": "db"}, True),
+        ({"matchLabels": {"app": "web"}}, {"app": "web", "x": "y"}, True),
+        ({"matchLabels": {"app": "web"}}, {"app": "db"}, False),
+        (IN_WEB, {"app": "web"}, True),
+        (IN_WEB, {}, False),
+        ({**IN_WEB, "matchLabels": {"x": "y"}}, {"app": "web"}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "Exists", "values": []}]}, {"app": ""}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, {"app": ""}, False),
+    ],
+)
+def test_an_object_selects_as_the_api_server_does_it(found: object, labels: dict[str, str], expected: bool) -> None:
+    """Both parts of a LabelSelector have to match."""
+    assert from_object(found).matches(labels) is expected
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None, [], "app=web", {"matchLabel": {}}, {"matchLabels": []},
+        {"matchExpressions": ""}, {"matchLabels": [1]}, {"matchLabels": {"app": 7}},
+        {"matchLabels": {"app": "a b"}}, {"matchLabels": {"": "a"}}, {"matchExpressions": {}, "matchLabels": 7},
+        {"matchExpressions": {"key": "a"}}, {"matchExpressions": [7]}, {"matchExpressions": [{"key": "a"}]},
+        {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["w"]}]},
+        {"matchExpressions": [{"key": "a", "operator": ["In"], "values": ["w"]}]},
+        {"matchExpressions": [{"key": "a", "operator": "In"}]},
+        {"matchExpressions": [{"key": "a", "operator": "In", "values": "web"}]},
+        {"matchExpressions": [{"key": "a", "operator": "In", "values": [{}]}]},
+        {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["w"]}]},
+        {"matchExpressions": [{"operator": "Exists"}]},
+    ],
+)  # fmt: skip
+def test_an_object_that_cannot_be_read_is_an_error(found: object) -> None:
+    """It neither matches nor does not."""
+    with pytest.raises(ValueError, match=r"label|mapping|values|list"):
+        from_object(found)

@@ -265,21 +265,17 @@ def test_hundreds_of_thousands_of_objects_keep_their_count_and_not_their_names()
     assert "; 1,500 excepted until" in found.finding.observed
 
 
-@pytest.mark.parametrize(
-    ("found", "labels", "matches"),
-    [
-        ({}, {}, True),
-        ({"matchLabels": {"a": "b"}}, {"a": "b", "c": "d"}, True),
-        ({"matchLabels": {"a": "b"}}, {}, False),
-        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]}, {}, True),
-        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, {"a": "b"}, False),
-        ({"matchExpressions": [{"key": "a", "operator": "Near"}]}, {"a": "b"}, False),
-        ({"matchExpressions": [7]}, {"a": "b"}, False),
-    ],
-)
-def test_a_selector_selects_as_kubernetes_does(found: Object, labels: dict[str, str], matches: bool) -> None:
-    """One that cannot be read selects nothing: a pod is never called covered by mistake."""
-    assert view.selector(found).matches(labels) is matches
+def test_a_network_policy_whose_selector_cannot_be_read_passes_nothing() -> None:
+    """It covers no pod, and what it allows may be allowed to every pod: another one that denies is not enough."""
+    pod = Workload("n", "Pod", "p", label_sets={frozenset({("a", "b")})})
+    denies = {"spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+    allows = {"spec": {"podSelector": {"matchExpressions": [7]}, "policyTypes": ["Egress"], "egress": [{}]}}
+    unreadable: tuple[Any, ...] = ({"matchExpressions": [7]}, [], {"matchLabels": {"a": 7}}, {"matchLabel": {}})
+    for selector in unreadable:
+        unread = view.policy({"spec": {"podSelector": selector, "policyTypes": ["Ingress", "Egress"]}})
+        assert whole(policies={pod.namespace: [unread]}).uncovered(pod) == ["Ingress", "Egress"]
+    assert whole(policies={pod.namespace: [view.policy(denies)]}).denies_metadata(pod)
+    assert not whole(policies={pod.namespace: [view.policy(denies), view.policy(allows)]}).denies_metadata(pod)
 
 
 @pytest.mark.parametrize(

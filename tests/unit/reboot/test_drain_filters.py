@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.config.schema import Drain, WaitFor
 from agent.config.selector import parse as selector
+from agent.errors import KubeError
 from agent.reboot.drain.filters import (
     Controller,
     DrainAction,
@@ -22,7 +23,7 @@ from agent.reboot.drain.filters import (
     pod_of,
     requested_grace,
 )
-from agent.reboot.drain.pdb import Budget, budget_of, misconfigured, selects
+from agent.reboot.drain.pdb import Budget, Budgets, budget_of, misconfigured
 from agent.text import format_rfc3339, parse_rfc3339
 
 NOW = parse_rfc3339("2030-01-31T22:00:00Z")
@@ -190,30 +191,32 @@ def test_a_grace_period_is_asked_for_in_whole_seconds() -> None:
     assert requested_grace(Drain(grace_period=1.5)) == 2
 
 
-@pytest.mark.parametrize(
-    ("selector", "labels", "expected"),
-    [
-        (None, {"app": "web"}, False),
-        ({}, {}, True),
-        ({"matchLabels": {"app": "web"}}, {"app": "web", "x": "y"}, True),
-        ({"matchLabels": {"app": "web"}}, {"app": "db"}, False),
-        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}, {"app": "web"}, True),
-        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}, {}, False),
-        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}, {}, True),
-        ({"matchExpressions": [{"key": "app", "operator": "Exists"}]}, {"app": ""}, True),
-        ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, {"app": ""}, False),
-        ({"matchExpressions": [{"key": "app", "operator": "Like", "values": ["w"]}]}, {"app": "web"}, False),
-    ],
-)
-def test_a_budgets_selector_matches_as_the_api_server_does_it(
-    selector: dict[str, Any] | None, labels: dict[str, str], expected: bool
-) -> None:
-    """Both forms of a LabelSelector."""
-    assert selects(selector, labels) is expected
-
-
 def budget(**meta: Any) -> Budget:
     return budget_of({"metadata": {"namespace": "shop", "name": "web", **meta}, "spec": {"selector": {}}})
+
+
+class ListsBudgets:
+    """An API server with these budgets."""
+
+    def __init__(self, *found: dict[str, Any]) -> None:
+        self._found = found
+
+    def within(self, _seconds: float) -> ListsBudgets:
+        return self
+
+    def list(self, _resource: object, _namespace: str) -> tuple[dict[str, Any], ...]:
+        return self._found
+
+
+@pytest.mark.parametrize("selector", [[], {"matchExpressions": [{"key": "app", "operator": "Like"}]}])
+def test_a_budget_whose_selector_cannot_be_read_is_an_error(selector: object) -> None:
+    """Whether it covers a pod is unknown, so that no preflight says that the pod goes."""
+    meta = {"namespace": "shop", "name": "web"}
+    kube: Any = ListsBudgets({"metadata": meta, "spec": {"selector": selector}})
+    with pytest.raises(KubeError, match="the selector of shop/web cannot be read"):
+        Budgets(kube).covering(Pod("shop", "p", "u"))
+    kube = ListsBudgets({"metadata": meta, "spec": {}})
+    assert Budgets(kube).covering(Pod("shop", "p", "u")) == ()
 
 
 def test_a_budget_names_whom_to_ask() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.selector import parse
 from agent.reboot.drain.eviction_queue import (
     LONGEST_WATCHED_RETRY_SECONDS,
     PERMANENT_SECONDS,
@@ -18,7 +19,7 @@ from agent.reboot.drain.eviction_queue import (
 from agent.reboot.drain.filters import Pod
 from agent.reboot.drain.pdb import Budget
 
-BUDGET = Budget("shop", "web", selector={"matchLabels": {"app": "web"}})
+BUDGET = Budget("shop", "web", selector=parse("app=web"))
 
 
 def some(count: int, app: str = "web") -> dict[str, Pod]:
@@ -156,7 +157,7 @@ def test_a_pod_that_terminates_for_another_reason_leaves_its_budgets_queue() -> 
     assert queue.next_to_evict(1000.0) is None
 
 
-WATCHED = Budget("shop", "web", selector={"matchLabels": {"app": "web"}}, allowed=0, version="7")
+WATCHED = Budget("shop", "web", selector=parse("app=web"), allowed=0, version="7")
 
 
 def refuse(queue: EvictionQueue, budget: Budget, now: float) -> None:
