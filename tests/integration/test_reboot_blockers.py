@@ -151,6 +151,11 @@ def test_a_lock_of_a_node_that_is_gone_holds_nobody_up(
     assert blocker.check().blocked is True
     clock.sleep(GONE_SECONDS)
     assert blocker.check() == BlockerResult(blocked=False)
+    later = {"maxOwners": 2, "locks": [gone, {**gone, "nodeID": f"{namespace}-later"}]}
+    admin.patch(DAEMONSETS, "kured", {"metadata": {"annotations": {KURED: json.dumps(later)}}}, namespace)
+    assert blocker.check().by.startswith(f"kured's lock, held by {namespace}-later, whose Node does not exist")
+    clock.sleep(GONE_SECONDS)
+    assert blocker.check() == BlockerResult(blocked=False)
     admin.create(NODES, {"metadata": {"name": f"{namespace}-there"}})
     both = {"maxOwners": 2, "locks": [gone, {**gone, "nodeID": f"{namespace}-there"}]}
     patch = {"metadata": {"annotations": {KURED: json.dumps(both)}}}

@@ -25,6 +25,8 @@ from agent.text import format_rfc3339, join_limited, parse_rfc3339, sanitize
 _SKEW_SECONDS = 30.0
 # A Node may be deleted and registered again under its name, by a user or by its cloud, while its machine reboots.
 GONE_SECONDS = 30.0
+_TTL_LIMIT = 2**63  # Go's time.Duration
+_HOLDERS_LIMIT = 100  # each costs a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class KuredBlocker:
 
     def check(self) -> BlockerResult:
         """One GET or LIST, and one GET for each node that holds the lock."""
+        if len(self._gone_since) > _HOLDERS_LIMIT:
+            self._gone_since.clear()
         try:
             for found in self._daemonsets():
                 verdict = self._judge(found)
@@ -86,11 +90,12 @@ class KuredBlocker:
             return BlockerResult(blocked=True, by=f"kured's lock is not understood: {error}; see the {where}")
         there = [one for one in holders if self._exists(one.node)]
         if not there and holders:
-            return self._holder_without_node(holders[0].node)
+            return self._holders_without_node([one.node for one in holders])
         return judge(there, self._node, where)
 
-    def _holder_without_node(self, holder: str) -> BlockerResult:
-        """Only holders without a Node are left: their lock counts for a while longer."""
+    def _holders_without_node(self, names: list[str]) -> BlockerResult:
+        """Only holders without a Node are left: their lock counts for a while longer, until the last one's is over."""
+        holder = max(names, key=lambda name: self._gone_since[name])
         since = self._gone_since[holder]
         rest = GONE_SECONDS - (self._clock.monotonic() - since)
         if rest <= 0:
@@ -141,6 +146,8 @@ def parse(text: str) -> tuple[KuredHolder, ...]:
             return ()
         if not isinstance(locks, list) or not all(isinstance(one, dict) for one in locks):
             raise ValueError("locks is no list of objects")
+        if len(locks) > _HOLDERS_LIMIT:
+            raise ValueError(f"it has {len(locks)} holders; at most {_HOLDERS_LIMIT} are read")
         return tuple(_holder(one) for one in locks)
     return (_holder(value),)
 
@@ -149,8 +156,8 @@ def _holder(value: Mapping[str, Any]) -> KuredHolder:
     node, ttl = value.get("nodeID"), value.get("TTL") or 0
     if not isinstance(node, str) or not node:
         raise ValueError("it has no nodeID")
-    if not isinstance(ttl, int | float) or isinstance(ttl, bool) or ttl != ttl:  # noqa: PLR0124 - NaN is JSON to Python
-        raise ValueError(f"its TTL is no number: {sanitize(str(ttl), 40)}")
+    if not isinstance(ttl, int | float) or isinstance(ttl, bool) or not -_TTL_LIMIT <= ttl < _TTL_LIMIT:
+        raise ValueError("its TTL is no number of nanoseconds")
     if ttl <= 0:
         return KuredHolder(node)
     created = value.get("created")

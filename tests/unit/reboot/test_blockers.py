@@ -139,6 +139,11 @@ def test_a_lock_of_kured_on_this_very_node_blocks_and_says_how_to_end_it() -> No
         {"locks": [{}]},
         '{"nodeID": "worker-2", "TTL": NaN, "created": "2030-01-31T20:00:00Z"}',
         "[" * 100_000,
+        *(
+            f'{{"nodeID": "worker-2", "TTL": {ttl}, "created": "2030-01-31T20:00:00Z"}}'
+            for ttl in ("9" * 400, "-" + "9" * 400, "9" * 5000, "1e999", "-Infinity", str(2**63), "[" * 900 + "]" * 900)
+        ),
+        {"locks": [{"nodeID": f"worker-{number}"} for number in range(101)]},
     ],
 )
 def test_a_lock_that_is_not_understood_blocks(value: Any) -> None:
@@ -149,7 +154,7 @@ def test_a_lock_that_is_not_understood_blocks(value: Any) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        st.none() | st.booleans() | st.integers() | st.integers(min_value=10**300) | st.floats() | st.text(max_size=5),
         lambda inner: (
             st.lists(inner)
             | (
