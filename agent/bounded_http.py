@@ -221,6 +221,17 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
 
+class OwnTrustAdapter(BoundedAdapter):
+    """The authorities are those of its TLS context; the certificate settings of requests do not apply."""
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context has the authorities, and certifi's must not join them."""
+
+
 def bounded_session(adapter: BoundedAdapter | None = None) -> requests.Session:
     """A session that reads nothing of the environment, to be used within `deadline`."""
     session = requests.Session()

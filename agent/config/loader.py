@@ -73,6 +73,14 @@ def read_beginning(file: str, limit_bytes: int) -> bytes:
         return stream.read(limit_bytes)
 
 
+def read_whole(file: str, limit_bytes: int) -> bytes:
+    """The same file whole. Raises OSError, also past the limit."""
+    content = read_beginning(file, limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise OSError(errno.EFBIG, f"larger than {limit_bytes} bytes")
+    return content
+
+
 def decode(content: bytes, file: str) -> str:
     """The text of a file. Raises ConfigError with the line that is not UTF-8."""
     try:

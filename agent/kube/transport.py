@@ -17,12 +17,11 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
 
 import requests
 import urllib3
 
-from agent.bounded_http import BoundedAdapter, BoundedConnection, bounded_session
+from agent.bounded_http import BoundedConnection, OwnTrustAdapter, bounded_session
 from agent.bounded_socket import with_deadline
 from agent.kube.credentials import Access, ClientCertificate, Trust
 from agent.kube.errors import NoCredentials
@@ -220,8 +219,8 @@ def _as_file(content: bytes) -> Iterator[str]:
             yield file.name
 
 
-class _Adapter(BoundedAdapter):
-    """Connections with our TLS context, known to a lifeline; the certificate settings of requests do not apply."""
+class _Adapter(OwnTrustAdapter):
+    """Connections with our TLS context, known to a lifeline."""
 
     def __init__(self, lifeline: Lifeline) -> None:
         super().__init__(pool_size=_POOL_SIZE, connection=_connection(lifeline), socket_options=_SOCKET_OPTIONS)
@@ -243,13 +242,6 @@ class _Adapter(BoundedAdapter):
         self.init_poolmanager(1, _POOL_SIZE)
         for manager in (old, *proxies.values()):
             manager.clear()
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the context has the authorities, and certifi's must not join them."""
 
 
 def _connection(lifeline: Lifeline) -> type[BoundedConnection]:

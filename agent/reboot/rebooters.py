@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.config.choices import RebootMethod
 from agent.config.schema import Reboot
-from agent.errors import CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.errors import CommandError, CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Host, read_or
 from agent.reboot.interfaces import Rebooter
 from agent.text import sanitize
@@ -49,7 +49,7 @@ class CommandRebooter:
         self._timeout_seconds = timeout_seconds
 
     def reboot(self) -> None:
-        """See interfaces.Rebooter. Raises CommandMissing, CommandFailed; CommandTimeout when the outcome is unknown."""
+        """See interfaces.Rebooter. Raises CommandError: CommandTimeout alone when the outcome is unknown."""
         argv = self._argv
         if argv == Reboot().command and self._knows_inhibitors(argv[0]):
             argv = (*argv, f"{_CHECK_INHIBITORS}=yes")
@@ -62,11 +62,13 @@ class CommandRebooter:
             done.check()
 
     def _knows_inhibitors(self, systemctl: str) -> bool:
+        """Raises CommandError where that is unknown: without the option it could reboot past an inhibitor."""
+        argv = (systemctl, "--help")
         try:
-            done = self._host.run((systemctl, "--help"), timeout_seconds=_HELP_SECONDS, limit_bytes=_OUTPUT_LIMIT)
-        except (CommandMissing, CommandTimeout):
-            return False  # the reboot itself will fail with the reason
-        return _CHECK_INHIBITORS in done.stdout
+            done = self._host.run(argv, timeout_seconds=_HELP_SECONDS, limit_bytes=_OUTPUT_LIMIT)
+        except CommandTimeout as error:
+            raise CommandError(argv, f"no reboot, because --help did not end: {error}") from error
+        return _CHECK_INHIBITORS in done.stdout or _CHECK_INHIBITORS in done.whole().stdout
 
 
 class SignalRebooter:

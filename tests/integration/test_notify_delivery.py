@@ -269,6 +269,7 @@ TROUBLES: dict[str, Callable[[str, int], str]] = {
     "not UTF-8": lambda _url, _port: "\udcff" + SECRET,
     "bad label": lambda _url, _port: f"http://{'a' * 70}.{SECRET}.invalid/",
     "plain TLS": lambda url, _port: url.replace("http:", "https:"),
+    "too long": lambda url, _port: f"{url}{'x' * (16 << 10)}",
 }
 
 
@@ -287,6 +288,18 @@ def test_a_url_is_never_logged(trouble: str, file: Path, sender: Callable[..., S
     assert {line["receiver"] for line in lines} == {"notify[0] (webhook)"}
     assert SECRET.lower() not in str(lines).lower()
     assert all(line["error"] for line in lines)
+
+
+def test_a_secret_is_never_cut(file: Path, sender: Callable[..., Sender]) -> None:
+    """The beginning of a URL is another URL."""
+    structlog.reset_defaults()
+    with hooked() as hook, capture_logs() as lines:
+        file.write_text(f"{hook.url}/{'x' * (16 << 10)}")
+        one = sender(retries=0)
+        one.say("first")
+        assert one.flush() == ["failed"]
+        assert hook.server.seen == []
+    assert [line["error"] for line in lines] == [f"{file}: larger than 16384 bytes"]
 
 
 def test_a_receivers_plain_words_are_logged(file: Path, sender: Callable[..., Sender]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from agent.config.choices import RebootMethod
 from agent.config.schema import Hook, Hooks, Reboot
-from agent.errors import AgentError, CommandFailed, CommandMissing, CommandTimeout, HostError
+from agent.errors import AgentError, CommandError, CommandFailed, CommandMissing, CommandTimeout, HostError
 from agent.host import Completed, Host
 from agent.reboot.hooks import HostHooks
 from agent.reboot.interfaces import HookProgress, HookStage
@@ -117,7 +117,7 @@ def test_the_policy_chooses_the_way() -> None:
 class Systemctl(Host):
     """A node whose systemctl prints this help; what it was asked to run is noted, and nothing is run."""
 
-    def __init__(self, help_text: str | AgentError) -> None:
+    def __init__(self, help_text: str | Completed | AgentError) -> None:
         super().__init__("/")
         self.help_text = help_text
         self.asked: list[tuple[str, ...]] = []
@@ -128,7 +128,7 @@ class Systemctl(Host):
             return Completed(tuple(argv), 0, "", "")
         if isinstance(self.help_text, AgentError):
             raise self.help_text
-        return Completed(tuple(argv), 0, self.help_text, "")
+        return self.help_text if isinstance(self.help_text, Completed) else Completed(DEFAULT, 0, self.help_text, "")
 
 
 DEFAULT = ("/usr/bin/systemctl", "reboot")
@@ -139,17 +139,28 @@ DEFAULT = ("/usr/bin/systemctl", "reboot")
     [
         ("  -i --ignore-inhibitors\n     --check-inhibitors=MODE\n", (*DEFAULT, "--check-inhibitors=yes")),
         ("  -i --ignore-inhibitors\n", DEFAULT),  # before systemd 248
-        (CommandTimeout(DEFAULT, "no answer"), DEFAULT),
-        (CommandMissing(DEFAULT, "is not there"), DEFAULT),
     ],
 )
-def test_the_default_command_checks_inhibitors_where_systemctl_can(
-    help_text: str | AgentError, expected: tuple[str, ...]
-) -> None:
+def test_the_default_command_checks_inhibitors_where_systemctl_can(help_text: str, expected: tuple[str, ...]) -> None:
     """Root's `systemctl reboot` goes over them before systemd 257."""
     host = Systemctl(help_text)
     make_rebooter(Reboot(), host).reboot()
     assert host.asked == [(DEFAULT[0], "--help"), expected]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [CommandTimeout(DEFAULT, "no answer"), CommandMissing(DEFAULT, "is not there"),
+     Completed(DEFAULT, 0, "  -i --ignore-inhibitors\n", "", cut=True), Completed(DEFAULT, 1, "", "no")],
+    ids=["timeout", "missing", "cut", "failed"],
+)  # fmt: skip
+def test_nothing_is_rebooted_on_a_guess(answer: Completed | AgentError) -> None:
+    """Whether systemctl knows the option is unknown; and the outcome is not: the node stays up."""
+    host = Systemctl(answer)
+    with pytest.raises(CommandError) as raised:
+        make_rebooter(Reboot(), host).reboot()
+    assert host.asked == [(DEFAULT[0], "--help")]
+    assert not isinstance(raised.value, CommandTimeout)
 
 
 def test_a_command_of_ones_own_is_run_as_it_is() -> None:

@@ -279,6 +279,10 @@ def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path, monkey
         assert check(ca_file) == BlockerResult(blocked=False)
         assert cannot(check(other)).startswith("the certificate is not trusted: ")
         assert cannot(check("")).startswith("the certificate is not trusted: ")
+        ca_file.write_bytes(authority.cert_pem.bytes() + b"\n" * (1 << 20))  # its rest may hold another authority
+        assert cannot(check(ca_file)) == f"caFile {ca_file}: larger than 1048576 bytes"
+        ca_file.write_bytes(b"no PEM\n")
+        assert cannot(check(ca_file)) == f"caFile {ca_file}: it holds no certificate in PEM"
 
 
 @pytest.mark.parametrize(

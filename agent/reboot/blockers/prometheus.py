@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.bounded_http import TooLarge, bounded_session, parse_json, read_body
-from agent.bounded_socket import deadline
-from agent.config.loader import read_beginning
+from urllib3.util.ssl_ import create_urllib3_context
+
+from agent.bounded_http import OwnTrustAdapter, TooLarge, bounded_session, parse_json, read_body
+from agent.bounded_socket import deadline, with_deadline
+from agent.config.loader import read_whole
 from agent.config.schema import Prometheus
 from agent.errors import AgentError, KubeError
 from agent.kube.credentials import bearer
@@ -24,6 +27,7 @@ from agent.reboot.interfaces import BlockerResult, Clock, Drained
 from agent.text import join_limited, parse_rfc3339, sanitize
 
 _SECRET_LIMIT = 64 << 10
+_AUTHORITIES_LIMIT = 1 << 20  # all that a distribution trusts are a quarter of it
 _CLOCK_SKEW_SECONDS = 60.0
 _STATES = ("firing", "pending", "inactive")
 _NAMESPACE_LABELS = ("namespace", "exported_namespace")  # the second without `honorLabels`, of kube-state-metrics
@@ -99,16 +103,14 @@ class PrometheusBlocker:
     def _ask(self, path: str, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         policy = self._policy
         headers = self._headers()
-        if policy.ca_file:
-            read_secret("caFile", policy.ca_file, limit_bytes=1)  # the TLS library would wait for a FIFO's writer
-        with bounded_session() as session, deadline(policy.timeout):
+        adapter = OwnTrustAdapter(ssl_context=_trusting(policy.ca_file)) if policy.ca_file else None
+        with bounded_session(adapter) as session, deadline(policy.timeout):
             try:
                 with session.get(
                     policy.url.rstrip("/") + path,
                     params=dict(parameters),
                     headers=headers,
                     timeout=policy.timeout,
-                    verify=policy.ca_file or True,
                     allow_redirects=False,
                     stream=True,
                 ) as response:
@@ -140,11 +142,22 @@ class PrometheusBlocker:
 
 
 def read_secret(key: str, path: str, limit_bytes: int = _SECRET_LIMIT) -> bytes:
-    """A bounded secret file of the agent's own pod. Raises PrometheusUnknown."""
+    """A bounded secret file of the agent's own pod, whole. Raises PrometheusUnknown."""
     try:
-        return read_beginning(path, limit_bytes)
+        return read_whole(path, limit_bytes)
     except OSError as error:
         raise PrometheusUnknown(f"{key} {path}: {error.strerror}") from error
+
+
+def _trusting(path: str) -> ssl.SSLContext:
+    """TLS that trusts the authorities of the file alone, which is read once. Raises PrometheusUnknown."""
+    context = with_deadline(create_urllib3_context())
+    try:
+        authorities = read_secret("caFile", path, _AUTHORITIES_LIMIT).decode("ascii", errors="backslashreplace")
+        context.load_verify_locations(cadata=authorities)
+    except (ssl.SSLError, ValueError) as error:
+        raise PrometheusUnknown(f"caFile {path}: it holds no certificate in PEM") from error
+    return context
 
 
 def _header(value: bytes, path: str) -> str:

@@ -20,7 +20,7 @@ import requests
 from agent import __version__
 from agent.bounded_http import bounded_session
 from agent.bounded_socket import deadline
-from agent.config.loader import read_beginning
+from agent.config.loader import read_whole
 from agent.errors import AgentError
 from agent.kube.network_errors import NETWORK, words
 
@@ -53,7 +53,7 @@ class NotSent(AgentError):
 def secret(path: str) -> str:
     """A secret's one line, read for each attempt: it may have been rotated. Raises NotSent, worth a retry."""
     try:
-        text = read_beginning(path, _SECRET_LIMIT).decode().strip()
+        text = read_whole(path, _SECRET_LIMIT).decode().strip()
     except OSError as error:
         raise NotSent(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
