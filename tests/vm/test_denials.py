@@ -316,14 +316,14 @@ def test_what_seccomp_refuses_is_seen_where_the_runtime_takes_the_flag(pods: Mac
     """On a node with crun alone the agent writes the flag, and the refusal is a row; runc 1.1 starts no such container,
     which is why it gets none there."""
     pods.put("/run/features.json", json.dumps(FEATURES))
-    answers = '#!/bin/sh\n[ "$1" = features ] && exec cat /run/features.json\nexec /usr/bin/crun "$@"\n'
-    pods.put("/usr/sbin/crun", answers, 0o755)
+    answers = '#!/bin/sh\n[ "$1" = features ] && exec cat /run/features.json\nexec /usr/bin/crun.away "$@"\n'
     policy(pods, apparmor={}, seccomp={}, denials={"visible": True})
     try:
-        pods.sh("mv /usr/sbin/runc /usr/sbin/runc.away")
+        pods.sh("mv /usr/sbin/runc /usr/sbin/runc.away; mv /usr/bin/crun /usr/bin/crun.away")
+        pods.put("/usr/bin/crun", answers, 0o755)
         said = apply(pods)
     finally:
-        pods.sh("mv /usr/sbin/runc.away /usr/sbin/runc; rm /usr/sbin/crun")
+        pods.sh("mv /usr/sbin/runc.away /usr/sbin/runc; mv /usr/bin/crun.away /usr/bin/crun")
     assert said.status("seccomp/visible") == "pass"
     handed = container.as_containerd(json.loads(pods.get("/var/lib/kubelet/seccomp/prevent-chmod.json")))
     chmod, cgroup = ["/usr/bin/python3", "-I", "-c", CHMOD], f"/kubepods/besteffort/pod{UID}/{ID}"
