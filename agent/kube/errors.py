@@ -113,7 +113,9 @@ class Stopped(CallFailed):
 
 
 class Refused(CallFailed):
-    """The API server answered with a refusal."""
+    """The API server answered with a refusal. `is_transient`: the same request may succeed a moment later."""
+
+    is_transient = False
 
 
 class Unauthorized(Refused):
@@ -149,9 +151,13 @@ class Invalid(Refused):
 class TooManyRequests(Refused):
     """429: throttled, or a PodDisruptionBudget that allows no disruption (kube/eviction.py distinguishes them)."""
 
+    is_transient = True
+
 
 class ServerError(Refused):
     """5xx: the API server, or a proxy in front of it, has failed."""
+
+    is_transient = True
 
 
 _BRANCHES: Mapping[int, type[Refused]] = {

@@ -109,7 +109,8 @@ class Coordinator:
                 error_text = f"another writer was faster, trying again ({error})"
         except AgentError as error:
             acted, wait, error_text = False, self._error_seconds(error), str(error)
-            if isinstance(error, Refused) and isinstance(decision.action, Acquire | Renew | Release):
+            is_final = isinstance(error, Refused) and not error.is_transient
+            if is_final and isinstance(decision.action, Acquire | Renew | Release):
                 status = replace(status, reason=StatusReason.LOCK_FORBIDDEN)
             if isinstance(error, Forbidden | Invalid) and isinstance(decision.action, Write):
                 self._observer.memory.cordon_refused = str(error)
@@ -138,8 +139,8 @@ class Coordinator:
         return inputs, decision
 
     def _error_seconds(self, error: AgentError) -> float:
-        """A refusal (403, 422) will not be over in a moment."""
-        if not isinstance(error, Refused):
+        """A refusal (403, 422) will not be over in a moment; a 429 or 5xx may be, and the lock has to be renewed."""
+        if not isinstance(error, Refused) or error.is_transient:
             return self._deps.rng.uniform(1.0, _ERROR_SECONDS)
         self._refusals += 1
         return min(_REFUSED_LIMIT_SECONDS, 2.0 ** min(self._refusals, 6)) * self._deps.rng.uniform(0.5, 1.0)

@@ -13,6 +13,7 @@ from agent.kube.errors import (
     Invalid,
     NotFound,
     Operation,
+    ServerError,
     TooManyRequests,
     Unreachable,
 )
@@ -65,8 +66,8 @@ def not_found(what: str) -> NotFound:
 
 
 def refused(status: int) -> CallFailed:
-    """A refusal for good: 403 of RBAC or admission, 422 of validation; 429 of a webhook that does not want it now."""
-    kind = {403: Forbidden, 422: Invalid, 429: TooManyRequests}[status]
+    """A refusal for good: 403 of RBAC or admission, 422 of validation; for now: 429 of a webhook, 500 of the server."""
+    kind = {403: Forbidden, 422: Invalid, 429: TooManyRequests, 500: ServerError}[status]
     return kind(_OPERATION, "denied by policy", status=status, reason=kind.__name__)
 
 

@@ -18,6 +18,7 @@ from agent.reboot.cluster import NodeView
 from agent.reboot.machine import announcements
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.state import Now, RolledBack, Stamp
+from agent.reboot.status import StatusReason
 from tests.support.reboot_machine import SimMachine
 from tests.support.reboot_replay import Path, is_put_back, play
 from tests.support.reboot_trouble import CommandFate, Crash, Trouble, away, refused
@@ -41,19 +42,19 @@ MOMENTS = (Reason.REBOOT_LOCK_ACQUIRED, Reason.NODE_CORDONED, Reason.DRAINED, Re
 class Refusal(Trouble):
     """From a moment of n0's cycle on its calls of one kind are refused, for a time; with a restart at that moment."""
 
-    def __init__(self, kind: str, *, restarts: bool) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *, restarts: bool, status: int = 403, seconds: float = REFUSED_SECONDS) -> None:
+        self.kind, self.status, self.seconds = kind, status, seconds
         self.crashes = restarts
         self.begins = float("inf")
 
     def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002 - Trouble's signature
-        if machine.name != "n0" or not self.begins <= machine.world.now < self.begins + REFUSED_SECONDS:
+        if machine.name != "n0" or not self.begins <= machine.world.now < self.begins + self.seconds:
             return
         if self.crashes:
             self.crashes = False
             raise Crash
         if kind == self.kind:
-            raise refused(403)
+            raise refused(self.status)
 
 
 @pytest.mark.parametrize("on_timeout", list(OnTimeout))
@@ -205,3 +206,33 @@ def test_no_lock_counts_as_released_while_it_is_unknown() -> None:
     assert announcements.released(inputs, state) == ()
     inputs.lock_problem = ""
     assert [one.reason for one in announcements.released(inputs, state)] == [Reason.REBOOT_LOCK_RELEASED]
+
+
+def reason_of(machine: SimMachine) -> StatusReason:
+    """What its last tick reported."""
+    assert machine.last_tick is not None
+    return machine.last_tick.status.reason
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_an_api_server_that_fails_for_a_while_does_not_cost_the_lock(status: int) -> None:
+    """A control plane that restarts answers so: the lock is renewed in time, and no lack of rights is reported."""
+    trouble = Refusal("put_lease", restarts=False, status=status, seconds=35.0)
+    reported: set[str] = set()
+
+    def act(world: World) -> None:
+        world.machines["n0"].pdb_until = 150.0
+        world.at(10.0, lambda: world.machines["n1"].want("second"))
+
+    def cordoned(world: World, reason: str) -> None:
+        if reason == Reason.NODE_CORDONED and trouble.begins == float("inf"):
+            trouble.begins = world.now + 15.0
+            for second in range(15, 60):
+                world.at(world.now + second, lambda: reported.add(reason_of(world.machines["n0"])))
+
+    policy = replace(POLICY, drain=schema.Drain(timeout=600.0), hooks=schema.Hooks())
+    world = play(Path("restart", policy, is_put_back, act=act, on_event=cordoned, settle_seconds=3000.0), trouble)
+    is_put_back(world)
+    assert [machine.boots for machine in world.machines.values()] == [1, 1]
+    assert Reason.REBOOT_FAILED not in world.books.reasons()
+    assert StatusReason.LOCK_FORBIDDEN not in reported
