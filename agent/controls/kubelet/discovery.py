@@ -42,6 +42,7 @@ _K3S_VALUED = frozenset(
     ("config", "c", "data-dir", "d", "kubelet-arg", "kube-proxy-arg", "kube-apiserver-arg", "etcd-arg",
      "kube-controller-manager-arg", "kube-scheduler-arg")
 )  # fmt: skip
+_K3S_SWITCHES = frozenset(("disable-agent", "disable-kube-proxy", "protect-kernel-defaults"))
 _K3S_SHORT = {"c": "config", "d": "data-dir"}
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _K3S_ENVIRONMENT = frozenset(("K3S_CONFIG_FILE", "K3S_DATA_DIR"))
@@ -212,6 +213,10 @@ class K3s:
         """Every value of a flag, in order."""
         return self.given.get(name, ())
 
+    def is_on(self, name: str) -> bool:
+        """Whether a switch is given and not false."""
+        return kubelet_flags.boolean((self.all(name) or (Argument(""),))[-1].text) is True
+
     @property
     def data_dir(self) -> str:
         """Where k3s keeps what it makes."""
@@ -221,15 +226,15 @@ class K3s:
 def _k3s(host: Host, process: Process, role: str, visible: Sequence[str]) -> Launch | None:
     unit = process.unit or ("k3s.service" if role == "server" else "k3s-agent.service")
     cli, doubt = _k3s_cli(host, unit, role, visible)
-    if cli.text("disable-agent") == "true":
-        return None
-    k3s, flags = K3s(cli.text("config", "c", default=K3S_CONFIG)), Flags(())
+    k3s, flags = K3s(cli.text("config", "c", default=K3S_CONFIG), given=_on_command_line(cli)), Flags(())
     try:
         k3s = _k3s_given(host, cli)
-        flags = _k3s_flags(host, k3s.data_dir, k3s.all("kubelet-arg"))
+        flags = _k3s_flags(host, k3s)
     except (HostError, DocumentRefused) as error:
         doubt = doubt or f"the configuration of k3s cannot be read: {error}"
-    disabled = cli.text("disable-kube-proxy") == "true"
+    if k3s.is_on("disable-agent"):
+        return None
+    disabled = k3s.is_on("disable-kube-proxy")
     proxy = None if disabled or doubt else kubelet_flags.parse(put_together({}, k3s.all("kube-proxy-arg")))
     place = f"kubelet-arg in {k3s.config}, or a drop-in in {k3s.data_dir}/agent/etc/kubelet.conf.d"
     return Launch(
@@ -249,8 +254,7 @@ def _k3s_cli(host: Host, unit: str, role: str, visible: Sequence[str]) -> tuple[
         doubt = (
             f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
         )
-    switches = frozenset(("disable-agent", "disable-kube-proxy"))
-    return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=switches, valued=_K3S_VALUED), doubt
+    return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=_K3S_SWITCHES, valued=_K3S_VALUED), doubt
 
 
 def k3s_server(host: Host, process: Process) -> K3s:
@@ -265,8 +269,11 @@ def _k3s_given(host: Host, cli: Flags) -> K3s:
     """Raises HostError, DocumentRefused."""
     config = cli.text("config", "c", default=K3S_CONFIG)
     files = _k3s_files(host, config)
-    own = {_K3S_SHORT.get(name, name): tuple(Argument(flag.value) for flag in cli.all(name)) for name in cli.names}
-    return K3s(config, files, {**_k3s_config(host, files), **own})
+    return K3s(config, files, {**_k3s_config(host, files), **_on_command_line(cli)})
+
+
+def _on_command_line(cli: Flags) -> dict[str, Sequence[Argument]]:
+    return {_K3S_SHORT.get(name, name): tuple(Argument(flag.value) for flag in cli.all(name)) for name in cli.names}
 
 
 def _k3s_files(host: Host, path: str) -> tuple[str, ...]:
@@ -295,9 +302,9 @@ def _texts(value: Value) -> Iterator[Argument]:
             yield Argument(text, item.source)
 
 
-def _k3s_flags(host: Host, data: str, extra: Sequence[Argument]) -> Flags:
-    """The kubelet's flags as k3s builds them: its own defaults, each replaced by an extra one of that name."""
-    agent = f"{data}/agent"
+def _k3s_flags(host: Host, k3s: K3s) -> Flags:
+    """The kubelet's flags as k3s builds them: its own defaults, each replaced by a kubelet-arg of that name."""
+    agent, extra = f"{k3s.data_dir}/agent", k3s.all("kubelet-arg")
     own = {"kubeconfig": f"{agent}/kubelet.kubeconfig", "read-only-port": "0"}
     drop_ins = f"{agent}/etc/kubelet.conf.d"
     if host.exists(f"{drop_ins}/{_K3S_GENERATED[0]}"):
@@ -317,6 +324,8 @@ def _k3s_flags(host: Host, data: str, extra: Sequence[Argument]) -> Flags:
             "tls-cert-file": f"{agent}/serving-kubelet.crt",
             "tls-private-key-file": f"{agent}/serving-kubelet.key",
         }
+        if k3s.is_on("protect-kernel-defaults"):  # from 1.32 on it is in the file above
+            own["protect-kernel-defaults"] = "true"
     return kubelet_flags.parse(put_together(own, extra))
 
 

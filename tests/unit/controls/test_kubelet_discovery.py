@@ -100,6 +100,35 @@ def test_older_k3s_passes_everything_as_flags(tmp_path: Path) -> None:
     assert {found[id_].status for id_ in ("4.2.1", "webhook", "4.2.2", "4.2.4")} == {Status.PASS}
 
 
+@pytest.mark.parametrize(
+    ("args", "content", "status"),
+    [
+        ((), "{}\n", Status.FAIL),
+        (("--protect-kernel-defaults",), "{}\n", Status.PASS),
+        (("--protect-kernel-defaults", "agent"), "{}\n", Status.PASS),
+        (("--protect-kernel-defaults=false",), "protect-kernel-defaults: true\n", Status.FAIL),
+        (("--debug",), "protect-kernel-defaults: true\n", Status.PASS),
+        (("--debug",), "protect-kernel-defaults: true\nkubelet-arg: protect-kernel-defaults=false\n", Status.FAIL),
+    ],
+)
+def test_older_k3s_hands_its_own_protect_kernel_defaults_on(
+    args: tuple[str, ...], content: str, status: Status, tmp_path: Path
+) -> None:
+    """A flag of k3s itself, by its command line or its file; a kubelet-arg counts more."""
+    unit = f"[Service]\nExecStart=/usr/local/bin/k3s server {' '.join(args)}\n"
+    plant(tmp_path, {K3S_UNIT: unit, "/etc/rancher/k3s/config.yaml": content})
+    assert audit(tmp_path, [k3s()])["defaults"].status is status
+
+
+def test_what_the_configuration_of_k3s_turns_off_is_not_judged(tmp_path: Path) -> None:
+    """disable-agent: no kubelet; disable-kube-proxy: no kube-proxy."""
+    path = "/etc/rancher/k3s/config.yaml"
+    plant(tmp_path, {K3S_NEW: K3S_DEFAULTS, path: "disable-agent: true\n"})
+    assert audit(tmp_path, [k3s("--debug")])["process"].status is Status.UNKNOWN
+    plant(tmp_path, {path: "disable-kube-proxy: true\n"})
+    assert audit(tmp_path, [k3s("--debug")])["4.3.1"].status is Status.NOT_APPLICABLE
+
+
 def test_k3s_configuration_files_give_arguments_with_their_line(tmp_path: Path) -> None:
     """config.yaml, then config.yaml.d: a key replaces, `key+` appends; names of flags lose a trailing sign."""
     plant(
