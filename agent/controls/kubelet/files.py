@@ -16,7 +16,7 @@ from agent.controls.kubelet.check import CONTROL, CheckResult, Row
 from agent.controls.kubelet.effective import Effective
 from agent.controls.kubelet.flags import Flag, Flags
 from agent.errors import HostError, HostFileMissing
-from agent.host import FileStat, Host
+from agent.host import FileStat, Host, read_or
 from agent.model import Finding, Severity, Status
 from agent.text import join_limited
 
@@ -41,6 +41,7 @@ _SOCKETS = (
     "/var/snap/microk8s/common/run/containerd.sock",
 )
 _SOCKET_MODE = 0o775
+_MAX_LINKS = 40  # the kernel's own limit
 _KEYS = (".key", ".pem")
 _PLUGINS = (".conf", ".conflist", ".json", "kubeconfig")
 _K3S_CNI = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
@@ -192,14 +193,27 @@ def look_at(view: Host, path: str) -> FoundFile:
 
 
 def _closed_by(view: Host, path: str) -> str:
-    """A folder of root's above the file through which only root, or root and its group, can reach it."""
-    folder = posixpath.dirname(path)
+    """A folder of root's above the file through which only root, or root and its group, can reach it.
+
+    The folder of a link closes nothing: what it leads to can be reached where it is.
+    """
+    folder = posixpath.dirname(_followed(view, path))
     while folder not in ("/", ""):
+        folder = _followed(view, folder)
         found = view.stat(folder)
         if found.uid == 0 and not found.mode & 0o001 and (not found.mode & 0o010 or found.gid == 0):
             return f"{folder} ({found.mode:04o})"
         folder = posixpath.dirname(folder)
     return ""
+
+
+def _followed(view: Host, path: str) -> str:
+    """What a link leads to; any other path itself."""
+    for _ in range(_MAX_LINKS):
+        if not (target := read_or("", view.read_link, path)):
+            break
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return path
 
 
 def _unit(host: Host, unit: str) -> tuple[tuple[str, ...], str]:

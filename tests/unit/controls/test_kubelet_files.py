@@ -70,6 +70,19 @@ def test_a_folder_that_lets_nobody_in_makes_the_mode_harmless(tmp_path: Path) ->
     assert said == f"{CONFIG} is 0644, but /var/lib/kubelet (0700) is closed to others"
 
 
+@pytest.mark.parametrize("link", ["/closed/key", "/closed/folder"])
+def test_a_closed_folder_of_a_link_does_not_close_what_it_leads_to(link: str, tmp_path: Path) -> None:
+    """A link from a closed folder to a file, or to the file's folder, in an open one."""
+    plant(tmp_path, {"/data/keys/key": "", "/closed/x": ""})
+    chmod(tmp_path, "/data/keys/key", 0o644)
+    chmod(tmp_path, "/closed", 0o700)
+    (tmp_path / link.lstrip("/")).symlink_to("/data/keys/key" if link.endswith("key") else "../data/keys")
+    path = link if link.endswith("key") else f"{link}/key"
+    assert judged(tmp_path, f"--kubeconfig={path}")["4.1.5"].status is Status.FAIL
+    chmod(tmp_path, "/data", 0o700)
+    assert "/data (0700) is closed to others" in judged(tmp_path, f"--kubeconfig={path}")["4.1.5"].observed
+
+
 def test_a_link_to_nothing_hides_no_file_beside_it(tmp_path: Path) -> None:
     plant(tmp_path, {"/var/lib/kubelet/pki/kubelet.key": ""})
     chmod(tmp_path, "/var/lib/kubelet/pki/kubelet.key", 0o644)
