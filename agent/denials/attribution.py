@@ -37,7 +37,7 @@ _CONTAINER = re.compile(
 _LOG = re.compile(r"([a-z0-9.-]{1,253})_([a-z0-9-]{1,63})_([a-z0-9-]{1,63})-([0-9a-f]{64})\.log")
 _POD_FOLDER = re.compile(r"([a-z0-9-]{1,63})_([a-z0-9.-]{1,253})_([0-9a-f-]{32,36})")
 _LOGS, _PODS = "/var/log/containers", "/var/log/pods"
-_PROCESSES_KEPT = 8192
+_PROCESSES_KEPT = _PROCESSES_READ = 8192
 _NAMES_KEPT = 1024
 _ANCESTORS = 16
 # A number is not read again within the first; within the second it still means the same process when that has ended.
@@ -148,7 +148,10 @@ class Processes:
         if self._clock() < self._next_search:
             return UNKNOWN
         self._next_search = self._clock() + _SEARCH_SECONDS
-        wearers = (pid for pid in islice(pids(self._procfs), _PROCESSES_KEPT) if self._label(pid) == label)
+        running = tuple(islice(pids(self._procfs), _PROCESSES_READ + 1))
+        if len(running) > _PROCESSES_READ:
+            return UNKNOWN  # another container may have it among the rest
+        wearers = (pid for pid in running if self._label(pid) == label)
         places = {self._read(pid) for pid in wearers} - {None}
         only = places.pop() if len(places) == 1 else None
         return only if only is not None and only.container_id else UNKNOWN

@@ -55,6 +55,10 @@ class Reason(StrEnum):
         "actions-logged",
         "the sysctl kernel.seccomp.actions_logged of the node leaves out actions: seccomp's records are incomplete",
     )
+    ACTIONS_UNKNOWN = (
+        "actions-unknown",
+        "the sysctl kernel.seccomp.actions_logged cannot be read: seccomp's records may be incomplete",
+    )
     EXCLUDED = "excluded", "an audit rule of the node drops these records: auditctl -l shows `always,exclude`"
     NO_RECORD = "no-record", "the agent's own test record did not arrive, and the reason is unknown"
     EXCLUDED_APPARMOR = "excluded-apparmor", "an audit rule of the node drops AppArmor's records: auditctl -l shows it"

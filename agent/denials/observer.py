@@ -53,6 +53,7 @@ _UNAVAILABLE = {
     errno.EPERM: Reason.NOT_PERMITTED, errno.EACCES: Reason.NOT_PERMITTED, errno.ENODEV: Reason.NO_KERNEL,
 }  # fmt: skip
 _REFUSALS = frozenset({"errno", "kill_process", "kill_thread", "trap"})
+_ALL_ACTIONS = " ".join((*_REFUSALS, "log"))
 _ACTIONS_LOGGED = "/proc/sys/kernel/seccomp/actions_logged"
 
 
@@ -264,7 +265,9 @@ class Observer:
     def _own_record_seen(self) -> None:
         self._deadline = 0.0
         state = self._sources.state()
-        notes = [] if self._actions_logged() >= _REFUSALS else [Reason.ACTIONS_LOGGED]
+        logged = self._actions_logged()
+        notes = [Reason.ACTIONS_UNKNOWN] if logged is None else []
+        notes += [] if logged is None or logged >= _REFUSALS else [Reason.ACTIONS_LOGGED]
         if state is not None:
             notes += [Reason.AUDITD] if state.auditd else []
             notes += [Reason.RATE_LIMIT] if state.rate_limit else []
@@ -283,17 +286,18 @@ class Observer:
         with contextlib.suppress(OSError):
             if not Path("/proc/self/ns/net").samefile(f"{self._host.procfs}/1/ns/net"):
                 return Reason.NETWORK_NAMESPACE
-        if "log" not in self._actions_logged():
+        logged = self._actions_logged()
+        if logged is not None and "log" not in logged:
             return Reason.ACTIONS_LOGGED
         state = self._sources.state()
         return Reason.EXCLUDED if state is not None and records.SECCOMP in state.excluded else Reason.NO_RECORD
 
-    def _actions_logged(self) -> frozenset[str]:
-        """What the sysctl lets through; everything where it cannot be read."""
+    def _actions_logged(self) -> frozenset[str] | None:
+        """What the sysctl lets through; None where it cannot be read, everything without it."""
         try:
-            return frozenset(self._host.read_text(_ACTIONS_LOGGED).split())
+            return frozenset(self._host.read_text(_ACTIONS_LOGGED, missing=_ALL_ACTIONS).split())
         except HostError:
-            return _REFUSALS | {"log"}
+            return None
 
     def _become(self, state: State, reason: Reason | None, notes: tuple[Reason, ...] = ()) -> None:
         if (state, reason, notes) != (self._seen.state, self._seen.reason, self._seen.notes):

@@ -13,7 +13,7 @@ import pytest
 from agent.annotations import DENIALS, RECORDINGS
 from agent.config.choices import DenialsMode
 from agent.config.node_sections import Denials
-from agent.denials import document
+from agent.denials import attribution, document
 from agent.denials.announcer import Announcer
 from agent.denials.attribution import NODE, ContainerNames, Names, Place, Processes, place_of
 from agent.denials.document import LIMIT_BYTES, Reason
@@ -117,6 +117,18 @@ def end(root: Path, pid: int) -> None:
 
 
 # -- attribution -------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_attributes_nothing_where_processes_are_too_many(
+    node: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ones that were not read may be of another container under the same profile."""
+    (node / "proc/9/attr").mkdir()
+    (node / "proc/9/attr/current").write_text("web (enforce)\n")
+    monkeypatch.setattr(attribution, "_PROCESSES_READ", 2)
+    assert Processes(f"{node}/proc", clock, Events).of(77, "web") == PLACE
+    process(node, 10, f"0::{SLICE}/cri-containerd-{ID}.scope\n")
+    assert Processes(f"{node}/proc", clock, Events).of(77, "web").uid == ""
 
 
 def test_a_process_that_ended_is_its_parents(node: Path, clock: Clock) -> None:
@@ -364,6 +376,17 @@ def test_why_nothing_arrives(node: Path, clock: Clock, actions: str, state: Audi
     (node / "proc/1/ns/net").symlink_to("/proc/self/ns/net")
     (node / "proc/sys/kernel/seccomp/actions_logged").write_text(actions)
     assert Scene(node, clock, state).turns()["reason"] == reason.value
+
+
+def test_actions_that_cannot_be_read_are_not_all_actions(node: Path, clock: Clock) -> None:
+    """Records arrive, and whether all of them do is unknown; a kernel without the sysctl leaves out none."""
+    file = node / "proc/sys/kernel/seccomp/actions_logged"
+    file.unlink()
+    scene = Scene(node, clock)
+    assert scene.turns(scene.own_record(1))["notes"] == []
+    file.mkdir()
+    scene = Scene(node, clock)
+    assert scene.turns(scene.own_record(1))["notes"] == ["actions-unknown"]
 
 
 def test_another_network_namespace_is_named(node: Path, clock: Clock) -> None:
