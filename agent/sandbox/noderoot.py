@@ -7,7 +7,6 @@ never reports the laptop. It refuses to write anywhere but below the folder it w
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
@@ -81,8 +80,6 @@ class NodeRoot:
         node = cls(folder, name)
         for path, content in _files(name).items():
             node.write(path, content)
-            # The kubelet started after its files were written, as on an unchanged node.
-            os.utime(node.at(path), (time.time() - 3600, time.time() - 3600))
         for path, mode in _MODES.items():
             node.at(path).chmod(mode)
         for empty in ("etc/modprobe.d", "run", "var/lib/node-hardening", "var/lib/kubelet/pki", "tmp"):
@@ -122,7 +119,8 @@ class NodeRoot:
             self.at(_NEXT_KERNEL).replace(self.at(_RUNNING_KERNEL))
         boot_id = str(uuid.uuid4())
         self.write("/proc/sys/kernel/random/boot_id", f"{boot_id}\n")
-        self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(time.time()) - 60}\n")
+        # The kubelet starts now: after its files were written, as on an unchanged node.
+        self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(time.time()) - 12}\n")
         return boot_id
 
     def boot_id(self) -> str:

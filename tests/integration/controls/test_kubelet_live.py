@@ -27,6 +27,7 @@ from agent.controls.kubelet import KubeletControl
 from agent.controls.kubelet.http_findings import PATH
 from agent.host import Host
 from agent.model import Finding, Status
+from agent.sandbox.noderoot import NodeRoot
 from tests.support.kubelets import config, plant
 from tests.support.node_tree import NodeTree, end
 
@@ -378,3 +379,9 @@ def test_a_real_socket_for_everybody_fails(node: Node, tmp_path: Path) -> None:
     open_path = all(folder.stat().st_mode & 0o001 for folder in path.parents)
     assert finding.status is (Status.FAIL if open_path else Status.PASS)
     assert f"{path} is 0666" in finding.observed
+
+
+def test_nothing_of_a_new_sandbox_has_changed_since_its_kubelet_started(tmp_path: Path) -> None:
+    """Its files have today's times, which no program can set back."""
+    control = KubeletControl(schema.Kubelet(probe=False), Host(NodeRoot.make(tmp_path / "node").path))
+    assert {one.id: one.status for one in base.audit(control).findings}["kubelet/drift"] is Status.PASS
