@@ -80,14 +80,14 @@ class DisruptionController(Controller):
         """How many pods there should be, and how many of them healthy."""
         if "maxUnavailable" in spec:
             expected = self._scale(pods)
-            return expected, max(expected - _share(spec["maxUnavailable"], expected), 0)
+            return expected, max(expected - share(spec["maxUnavailable"], expected), 0)
         least = spec.get("minAvailable")
         if least is None:
             return 0, 0
         if isinstance(least, int):
             return len(pods), least
         expected = self._scale(pods)
-        return expected, _share(least, expected)
+        return expected, share(least, expected)
 
     def _scale(self, pods: list[Object]) -> int:
         scales: dict[str, int] = {}
@@ -113,7 +113,7 @@ class DisruptionController(Controller):
         return item.meta["uid"], (item.obj.get("spec") or {}).get("replicas", 1)
 
 
-def _share(value: int | str, whole: int) -> int:
+def share(value: int | str, whole: int) -> int:
     if isinstance(value, int):
         return value
     return math.ceil(whole * int(value.rstrip("%")) / 100)

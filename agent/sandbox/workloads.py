@@ -1,22 +1,28 @@
 """Deployments, ReplicaSets, DaemonSets and a scheduler, as small as drains need them: what is evicted comes back.
 
-A changed template replaces all pods together. No history, no preferences: a pod goes to the Ready and schedulable node
-with the fewest pods.
+A changed template replaces a Deployment's pods together, and a DaemonSet's as its updateStrategy has it: the next one
+once those before are Ready. No history, no preferences: a pod goes to the Ready and schedulable node with the fewest
+pods.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+from collections.abc import Collection
 
 from agent.sandbox.builders import owner_reference
 from agent.sandbox.catalog import Resource
 from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.disruption import share
 from agent.sandbox.objects import at, is_ready
 from agent.sandbox.reconcile import Controller
 from agent.sandbox.registry import Registry, WriteOptions
 from agent.sandbox.status_errors import ApiError, Object
 from agent.sandbox.store import Item
 
+_REVISION = "controller-revision-hash"
 _DAEMON_TOLERATIONS: list[Object] = [
     {"key": f"node.kubernetes.io/{name}", "operator": "Exists"}
     for name in ("not-ready", "unreachable", "unschedulable", "disk-pressure", "memory-pressure", "pid-pressure")
@@ -103,23 +109,40 @@ class Workloads(Controller):
         selector = at(item.obj, "spec.template.spec.nodeSelector", {})
         tolerations = [*at(item.obj, "spec.template.spec.tolerations", []), *_DAEMON_TOLERATIONS]
         homes = {pod.obj["spec"].get("nodeName"): pod for pod in pods if not _finished(pod)}
-        desired = 0
-        for _, node in list(self._registry.store.scan(self._nodes)):
-            if not _fits(node.obj, selector, tolerations):
-                continue
-            desired += 1
-            name = node.meta["name"]
+        template = json.dumps(item.obj["spec"].get("template"), sort_keys=True)
+        revision = hashlib.sha256(template.encode()).hexdigest()[:10]
+        nodes = [node for _, node in self._registry.store.scan(self._nodes)]
+        hosts = [node.meta["name"] for node in nodes if _fits(node.obj, selector, tolerations)]
+        for name in hosts:
             if name not in homes and "deletionTimestamp" not in item.meta:
                 body = _pod(item, self._daemons)
+                body["metadata"]["labels"] = {**body["metadata"]["labels"], _REVISION: revision}
                 body["spec"] = {**body["spec"], "nodeName": name, "tolerations": tolerations}
                 self._create(self._pods, item.meta["namespace"], body)
+        old = [pod for pod in homes.values() if at(pod.obj, f"metadata.labels.{_REVISION}", revision) != revision]
+        if "deletionTimestamp" not in item.meta:
+            self._replace(item, old, len(hosts), sum(_available(homes[name]) for name in hosts if name in homes))
         ready = sum(1 for pod in homes.values() if is_ready(pod.obj))
         status = {
-            "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": desired,
+            "observedGeneration": item.meta.get("generation", 0), "desiredNumberScheduled": len(hosts),
             "currentNumberScheduled": len(homes), "numberMisscheduled": 0, "numberReady": ready,
-            "updatedNumberScheduled": len(homes), "numberAvailable": ready,
+            "updatedNumberScheduled": len(homes) - len(old), "numberAvailable": ready,
         }  # fmt: skip
         self._registry.write(self._daemons, {**item.obj, "status": status})
+
+    def _replace(self, item: Item, old: Collection[Item], desired: int, available: int) -> None:
+        """Pods of an earlier template: those that are not available in any case, others as maxUnavailable allows.
+
+        https://kubernetes.io/docs/tasks/manage-daemon/update-daemon-set/
+        """
+        if at(item.obj, "spec.updateStrategy.type") == "OnDelete":
+            return
+        most = share(at(item.obj, "spec.updateStrategy.rollingUpdate.maxUnavailable", 1), desired)
+        for pod in old:
+            if "deletionTimestamp" in pod.meta or (_available(pod) and desired - available >= most):
+                continue
+            available -= _available(pod)
+            self._registry.delete(self._pods, pod.meta["namespace"], pod.meta["name"], DeleteOptions())
 
     def _schedule(self) -> None:
         pending = []
@@ -165,6 +188,10 @@ def _pod(owner: Item, resource: Resource) -> Object:
         "ownerReferences": [owner_reference(resource.typed(owner.obj))],
     }
     return {"metadata": meta, "spec": template.get("spec") or {}}
+
+
+def _available(pod: Item) -> bool:
+    return is_ready(pod.obj) and "deletionTimestamp" not in pod.meta
 
 
 def _finished(pod: Item) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from agent.sandbox import builders
 from agent.sandbox.deletion import DeleteOptions
+from agent.sandbox.kubelet import running_pod
 from agent.sandbox.server import Sandbox
+from agent.sandbox.settings import KubeletSettings, Settings
 from agent.sandbox.status_errors import ApiError
 from tests.support.apiservers import ApiServer, Client
 
@@ -259,6 +261,74 @@ def test_a_daemonset_has_a_pod_on_every_node(sandbox: Sandbox) -> None:
     sandbox.delete("pods", sandbox.list("pods")[0]["metadata"]["name"])
     eventually(lambda: homes(sandbox), ["n1", "n2"])
     eventually(lambda: (sandbox.get("daemonsets", "logs") or {})["status"]["numberReady"], 2)
+
+
+@pytest.fixture
+def idle() -> Iterator[Sandbox]:
+    """Three nodes and a DaemonSet whose pods become Ready only where a test says so."""
+    kubelet = KubeletSettings(start_seconds=3600.0, termination_seconds=0.0)
+    with Sandbox(Settings(kubelet=kubelet)) as made:
+        for name in ("n1", "n2", "n3"):
+            made.add_node(name)
+        made.create("daemonsets", builders.workload("DaemonSet", "logs"))
+        eventually(lambda: homes(made), ["n1", "n2", "n3"])
+        for pod in made.list("pods"):
+            _becomes_ready(made, pod["metadata"]["name"])
+        eventually(lambda: _rollout(made), (3, 3, 3))
+        yield made
+
+
+def _becomes_ready(sandbox: Sandbox, pod: str) -> None:
+    sandbox.update("pods", pod, lambda found: found.update(running_pod(found, "2026-01-01T00:00:00Z")))
+
+
+def _rollout(sandbox: Sandbox) -> tuple[int, int, int]:
+    """Pods that there should be, those of the newest template, and those that are available."""
+    status = (sandbox.get("daemonsets", "logs") or {})["status"]
+    return status["desiredNumberScheduled"], status["updatedNumberScheduled"], status["numberAvailable"]
+
+
+def _change_template(sandbox: Sandbox, image: str, **strategy: Any) -> set[str]:
+    """The DaemonSet with another image and updateStrategy; the names of the pods before it."""
+    before = {pod["metadata"]["name"] for pod in sandbox.list("pods")}
+
+    def change(found: dict[str, Any]) -> None:
+        found["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        found["spec"]["updateStrategy"] = strategy or {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+
+    sandbox.update("daemonsets", "logs", change)
+    return before
+
+
+def test_a_changed_daemonset_replaces_the_next_pod_once_the_one_before_is_ready(idle: Sandbox) -> None:
+    """As kube-controller-manager does it, so that a change that breaks the pod stops at the first one."""
+    old = _change_template(idle, "another")
+    for updated in (1, 2, 3):
+        eventually(lambda: _rollout(idle), (3, updated, 2))
+        names = {pod["metadata"]["name"] for pod in idle.list("pods")}
+        assert len(names & old) == 3 - updated
+        (new,) = (pod for pod in idle.list("pods") if pod["status"]["phase"] == "Pending")
+        _becomes_ready(idle, new["metadata"]["name"])
+    eventually(lambda: _rollout(idle), (3, 3, 3))
+
+
+def test_a_pod_that_is_not_ready_is_replaced_without_waiting(idle: Sandbox) -> None:
+    """A correction reaches the pod that the faulty change has stopped at."""
+    _change_template(idle, "faulty")
+    eventually(lambda: _rollout(idle), (3, 1, 2))
+    (stuck,) = (pod for pod in idle.list("pods") if pod["status"]["phase"] == "Pending")
+    _change_template(idle, "corrected")
+    eventually(lambda: stuck["metadata"]["name"] in {pod["metadata"]["name"] for pod in idle.list("pods")}, False)
+    eventually(lambda: _rollout(idle), (3, 1, 2))
+
+
+def test_a_daemonset_is_replaced_as_its_strategy_has_it(idle: Sandbox) -> None:
+    """OnDelete: not at all. A percentage is of the nodes."""
+    old = _change_template(idle, "another", type="OnDelete")
+    eventually(lambda: _rollout(idle), (3, 0, 3))
+    assert {pod["metadata"]["name"] for pod in idle.list("pods")} == old
+    _change_template(idle, "another", type="RollingUpdate", rollingUpdate={"maxUnavailable": "60%"})
+    eventually(lambda: _rollout(idle), (3, 2, 1))
 
 
 def test_dependents_go_with_their_owner(sandbox: Sandbox) -> None:
