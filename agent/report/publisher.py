@@ -114,6 +114,7 @@ class NodePublisher:
         self._parts: dict[str, NodeView] = {}
         self._shown: NodeSnapshot | None = None
         self._absent = False
+        self._status_before: tuple[str | None] | None = None  # that a patch replaces, until the Node shows the new one
         self._node_turn = _Schedule(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         self._events_turn = _Schedule(clock, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         self._repair_turn = _Schedule(clock, _FIRST_REPAIR_SECONDS, _LONGEST_REPAIR_SECONDS)
@@ -250,9 +251,10 @@ class NodePublisher:
             shown = self._take(self._api.read())
         missing = self._differences(shown)
         if missing.annotations or missing.labels or missing.conditions:
-            before = shown.annotations.get(keys.STATUS)
+            if keys.STATUS in missing.annotations:
+                self._status_before = (shown.annotations.get(keys.STATUS),)
             shown = self._take(self._api.patch(missing.annotations, missing.labels, missing.conditions))
-            self._tell_transition(before, missing.annotations)
+        self._tell_transition(shown)
         if missing.taint:
             left = [taint for taint in shown.taints if taint.get("key") != keys.TAINT]
             self._take(self._api.replace_taints(left, shown.resource_version))
@@ -274,12 +276,13 @@ class NodePublisher:
         age = self._wall() - shown.heartbeat
         return age if age > -_CLOCK_SLACK_SECONDS else math.inf
 
-    def _tell_transition(self, before: str | None, written: Mapping[str, str | None]) -> None:
-        now = written.get(keys.STATUS)
-        if now is None or now not in _TRANSITIONS:
-            return
-        summary = written.get(keys.SUMMARY) or ""
-        self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {summary}".strip())
+    def _tell_transition(self, shown: NodeSnapshot) -> None:
+        """Once the Node shows it: the answer to the patch that wrote it may have been lost."""
+        now, (before,) = shown.annotations.get(keys.STATUS, ""), self._status_before or ("",)
+        if self._status_before is not None and now != before and now in _TRANSITIONS:
+            summary = shown.annotations.get(keys.SUMMARY, "")
+            self.event(_TRANSITIONS[now], f"{before or 'new'} -> {now}. {summary}".strip())
+        self._status_before = None
 
     def _differences(self, shown: NodeSnapshot) -> _Missing:
         with self._lock:

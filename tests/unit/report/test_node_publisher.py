@@ -206,6 +206,28 @@ def test_parts_are_written_together_and_taken_away_again(published: Scene) -> No
     assert published.annotations == {keys.STATUS: "hardened"}
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_change_of_status_whose_answer_is_lost_has_its_event(published: Scene, is_done: bool) -> None:
+    """The patch may have been done: the Node shows it with the next read, and on-call still hears of it, once."""
+
+    def lose(_: object) -> None:
+        raise Unreachable(PATCH, "no answer in time", ambiguous=True)
+
+    if is_done:
+        published.node.after = lose
+    else:
+        published.node.fails = [Unreachable(PATCH, "away")]
+    published.publisher.offer("hardening", NodeView({keys.STATUS: "failed"}, {}, (DRIFTED,)))
+    published.settle()
+    published.mono += 60
+    published.settle()
+    assert published.annotations[keys.STATUS] == "failed"
+    assert published.reasons == ["NodeHardened", "HardeningFailed"]
+    published.mono += 60
+    published.settle()
+    assert len(published.events.events) == 2
+
+
 def test_the_transition_time_moves_with_the_status_alone(published: Scene) -> None:
     """Another message is the same state since the same time; the heartbeat says when it was written."""
     since = published.conditions["NodeHardened"]["lastTransitionTime"]
