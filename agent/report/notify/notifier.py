@@ -121,8 +121,9 @@ class _ReceiverWorker:
                 if is_sent and digest:
                     self._context.delivered.add(digest)
                 self._on_outcome("sent" if is_sent else "failed")
-        finally:
-            self.idle.set()  # also when a defect ends the thread: the next notification starts another
+        except BaseException:
+            self.idle.set()  # the next notification starts another; a regular end sets it with the lock held
+            raise
 
     def _next(self) -> Message | None:
         with self._lock:

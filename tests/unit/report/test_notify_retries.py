@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from types import FrameType
 from typing import cast
 
 import pytest
@@ -173,6 +175,43 @@ def test_flush_is_over_when_its_time_is(loft: Loft) -> None:
     loft.gate.set()
     assert notifier.flush(SECONDS)
     assert loft.results == ["sent"]
+
+
+def test_a_notification_that_comes_as_the_thread_ends_is_waited_for(
+    loft: Loft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of the queue and the end of the thread: a flush before the reboot must not miss it."""
+    ended, goes_on = threading.Event(), threading.Event()
+
+    class SlowThread(threading.Thread):
+        """Ends only when the test lets it: by then the next notification has a thread of its own."""
+
+        def run(self) -> None:
+            def wait(frame: FrameType, event: str, _: object) -> None:
+                if event == "return" and frame.f_code.co_name == "_next" and loft.texts and not ended.is_set():
+                    ended.set()
+                    goes_on.wait(SECONDS)
+
+            sys.setprofile(wait)
+            super().run()
+
+    monkeypatch.setattr(threading, "Thread", SlowThread)
+    notifier = loft.notifier()
+    notifier.send(notification("first"))
+    assert ended.wait(SECONDS)
+    monkeypatch.undo()
+    loft.gate.clear()
+    loft.began.clear()
+    notifier.send(notification("second"))
+    assert loft.began.wait(SECONDS)
+    threads = [one for one in threading.enumerate() if isinstance(one, SlowThread)]
+    goes_on.set()
+    for one in threads:
+        one.join(SECONDS)
+    assert not notifier.flush(0)
+    loft.gate.set()
+    assert notifier.flush(SECONDS)
+    assert [text.rpartition(" ")[2] for text in loft.texts] == ["first", "second"]
 
 
 def test_a_receiver_that_leaves_still_gets_what_is_queued(loft: Loft) -> None:
