@@ -72,6 +72,12 @@ def run(options: argparse.Namespace, given: Session) -> int:
     except AgentError as error:
         _say(given, f"{error}{_next_step(error)}")
         return COULD_NOT
+    except OSError as error:
+        if error.filename is not None:
+            raise  # of a file; only the output has no name
+        discard_output()
+        _say(given, f"cannot write to standard output: {error.strerror}")
+        return COULD_NOT
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -101,14 +107,14 @@ def session(options: argparse.Namespace, environment: Mapping[str, str]) -> Sess
         connect=connect,
         namespace=options.namespace,
         form=Form(options.output),
-        out=sys.stdout,
-        err=sys.stderr,
+        out=sys.stdout or io.StringIO(),  # `>&-`
+        err=sys.stderr or io.StringIO(),
         now=time.time,
         style=style_of(sys.stdout, environment),
         ask=ask if is_there else None,
         yes=getattr(options, "yes", False),
         dry_run=getattr(options, "dry_run", False),
-        live=sys.stderr.isatty(),
+        live=sys.stderr is not None and sys.stderr.isatty(),
         environment=environment,
         contexts=lambda: contexts(environment, options.kubeconfig),
         connect_to=connect,

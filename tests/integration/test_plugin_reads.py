@@ -397,6 +397,23 @@ def _kubectl(kubeconfig: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", ["status", "status -o json", "history"])
+@pytest.mark.usefixtures("screen")
+def test_a_result_that_cannot_be_written_is_an_error_without_a_traceback(kubeconfig: Path, line: str) -> None:
+    """A full disk behind `>`; closed standard output, as some supervisors start things, costs nothing."""
+    done = [
+        subprocess.run(
+            ["/bin/bash", "-c", f'"$0" {line} {to}', PROGRAM],
+            env=_environment(kubeconfig), capture_output=True, text=True, timeout=300, check=False,
+        )
+        for to in (">/dev/full", ">&-")
+    ]  # fmt: skip
+    reason = "cannot write to standard output: No space left on device"
+    assert (done[0].returncode, done[0].stderr) == (3, f"kubectl node-hardening: {reason}\n")
+    assert (done[1].returncode in (0, 1), done[1].stderr) == (True, "")
+
+
 def test_kubectl_finds_the_plugin(screen: Screen, kubeconfig: Path) -> None:
     """`kubectl node-hardening` is the program, with the kubeconfig that kubectl uses."""
     if not PROGRAM.exists():
