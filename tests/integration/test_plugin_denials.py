@@ -23,7 +23,7 @@ from agent.plugin.main import parser, run
 from agent.plugin.record.loading import ProfileRefused, load
 from agent.plugin.record.profile import make
 from agent.plugin.record.recordings import RecordingRow
-from agent.plugin.session import Form, Session
+from agent.plugin.session import NAMESPACE, Form, Session
 from agent.sandbox import builders
 from agent.sandbox.rolling_reboot import wait_until
 from agent.sandbox.server import Sandbox
@@ -59,6 +59,8 @@ def test_rows_of_a_namespace_and_of_a_pod(still: Sandbox, refused: Staged) -> No
     screen = Screen(still, refused)
     for line in ("denials -n jobs -o json", "denials report-1 -o json"):
         assert {row["pod"] for row in json.loads(screen.type(line).out)["denials"]} == {"report-1"}
+    # The agent's own namespace is one like any other once it is named.
+    assert json.loads(screen.type(f"denials -n {NAMESPACE} -o json").out)["denials"] == []
     document = json.loads(screen.type("denials -o json").out)
     assert [(one["node"], one["state"], one["reason"]) for one in document["nodes"]] == [
         ("node-1", "seeing", None), ("node-2", "seeing", None), ("node-3", "blind", "network-namespace")

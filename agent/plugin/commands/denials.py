@@ -16,7 +16,7 @@ from agent.errors import KubeError, UsageError
 from agent.kube import NODES, PODS, EventType, field_selector
 from agent.plugin.cluster import denials, get_or_none, nodes, values
 from agent.plugin.cluster.denials import DenialRow, NodeDenials
-from agent.plugin.session import NAMESPACE, NOT_WELL, OK, Command, Session
+from agent.plugin.session import NOT_WELL, OK, Command, Session
 from agent.plugin.views import table
 from agent.plugin.views.table import Cell, Column
 from agent.reboot.kube.views import node_view
@@ -41,7 +41,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    namespace = "" if options.namespace == NAMESPACE else options.namespace
+    namespace = getattr(options, "scope", "")
     is_node = _is_node(session, options.target)
     pod = "" if is_node else options.target
     named = field_selector({"metadata.name": options.target}) if is_node else ""

@@ -27,7 +27,7 @@ from agent.plugin.diagnosis.advice import kubectl
 from agent.plugin.record import profile
 from agent.plugin.record.loading import load
 from agent.plugin.record.recordings import RecordingRow, recordings_of
-from agent.plugin.session import NAMESPACE, NOT_WELL, OK, Command, Session
+from agent.plugin.session import NOT_WELL, OK, Command, Session
 from agent.plugin.views import table
 from agent.plugin.views.table import Column
 
@@ -53,7 +53,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, session: Session) -> int:
-    namespace = "" if options.namespace == NAMESPACE else options.namespace
+    namespace = getattr(options, "scope", "")
     if options.action in ("start", "stop"):
         return _patch(options, session, namespace or "default")
     nodes = list(session.kube.list(NODES, page_size=_PAGE_SIZE))
