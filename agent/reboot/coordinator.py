@@ -210,8 +210,9 @@ class Coordinator:
         try:
             self._deps.cluster.patch_node(patch, node.version)
         except (Forbidden, Invalid):
-            if isinstance(write.state, Finished) and (write.labels or write.annotations):
-                self._note_refused_keys(node, write.state, write)
+            if not isinstance(write.state, Attempt) and (write.labels or write.annotations):
+                cycle = write.state.cycle if isinstance(write.state, Cycle) else inputs.new_cycle
+                self._note_refused_keys(node, cycle, write)
             raise
         was_rebooting = isinstance(inputs.state, Rebooting)
         if isinstance(write.state, Rebooting) and memory.command is Command.UNKNOWN and not was_rebooting:
@@ -219,11 +220,11 @@ class Coordinator:
         if write.result is not None:
             self._deps.reporter.cycle_ended(write.result)
 
-    def _note_refused_keys(self, node: NodeView, state: Finished, write: Write) -> None:
+    def _note_refused_keys(self, node: NodeView, cycle: str, write: Write) -> None:
         """Reports them; the next tick ends the cycle without them."""
         for (kind, key), why in find_refused_keys(self._deps.cluster, node, write).items():
             self._observer.memory.refused_keys.add((kind, key))
-            self._announce(announcements.key_refused(state, kind, key, why))
+            self._announce(announcements.key_refused(cycle, kind, key, why))
 
     def _taints(self, inputs: Inputs, node: NodeView, desired: str) -> tuple[dict[str, str], ...] | None:
         """spec.taints when our PreferNoSchedule taint has to come or go, also one of an earlier key; else None."""

@@ -76,10 +76,10 @@ def released_unused(state: Cycle, lease: LeaseView, why: str) -> Announcement:
     return _lease(state, lease.name, Reason.REBOOT_LOCK_RELEASED, f"The lock is released unused: {why}", detail)
 
 
-def key_refused(state: Cycle, kind: str, key: str, why: str) -> Announcement:
+def key_refused(cycle: str, kind: str, key: str, why: str) -> Announcement:
     """A key of nodeLabels or nodeAnnotations that the end of the cycle leaves as it is."""
     text = f"The {kind} {key} of the policy is left as it is: {why}"
-    return _node(state, Reason.NODE_KEY_REFUSED, text, f"{kind}-{key}")
+    return Announcement(Reason.NODE_KEY_REFUSED, text, f"{cycle}-{Reason.NODE_KEY_REFUSED}-{kind}-{key}")
 
 
 def stuck(inputs: Inputs, slot: Slot) -> tuple[Announcement, ...]:

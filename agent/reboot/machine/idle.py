@@ -10,7 +10,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS, held_back
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
-from agent.reboot.machine.transitions import REPEATED, backoff_seconds, reset
+from agent.reboot.machine.transitions import REPEATED, backoff_seconds, reset, restore
 from agent.reboot.phases import Phase
 from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
 from agent.reboot.status import StatusReason
@@ -25,7 +25,8 @@ def idle(inputs: Inputs, state: NodeState) -> Decision:
     if node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER:
         # By managedFields it is ours although no state records it: a user removed the state in mid-cycle.
         text = "removing a leftover cordon of the agent"
-        return Decision(Phase.IDLE, StatusReason.RELEASING, text, Write(reset(state), cordon=False))
+        write = restore(inputs, state, Write(reset(state), cordon=False))
+        return Decision(Phase.IDLE, StatusReason.RELEASING, text, write)
     if inputs.mine is not None:
         return Decision(Phase.IDLE, StatusReason.RELEASING, "releasing an unused lock", Release(inputs.mine))
     if inputs.policy.mode is not Mode.ENFORCE:

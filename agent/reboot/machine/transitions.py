@@ -96,9 +96,10 @@ def succeed(inputs: Inputs, state: Attempt) -> Decision:
     return Decision(Phase.VERIFYING, StatusReason.VERIFYING, "verified", write)
 
 
-def restore(inputs: Inputs, state: Attempt, write: Write, *, succeeded: bool = False) -> Write:
+def restore(inputs: Inputs, state: NodeState, write: Write, *, succeeded: bool = False) -> Write:
     """What `before` put on the Node for the cycle goes; `after` joins it, or replaces it, when the cycle succeeded."""
-    labels, notes, put_on = inputs.policy.node_labels, inputs.policy.node_annotations, dict(state.keys)
+    labels, notes = inputs.policy.node_labels, inputs.policy.node_annotations
+    put_on = dict(state.keys) if isinstance(state, Attempt) else {}
     found = (key for key in put_on.get("labels", "").split() if not _PROTECTED_LABEL.match(key))
     return replace(
         write,

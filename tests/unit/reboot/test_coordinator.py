@@ -651,6 +651,22 @@ def test_a_cordon_of_ours_without_its_note_is_lifted() -> None:
     assert not world.nodes["n0"].unschedulable
 
 
+@pytest.mark.parametrize("refused_keys", [frozenset[str](), {"example.com/busy"}])
+def test_a_cordon_without_its_note_goes_with_the_policys_keys(refused_keys: frozenset[str]) -> None:
+    """They came in the same patch; one that is refused does not keep the cordon."""
+    world = _world(
+        replace(POLICY, node_labels=schema.NodeLabels(before={"example.com/busy": "1", "example.com/b": "1"}))
+    )
+    labels = {"example.com/busy": "1", "example.com/b": "1", "theirs": "1"}
+    world.refused_keys |= refused_keys
+    world.set_node(replace(world.nodes["n0"], unschedulable=True, unschedulable_by=FIELD_MANAGER, labels=labels))
+    world.machines["n0"].wake()
+    world.pass_time(30.0)
+    assert not world.nodes["n0"].unschedulable
+    assert world.nodes["n0"].labels.keys() == {"theirs", *refused_keys}
+    assert world.books.reasons().count(Reason.NODE_KEY_REFUSED) == len(refused_keys)
+
+
 def test_a_proof_that_takes_too_long_is_told_once_and_still_ends_well() -> None:
     """RebootFailed, the lock stays; what is missing is in the sentence."""
     world = _world()
