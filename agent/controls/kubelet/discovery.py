@@ -127,8 +127,6 @@ def unit_starts(host: Host, unit: str, program: Program) -> units.Command:
     itself = program_named(name) is program and (name != "hyperkube" or words == ("kubelet",))
     if not (itself or (program is Program.KUBELITE and name == "snap")) or (program is Program.K3S and not words):
         raise HostError(f"{unit} starts {start.argv[0]}: with which arguments {program.value} runs is unknown")
-    if program is Program.K3S and (moved := _K3S_ENVIRONMENT & start.environment.keys()):
-        raise HostError(f"{unit} sets {', '.join(sorted(moved))}, which this check does not follow")
     return start
 
 
@@ -254,7 +252,17 @@ def _k3s_cli(host: Host, unit: str, role: str, visible: Sequence[str]) -> tuple[
         doubt = (
             f"ExecStart of {unit} has variables that only systemd fills in" if any("$" in one for one in own) else ""
         )
+    doubt = doubt or _k3s_moved(host, unit)
     return kubelet_flags.parse(kubelet_flags.arguments(own), boolean=_K3S_SWITCHES, valued=_K3S_VALUED), doubt
+
+
+def _k3s_moved(host: Host, unit: str) -> str:
+    """Why k3s may read other files than those that are read here; empty when it does not."""
+    try:
+        moved = _K3S_ENVIRONMENT & units.environment(host, unit).keys()
+    except HostError as error:
+        return f"the environment of {unit} is unknown: {error}"
+    return f"{unit} sets {', '.join(sorted(moved))}, which this check does not follow" if moved else ""
 
 
 def k3s_server(host: Host, process: Process) -> K3s:

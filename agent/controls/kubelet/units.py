@@ -48,14 +48,10 @@ class UnitFiles:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a unit starts. folder: its working directory, empty when that is unknown.
-
-    environment: the variables that the unit's files set for it.
-    """
+    """What a unit starts. folder: its working directory, empty when that is unknown."""
 
     argv: tuple[str, ...]
     folder: str
-    environment: Mapping[str, str]
 
 
 def files(host: Host, unit: str) -> UnitFiles:
@@ -101,7 +97,12 @@ def command(host: Host, unit: str) -> Command:
     # `@`: the second word is the program's name; `:` leaves variables as they are.
     rest = words[2 if "@" in signs else 1 :]
     expanded = rest if ":" in signs else [word for one in rest for word in _expanded(one, variables)]
-    return Command((program, *expanded), folder if folder.startswith("/") else "", variables)
+    return Command((program, *expanded), folder if folder.startswith("/") else "")
+
+
+def environment(host: Host, unit: str) -> Mapping[str, str]:
+    """The variables that a unit sets, none where there is no such unit. Raises HostError."""
+    return _environment(host, unit, _service(host, unit)) if files(host, unit).fragment else {}
 
 
 def _names(unit: str) -> Iterator[str]:
@@ -174,10 +175,15 @@ def _environment(host: Host, unit: str, settings: Mapping[str, Sequence[str]]) -
 
 
 def _literal(unit: str, word: str) -> str:
-    """A word without specifiers. Raises HostError: `%i` and the like are known to systemd alone."""
-    if found := next((one for one in _SPECIFIER.finditer(word) if one[1].isalpha()), None):
-        raise HostError(f"{unit} has the specifier {found[0]}, which only systemd knows")
-    return word.replace("%%", "%")
+    """A word with the unit's name put in. Raises HostError: other specifiers (`%i`) are known to systemd alone."""
+    known = {"%": "%", "n": unit, "N": unit.removesuffix(".service")}
+
+    def meaning(found: re.Match[str]) -> str:
+        if found[1] not in known and found[1].isalpha():
+            raise HostError(f"{unit} has the specifier {found[0]}, which only systemd knows")
+        return known.get(found[1], found[0])
+
+    return _SPECIFIER.sub(meaning, word)
 
 
 def _expanded(word: str, variables: Mapping[str, str]) -> Sequence[str]:

@@ -5,6 +5,7 @@ The expected values follow systemd.unit(5), systemd.service(5), systemd.exec(5),
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from agent.controls.kubelet import KubeletControl, environment_file, units
 from agent.errors import HostError
 from agent.host import Host
 from agent.model import Finding, Status
-from tests.support.kubelets import plant
+from tests.support.kubelets import audit, plant, process
 
 UNIT = "kubelet.service"
 LIB, RUN, ETC = (f"{place}/systemd/system/{UNIT}" for place in ("/usr/lib", "/run", "/etc"))
@@ -150,12 +151,27 @@ def test_relative_paths_begin_in_the_working_directory_of_the_unit(tmp_path: Pat
     assert "working directory" in audited(tmp_path)["config"].observed
 
 
+def test_the_unit_that_k3s_installs_is_read(tmp_path: Path) -> None:
+    """Its environment files are named after the unit: https://github.com/k3s-io/k3s/blob/master/install.sh."""
+    unit = (
+        "[Service]\nType=notify\nEnvironmentFile=-/etc/default/%N\nEnvironmentFile=-/etc/sysconfig/%N\n"
+        "EnvironmentFile=-/etc/systemd/system/%n.env\nExecStart=/usr/local/bin/k3s \\\n    agent \\\n $MORE\n"
+    )
+    plant(tmp_path, {"/etc/systemd/system/k3s-agent.service": unit, "/etc/default/k3s-agent": "A=1\n"})
+    plant(tmp_path, {"/etc/systemd/system/k3s-agent.service.env": "MORE=--kubelet-arg=event-qps=0\n"})
+    assert audited(tmp_path)["4.2.8"].status is Status.FAIL
+    plant(tmp_path, {"/etc/default/k3s-agent": "K3S_DATA_DIR=/x\n"})
+    assert audited(tmp_path)["4.2.8"].status is Status.UNKNOWN
+
+
 def test_a_k3s_that_its_environment_leads_elsewhere_is_unknown(tmp_path: Path) -> None:
     """K3S_CONFIG_FILE names another file than the one that would be judged."""
     unit = "[Service]\nEnvironment=K3S_CONFIG_FILE=/x\nExecStart=/usr/local/bin/k3s agent\n"
-    found = audited(plant(tmp_path, {"/etc/systemd/system/k3s.service": unit}))["process"]
-    assert found.status is Status.UNKNOWN
-    assert "k3s.service sets K3S_CONFIG_FILE" in found.observed
+    plant(tmp_path, {"/etc/systemd/system/k3s.service": unit})
+    running = replace(process("/usr/local/bin/k3s", "agent", name="k3s-agent"), unit="k3s.service")
+    for found in (audited(tmp_path), audit(tmp_path, [running])):
+        assert found["4.2.4"].status is Status.UNKNOWN
+        assert "k3s.service sets K3S_CONFIG_FILE" in found["4.2.4"].observed
 
 
 @pytest.mark.parametrize(
