@@ -35,6 +35,7 @@ from agent.bounded_http import parse_json
 from agent.errors import KubeError
 
 _PLAIN_TEXT_LIMIT = 200
+_LONGEST_RETRY_AFTER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +233,10 @@ def text_or_empty(value: object) -> str:
 
 
 def _seconds(value: object) -> float | None:
-    """Retry-After in seconds; the API server never sends a date, so that one is as good as none. 0 means none."""
+    """Retry-After in seconds, an hour at most; the API server never sends a date, so that one is as good as none."""
     text = str(value).strip() if value is not None else ""
-    return float(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+    seconds = float(text) if text.isascii() and text.isdigit() else 0.0
+    return min(seconds, _LONGEST_RETRY_AFTER_SECONDS) if seconds > 0 else None
 
 
 def _first_line(content_type: str, body: bytes | bytearray) -> str:

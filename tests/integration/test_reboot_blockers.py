@@ -53,7 +53,7 @@ def poor(api: ApiServer, client: Client, namespace: str) -> Iterator[Kube]:
 @pytest.fixture
 def away() -> Iterator[Kube]:
     """Where nobody listens."""
-    made = kube_client("http://127.0.0.1:1", "", seconds=0.2)
+    made = kube_client("http://127.0.0.1:1", "", attempts=1)
     yield made
     made.close()
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support import agents
 from tests.support.agents import Agent, eventually, running
-from tests.support.apiservers import ApiServer, Client, free_ports
+from tests.support.apiservers import ApiServer, Client
+from tests.support.daemons import free_ports
 from tests.support.typed import Person
 
 FILE, OTHER = "/etc/modprobe.d/kubernetes-blacklist.conf", "/etc/modprobe.d/other.conf"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import urllib3
 
 from agent.sandbox.server import Sandbox
 from agent.sandbox.settings import KubeletSettings, Settings
+from tests.support.daemons import free_ports
 
 READY_SECONDS = 240.0
 PATCHES = {
@@ -156,14 +156,6 @@ def emulator(folder: Path, settings: Mapping[str, Any] | None = None, *names: st
     wanted = Settings(certificate=certificates.certificate, key=certificates.key, **{**bare, **(settings or {})})
     with Sandbox(wanted) as sandbox:
         yield ApiServer(sandbox.url, sandbox.token, certificates.ca, sandbox)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import trustme
 
 from agent.controls import probe
 from agent.model import Finding, Status
-from tests.support.apiservers import free_ports
 from tests.support.control_planes import API_SERVER, ETCD, MANAGER, SCHEDULER, ControlPlane, answering, server_context
+from tests.support.daemons import free_ports
 from tests.support.node_tree import end
 
 PASS, FAIL, UNKNOWN, INFO = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.INFO

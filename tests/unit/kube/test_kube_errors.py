@@ -62,7 +62,16 @@ def test_causes_are_kept_and_broken_ones_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("header", "detail", "expected"),
-    [("7", None, 7.0), (None, 9, 9.0), ("7", 9, 7.0), (None, None, None), ("Wed, 21 Oct", None, None), ("0", 0, None)],
+    [
+        ("7", None, 7.0),
+        (None, 9, 9.0),
+        ("7", 9, 7.0),
+        (None, None, None),
+        ("Wed, 21 Oct", None, None),
+        ("0", 0, None),
+        ("9" * 5000, None, 3600.0),
+        (None, 10**9, 3600.0),
+    ],
 )
 def test_retry_after_is_read_from_header_or_details(header: str | None, detail: int | None, expected: float) -> None:
     """Seconds from Retry-After, else from the Status; a date or nothing is None."""
