@@ -7,7 +7,7 @@ write without a version. The implementation is agent/reboot/kube/cluster.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from agent.model import Condition
 MEMBERS_A_PAGE = 250
 
 _NOTHING: Mapping[str, Any] = {}
+_PREFER_NO_SCHEDULE = "PreferNoSchedule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,14 @@ class NodeView:
     taints: tuple[Mapping[str, Any], ...] = ()
     removal: str = ""
     runs_agent: bool = True
+
+    def taints_with(self, key: str, ours: Collection[str]) -> tuple[Mapping[str, Any], ...] | None:
+        """spec.taints whose only PreferNoSchedule taint among our keys is this one, or none; None when that is so."""
+        found = [one for one in self.taints if one.get("key") in ours and one.get("effect") == _PREFER_NO_SCHEDULE]
+        if {one["key"] for one in found} == ({key} if key else set()):
+            return None
+        others = tuple(one for one in self.taints if one not in found)
+        return (*others, {"key": key, "effect": _PREFER_NO_SCHEDULE}) if key else others
 
 
 @dataclass(frozen=True, slots=True)

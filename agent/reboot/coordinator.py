@@ -55,7 +55,6 @@ _TAINT_SECONDS = 0.5  # the control plane answers a cordon with its taint: a wri
 _SAME_MOMENT_SECONDS = 10.0  # an `until` that moves by less is the same one: its parts come from two clocks
 # What is still queued is lost with the process or the machine; what is slower than this does not hold up a reboot.
 _FLUSH_SECONDS = 2.0
-_PREFER_NO_SCHEDULE = "PreferNoSchedule"
 
 
 class Coordinator:
@@ -203,7 +202,7 @@ class Coordinator:
             annotations=notes,
             labels=dict(write.labels),
             unschedulable=write.cordon,
-            taints=self._taints(inputs, node, write.taint),
+            taints=node.taints_with(write.taint, self._our_taints(inputs.state)),
             condition=shown.conditions[0],
         )
         self._deps.reporter.writing()
@@ -226,18 +225,10 @@ class Coordinator:
             self._observer.memory.refused_keys.add((kind, key))
             self._announce(announcements.key_refused(cycle, kind, key, why))
 
-    def _taints(self, inputs: Inputs, node: NodeView, desired: str) -> tuple[dict[str, str], ...] | None:
-        """spec.taints when our PreferNoSchedule taint has to come or go, also one of an earlier key; else None."""
-        ours = {self._policy.prefer_no_schedule_taint} - {""}
-        if isinstance(inputs.state, Pending) and inputs.state.taint:
-            ours.add(inputs.state.taint)
-        found = [
-            taint for taint in node.taints if taint.get("key") in ours and taint.get("effect") == _PREFER_NO_SCHEDULE
-        ]
-        if {taint["key"] for taint in found} == ({desired} if desired else set()):
-            return None
-        others = tuple(dict(taint) for taint in node.taints if taint not in found)
-        return (*others, {"key": desired, "effect": _PREFER_NO_SCHEDULE}) if desired else others
+    def _our_taints(self, state: NodeState | None) -> frozenset[str]:
+        """The key of our PreferNoSchedule taint, and an earlier policy's that the Node may still have."""
+        earlier = state.taint if isinstance(state, Pending) else ""
+        return frozenset({self._policy.prefer_no_schedule_taint, earlier} - {""})
 
     def _drain(self, inputs: Inputs, step: StepDrain) -> float:
         name = inputs.mine.view.name if inputs.mine else ""

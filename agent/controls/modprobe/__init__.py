@@ -65,8 +65,8 @@ class ModprobeControl:
 
     def plan(self, seen: Observation) -> Sequence[Step]:
         """The new file first, then what it replaces, then unloading: never less denied than before."""
-        if self._config.mode is not Mode.ENFORCE or seen.file.problem:
-            return ()  # what an unreadable file denies would be lost with it
+        if self._config.mode is not Mode.ENFORCE:
+            return ()
         return (*self._write(seen), *self._remove(seen), *self._unload(seen))
 
     def _write(self, seen: Observation) -> Sequence[Step]:
