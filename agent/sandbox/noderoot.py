@@ -19,7 +19,7 @@ from agent.sandbox.kernel_modules import RELEASE
 KUBELET_PID = 812
 _RUNNING_KERNEL = "/proc/sys/kernel/osrelease"
 _NEXT_KERNEL = "/boot/next-kernel"
-_STARTED_TICKS = 1200  # 12 s after boot
+_STARTED_SECONDS = 12  # after the boot
 
 _KUBELET_ARGV = (
     "/usr/bin/kubelet",
@@ -119,8 +119,7 @@ class NodeRoot:
             self.at(_NEXT_KERNEL).replace(self.at(_RUNNING_KERNEL))
         boot_id = str(uuid.uuid4())
         self.write("/proc/sys/kernel/random/boot_id", f"{boot_id}\n")
-        # The kubelet starts now: after its files were written, as on an unchanged node.
-        self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(time.time()) - 12}\n")
+        self._processes_start_now()
         return boot_id
 
     def boot_id(self) -> str:
@@ -128,8 +127,14 @@ class NodeRoot:
         return self.at("/proc/sys/kernel/random/boot_id").read_text().strip()
 
     def start_kubelet(self, argv: tuple[str, ...] = _KUBELET_ARGV) -> None:
-        """Puts the kubelet's process into the node's /proc."""
+        """Puts the kubelet's process into the node's /proc; no file has changed since it started."""
         self._start(KUBELET_PID, argv, "0::/system.slice/kubelet.service")
+        self._processes_start_now()
+
+    def _processes_start_now(self) -> None:
+        """By the time of the boot, because all of them started so long after it."""
+        booted = int(time.time()) - _STARTED_SECONDS
+        self.write("/proc/stat", f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {booted}\n")
 
     def _start(self, pid: int, argv: tuple[str, ...], cgroup: str) -> None:
         """A process as the kernel shows one that is the node's own: root's, with PID 1's root and mounts."""
@@ -140,7 +145,7 @@ class NodeRoot:
         self.write(f"{folder}/cgroup", f"{cgroup}\n")
         self.write(
             f"{folder}/stat",
-            f"{pid} ({name}) S 1 {'0 ' * 17}{_STARTED_TICKS} {_STAT_FIELDS_AFTER_START.strip()}\n",
+            f"{pid} ({name}) S 1 {'0 ' * 17}{_STARTED_SECONDS * 100} {_STAT_FIELDS_AFTER_START.strip()}\n",
         )
         self.write(f"{folder}/status", f"Name:\t{name}\nState:\tS\nPPid:\t1\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
         self.at(f"{folder}/ns").mkdir()

@@ -5,7 +5,6 @@ The same daemons answer for every metric and label that rules and dashboard ask 
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -99,12 +98,14 @@ def _configure(site: Site, name: str, *, modprobe: str = "enforce", canary: str 
 
 
 def _kubelet(site: Site, name: str, *, anonymous: bool) -> None:
-    """The kubelet's configuration, as old as the kubelet."""
-    file = site.machines[name].root.at(KUBELET)
+    """The configuration that the kubelet of the node runs with."""
+    root = site.machines[name].root
+    file = root.at(KUBELET)
     config = yaml.safe_load(file.read_text())
     config["authentication"]["anonymous"]["enabled"] = anonymous
     file.write_text(yaml.safe_dump(config))
-    os.utime(file, (time.time() - 3600, time.time() - 3600))
+    root.stop_kubelet()
+    root.start_kubelet()
 
 
 def _disturb(site: Site) -> None:
