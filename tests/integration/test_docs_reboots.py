@@ -92,7 +92,7 @@ def test_every_reason_of_a_reboot_is_in_the_table() -> None:
     about = {
         reason.value: kinds[reason.urgency]
         for reason in Reason
-        if reason.value.startswith(("Reboot", "Drain", "NodeCordoned", "NodeUncordoned"))
+        if reason.value.startswith(("Reboot", "Drain", "NodeCordoned", "NodeUncordoned", "NodeKeyRefused"))
         and reason.value != "DriftCorrected"
     }
     table = REBOOTS[REBOOTS.index("\n## Events") :]

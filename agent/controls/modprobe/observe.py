@@ -126,7 +126,9 @@ def _configuration(host: Host) -> Configuration:
         try:
             lines += parse(host.read_text(file, missing=""), file)
         except HostFileError as error:
-            if not host.is_mask(file):
+            found = read_or(None, host.stat, file)
+            is_folder = found is not None and found.kind == "directory"  # which modprobe ignores
+            if not is_folder and not host.is_mask(file):
                 unreadable[file] = str(error)
     # /lib is a symlink to /usr/lib on most nodes: the same file found twice hides nothing.
     really_hidden = tuple(one for one in hidden if not read_or(False, _is_same, host, one))

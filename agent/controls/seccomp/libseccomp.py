@@ -2,7 +2,7 @@
 
 A rule becomes a chain of comparisons in a tree; two actions for one place in it are EEXIST, and no container starts.
 On 32-bit architectures, x32 among them, only the low half of an argument is compared. On x86 the calls of sockets and
-System V IPC are one multiplexed call each, whose first argument is the number of the call. The image carries no
+System V IPC are also one multiplexed call each, whose first argument is the number of the call. The image carries no
 libseccomp, so this is its rule-adding (src/db.c, src/arch-x86.c), compared with libseccomp itself by tests.
 https://github.com/seccomp/libseccomp
 """
@@ -38,11 +38,7 @@ def clash(rules: Sequence[Rule], architecture: str) -> tuple[Rule, str, Rule] | 
     unconditional: set[str] = set()
     narrow = architecture in _NARROW
     for rule in rules:
-        for name in rule.names:
-            call, args = name, rule.args
-            if architecture == X86 and name in _MULTIPLEXED:
-                call, number = _MULTIPLEXED[name]
-                args = (Arg(0, "SCMP_CMP_EQ", number), *(arg for arg in args if arg.index))
+        for name, call, args in _calls(rule, architecture):
             if call in unconditional:
                 continue
             paths = _paths(args, narrow=narrow)
@@ -62,6 +58,15 @@ def clash(rules: Sequence[Rule], architecture: str) -> tuple[Rule, str, Rule] | 
                 tree[:] = [one for one in tree if one[0][: len(path)] != path]
                 tree.append((path, args, rule))
     return None
+
+
+def _calls(rule: Rule, architecture: str) -> Iterator[tuple[str, str, tuple[Arg, ...]]]:
+    """The rule's names, and the calls that each one is on the architecture: on x86 a multiplexed one besides itself."""
+    for name in rule.names:
+        yield name, name, rule.args
+        if architecture == X86 and name in _MULTIPLEXED:
+            call, number = _MULTIPLEXED[name]
+            yield name, call, (Arg(0, "SCMP_CMP_EQ", number), *(arg for arg in rule.args if arg.index))
 
 
 def _is_shared(last: _Node) -> bool:

@@ -146,6 +146,14 @@ def test_architectures_that_were_not_asked_for_are_left_out_where_they_would_not
         ([rule("socketcall", args=equals(1)), rule("socket", errnoRet=97)], "syscalls[1]"),
         ([rule("shmget", args=equals(1)), rule("shmget", action=KILL, args=equals(2))], "syscalls[1]"),
         ([rule("chmod", args=equals(1)), rule("chmod", action=KILL, args=equals((1 << 32) + 1))], "syscalls[1]"),
+        (
+            [
+                rule("socketcall", action=KILL),
+                rule("socket", args=equals(1)),
+                rule("socket", action=KILL, args=equals((1 << 32) + 1)),
+            ],
+            "syscalls[2]",
+        ),
         ([rule("chmod", args=equals(1) + equals(3, 1)), rule("chmod", action=KILL, args=equals(1))], "syscalls[1]"),
     ],
 )
