@@ -129,8 +129,10 @@ def _next_start(blackout: Blackout, now: float) -> float | None:
     today = _day(now, blackout.timezone)
     for offset in range(1, 9):
         day = today + timedelta(days=offset)
-        if _is_blacked_out(blackout, day):
-            return first_occurrence(day, time(), zone(blackout.timezone))
+        begins = first_occurrence(day, time(), zone(blackout.timezone))
+        # Where a time zone crosses the date line it skips a whole day: Pacific/Apia had no 2011-12-30.
+        if _is_blacked_out(blackout, day) and _day(begins, blackout.timezone) == day:
+            return begins
     return None
 
 

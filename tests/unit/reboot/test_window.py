@@ -367,6 +367,14 @@ def test_the_next_opening_lies_in_a_window_and_in_no_blackout(data: st.DataObjec
         assert not any(is_open(some, between, dark) for between in sampled(now, opening))
 
 
+def test_a_blackout_of_a_day_that_its_time_zone_skips_closes_nothing() -> None:
+    """Samoa crossed the date line: after 2011-12-29 came 2011-12-31."""
+    skipped = Blackout(start="2011-12-30", timezone="Pacific/Apia")
+    assert closes_at([], utc("2011-12-30 00:00"), [skipped]) is None
+    both = Blackout(start="2011-12-30", end="2011-12-31", timezone="Pacific/Apia")
+    assert closes_at([], utc("2011-12-30 00:00"), [both]) == utc("2011-12-30 10:00")
+
+
 def test_a_blackout_is_named_with_its_dates_and_reason() -> None:
     """And when the node may reboot again, in the time zone that the blackout is written in."""
     clock = Clocks(epoch=utc("2026-12-24 12:00"))
