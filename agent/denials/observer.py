@@ -293,7 +293,7 @@ class Observer:
         return Reason.EXCLUDED if state is not None and records.SECCOMP in state.excluded else Reason.NO_RECORD
 
     def _actions_logged(self) -> frozenset[str] | None:
-        """What the sysctl lets through; None where it cannot be read, everything without it."""
+        """What the sysctl lets through; everything in a kernel without it, None where it cannot be read."""
         try:
             return frozenset(self._host.read_text(_ACTIONS_LOGGED, missing=_ALL_ACTIONS).split())
         except HostError:

@@ -206,7 +206,7 @@ def _reason(name: str, unit: ProfileFile, seen: Observation) -> str:
 def _is_unread(name: str, seen: Observation) -> bool:
     """Whether the kernel's hash, which the manifest has, cannot be read now."""
     entry = seen.entries.get(name)
-    return entry is not None and entry.notes.get("kernel", "") != "" == seen.hashes.get(name, "")
+    return entry is not None and bool(entry.notes.get("kernel")) and not seen.hashes.get(name)
 
 
 def removed_profiles(seen: Observation) -> tuple[RemovedProfile, ...]:

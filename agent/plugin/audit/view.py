@@ -164,8 +164,8 @@ class View:
         chosen = [(one.selects(dict(labels)), one.metadata)
                   for one in self.policies.get(namespace, []) if "Egress" in one.types]  # fmt: skip
         # What may be about the pod must not let it through; what denies it has to be.
-        return any(is_sure for is_sure, _ in chosen) and not any(
-            reaches for is_sure, reaches in chosen if is_sure is not False
+        return any(selected for selected, _ in chosen) and not any(
+            reaches for selected, reaches in chosen if selected is not False
         )
 
 

@@ -81,11 +81,11 @@ def test_nothing_passes_because_it_cannot_be_read(tmp_path: Path, name: str) -> 
     host = BareHost(node.root)
     whole = base.dry_run(CONTROLS[name](host))
     passed = {one.id for one in whole.findings if one.status is Status.PASS}
-    planned = {(one.action, one.target) for one in whole.changes}
+    planned = {(one.action, one.target, one.reason) for one in whole.changes}
     assert {one.id for one in whole.findings} - passed
     assert host.asked
     for path in tuple(host.asked):
         found = base.dry_run(CONTROLS[name](BareHost(node.root, path)))
         assert {one.id for one in found.findings if one.status is Status.PASS} <= passed, path
-        assert {(one.action, one.target) for one in found.changes} <= planned, path
+        assert {(one.action, one.target, one.reason) for one in found.changes} <= planned, path
         assert found.findings, path

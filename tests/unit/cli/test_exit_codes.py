@@ -21,7 +21,7 @@ def test_a_defect_of_the_agents_commands_is_not_noncompliance(capsys: pytest.Cap
 def test_a_defect_of_the_plugin_does_not_ask_for_attention(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same for every command of the plugin."""
+    """Nor with the plugin, where 1 says that something needs attention."""
     monkeypatch.setattr(plugin, "run", lambda *_: _defect())
     assert plugin.main(["status"]) == 3
     assert "TypeError: nobody foresaw this" in capsys.readouterr().err
