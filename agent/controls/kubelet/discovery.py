@@ -46,6 +46,7 @@ _K3S_SWITCHES = frozenset(("disable-agent", "disable-kube-proxy", "protect-kerne
 _K3S_SHORT = {"c": "config", "d": "data-dir"}
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _K3S_ENVIRONMENT = frozenset(("K3S_CONFIG_FILE", "K3S_DATA_DIR"))
+_NODE_NAME = "<node name>"  # K3s and MicroShift hand it to their kubelet always, the host's own name too
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
@@ -139,7 +140,10 @@ def _launch(host: Host, process: Process) -> Launch | None:
         case Program.KUBELITE:
             return _microk8s(host, process, kubelet_flags.parse(kubelet_flags.arguments(process.argv[1:])))
         case Program.MICROSHIFT if process.argv[1:2] == ("run",):
-            own = (f"--config={MICROSHIFT_DATA}/config/config.yaml", f"--kubeconfig={MICROSHIFT_DATA}/kubeconfig")
+            own = (
+                f"--config={MICROSHIFT_DATA}/config/config.yaml", f"--kubeconfig={MICROSHIFT_DATA}/kubeconfig",
+                f"--hostname-override={_NODE_NAME}",
+            )  # fmt: skip
             flags = kubelet_flags.parse(tuple(Argument(one, "set by MicroShift") for one in own))
             unit = process.unit or "microshift.service"
             place = f"`kubelet` in {MICROSHIFT_CONFIG}"
@@ -313,7 +317,7 @@ def _texts(value: Value) -> Iterator[Argument]:
 def _k3s_flags(host: Host, k3s: K3s) -> Flags:
     """The kubelet's flags as k3s builds them: its own defaults, each replaced by a kubelet-arg of that name."""
     agent, extra = f"{k3s.data_dir}/agent", k3s.all("kubelet-arg")
-    own = {"kubeconfig": f"{agent}/kubelet.kubeconfig", "read-only-port": "0"}
+    own = {"kubeconfig": f"{agent}/kubelet.kubeconfig", "read-only-port": "0", "hostname-override": _NODE_NAME}
     drop_ins = f"{agent}/etc/kubelet.conf.d"
     if host.exists(f"{drop_ins}/{_K3S_GENERATED[0]}"):
         own["config-dir"] = drop_ins

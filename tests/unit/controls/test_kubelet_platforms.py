@@ -225,6 +225,22 @@ def test_a_tree_of_k0s_is_unknown(tmp_path: Path) -> None:
     assert (found["process"].status, "4.2.1" in found) == (Status.UNKNOWN, False)
 
 
+def test_a_name_that_the_platform_sets_itself_is_set(tmp_path: Path) -> None:
+    """K3s and MicroShift always start their kubelet with --hostname-override; a kubelet-arg replaces that of K3s."""
+    files = {"/etc/rancher/k3s/config.yaml": "kubelet-arg: [hostname-override=n1]\n"}
+    k3s = process("/usr/local/bin/k3s", "agent", "--debug", name="k3s-agent")
+    found = [
+        audit(plant(tmp_path / "m", PLATFORMS["MicroShift"].files), [PLATFORMS["MicroShift"].process()])["4.2.7"],
+        audit(plant(tmp_path / "k", {"/etc/rancher/k3s/config.yaml": "{}\n"}), [k3s])["4.2.7"],
+        audit(plant(tmp_path / "k", files), [k3s])["4.2.7"],
+    ]
+    assert [(one.status, one.observed, one.source) for one in found] == [
+        (Status.INFO, "--hostname-override=<node name>", "flag --hostname-override (set by MicroShift)"),
+        (Status.INFO, "--hostname-override=<node name>", "flag --hostname-override (set by k3s)"),
+        (Status.INFO, "--hostname-override=n1", "flag --hostname-override (/etc/rancher/k3s/config.yaml:1)"),
+    ]
+
+
 def test_microshift_in_another_role_is_no_kubelet(tmp_path: Path) -> None:
     """`microshift backup` and the like read nothing that a kubelet runs with."""
     files = {"/etc/systemd/system/microshift.service": "[Service]\nExecStart=microshift show-config\n"}

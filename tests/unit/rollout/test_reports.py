@@ -136,6 +136,21 @@ def test_a_time_that_is_none_is_refused(part: str, key: str, time: object) -> No
         reports.remembered(json.dumps(state))
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_each_phase_that_is_read_from_a_disk_can_be_shown(phase: Phase) -> None:
+    """Current is of a policy in force: nobody writes it for one that waits, and there is no sentence for it."""
+    state = json.loads(reports.written(PENDING, OWN))
+    state["pending"]["phase"] = phase
+    if phase is Phase.CURRENT:
+        with pytest.raises(ValueError, match="phase: Current is of a policy in force"):
+            reports.remembered(json.dumps(state))
+        return
+    pending, own = reports.remembered(json.dumps(state))
+    assert pending is not None
+    assert reports.view(OLD, pending, own, is_canary=True, uses_canaries=True).conditions[0].reason == phase
+    assert reports.stuck(pending, ()).startswith(f"policy {NEW} ")
+
+
 def test_whatever_else_a_disk_holds_in_place_of_text_can_be_shown() -> None:
     state = json.loads(reports.written(PENDING, OWN))
     state["pending"] |= {"target": 7, "refused_by": 7}
