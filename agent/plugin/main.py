@@ -28,6 +28,7 @@ from agent.terminal import discard_output, style_of
 
 _PROGRAM = "kubectl node-hardening"
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141  # what a shell shows of a program that SIGPIPE ended, kubectl's own commands included
 _ERROR_CHARACTERS = 1000
 # A user waits: an unreachable server is reported before they give up.
 _RETRY = RetryPolicy(seconds=20.0, attempts=3, connect_seconds=5.0)
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace, given: Session) -> int:
         return code
     except BrokenPipeError:
         discard_output()
-        return 0
+        return _PIPE_CLOSED
     except ConfigError as error:
         for problem in error.problems:
             _say(given, str(problem))
