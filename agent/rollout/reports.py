@@ -149,7 +149,7 @@ def remembered(text: str) -> tuple[Pending | None, Assessment]:
             target, refused_by = revision(pending.target), str(pending.refused_by)
             pending = _checked(pending, target=target, phase=Phase(pending.phase), refused_by=refused_by)
             if pending.phase is Phase.CURRENT:
-                raise ValueError(f"phase: {Phase.CURRENT} is of a policy in force, which nobody waits for")
+                raise ValueError(f"phase: {Phase.CURRENT} is of a policy in force, not of one that is held back")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is not what this agent writes: {error}") from error
     return pending, own

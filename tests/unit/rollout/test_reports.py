@@ -138,7 +138,7 @@ def test_a_time_that_is_none_is_refused(part: str, key: str, time: object) -> No
 
 @pytest.mark.parametrize("phase", Phase)
 def test_each_phase_that_is_read_from_a_disk_can_be_shown(phase: Phase) -> None:
-    """Current is of a policy in force: nobody writes it for one that waits, and there is no sentence for it."""
+    """Current is of a policy in force: it is never written of one that is held back, and has no sentence."""
     state = json.loads(reports.written(PENDING, OWN))
     state["pending"]["phase"] = phase
     if phase is Phase.CURRENT:
