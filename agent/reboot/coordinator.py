@@ -19,6 +19,7 @@ from agent.reboot.cluster import NodePatch, NodeView
 from agent.reboot.interfaces import Announcement, Dependencies, HookStage, Tick
 from agent.reboot.lock.lease import Lock
 from agent.reboot.machine import announcements
+from agent.reboot.machine.blocked import POLL_SECONDS
 from agent.reboot.machine.decide import decide
 from agent.reboot.machine.decisions import (
     Acquire,
@@ -115,7 +116,7 @@ class Coordinator:
                 self._observer.memory.cordon_refused = str(error)
         if decision.postpone:
             again = self._observer.postpone(decision)
-            wait = again if decision.action is None else wait
+            wait = min(again, POLL_SECONDS) if decision.action is None else wait  # the wall clock may be set meanwhile
         written = decision.action if acted and isinstance(decision.action, Write) else None
         if written is not None:
             status = self._status_of_state(inputs, written.state)

@@ -46,6 +46,7 @@ from agent.reboot.state import (
 
 _HEARTBEAT_SECONDS = 2.5
 _ACQUIRED_SECONDS = 3.0
+_CLOCK_SET_SECONDS = 5.0  # further apart than this from each other: one of the two clocks was set, or stood still
 _OFF = SentinelReading(False, problem="reboot.mode is off")
 
 
@@ -72,6 +73,7 @@ class Observer:
         self._lock_problem = ""
         self._before_lock: tuple[float, BlockerResult | None, Budget | None] = (float("-inf"), None, None)
         self._patchable: set[str] = set()  # Leases
+        self._wall_ahead: float | None = None  # of the monotonic clock, when waits were last begun from scratch
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
         """Continues with another policy; what is remembered of the running cycle stays."""
@@ -84,6 +86,7 @@ class Observer:
         """What is cheap. Raises AgentError: then nothing can be decided."""
         deps = self._deps
         now = Now(deps.machine.boot_id(), deps.clock.monotonic(), deps.clock.wall())
+        self._notice_set_clock(now)
         node = deps.cluster.node()
         if node is None:
             return Inputs(policy=self._policy, now=now, node=None, state=None)
@@ -130,6 +133,15 @@ class Observer:
             blockers=blockers,
             budget=counted,
         )
+
+    def _notice_set_clock(self, now: Now) -> None:
+        """A wait until a window opens is counted by the monotonic clock, from what the wall clock showed then."""
+        ahead = now.wall - now.mono
+        if self._wall_ahead is not None and abs(ahead - self._wall_ahead) < _CLOCK_SET_SECONDS:
+            return
+        if self._wall_ahead is not None:
+            self._contention = LockContention(self._deps.rng, self._policy.lock.lease_duration)
+        self._wall_ahead = ahead
 
     def _found_before_lock(
         self, slots: tuple[Slot, ...], mine: Slot | None, now: Now

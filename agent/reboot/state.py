@@ -24,6 +24,7 @@ _ANNOTATION_LIMIT = 8192
 _COUNT_LIMIT = 1_000_000
 _KEYS_LIMIT = 20
 _KEYS_CHARACTERS = 1000
+_ROUNDING_SECONDS = 0.01
 _SECONDS_LIMIT = 253_402_300_800.0  # the year 10000: no calendar has more
 
 
@@ -54,8 +55,10 @@ class Stamp(Now):
         return cls(now.boot, round(now.mono, 3), round(now.wall, 3))
 
     def elapsed(self, now: Now) -> float | None:
-        """Seconds since then; None when the machine booted in between: its clock started again."""
-        return max(0.0, now.mono - self.mono) if self.boot == now.boot else None
+        """Seconds since then; None when the machine booted in between, or went back to a snapshot: unknown."""
+        if self.boot != now.boot or self.mono > now.mono + _ROUNDING_SECONDS:
+            return None
+        return max(0.0, now.mono - self.mono)
 
 
 Marks = tuple[tuple[Phase, float], ...]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,3 +206,18 @@ def test_a_procfs_without_the_time_of_boot_verifies_no_process(tmp_path: Path) -
 def test_addresses_are_those_of_this_machines_interfaces() -> None:
     """Loopback among them."""
     assert "127.0.0.1" in Host("/").addresses()
+
+
+def test_the_clock_of_the_lock_counts_what_a_machine_sleeps() -> None:
+    """CLOCK_MONOTONIC stands still in a suspended machine, whose lock others take meanwhile; CLOCK_BOOTTIME does not.
+    A time namespace sets the two apart as a suspend does."""
+    unshare = shutil.which("unshare")
+    imports = "import time; from agent.daemon.reboot_thread import SystemClock"
+    line = f"{imports}; print(SystemClock().monotonic() - time.monotonic())"
+    if unshare is None:
+        pytest.skip("no unshare: it makes a time namespace")
+    argv = [unshare, "--user", "--map-root-user", "--time", "--boottime", "100000", sys.executable, "-c", line]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"no time namespace here: {done.stderr.strip()[-200:]}")
+    assert float(done.stdout) > 99_000

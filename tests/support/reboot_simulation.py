@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from agent.annotations import REBOOT_SKIP
+from agent.annotations import REBOOT_REQUEST, REBOOT_SKIP, REBOOT_STATE
 from agent.config import schema
 from agent.config.choices import Mode, OnTimeout
 from agent.config.schema import Reboot
@@ -20,6 +20,7 @@ from agent.event_reasons import Reason
 from agent.reboot.cluster import LeasePhase
 from agent.reboot.coordinator import Coordinator
 from agent.reboot.interfaces import Announcement
+from agent.reboot.lock.lease import freed
 from agent.reboot.phases import Phase
 from tests.support.reboot_agent import Agents, Make
 from tests.support.reboot_machine import SimMachine
@@ -276,6 +277,10 @@ class Schedule:
             lambda: self._set(machine, "blocked_by", value="alert KubeNodeNotReady"),
             lambda: self._skip(name, "being looked at"),
             lambda: self._human_twice(name),
+            lambda: self._remove_state(machine),
+            lambda: self._take_lock(machine),
+            lambda: self._set_clock(machine),
+            lambda: self._request(machine),
         ]
         if len(world.machines) > 2 and self.rng.random() < 0.3:
             mishaps.append(lambda: self._delete(machine))
@@ -293,6 +298,43 @@ class Schedule:
         """Lifts whatever cordon there is and sets one of her own."""
         self.world.human_cordons(name, cordon=False)
         self.world.human_cordons(name, cordon=True)
+
+    def _remove_state(self, machine: SimMachine) -> None:
+        """As docs/reboots.md allows at any moment; the back-off is forgotten with it."""
+        if machine.name in self.world.nodes:
+            self.world.note(f"{machine.name}: a user removes its state ({self.world.phase_of(machine.name)})")
+            self.world.books.overridden.append((self.world.now, machine.name))
+            self.world.annotate(machine.name, REBOOT_STATE, None)
+
+    def _take_lock(self, machine: SimMachine) -> None:
+        """`unlock --force`, or the Lease deleted, while the holder cannot be on its way down."""
+        world = self.world
+        for lease in list(world.leases.values()):
+            is_back = machine.has_kubelet and world.phase_of(machine.name) is Phase.VERIFYING
+            if lease.holder != machine.identity or (lease.phase is LeasePhase.REBOOTING and not is_back):
+                continue
+            machine.lock_taken_at = world.now
+            if self.rng.random() < 0.5:
+                world.note(f"{machine.name}: {lease.name} is deleted by a user")
+                world.delete_lease(lease.name)
+            else:
+                world.note(f"{machine.name}: {lease.name} is taken by a user")
+                world.set_lease(freed(lease, world.now), "a user")
+
+    def _set_clock(self, machine: SimMachine) -> None:
+        """The wall clock alone: NTP after a boot with a wrong clock, or a user."""
+        seconds = self.rng.choice((-1e8, -86400.0, -600.0, 600.0, 86400.0, 1e8))
+        self.world.note(f"{machine.name}: its wall clock is set by {seconds:.0f} s")
+        machine.wall_offset = max(0.0, machine.wall_offset + seconds)
+
+    def _request(self, machine: SimMachine) -> None:
+        """Another reboot is requested, or the request is taken back; a new one overrides the back-off."""
+        if machine.name not in self.world.nodes:
+            return
+        text = self.rng.choice((None, f"by a user, {self.world.now:.0f}"))
+        self.world.note(f"{machine.name}: reboot request {text}")
+        self.world.books.overridden.append((self.world.now, machine.name))
+        self.world.annotate(machine.name, REBOOT_REQUEST, text)
 
     def _flicker_sentinel(self, machine: SimMachine) -> None:
         machine.wanted = not machine.wanted
@@ -395,7 +437,7 @@ class Schedule:
             if len(cordons) > 30:
                 raise Violation(f"{name} was drained {len(cordons)} times")
             for first, second in pairwise(cordons):
-                if any(who == name and first < at <= second for at, who in booted):
+                if any(who == name and first <= at <= second for at, who in (*booted, *books.overridden)):
                     continue
                 if second - first < self.policy.retry_after:
                     raise Violation(
@@ -409,13 +451,14 @@ class Schedule:
     def _check_repeated_drains(self, name: str) -> None:
         """The same answer after the drain ends two drains in a row in one boot, and no third one within a day."""
         in_a_row: list[float] = []
+        reset_by = (*self.world.books.boots, *self.world.books.overridden)
         known: set[str] = set()
         for at, who, said in self.world.books.heard:
             if who != name or said.key in known or said.reason not in (Reason.REBOOT_FAILED, Reason.REBOOT_SUCCEEDED):
                 continue
             known.add(said.key)
             in_a_row = [*in_a_row, at] if said.message.startswith("drained, but blocked by") else []
-            booted = any(who == name and in_a_row and in_a_row[0] < boot <= at for boot, who in self.world.books.boots)
+            booted = any(who == name and in_a_row and in_a_row[0] < boot <= at for boot, who in reset_by)
             in_a_row = in_a_row[-1:] if booted else in_a_row
             if len(in_a_row) > 2 and in_a_row[-1] - in_a_row[-2] < _DAY_SECONDS:
                 raise Violation(f"{name} was drained again for the same answer: {said.message}")

@@ -88,6 +88,7 @@ class Books:
     evictions: int = 0
     commands: list[tuple[float, str]] = field(default_factory=list)
     boots: list[tuple[float, str]] = field(default_factory=list)
+    overridden: list[tuple[float, str]] = field(default_factory=list)  # a user removed the state, or requested a reboot
     events: dict[str, Announcement] = field(default_factory=dict)
     heard: list[tuple[float, str, Announcement]] = field(default_factory=list)
     ended: list[tuple[str, CycleResult]] = field(default_factory=list)

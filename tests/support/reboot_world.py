@@ -134,6 +134,14 @@ class World:
                     machine.wake()
         return lease
 
+    def delete_lease(self, name: str) -> None:
+        """`kubectl delete lease`."""
+        self.leases.pop(name)
+        self.older_leases.pop(name, None)
+        for machine in self.machines.values():
+            if machine.waits:
+                machine.wake()
+
     def phase_of(self, name: str) -> Phase:
         """What the node's note says."""
         view = self.nodes.get(name)

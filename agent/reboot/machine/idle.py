@@ -10,6 +10,7 @@ from agent.reboot.machine import announcements
 from agent.reboot.machine.blocked import POLL_SECONDS, held_back
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
+from agent.reboot.machine.rebooting import may_go_down
 from agent.reboot.machine.transitions import REPEATED, backoff_seconds, reset, restore
 from agent.reboot.phases import Phase
 from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
@@ -21,9 +22,9 @@ _STREAK_SECONDS = 3600.0  # required again within this after a reboot is probabl
 
 def idle(inputs: Inputs, state: NodeState) -> Decision:
     """Nothing of a cycle is left, or it is removed first."""
-    node = inputs.node
-    if node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER:
-        # By managedFields it is ours although no state records it: a user removed the state in mid-cycle.
+    if (going_down := _going_down(inputs)) is not None:
+        return going_down
+    if _is_cordon_left(inputs):
         text = "removing a leftover cordon of the agent"
         write = restore(inputs, state, Write(reset(state), cordon=False))
         return Decision(Phase.IDLE, StatusReason.RELEASING, text, write)
@@ -38,6 +39,25 @@ def idle(inputs: Inputs, state: NodeState) -> Decision:
         announcement = announcements.held(state, held.blocked_by, f"{held.sentence}{until}")
         return replace(held, announcements=(announcement,))
     return _start(inputs, state)
+
+
+def _is_cordon_left(inputs: Inputs) -> bool:
+    """By managedFields it is ours although no state records it: a user removed the state in mid-cycle."""
+    node = inputs.node
+    return node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER
+
+
+def _going_down(inputs: Inputs) -> Decision | None:
+    """The state was removed behind the fence: cordon and lock stay until the machine is down, or known to stay up.
+
+    Without the lock, only the system itself shows that it is being shut down.
+    """
+    mine = inputs.mine
+    is_fenced = mine is not None and mine.fenced and mine.view.boot == inputs.now.boot
+    if not is_fenced and not _is_cordon_left(inputs):
+        return None
+    decision = may_go_down(inputs, mine.unseen_seconds if mine is not None and is_fenced else float("inf"))
+    return replace(decision, sentence=f"{decision.sentence}; its state was removed") if decision is not None else None
 
 
 def _not_required(inputs: Inputs, state: NodeState) -> Decision:

@@ -41,39 +41,48 @@ def rebooting(inputs: Inputs, state: Rebooting) -> Decision:
 def _behind_fence(inputs: Inputs, state: Rebooting) -> Decision:
     timeout = inputs.policy.reboot_timeout
     given = inputs.command_seconds
-    elapsed = given if given is not None else elapsed_in(inputs, state)
-    wait, text = timeout - elapsed + 0.1, "rebooting"
-    if elapsed > timeout:
+    going_down = may_go_down(inputs, given if given is not None else elapsed_in(inputs, state))
+    if going_down is None:
+        error = f"still the same boot {duration(timeout)} after the reboot command"
+        return roll_back(inputs, state, error, cause=NOT_REBOOTED)
+    return replace(going_down, until=state.entered.wall + timeout + inputs.policy.verify_timeout)
+
+
+def may_go_down(inputs: Inputs, elapsed_seconds: float) -> Decision | None:
+    """Waits while a command that may have been given so long ago may still end this boot; None when it does not."""
+    timeout = inputs.policy.reboot_timeout
+    wait, text = timeout - elapsed_seconds + 0.1, "rebooting"
+    if elapsed_seconds > timeout:
         if inputs.shutting_down is None and not inputs.shutdown_problem:
             return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, Fetch(Query.SHUTDOWN))
-        if not inputs.shutting_down and not (inputs.shutdown_problem and elapsed <= 2 * timeout):
-            error = f"still the same boot {duration(timeout)} after the reboot command"
-            return roll_back(inputs, state, error, cause=NOT_REBOOTED)
+        if not inputs.shutting_down and not (inputs.shutdown_problem and elapsed_seconds <= 2 * timeout):
+            return None
         wait, text = _WATCH_SECONDS, "rebooting; the system is shutting down for longer than rebootTimeout"
         if inputs.shutdown_problem:
             text = f"rebooting; unknown whether the system is shutting down: {inputs.shutdown_problem}"
-    until = state.entered.wall + timeout + inputs.policy.verify_timeout
-    return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, wait_seconds=min(_WATCH_SECONDS, wait), until=until)
+    return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, wait_seconds=min(_WATCH_SECONDS, wait))
 
 
 def _before_fence(inputs: Inputs, state: Rebooting, mine: Slot | None) -> Decision:
     """The command was certainly not given yet."""
     if (stopped := stopped_by(inputs, state)) is not None or mine is None:
         return stopped or roll_back(inputs, state, "the lock was lost")
+    elapsed = elapsed_in(inputs, state)
     # From when the phase began, also where the clock was started again: a fence may be refused for good.
-    since_mark = inputs.now.wall - dict(state.marks).get(Phase.REBOOTING, inputs.now.wall)
-    limit = inputs.policy.reboot_timeout + inputs.policy.drain.timeout
-    if max(elapsed_in(inputs, state), since_mark) > limit:
+    began = dict(state.marks).get(Phase.REBOOTING, state.entered.wall)
+    if elapsed + state.entered.wall - began > inputs.policy.reboot_timeout + inputs.policy.drain.timeout:
         return roll_back(inputs, state, "the reboot command could not be given in time")
     if not inputs.required and (blocker := last_blocker(inputs, state)) is not None:
         return roll_back(inputs, state, f"drained, but {blocker.sentence}")
-    if elapsed_in(inputs, state) > fence_seconds(inputs.policy):
+    if elapsed > fence_seconds(inputs.policy):
         if (question := last_question(inputs)) is not None:
             return question
         if (blocker := last_blocker(inputs, state)) is not None:
             return roll_back(inputs, state, f"drained, but {blocker.sentence}", cause=blocker.blocked_by)
         text = "the checks took long; starting the clock again"
-        restarted = Write(replace(state, entered=Stamp.of(inputs.now)))
+        # On the wall clock of the mark, which may have been set since.
+        entered = replace(Stamp.of(inputs.now), wall=round(state.entered.wall + elapsed, 3))
+        restarted = Write(replace(state, entered=entered))
         return Decision(Phase.REBOOTING, StatusReason.REBOOTING, text, restarted)
     fence = FenceAndReboot(mine, announcements.rebooting(state))
     return Decision(Phase.REBOOTING, StatusReason.REBOOTING, "rebooting", fence)

@@ -24,7 +24,7 @@ def rolled_back(inputs: Inputs, state: RolledBack) -> Decision:
 
 def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
     elapsed = state.entered.elapsed(inputs.now)
-    if elapsed is None and state.cause == NOT_REBOOTED:
+    if state.entered.boot != inputs.now.boot and state.cause == NOT_REBOOTED:
         # The machine went down after all: the reboot is recorded, and the back-off counts from it.
         done = reset(state, done=Stamp.of(inputs.now))
         return _decision("rebooted after all", Write(done, finished=True))
@@ -34,7 +34,7 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
         calm = reset(state, done=state.entered, **kept)
         return _decision("no longer required", Write(calm))
     if elapsed is None:
-        # Another boot: its clock cannot say how long ago the failure was, so the whole back-off begins again.
+        # Another boot or a snapshot: its clock cannot say how long ago that was, so the whole back-off begins again.
         return _decision(f"rolled back: {state.error}", Write(replace(state, entered=Stamp.of(inputs.now))))
     asked = bool(inputs.request) and inputs.request != state.requested
     seconds = backoff_seconds(inputs.policy, state.failures, repeated=state.repeated)
