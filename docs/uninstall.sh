@@ -10,13 +10,14 @@ set -eu
 
 KUBECTL=${KUBECTL:-kubectl}
 NAMESPACE=${NAMESPACE:-node-hardening} # helm can have another
+WAIT=${WAIT:-300s}                     # for the agents to end
 PREFIX=node-hardening.io/
 LABEL=app.kubernetes.io/name=node-hardening-agent
 
 say() { printf 'uninstall: %s\n' "$*"; }
 
-# One line for each thing of a Node: "NAME" KIND "KEY" ["VALUE"]; the value is shown for the reboot's note alone. A node
-# chooses its annotations and condition types: in quotes, with every line break escaped, none becomes a line of its own.
+# One line for each thing of a Node: "NAME" KIND "KEY" ["VALUE"]; the value is shown for the reboot's note alone. The key
+# of a cordon is who set it, by managedFields. A node chooses its annotations and condition types: in quotes, with every line break escaped, none becomes a line of its own.
 node_lines() {
     "$KUBECTL" get nodes -o go-template='
 {{- range .items -}}
@@ -27,6 +28,14 @@ node_lines() {
   {{- end -}}
   {{- range $key, $value := .metadata.labels -}}{{- $node }} labels {{ printf "%q" $key }}{{ "\n" -}}{{- end -}}
   {{- range .spec.taints -}}{{- $node }} taint {{ printf "%q" .key }}{{ "\n" -}}{{- end -}}
+  {{- if .spec.unschedulable -}}
+    {{- range .metadata.managedFields -}}
+      {{- $entry := . -}}
+      {{- if and .fieldsV1 (not .subresource) -}}{{- with index .fieldsV1 "f:spec" -}}{{- range $key, $value := . -}}
+        {{- if eq $key "f:unschedulable" -}}{{- $node }} cordon {{ printf "%q" $entry.manager }}{{ "\n" -}}{{- end -}}
+      {{- end -}}{{- end -}}{{- end -}}
+    {{- end -}}
+  {{- end -}}
   {{- range .status.conditions -}}{{- $node }} condition {{ printf "%q" .type }}{{ "\n" -}}{{- end -}}
 {{- end -}}'
 }
@@ -36,6 +45,16 @@ has() { grep -qxF -e "$2" "$1"; }
 
 # The lines of FILE with the note of a reboot.
 notes() { grep -E "^[^ ]+ annotations \"${PREFIX}reboot-state\" " "$1"; }
+
+# Whether FILE, of one node, has a cordon of the agent; as the agent decides it: by who set the cordon, or by the state,
+# where nothing shows that.
+has_our_cordon() {
+    if grep -qE '^[^ ]+ cordon ' "$1"; then
+        grep -qxE "[^ ]+ cordon \"${PREFIX}reboot\"" "$1"
+    else
+        notes "$1" | grep -F '\"cordoned\":true' | grep -qvF '\"uncordoned\":true'
+    fi
+}
 
 busy() { notes "$1" | grep -E '\\"phase\\":\\"(cordoned|draining|rebooting|verifying)\\"' | cut -d'"' -f2; }
 
@@ -53,13 +72,17 @@ fi
 say "stops the agents"
 # They would restore what is removed below.
 "$KUBECTL" -n "$NAMESPACE" delete daemonset -l "$LABEL" --ignore-not-found --wait=false
-"$KUBECTL" -n "$NAMESPACE" wait --for=delete pod -l "$LABEL" --timeout=300s
+: > "$work/stay"
+# The pod of a machine that is down does not end. Its node is left for the next time, the others are not.
+"$KUBECTL" -n "$NAMESPACE" wait --for=delete pod -l "$LABEL" --timeout="$WAIT" ||
+    "$KUBECTL" -n "$NAMESPACE" get pods -l "$LABEL" \
+        -o go-template='{{ range .items }}{{ printf "%q\n" .spec.nodeName }}{{ end }}' > "$work/stay"
 
 node_lines > "$work/nodes"
 cut -d'"' -f2 "$work/nodes" | sort -u | while read -r node; do
+    ! has "$work/stay" "\"$node\"" || continue
     awk -v node="$node" '$1 == "\"" node "\""' "$work/nodes" > "$work/node"
-    # A cordon of the agent, not yet lifted by it. A cordon of others is not in its state and stays.
-    if notes "$work/node" | grep -F '\"cordoned\":true' | grep -qvF '\"uncordoned\":true'; then
+    if has_our_cordon "$work/node"; then
         "$KUBECTL" uncordon "$node"
     fi
     for condition in NodeHardened RebootRequired PolicyCurrent; do
@@ -82,6 +105,12 @@ cut -d'"' -f2 "$work/nodes" | sort -u | while read -r node; do
         *:null*) "$KUBECTL" patch node "$node" --type=merge -p "$patch" ;;
     esac
 done
+
+if [ -s "$work/stay" ]; then
+    say "the agent's pod does not end on:" $(cut -d'"' -f2 "$work/stay")
+    say "the other nodes are done; delete the pod with --force if its machine is gone, and run this again"
+    exit 1
+fi
 
 say "removes rights, policy and namespace"
 for kind in clusterrolebinding clusterrole validatingadmissionpolicybinding validatingadmissionpolicy; do

@@ -47,7 +47,7 @@ class SystemClock:
     """Both clocks of the machine."""
 
     def monotonic(self) -> float:
-        """Seconds of CLOCK_BOOTTIME, which a suspended machine's goes on: others take its lock over meanwhile."""
+        """Seconds of CLOCK_BOOTTIME, which counts a suspend too: others take its lock over meanwhile."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def wall(self) -> float:

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from agent.reboot.state import Draining, Idle, Stamp
+from agent.annotations import FIELD_MANAGER, REBOOT_STATE
+from agent.reboot.state import Draining, Idle, NodeState, Stamp
 from tests.support import agents, apiservers
 from tests.support.agents import ROOT, Agent, eventually, running
 from tests.support.apiservers import ApiServer, Client
 from tests.support.programs import needed
 
 NODE, OTHER = "n1", "n2"
+HUMAN = "kubectl-cordon"
+DRAINING = Draining(cycle="c", boot="b", cordoned=True, entered=Stamp("b", 1.0, 1.0))
 THEIRS = {"metadata": {"annotations": {"a.example/x": "a value"}, "labels": {"b.example/y": "2"}}}
 
 
@@ -53,7 +56,8 @@ def uninstall(
     kubeconfig = cluster.kubeconfig(folder / "admin.kubeconfig")
     return subprocess.run(
         [shell, str(ROOT / "docs/uninstall.sh"), *arguments],
-        env={"PATH": "/usr/bin:/bin", "KUBECTL": needed("kubectl"), "KUBECONFIG": str(kubeconfig), "HOME": str(folder)},
+        env={"PATH": "/usr/bin:/bin", "KUBECTL": needed("kubectl"), "KUBECONFIG": str(kubeconfig), "HOME": str(folder),
+             "WAIT": "2s"},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
 
@@ -64,6 +68,17 @@ def ours(node: dict[str, Any]) -> list[str]:
     keys += [taint["key"] for taint in node["spec"].get("taints", [])]
     kinds = [one["type"] for one in node["status"].get("conditions", [])]
     return [key for key in keys if "node-hardening" in key] + [kind for kind in kinds if kind != "Ready"]
+
+
+def cordon(admin: Client, name: str, state: NodeState, manager: str) -> None:
+    """The node is cordoned by this field manager, and its agent left this state."""
+    # The emulator keeps the managedFields that it is given, and no others.
+    owner = {"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    owner |= {"fieldsV1": {"f:spec": {"f:unschedulable": {}}}}
+    meta = {"annotations": {REBOOT_STATE: state.encode()}, "managedFields": [owner]}
+    patch = {"metadata": meta, "spec": {"unschedulable": True}}
+    answer = admin.patch(f"/api/v1/nodes/{name}", patch, fieldManager=manager)
+    assert answer.status_code == 200, answer.text
 
 
 def shown(admin: Client, name: str) -> dict[str, Any]:
@@ -110,12 +125,8 @@ def test_nothing_of_the_agent_is_left(cluster: ApiServer, admin: Client, tmp_pat
 
 def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin: Client, tmp_path: Path) -> None:
     """It refuses and names the node; told to go on it lifts the agent's own cordon, and no other's."""
-    stamp = Stamp("b", 1.0, 1.0)
-    draining = Draining(cycle="c", boot="b", cordoned=True, entered=stamp)
-    done = Idle(streak=1)
-    for name, state in ((NODE, draining), (OTHER, done)):
-        note = {"metadata": {"annotations": {"node-hardening.io/reboot-state": state.encode()}}}
-        admin.patch(f"/api/v1/nodes/{name}", {**note, "spec": {"unschedulable": True}})
+    cordon(admin, NODE, DRAINING, FIELD_MANAGER)
+    cordon(admin, OTHER, Idle(streak=1), HUMAN)
     refused = uninstall(cluster, tmp_path)
     assert (refused.returncode, f"under way on: {NODE}\n" in refused.stdout) == (1, True), refused.stdout
     assert shown(admin, NODE)["spec"]["unschedulable"] is True
@@ -125,6 +136,48 @@ def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin:
     assert "unschedulable" not in shown(admin, NODE)["spec"]
     assert shown(admin, OTHER)["spec"]["unschedulable"] is True
     assert ours(shown(admin, NODE)) == ours(shown(admin, OTHER)) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "manager", "stays"),
+    [(DRAINING, HUMAN, True), (DRAINING, FIELD_MANAGER, False), (Idle(streak=1), FIELD_MANAGER, False)],
+)
+def test_a_cordon_is_whose_it_was_set_by(
+    cluster: ApiServer, admin: Client, tmp_path: Path, state: NodeState, manager: str, *, stays: bool
+) -> None:
+    """A user who uncordons and cordons a node whose agent is gone owns the cordon, whatever the old state says; a
+    cordon of the agent whose state was removed is the agent's."""
+    cordon(admin, NODE, state, manager)
+    done = uninstall(cluster, tmp_path, "--now")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shown(admin, NODE)["spec"].get("unschedulable", False) is stays
+    assert ours(shown(admin, NODE)) == []
+
+
+def test_a_machine_that_is_down_does_not_keep_the_others_cordoned(
+    cluster: ApiServer, admin: Client, tmp_path: Path
+) -> None:
+    """The pod of its agent never ends: the other nodes are done, what the agent may still need stays, and the second
+    time, without the pod, the rest is done too."""
+    for name in (NODE, OTHER):
+        cordon(admin, name, DRAINING, FIELD_MANAGER)
+    labels = {"app.kubernetes.io/name": "node-hardening-agent"}
+    spec = {"nodeName": NODE, "containers": [{"name": "agent", "image": "agent"}]}
+    pods = f"/api/v1/namespaces/{agents.NAMESPACE}/pods"
+    made = admin.post(pods, {"metadata": {"name": "agent-x", "labels": labels}, "spec": spec})
+    assert made.status_code == 201, made.text
+    first = uninstall(cluster, tmp_path, "--now")
+    assert (first.returncode, f"does not end on: {NODE}\n" in first.stdout) == (1, True), first.stdout + first.stderr
+    assert "unschedulable" not in shown(admin, OTHER)["spec"]
+    assert ours(shown(admin, OTHER)) == []
+    assert shown(admin, NODE)["spec"]["unschedulable"] is True
+    assert ours(shown(admin, NODE))
+    assert admin.get(f"/api/v1/namespaces/{agents.NAMESPACE}").json()["status"]["phase"] == "Active"
+    admin.delete(f"{pods}/agent-x", {"gracePeriodSeconds": 0})
+    second = uninstall(cluster, tmp_path, "--now")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "unschedulable" not in shown(admin, NODE)["spec"]
+    assert ours(shown(admin, NODE)) == []
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
