@@ -16,8 +16,9 @@ LABEL=app.kubernetes.io/name=node-hardening-agent
 
 say() { printf 'uninstall: %s\n' "$*"; }
 
-# One line for each thing of a Node: "NAME" KIND "KEY" ["VALUE"]; the value is shown for the reboot's note alone. The key
-# of a cordon is who set it, by managedFields. A node chooses its annotations and condition types: in quotes, with every line break escaped, none becomes a line of its own.
+# One line for each thing of a Node: "NAME" KIND "KEY" ["VALUE"]; the value is shown for the reboot's note alone, and the
+# key of a cordon is who set it, by managedFields. A node chooses its annotations and condition types: in quotes, with
+# every line break escaped, none becomes a line of its own.
 node_lines() {
     "$KUBECTL" get nodes -o go-template='
 {{- range .items -}}

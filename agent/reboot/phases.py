@@ -49,7 +49,7 @@ def _edges(source: Phase, **targets: str) -> tuple[Transition, ...]:
 TRANSITIONS: tuple[Transition, ...] = (
     *_edges(
         Phase.IDLE,
-        idle="the sentinel is gone, or a leftover cordon of ours is removed",
+        idle="the sentinel is gone, or a leftover cordon or taint of ours is removed",
         pending="a reboot is required or requested",
     ),
     *_edges(

@@ -73,7 +73,7 @@ def ours(node: dict[str, Any]) -> list[str]:
 def cordon(admin: Client, name: str, state: NodeState, manager: str) -> None:
     """The node is cordoned by this field manager, and its agent left this state."""
     # The emulator keeps the managedFields that it is given, and no others.
-    owner = {"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    owner: dict[str, Any] = {"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
     owner |= {"fieldsV1": {"f:spec": {"f:unschedulable": {}}}}
     meta = {"annotations": {REBOOT_STATE: state.encode()}, "managedFields": [owner]}
     patch = {"metadata": meta, "spec": {"unschedulable": True}}

@@ -11,7 +11,7 @@ from agent.reboot.machine.blocked import POLL_SECONDS, held_back
 from agent.reboot.machine.decisions import Decision, Release, Write
 from agent.reboot.machine.inputs import Inputs
 from agent.reboot.machine.rebooting import may_go_down
-from agent.reboot.machine.transitions import REPEATED, backoff_seconds, reset, restore
+from agent.reboot.machine.transitions import REPEATED, backoff_seconds, restore
 from agent.reboot.phases import Phase
 from agent.reboot.state import Idle, NodeState, Pending, Stamp, bounded
 from agent.reboot.status import StatusReason
@@ -24,9 +24,10 @@ def idle(inputs: Inputs, state: NodeState) -> Decision:
     """Nothing of a cycle is left, or it is removed first."""
     if (going_down := _going_down(inputs)) is not None:
         return going_down
-    if _is_cordon_left(inputs):
-        text = "removing a leftover cordon of the agent"
-        write = restore(inputs, state, Write(reset(state), cordon=False))
+    is_cordon_left = _is_cordon_left(inputs)
+    if is_cordon_left or _is_taint_left(inputs):
+        text = f"removing a leftover {'cordon' if is_cordon_left else 'taint'} of the agent"
+        write = restore(inputs, state, Write(state, cordon=False if is_cordon_left else None))
         return Decision(Phase.IDLE, StatusReason.RELEASING, text, write)
     if inputs.mine is not None:
         return Decision(Phase.IDLE, StatusReason.RELEASING, "releasing an unused lock", Release(inputs.mine))
@@ -45,6 +46,12 @@ def _is_cordon_left(inputs: Inputs) -> bool:
     """By managedFields it is ours although no state records it: a user removed the state in mid-cycle."""
     node = inputs.node
     return node is not None and node.unschedulable and node.unschedulable_by == FIELD_MANAGER
+
+
+def _is_taint_left(inputs: Inputs) -> bool:
+    """Only a pending reboot puts it on the Node, and its state records it."""
+    node = inputs.node
+    return node is not None and node.taints_with("", {inputs.policy.prefer_no_schedule_taint}) is not None
 
 
 def _going_down(inputs: Inputs) -> Decision | None:

@@ -58,7 +58,9 @@ def _ended(inputs: Inputs, state: Pending) -> Decision | None:
         return None
     if inputs.mine is not None:
         return Decision(Phase.PENDING, reason, f"{text}; releasing the lock", Release(inputs.mine))
-    return Decision(Phase.IDLE, reason, text, Write(reset(state)))
+    # As after a roll-back: a retry whose sentinel flickers is still one.
+    calm = reset(state, failures=state.failures, last_cause=state.last_cause)
+    return Decision(Phase.IDLE, reason, text, Write(calm))
 
 
 def _with_lock(inputs: Inputs, state: Pending, mine: Slot) -> Decision:

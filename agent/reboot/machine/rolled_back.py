@@ -54,7 +54,7 @@ def _unlocked(inputs: Inputs, state: RolledBack) -> Decision:
 def _again(inputs: Inputs, state: RolledBack) -> Decision:
     again = enter(
         inputs, state, Pending, cycle=inputs.new_cycle, packages=inputs.sentinel.reason, requested=inputs.request,
-        last_cause=state.cause, taint=inputs.policy.prefer_no_schedule_taint,
+        done=state.entered, last_cause=state.cause, taint=inputs.policy.prefer_no_schedule_taint,
     )  # fmt: skip
     return Decision(Phase.PENDING, StatusReason.ACQUIRING_LOCK, "trying again", Write(again, taint=again.taint))
 

@@ -566,6 +566,26 @@ def test_taint_and_labels_come_and_go_with_the_cycle() -> None:
     assert world.nodes["n0"].labels == {"example.com/state": "rebooted"}
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_a_taint_whose_state_was_removed_goes_too(mode: Mode) -> None:
+    """A user removes the state of a pending reboot, which is not required any more; others' taints stay."""
+    policy = replace(POLICY, prefer_no_schedule_taint="example.com/soon")
+    world = _world(policy)
+    theirs = {"key": "example.com/other", "effect": "PreferNoSchedule"}
+    world.set_node(replace(world.nodes["n0"], taints=(theirs,)))
+    machine = world.machines["n0"]
+    machine.blocked_by = "alert Down"
+    machine.want("s")
+    world.pass_time(30.0)
+    assert len(world.nodes["n0"].taints) == 2
+    machine.stop_agent()
+    machine.wanted = False
+    world.annotate("n0", REBOOT_STATE, None)
+    Agents(replace(policy, mode=mode), random.Random(1)).on(machine)
+    world.pass_time(400.0)
+    assert list(world.nodes["n0"].taints) == [theirs]
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("ends", ["succeeds", "is aborted", "is rolled back"])
 def test_keys_that_the_policy_loses_in_mid_cycle_go_with_its_end(ends: str, restarts: bool) -> None:

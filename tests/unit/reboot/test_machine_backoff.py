@@ -147,6 +147,23 @@ def test_a_sentinel_that_flickers_does_not_end_the_back_off() -> None:
     assert len(world.books.cordons) == 2
 
 
+def test_a_retry_whose_sentinel_flickers_is_still_a_retry() -> None:
+    """Gone for a moment while the second attempt waits: its failure is the second in a row, and waits twice as long."""
+    world, machine = _node_whose_command_fails()
+    world.pass_time(60.0)
+    machine.blocked_by = "alert Down"
+    world.pass_time(700.0)
+    assert (_note(world).phase, _note(world).failures) == (Phase.PENDING, 1)
+    machine.wanted = False
+    machine.wake()
+    world.pass_time(5.0)
+    assert _note(world).phase is Phase.IDLE
+    machine.blocked_by = ""
+    machine.want("second")
+    world.pass_time(400.0)
+    assert (_note(world).phase, _note(world).failures) == (Phase.ROLLED_BACK, 2)
+
+
 def test_a_sentinel_that_comes_during_the_back_off_leaves_one_event() -> None:
     """Required again soon after a reboot: until when it waits is in an Event, once, although nothing has begun."""
     world = World()
