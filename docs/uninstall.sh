@@ -47,11 +47,12 @@ has() { grep -qxF -e "$2" "$1"; }
 # The lines of FILE with the note of a reboot.
 notes() { grep -E "^[^ ]+ annotations \"${PREFIX}reboot-state\" " "$1"; }
 
-# Whether FILE, of one node, has a cordon of the agent; as the agent decides it: by who set the cordon, or by the state,
-# where nothing shows that.
+# Whether FILE, of one node, has a cordon of the agent; as the agent decides it: by who set the cordon, of several the
+# first, or by the state, where nothing shows that.
 has_our_cordon() {
-    if grep -qE '^[^ ]+ cordon ' "$1"; then
-        grep -qxE "[^ ]+ cordon \"${PREFIX}reboot\"" "$1"
+    owner=$(grep -E '^[^ ]+ cordon ' "$1" | head -n 1)
+    if [ -n "$owner" ]; then
+        [ "${owner#* cordon }" = "\"${PREFIX}reboot\"" ]
     else
         notes "$1" | grep -F '\"cordoned\":true' | grep -qvF '\"uncordoned\":true'
     fi

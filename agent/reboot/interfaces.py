@@ -24,7 +24,7 @@ from agent.reboot.status import BudgetRef, RebootStatus, StatusReason
 
 
 class Clock(Protocol):
-    """Both clocks. Timeouts use monotonic (CLOCK_MONOTONIC: one time line per boot, shared by all processes)."""
+    """Both clocks. Timeouts use monotonic (CLOCK_BOOTTIME: one time line per boot, shared by all processes)."""
 
     def monotonic(self) -> float:
         """Seconds; never goes back within one boot, starts from zero with each."""

@@ -70,14 +70,16 @@ def ours(node: dict[str, Any]) -> list[str]:
     return [key for key in keys if "node-hardening" in key] + [kind for kind in kinds if kind != "Ready"]
 
 
-def cordon(admin: Client, name: str, state: NodeState, manager: str) -> None:
-    """The node is cordoned by this field manager, and its agent left this state."""
+def cordon(admin: Client, name: str, state: NodeState, *managers: str) -> None:
+    """The node is cordoned by these field managers, the last of which set it, and its agent left this state."""
     # The emulator keeps the managedFields that it is given, and no others.
-    owner: dict[str, Any] = {"manager": manager, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
-    owner |= {"fieldsV1": {"f:spec": {"f:unschedulable": {}}}}
-    meta = {"annotations": {REBOOT_STATE: state.encode()}, "managedFields": [owner]}
+    base: dict[str, Any] = {"apiVersion": "v1", "fieldsType": "FieldsV1"}
+    base |= {"fieldsV1": {"f:spec": {"f:unschedulable": {}}}}
+    operations = [*["Apply"] * (len(managers) - 1), "Update"]
+    owners = [{**base, "manager": one, "operation": how} for one, how in zip(managers, operations, strict=True)]
+    meta = {"annotations": {REBOOT_STATE: state.encode()}, "managedFields": owners}
     patch = {"metadata": meta, "spec": {"unschedulable": True}}
-    answer = admin.patch(f"/api/v1/nodes/{name}", patch, fieldManager=manager)
+    answer = admin.patch(f"/api/v1/nodes/{name}", patch, fieldManager=managers[-1])
     assert answer.status_code == 200, answer.text
 
 
@@ -139,15 +141,20 @@ def test_a_reboot_under_way_is_not_broken_off_unasked(cluster: ApiServer, admin:
 
 
 @pytest.mark.parametrize(
-    ("state", "manager", "stays"),
-    [(DRAINING, HUMAN, True), (DRAINING, FIELD_MANAGER, False), (Idle(streak=1), FIELD_MANAGER, False)],
+    ("state", "managers", "stays"),
+    [
+        (DRAINING, [HUMAN], True),
+        (DRAINING, [FIELD_MANAGER], False),
+        (DRAINING, ["argocd", FIELD_MANAGER], True),  # applied by a user over the agent's own
+        (Idle(streak=1), [FIELD_MANAGER], False),
+    ],
 )
 def test_a_cordon_is_whose_it_was_set_by(
-    cluster: ApiServer, admin: Client, tmp_path: Path, state: NodeState, manager: str, *, stays: bool
+    cluster: ApiServer, admin: Client, tmp_path: Path, state: NodeState, managers: list[str], *, stays: bool
 ) -> None:
     """A user who uncordons and cordons a node whose agent is gone owns the cordon, whatever the old state says; a
     cordon of the agent whose state was removed is the agent's."""
-    cordon(admin, NODE, state, manager)
+    cordon(admin, NODE, state, *managers)
     done = uninstall(cluster, tmp_path, "--now")
     assert done.returncode == 0, done.stdout + done.stderr
     assert shown(admin, NODE)["spec"].get("unschedulable", False) is stays

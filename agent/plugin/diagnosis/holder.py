@@ -62,7 +62,7 @@ class Holder:
 
     @property
     def booted(self) -> bool | None:
-        """Whether the node runs another boot than the one that the lock was last renewed in; None: unknown."""
+        """Whether the node runs another boot than when the lock was fenced, or renewed before that; None: unknown."""
         if not self.boot_id or not self.lock.view.boot:
             return None
         return self.boot_id != self.lock.view.boot
@@ -104,7 +104,8 @@ def facts(holder: Holder) -> Iterator[str]:
     heartbeat = f", last kubelet heartbeat {_ago(holder.heartbeat, holder.now)}" if holder.heartbeat else ""
     yield f"node {node.name} is {ready}{', cordoned' if node.cordoned else ''}{heartbeat}"
     boot = {True: "another boot than", False: "the same boot as", None: "an unknown boot compared with"}
-    yield f"it runs {boot[holder.booted]} when the lock was last renewed"
+    when = "entered this phase" if lock.is_rebooting else "was last renewed"
+    yield f"it runs {boot[holder.booted]} when the lock {when}"
     yield f"its status: {node.phase or 'none'}" + (f", {node.message}" if node.message else "")
 
 

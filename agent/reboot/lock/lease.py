@@ -95,9 +95,13 @@ class Lock:
         )
 
     def renew(self, slot: Slot, now: Now) -> None:
-        """Shows that the holder lives; its phase stays. Raises Conflict, KubeError."""
+        """Shows that the holder lives; its phase stays, and the boot of a command that may have been given.
+
+        Raises Conflict, KubeError.
+        """
         self._not_before = self._clock.monotonic() + self._duration / 10
-        self._swap(replace(slot.view, renewed=micro_time(now.wall), boot=now.boot, stuck=""))
+        boot = slot.view.boot if slot.fenced else now.boot
+        self._swap(replace(slot.view, renewed=micro_time(now.wall), boot=boot, stuck=""))
 
     def fence(self, slot: Slot, now: Now) -> None:
         """The last act before the reboot: from here on silence is no reason to take the lease over."""

@@ -24,11 +24,11 @@ def idle(inputs: Inputs, state: NodeState) -> Decision:
     """Nothing of a cycle is left, or it is removed first."""
     if (going_down := _going_down(inputs)) is not None:
         return going_down
-    is_cordon_left = _is_cordon_left(inputs)
-    if is_cordon_left or _is_taint_left(inputs):
-        text = f"removing a leftover {'cordon' if is_cordon_left else 'taint'} of the agent"
-        write = restore(inputs, state, Write(state, cordon=False if is_cordon_left else None))
-        return Decision(Phase.IDLE, StatusReason.RELEASING, text, write)
+    if _is_cordon_left(inputs):
+        write = restore(inputs, state, Write(state, cordon=False))
+        return Decision(Phase.IDLE, StatusReason.RELEASING, "removing a leftover cordon of the agent", write)
+    if _is_taint_left(inputs):
+        return Decision(Phase.IDLE, StatusReason.RELEASING, "removing a leftover taint of the agent", Write(state))
     if inputs.mine is not None:
         return Decision(Phase.IDLE, StatusReason.RELEASING, "releasing an unused lock", Release(inputs.mine))
     if inputs.policy.mode is not Mode.ENFORCE:
@@ -49,9 +49,14 @@ def _is_cordon_left(inputs: Inputs) -> bool:
 
 
 def _is_taint_left(inputs: Inputs) -> bool:
-    """Only a pending reboot puts it on the Node, and its state records it."""
+    """Only a pending reboot puts it on the Node, and its state records it.
+
+    In the other modes it may be kured's, which had the same key.
+    """
     node = inputs.node
-    return node is not None and node.taints_with("", {inputs.policy.prefer_no_schedule_taint}) is not None
+    if node is None or inputs.policy.mode is not Mode.ENFORCE:
+        return False
+    return node.taints_with("", {inputs.policy.prefer_no_schedule_taint}) is not None
 
 
 def _going_down(inputs: Inputs) -> Decision | None:

@@ -117,7 +117,7 @@ def test_everything_seen_is_listed() -> None:
         "renewed 30m ago by its own clock; not changed while watched for 25s",
         "reported as stuck by worker-2",
         "node worker-1 is not reporting, cordoned, last kubelet heartbeat 29m ago",
-        "it runs the same boot as when the lock was last renewed",
+        "it runs the same boot as when the lock entered this phase",
         "its status: rebooting",
     ):
         assert words in text

@@ -96,6 +96,22 @@ def test_a_command_without_effect_holds_no_lock_for_longer_than_reboot_timeout_w
     assert world.phase_of("n0") is Phase.IDLE
 
 
+def test_a_node_that_was_down_keeps_nothing_for_another_reboot_timeout() -> None:
+    """A user removes the state of a verification that does not end. Its lock was renewed since the boot: what was the
+    boot of the command is still known, and nothing is waited for any more."""
+    world = _world()
+    machine = _going_down(world, shutdown_seconds=5.0)
+    machine.verified = False
+    world.pass_time(POLICY.verify_timeout + 200.0)
+    assert world.phase_of("n0") is Phase.VERIFYING
+    assert world.leases[LEASE].phase is LeasePhase.REBOOTING
+    machine.wanted = False
+    world.annotate("n0", REBOOT_STATE, None)
+    world.pass_time(30.0)
+    assert not world.nodes["n0"].unschedulable
+    assert world.leases[LEASE].holder != machine.identity
+
+
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
