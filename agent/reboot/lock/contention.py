@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.reboot.cluster import MEMBERS_A_PAGE
 from agent.reboot.interfaces import BlockerResult
@@ -40,6 +41,7 @@ class LockContention:
         self._not_before = 0.0
         self._refusals = 0
         self._refused: BlockerResult | None = None
+        self._again_at = 0.0
 
     def attempt(self, slots: Sequence[Slot], now: float, *, pool_size: int, waited: float) -> LockAttempt:
         """Whether this node may try now, and for which slot. now: monotonic seconds."""
@@ -56,7 +58,13 @@ class LockContention:
             last_winner = max(slot.view.waited for slot in candidates)
             draw = self.draw(pool_size, early=waited >= last_winner) if free else self._spread(pool_size)
             self._at = max(now, self._not_before) + draw
-        return LockAttempt(now >= self._at, max(0.0, self._at - now), chosen, self._refused)
+        return LockAttempt(now >= self._at, max(0.0, self._at - now), chosen, self._still_refused(now))
+
+    def _still_refused(self, now: float) -> BlockerResult | None:
+        refused = self._refused
+        if refused is None or refused.again_seconds <= 0:
+            return refused
+        return replace(refused, again_seconds=max(0.0, self._again_at - now))
 
     def _restart(self, key: tuple[object, ...]) -> None:
         self._key = key
@@ -70,7 +78,7 @@ class LockContention:
 
         seconds: when it is worth it, 0 for unknown. refused: why, for the status until then.
         """
-        self._refused = refused
+        self._refused, self._again_at = refused, now + seconds
         if seconds > 0:
             wait = seconds + self.draw(pool_size, early=False)
             self._not_before = now + wait

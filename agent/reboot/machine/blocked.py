@@ -78,7 +78,8 @@ def blocked_by(result: BlockerResult) -> Decision:
 
 def as_result(decision: Decision) -> BlockerResult:
     """And the other way round: kept as what the last attempt came to nothing for."""
-    return BlockerResult(True, decision.sentence, name=decision.blocked_by, reason=decision.reason)
+    seconds = decision.postpone_seconds
+    return BlockerResult(True, decision.sentence, seconds, name=decision.blocked_by, reason=decision.reason)
 
 
 def _fetch(query: Query, text: str) -> Decision:

@@ -119,7 +119,7 @@ def _waiting(inputs: Inputs, in_seconds: float) -> Decision:
     if attempt.slot is not None and attempt.slot.free:
         if attempt.refused is not None:
             # The same words as when it was refused: only the try is spaced.
-            blocked = blocked_by(replace(attempt.refused, again_seconds=0.0))
+            blocked = blocked_by(attempt.refused)
             return replace(blocked, sentence=attempt.refused.by, wait_seconds=wait, postpone=False)
         return Decision(Phase.WAITING, StatusReason.ACQUIRING_LOCK, "lock free; acquiring", wait_seconds=wait)
     busy = [slot for slot in inputs.slots if not slot.free]

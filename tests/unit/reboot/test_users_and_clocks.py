@@ -139,6 +139,19 @@ def _windowed(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def test_a_wait_until_a_window_shows_its_end_all_the_time_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node checks its clocks every few minutes meanwhile, and reports what it reported before."""
+    world = _windowed(monkeypatch)
+    machine, ticks = world.machines["n0"], world.books.ticks
+    written = machine.last_write
+    for _ in range(10):
+        world.pass_time(600.0)
+        assert machine.last_tick is not None
+        assert machine.last_tick.status.until == pytest.approx(NIGHTLY - 3600.0, abs=10.0)
+    assert world.books.ticks > ticks + 10
+    assert machine.last_write == written
+
+
 def test_a_window_that_the_corrected_clock_shows_as_open_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """NTP sets the clock after a boot with a wrong one: the wait until the window, by the wrong one, is over too."""
     world = _windowed(monkeypatch)
