@@ -73,7 +73,7 @@ class Observer:
         self._lock_problem = ""
         self._before_lock: tuple[float, BlockerResult | None, Budget | None] = (float("-inf"), None, None)
         self._patchable: set[str] = set()  # Leases
-        self._wall_ahead: float | None = None  # of the monotonic clock, when waits were last begun from scratch
+        self._wall_ahead: float | None = None  # of the monotonic clock, when the two were last seen to part
 
     def configure(self, policy: Reboot, dependencies: Dependencies) -> None:
         """Continues with another policy; what is remembered of the running cycle stays."""
@@ -135,7 +135,7 @@ class Observer:
         )
 
     def _notice_set_clock(self, now: Now) -> None:
-        """A wait until a window opens is counted by the monotonic clock, from what the wall clock showed then."""
+        """Starts the waits again where the wall clock was set: they are monotonic, and windows are not."""
         ahead = now.wall - now.mono
         if self._wall_ahead is not None and abs(ahead - self._wall_ahead) < _CLOCK_SET_SECONDS:
             return

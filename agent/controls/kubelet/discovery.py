@@ -46,7 +46,7 @@ _K3S_SWITCHES = frozenset(("disable-agent", "disable-kube-proxy", "protect-kerne
 _K3S_SHORT = {"c": "config", "d": "data-dir"}
 _K3S_GENERATED = ("00-k3s-defaults.conf", "10-cli-config.conf", "20-cli-config-dir")
 _K3S_ENVIRONMENT = frozenset(("K3S_CONFIG_FILE", "K3S_DATA_DIR"))
-_NODE_NAME = "<node name>"  # K3s and MicroShift hand it to their kubelet always, the host's own name too
+_NODE_NAME = "<node name>"  # K3s and MicroShift always pass it to their kubelet, also the host's own
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 

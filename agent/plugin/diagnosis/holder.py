@@ -62,7 +62,7 @@ class Holder:
 
     @property
     def booted(self) -> bool | None:
-        """Whether the node runs another boot than when the lock was fenced, or renewed before that; None: unknown."""
+        """Whether the node has booted since the lock entered `rebooting`, or was last renewed before; None: unknown."""
         if not self.boot_id or not self.lock.view.boot:
             return None
         return self.boot_id != self.lock.view.boot

@@ -65,10 +65,12 @@ def _going_down(inputs: Inputs) -> Decision | None:
     Without the lock, only the system itself shows that it is being shut down.
     """
     mine = inputs.mine
-    is_fenced = mine is not None and mine.fenced and mine.view.boot == inputs.now.boot
-    if not is_fenced and not _is_cordon_left(inputs):
+    if mine is not None and mine.fenced and mine.view.boot == inputs.now.boot:
+        decision = may_go_down(inputs, mine.unseen_seconds)
+    elif _is_cordon_left(inputs):
+        decision = may_go_down(inputs, float("inf"))
+    else:
         return None
-    decision = may_go_down(inputs, mine.unseen_seconds if mine is not None and is_fenced else float("inf"))
     return replace(decision, sentence=f"{decision.sentence}; its state was removed") if decision is not None else None
 
 

@@ -207,7 +207,6 @@ class _RefusesFence(Trouble):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.refused = 0
-        self.began = 0.0
 
     def before(self, machine: SimMachine, kind: str, *, write: bool) -> None:  # noqa: ARG002
         if kind == "put_lease" and machine.world.phase_of(machine.name) is Phase.REBOOTING:
